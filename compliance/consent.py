@@ -1,0 +1,411 @@
+"""Who consented to what: a book of events, and one decision for a whole column of people.
+
+Guarantees: a person is allowed only by a `given` event that no later `refused` or `withdrawn` one
+follows; no event, an unreadable file or an unknown purpose never allow anybody. A decision depends
+on the set of events alone: their order in the file and repetitions don't matter, because what is
+kept of a person is a maximum. Events after the moment of the decision are not read.
+
+Leaves to others: what a purpose means and which are agreed (`compliance.agreement`), mapping people
+to a party's own record references, and writing down that consents were used (`compliance.records`).
+
+A consent file is CSV (`.csv`, `.csv.gz`, UTF-8) or Parquet (`.parquet`) with at least the columns
+
+| column | holds |
+|---|---|
+| subject | the party's own reference of the person, text, compared as it is written |
+| purpose | a purpose that the agreement declares |
+| event | `given`, `refused` or `withdrawn` |
+| time | when, RFC 3339 with an offset (or a Parquet timestamp with a time zone), 1970 to 2199 |
+
+Times are read to the microsecond. No message carries a subject.
+"""
+
+import gzip
+import os
+import re
+import tempfile
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv, parquet
+
+from compliance.errors import ConsentError, UnknownPurposeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ConsentBook", "ConsentDecision", "ConsentEvent", "ConsentEventKind", "ExclusionReason"]
+
+
+class ConsentEventKind(StrEnum):
+    """What a person said about a purpose."""
+
+    GIVEN = "given"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+
+
+class ExclusionReason(StrEnum):
+    """Why a person may not be used for a purpose."""
+
+    NO_RECORD = "no_record"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+
+
+_COLUMNS: Final = ("subject", "purpose", "event", "time")
+_KINDS: Final = tuple(ConsentEventKind)
+# By rank of the last event; the rank after all of theirs stands for no event at all.
+_OUTCOMES: Final = (
+    None,
+    ExclusionReason.REFUSED,
+    ExclusionReason.WITHDRAWN,
+    ExclusionReason.NO_RECORD,
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_END: Final = datetime(2200, 1, 1, tzinfo=UTC)
+_RFC_3339: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$"
+_ENDINGS: Final = (".csv", ".csv.gz", ".parquet")
+_PURPOSE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._:/ -]{0,126}")
+_SHOWN_PURPOSES: Final = 20
+
+
+@dataclass(frozen=True)
+class ConsentEvent:
+    """One thing that one person said.
+
+    Attributes:
+        subject: the party's own reference of the person; never shown.
+        purpose: what it is about.
+        event: what was said.
+        time: when, with a time zone, from 1970 to 2199.
+
+    Raises:
+        ConsentError: no subject, or a time without zone or out of range.
+    """
+
+    subject: str = field(repr=False)
+    purpose: str
+    event: ConsentEventKind
+    time: datetime
+
+    def __post_init__(self) -> None:
+        if not self.subject:
+            raise ConsentError("a consent event needs a subject")
+        if self.time.tzinfo is None or not _EPOCH <= self.time < _END:
+            raise ConsentError("a consent event needs a time with a zone, from 1970 to 2199")
+
+
+@dataclass(frozen=True, eq=False)
+class ConsentDecision:
+    """Who may be used for a purpose, and why the others may not.
+
+    Attributes:
+        allowed: shape (n,), one truth value for each subject asked about, in that order.
+        log_size: number of events in the book that decided.
+        excluded: how many subjects were excluded, for every reason, 0 included.
+    """
+
+    allowed: NDArray[np.bool_]
+    log_size: int
+    excluded: dict[ExclusionReason, int]
+
+
+@dataclass(frozen=True)
+class ConsentBook:
+    """All consent events of a party, each once, in order of time.
+
+    Two books are equal if they hold the same events for the same purposes.
+
+    Attributes:
+        purposes: those that the agreement declares; no event has another.
+    """
+
+    purposes: tuple[str, ...]
+    # subject, purpose: text. moment: microseconds since 1970, times 4, plus the rank of the event:
+    # ordered like (time, event), so that on a tie a refusal or withdrawal beats a consent.
+    _events: Any = field(repr=False)
+
+    @classmethod
+    def empty(cls, *, purposes: Collection[str]) -> Self:
+        """Return a book in which nobody has said anything."""
+        nobody = pa.array([], pa.string())
+        return cls._of(purposes, _table(nobody, nobody, pa.array([], pa.int64())))
+
+    @classmethod
+    def load(cls, path: Path, *, purposes: Collection[str]) -> Self:
+        """Read a consent file.
+
+        Args:
+            path: `.csv`, `.csv.gz` or `.parquet`; other columns in it are ignored.
+            purposes: those that the agreement declares.
+
+        Raises:
+            ConsentError: the file cannot be read, lacks a column, or has rows without a subject,
+                with an unknown event or with a malformed time; all are counted.
+            UnknownPurposeError: the file names other purposes.
+        """
+        table, torn = _read(path)
+        subject, purpose, event = (_text(table, name, path) for name in _COLUMNS[:3])
+        rank = pc.index_in(event, value_set=pa.array(_KINDS, pa.string()))
+        time = _microseconds(table, path)
+        mistakes = [
+            (torn, "with too many or too few fields"),
+            (pc.sum(pc.equal(subject, "")).as_py(), "without a subject"),
+            (rank.null_count, f"whose event is none of {', '.join(_KINDS)}"),
+            (time.null_count, "whose time is not RFC 3339 with an offset, from 1970 to 2199"),
+        ]
+        if found := [f"{rows} {what}" for rows, what in mistakes if rows]:
+            raise ConsentError(
+                f"consent file {path}: of {len(table) + torn} rows {'; '.join(found)}: correct them"
+            )
+        _check_purposes(purpose, purposes, f"consent file {path}")
+        moment = pc.add(pc.multiply(time, 4), rank)
+        return cls._of(purposes, _table(subject, purpose, moment))
+
+    @property
+    def log_size(self) -> int:
+        """Number of events in the book, repetitions not counted."""
+        return len(self._events)
+
+    def decide(
+        self, subjects: "pd.Series[str] | NDArray[Any]", *, purpose: str, at: datetime
+    ) -> ConsentDecision:
+        """Decide for a whole column of people whether each may be used.
+
+        Args:
+            subjects: the party's own record references, text, shape (n,); repetitions are allowed,
+                and a missing value has no record.
+            purpose: what they would be used for.
+            at: moment of the decision, with a time zone; later events are not read.
+
+        Raises:
+            UnknownPurposeError: the agreement does not declare the purpose.
+            ConsentError: the subjects are not text, or the moment has no time zone.
+        """
+        if purpose not in self.purposes:
+            raise UnknownPurposeError(
+                f"no consents are kept for purpose {purpose!r}, only for {_join(self.purposes)}"
+            )
+        if at.tzinfo is None:
+            raise ConsentError("the moment of a decision needs a time zone")
+        last_moment = (at - _EPOCH) // timedelta(microseconds=1) * 4 + 3
+        about = pc.equal(self._events["purpose"], purpose)
+        heard = self._events.filter(
+            pc.and_(about, pc.less_equal(self._events["moment"], last_moment))
+        )
+        latest = heard.group_by("subject").aggregate([("moment", "max")])
+        position = pc.index_in(_strings(subjects), value_set=latest["subject"])
+        rank = pc.bit_wise_and(latest["moment_max"], 3).take(position)
+        outcome = pc.fill_null(rank, len(_KINDS)).to_numpy()
+        counts = np.bincount(outcome, minlength=len(_OUTCOMES))
+        return ConsentDecision(
+            allowed=outcome == 0,
+            log_size=self.log_size,
+            excluded={
+                reason: int(rows) for reason, rows in zip(_OUTCOMES, counts, strict=True) if reason
+            },
+        )
+
+    def append(self, events: Iterable[ConsentEvent]) -> Self:
+        """Return a book that holds these events too; those it has already change nothing.
+
+        Raises:
+            UnknownPurposeError: an event names a purpose that the agreement does not declare.
+            ConsentError: a subject is not text that can be written as UTF-8.
+        """
+        added = tuple(events)
+        purpose = pa.array([event.purpose for event in added], pa.string())
+        _check_purposes(purpose, self.purposes, "events to append")
+        moment = [
+            (event.time - _EPOCH) // timedelta(microseconds=1) * 4 + _KINDS.index(event.event)
+            for event in added
+        ]
+        subject = _strings([event.subject for event in added])
+        more = _table(subject, purpose, pa.array(moment, pa.int64()))
+        return self._of(self.purposes, pa.concat_tables([self._events, more]))
+
+    def save(self, path: Path) -> None:
+        """Write the book as `.csv`, `.csv.gz` or `.parquet`, readable by its owner only.
+
+        A crash leaves the old file or the new, never a part; equal books give equal bytes.
+
+        Raises:
+            ConsentError: the name has another ending, or the file cannot be written.
+        """
+        time = pc.shift_right(self._events["moment"], 2).cast(pa.timestamp("us"))
+        rank = pc.bit_wise_and(self._events["moment"], 3)
+        table = pa.table(
+            {
+                "subject": self._events["subject"],
+                "purpose": self._events["purpose"],
+                "event": pa.array(_KINDS, pa.string()).take(rank.combine_chunks()),
+                "time": pc.replace_substring(
+                    pc.binary_join_element_wise(time.cast(pa.string()), "Z", ""), " ", "T"
+                ),
+            }
+        )
+        try:
+            _write_atomically(path, _encode(table, path))
+        except OSError as error:
+            raise ConsentError(
+                f"consent file {path} cannot be written: {_reason(error)}"
+            ) from error
+
+    @classmethod
+    def _of(cls, purposes: Collection[str], events: Any) -> Self:
+        """Drop repetitions and bring the events into their one order."""
+        order = [(name, "ascending") for name in ("moment", "subject", "purpose")]
+        distinct = events.group_by(events.column_names).aggregate([])
+        return cls(tuple(sorted(set(purposes))), distinct.sort_by(order))
+
+
+def _table(subject: Any, purpose: Any, moment: Any) -> Any:
+    return pa.table({"subject": subject, "purpose": purpose, "moment": moment})
+
+
+def _check_purposes(found: Any, allowed: Collection[str], where: str) -> None:
+    """Refuse undeclared purposes; they are named only where they can be taken for purposes."""
+    known = pc.is_in(found, value_set=pa.array(sorted(allowed), pa.string()))
+    unknown = found.filter(pc.invert(known))
+    if not len(unknown):
+        return
+    rows = {pair["values"]: pair["counts"] for pair in pc.value_counts(unknown).to_pylist()}
+    if len(rows) <= _SHOWN_PURPOSES and all(map(_PURPOSE.fullmatch, rows)):
+        shown = ", ".join(f"{purpose!r} ({count} rows)" for purpose, count in sorted(rows.items()))
+    else:
+        shown = f"{len(rows)} others in {len(unknown)} rows (is that column the purpose?)"
+    raise UnknownPurposeError(
+        f"{where}: the agreement declares {_join(sorted(allowed))}, got {shown}: correct them, or "
+        "have the agreement amended"
+    )
+
+
+def _read(path: Path) -> tuple[Any, int]:
+    """Return the table, and the number of rows left out for having too many or too few fields."""
+    torn: list[int] = []
+
+    def skip(row: Any) -> str:
+        torn.append(row.actual_columns)
+        return "skip"
+
+    try:
+        if _ending(path) == ".parquet":
+            table = parquet.read_table(path)
+        else:
+            table = csv.read_csv(
+                path,
+                parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+                convert_options=csv.ConvertOptions(
+                    column_types=dict.fromkeys(_COLUMNS, pa.string()), strings_can_be_null=False
+                ),
+            )
+        amiss = [name for name in _COLUMNS if table.column_names.count(name) != 1]
+        if not amiss:
+            table = table.select(_COLUMNS)
+            table.validate(full=True)
+    except (pa.ArrowException, UnicodeError):
+        # Arrow quotes the row it stumbled over: its error must not travel with ours.
+        raise ConsentError(
+            f"consent file {path} is damaged: expected UTF-8 text with a header line, or Parquet"
+        ) from None
+    except OSError as error:
+        raise ConsentError(f"consent file {path} cannot be read: {_reason(error)}") from error
+    if amiss:
+        # What was found is not shown: in a file without a header it is the first person's row.
+        raise ConsentError(
+            f"consent file {path}: expected each of the columns {_join(_COLUMNS)} once in its "
+            f"header, not so {_join(amiss)}"
+        )
+    return table, len(torn)
+
+
+def _text(table: Any, name: str, path: Path) -> Any:
+    column = table[name]
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+    ):
+        raise ConsentError(
+            f"consent file {path}: expected text in column {name}, got {column.type}"
+        )
+    return pc.fill_null(column.cast(pa.string()), "")
+
+
+def _microseconds(table: Any, path: Path) -> Any:
+    """Return microseconds since 1970, null where the time is malformed or out of range."""
+    import pandas as pd
+
+    column = table["time"]
+    if pa.types.is_timestamp(column.type):
+        if column.type.tz is None:
+            raise ConsentError(
+                f"consent file {path}: column time has no time zone: write it as UTC"
+            )
+        time = column.cast(pa.timestamp("us", "UTC"), safe=False)
+    else:
+        text = _text(table, "time", path)
+        text = pc.if_else(pc.match_substring_regex(text, _RFC_3339), text, None).to_pandas()
+        parsed = pd.to_datetime(text, errors="coerce", utc=True, format="ISO8601")
+        time = pa.array(parsed.dt.as_unit("us"))
+    in_range = pc.and_(pc.greater_equal(time, _EPOCH), pc.less(time, _END))
+    return pc.if_else(in_range, time, None).cast(pa.int64())
+
+
+def _strings(subjects: Any) -> Any:
+    try:
+        return pa.array(subjects, pa.string(), from_pandas=True)
+    except (pa.ArrowException, TypeError, UnicodeError):
+        raise ConsentError("expected subjects as one column of text") from None
+
+
+def _encode(table: Any, path: Path) -> bytes:
+    ending = _ending(path)
+    sink = pa.BufferOutputStream()
+    if ending == ".parquet":
+        parquet.write_table(table, sink)
+    else:
+        csv.write_csv(table, sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return gzip.compress(content, compresslevel=6, mtime=0) if ending == ".csv.gz" else content
+
+
+def _ending(path: Path) -> str:
+    for ending in _ENDINGS:
+        if path.name.endswith(ending):
+            return ending
+    raise ConsentError(f"consent file {path}: expected a name ending in {_join(_ENDINGS)}")
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or "it is damaged"
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(names)

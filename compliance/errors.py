@@ -1,0 +1,107 @@
+"""What can go wrong in `compliance`, split by who can act.
+
+```
+ComplianceError
+├── InvalidAgreementError         whoever wrote the agreement: its terms contradict each other
+│   ├── UnsignedAgreementError    a named party has yet to sign it
+│   └── AlteredAgreementError     somebody changed it after signing: ask its author for the original
+├── SignatureError                whoever signed: a key, signature or envelope is not what it claims
+├── ConsentError                  the party whose consent file it is: correct the file
+│   └── UnknownPurposeError       ... or the agreement, which does not know the purpose
+├── LogError                      the caller: the log cannot be used this way
+│   ├── LogCorruptedError         the log's owner: the bytes do not prove what they must
+│   └── LogBusyError              another process is writing: wait or stop it
+└── RecordError                   whoever wrote the record: it is not a leaf that a log may hold
+```
+
+A wrong order of calls by our own code is a `RuntimeError`. No message carries an identifier, a
+hash of one, or a feature value; `describe` turns pydantic's errors into sentences that keep to
+that.
+"""
+
+import re
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+__all__ = [
+    "AlteredAgreementError",
+    "ComplianceError",
+    "ConsentError",
+    "InvalidAgreementError",
+    "LogBusyError",
+    "LogCorruptedError",
+    "LogError",
+    "RecordError",
+    "SignatureError",
+    "UnknownPurposeError",
+    "UnsignedAgreementError",
+    "describe",
+]
+
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+class ComplianceError(Exception):
+    """Root of everything that `compliance` raises on purpose."""
+
+
+class InvalidAgreementError(ComplianceError):
+    """The agreement is malformed or its terms contradict each other."""
+
+
+class UnsignedAgreementError(InvalidAgreementError):
+    """At least one party's signature is missing."""
+
+
+class AlteredAgreementError(InvalidAgreementError):
+    """A signature does not cover these bytes: they changed after signing, or a key is wrong."""
+
+
+class SignatureError(ComplianceError):
+    """A key, a signature or an envelope is malformed, missing, or does not verify."""
+
+
+class ConsentError(ComplianceError):
+    """A consent file is incomplete or holds what cannot be understood."""
+
+
+class UnknownPurposeError(ConsentError):
+    """A consent file names a purpose that the agreement does not declare."""
+
+
+class LogError(ComplianceError):
+    """The log cannot be opened, read or extended as asked."""
+
+
+class LogCorruptedError(LogError):
+    """The log's bytes or a proof contradict each other or its signature."""
+
+
+class LogBusyError(LogError):
+    """Another writer holds the log."""
+
+
+class RecordError(ComplianceError):
+    """A record is malformed, unknown, too long, or not in canonical form."""
+
+
+def describe(error: ValidationError) -> str:
+    """Say in one line what pydantic found, field by field, without the offending values.
+
+    A mapping's keys come from outside too: what does not look like a field name is shown as `…`.
+    """
+    return "; ".join(
+        f"{'.'.join(map(_show, problem['loc'])) or 'document'}: {_explain(problem)}"
+        for problem in error.errors(include_url=False, include_input=False)
+    )
+
+
+def _explain(problem: ErrorDetails) -> str:
+    if problem["type"] == "union_tag_invalid":  # the one message of pydantic that quotes its input
+        return f"expected one of {problem['ctx']['expected_tags']}"
+    return problem["msg"]
+
+
+def _show(part: int | str) -> str:
+    return str(part) if isinstance(part, int) or _FIELD_NAME.fullmatch(part) else "…"

@@ -1,0 +1,199 @@
+"""Read a log as a stranger would: every file, against one signed checkpoint and nothing else.
+
+Guarantees: when `verify_log` returns, the checkpoint is signed by the given key, its root is that
+of exactly the returned entries, and every file that it promises (and every narrower partial tile
+left from earlier) holds exactly the bytes that those entries imply. Files beyond the checkpoint
+are an append in flight or cut short; they are promised by nobody and not read.
+
+Leaves to others: whether two checkpoints of the log are consistent (keep the last one you saw and
+ask `merkle.verify_consistency`; a single reading cannot know of entries hidden from it), and what
+the entries mean (`compliance.records`). It reads while a writer writes. It never imports it.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Final
+
+from compliance.errors import LogCorruptedError, LogError
+from compliance.log.checkpoint import Checkpoint
+from compliance.log.merkle import leaf_hash, root_hash
+from compliance.log.note import NOTE_LIMIT, NoteKey
+from compliance.log.tiles import (
+    TILE_LIMIT,
+    TILE_WIDTH,
+    Tile,
+    decode_bundle,
+    decode_tile,
+    encode_bundle,
+    layout,
+)
+
+__all__ = ["VerifiedLog", "find_tiles", "read_checkpoint", "read_tile", "verify_log"]
+
+CHECKPOINT_PATH: Final = "checkpoint"
+_ATTEMPTS: Final = 5
+
+
+@dataclass(frozen=True)
+class VerifiedLog:
+    """What a log proves.
+
+    Attributes:
+        origin: the log's name.
+        tree_size: number of entries.
+        root_hash: 32 bytes.
+        entries: every entry, in order; an entry's index is its position.
+    """
+
+    origin: str
+    tree_size: int
+    root_hash: bytes
+    entries: tuple[bytes, ...]
+
+
+def verify_log(directory: Path, *, verification_key: str) -> VerifiedLog:
+    """Read and check the whole log in `directory`.
+
+    Args:
+        directory: holds `checkpoint` and `tile/`.
+        verification_key: the log's key string `origin+key id+base64`, from a trusted source such
+            as the signed agreement.
+
+    Raises:
+        SignatureError: the key string itself is malformed.
+        LogCorruptedError: a file is missing, altered, cut, or unknown; the message names it, and
+            the index of the entry where there is one.
+        LogError: a file cannot be read.
+    """
+    key = NoteKey.from_string(verification_key)
+    for _ in range(_ATTEMPTS):
+        signed = read_checkpoint(directory)
+        try:
+            return _verify(directory, Checkpoint.open(signed, key))
+        except LogCorruptedError:
+            # A writer that publishes meanwhile may remove partial tiles that have become full.
+            if read_checkpoint(directory) == signed:
+                raise
+    raise LogError(f"{directory}: the log grew {_ATTEMPTS} times while it was read: read a copy")
+
+
+def read_checkpoint(directory: Path) -> bytes:
+    """Read the signed checkpoint, unverified.
+
+    Raises:
+        LogCorruptedError: there is none.
+        LogError: it cannot be read.
+    """
+    data = _read(directory, CHECKPOINT_PATH, NOTE_LIMIT)
+    if data is None:
+        raise LogCorruptedError(f"{CHECKPOINT_PATH}: missing from {directory}")
+    return data
+
+
+def read_tile(directory: Path, tile: Tile) -> bytes:
+    """Read one file of the tree, unverified.
+
+    Raises:
+        LogCorruptedError: it is missing.
+        LogError: it cannot be read.
+    """
+    data = _read(directory, tile.path, TILE_LIMIT)
+    if data is None:
+        raise LogCorruptedError(f"{tile.path}: missing from {directory}")
+    return data
+
+
+def find_tiles(directory: Path) -> Iterator[tuple[str, Tile | None]]:
+    """Yield every file under `tile/` with the tile that its name stands for, if any.
+
+    Raises:
+        LogError: a directory cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise LogError(f"{directory}: cannot list the log: {error.strerror}") from error
+
+    for parent, _, names in os.walk(directory / "tile", onerror=refuse):
+        for name in names:
+            path = Path(parent, name).relative_to(directory).as_posix()
+            yield path, Tile.from_path(path)
+
+
+def _read(directory: Path, path: str, limit: int) -> bytes | None:
+    try:
+        with (directory / path).open("rb") as file:
+            data = file.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise LogError(f"{path}: cannot read it in {directory}: {error.strerror}") from error
+    if len(data) > limit:
+        raise LogCorruptedError(f"{path}: expected at most {limit} bytes, got more")
+    return data
+
+
+def _verify(directory: Path, checkpoint: Checkpoint) -> VerifiedLog:
+    size = checkpoint.tree_size
+    bundles = takewhile(lambda tile: tile.level is None, layout(size))
+    entries = tuple(
+        entry for tile in bundles for entry in decode_bundle(tile, read_tile(directory, tile))
+    )
+    leaves = [leaf_hash(entry) for entry in entries]
+    if root_hash(leaves) != checkpoint.root_hash:
+        raise _blame(directory, checkpoint, leaves)
+    implied = _Implied(entries, leaves)
+    for tile in layout(size):
+        implied.check(tile, read_tile(directory, tile))
+    for path, found in find_tiles(directory):
+        if found is None:
+            raise LogCorruptedError(f"{path!r}: no file of a log is called that")
+        data = _read(directory, path, TILE_LIMIT) if found.is_within(size) else None
+        if data is not None:  # a superseded partial tile may vanish at any time
+            implied.check(found, data)
+    return VerifiedLog(checkpoint.origin, size, checkpoint.root_hash, entries)
+
+
+class _Implied:
+    """What the files of a log must hold, given its entries."""
+
+    def __init__(self, entries: tuple[bytes, ...], leaves: list[bytes]) -> None:
+        self._entries = entries
+        self._rows = [leaves]
+        while len(below := self._rows[-1]) >= TILE_WIDTH:
+            starts = range(0, len(below) - TILE_WIDTH + 1, TILE_WIDTH)
+            self._rows.append([root_hash(below[start : start + TILE_WIDTH]) for start in starts])
+
+    def check(self, tile: Tile, data: bytes) -> None:
+        """Refuse `data` if it is not the content of `tile`."""
+        if tile.level is None:
+            expected = encode_bundle(self._entries[tile.start : tile.stop])
+        else:
+            expected = b"".join(self._rows[tile.level][tile.start : tile.stop])
+        if data != expected:
+            leaves = TILE_WIDTH ** (tile.level or 0)
+            raise LogCorruptedError(
+                f"{tile.path}: differs from what entries {tile.start * leaves} to "
+                f"{tile.stop * leaves - 1} imply, whose root is the signed one"
+            )
+
+
+def _blame(directory: Path, checkpoint: Checkpoint, leaves: list[bytes]) -> LogCorruptedError:
+    """Find the first entry that its level-0 tile contradicts, now that the root is wrong."""
+    for tile in layout(checkpoint.tree_size):
+        if tile.level == 0:
+            for offset, promised in enumerate(decode_tile(tile, read_tile(directory, tile))):
+                index = tile.start + offset
+                if leaves[index] != promised:
+                    bundle = Tile(None, tile.index, tile.width)
+                    return LogCorruptedError(
+                        f"{bundle.path}: entry {index} is not the one whose hash stands in "
+                        f"{tile.path}, and the entries do not have the signed root"
+                    )
+    return LogCorruptedError(
+        f"{CHECKPOINT_PATH}: expected the root hash {checkpoint.root_hash.hex()} of "
+        f"{checkpoint.tree_size} entries, got entries and tiles that agree on another"
+    )

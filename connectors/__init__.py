@@ -1,0 +1,37 @@
+"""Where people's data lives: how it is read, counted, deleted and judged.
+
+A party describes its table by a `FileSource` or `SqlSource` and a `Schema`; `open_connector` and
+`read_table` do the rest. Whether any of it may be done is not decided here.
+"""
+
+from connectors.connector import Connector, FileSource, SqlSource, open_connector
+from connectors.errors import (
+    ConnectorError,
+    MissingColumnError,
+    SourceFormatError,
+    SourceNotFoundError,
+    SourceUnavailableError,
+)
+from connectors.files import CsvConnector, ParquetConnector
+from connectors.quality import QualityReport, read_table
+from connectors.schema import Classification, Column, ColumnType, Schema
+
+__all__ = [
+    "Classification",
+    "Column",
+    "ColumnType",
+    "Connector",
+    "ConnectorError",
+    "CsvConnector",
+    "FileSource",
+    "MissingColumnError",
+    "ParquetConnector",
+    "QualityReport",
+    "Schema",
+    "SourceFormatError",
+    "SourceNotFoundError",
+    "SourceUnavailableError",
+    "SqlSource",
+    "open_connector",
+    "read_table",
+]

@@ -1,0 +1,130 @@
+"""The one way in which tables of people's data are read and deleted, whatever holds them.
+
+`Connector` is what the rest of the system sees; `FileSource` and `SqlSource` are what a party
+writes in its configuration; `open_connector` leads from the one to the other. A connector does what
+it is told: whether rows may be read or must be deleted is decided elsewhere.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Protocol, runtime_checkable
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from connectors.errors import SourceFormatError
+
+__all__ = ["Connector", "FileSource", "SqlSource", "open_connector"]
+
+
+@runtime_checkable
+class Connector(Protocol):
+    """A table that can be read in batches and from which rows can be deleted.
+
+    Every method raises a `ConnectorError` when the source fails; none keeps anything open once it
+    has returned or its iterator is exhausted or closed. A connector may be used again after a
+    failure, and by several threads.
+    """
+
+    @property
+    def name(self) -> str:
+        """What to call the source in messages: its path or masked URL, never a secret."""
+        ...
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the columns, as the source spells and orders them."""
+        ...
+
+    def scan(self, columns: Sequence[str], *, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+        """Read some columns, batch by batch, in bounded memory.
+
+        The request is checked before this returns, the data as they are read. Values have the
+        source's own types (text where it has none); a value that is absent is null.
+
+        Args:
+            columns: one or more distinct names; the batches have them in this order.
+            batch_rows: most rows in a batch, at least 1.
+
+        Returns:
+            Batches of one schema, as one snapshot of the source; none when there are no rows.
+
+        Raises:
+            MissingColumnError: the source lacks some of the columns.
+            ValueError: no column, a repeated one, or `batch_rows` below 1.
+        """
+        ...
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def delete(self, key_column: str, keys: Collection[str]) -> int:
+        """Delete every row whose key is among the given ones: all of them, or none on failure.
+
+        The rows are gone from what the source holds as a table; copies that others made (backups,
+        replicas, the disk's own spare blocks) are the operator's to reach.
+
+        Args:
+            key_column: the column that holds the keys.
+            keys: text forms of the keys, as `schema.text_of` gives them; unknown ones are ignored.
+
+        Returns:
+            The number of rows deleted; 0 leaves the source as it was.
+
+        Raises:
+            MissingColumnError: the source lacks the key column.
+            TypeError: `keys` is a single string.
+        """
+        ...
+
+
+class FileSource(BaseModel):
+    """A table in a file.
+
+    Attributes:
+        path: ends in `.csv`, `.csv.gz`, `.parquet` or `.pq`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+
+
+class SqlSource(BaseModel):
+    """A table or view of a database.
+
+    Attributes:
+        url: SQLAlchemy URL; may hold a password, so it prints masked.
+        table: name of the table, unquoted, exactly as the database spells it; it is looked for
+            where the URL leads (for PostgreSQL, along the connection's `search_path`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: SecretStr
+    table: Annotated[str, Field(min_length=1)]
+
+
+def open_connector(source: FileSource | SqlSource) -> Connector:
+    """Return the connector for a source; the source itself is first touched when it is used.
+
+    Raises:
+        SourceFormatError: the file name's ending is not a known one.
+        SourceUnavailableError: the URL is malformed or its database driver is not installed.
+    """
+    if isinstance(source, SqlSource):
+        # SQLAlchemy is loaded only for those who use it.
+        from connectors.sql import SqlConnector
+
+        return SqlConnector(source.url.get_secret_value(), source.table)
+    from connectors.files import CsvConnector, ParquetConnector
+
+    name = source.path.name.lower()
+    if name.endswith((".csv", ".csv.gz")):
+        return CsvConnector(source.path)
+    if name.endswith((".parquet", ".pq")):
+        return ParquetConnector(source.path)
+    raise SourceFormatError(
+        f"{source.path}: expected a name ending in .csv, .csv.gz, .parquet or .pq; rename or "
+        "convert the file"
+    )

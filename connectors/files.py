@@ -1,0 +1,270 @@
+"""Tables in CSV and Parquet files.
+
+Guarantees that a deletion is seen by readers wholly or not at all, that no two deletions in one
+directory run at once on this machine, and that one refuses rather than lose rows when another
+program changed the file meanwhile. The rows that stay keep their order and their values; the
+spelling of a CSV file (which fields are quoted) may change.
+
+Leaves values as they are: what a CSV field means is decided in `quality`.
+"""
+
+import fcntl
+import os
+import re
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from connectors.errors import SourceFormatError, SourceNotFoundError, SourceUnavailableError
+from connectors.schema import distinct_keys, require_columns, text_of
+
+__all__ = ["CsvConnector", "ParquetConnector"]
+
+_CSV_BLOCK_BYTES = 4 << 20  # also the longest row that can be read
+_BATCH_ROWS = 65_536
+_MISFIT = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
+
+
+class _FileConnector(ABC):
+    """What is common to files: errors, locking and replacement."""
+
+    _layout: str
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """The path, as it was given."""
+        return str(self._path)
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the columns, in the file's order."""
+        with self._failures():
+            names = self._names()
+        if len(set(names)) != len(names):
+            raise SourceFormatError(
+                f"{self.name}: expected distinct column names, got {list(names)}; rename the "
+                "repeated ones"
+            )
+        return names
+
+    def scan(
+        self, columns: Sequence[str], *, batch_rows: int = _BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """Read some columns, batch by batch; see `Connector.scan`."""
+        if batch_rows < 1:
+            raise ValueError(f"expected batch_rows of at least 1, got {batch_rows}")
+        require_columns(self.name, columns, self.columns())
+        return self._scan(columns, batch_rows)
+
+    @abstractmethod
+    def count(self) -> int:
+        """Return the number of rows."""
+
+    def delete(self, key_column: str, keys: Collection[str]) -> int:
+        """Write the file anew without the keys' rows and put it in the old one's place.
+
+        The new file stands beside the old one as `.<name>.partial` until it is complete and on
+        the disk; a crash leaves the old file in force, and the next deletion overwrites the rest.
+        See `Connector.delete`.
+
+        Raises:
+            SourceUnavailableError: also when the file was changed by another while it was read.
+        """
+        wanted = pa.array(distinct_keys(keys), pa.string())
+        with self._failures(), _exclusively(path := self._path.resolve()):
+            columns = self.columns()
+            require_columns(self.name, [key_column], columns)
+            before = path.stat()
+            partial = path.with_name(f".{path.name}.partial")
+            deleted = 0
+
+            def kept() -> Iterator[pa.RecordBatch]:
+                nonlocal deleted
+                for batch in self._scan(columns, _BATCH_ROWS):
+                    doomed = pc.is_in(text_of(batch.column(key_column)), value_set=wanted)
+                    deleted += pc.sum(doomed).as_py() or 0
+                    yield batch.filter(pc.invert(doomed))
+
+            try:
+                self._write(partial, kept())
+                if deleted:
+                    self._replace(path, partial, before)
+            finally:
+                partial.unlink(missing_ok=True)
+        return deleted
+
+    def _replace(self, path: Path, partial: Path, before: os.stat_result) -> None:
+        partial.chmod(stat.S_IMODE(before.st_mode))
+        with suppress(PermissionError):  # only root may give a file away
+            os.chown(partial, before.st_uid, before.st_gid)
+        _flush(partial)
+        now = path.stat()
+        if (now.st_ino, now.st_size, now.st_mtime_ns) != (
+            before.st_ino,
+            before.st_size,
+            before.st_mtime_ns,
+        ):
+            raise SourceUnavailableError(
+                f"{self.name} was changed by another program during the deletion, nothing was "
+                "deleted: delete again when the file is at rest"
+            )
+        partial.replace(path)
+        _flush(path.parent)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise SourceNotFoundError(
+                f"{self.name} does not exist: correct the path of the source"
+            ) from None
+        except (pa.ArrowException, ValueError, OSError) as error:
+            # Arrow reports damaged contents as an OSError without a number.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise SourceUnavailableError(
+                    f"{self.name} cannot be used: {os.strerror(error.errno)}; check its rights "
+                    "and the space on its disk"
+                ) from None
+            raise SourceFormatError(
+                f"{self.name} cannot be read: expected {self._layout}; export it again"
+            ) from None
+
+    @abstractmethod
+    def _names(self) -> tuple[str, ...]: ...
+
+    @abstractmethod
+    def _scan(self, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]: ...
+
+    @abstractmethod
+    def _write(self, path: Path, batches: Iterator[pa.RecordBatch]) -> None: ...
+
+
+class CsvConnector(_FileConnector):
+    """A CSV file (RFC 4180): UTF-8, commas, one line of names first; gzip when named `.gz`.
+
+    Every field is read as text and kept to the letter, so the leading zeros of phone numbers
+    survive. An empty field is null; a quoted empty one (`""`) is an empty text. Empty lines are
+    skipped, except in a file of a single column, where they are rows without a value.
+    """
+
+    _layout = "CSV in UTF-8 with commas, a line of column names and fields of less than 4 MiB"
+
+    def count(self) -> int:
+        """Return the number of rows; reads the whole file."""
+        return sum(batch.num_rows for batch in self._scan(self.columns()[:1], _BATCH_ROWS))
+
+    def _names(self) -> tuple[str, ...]:
+        with self._reader(None) as reader:
+            return tuple(reader.schema.names)
+
+    def _scan(self, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        names = self.columns()
+        with self._failures(), self._reader(columns, skip_empty=len(names) > 1) as reader:
+            for block in reader:
+                for start in range(0, block.num_rows, batch_rows):
+                    yield block.slice(start, batch_rows)
+
+    @contextmanager
+    def _reader(self, columns: Sequence[str] | None, *, skip_empty: bool = True) -> Iterator[Any]:
+        try:
+            with pa.csv.open_csv(
+                self._path,
+                # With one thread, Arrow can tell the number of a row that does not fit.
+                pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
+                pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=skip_empty),
+                pa.csv.ConvertOptions(
+                    include_columns=columns,
+                    column_types=dict.fromkeys(columns or (), pa.string()),
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
+                ),
+            ) as reader:
+                yield reader
+        except pa.ArrowInvalid as error:
+            misfit = _MISFIT.match(str(error))  # the rest of the message quotes the row
+            if misfit is None:
+                raise
+            row, expected, got = misfit.groups()
+            raise SourceFormatError(
+                f"{self.name}: row {row} has {got} fields, expected {expected}; repair or quote it"
+            ) from None
+
+    def _write(self, path: Path, batches: Iterator[pa.RecordBatch]) -> None:
+        compression = "gzip" if self._path.name.lower().endswith(".gz") else None
+        schema = pa.schema([(name, pa.string()) for name in self.columns()])
+        with (
+            pa.output_stream(_created(path), compression=compression) as stream,
+            pa.csv.CSVWriter(stream, schema) as writer,
+        ):
+            for batch in batches:
+                writer.write_batch(batch)
+
+
+class ParquetConnector(_FileConnector):
+    """A Parquet file; values keep their native types."""
+
+    _layout = "one whole Parquet file"
+
+    def count(self) -> int:
+        """Return the number of rows; reads the file's footer alone."""
+        with self._failures(), self._file() as file:
+            return int(file.metadata.num_rows)
+
+    def _names(self) -> tuple[str, ...]:
+        with self._file() as file:
+            return tuple(file.schema_arrow.names)
+
+    def _scan(self, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        with self._failures(), self._file() as file:
+            for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
+                yield batch.select(list(columns))
+
+    def _file(self) -> AbstractContextManager[Any]:
+        file: AbstractContextManager[Any] = pa.parquet.ParquetFile(self._path)
+        return file
+
+    def _write(self, path: Path, batches: Iterator[pa.RecordBatch]) -> None:
+        with self._file() as file:
+            schema = file.schema_arrow
+        with pa.parquet.ParquetWriter(_created(path), schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+
+
+@contextmanager
+def _exclusively(path: Path) -> Iterator[None]:
+    """Hold the lock of a file's directory: the file's own would not outlive its replacement."""
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _created(path: Path) -> Path:
+    """Create an empty file that its owner alone may read, whatever the umask."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600, exist_ok=False)
+    return path
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or a directory's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

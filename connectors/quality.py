@@ -1,0 +1,217 @@
+"""Reading a table for use, and saying what is wrong with it.
+
+`read_table` guarantees the types that a schema promises and loses no row: what cannot be read
+becomes null and is counted, what merely looks wrong is kept and counted. Nothing is corrected,
+dropped or decided: the report is for the party's own people to act on, and stays with the party.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from connectors.connector import Connector
+from connectors.errors import SourceFormatError
+from connectors.schema import ColumnType, Schema, text_of
+
+__all__ = ["QualityReport", "read_table"]
+
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_RFC3339 = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})$"
+_INSTANT = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class QualityReport:
+    """What was found wrong in a table: numbers of values by column, never a value.
+
+    Every column to which a count applies is in its mapping, with 0 where all is well.
+
+    Attributes:
+        rows: number of rows read.
+        missing: values that are null, NaN or blank; every column.
+        wrong_type: values that cannot be read as the column's type, now null; numeric and
+            timestamp columns.
+        out_of_range: values outside the column's minimum and maximum, kept; numeric columns.
+        unknown_category: values outside the column's categories, kept; categorical columns that
+            declare any.
+        duplicate: rows beyond the first that bear the same value, kept; identifier and key
+            columns.
+    """
+
+    rows: int
+    missing: Mapping[str, int]
+    wrong_type: Mapping[str, int]
+    out_of_range: Mapping[str, int]
+    unknown_category: Mapping[str, int]
+    duplicate: Mapping[str, int]
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the report as sentences: the number of rows, then what is not as it should be."""
+        findings = (
+            ("missing", self.missing),
+            ("of the wrong type, read as missing", self.wrong_type),
+            ("outside the declared range, kept", self.out_of_range),
+            ("outside the declared categories, kept", self.unknown_category),
+            ("a repetition of an earlier row's, kept", self.duplicate),
+        )
+        return (
+            f"{self.rows:,} rows read.",
+            *(
+                f"{column}: {count:,} of {self.rows:,} values ({count / self.rows:.1%}) {finding}."
+                for finding, counts in findings
+                for column, count in counts.items()
+                if count
+            ),
+        )
+
+
+def read_table(
+    connector: Connector, schema: Schema, *, progress: Callable[[int], None] | None = None
+) -> tuple[pa.Table, QualityReport]:
+    """Read a schema's columns into memory and report on them.
+
+    Args:
+        connector: where the table lives.
+        schema: the columns to read; the table has them in this order.
+        progress: called with the number of rows read so far after each batch.
+
+    Returns:
+        The table and the report. Numeric columns are `float64` and always finite; timestamps are
+        `timestamp[us, UTC]`, where a native timestamp without a zone is taken for UTC; all other
+        columns are `string`, as `text_of` writes them and otherwise as they are.
+
+    Raises:
+        MissingColumnError: the source lacks columns of the schema.
+        ConnectorError: the source cannot be read, or a column's type has no text form.
+    """
+    target = pa.schema([(column.name, _arrow_type(column.type)) for column in schema.columns])
+    wrong_type = {
+        column.name: 0 for column in schema.of_type(ColumnType.NUMERIC, ColumnType.TIMESTAMP)
+    }
+    batches = []
+    rows = 0
+    for batch in connector.scan(schema.names):
+        arrays = []
+        for column in schema.columns:
+            given = batch.column(column.name)
+            try:
+                present = _present(given)
+                values = _READERS[column.type](present)
+            except pa.ArrowException:  # its message may quote a value
+                raise SourceFormatError(
+                    f"{connector.name}: column {column.name!r} holds {given.type}, which cannot be "
+                    f"read as {column.type}; export it as text"
+                ) from None
+            if column.name in wrong_type:
+                wrong_type[column.name] += values.null_count - present.null_count
+            arrays.append(values)
+        batches.append(pa.record_batch(arrays, schema=target))
+        rows += batch.num_rows
+        if progress is not None:
+            progress(rows)
+    table = pa.Table.from_batches(batches, schema=target)
+    return table, _report(table, schema, wrong_type)
+
+
+def _report(table: pa.Table, schema: Schema, wrong_type: dict[str, int]) -> QualityReport:
+    return QualityReport(
+        rows=table.num_rows,
+        missing={
+            name: table.column(name).null_count - wrong_type.get(name, 0) for name in schema.names
+        },
+        wrong_type=wrong_type,
+        out_of_range={
+            column.name: _true_count(pc.less(table.column(column.name), column.minimum))
+            + _true_count(pc.greater(table.column(column.name), column.maximum))
+            for column in schema.of_type(ColumnType.NUMERIC)
+        },
+        unknown_category={
+            column.name: _true_count(
+                pc.invert(pc.is_in(values, pa.array(column.categories, pa.string())))
+            )
+            for column in schema.of_type(ColumnType.CATEGORICAL)
+            if column.categories
+            for values in [table.column(column.name).drop_null()]
+        },
+        duplicate={
+            column.name: values.length() - pc.count_distinct(values).as_py()
+            for column in schema.of_type(ColumnType.IDENTIFIER, ColumnType.KEY)
+            for values in [table.column(column.name).drop_null()]
+        },
+    )
+
+
+def _true_count(flags: pa.ChunkedArray) -> int:
+    return int(pc.sum(flags).as_py() or 0)
+
+
+def _present(values: pa.Array) -> pa.Array:
+    """Return the values with null for every one that is missing: NaN and blank text."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_floating(values.type):
+        return pc.if_else(pc.is_nan(values), None, values)
+    if _is_text(values.type):
+        values = text_of(values)
+        return pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), None, values)
+    return values
+
+
+def _numbers(values: pa.Array) -> pa.Array:
+    kind = values.type
+    if _is_text(kind):
+        values = _matching(values, _NUMBER)
+    elif not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_boolean(kind)
+    ):
+        return pa.nulls(len(values), pa.float64())
+    numbers = pc.cast(values, pa.float64(), safe=False)
+    return pc.if_else(pc.is_finite(numbers), numbers, None)
+
+
+def _instants(values: pa.Array) -> pa.Array:
+    kind = values.type
+    if _is_text(kind):
+        import pandas as pd
+
+        texts = _matching(values, _RFC3339).to_pandas()
+        read = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+        return pa.Array.from_pandas(read).cast(_INSTANT, safe=False)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return values.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False).cast(
+            _INSTANT
+        )
+    return pa.nulls(len(values), _INSTANT)
+
+
+def _matching(texts: pa.Array, pattern: str) -> pa.Array:
+    """Return the texts without surrounding space, with null for those not of the pattern."""
+    trimmed = pc.utf8_trim_whitespace(texts)
+    return pc.if_else(pc.match_substring_regex(trimmed, pattern), trimmed, None)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _arrow_type(type_: ColumnType) -> pa.DataType:
+    return {ColumnType.NUMERIC: pa.float64(), ColumnType.TIMESTAMP: _INSTANT}.get(
+        type_, pa.string()
+    )
+
+
+_READERS: Mapping[ColumnType, Callable[[pa.Array], pa.Array]] = {
+    ColumnType.IDENTIFIER: text_of,
+    ColumnType.KEY: text_of,
+    ColumnType.NUMERIC: _numbers,
+    ColumnType.CATEGORICAL: text_of,
+    ColumnType.TEXT: text_of,
+    ColumnType.TIMESTAMP: _instants,
+}

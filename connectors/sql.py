@@ -1,0 +1,209 @@
+"""Tables of a database, through SQLAlchemy: SQLite and PostgreSQL.
+
+Guarantees that names are quoted whatever they hold, that a scan is one `SELECT` (hence one
+snapshot) read through a cursor in bounded memory, and that a deletion is one transaction. Each
+operation opens a connection of its own and closes it.
+
+What a deletion leaves: SQLite overwrites the freed pages (`secure_delete`) and empties its
+write-ahead log, unless a reader still needs it. PostgreSQL keeps dead rows in its files until
+`VACUUM` has run, and its log and replicas keep them as long as they are configured to.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+import sqlalchemy.exc
+
+from connectors.errors import SourceFormatError, SourceNotFoundError, SourceUnavailableError
+from connectors.schema import distinct_keys, require_columns
+
+__all__ = ["SqlConnector"]
+
+_KEYS_PER_STATEMENT = 30_000  # SQLite binds at most 32,766 values, PostgreSQL 65,535
+
+
+class SqlConnector:
+    """One table of a database.
+
+    Integers, floating-point numbers, booleans, dates and timestamps keep their types; exact
+    decimals and whatever else the database knows are read as its own text for them, so that no
+    digit is lost. SQLite holds no column to its declared type: all its values are read as text.
+
+    Raises:
+        SourceUnavailableError: the URL is malformed or its database driver is not installed.
+    """
+
+    def __init__(self, url: str, table: str) -> None:
+        try:
+            parsed = sa.make_url(url)
+            if parsed.drivername == "postgresql":
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            self._engine = sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True)
+        except (sqlalchemy.exc.ArgumentError, ValueError):
+            raise SourceUnavailableError(
+                f"the database URL of table {table!r} is malformed: expected "
+                "postgresql://user:password@host/database or sqlite:////path/to/file"
+            ) from None
+        except ImportError as error:  # NoSuchModuleError, for an unknown dialect, is not one
+            raise SourceUnavailableError(
+                f"no driver for {parsed.drivername} is installed: install {error.name}"
+            ) from error
+        self._table = sa.table(table)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        if self._is_sqlite:
+            sa.event.listen(self._engine, "connect", _overwrite_what_is_deleted)
+
+    @property
+    def name(self) -> str:
+        """The URL without password and query, where secrets may stand, and the table."""
+        url = self._engine.url.set(query={}).render_as_string(hide_password=True)
+        return f"{url} table {self._table.name}"
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the columns, in the table's order."""
+        return tuple(self._types())
+
+    def scan(self, columns: Sequence[str], *, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+        """Read some columns, batch by batch; see `Connector.scan`."""
+        if batch_rows < 1:
+            raise ValueError(f"expected batch_rows of at least 1, got {batch_rows}")
+        types = self._types()
+        require_columns(self.name, columns, tuple(types))
+        return self._scan({name: types[name] for name in columns}, batch_rows)
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        self._types()
+        with self._connection() as connection:
+            rows = connection.execute(sa.select(sa.func.count()).select_from(self._table))
+            return int(rows.scalar_one())
+
+    def delete(self, key_column: str, keys: Collection[str]) -> int:
+        """Delete the keys' rows in one transaction; see `Connector.delete`."""
+        wanted = distinct_keys(keys)
+        types = self._types()
+        require_columns(self.name, [key_column], tuple(types))
+        key = _comparable(key_column, types[key_column])
+        if self._is_sqlite:
+            key = key.collate("BINARY")  # a NOCASE column would match other keys too
+        deleted = 0
+        with self._connection() as connection:
+            for start in range(0, len(wanted), _KEYS_PER_STATEMENT):
+                doomed = key.in_(wanted[start : start + _KEYS_PER_STATEMENT])
+                deleted += connection.execute(sa.delete(self._table).where(doomed)).rowcount
+        if self._is_sqlite and deleted:
+            with self._connection() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return deleted
+
+    def _scan(self, types: dict[str, Any], batch_rows: int) -> Iterator[pa.RecordBatch]:
+        if self._is_sqlite:
+            schema = pa.schema([(name, pa.string()) for name in types])
+            selected: list[Any] = [sa.column(name) for name in types]
+        else:
+            schema = pa.schema([(name, _arrow_type(type_)) for name, type_ in types.items()])
+            selected = [
+                _comparable(field.name, types[field.name])
+                if field.type == pa.string()
+                else sa.column(field.name)
+                for field in schema
+            ]
+        query = sa.select(*selected).select_from(self._table)
+        with self._connection() as connection:
+            streaming = connection.execution_options(stream_results=True, max_row_buffer=batch_rows)
+            for rows in streaming.execute(query).partitions(batch_rows):
+                columns: Iterable[Iterable[Any]] = zip(*rows, strict=True)
+                if self._is_sqlite:
+                    columns = map(_texts, columns)
+                yield pa.record_batch(
+                    [
+                        pa.array(values, field.type)
+                        for values, field in zip(columns, schema, strict=True)
+                    ],
+                    schema=schema,
+                )
+
+    def _types(self) -> dict[str, Any]:
+        """Return the declared type of each column, by name."""
+        self._require_file()
+        with self._connection() as connection:
+            try:
+                found = sa.inspect(connection).get_columns(self._table.name)
+            except sqlalchemy.exc.NoSuchTableError:
+                found = []
+        if not found:
+            raise SourceNotFoundError(f"{self.name} does not exist: correct the table's name")
+        return {column["name"]: column["type"] for column in found}
+
+    def _require_file(self) -> None:
+        # SQLite would create an empty database in place of a missing one.
+        database = self._engine.url.database
+        if self._is_sqlite and not (database and Path(database).is_file()):
+            raise SourceNotFoundError(
+                f"{self.name}: there is no such database file: correct the path in the URL"
+            )
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        """Open a connection and a transaction, committed when the block ends without an error."""
+        try:
+            connection = self._engine.connect()
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            raise SourceUnavailableError(
+                f"{self.name} cannot be reached: check the URL and that the database is up"
+            ) from error
+        try:
+            with connection, connection.begin():
+                yield connection
+        except (sqlalchemy.exc.SQLAlchemyError, pa.ArrowException, ValueError) as error:
+            if self._blames_data(error):
+                raise SourceFormatError(
+                    f"{self.name} cannot be read: expected a whole database whose values fit "
+                    "their columns' types; repair it"
+                ) from None
+            reason = type(getattr(error, "orig", error)).__name__
+            raise SourceUnavailableError(
+                f"{self.name}: the database refuses ({reason}); its own log says why"
+            ) from None
+
+    def _blames_data(self, error: Exception) -> bool:
+        if not isinstance(error, sqlalchemy.exc.SQLAlchemyError):
+            return True
+        # SQLite has no narrower class for a file that is damaged or no database.
+        damaged = self._is_sqlite and type(error) is sqlalchemy.exc.DatabaseError
+        return damaged or isinstance(error, sqlalchemy.exc.DataError)
+
+
+def _comparable(name: str, type_: Any) -> Any:
+    """Return the expression for a column's text; a text column stays itself, with its indexes."""
+    column: Any = sa.column(name)
+    return column if type(type_) in {sa.VARCHAR, sa.TEXT} else sa.cast(column, sa.Text)
+
+
+def _arrow_type(type_: Any) -> pa.DataType:
+    match type_:
+        case sa.Boolean():
+            return pa.bool_()
+        case sa.Integer():
+            return pa.int64()
+        case sa.Float():
+            return pa.float64()
+        case sa.DateTime():
+            return pa.timestamp("us", tz="UTC" if type_.timezone else None)
+        case sa.Date():
+            return pa.date32()
+        case _:
+            return pa.string()
+
+
+def _texts(values: Iterable[Any]) -> list[str | None]:
+    """Return what SQLite holds as text; a number reads as Python prints it, losing no digit."""
+    return [value if value is None or isinstance(value, str) else str(value) for value in values]
+
+
+def _overwrite_what_is_deleted(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA secure_delete = ON")

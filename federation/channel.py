@@ -1,0 +1,155 @@
+"""How sealed messages travel: a thin interface, and its form over Flower's Grid.
+
+Guarantees: every question gets its own answer or the whole exchange fails; a partial result is
+never returned as a whole one. Replies are polled at our own pace, because Flower's own waits three
+seconds between looks.
+
+Leaves to others: what is said and whether it can be believed (`messages`, `coordinator`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
+from flwr.app import Message as FlowerMessage
+from flwr.serverapp import Grid
+
+from federation.errors import MessageError, PartyUnreachableError
+from federation.messages import SealedMessage
+
+__all__ = ["Channel", "GridChannel", "Parcel", "from_record", "to_record"]
+
+ENVELOPE = "comity.envelope"
+PAYLOAD = "comity.payload"
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A sealed message and the node it goes to."""
+
+    node: int
+    message: SealedMessage
+
+
+class Channel(Protocol):
+    """Carries questions to nodes and brings back their answers."""
+
+    def nodes(self, at_least: int) -> Sequence[int]:
+        """Return the nodes that are connected, waiting until there are `at_least` so many.
+
+        Raises:
+            PartyUnreachableError: too few came in time.
+        """
+        ...
+
+    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
+        """Send every parcel and return every answer, in the same order.
+
+        Raises:
+            PartyUnreachableError: an answer is missing or the node failed.
+            MessageError: an answer is no message of ours.
+        """
+        ...
+
+
+def to_record(message: SealedMessage) -> RecordDict:
+    """Put a sealed message into Flower's record: bytes as uint8 arrays, which Flower streams."""
+
+    def array(content: bytes) -> ArrayRecord:
+        return ArrayRecord({"bytes": Array(np.frombuffer(content, dtype=np.uint8))})
+
+    return RecordDict(
+        {
+            ENVELOPE: ConfigRecord({"json": message.envelope.decode()}),
+            PAYLOAD: array(message.payload),
+        }
+    )
+
+
+def from_record(record: RecordDict) -> SealedMessage:
+    """Take a sealed message out of Flower's record.
+
+    Raises:
+        MessageError: the record holds something else.
+    """
+    try:
+        envelope = record.config_records[ENVELOPE]["json"]
+        payload = record.array_records[PAYLOAD]["bytes"].numpy()
+    except (KeyError, TypeError, ValueError) as error:
+        raise MessageError(
+            f"record without {ENVELOPE} and {PAYLOAD}: both sides must run the same version"
+        ) from error
+    if not isinstance(envelope, str) or payload.dtype != np.uint8 or payload.ndim != 1:
+        raise MessageError(f"{ENVELOPE} must be text and {PAYLOAD} a row of bytes")
+    return SealedMessage(envelope.encode(), payload.tobytes())
+
+
+class GridChannel:
+    """A channel over any Flower Grid: the SuperLink's, or the embedded one.
+
+    Args:
+        grid: Flower's.
+        deadline_seconds: for all answers of one exchange, and for nodes to connect.
+        poll_seconds: pause between two looks for answers.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        deadline_seconds: float = 600.0,
+        poll_seconds: float = 0.1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._grid = grid
+        self._deadline = deadline_seconds
+        self._poll = poll_seconds
+        self._clock = clock
+
+    def nodes(self, at_least: int) -> Sequence[int]:
+        """Return the connected nodes in ascending order; see `Channel.nodes`."""
+        end = self._clock() + self._deadline
+        while True:
+            found = sorted(self._grid.get_node_ids())
+            if len(found) >= at_least:
+                return found
+            if self._clock() > end:
+                raise PartyUnreachableError(
+                    f"{len(found)} of {at_least} nodes connected within {self._deadline:g} s: "
+                    "start the missing parties' nodes, then run again"
+                )
+            time.sleep(self._poll)
+
+    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
+        """Send and wait for every answer; see `Channel.exchange`."""
+        sent = list(
+            self._grid.push_messages(
+                [
+                    FlowerMessage(to_record(parcel.message), parcel.node, MessageType.QUERY)
+                    for parcel in parcels
+                ]
+            )
+        )
+        answers: dict[str, SealedMessage] = {}
+        end = self._clock() + self._deadline
+        while missing := [identifier for identifier in sent if identifier not in answers]:
+            for reply in self._grid.pull_messages(missing):
+                if reply.has_error():
+                    raise PartyUnreachableError(
+                        f"node {reply.metadata.src_node_id} failed before it could answer "
+                        f"(Flower error {reply.error.code}): its own log says why"
+                    )
+                answers[reply.metadata.reply_to_message_id] = from_record(reply.content)
+            if len(answers) == len(sent):
+                break
+            if self._clock() > end:
+                raise PartyUnreachableError(
+                    f"{len(sent) - len(answers)} of {len(sent)} answers missing after "
+                    f"{self._deadline:g} s: check those parties' nodes, then run again"
+                )
+            time.sleep(self._poll)
+        return [answers[identifier] for identifier in sent]

@@ -1,0 +1,339 @@
+"""The command `comity`: parses, calls, prints; one place turns errors into exit codes.
+
+Exit codes: 0 done · 1 refused, or a verification failed · 2 a mistake in the command, the
+collaboration file or the workspace.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.markup import escape
+from rich.table import Table
+
+from compliance.agreement import SignedAgreement, render
+from compliance.errors import ComplianceError
+from federation.errors import FederationError, RefusedError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="comity",
+    help="Match, train and expand together without pooling data, and prove what was done.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+agreement_app = typer.Typer(no_args_is_help=True, help="The contract that every party signs.")
+log_app = typer.Typer(no_args_is_help=True, help="The parties' logs: verify them, read them.")
+app.add_typer(agreement_app, name="agreement")
+app.add_typer(log_app, name="log")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+CollaborationFile = Annotated[Path, typer.Argument(help="The collaboration file (TOML).")]
+WorkspaceOption = Annotated[
+    Path, typer.Option("--workspace", help="Folder for the parties' folders and the report.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and leave with its exit code."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except typer.Abort:
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 -- the one handler; what it does not know is raised
+        sys.exit(_explain(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: Exception) -> int:
+    """Print an error that was raised on purpose; anything else is our fault and goes on."""
+    from click import ClickException
+
+    if isinstance(error, ClickException):
+        error.show()
+        return error.exit_code
+    from connectors.errors import ConnectorError
+    from privacy.errors import PrivacyError
+
+    if isinstance(error, RefusedError | ComplianceError):
+        err.print(f"[bold red]refused[/] {escape(str(error))}")
+        return 1
+    if isinstance(error, FederationError | PrivacyError | ConnectorError):
+        err.print(f"[bold red]error[/] {escape(str(error))}")
+        return 2
+    raise error
+
+
+@app.command()
+def demo(workspace: WorkspaceOption = Path("out/demo")) -> None:
+    """Run the main job on real data: a brand, two partners and a coordinator.
+
+    Example: comity demo --workspace out/demo
+    """
+    simulate_command(_examples() / "lookalike" / "collaboration.toml", workspace, None)
+
+
+@app.command("simulate")
+def simulate_command(
+    file: CollaborationFile,
+    workspace: WorkspaceOption = Path("out/simulation"),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the report's figures to this file too.")
+    ] = None,
+) -> None:
+    """Run a collaboration file with every party on this machine.
+
+    Run again in the same workspace, it goes on where it stopped.
+
+    Example: comity simulate collaboration.toml --workspace out/trial --json out/trial.json
+    """
+    from federation.party import write_atomically
+    from federation.progress import listening
+    from federation.simulation import simulate
+    from federation.watch import Watch
+
+    with Watch(err) as watch, listening(watch):
+        report = simulate(file, workspace)
+    if json_file is not None:
+        write_atomically(json_file, report.model_dump_json(indent=2).encode() + b"\n")
+    _print_report(report, workspace)
+
+
+@app.command()
+def plan(file: CollaborationFile, as_json: JsonFlag = False) -> None:
+    """Say what a collaboration file would run, what it would cost, what would be refused.
+
+    Leaves with 1 if anything would be refused.
+
+    Example: comity plan examples/lookalike/collaboration.toml
+    """
+    from federation.collaboration import load_collaboration
+    from federation.plan import plan as make_plan
+
+    planned = make_plan(load_collaboration(file))
+    if as_json:
+        _print_json(planned.model_dump(mode="json"))
+    else:
+        table = Table(
+            "job", "computation", "who", "epsilon", "spent after", "noise", "what to know"
+        )
+        for job in planned.jobs:
+            noise = f"{job.noise_multiplier:.3f}" if job.noise_multiplier else "–"
+            told = f"REFUSED by {job.refused_by}: {job.remedy}" if job.refused_by else job.note
+            table.add_row(
+                job.job,
+                job.computation,
+                ", ".join(job.who),
+                f"{job.epsilon:.3f}" if job.epsilon else "–",
+                f"{job.epsilon_spent:.3f}",
+                noise,
+                told,
+            )
+        out.print(table)
+        out.print(
+            f"epsilon left: {planned.epsilon_left:.3f} of {planned.epsilon_cap:.3f} per person at "
+            f"delta {planned.delta:g}, a person in up to {planned.max_parties_per_person} tables"
+        )
+    if planned.refused:
+        raise typer.Exit(1)
+
+
+@agreement_app.command("new")
+def agreement_new(
+    file: CollaborationFile,
+    workspace: WorkspaceOption,
+) -> None:
+    """Draw up the contract of a collaboration file, unsigned.
+
+    Makes a folder with keys for every party that has none yet, and WORKSPACE/agreement.json.
+
+    Example: comity agreement new collaboration.toml --workspace out/ours
+    """
+    from federation.collaboration import load_collaboration
+    from federation.workspace import draft_workspace
+
+    path = draft_workspace(load_collaboration(file), file, workspace)
+    out.print(f"drawn up: {path} (each party signs it with: comity agreement sign)")
+
+
+@agreement_app.command("sign")
+def agreement_sign(
+    file: Annotated[Path, typer.Argument(help="The agreement file; the signature is added to it.")],
+    party: Annotated[Path, typer.Option("--party", help="Folder of the party that signs.")],
+) -> None:
+    """Sign a contract as a party, with the key in its folder.
+
+    Example: comity agreement sign out/ours/agreement.json --party out/ours/brand
+    """
+    from federation.party import PartyFolder, write_atomically
+
+    folder = PartyFolder(party)
+    signed = _read_agreement(file).sign(folder.name, folder.identity_key())
+    write_atomically(file, signed.to_json())
+    out.print(f"signed by {', '.join(signed.signed_by)}")
+
+
+@agreement_app.command("show")
+def agreement_show(
+    file: Annotated[Path, typer.Argument(help="The agreement file.")], as_json: JsonFlag = False
+) -> None:
+    """Show a contract's terms, and who has signed so far.
+
+    Example: comity agreement show out/demo/agreement.json
+    """
+    signed = _read_agreement(file)
+    agreement = signed.unverified()
+    if as_json:
+        _print_json(agreement.model_dump(mode="json") | {"signed_by": list(signed.signed_by)})
+    else:
+        out.print(Markdown(render(agreement, signed.signed_by)))
+
+
+@agreement_app.command("verify")
+def agreement_verify(
+    file: Annotated[Path, typer.Argument(help="The agreement file.")], as_json: JsonFlag = False
+) -> None:
+    """Verify that every party signed these very terms; leaves with 1 if not.
+
+    Example: comity agreement verify out/demo/agreement.json
+    """
+    agreement = _read_agreement(file).verify()
+    names = [party.name for party in agreement.parties]
+    if as_json:
+        _print_json({"agreement": agreement.digest, "signed_by": names})
+    else:
+        out.print(f"holds: agreement {agreement.digest} signed by {', '.join(names)}")
+
+
+@log_app.command("verify")
+def log_verify(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR…", help="Party folders, or a whole workspace.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Verify logs offline: agreement, signature, every hash, every leaf, the budget.
+
+    Leaves with 1 at the first thing that does not hold.
+
+    Example: comity log verify out/demo
+    """
+    from federation.audit import party_directories, verify_party
+
+    found = [verify_party(one) for path in directories for one in party_directories(path)]
+    if as_json:
+        _print_json(
+            [
+                {
+                    "party": log.party,
+                    "agreement": log.agreement.digest,
+                    "tree_size": log.tree_size,
+                    "root_hash": log.root_hash,
+                    "leaves": dict(log.counts),
+                    "epsilon_spent": log.epsilon_spent,
+                }
+                for log in found
+            ]
+        )
+        return
+    table = Table("party", "leaves", "releases", "refusals", "epsilon spent", "root hash")
+    for log in found:
+        table.add_row(
+            log.party,
+            str(log.tree_size),
+            str(log.counts.get("release", 0)),
+            str(log.counts.get("refusal", 0)),
+            f"{log.epsilon_spent:.3f} of {log.agreement.budget.epsilon:.3f}",
+            log.root_hash[:16] + "…",
+        )
+    out.print(table)
+    digests = {log.agreement.digest for log in found}
+    out.print(f"all hold: {len(found)} logs under {len(digests)} agreement(s)")
+
+
+@log_app.command("show")
+def log_show(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a verified log, leaf by leaf.
+
+    Example: comity log show out/demo/retailer
+    """
+    from federation.audit import party_directories, verify_party
+
+    common = {"version", "kind", "time", "party", "agreement", "job"}
+    for path in party_directories(directory):
+        log = verify_party(path)
+        if as_json:
+            _print_json([leaf.model_dump(mode="json") for leaf in log.leaves])
+            continue
+        table = Table("leaf", "time", "kind", "job", "what", title=log.party)
+        for index, leaf in enumerate(log.leaves):
+            told = leaf.model_dump(mode="json", exclude=common)
+            what = ", ".join(f"{key} {_short(value)}" for key, value in told.items())
+            table.add_row(
+                str(index), f"{leaf.time:%Y-%m-%d %H:%M:%S}", leaf.kind, leaf.job or "–", what
+            )
+        out.print(table)
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _read_agreement(file: Path) -> SignedAgreement:
+    from federation.errors import WorkspaceError
+
+    try:
+        return SignedAgreement.from_json(file.read_bytes())
+    except OSError as error:
+        raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _examples() -> Path:
+    """Find the examples: beside the packages in a checkout, inside this one when installed."""
+    here = Path(__file__).resolve().parent
+    for path in (here.parent / "examples", here / "examples"):
+        if path.is_dir():
+            return path
+    raise FederationError("the examples were not installed: run from a checkout")
+
+
+def _print_report(report: Any, workspace: Path) -> None:
+    if report.models:
+        table = Table("model trained by", "privacy", "AUC", "lift at 5 %", "AUC, no seeds")
+        for model in report.models:
+            if model.epsilon is not None:
+                privacy = f"epsilon = {model.epsilon:g}"
+            else:
+                privacy = "–" if model.name == "random order" else "none"
+            table.add_row(
+                model.name,
+                privacy,
+                f"{model.everyone.auc:.3f}",
+                f"{model.everyone.lift_at_5:.2f}",
+                f"{model.unseen.auc:.3f}",
+            )
+        out.print(table)
+    out.print(
+        f"person-level epsilon {report.epsilon:g} at delta {report.delta:g}, of "
+        f"{report.epsilon_cap:g} agreed; report: {workspace / 'report.html'}"
+    )
+    out.print(f"verify every log: [bold]{report.verify_command}[/]")

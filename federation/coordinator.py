@@ -1,0 +1,210 @@
+"""The coordinator: drives the jobs of an agreement, carries messages, averages models.
+
+It is trusted with no personal data: it sees sealed messages, padded set sizes, private updates.
+
+Guarantees: every answer is verified to be that party's, to that very question; a finished job is
+not run again; a job that was interrupted is asked again from its start, and the parties repeat
+what they had answered. What it says itself goes through its own gate and log.
+
+Leaves to others: what a job says when (`jobs`), how it travels (`channel`).
+"""
+
+import json
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from compliance import records
+from compliance.agreement import Agreement, Role
+from compliance.log.writer import LogWriter
+from federation.channel import Channel, Parcel
+from federation.clock import Clock, utc_now
+from federation.errors import (
+    FederationError,
+    MessageError,
+    PartyUnreachableError,
+    RefusedError,
+    WorkspaceError,
+)
+from federation.gate import Departure, Gate
+from federation.jobs.exchange import Outgoing, Relay, expect
+from federation.jobs.expand import coordinate_expand
+from federation.jobs.match import coordinate_match
+from federation.jobs.specification import JobSpec, MatchSpec, TrainSpec, policy_objections
+from federation.jobs.train import JointModel, coordinate_train
+from federation.messages import EVERYONE, Identify, Message, Present, SealedMessage, unseal
+from federation.party import PartyFolder, locked, write_atomically
+from federation.population import encoder_for
+from federation.progress import Progress, report
+
+__all__ = ["Coordinator", "read_jobs", "write_jobs"]
+
+_JOBS = TypeAdapter(tuple[JobSpec, ...])
+
+Job = Generator[Sequence[Outgoing], Sequence[Message], JointModel | None]
+
+
+def read_jobs(folder: PartyFolder) -> tuple[JobSpec, ...]:
+    """Return the jobs that the coordinator's folder lists, in order.
+
+    Raises:
+        WorkspaceError: there is no list, or it is malformed.
+    """
+    file = folder.path / "jobs.json"
+    try:
+        return _JOBS.validate_json(file.read_bytes())
+    except FileNotFoundError as error:
+        raise WorkspaceError(f"{file} is missing: it lists the jobs to run") from error
+    except ValidationError as error:
+        raise WorkspaceError(f"{file}: {error.error_count()} mistakes: {error}") from error
+
+
+def write_jobs(folder: PartyFolder, jobs: Sequence[JobSpec]) -> None:
+    """List the jobs to run in the coordinator's folder."""
+    write_atomically(folder.path / "jobs.json", _JOBS.dump_json(tuple(jobs), indent=2) + b"\n")
+
+
+class Coordinator:
+    """Runs an agreement's jobs from the coordinator's folder."""
+
+    def __init__(self, folder: PartyFolder, agreement: Agreement, *, clock: Clock) -> None:
+        self._folder = folder
+        self._agreement = agreement
+        self._clock = clock
+
+    @classmethod
+    def open(cls, path: Path, *, clock: Clock = utc_now) -> Self:
+        """Open a coordinator's folder.
+
+        Raises:
+            WorkspaceError: it is none.
+            InvalidAgreementError: its agreement is unsigned by somebody, or altered.
+        """
+        folder = PartyFolder(path)
+        return cls(folder, folder.agreement(), clock=clock)
+
+    def run(self, channel: Channel) -> None:
+        """Run every listed job that has not ended yet, in order.
+
+        Raises:
+            RefusedError: a party, or the agreement, says no; the job stays open.
+            PartyUnreachableError: a party gave no answer; run again to go on.
+            MessageError: a party broke the protocol.
+        """
+        jobs = [spec for spec in read_jobs(self._folder) if not self._ended(spec.name)]
+        if not jobs:
+            return
+        folder = self._folder
+        with (
+            locked(folder),
+            LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
+        ):
+            gate = Gate(folder, self._agreement, log, None, clock=self._clock)
+            gate.settle()
+            nodes = self._roll_call(gate, channel)
+            for spec in jobs:
+                self._run_job(gate, channel, nodes, spec)
+
+    def _ended(self, job: str) -> bool:
+        return (self._folder.job(job) / "ended.json").exists()
+
+    def _roll_call(self, gate: Gate, channel: Channel) -> Mapping[str, int]:
+        """Ask every node which party it is; return the node of each party."""
+        people = {
+            party.name
+            for party in self._agreement.parties
+            if party.role in (Role.BRAND, Role.PARTNER)
+        }
+        question = gate.release(Departure("roll-call", EVERYONE, Identify())).message
+        parcels = [Parcel(node, question) for node in channel.nodes(len(people))]
+        found: dict[str, int] = {}
+        for parcel, answer in zip(parcels, channel.exchange(parcels), strict=True):
+            message = self._verify(question, answer)
+            expect(message, Present)
+            found[message.header.sender] = parcel.node
+        if missing := sorted(people - found.keys()):
+            raise PartyUnreachableError(
+                f"no node of {', '.join(missing)} is connected: start it, then run again"
+            )
+        return found
+
+    def _run_job(
+        self, gate: Gate, channel: Channel, nodes: Mapping[str, int], spec: JobSpec
+    ) -> None:
+        for term, remedy in policy_objections(spec, self._agreement):
+            raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
+        gate.note(records.JobStarted, spec.name, computation=spec.kind)
+        try:
+            model = self._drive(gate, channel, nodes, self._job(spec))
+        except FederationError:
+            gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
+            raise
+        if model is not None:
+            write_atomically(self._folder.model(spec.name), model.canonical_bytes)
+            gate.note(
+                records.ModelTrained,
+                spec.name,
+                model_digest=model.digest,
+                rounds=model.rounds,
+                parties=model.parties,
+                epsilon=model.epsilon,
+                delta=model.delta,
+            )
+        gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="done")
+        ended = {"computation": spec.kind, "model": model.digest if model else None}
+        write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
+
+    def _job(self, spec: JobSpec) -> Job:
+        if isinstance(spec, MatchSpec):
+            return coordinate_match(self._agreement, spec)
+        if isinstance(spec, TrainSpec):
+            return coordinate_train(self._agreement, spec, encoder_for(self._agreement).names)
+        return coordinate_expand(self._agreement, spec)
+
+    def _drive(
+        self, gate: Gate, channel: Channel, nodes: Mapping[str, int], job: Job
+    ) -> JointModel | None:
+        """Send what the job yields, verify the answers, hand them back, until it returns."""
+        try:
+            outgoing = next(job)
+            while True:
+                self._tell(outgoing)
+                sealed = [self._seal(gate, item) for item in outgoing]
+                parcels = [Parcel(nodes[name], message) for name, message in sealed]
+                answers = channel.exchange(parcels)
+                verified = []
+                for (name, question), answer in zip(sealed, answers, strict=True):
+                    message = self._verify(question, answer)
+                    if message.header.sender != name:
+                        raise MessageError(f"{message.header.sender} answered a question to {name}")
+                    verified.append(message)
+                outgoing = job.send(verified)
+        except StopIteration as end:
+            model: JointModel | None = end.value
+            return model
+
+    def _tell(self, outgoing: Sequence[Outgoing]) -> None:
+        kinds = {
+            (item.message.header.job, f"carries {item.message.body.kind}")
+            if isinstance(item, Relay)
+            else (item.job, f"says {item.body.kind}")
+            for item in outgoing
+        }
+        for job, stage in kinds:
+            report(Progress(self._folder.name, job, stage))
+
+    def _seal(self, gate: Gate, item: Outgoing) -> tuple[str, SealedMessage]:
+        if isinstance(item, Relay):
+            return item.message.header.recipient, item.message.sealed
+        departure = Departure(item.job, item.recipient, item.body, item.payload)
+        return item.recipient, gate.release(departure).message
+
+    def _verify(self, question: SealedMessage, answer: SealedMessage) -> Message:
+        message = unseal(answer, self._agreement)
+        if message.header.answers != question.digest:
+            raise MessageError(
+                f"{message.header.sender} sent an answer to another question: refused as a replay"
+            )
+        return message

@@ -1,0 +1,155 @@
+"""All parties in one process: a Flower Grid that calls the unmodified apps directly.
+
+Guarantees: the same ServerApp, ClientApp, messages and party folders as over a SuperLink; no port
+is opened, no process started, nothing pickled. Nodes work side by side in threads, each on its own
+party's folder.
+
+Leaves to others: everything that the apps do. It leans on two names of Flower that are not public
+(`TaskIdentity`, and the message id inside a message's metadata); `tests/test_embedded.py` fails
+when they move.
+"""
+
+import contextvars
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from federation.apps import client_app, server_app
+
+__all__ = ["EmbeddedGrid", "run_embedded"]
+
+_logger = logging.getLogger("comity.embedded")
+
+RUN_ID = 1
+SERVER_NODE = 1
+FIRST_NODE = 1001
+NODE_FAILED = 2
+"""Flower's error code for an app that raised."""
+
+
+class EmbeddedGrid(Grid):
+    """A Grid whose nodes are party folders on this machine.
+
+    Args:
+        folders: one per node; node ids count up from 1001 in this order.
+        workers: nodes at work at the same time.
+    """
+
+    def __init__(self, folders: Sequence[Path], *, workers: int = 2) -> None:
+        self._contexts = {
+            FIRST_NODE + index: Context(
+                run_id=RUN_ID,
+                node_id=FIRST_NODE + index,
+                node_config={"party": str(folder)},
+                state=RecordDict({"unused": ConfigRecord()}),
+                run_config={},
+            )
+            for index, folder in enumerate(folders)
+        }
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="comity-node")
+        self._answers: dict[str, Future[Message]] = {}
+        self._run = Run.create_empty(RUN_ID)
+
+    def set_run(self, run: Run) -> None:
+        """Take note of Flower's run, of which there is one."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Flower's run."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Make a message, as Flower's older API wants it."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return every node's id."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Hand every message to its node; returns their ids at once."""
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the answers among `message_ids`, waiting for the first of them."""
+        wanted = [identifier for identifier in message_ids if identifier in self._answers]
+        return [self._answers.pop(identifier).result() for identifier in wanted]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push and wait for every answer, up to `timeout` seconds each."""
+        return [
+            self._answers.pop(identifier).result(timeout)
+            for identifier in self.push_messages(messages)
+        ]
+
+    def close(self) -> None:
+        """Let running nodes finish and stop."""
+        self._pool.shutdown(wait=True)
+
+    def _push(self, message: Message) -> str:
+        identifier = _give_identifier(message)
+        context = contextvars.copy_context()  # so that progress reaches who listens here
+        self._answers[identifier] = self._pool.submit(context.run, self._answer, message)
+        return identifier
+
+    def _answer(self, message: Message) -> Message:
+        try:
+            answer = client_app.app(message, self._contexts[message.metadata.dst_node_id])
+        except Exception as error:  # noqa: BLE001 -- the boundary where Flower, too, catches all
+            _logger.error("node failed: %s", type(error).__name__)  # noqa: TRY400 -- a traceback could show data
+            answer = Message(Error(NODE_FAILED, type(error).__name__), reply_to=message)
+        _give_identifier(answer)
+        return answer
+
+
+def _give_identifier(message: Message) -> str:
+    identifier = uuid.uuid4().hex
+    message.metadata.__dict__["_message_id"] = identifier
+    return identifier
+
+
+def run_embedded(coordinator: Path, parties: Sequence[Path]) -> None:
+    """Run the jobs in a coordinator's folder with all parties in this process.
+
+    Args:
+        coordinator: the coordinator's folder.
+        parties: folders of the brand and the partners.
+
+    Raises:
+        FederationError: as `Coordinator.run`.
+    """
+    TaskIdentity.task_id = TaskIdentity.run_id = RUN_ID
+    TaskIdentity.node_id = SERVER_NODE
+    grid = EmbeddedGrid(parties)
+    context = Context(
+        run_id=RUN_ID,
+        node_id=SERVER_NODE,
+        node_config={},
+        state=RecordDict(),
+        run_config={"coordinator": str(coordinator)},
+    )
+    try:
+        server_app.app(grid, context)
+    finally:
+        grid.close()

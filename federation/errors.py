@@ -1,0 +1,74 @@
+"""What can go wrong in `federation`, split by who can act.
+
+```
+FederationError
+├── CollaborationError   the collaboration file has mistakes: its author mends all of them at once
+├── WorkspaceError       the workspace holds something else: name another, or finish the old one
+├── MessageError         bytes from another party break the protocol: nothing of them was used
+├── RefusedError         a term of the agreement says no: its text names the term and the remedy
+└── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
+```
+
+A wrong order of calls by our own code is a `RuntimeError`. No message carries an identifier, a
+hash of one, or a feature value.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = [
+    "CollaborationError",
+    "FederationError",
+    "MessageError",
+    "PartyUnreachableError",
+    "RefusedError",
+    "WorkspaceError",
+]
+
+
+class FederationError(Exception):
+    """Root of everything that `federation` raises on purpose."""
+
+
+class CollaborationError(FederationError):
+    """A collaboration file has mistakes; all of them are listed.
+
+    Attributes:
+        path: the file.
+        mistakes: one line a mistake: key, what was found, what is allowed.
+    """
+
+    def __init__(self, path: Path, mistakes: Sequence[str]) -> None:
+        self.path = path
+        self.mistakes = tuple(mistakes)
+        count = len(self.mistakes)
+        head = f"{path}: {count} mistake{'' if count == 1 else 's'}"
+        super().__init__("\n".join([head, *(f"  {line}" for line in self.mistakes)]))
+
+
+class WorkspaceError(FederationError):
+    """A workspace or party folder holds something else than what was asked for."""
+
+
+class MessageError(FederationError):
+    """A message breaks the protocol: wrong signature, agreement, order, size or content."""
+
+
+class RefusedError(FederationError):
+    """A term of the agreement, or a party's own rule, says no.
+
+    Attributes:
+        party: who refused.
+        term: the term that refused, as a dotted path such as `match.minimum_match`.
+        remedy: the smallest change that would pass.
+    """
+
+    def __init__(self, *, party: str, term: str, remedy: str) -> None:
+        self.party = party
+        self.term = term
+        self.remedy = remedy
+        super().__init__(f"{party} refused by {term}: {remedy}")
+
+
+class PartyUnreachableError(FederationError):
+    """A party gave no answer in time, or its process failed before it could answer."""

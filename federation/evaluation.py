@@ -1,0 +1,218 @@
+"""What the joint model is worth, beside what it could be: for trials where a truth is known.
+
+It sees every party's rows at once, which nobody may in earnest. None of its figures is private,
+and none leaves the machine but in a report about a trial.
+
+Guarantees: the truth is read from a table that no party's configuration names; every figure is
+measured on the same people; yardsticks are trained as their names say.
+
+Leaves to others: the measures and the training (`privacy.training`), drawing (`report`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from compliance.consent import ConsentBook
+from connectors import Column, ColumnType, FileSource, Schema, open_connector, read_table
+from federation.clock import Clock
+from federation.collaboration import EvaluateSection
+from federation.errors import WorkspaceError
+from federation.jobs.specification import TrainSpec
+from federation.jobs.train import JointModel, training_plan
+from federation.members import Members
+from federation.party import PartyFolder
+from federation.population import encoder_for, open_source, read_population
+from federation.progress import Progress, report
+from federation.workspace import Workspace
+from privacy.randomness import SecretStream, new_secret, seeded_secret
+from privacy.training.dp_sgd import LogisticGradient, train
+from privacy.training.evaluation import RankingQuality, fit_without_privacy, ranking_quality
+
+__all__ = ["Measured", "Who", "evaluate"]
+
+
+class Who(StrEnum):
+    """Whose rows a model saw."""
+
+    JOINT = "all partners together"
+    ALONE = "alone"
+    NOBODY = "random order"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model, judged.
+
+    Attributes:
+        who: whose rows it saw.
+        party: the partner, where it was one alone.
+        epsilon: privacy loss per person; None without privacy.
+        everyone: quality over all eligible people of the partners.
+        unseen: quality over those of them who are no seeds: their label was in no training.
+    """
+
+    who: Who
+    party: str | None
+    epsilon: float | None
+    everyone: RankingQuality
+    unseen: RankingQuality
+
+    @property
+    def name(self) -> str:
+        """What to call it in a table."""
+        return f"{self.party} {self.who}" if self.party else str(self.who)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """People of one partner: encoded features, seeds as training sees them, and the truth."""
+
+    party: PartyFolder
+    features: NDArray[np.float64]
+    members: NDArray[np.bool_]
+    truth: NDArray[np.bool_]
+
+
+def evaluate(
+    workspace: Workspace,
+    spec: TrainSpec,
+    truth: EvaluateSection,
+    source: Path,
+    *,
+    clock: Clock,
+    unsafe_seed: int | None,
+) -> tuple[Measured, ...]:
+    """Judge a trained model and its yardsticks.
+
+    Args:
+        workspace: where the training job has ended.
+        spec: that job.
+        truth: the held-out label.
+        source: directory from which `truth.path` is taken.
+        clock: moment at which consent is read.
+        unsafe_seed: makes the yardsticks' noise and the random order reproducible.
+
+    Returns:
+        The joint model with privacy and without; each partner alone likewise; a random order.
+
+    Raises:
+        WorkspaceError: the training has not ended.
+        ConnectorError: the truth cannot be read.
+        InvalidParameterError: the truth has only one class.
+    """
+    file = workspace.coordinator.model(spec.name)
+    if not file.exists():
+        raise WorkspaceError(f"{file} is missing: training {spec.name!r} has not ended")
+    model = JointModel.model_validate_json(file.read_bytes())
+    labels = _truth(truth, source)
+    rows = [_rows(workspace, folder, spec, labels, clock) for folder in workspace.partners]
+    judge = _judge(rows)
+    measured = [judge(Who.JOINT, None, spec.epsilon, np.asarray(model.weights))]
+    features = np.concatenate([part.features for part in rows])
+    members = np.concatenate([part.members for part in rows])
+    report(Progress("evaluation", spec.name, "trains the yardsticks"))
+    measured.append(judge(Who.JOINT, None, None, fit_without_privacy(features, members)))
+    for part in rows:
+        alone = _alone(workspace, part, spec, unsafe_seed)
+        measured.append(judge(Who.ALONE, part.party.name, spec.epsilon, alone))
+        weights = fit_without_privacy(part.features, part.members)
+        measured.append(judge(Who.ALONE, part.party.name, None, weights))
+    secret = new_secret() if unsafe_seed is None else seeded_secret(unsafe_seed, "evaluation")
+    order = SecretStream(secret, "random order").uniform(len(features))
+    measured.append(_measure(Who.NOBODY, None, None, order, rows))
+    return tuple(measured)
+
+
+def _judge(
+    rows: list[_Rows],
+) -> Callable[[Who, str | None, float | None, NDArray[np.float64]], Measured]:
+    features = np.concatenate([part.features for part in rows])
+    return lambda who, party, epsilon, weights: _measure(
+        who, party, epsilon, features @ weights, rows
+    )
+
+
+def _measure(
+    who: Who,
+    party: str | None,
+    epsilon: float | None,
+    scores: NDArray[np.float64],
+    rows: list[_Rows],
+) -> Measured:
+    truth = np.concatenate([part.truth for part in rows])
+    unseen = ~np.concatenate([part.members for part in rows])
+    return Measured(
+        who,
+        party,
+        epsilon,
+        ranking_quality(scores, truth),
+        ranking_quality(scores[unseen], truth[unseen]),
+    )
+
+
+def _alone(
+    workspace: Workspace, part: _Rows, spec: TrainSpec, unsafe_seed: int | None
+) -> NDArray[np.float64]:
+    """Train on one partner's rows with the same ε, which then covers one table only."""
+    agreement, name = workspace.agreement, part.party.name
+    declared = agreement.dataset(name).declared_rows
+    parameters = training_plan(
+        spec.model_copy(update={"rounds": 1}), agreement, expected_rows=declared, parties=1
+    ).parameters
+    secret = new_secret() if unsafe_seed is None else seeded_secret(unsafe_seed, f"alone/{name}")
+    width = part.features.shape[1]
+    return train(
+        LogisticGradient(width),
+        np.zeros(width),
+        part.features,
+        part.members.astype(np.float64),
+        parameters,
+        SecretStream(secret, "train"),
+    )
+
+
+def _truth(section: EvaluateSection, source: Path) -> "pd.Series[float]":
+    schema = Schema(
+        columns=(
+            Column(name=section.party, type=ColumnType.TEXT),
+            Column(name=section.record, type=ColumnType.KEY),
+            Column(name=section.label, type=ColumnType.NUMERIC),
+        )
+    )
+    table, _ = read_table(open_connector(FileSource(path=source / section.path)), schema)
+    frame = table.to_pandas()
+    index = pd.MultiIndex.from_frame(frame[[section.party, section.record]])
+    return pd.Series(frame[section.label].to_numpy(), index=index)
+
+
+def _rows(
+    workspace: Workspace,
+    folder: PartyFolder,
+    spec: TrainSpec,
+    truth: "pd.Series[float]",
+    clock: Clock,
+) -> _Rows:
+    agreement, config = workspace.agreement, folder.config
+    if config.data is None or config.consent is None:
+        raise RuntimeError(f"partner {folder.name} has no data")
+    people = read_population(
+        open_source(config.data, folder.path),
+        config.data,
+        agreement,
+        ConsentBook.load(folder.resolve(config.consent), purposes=agreement.purposes),
+        purpose=agreement.train.purpose,
+        at=clock(),
+        with_features=True,
+    )
+    index = pd.MultiIndex.from_arrays([np.full(len(people.keys), folder.name), people.keys])
+    label = truth.reindex(index).to_numpy()
+    known = ~np.isnan(label)
+    members = Members.load(folder.members(spec.match)).among(people.keys)
+    features = encoder_for(agreement).encode(people.features)
+    return _Rows(folder, features[known], members[known], label[known] == 1)

@@ -1,0 +1,405 @@
+"""The only door out of a party.
+
+Everything that a party says to anybody is made here, in one fixed order:
+
+1. the signed agreement covers it, now;
+2. policy: this role may say this to that role, under a computation that the agreement permits;
+3. consent is read again, as of now, for every person the bytes were made from;
+4. minimum sizes hold;
+5. the privacy budget is reserved, and the reservation logged;
+6. the release is a leaf of the party's log;
+7. the bytes are sealed and kept in the outbox, the charge is committed and logged;
+8. the bytes are handed over.
+
+A refusal at any step is a leaf too, and names the term and the smallest change that would pass.
+
+Guarantees: `Released` objects, which alone can become a reply, come from here and nowhere else; a
+question that was answered before gets the same bytes again, without a second charge. After a
+crash, `settle` commits what has left (its bytes are in the outbox) and refunds what has not.
+
+Leaves to others: what to say (`jobs`), how it travels (`channel`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import rfc8785
+from numpy.typing import NDArray
+
+from compliance import records
+from compliance.agreement import Agreement, Role
+from compliance.consent import ConsentBook
+from compliance.log.writer import LogWriter
+from compliance.signing import Envelope
+from federation import messages
+from federation.clock import Clock
+from federation.errors import RefusedError
+from federation.messages import EVERYONE, Body, Header, SealedMessage, content_digest
+from federation.party import PartyFolder, write_atomically
+from privacy.accounting.accountant import epsilon_of
+from privacy.accounting.events import Event, to_json
+from privacy.accounting.ledger import ChargeState, Ledger
+from privacy.errors import BudgetExceededError
+
+__all__ = ["Departure", "Gate", "Minimum", "PeopleUsed", "Released"]
+
+
+Leaf = Callable[..., records.Record]
+"""A kind of leaf."""
+
+_KEY: Final = object()
+
+
+@dataclass(frozen=True)
+class _Route:
+    """Who may say a kind of body to whom, and what it must bring along."""
+
+    sender: frozenset[Role]
+    recipient: frozenset[Role]
+    concerns_people: bool = False
+    charged: bool = False
+
+
+_BRAND: Final = frozenset({Role.BRAND})
+_PARTNER: Final = frozenset({Role.PARTNER})
+_OPERATOR: Final = frozenset({Role.COORDINATOR})
+_PEOPLE: Final = _BRAND | _PARTNER
+_ALL: Final = _PEOPLE | _OPERATOR
+
+ROUTES: Final[Mapping[str, _Route]] = {
+    "identify": _Route(_OPERATOR, _PEOPLE),
+    "present": _Route(_PEOPLE, _OPERATOR),
+    "match.request": _Route(_OPERATOR, _PARTNER),
+    "match.blinded": _Route(_PARTNER, _BRAND, concerns_people=True),
+    "match.reply": _Route(_BRAND, _PARTNER, concerns_people=True),
+    "match.done": _Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "train.request": _Route(_OPERATOR, _PARTNER),
+    "train.update": _Route(_PARTNER, _OPERATOR, concerns_people=True, charged=True),
+    "model.published": _Route(_OPERATOR, _PEOPLE),
+    "expand.request": _Route(_OPERATOR, _PARTNER),
+    "expand.done": _Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "acknowledged": _Route(_PEOPLE, _OPERATOR),
+    "refused": _Route(_ALL, _ALL),
+}
+"""Every kind of body has a route here; `tests/test_gate.py` proves the table complete."""
+
+
+class Released:
+    """A message that passed the gate. Only the gate makes them."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: SealedMessage, *, key: object) -> None:
+        if key is not _KEY:
+            raise RuntimeError("a Released comes from Gate.release, Gate.refuse or Gate.recall")
+        self.message = message
+
+
+@dataclass(frozen=True)
+class PeopleUsed:
+    """The people that the bytes were made from.
+
+    Attributes:
+        purpose: for which they were used.
+        keys: the party's own record references, shape (n,).
+        rows: rows the party holds, eligible or not.
+        excluded: rows left out, by reason.
+    """
+
+    purpose: str
+    keys: NDArray[np.str_]
+    rows: int
+    excluded: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """A size below which nothing may leave.
+
+    Attributes:
+        term: the agreement's term, as a dotted path.
+        found: the size here; it is in no message, error or leaf.
+        required: the term's value.
+    """
+
+    term: str
+    found: int
+    required: int
+
+
+@dataclass(frozen=True)
+class Departure:
+    """What a party wants to say.
+
+    Attributes:
+        job: the job it belongs to.
+        recipient: party it is meant for.
+        body: what is said.
+        payload: raw bytes beside it.
+        answers: digest of the message it answers, if any.
+        people: who it was made from, where it was made from people.
+        minimums: sizes that must hold.
+        charge: privacy loss of the release, for the person it concerns most.
+    """
+
+    job: str
+    recipient: str
+    body: Body
+    payload: bytes = b""
+    answers: str | None = None
+    people: PeopleUsed | None = None
+    minimums: tuple[Minimum, ...] = ()
+    charge: Event | None = None
+
+
+class Gate:
+    """One party's door out. Use it under the party's lock: one process at a time."""
+
+    def __init__(
+        self,
+        folder: PartyFolder,
+        agreement: Agreement,
+        log: LogWriter,
+        ledger: Ledger | None,
+        *,
+        clock: Clock,
+    ) -> None:
+        self._folder = folder
+        self._agreement = agreement
+        self._log = log
+        self._ledger = ledger
+        self._clock = clock
+        self._identity = folder.identity_key()
+
+    def release(self, departure: Departure) -> Released:
+        """Let a departure out.
+
+        Raises:
+            RefusedError: a term says no; nothing was charged. The caller answers with `refuse`,
+                which logs it.
+        """
+        header = self._header(departure)
+        key = departure.answers or content_digest(header.model_dump_json().encode())
+        if (kept := self.recall(key)) is not None:
+            return kept
+        release_id = _release_id(header)
+        now = self._clock()
+        self._check_agreement(departure, now)  # 1
+        self._check_policy(departure)  # 2
+        consent = self._check_consent(departure, now)  # 3
+        self._check_minimums(departure)  # 4
+        leaves = [*consent, *self._reserve(departure, release_id)]  # 5
+        sealed = self._seal(header, departure.payload)
+        leaves.append(
+            self._leaf(
+                records.Release,
+                departure.job,
+                release_id=release_id,
+                computation=header.body.kind,
+                recipient=departure.recipient,
+                content_digest=sealed.digest,
+                content_bytes=len(sealed.envelope) + len(sealed.payload),
+                charge_id=release_id if departure.charge is not None else None,
+            )
+        )
+        self.record(*leaves)  # 6: a crash from here to the outbox leaves a leaf, and no bytes out
+        self._keep(key, release_id, sealed)  # 7: a crash from here on repeats these very bytes
+        if departure.charge is not None:
+            self._commit(release_id, departure.job)
+        return Released(sealed, key=_KEY)  # 8
+
+    def refuse(self, refusal: RefusedError, *, job: str, recipient: str, answers: str) -> Released:
+        """Log a refusal and say it. It is not kept: once mended, the question is heard anew."""
+        body = messages.Refused(term=refusal.term, remedy=refusal.remedy[:500])
+        header = self._header(Departure(job, recipient, body, answers=answers))
+        self.record(
+            self._leaf(
+                records.Refusal,
+                job,
+                release_id=_release_id(header),
+                computation="refused",
+                term=refusal.term,
+                remedy=refusal.remedy[:300],
+            )
+        )
+        return Released(self._seal(header, b""), key=_KEY)
+
+    def recall(self, answers: str) -> Released | None:
+        """Return the answer that was given to a message before, if any."""
+        for path in self._folder.outbox.glob(f"{answers}.*.json"):
+            payload = path.with_suffix(".bin").read_bytes()
+            return Released(SealedMessage(path.read_bytes(), payload), key=_KEY)
+        return None
+
+    def record(self, *leaves: records.Record) -> None:
+        """Append leaves to the party's log."""
+        self._log.append([records.to_leaf(leaf) for leaf in leaves])
+
+    def note(self, kind: Leaf, job: str | None, **fields: object) -> None:
+        """Append one leaf about what this party did, its common fields filled in."""
+        self.record(self._leaf(kind, job, **fields))
+
+    def settle(self) -> None:
+        """Open a new log with the agreement; settle the charges that a crash left open.
+
+        A reserved charge whose bytes are in the outbox is committed; any other is refunded.
+        """
+        if self._log.tree_size == 0:
+            names = tuple(party.name for party in self._agreement.parties)
+            self.note(records.AgreementSigned, None, parties=names)
+        if self._ledger is None:
+            return
+        kept = {path.name.split(".")[1] for path in self._folder.outbox.glob("*.*.json")}
+        for charge in self._ledger.statement().charges:
+            if charge.state is not ChargeState.RESERVED:
+                continue
+            job = charge.charge_id.split("/")[0]
+            if content_digest(charge.charge_id.encode()) in kept:
+                self._commit(charge.charge_id, job)
+                continue
+            self._ledger.refund(charge.charge_id)
+            reason = "interrupted before anything left"
+            self.note(records.BudgetRefunded, job, charge_id=charge.charge_id, reason=reason)
+
+    def _check_agreement(self, departure: Departure, now: datetime) -> None:
+        agreement = self._agreement
+        if not agreement.valid_from <= now < agreement.valid_until:
+            raise self._refusal(
+                "valid_until",
+                f"the agreement is in force from {agreement.valid_from:%Y-%m-%d} to "
+                f"{agreement.valid_until:%Y-%m-%d}: sign one that covers today",
+            )
+        names = {party.name for party in agreement.parties}
+        if departure.recipient not in names and not isinstance(departure.body, messages.Identify):
+            raise self._refusal(
+                "parties", f"{departure.recipient!r} is not among them: amend the agreement"
+            )
+
+    def _check_policy(self, departure: Departure) -> None:
+        kind = departure.body.kind
+        route = ROUTES[kind]
+        sender = self._agreement.party(self._folder.name).role
+        recipient = (
+            Role.PARTNER
+            if departure.recipient == EVERYONE
+            else self._agreement.party(departure.recipient).role
+        )
+        if sender not in route.sender or recipient not in route.recipient:
+            raise self._refusal("parties", f"a {sender} may not say {kind} to a {recipient}")
+        if route.concerns_people != (departure.people is not None):
+            raise RuntimeError(f"{kind}: declare the people it was made from, and only then")
+        if route.charged != (departure.charge is not None):
+            raise RuntimeError(f"{kind}: declare its privacy loss, and only then")
+
+    def _check_consent(self, departure: Departure, now: datetime) -> list[records.Record]:
+        people, path = departure.people, self._folder.config.consent
+        if people is None:
+            return []
+        if path is None:
+            raise self._refusal("consent", f"{self._folder.name} has no consent file: name one")
+        book = ConsentBook.load(self._folder.resolve(path), purposes=self._agreement.purposes)
+        decision = book.decide(people.keys, purpose=people.purpose, at=now)
+        if not decision.allowed.all():
+            raise self._refusal(
+                "consent",
+                "it changed for some people while the job ran: run the job under another name",
+            )
+        return [
+            self._leaf(
+                records.ConsentUsed,
+                departure.job,
+                purpose=people.purpose,
+                consent_log_size=decision.log_size,
+                rows=people.rows,
+                eligible=len(people.keys),
+                excluded=dict(people.excluded),
+            )
+        ]
+
+    def _check_minimums(self, departure: Departure) -> None:
+        for minimum in departure.minimums:
+            if minimum.found < minimum.required:
+                raise self._refusal(
+                    minimum.term,
+                    f"below the minimum of {minimum.required}: bring more people, or agree on a "
+                    "smaller minimum",
+                )
+
+    def _reserve(self, departure: Departure, charge_id: str) -> list[records.Record]:
+        if departure.charge is None:
+            return []
+        ledger = self._required_ledger()
+        delta = self._agreement.budget.delta
+        try:
+            ledger.reserve(charge_id, departure.charge)
+        except BudgetExceededError as error:
+            raise self._refusal("budget.epsilon", str(error)) from error
+        statement = ledger.statement()
+        return [
+            self._leaf(
+                records.BudgetReserved,
+                departure.job,
+                charge_id=charge_id,
+                mechanism=to_json(departure.charge),
+                epsilon=epsilon_of([departure.charge], delta),
+                delta=delta,
+                epsilon_spent=statement.epsilon_spent,
+                epsilon_cap=statement.epsilon_cap,
+            )
+        ]
+
+    def _commit(self, charge_id: str, job: str) -> None:
+        ledger = self._required_ledger()
+        ledger.commit(charge_id)
+        spent = ledger.statement().epsilon_spent
+        self.note(records.BudgetCommitted, job, charge_id=charge_id, epsilon_spent=spent)
+
+    def _required_ledger(self) -> Ledger:
+        if self._ledger is None:
+            raise RuntimeError(f"{self._folder.name} has no ledger, so it cannot release a charge")
+        return self._ledger
+
+    def _refusal(self, term: str, remedy: str) -> RefusedError:
+        return RefusedError(party=self._folder.name, term=term, remedy=remedy)
+
+    def _leaf(self, kind: Leaf, job: str | None, **fields: object) -> records.Record:
+        common = {
+            "time": self._clock(),
+            "party": self._folder.name,
+            "agreement": self._agreement.digest,
+            "job": job,
+        }
+        return kind(**common, **fields)
+
+    def _header(self, departure: Departure) -> Header:
+        return Header(
+            agreement=self._agreement.digest,
+            job=departure.job,
+            sender=self._folder.name,
+            recipient=departure.recipient,
+            answers=departure.answers,
+            body=departure.body,
+            payload_digest=content_digest(departure.payload),
+            payload_bytes=len(departure.payload),
+        )
+
+    def _seal(self, header: Header, payload: bytes) -> SealedMessage:
+        content = rfc8785.dumps(header.model_dump(mode="json"))
+        envelope = Envelope.sign(messages.HEADER_TYPE, content, {header.sender: self._identity})
+        return SealedMessage(envelope.to_json(), payload)
+
+    def _keep(self, key: str, release_id: str, sealed: SealedMessage) -> None:
+        path = self._folder.outbox / f"{key}.{content_digest(release_id.encode())}.json"
+        write_atomically(path.with_suffix(".bin"), sealed.payload, mode=0o600)
+        write_atomically(path, sealed.envelope, mode=0o600)
+
+
+def _release_id(header: Header) -> str:
+    """Name a release: job, what is said, to whom, and in which round."""
+    parts = [header.job, header.body.kind, header.recipient]
+    if isinstance(header.body, messages.TrainRequest | messages.TrainUpdate):
+        parts.append(f"round-{header.body.round}")
+    return "/".join(parts)

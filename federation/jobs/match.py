@@ -1,0 +1,167 @@
+"""Match: each partner learns which of its people are among the brand's, and nobody else anything.
+
+```
+coordinator              partner                               brand
+1  match.request   ──►   2 blind, pad, shuffle own people
+                         match.blinded              ──────►    3 blind them again, in order;
+                         4 intersect                ◄──────      blind, pad, shuffle own
+5  collect         ◄──   match.done (or refused: below the minimum)
+```
+
+Guarantees: no I/O; each side is a frozen state that a step turns into the next, so that it can be
+stored between two messages; a message that does not fit the state is refused and changes nothing.
+The brand and the coordinator learn padded set sizes and that the minimum was reached.
+
+Leaves to others: the curve (`privacy.psi`), reading people (`population`), sending (`gate`).
+"""
+
+from collections.abc import Generator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from compliance.agreement import Agreement, MatchTerms, Role
+from federation.errors import MessageError
+from federation.jobs.exchange import Outgoing, Relay, Say, expect
+from federation.jobs.specification import MatchSpec
+from federation.messages import (
+    MatchBlinded,
+    MatchDone,
+    MatchReply,
+    MatchRequest,
+    Message,
+    points_from_bytes,
+)
+from privacy.psi.engine import CurveEngine
+from privacy.psi.two_party import SenderReply, receiver_blind, receiver_intersect, sender_reply
+from privacy.randomness import Secret
+
+__all__ = ["MatchStage", "PartnerMatch", "Said", "answer_match", "coordinate_match"]
+
+
+class MatchStage(StrEnum):
+    """Where a partner's match stands."""
+
+    IDLE = "idle"
+    BLINDED = "blinded"
+    MATCHED = "matched"
+
+
+class Said(NamedTuple):
+    """A body with its payload."""
+
+    body: MatchBlinded | MatchReply
+    payload: bytes
+
+
+class PartnerMatch(BaseModel):
+    """A partner's side of one match.
+
+    Attributes:
+        stage: where it stands.
+        token_count: own identifiers taken part, before padding.
+        sent_count: points sent, padding included.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: MatchStage = MatchStage.IDLE
+    token_count: int = 0
+    sent_count: int = 0
+
+    def blind(
+        self,
+        spec: MatchSpec,
+        terms: MatchTerms,
+        tokens: NDArray[np.uint8],
+        secret: Secret,
+        engine: CurveEngine,
+    ) -> tuple["PartnerMatch", Said]:
+        """Step 2: blind the partner's own identifiers, shape (m, 33).
+
+        Raises:
+            MessageError: the match is under way already.
+        """
+        self._require(MatchStage.IDLE)
+        points = receiver_blind(tokens, secret, engine=engine, bucket=terms.set_size_bucket)
+        state = PartnerMatch(
+            stage=MatchStage.BLINDED, token_count=len(tokens), sent_count=len(points)
+        )
+        return state, Said(MatchBlinded(spec=spec, points=len(points)), points.tobytes())
+
+    def intersect(
+        self, reply: Message, terms: MatchTerms, secret: Secret, engine: CurveEngine
+    ) -> tuple["PartnerMatch", NDArray[np.bool_]]:
+        """Step 4: tell which own identifiers the brand holds too, shape (token_count,).
+
+        Raises:
+            MessageError: no blinded identifiers were sent, or the reply has another shape.
+            PeerMessageError: the reply's points break the protocol.
+        """
+        self._require(MatchStage.BLINDED)
+        body = expect(reply, MatchReply)
+        doubled, blinded = points_from_bytes(reply.payload, body.doubled, body.blinded)
+        hits = receiver_intersect(
+            self.token_count,
+            secret,
+            SenderReply(doubled=doubled, blinded=blinded),
+            engine=engine,
+            bucket=terms.set_size_bucket,
+        )
+        return self.model_copy(update={"stage": MatchStage.MATCHED}), hits
+
+    def _require(self, stage: MatchStage) -> None:
+        if self.stage is not stage:
+            raise MessageError(f"match message at stage {self.stage}; expected at {stage}")
+
+
+def answer_match(
+    request: Message,
+    terms: MatchTerms,
+    tokens: NDArray[np.uint8],
+    secret: Secret,
+    engine: CurveEngine,
+) -> Said:
+    """Step 3, at the brand: blind the partner's points again and add the brand's own.
+
+    Args:
+        request: the partner's `match.blinded`.
+        terms: the agreement's.
+        tokens: the brand's identifiers, shape (m, 33).
+        secret: fresh for this partner and match.
+        engine: does the curve arithmetic.
+
+    Raises:
+        MessageError: the payload has another length than announced.
+        PeerMessageError: points break the protocol.
+    """
+    body = expect(request, MatchBlinded)
+    (points,) = points_from_bytes(request.payload, body.points)
+    reply = sender_reply(tokens, points, secret, engine=engine, bucket=terms.set_size_bucket)
+    said = MatchReply(spec=body.spec, doubled=len(reply.doubled), blinded=len(reply.blinded))
+    return Said(said, reply.doubled.tobytes() + reply.blinded.tobytes())
+
+
+def coordinate_match(
+    agreement: Agreement, spec: MatchSpec
+) -> Generator[Sequence[Outgoing], Sequence[Message], None]:
+    """Steps 1 and 5, at the coordinator: a star of the brand and every partner.
+
+    Yields:
+        What to send next; resumed with the answers in the same order.
+    """
+    (brand,) = agreement.by_role(Role.BRAND)
+    partners = [party.name for party in agreement.by_role(Role.PARTNER)]
+    request = MatchRequest(spec=spec, brand=brand.name)
+    blinded = yield [Say(partner, spec.name, request) for partner in partners]  # 1
+    for message in blinded:
+        expect(message, MatchBlinded)
+    replies = yield [Relay(message) for message in blinded]
+    for message in replies:
+        expect(message, MatchReply)
+    done = yield [Relay(message) for message in replies]  # 5
+    for message in done:
+        expect(message, MatchDone)

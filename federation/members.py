@@ -1,0 +1,71 @@
+"""What a match leaves at a partner: whom it was made from, and who of them are the brand's.
+
+Guarantees: stored whole, readable by its owner only, and never as anything executable.
+
+Leaves to others: the match itself (`jobs.match`).
+"""
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.gate import PeopleUsed
+from federation.party import write_atomically
+
+__all__ = ["Members"]
+
+
+@dataclass(frozen=True)
+class Members:
+    """The people of a partner who took part in a match.
+
+    Attributes:
+        used: the people, as the gate wants them declared.
+        token_rows: index into `used.keys` of each token's person, shape (m,).
+        keys: record references of the members, shape (k,); empty before the match is done.
+    """
+
+    used: PeopleUsed
+    token_rows: NDArray[np.int64]
+    keys: NDArray[np.str_]
+
+    def matched(self, hits: NDArray[np.bool_]) -> Self:
+        """Return the members whose tokens hit, shape (m,): one hit token makes a member."""
+        return replace(self, keys=self.used.keys[np.unique(self.token_rows[hits])])
+
+    def among(self, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Tell which of `keys`, shape (n,), are members."""
+        return np.isin(keys, self.keys)
+
+    def save(self, path: Path) -> None:
+        """Write the members to a file, whole or not at all."""
+        content = io.BytesIO()
+        np.savez(
+            content,
+            purpose=np.array(self.used.purpose),
+            people=self.used.keys,
+            rows=np.array(self.used.rows),
+            reasons=np.array(list(self.used.excluded), dtype=np.str_),
+            counts=np.array(list(self.used.excluded.values()), dtype=np.int64),
+            token_rows=self.token_rows,
+            keys=self.keys,
+        )
+        write_atomically(path, content.getvalue(), mode=0o600)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there was no such match.
+        """
+        with np.load(path, allow_pickle=False) as stored:
+            excluded = dict(zip(stored["reasons"].tolist(), stored["counts"].tolist(), strict=True))
+            used = PeopleUsed(
+                str(stored["purpose"]), stored["people"], int(stored["rows"]), excluded
+            )
+            return cls(used, stored["token_rows"], stored["keys"])

@@ -1,0 +1,115 @@
+"""A party's node: takes a message, has that party's part of the job done, answers by the gate.
+
+Guarantees: messages are handled one at a time; any process may take the next one, since nothing is
+remembered outside the party's folder; a message that was answered before gets the same answer; a
+failure becomes a refusal that names a term, and tells nobody outside the party more than that.
+
+Leaves to others: the part itself (`work`), what may leave (`gate`), transport (`apps`).
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Self
+
+from compliance.agreement import Agreement, Role
+from compliance.errors import ComplianceError, ConsentError
+from compliance.log.writer import LogWriter
+from connectors.errors import ConnectorError
+from federation.clock import Clock, utc_now
+from federation.errors import FederationError, MessageError, RefusedError
+from federation.gate import Gate, Released
+from federation.messages import Identify, SealedMessage, unseal
+from federation.party import PartyFolder, locked
+from federation.progress import Progress, report
+from federation.work import Work
+from privacy.accounting.ledger import Budget, Ledger
+from privacy.errors import PrivacyError
+
+__all__ = ["Node"]
+
+_logger = logging.getLogger("comity.node")
+
+TERM_OF: Final[Mapping[type[Exception], str]] = {
+    ConnectorError: "datasets",
+    ConsentError: "consent",
+    ComplianceError: "parties",
+    PrivacyError: "computation",
+    MessageError: "message",
+    FederationError: "computation",
+}
+"""What the outside is told when a step fails; the details stay at the party."""
+
+_DETAILS_INSIDE = "the party's own console and log say what is wrong; mend it and run again"
+
+
+class Node:
+    """One party, ready to answer."""
+
+    def __init__(self, folder: PartyFolder, agreement: Agreement, *, clock: Clock) -> None:
+        self._folder = folder
+        self._agreement = agreement
+        self._clock = clock
+        (coordinator,) = agreement.by_role(Role.COORDINATOR)
+        self._coordinator = coordinator.name
+
+    @classmethod
+    def open(cls, path: Path, *, clock: Clock = utc_now) -> Self:
+        """Open a party's folder.
+
+        Raises:
+            WorkspaceError: it is none.
+            InvalidAgreementError: its agreement is unsigned by somebody, or altered.
+        """
+        folder = PartyFolder(path)
+        return cls(folder, folder.agreement(), clock=clock)
+
+    def handle(self, sealed: SealedMessage) -> Released:
+        """Answer one message.
+
+        1. Open the log with the agreement; settle what an earlier crash left open.
+        2. Repeat the answer if this very message was answered before.
+        3. Verify the message, and that it is for this party.
+        4. Do the party's part; the gate decides what leaves.
+        5. Whatever fails becomes a refusal.
+        """
+        with self._work() as work:
+            work.gate.settle()  # 1
+            if (kept := work.gate.recall(sealed.digest)) is not None:  # 2
+                return kept
+            job, asker = "unreadable", self._coordinator
+            try:
+                message = unseal(sealed, self._agreement)  # 3
+                job, asker = message.header.job, message.header.sender
+                name = self._folder.name
+                if message.header.recipient != name and not isinstance(message.body, Identify):
+                    raise MessageError(f"message for {message.header.recipient} came to {name}")
+                return work.answer(message)  # 4
+            except (FederationError, PrivacyError, ConnectorError, ComplianceError) as error:  # 5
+                refusal = self._refusal(job, error)
+            return work.gate.refuse(refusal, job=job, recipient=asker, answers=sealed.digest)
+
+    def _refusal(self, job: str, error: Exception) -> RefusedError:
+        name = self._folder.name
+        _logger.error("%s %s: %s", name, job, error)
+        report(Progress(name, job, f"stopped: {error}"))
+        if isinstance(error, RefusedError):
+            return error
+        term = next(term for kind, term in TERM_OF.items() if isinstance(error, kind))
+        return RefusedError(party=name, term=term, remedy=_DETAILS_INSIDE)
+
+    @contextmanager
+    def _work(self) -> Iterator[Work]:
+        folder, terms = self._folder, self._agreement.budget
+        with (
+            locked(folder),
+            LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
+        ):
+            ledger = Ledger.open(
+                folder.ledger,
+                agreement=self._agreement.digest,
+                budget=Budget(epsilon=terms.epsilon, delta=terms.delta),
+            )
+            gate = Gate(folder, self._agreement, log, ledger, clock=self._clock)
+            yield Work(folder, self._agreement, gate, ledger, clock=self._clock)

@@ -1,0 +1,234 @@
+"""A party's own folder: its configuration, keys, agreement, and where everything else lies.
+
+```
+PARTY/
+  party.json       what this party is and where its data lies
+  agreement.json   the contract, signed by every party
+  keys/            identity, log: Ed25519 seeds, readable by their owner only
+  data/            tables and consents (or a database elsewhere)
+  log/             the append-only log (C2SP tlog-tiles)
+  ledger.sqlite    the privacy budget
+  jobs/JOB/        what a job must remember between two messages
+  outbox/          answers given, kept so that a repeated question gets the same answer
+  models/ segments/   results
+```
+
+Guarantees: files appear whole or not at all (`write_atomically`); secrets are created with mode
+0600.
+
+Leaves to others: what is written (`node`, `gate`), what an agreement means (`compliance`).
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compliance.agreement import Agreement, IdentifierKind, Role, SignedAgreement
+from compliance.signing import SigningKey
+from federation.errors import WorkspaceError
+from privacy.randomness import SECRET_BYTES, Secret, new_secret, seeded_secret
+
+__all__ = ["DataConfig", "PartyConfig", "PartyFolder", "SeedRule", "locked", "write_atomically"]
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file so that a crash leaves either the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SeedRule(_Closed):
+    """Which of the brand's rows are seeds: those whose `column` holds `equals`."""
+
+    column: str
+    equals: str
+
+
+class DataConfig(_Closed):
+    """Where a party's people lie and what its columns are called.
+
+    Attributes:
+        path: a CSV, CSV.gz or Parquet file; or
+        url, table: a database (SQLAlchemy URL) and one of its tables or views.
+        key: column with the party's own record reference, unique per row.
+        identifiers: column holding each kind of identifier.
+        features: the party's column for each agreed feature that it calls otherwise.
+        seeds: which rows are seeds (brand only); every row where left out.
+    """
+
+    path: Path | None = None
+    url: str | None = None
+    table: str | None = None
+    key: str
+    identifiers: Mapping[IdentifierKind, str] = Field(min_length=1)
+    features: Mapping[str, str] = Field(default_factory=dict)
+    seeds: SeedRule | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.url is None) or (self.url is None) != (self.table is None):
+            raise ValueError("give either path, or url and table")
+        return self
+
+
+class PartyConfig(_Closed):
+    """What a party is and where its data lies.
+
+    Attributes:
+        name: as in the agreement.
+        role: as in the agreement.
+        data: its people; none for the coordinator.
+        consent: its consent events; none for the coordinator.
+        unsafe_seed: makes every secret of this party predictable, for reproducible trials only.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+    role: Role
+    data: DataConfig | None = None
+    consent: Path | None = None
+    unsafe_seed: int | None = None
+
+
+class PartyFolder:
+    """Paths, keys and agreement of one party, under one directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        file = self.path / "party.json"
+        try:
+            self.config = PartyConfig.model_validate_json(file.read_bytes())
+        except FileNotFoundError as error:
+            raise WorkspaceError(
+                f"{self.path} is no party's folder: there is no party.json in it"
+            ) from error
+        except ValidationError as error:
+            raise WorkspaceError(f"{file}: {error.error_count()} mistakes: {error}") from error
+
+    @classmethod
+    def create(cls, path: Path, config: PartyConfig) -> Self:
+        """Write a new party's folder, or open the one that is there if it says the same.
+
+        Raises:
+            WorkspaceError: the folder belongs to a party configured otherwise.
+        """
+        file = path / "party.json"
+        content = json.dumps(config.model_dump(mode="json"), indent=2).encode() + b"\n"
+        if file.exists():
+            if file.read_bytes() != content:
+                raise WorkspaceError(
+                    f"{file} describes another configuration of this party: name another "
+                    "workspace, or go on with the collaboration that made this one"
+                )
+        else:
+            write_atomically(file, content)
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The party's name."""
+        return self.config.name
+
+    @property
+    def log(self) -> Path:
+        """Directory of the party's log."""
+        return self.path / "log"
+
+    @property
+    def log_origin(self) -> str:
+        """Origin line of the party's log."""
+        return f"comity/{self.name}"
+
+    @property
+    def ledger(self) -> Path:
+        """File of the privacy ledger."""
+        return self.path / "ledger.sqlite"
+
+    @property
+    def outbox(self) -> Path:
+        """Directory of the answers given."""
+        return self.path / "outbox"
+
+    def resolve(self, path: Path) -> Path:
+        """Return a configured path, relative ones taken from the party's folder."""
+        return self.path / path
+
+    def job(self, job: str) -> Path:
+        """Directory of what a job must remember."""
+        return self.path / "jobs" / job
+
+    def members(self, match: str) -> Path:
+        """File of the members that a match found here."""
+        return self.job(match) / "members.npz"
+
+    def model(self, job: str) -> Path:
+        """File of the model that a training job made."""
+        return self.path / "models" / f"{job}.json"
+
+    def segment(self, job: str) -> Path:
+        """File of the segment that an expansion job made."""
+        return self.path / "segments" / f"{job}.csv"
+
+    def agreement(self) -> Agreement:
+        """Return the verified agreement.
+
+        Raises:
+            WorkspaceError: there is none.
+            InvalidAgreementError: it is unsigned by somebody, or altered.
+        """
+        file = self.path / "agreement.json"
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError as error:
+            raise WorkspaceError(f"{file} is missing: put the signed agreement there") from error
+        return SignedAgreement.from_json(content).verify()
+
+    def _secret(self, path: Path, label: str) -> Secret:
+        if path.exists():
+            content = bytes.fromhex(path.read_text(encoding="ascii"))
+            if len(content) != SECRET_BYTES:
+                raise WorkspaceError(f"{path} is damaged: expected {SECRET_BYTES} bytes in hex")
+            return Secret(content)
+        secret = self.fresh_secret(label)
+        write_atomically(path, secret.hex().encode(), mode=0o600)
+        return secret
+
+    def identity_key(self) -> SigningKey:
+        """Return the key that signs agreements and messages; made at first use."""
+        return SigningKey.from_seed(self._secret(self.path / "keys" / "identity", "identity"))
+
+    def log_key(self) -> SigningKey:
+        """Return the key that signs the log's checkpoints; made at first use."""
+        return SigningKey.from_seed(self._secret(self.path / "keys" / "log", "log"))
+
+    def fresh_secret(self, label: str) -> Secret:
+        """Return a secret that was never used before.
+
+        With `unsafe_seed` it is the same for the same label, so `label` names the one message that
+        the secret serves.
+        """
+        seed = self.config.unsafe_seed
+        return new_secret() if seed is None else seeded_secret(seed, f"{self.name}/{label}")
+
+
+@contextmanager
+def locked(folder: PartyFolder) -> Iterator[None]:
+    """Hold the party's folder for this thread; others, in any process, wait their turn."""
+    with (folder.path / "lock").open("w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

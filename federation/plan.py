@@ -1,0 +1,135 @@
+"""What a collaboration would do and cost, before anybody does anything.
+
+Guarantees: computed from the file alone; no row is read, nothing is charged, nothing leaves.
+
+Leaves to others: refusing in earnest (`gate`); drawing (`cli`).
+"""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from compliance.agreement import Role
+from federation.collaboration import Collaboration, drafted_agreement
+from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec
+from federation.jobs.train import training_plan
+from privacy.accounting.accountant import epsilon_of
+from privacy.accounting.events import Event
+
+__all__ = ["Plan", "PlannedJob", "plan"]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlannedJob(_Closed):
+    """One job, planned.
+
+    Attributes:
+        job: its name.
+        computation: what it does.
+        who: parties at work.
+        epsilon: privacy loss of this job per person; 0 where nothing is charged.
+        epsilon_spent: spent after it.
+        noise_multiplier: of every gradient step, if it trains.
+        refused_by: the term that would refuse it, if any.
+        remedy: the smallest change that would pass.
+        note: what a reader should know.
+    """
+
+    job: str
+    computation: str
+    who: tuple[str, ...]
+    epsilon: float
+    epsilon_spent: float
+    noise_multiplier: float | None = None
+    refused_by: str | None = None
+    remedy: str | None = None
+    note: str = ""
+
+
+class Plan(_Closed):
+    """A whole collaboration, planned.
+
+    Attributes:
+        name: of the collaboration.
+        jobs: in order.
+        epsilon_cap: the agreement's ε per person.
+        epsilon_left: after every job that would run.
+        delta: at which all of it is accounted.
+        max_parties_per_person: tables that one person may stand in, and is protected in.
+    """
+
+    name: str
+    jobs: tuple[PlannedJob, ...]
+    epsilon_cap: float
+    epsilon_left: float
+    delta: float
+    max_parties_per_person: int
+
+    @property
+    def refused(self) -> Sequence[PlannedJob]:
+        """Jobs that would be refused."""
+        return [job for job in self.jobs if job.refused_by]
+
+
+def plan(collaboration: Collaboration) -> Plan:
+    """Plan every job of a checked collaboration.
+
+    Raises:
+        InvalidParameterError: no noise reaches an ε that a job asks for.
+    """
+    agreement = drafted_agreement(collaboration)
+    terms, budget = agreement.train, agreement.budget
+    partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
+    brand = tuple(party.name for party in agreement.by_role(Role.BRAND))
+    charged: list[Event] = []
+    spent = 0.0
+    jobs: list[PlannedJob] = []
+    for spec in collaboration.jobs:
+        common = {"job": spec.name, "computation": spec.kind}
+        if isinstance(spec, TrainSpec):
+            one = training_plan(spec, agreement, expected_rows=1)
+            events = [*charged, *[one.charge] * spec.rounds]
+            after = epsilon_of(events, budget.delta)
+            refused = after > budget.epsilon
+            remedy = (
+                f"ask for epsilon of at most about {budget.epsilon - spent:.2f}, or agree on a "
+                f"budget of at least {after:.2f}"
+            )
+            if not refused:
+                charged, spent = events, after
+            jobs.append(
+                PlannedJob(
+                    **common,
+                    who=partners,
+                    epsilon=epsilon_of([one.charge] * spec.rounds, budget.delta),
+                    epsilon_spent=spent,
+                    noise_multiplier=one.parameters.noise_multiplier,
+                    refused_by="budget.epsilon" if refused else None,
+                    remedy=remedy if refused else None,
+                    note=f"holds for a person in up to {terms.max_parties_per_person} partners' "
+                    f"tables; {spec.rounds} round(s) of {spec.steps_per_round} steps",
+                )
+            )
+        elif isinstance(spec, MatchSpec):
+            note = (
+                "not differentially private by its nature: partners learn who of their people are "
+                f"seeds; below {agreement.match.minimum_match} nothing leaves"
+            )
+            who = (*brand, *partners)
+            jobs.append(PlannedJob(**common, who=who, epsilon=0, epsilon_spent=spent, note=note))
+        elif isinstance(spec, ExpandSpec):
+            note = f"scores stay at the partner; best {spec.share:.0%} of its people"
+            jobs.append(
+                PlannedJob(**common, who=partners, epsilon=0, epsilon_spent=spent, note=note)
+            )
+    return Plan(
+        name=collaboration.name,
+        jobs=tuple(jobs),
+        epsilon_cap=budget.epsilon,
+        epsilon_left=max(0.0, budget.epsilon - spent),
+        delta=budget.delta,
+        max_parties_per_person=terms.max_parties_per_person,
+    )

@@ -1,0 +1,69 @@
+"""What a person watching a job is told, and where it goes.
+
+Guarantees: counts and budgets only, never an identifier, a hash of one or a feature value; a
+listener that is not set costs nothing. These reports stay with whoever runs the process: they are
+no message and reach no other party.
+
+Leaves to others: drawing them (`cli`).
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+__all__ = ["Progress", "ProgressListener", "listening", "report"]
+
+_logger = logging.getLogger("comity.progress")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of progress.
+
+    Attributes:
+        party: whose work it is.
+        job: the job's name.
+        stage: what is being done, in a few words.
+        rows: people (rows) it concerns, if any.
+        excluded: rows left out, by reason.
+        epsilon_spent: spent at this party after the stage, if the stage was charged.
+        epsilon_left: what the agreement still allows at this party.
+        done: steps done so far of a long stage.
+        total: steps of the long stage in all; 0 for a stage told once.
+    """
+
+    party: str
+    job: str
+    stage: str
+    rows: int | None = None
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    epsilon_spent: float | None = None
+    epsilon_left: float | None = None
+    done: int = 0
+    total: int = 0
+
+
+ProgressListener = Callable[[Progress], None]
+
+_listener: ContextVar[ProgressListener | None] = ContextVar("comity_progress", default=None)
+
+
+def report(progress: Progress) -> None:
+    """Tell the listener of this context, or the log where nobody listens."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(progress)
+    elif progress.total == 0:
+        _logger.info("%s %s: %s", progress.party, progress.job, progress.stage)
+
+
+@contextmanager
+def listening(listener: ProgressListener) -> Iterator[None]:
+    """Send the reports of this context to `listener` for the length of the block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)

@@ -1,0 +1,38 @@
+"""Privacy accounting: what was released, what it cost, how much noise that takes, what is left.
+
+`events` describes mechanisms, `accountant` prices them, `calibration` finds the noise for a price,
+`ledger` keeps a party's spending under the agreement's cap. Each rests on those before it.
+"""
+
+from privacy.accounting.accountant import Accountant, epsilon_of
+from privacy.accounting.calibration import calibrate_noise_multiplier
+from privacy.accounting.events import (
+    ComposedEvent,
+    DiscreteLaplaceEvent,
+    Event,
+    GaussianEvent,
+    RepeatedEvent,
+    SampledGaussianEvent,
+    from_json,
+    to_json,
+)
+from privacy.accounting.ledger import Budget, Charge, ChargeState, Ledger, Statement
+
+__all__ = [
+    "Accountant",
+    "Budget",
+    "Charge",
+    "ChargeState",
+    "ComposedEvent",
+    "DiscreteLaplaceEvent",
+    "Event",
+    "GaussianEvent",
+    "Ledger",
+    "RepeatedEvent",
+    "SampledGaussianEvent",
+    "Statement",
+    "calibrate_noise_multiplier",
+    "epsilon_of",
+    "from_json",
+    "to_json",
+]

@@ -1,0 +1,63 @@
+"""What can go wrong in `privacy`, split by who can act.
+
+```
+PrivacyError
+├── InvalidParameterError   the caller asked for something outside its range: change the call
+├── PeerMessageError        another party sent bytes that break the protocol: refuse them
+├── BudgetExceededError     the agreement's budget does not allow it: ask for less or amend
+└── LedgerError             the ledger is another's, damaged, or a charge is in another state
+```
+
+A wrong order of calls by our own code is a `RuntimeError`. No message carries an identifier, a
+hash of one, or a feature value.
+"""
+
+__all__ = [
+    "BudgetExceededError",
+    "InvalidParameterError",
+    "LedgerError",
+    "PeerMessageError",
+    "PrivacyError",
+]
+
+
+class PrivacyError(Exception):
+    """Root of everything that `privacy` raises on purpose."""
+
+
+class InvalidParameterError(PrivacyError):
+    """A parameter lies outside its range; nothing was computed or charged."""
+
+
+class PeerMessageError(PrivacyError):
+    """What another party sent breaks the protocol; nothing of it was used."""
+
+
+class BudgetExceededError(PrivacyError):
+    """A charge would pass the cap; nothing was charged.
+
+    Attributes:
+        asked: epsilon that would be spent in all if the charge were made.
+        spent: epsilon spent (committed and reserved) before it.
+        cap: the agreement's epsilon per person.
+    """
+
+    def __init__(self, *, asked: float, spent: float, cap: float, charge_id: str) -> None:
+        self.asked = asked
+        self.spent = spent
+        self.cap = cap
+        self.charge_id = charge_id
+        super().__init__(
+            f"charge {charge_id!r} would bring the spent epsilon to {asked:.4f}, past the cap of "
+            f"{cap:.4f} ({spent:.4f} is spent, {self.left:.4f} is left): ask for a smaller epsilon "
+            "or amend the agreement's budget"
+        )
+
+    @property
+    def left(self) -> float:
+        """Epsilon still to be spent before the refused charge."""
+        return max(0.0, self.cap - self.spent)
+
+
+class LedgerError(PrivacyError):
+    """The ledger refuses: another agreement's, damaged, or a charge in another state."""

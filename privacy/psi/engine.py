@@ -1,0 +1,106 @@
+"""What private set intersection asks of a curve, and what it refuses from a peer.
+
+Guarantees: after `validate_points` every point lies on Curve25519 (not on its twist), has a large
+order, is written in its one canonical form, and occurs once.
+
+Leaves to others: the arithmetic, which is the engine's. An engine may be replaced by a faster one
+as long as it gives the same bytes.
+"""
+
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.errors import PeerMessageError
+from privacy.psi.field import ELEMENT_BYTES, PRIME, encode_elements
+
+__all__ = ["CurveEngine", "Points", "row_keys", "validate_points"]
+
+Points: TypeAlias = NDArray[np.uint8]
+"""(n, 32): u-coordinates on Curve25519, little-endian (RFC 7748 section 5)."""
+
+# Orders 2, 4, 8 and 8 on the curve, 4 on the twist. Every other point of the curve has an order
+# of at least 2^252, and a scalar of X25519, a multiple of 8, removes what small factor it has.
+_LOW_ORDER = encode_elements(
+    [
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        PRIME - 1,
+    ]
+)
+_PRIME_LOW_BYTE = PRIME & 0xFF
+
+
+class CurveEngine(Protocol):
+    """Arithmetic on Curve25519, a whole column of points at a time."""
+
+    @property
+    def name(self) -> str:
+        """What reports call the engine."""
+        ...
+
+    def hash_to_curve(self, tokens: NDArray[np.uint8]) -> Points:
+        """Hash (n, k) tokens to n points of the subgroup of prime order (RFC 9380)."""
+        ...
+
+    def multiply(self, points: Points, scalar: bytes) -> Points:
+        """Multiply each point by one scalar of 32 bytes, clamped (X25519, RFC 7748 section 5).
+
+        Clamping makes the scalar a multiple of 8, which clears the cofactor of a peer's point.
+        The scalar is handled in constant time.
+
+        Raises:
+            InvalidParameterError: if the scalar has another length.
+            PeerMessageError: if a product is zero: that point has a low order.
+        """
+        ...
+
+    def check_on_curve(self, points: Points) -> None:
+        """Refuse points of the twist; `points` are canonical and of no low order.
+
+        Raises:
+            PeerMessageError: if any point is not on the curve.
+        """
+        ...
+
+
+def row_keys(rows: NDArray[np.uint8]) -> NDArray[np.void]:
+    """View (n, k) bytes as n values that compare as wholes, k >= 1."""
+    return np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1]))).reshape(-1)
+
+
+def validate_points(points: Points, expected_count: int, *, engine: CurveEngine) -> None:
+    """Refuse points that an honest peer cannot have sent; no message shows a value.
+
+    Args:
+        points: what the peer sent.
+        expected_count: how many points the protocol calls for.
+        engine: whose arithmetic decides what is on the curve.
+
+    Raises:
+        PeerMessageError: for another count, shape or type; a number of p or more; a point of low
+            order; a duplicate; a point of the twist.
+    """
+    if points.dtype != np.uint8 or points.shape != (expected_count, ELEMENT_BYTES):
+        raise PeerMessageError(
+            f"expected points as uint8 of shape {(expected_count, ELEMENT_BYTES)}, "
+            f"got {points.dtype} of shape {points.shape}"
+        )
+    keys = np.sort(row_keys(points))
+    top = points[:, -1]
+    reduced = (top < 0x7F) | (points[:, 1:-1] < 0xFF).any(axis=1) | (points[:, 0] < _PRIME_LOW_BYTE)
+    faults = {
+        "not canonical": int(np.count_nonzero((top > 0x7F) | ~reduced)),
+        "of low order": int(np.count_nonzero(np.isin(keys, row_keys(_LOW_ORDER)))),
+        "duplicates": int(np.count_nonzero(keys[1:] == keys[:-1])),
+    }
+    if any(faults.values()):
+        found = ", ".join(f"{count} {fault}" for fault, count in faults.items() if count)
+        raise PeerMessageError(
+            f"expected {expected_count} distinct points of large order in canonical form, "
+            f"got {found}: the peer does not follow the protocol"
+        )
+    engine.check_on_curve(points)

@@ -1,0 +1,616 @@
+"""The contract: what it refuses to say, its one spelling, and whose signatures it needs."""
+
+import base64
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from compliance.agreement import (
+    PAYLOAD_TYPE,
+    Agreement,
+    ColumnTerm,
+    ColumnType,
+    Role,
+    Scale,
+    SignedAgreement,
+    render,
+)
+from compliance.errors import (
+    AlteredAgreementError,
+    ComplianceError,
+    InvalidAgreementError,
+    SignatureError,
+    UnsignedAgreementError,
+)
+from compliance.log.note import NoteKey
+from compliance.signing import Envelope, SigningKey
+
+PURPOSE = "lookalike-audiences"
+GOLDEN_DIGEST = "4fe8caee5bb545514c255ad82885b0f3780e83bf3be883df715a5a9c298c3499"
+ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
+
+
+def seeded(label: str) -> SigningKey:
+    return SigningKey.from_seed(label.encode().ljust(32, b"."))
+
+
+IDENTITY = {name: seeded(f"identity of {name}") for name in ROLES}
+
+
+def party_terms(name: str, role: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "role": role,
+        "identity_key": seeded(f"identity of {name}").public.to_base64(),
+        "log_key": NoteKey(f"comity/{name}", seeded(f"log of {name}").public).to_string(),
+    }
+
+
+def make_terms() -> dict[str, Any]:
+    """Plain values as a TOML file gives them."""
+    return {
+        "version": 1,
+        "name": "spring-campaign",
+        "title": "Spring campaign",
+        "purposes": [PURPOSE, "newsletter"],
+        "parties": [party_terms(name, role) for name, role in ROLES.items()],
+        "datasets": [
+            {"party": "acme", "declared_rows": 2_000, "identifiers": ["email", "phone"]},
+            {"party": "courier", "declared_rows": 30_000, "identifiers": ["email"]},
+            {"party": "retailer", "declared_rows": 20_000, "identifiers": ["phone", "email"]},
+        ],
+        "features": [
+            {"name": "age", "type": "numeric", "minimum": 17, "maximum": 90, "unit": "years"},
+            {
+                "name": "capital-gain",
+                "type": "numeric",
+                "minimum": 0,
+                "maximum": 99_999,
+                "scale": "log",
+                "classification": "sensitive",
+            },
+            {"name": "occupation", "type": "categorical", "categories": ["Sales", "Tech, support"]},
+        ],
+        "match": {
+            "purpose": PURPOSE,
+            "default_region": "US",
+            "email_rule": "provider_rules",
+            "reveal": "partner-learns-members",
+            "minimum_match": 100,
+            "set_size_bucket": 1_000,
+        },
+        "train": {
+            "purpose": PURPOSE,
+            "model": "logistic-regression",
+            "epsilon": 2.0,
+            "delta": 1e-6,
+            "max_parties_per_person": 2,
+            "clipping_norm": 1.0,
+            "max_steps": 300,
+            "max_rounds": 5,
+        },
+        "expand": {"purpose": PURPOSE, "maximum_share": 0.25, "minimum_segment": 50},
+        "budget": {"epsilon": 3.0, "delta": 1e-6},
+        "valid_from": datetime(2026, 1, 1, tzinfo=UTC),
+        "valid_until": datetime(2027, 1, 1, tzinfo=UTC),
+        "terms_text": "Segments are destroyed after *ninety* days.",
+    }
+
+
+def make_agreement(**changes: Any) -> Agreement:
+    return Agreement.from_terms(make_terms() | changes)
+
+
+def signed_by_all(agreement: Agreement) -> SignedAgreement:
+    signed = SignedAgreement.draft(agreement)
+    for name, key in IDENTITY.items():
+        signed = signed.sign(name, key)
+    return signed
+
+
+def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
+    """Return a change that sets `a.0.b` in nested terms."""
+    *steps, last = (int(step) if step.isdigit() else step for step in path.split("."))
+
+    def change(terms: Any) -> None:
+        for step in steps:
+            terms = terms[step]
+        terms[last] = value
+
+    return change
+
+
+MALFORMED = {
+    "version of the future": put("version", 2),
+    "unknown term": put("surprise", 1),
+    "unknown term of a party": put("parties.0.surprise", 1),
+    "name with capitals": put("name", "Spring"),
+    "name with a newline": put("name", "spring\n"),
+    "empty title": put("title", ""),
+    "title over two lines": put("title", "Spring\nsigned: yes"),
+    "title that reorders its characters": put("title", "abc\u202ecba"),
+    "title with a half of a surrogate pair": put("title", "\ud800"),
+    "invisible character in the text": put("terms_text", "not\u200bwithstanding"),
+    "no purpose": put("purposes", []),
+    "purpose twice": put("purposes", [PURPOSE, PURPOSE]),
+    "purpose that is an address": put("purposes", ["a@b.example"]),
+    "unknown role": put("parties.0.role", "king"),
+    "identity key cut short": put("parties.0.identity_key", "AAAA"),
+    "identity key of low order": put("parties.0.identity_key", "A" * 43 + "="),
+    "identity key in another spelling": put(
+        "parties.0.identity_key", IDENTITY["acme"].public.to_base64() + "\n"
+    ),
+    "log key without an id": put("parties.0.log_key", "comity/acme"),
+    "log key of another name": put(
+        "parties.0.log_key", party_terms("courier", "partner")["log_key"].replace("cou", "kou")
+    ),
+    "no rows": put("datasets.0.declared_rows", 0),
+    "rows as text": put("datasets.0.declared_rows", "2000"),
+    "rows as a fraction": put("datasets.0.declared_rows", 2000.0),
+    "rows as a truth value": put("datasets.0.declared_rows", True),
+    "rows beyond a double": put("datasets.0.declared_rows", 2**53),
+    "no identifiers": put("datasets.0.identifiers", []),
+    "identifier twice": put("datasets.0.identifiers", ["email", "email"]),
+    "no features": put("features", []),
+    "feature without bounds": put("features.0.maximum", None),
+    "feature with bounds turned round": put("features.0.minimum", 91),
+    "feature with equal bounds": put("features.0.minimum", 90),
+    "feature with an infinite bound": put("features.0.maximum", float("inf")),
+    "feature with a bound that is no number": put("features.0.maximum", float("nan")),
+    "feature with an infinite range": lambda terms: terms["features"][0].update(
+        minimum=-1.7e308, maximum=1.7e308
+    ),
+    "log scale below zero": put("features.1.minimum", -1),
+    "numeric with categories": put("features.0.categories", ["a", "b"]),
+    "single category": put("features.2.categories", ["Sales"]),
+    "category twice": put("features.2.categories", ["Sales", "Sales"]),
+    "category over two lines": put("features.2.categories", ["Sales", "a\nb"]),
+    "categorical with a bound": put("features.2.minimum", 0),
+    "categorical with a scale": put("features.2.scale", "log"),
+    "region in small letters": put("match.default_region", "us"),
+    "nothing to match": put("match.minimum_match", 0),
+    "bucket of nothing": put("match.set_size_bucket", 0),
+    "another model": put("train.model", "gradient-boosting"),
+    "no epsilon": put("train.epsilon", 0),
+    "endless epsilon": put("budget.epsilon", float("inf")),
+    "epsilon that overflows": put("budget.epsilon", 10**400),
+    "epsilon as text": put("train.epsilon", "2"),
+    "certain failure": put("budget.delta", 1),
+    "no delta": put("train.delta", 0),
+    "no clipping": put("train.clipping_norm", 0),
+    "share of nothing": put("expand.maximum_share", 0),
+    "more than everybody": put("expand.maximum_share", 1.01),
+    "time without a zone": put("valid_from", datetime(2026, 1, 1)),  # noqa: DTZ001 the case
+    "time out of range": put("valid_from", "0001-01-01T00:00:00+14:00"),
+}
+
+CONTRADICTORY = {
+    "two parties of one name": (put("parties.2.name", "courier"), "two are called 'courier'"),
+    "two parties with one key": (
+        put("parties.2.identity_key", IDENTITY["courier"].public.to_base64()),
+        r"one key stands twice \(at courier, retailer\)",
+    ),
+    "one key for messages and log": (
+        put("parties.0.log_key", NoteKey("acme", IDENTITY["acme"].public).to_string()),
+        r"one key stands twice \(at acme, acme\)",
+    ),
+    "two brands": (put("parties.1.role", "brand"), "exactly one brand, got acme, courier"),
+    "no brand": (put("parties.0.role", "partner"), "exactly one brand, got none"),
+    "no coordinator": (put("parties.3.role", "auditor"), "one coordinator, got none"),
+    "no partner": (
+        lambda terms: [put(f"parties.{at}.role", "auditor")(terms) for at in (1, 2)],
+        "at least one partner, got none",
+    ),
+    "data of a stranger": (
+        put("datasets.1.party", "stranger"),
+        "'stranger', which has one, is neither",
+    ),
+    "data of the coordinator": (
+        put("datasets.1.party", "operator"),
+        "'operator', which has one, is neither",
+    ),
+    "data twice": (put("datasets.1.party", "acme"), "'acme' has two"),
+    "no data": (put("datasets.1.party", "acme"), "'courier' has none"),
+    "nothing to match by": (
+        put("datasets.0.identifiers", ["phone"]),
+        "'acme' and 'courier' share no identifier kind",
+    ),
+    "two features of one name": (put("features.1.name", "age"), "two are called 'age'"),
+    "match for another purpose": (put("match.purpose", "other"), "match.purpose: 'other'"),
+    "train for another purpose": (put("train.purpose", "other"), "train.purpose: 'other'"),
+    "expand for another purpose": (put("expand.purpose", "other"), "expand.purpose: 'other'"),
+    "over before it begins": (
+        put("valid_until", datetime(2026, 1, 1, tzinfo=UTC)),
+        "2026-01-01T00:00:00Z is not after 2026-01-01T00:00:00Z",
+    ),
+    "more parties a person than partners": (
+        put("train.max_parties_per_person", 3),
+        "max_parties_per_person: 3 passes the number of partners, 2",
+    ),
+    "a job that passes the budget": (put("train.epsilon", 3.5), "3.5 passes the budget's eps"),
+    "a delta that passes the budget": (put("train.delta", 1e-5), "1e-05 passes the budget's"),
+}
+
+LINES = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=30)
+COLUMNS = st.builds(
+    lambda name, bounds, unit, log: ColumnTerm(
+        name=name,
+        type=ColumnType.NUMERIC,
+        minimum=bounds[0],
+        maximum=bounds[1],
+        unit=unit,
+        scale=Scale.LOG if log and bounds[0] >= 0 else Scale.LINEAR,
+    ),
+    st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,20}", fullmatch=True),
+    st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=2, unique=True).map(sorted),
+    st.none() | LINES,
+    st.booleans(),
+) | st.builds(
+    lambda name, categories: ColumnTerm(
+        name=name, type=ColumnType.CATEGORICAL, categories=tuple(categories)
+    ),
+    st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,20}", fullmatch=True),
+    st.lists(LINES, min_size=2, max_size=5, unique=True),
+)
+
+
+class TestTerms:
+    def test_plain_values_make_an_agreement(self) -> None:
+        agreement = make_agreement()
+        assert agreement.party("retailer").role is Role.PARTNER
+        assert [party.name for party in agreement.by_role(Role.PARTNER)] == ["courier", "retailer"]
+        assert agreement.by_role(Role.AUDITOR) == ()
+        assert agreement.party("acme").verifying_key == IDENTITY["acme"].public
+
+    def test_an_unknown_party_is_named_with_those_that_exist(self) -> None:
+        with pytest.raises(InvalidAgreementError, match=r"'nobody', only acme, courier, retailer"):
+            make_agreement().party("nobody")
+
+    @pytest.mark.parametrize("name", ["acme", "courier", "retailer"])
+    def test_a_party_has_its_own_data_set(self, name: str) -> None:
+        assert make_agreement().dataset(name).party == name
+
+    def test_a_party_without_data_is_named(self) -> None:
+        with pytest.raises(InvalidAgreementError, match="no data set of 'operator'"):
+            make_agreement().dataset("operator")
+
+    @pytest.mark.parametrize("change", MALFORMED.values(), ids=MALFORMED)
+    def test_malformed_terms_are_refused(self, change: Callable[[dict[str, Any]], None]) -> None:
+        terms = make_terms()
+        change(terms)
+        with pytest.raises(InvalidAgreementError, match=r"^campaign\.toml: "):
+            Agreement.from_terms(terms, source="campaign.toml")
+
+    @pytest.mark.parametrize(("change", "message"), CONTRADICTORY.values(), ids=CONTRADICTORY)
+    def test_contradictions_are_refused(
+        self, change: Callable[[dict[str, Any]], None], message: str
+    ) -> None:
+        terms = make_terms()
+        change(terms)
+        with pytest.raises(InvalidAgreementError, match=message):
+            Agreement.from_terms(terms)
+
+    def test_all_contradictions_are_reported_at_once(self) -> None:
+        terms = make_terms()
+        for change in (
+            put("parties.1.role", "brand"),
+            put("datasets.1.party", "stranger"),
+            put("match.purpose", "other"),
+            put("train.epsilon", 9),
+            put("valid_until", datetime(2025, 1, 1, tzinfo=UTC)),
+        ):
+            change(terms)
+        with pytest.raises(InvalidAgreementError) as caught:
+            Agreement.from_terms(terms)
+        for fragment in (
+            "one brand",
+            "'stranger'",
+            "match.purpose",
+            "train.epsilon",
+            "valid_until",
+        ):
+            assert fragment in str(caught.value)
+
+    def test_all_malformed_terms_are_reported_at_once_without_their_values(self) -> None:
+        with pytest.raises(InvalidAgreementError) as caught:
+            make_agreement(name="person@mail.example", title="", purposes=["person@mail.example"])
+        for fragment in ("name:", "title:", "purposes.0:"):
+            assert fragment in str(caught.value)
+        assert "person" not in str(caught.value) + str(caught.value.__cause__)
+
+    def test_an_agreement_cannot_be_changed(self) -> None:
+        with pytest.raises(ValidationError):
+            make_agreement().title = "Another"  # type: ignore[misc]
+
+    @pytest.mark.parametrize("limit", [1, 2])
+    def test_limits_may_be_used_up(self, limit: int) -> None:
+        terms = make_terms()
+        terms["train"] |= {"epsilon": 3, "delta": 1e-6, "max_parties_per_person": limit}
+        assert Agreement.from_terms(terms).train.epsilon == 3
+
+    def test_it_is_in_force_from_its_first_moment_to_before_its_last(self) -> None:
+        agreement, moment = make_agreement(), timedelta(microseconds=1)
+        agreement.check_time(agreement.valid_from)
+        agreement.check_time(agreement.valid_until - moment)
+        for outside in (agreement.valid_from - moment, agreement.valid_until):
+            with pytest.raises(InvalidAgreementError, match="in force from 2026-01-01T00:00:00Z"):
+                agreement.check_time(outside)
+
+
+class TestCanonicalBytes:
+    def test_the_spelling_is_pinned(self) -> None:
+        """Made by this code: a change here breaks every agreement signed before."""
+        assert make_agreement().digest == GOLDEN_DIGEST
+
+    def test_members_are_sorted_and_tight(self) -> None:
+        text = make_agreement(budget={"epsilon": 3.0, "delta": 0.25}).canonical_bytes.decode()
+        assert text.startswith('{"budget":{"delta":0.25,"epsilon":3},"datasets":[{"declared_rows":')
+
+    @pytest.mark.parametrize(
+        "same",
+        [
+            {"valid_from": "2026-01-01T00:00:00Z"},
+            {"valid_from": datetime(2026, 1, 1, 5, 30, tzinfo=timezone(timedelta(hours=5.5)))},
+            {"budget": {"epsilon": 3, "delta": 0.000001}},
+        ],
+        ids=["time as text", "time in another zone", "whole number"],
+    )
+    def test_the_same_terms_have_the_same_digest(self, same: dict[str, Any]) -> None:
+        assert make_agreement(**same).digest == make_agreement().digest
+
+    def test_every_term_changes_the_digest(self) -> None:
+        changed = [
+            make_agreement(**change).digest
+            for change in (
+                {},
+                {"title": "Autumn campaign"},
+                {"terms_text": ""},
+                {"purposes": ["newsletter", PURPOSE]},
+                {"budget": {"epsilon": 3.0000000000000004, "delta": 1e-6}},
+                {"valid_until": datetime(2027, 1, 1, 0, 0, 0, 1, tzinfo=UTC)},
+            )
+        ]
+        assert len(set(changed)) == len(changed)
+
+    @pytest.mark.parametrize(
+        "respell",
+        [
+            lambda text: text + "\n",
+            lambda text: text.replace('"version":1', '"version": 1'),
+            lambda text: text.replace('"epsilon":3}', '"epsilon":3.0}'),
+            lambda text: text.replace("Spring", "\\u0053pring"),
+            lambda text: text.replace('"version":1', '"version":1,"version":1'),
+            lambda text: text.replace("2026-01-01T00:00:00Z", "2026-01-01T00:00:00+00:00"),
+            lambda text: json.dumps(dict(reversed(json.loads(text).items()))),
+        ],
+    )
+    def test_other_spellings_of_the_same_agreement_are_refused(
+        self, respell: Callable[[str], str]
+    ) -> None:
+        text = make_agreement().canonical_bytes.decode()
+        assert respell(text) != text
+        with pytest.raises(AlteredAgreementError, match="canonical"):
+            Agreement.from_canonical_bytes(respell(text).encode())
+
+    @given(data=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+    def test_arbitrary_bytes_raise_only_the_agreement_error(self, data: bytes) -> None:
+        with pytest.raises(InvalidAgreementError):
+            Agreement.from_canonical_bytes(data)
+
+    @given(
+        title=LINES,
+        features=st.lists(COLUMNS, min_size=1, max_size=4, unique_by=lambda column: column.name),
+        share=st.floats(0, 1, exclude_min=True),
+    )
+    def test_reading_back_gives_the_same_agreement(
+        self, title: str, features: list[ColumnTerm], share: float
+    ) -> None:
+        expand = {"purpose": PURPOSE, "maximum_share": share, "minimum_segment": 1}
+        agreement = make_agreement(title=title, features=features, expand=expand)
+        again = Agreement.from_canonical_bytes(agreement.canonical_bytes)
+        assert again == agreement
+        assert again.digest == agreement.digest
+
+
+class TestSignedAgreement:
+    def test_signed_by_every_party_it_verifies(self) -> None:
+        agreement = make_agreement()
+        signed = SignedAgreement.from_json(signed_by_all(agreement).to_json())
+        assert signed.verify() == agreement
+        assert signed.signed_by == tuple(ROLES)
+
+    @pytest.mark.parametrize(
+        "signers",
+        [some for size in range(len(ROLES)) for some in itertools.combinations(ROLES, size)],
+        ids=lambda signers: "+".join(signers) or "nobody",
+    )
+    def test_missing_signatures_are_named_with_the_remedy(self, signers: tuple[str, ...]) -> None:
+        signed = SignedAgreement.draft(make_agreement())
+        for name in signers:
+            signed = signed.sign(name, IDENTITY[name])
+        missing = ", ".join(name for name in ROLES if name not in signers)
+        assert signed.signed_by == signers
+        with pytest.raises(
+            UnsignedAgreementError, match=f"not signed by {missing}: .*`comity agreement sign`"
+        ):
+            signed.verify()
+
+    def test_signing_again_changes_nothing(self) -> None:
+        signed = signed_by_all(make_agreement())
+        assert signed.sign("courier", IDENTITY["courier"]) == signed
+
+    def test_signing_does_not_touch_the_draft(self) -> None:
+        draft = SignedAgreement.draft(make_agreement())
+        draft.sign("acme", IDENTITY["acme"])
+        assert draft.signed_by == ()
+
+    @pytest.mark.parametrize("key", [IDENTITY["courier"], seeded("log of acme"), seeded("new")])
+    def test_a_key_that_the_agreement_does_not_name_cannot_sign(self, key: SigningKey) -> None:
+        expected = f"names key {IDENTITY['acme'].public.fingerprint} for 'acme', got "
+        with pytest.raises(SignatureError, match=expected + key.public.fingerprint):
+            SignedAgreement.draft(make_agreement()).sign("acme", key)
+
+    def test_a_stranger_cannot_sign(self) -> None:
+        with pytest.raises(InvalidAgreementError, match="no party 'stranger'"):
+            SignedAgreement.draft(make_agreement()).sign("stranger", seeded("stranger"))
+
+    def test_nobody_signs_beside_a_signature_that_is_not_valid(self) -> None:
+        forged = Envelope.sign(
+            PAYLOAD_TYPE, make_agreement().canonical_bytes, {"acme": IDENTITY["courier"]}
+        )
+        with pytest.raises(AlteredAgreementError):
+            SignedAgreement(forged).sign("courier", IDENTITY["courier"])
+
+    def test_an_agreement_altered_past_its_checks_is_not_drafted(self) -> None:
+        altered = make_agreement().model_copy(update={"purposes": ("newsletter",)})
+        with pytest.raises(InvalidAgreementError, match=r"match\.purpose"):
+            SignedAgreement.draft(altered)
+
+    def test_an_agreement_too_long_for_an_envelope_is_refused(self) -> None:
+        wide = [f"{at:03}{'x' * 190}" for at in range(1_000)]
+        features = [
+            {"name": name, "type": "categorical", "categories": wide}
+            for name in ("a", "b", "c", "d")
+        ]
+        with pytest.raises(InvalidAgreementError, match="spring-campaign"):
+            SignedAgreement.draft(make_agreement(features=features))
+
+    def test_signatures_do_not_carry_over_to_another_agreement(self) -> None:
+        theirs = signed_by_all(make_agreement()).envelope
+        ours = SignedAgreement.draft(make_agreement(title="Autumn campaign")).envelope
+        mixed = ours.model_copy(update={"signatures": theirs.signatures})
+        with pytest.raises(AlteredAgreementError, match="is not what 'acme' signed"):
+            SignedAgreement(mixed).verify()
+
+    def test_a_signature_too_many_is_refused(self) -> None:
+        envelope = signed_by_all(make_agreement()).envelope
+        with pytest.raises(AlteredAgreementError, match="no party of it"):
+            SignedAgreement(envelope.add_signature("stranger", seeded("stranger"))).verify()
+
+    def test_one_partys_signature_cannot_stand_for_anothers(self) -> None:
+        keys = dict.fromkeys(ROLES, IDENTITY["acme"])
+        envelope = Envelope.sign(PAYLOAD_TYPE, make_agreement().canonical_bytes, keys)
+        with pytest.raises(AlteredAgreementError, match="'courier'"):
+            SignedAgreement(envelope).verify()
+
+    def test_another_kind_of_payload_is_refused_though_all_signed_it(self) -> None:
+        content = make_agreement().canonical_bytes
+        envelope = Envelope.sign("application/vnd.comity.message+json", content, IDENTITY)
+        with pytest.raises(InvalidAgreementError, match="expected payload type"):
+            SignedAgreement.from_json(envelope.to_json())
+
+    def test_another_spelling_is_refused_though_all_signed_it(self) -> None:
+        content = json.dumps(json.loads(make_agreement().canonical_bytes), indent=1).encode()
+        envelope = Envelope.sign(PAYLOAD_TYPE, content, IDENTITY)
+        with pytest.raises(AlteredAgreementError, match="canonical"):
+            SignedAgreement.from_json(envelope.to_json())
+
+    def test_a_contradictory_agreement_is_refused_though_all_signed_it(self) -> None:
+        content = make_agreement().canonical_bytes.replace(b'"reveal"', b'"revoke"')
+        envelope = Envelope.sign(PAYLOAD_TYPE, content, IDENTITY)
+        with pytest.raises(InvalidAgreementError, match="revoke"):
+            SignedAgreement.from_json(envelope.to_json())
+
+    @pytest.mark.parametrize("mask", [0x01, 0x10, 0x20, 0x80])
+    def test_no_changed_byte_of_the_file_yields_another_agreement(self, mask: int) -> None:
+        agreement = make_agreement()
+        content = signed_by_all(agreement).to_json()
+        for at in range(len(content)):
+            changed = bytearray(content)
+            changed[at] ^= mask
+            try:
+                found = SignedAgreement.from_json(bytes(changed)).verify()
+            except InvalidAgreementError:
+                continue
+            assert found == agreement, f"byte {at}"
+
+    def test_no_changed_byte_of_the_payload_verifies(self) -> None:
+        signed = signed_by_all(make_agreement())
+        payload = signed.envelope.payload_bytes
+        for at in range(len(payload)):
+            changed = payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :]
+            envelope = signed.envelope.model_copy(
+                update={"payload": base64.b64encode(changed).decode()}
+            )
+            with pytest.raises(InvalidAgreementError):
+                SignedAgreement(envelope).verify()
+
+    def test_no_truncation_of_the_file_is_read(self) -> None:
+        content = signed_by_all(make_agreement()).to_json()
+        for size in range(0, len(content), 7):
+            with pytest.raises(InvalidAgreementError):
+                SignedAgreement.from_json(content[:size])
+
+    @given(data=st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
+    def test_arbitrary_files_raise_only_compliance_errors(self, data: bytes) -> None:
+        with pytest.raises(ComplianceError):
+            SignedAgreement.from_json(data)
+
+
+class TestRender:
+    @staticmethod
+    def leaves(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            for part in value.values():
+                yield from TestRender.leaves(part)
+        elif isinstance(value, list | tuple):
+            for part in value:
+                yield from TestRender.leaves(part)
+        elif isinstance(value, datetime):
+            yield value.isoformat().replace("+00:00", "Z")
+        else:
+            yield f"{value:,}" if isinstance(value, int) and value >= 2_000 else str(value)
+
+    def test_every_term_is_shown(self) -> None:
+        terms = deepcopy(make_terms())
+        del terms["version"]
+        for party in terms["parties"]:
+            party["identity_key"] = IDENTITY[party["name"]].public.fingerprint
+        shown = render(Agreement.from_terms(make_terms())).replace("\\", "")
+        terms["features"][1]["maximum"] = "99999"
+        for leaf in self.leaves(terms):
+            assert leaf in shown, leaf
+
+    def test_who_has_signed_is_shown(self) -> None:
+        shown = render(make_agreement(), signed_by=["courier"])
+        rows = [line for line in shown.splitlines() if line.endswith(("| yes |", "| no |"))]
+        assert [line.split()[-2] for line in rows] == ["no", "yes", "no", "no"]
+
+    def test_bounds_are_shown_in_full(self) -> None:
+        feature = {"name": "income", "type": "numeric", "minimum": 0.125, "maximum": 1_234_567.5}
+        assert "0.125 to 1234567.5, linear scale" in render(make_agreement(features=[feature]))
+
+    @given(
+        title=LINES,
+        categories=st.lists(LINES, min_size=2, max_size=3, unique=True),
+        text=st.text(st.sampled_from("#|>-` <ab\n"), max_size=40),
+    )
+    def test_no_text_can_pass_for_a_term(
+        self, title: str, categories: list[str], text: str
+    ) -> None:
+        feature = {"name": "f", "type": "categorical", "categories": categories}
+        shown = render(make_agreement(title=title, features=[feature], terms_text=text))
+        headings = [line for line in shown.split("\n") if line.startswith("#")]
+        expected = ["## Parties", "## People", "## Features", "## Match", "## Train", "## Expand"]
+        assert headings[1:] == [*expected, "## Budget", *["## Further terms"] * bool(text)]
+        cells = [line.replace("\\|", "") for line in shown.split("\n") if line.startswith("| f |")]
+        assert [line.count("|") for line in cells] == [5]
+        if text:
+            quoted = shown.split("## Further terms\n\n")[1].removesuffix("\n").split("\n")
+            assert all(line.startswith(">") for line in quoted)
+            assert "<" not in "".join(quoted)
+
+
+def test_an_auditor_imports_it_without_pandas() -> None:
+    code = "import sys, compliance.agreement; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

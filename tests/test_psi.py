@@ -1,0 +1,588 @@
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from privacy.errors import InvalidParameterError, PeerMessageError
+from privacy.psi import (
+    CurveEngine,
+    PortableEngine,
+    SenderReply,
+    padded_count,
+    receiver_blind,
+    receiver_intersect,
+    sender_reply,
+    validate_points,
+)
+from privacy.psi.field import (
+    PRIME,
+    batch_inverse,
+    decode_elements,
+    edwards_from_montgomery,
+    encode_elements,
+    montgomery_from_edwards,
+)
+from privacy.psi.hash_to_curve import SUITE, encode_to_curve, hash_to_field
+from privacy.psi.portable import DOMAIN
+from privacy.randomness import Secret, SecretStream, derive_secret, seeded_secret
+
+Bytes: TypeAlias = NDArray[np.uint8]
+
+A = 486662
+SUBGROUP_ORDER = 2**252 + 27742317777372353535851937790883648493  # RFC 7748 section 4.1
+LOW_ORDER = (
+    0,
+    1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    PRIME - 1,
+)
+
+# RFC 9380 appendix J.4.2: message, u[0], Q.x, P.x
+RFC_9380_DOMAIN = b"QUUX-V01-CS02-with-curve25519_XMD:SHA-512_ELL2_NU_"
+RFC_9380_VECTORS = (
+    (
+        b"",
+        0x608D892B641F0328523802A6603427C26E55E6F27E71A91A478148D45B5093CD,
+        0x51125222DA5E763D97F3C10FCC92EA6860B9CCBBD2EB1285728F566721C1E65B,
+        0x1BB913F0C9DAEFA0B3375378FFA534BDA5526C97391952A7789EB976EDFE4D08,
+    ),
+    (
+        b"abc",
+        0x46F5B22494BFEAA7F232CC8D054BE68561AF50230234D7D1D63D1D9ABECA8DA5,
+        0x7D56D1E08CB0CCB92BAF069C18C49BB5A0DCD927EFF8DCF75CA921EF7F3E6EEB,
+        0x7C22950B7D900FA866334262FCAEA47A441A578DF43B894B4625C9B450F9A026,
+    ),
+    (
+        b"abcdef0123456789",
+        0x235FE40C443766CE7E18111C33862D66C3B33267EFA50D50F9E8E5D252A40AAA,
+        0x3FBE66B9C9883D79E8407150E7C2A1C8680BEE496C62FABE4619A72B3CABE90F,
+        0x31AD08A8B0DEEB2A4D8B0206CA25F567AB4E042746F792F4B7973F3AE2096C52,
+    ),
+    (
+        b"q128_" + b"q" * 128,
+        0x001E92A544463BDA9BD04DDBE3D6EED248F82DE32F522669EFC5DDCE95F46F5B,
+        0x227E0BB89DE700385D19EC40E857DB6E6A3E634B1C32962F370D26F84FF19683,
+        0x027877759D155B1997D0D84683A313EB78BDB493271D935B622900459D52CEAA,
+    ),
+    (
+        b"a512_" + b"a" * 512,
+        0x1A68A1AF9F663592291AF987203393F707305C7BAC9C8D63D6A729BDC553DC19,
+        0x3BCD651EE54D5F7B6013898AAB251EE8ECC0688166FCE6E9548D38472F6BD196,
+        0x5FD892C0958D1A75F54C3182A18D286EFAB784E774D1E017BA2FB252998B5DC1,
+    ),
+)
+
+# RFC 7748 section 5.2: scalar, input u, output u
+RFC_7748_VECTORS = (
+    (
+        "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+        "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
+        "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552",
+    ),
+    (
+        "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
+        "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493",
+        "95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957",
+    ),
+)
+
+
+# The obvious slow way: affine formulas and Euler's criterion, straight from the RFCs.
+
+
+def curve_side(u: int) -> int:
+    """1 for a point of the curve, PRIME - 1 for one of its twist, 0 for u = 0."""
+    return pow((u**3 + A * u**2 + u) % PRIME, (PRIME - 1) // 2, PRIME)
+
+
+def elligator2(element: int) -> int:
+    """RFC 9380 section 6.7.1 with J = 486662, K = 1, Z = 2."""
+    first = -A * pow(1 + 2 * element * element, -1, PRIME) % PRIME
+    return first if curve_side(first) in (0, 1) else (-first - A) % PRIME
+
+
+def ladder(scalar: int, u: int) -> int:
+    """RFC 7748 section 5, any scalar; 0 stands for the neutral point."""
+    x2, z2, x3, z3 = 1, 0, u, 1
+    for bit in f"{scalar:b}":
+        if bit == "1":
+            x2, z2, x3, z3 = x3, z3, x2, z2
+        da, cb = (x3 - z3) * (x2 + z2), (x3 + z3) * (x2 - z2)
+        x3, z3 = (da + cb) ** 2 % PRIME, u * (da - cb) ** 2 % PRIME
+        aa, bb = (x2 + z2) ** 2 % PRIME, (x2 - z2) ** 2 % PRIME
+        x2, z2 = aa * bb % PRIME, (aa - bb) * (aa + (A - 2) // 4 * (aa - bb)) % PRIME
+        if bit == "1":
+            x2, z2, x3, z3 = x3, z3, x2, z2
+    return x2 * pow(z2, -1, PRIME) % PRIME if z2 else 0
+
+
+def clamp(scalar: bytes) -> int:
+    return int.from_bytes(scalar, "little") & (2**255 - 8) & (2**255 - 1) | 2**254
+
+
+@dataclasses.dataclass(frozen=True)
+class SlowEngine:
+    """The oracle that every engine must equal."""
+
+    domain: bytes = DOMAIN
+    name: str = "slow"
+
+    def hash_to_curve(self, tokens: Bytes) -> Bytes:
+        elements = [hash_to_field(row.tobytes(), self.domain) for row in tokens]
+        return encode_elements([ladder(8, elligator2(element)) for element in elements])
+
+    def multiply(self, points: Bytes, scalar: bytes) -> Bytes:
+        if len(scalar) != 32:
+            raise InvalidParameterError("expected 32 bytes")
+        us = [u & (2**255 - 1) for u in decode_elements(points)]
+        products = [ladder(clamp(scalar), u) for u in us]
+        if 0 in products:
+            raise PeerMessageError("low order")
+        return encode_elements(products)
+
+    def check_on_curve(self, points: Bytes) -> None:
+        if any(curve_side(u) != 1 for u in decode_elements(points)):
+            raise PeerMessageError("twist")
+
+
+ENGINES = {
+    "libsodium": PortableEngine,
+    "libsodium, one worker": lambda **fields: PortableEngine(workers=1, **fields),
+    "slow": SlowEngine,
+}
+ENGINE: CurveEngine = PortableEngine()
+SOME_TOKENS = np.arange(5 * 33, dtype=np.uint8).reshape(5, 33)
+
+
+def random_rows(seed: int, count: int, width: int = 32) -> Bytes:
+    raw = SecretStream(seeded_secret(seed, "test rows"), "rows").take(count * width)
+    return np.frombuffer(raw, dtype=np.uint8).reshape(count, width)
+
+
+def first_points(on_curve: bool, count: int) -> Bytes:
+    side = 1 if on_curve else PRIME - 1
+    us = (u for u in range(2, 10**6) if curve_side(u) == side)
+    return encode_elements([next(us) for _ in range(count)])
+
+
+CURVE_POINTS = first_points(True, 8)
+TWIST_POINTS = first_points(False, 8)
+
+
+@pytest.mark.parametrize("make", ENGINES.values(), ids=ENGINES.keys())
+class TestCurveEngineContract:
+    @pytest.mark.parametrize(("message", "element", "mapped", "point"), RFC_9380_VECTORS)
+    def test_hashes_to_the_points_of_rfc_9380(
+        self,
+        make: Callable[..., CurveEngine],
+        message: bytes,
+        element: int,
+        mapped: int,
+        point: int,
+    ) -> None:
+        rows = np.frombuffer(message, dtype=np.uint8).reshape(1, -1)
+        assert decode_elements(make(domain=RFC_9380_DOMAIN).hash_to_curve(rows)) == [point]
+
+    @pytest.mark.parametrize(("scalar", "point", "product"), RFC_7748_VECTORS)
+    def test_multiplies_as_rfc_7748(
+        self, make: Callable[..., CurveEngine], scalar: str, point: str, product: str
+    ) -> None:
+        points = np.frombuffer(bytes.fromhex(point), dtype=np.uint8).reshape(1, 32)
+        assert make().multiply(points, bytes.fromhex(scalar)).tobytes().hex() == product
+
+    def test_equals_the_slow_way_on_random_tokens_and_scalars(
+        self, make: Callable[..., CurveEngine]
+    ) -> None:
+        tokens, scalar = random_rows(1, 8, 33), random_rows(2, 1).tobytes()
+        points = SlowEngine().hash_to_curve(tokens)
+        assert np.array_equal(make().hash_to_curve(tokens), points)
+        assert np.array_equal(
+            make().multiply(points, scalar), SlowEngine().multiply(points, scalar)
+        )
+
+    def test_scalars_commute(self, make: Callable[..., CurveEngine]) -> None:
+        engine = make()
+        points = engine.hash_to_curve(random_rows(3, 3))
+        r, s = (row.tobytes() for row in random_rows(4, 2))
+        assert np.array_equal(
+            engine.multiply(engine.multiply(points, r), s),
+            engine.multiply(engine.multiply(points, s), r),
+        )
+
+    def test_hashed_points_lie_in_the_subgroup_of_prime_order(
+        self, make: Callable[..., CurveEngine]
+    ) -> None:
+        points = decode_elements(make().hash_to_curve(random_rows(5, 4)))
+        assert [curve_side(u) for u in points] == [1] * 4
+        assert [ladder(SUBGROUP_ORDER, u) for u in points] == [0] * 4
+
+    def test_another_domain_gives_other_points(self, make: Callable[..., CurveEngine]) -> None:
+        ours = make().hash_to_curve(SOME_TOKENS)
+        theirs = make(domain=b"another domain").hash_to_curve(SOME_TOKENS)
+        assert not set(decode_elements(ours)) & set(decode_elements(theirs))
+
+    def test_no_rows_in_no_rows_out(self, make: Callable[..., CurveEngine]) -> None:
+        none = np.empty((0, 33), dtype=np.uint8)
+        assert make().hash_to_curve(none).shape == (0, 32)
+        assert make().multiply(none[:, :32], bytes(range(32))).shape == (0, 32)
+        make().check_on_curve(none[:, :32])
+
+    @pytest.mark.parametrize("count", [1, 2, 7, 8])
+    def test_passes_points_of_the_curve(self, make: Callable[..., CurveEngine], count: int) -> None:
+        make().check_on_curve(CURVE_POINTS[:count])
+
+    @pytest.mark.parametrize("count", [1, 2, 7, 8])
+    def test_refuses_a_single_point_of_the_twist_wherever_it_stands(
+        self, make: Callable[..., CurveEngine], count: int
+    ) -> None:
+        for position in range(count):
+            for bad in TWIST_POINTS:
+                points = CURVE_POINTS[:count].copy()
+                points[position] = bad
+                with pytest.raises(PeerMessageError):
+                    make().check_on_curve(points)
+
+    @pytest.mark.parametrize("low", LOW_ORDER)
+    def test_refuses_to_multiply_a_point_of_low_order(
+        self, make: Callable[..., CurveEngine], low: int
+    ) -> None:
+        points = np.concatenate([CURVE_POINTS, encode_elements([low])])
+        with pytest.raises(PeerMessageError):
+            make().multiply(points, bytes(range(32)))
+
+    def test_refuses_a_scalar_of_another_length(self, make: Callable[..., CurveEngine]) -> None:
+        with pytest.raises(InvalidParameterError):
+            make().multiply(CURVE_POINTS, bytes(31))
+
+
+class TestPortableEngine:
+    def test_chunks_keep_the_order_of_rows(self) -> None:
+        tokens = random_rows(6, 2_500, 33)
+        points = ENGINE.hash_to_curve(tokens)
+        assert np.array_equal(points[1_020:1_030], SlowEngine().hash_to_curve(tokens[1_020:1_030]))
+        assert np.array_equal(points, PortableEngine(workers=3).hash_to_curve(tokens))
+        ENGINE.check_on_curve(points)
+
+    def test_finds_a_point_of_the_twist_in_any_chunk(self) -> None:
+        points = ENGINE.hash_to_curve(random_rows(6, 2_049, 33))
+        for position in (0, 1_023, 1_024, 2_047, 2_048):
+            tampered = points.copy()
+            tampered[position] = TWIST_POINTS[0]
+            with pytest.raises(PeerMessageError, match="twist"):
+                ENGINE.check_on_curve(tampered)
+
+    def test_multiplies_as_the_thousand_turns_of_rfc_7748(self) -> None:
+        # RFC 7748 section 5.2: k and u start as 9; each turn k becomes k·u, and u the old k.
+        scalar = u = (9).to_bytes(32, "little")
+        for _ in range(1_000):
+            product = PortableEngine(workers=1).multiply(
+                np.frombuffer(u, dtype=np.uint8).reshape(1, 32), scalar
+            )
+            scalar, u = product.tobytes(), scalar
+        assert scalar.hex() == "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51"
+
+    @pytest.mark.parametrize(
+        "fields", [{"workers": 0}, {"domain": b""}, {"domain": bytes(256)}], ids=str
+    )
+    def test_refuses_fields_out_of_range(self, fields: dict[str, Any]) -> None:
+        with pytest.raises(InvalidParameterError):
+            PortableEngine(**fields)
+
+    def test_the_domain_names_the_suite_and_does_not_drift(self) -> None:
+        assert b"COMITY-PSI-V01-with-" + SUITE.encode() == DOMAIN
+
+
+class TestHashToCurve:
+    @pytest.mark.parametrize(("message", "element", "mapped", "point"), RFC_9380_VECTORS)
+    def test_field_element_map_and_cofactor_follow_rfc_9380(
+        self, message: bytes, element: int, mapped: int, point: int
+    ) -> None:
+        assert hash_to_field(message, RFC_9380_DOMAIN) == element
+        assert elligator2(element) == mapped
+        assert ladder(8, mapped) == point
+        assert decode_elements(encode_to_curve([message], RFC_9380_DOMAIN)) == [point]
+
+    @pytest.mark.parametrize("domain", [b"", bytes(256)])
+    def test_refuses_a_domain_that_one_byte_cannot_measure(self, domain: bytes) -> None:
+        with pytest.raises(InvalidParameterError, match="1 to 255"):
+            hash_to_field(b"", domain)
+
+    def test_plain_sha_256_would_often_lie_on_the_twist_and_hashing_never_does(self) -> None:
+        rows = random_rows(7, 64)
+        naive = [u & (2**255 - 1) for u in decode_elements(rows)]
+        assert 16 < sum(curve_side(u % PRIME) != 1 for u in naive) < 48
+        assert all(curve_side(u) == 1 for u in decode_elements(ENGINE.hash_to_curve(rows)))
+
+
+class TestField:
+    @given(st.lists(st.integers(0, PRIME - 1), max_size=20))
+    def test_batch_inverse_equals_single_inverses_and_keeps_zero(self, elements: list[int]) -> None:
+        expected = [pow(element, -1, PRIME) if element else 0 for element in elements]
+        assert batch_inverse(elements) == expected
+
+    @given(st.lists(st.integers(0, PRIME - 2), max_size=10))
+    def test_coordinates_survive_the_way_to_edwards_and_back(self, us: list[int]) -> None:
+        assert montgomery_from_edwards(edwards_from_montgomery(us)) == us
+
+    @given(st.lists(st.integers(0, 2**256 - 1), max_size=10))
+    def test_encoding_is_reversible(self, elements: list[int]) -> None:
+        assert decode_elements(encode_elements(elements)) == elements
+
+    def test_base_points_correspond(self) -> None:
+        # RFC 7748 section 4.1: u = 9 and y = 4/5 are the same point.
+        assert edwards_from_montgomery([9]) == [4 * pow(5, -1, PRIME) % PRIME]
+
+
+class TestValidatePoints:
+    def refuse(self, points: Bytes, expected_count: int, match: str) -> None:
+        with pytest.raises(PeerMessageError, match=match):
+            validate_points(points, expected_count, engine=ENGINE)
+
+    def test_passes_distinct_points_of_the_curve(self) -> None:
+        validate_points(CURVE_POINTS, 8, engine=ENGINE)
+
+    @pytest.mark.parametrize("count", [0, 7, 9])
+    def test_refuses_another_count(self, count: int) -> None:
+        self.refuse(CURVE_POINTS, count, r"got uint8 of shape \(8, 32\)")
+
+    @pytest.mark.parametrize(
+        "points",
+        [CURVE_POINTS[:, :31], CURVE_POINTS.reshape(-1), CURVE_POINTS.astype(np.uint16)],
+        ids=["narrow", "flat", "wide"],
+    )
+    def test_refuses_another_shape_or_type(self, points: Bytes) -> None:
+        self.refuse(points, 8, "expected points as uint8")
+
+    @pytest.mark.parametrize("low", LOW_ORDER)
+    def test_refuses_every_point_of_low_order(self, low: int) -> None:
+        self.refuse(np.concatenate([CURVE_POINTS, encode_elements([low])]), 9, "1 of low order")
+
+    def test_the_list_of_low_orders_is_complete(self) -> None:
+        # Multiplying by the large prime leaves a point's part of low order; 40 points of the curve
+        # (8 such parts) and of its twist (4) meet them all. Both groups together count 2p + 2.
+        twist_order = (2 * PRIME + 2 - 8 * SUBGROUP_ORDER) // 4
+        parts = {ladder(SUBGROUP_ORDER, u) for u in decode_elements(first_points(True, 40))}
+        parts |= {ladder(twist_order, u) for u in decode_elements(first_points(False, 40))}
+        assert parts == set(LOW_ORDER)
+
+    @pytest.mark.parametrize("number", [*range(PRIME, 2**255), 2**255 + 9, 2**256 - 1])
+    def test_refuses_numbers_that_are_not_reduced(self, number: int) -> None:
+        self.refuse(np.concatenate([CURVE_POINTS, encode_elements([number])]), 9, "1 not canonical")
+
+    def test_passes_the_greatest_canonical_points_of_the_curve(self) -> None:
+        great = [u for u in range(PRIME - 20, PRIME - 1) if curve_side(u) == 1]
+        assert len(great) > 3
+        validate_points(encode_elements(great), len(great), engine=ENGINE)
+
+    def test_refuses_duplicates(self) -> None:
+        self.refuse(np.concatenate([CURVE_POINTS, CURVE_POINTS[2:4]]), 10, "2 duplicates")
+
+    def test_refuses_points_of_the_twist(self) -> None:
+        self.refuse(np.concatenate([CURVE_POINTS, TWIST_POINTS[:1]]), 9, "twist")
+
+    def test_names_every_kind_of_fault_and_no_value(self) -> None:
+        faulty = np.concatenate([CURVE_POINTS, CURVE_POINTS[:1], encode_elements([1, PRIME + 5])])
+        with pytest.raises(PeerMessageError) as caught:
+            validate_points(faulty, 11, engine=ENGINE)
+        assert "1 not canonical, 1 of low order, 1 duplicates" in str(caught.value)
+        assert all(row.tobytes().hex() not in str(caught.value) for row in faulty)
+
+
+RECEIVER, SENDER = (seeded_secret(seed, "psi test") for seed in (1, 2))
+
+
+def rows_of(numbers: Iterable[int], width: int = 33) -> Bytes:
+    raw = b"".join(number.to_bytes(width, "big") for number in numbers)
+    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, width)
+
+
+def run(
+    own: Bytes,
+    theirs: Bytes,
+    *,
+    bucket: int = 1,
+    engine: CurveEngine = ENGINE,
+    receiver: Secret = RECEIVER,
+    sender: Secret = SENDER,
+) -> tuple[Bytes, SenderReply, NDArray[np.bool_]]:
+    blinded = receiver_blind(own, receiver, engine=engine, bucket=bucket)
+    reply = sender_reply(theirs, blinded, sender, engine=engine, bucket=bucket)
+    found = receiver_intersect(len(own), receiver, reply, engine=engine, bucket=bucket)
+    return blinded, reply, found
+
+
+class TestTwoParty:
+    @settings(max_examples=40, deadline=None)
+    @given(
+        own=st.lists(st.integers(0, 40), unique=True, max_size=25),
+        theirs=st.lists(st.integers(0, 40), unique=True, max_size=25),
+        bucket=st.integers(1, 12),
+        seed=st.integers(0, 2**32),
+    )
+    def test_finds_exactly_the_plain_intersection(
+        self, own: list[int], theirs: list[int], bucket: int, seed: int
+    ) -> None:
+        *_, found = run(
+            rows_of(own),
+            rows_of(theirs),
+            bucket=bucket,
+            receiver=seeded_secret(seed, "receiver"),
+            sender=seeded_secret(seed, "sender"),
+        )
+        assert found.tolist() == [number in theirs for number in own]
+
+    def test_runs_alike_on_the_slow_engine(self) -> None:
+        own, theirs = rows_of([1, 2, 3]), rows_of([3, 4, 1])
+        fast, slow = run(own, theirs, bucket=4), run(own, theirs, bucket=4, engine=SlowEngine())
+        assert np.array_equal(fast[0], slow[0])
+        assert np.array_equal(fast[1].doubled, slow[1].doubled)
+        assert np.array_equal(fast[1].blinded, slow[1].blinded)
+        assert fast[2].tolist() == slow[2].tolist() == [True, False, True]
+
+    def test_large_sets_cross_chunks(self) -> None:
+        *_, found = run(rows_of(range(2_000)), rows_of(range(1_500, 3_200)), bucket=1_000)
+        assert np.array_equal(found, np.arange(2_000) >= 1_500)
+
+    @pytest.mark.parametrize(
+        ("count", "bucket", "padded"),
+        [(0, 1, 1), (1, 1, 1), (7, 1, 7), (0, 10, 10), (1, 10, 10), (10, 10, 10), (11, 10, 20)],
+    )
+    def test_messages_show_only_the_padded_count(
+        self, count: int, bucket: int, padded: int
+    ) -> None:
+        blinded, reply, found = run(rows_of(range(count)), rows_of(range(count)), bucket=bucket)
+        assert padded_count(count, bucket) == padded
+        assert len(blinded) == len(reply.doubled) == len(reply.blinded) == padded
+        assert found.tolist() == [True] * count
+
+    @pytest.mark.parametrize(("count", "bucket"), [(-1, 1), (1, 0), (1, -5)])
+    def test_refuses_counts_and_buckets_out_of_range(self, count: int, bucket: int) -> None:
+        with pytest.raises(InvalidParameterError):
+            padded_count(count, bucket)
+
+    def test_the_same_secrets_give_the_same_bytes(self) -> None:
+        first, second = (run(rows_of(range(5)), rows_of(range(3, 9)), bucket=8) for _ in range(2))
+        assert first[0].tobytes() == second[0].tobytes()
+        assert first[1].doubled.tobytes() == second[1].doubled.tobytes()
+        assert first[1].blinded.tobytes() == second[1].blinded.tobytes()
+
+    def test_other_secrets_share_no_point(self) -> None:
+        runs = [
+            run(
+                rows_of(range(6)),
+                rows_of(range(6)),
+                receiver=seeded_secret(seed, "receiver"),
+                sender=seeded_secret(seed, "sender"),
+            )
+            for seed in range(3)
+        ]
+        points = [
+            point
+            for blinded, reply, _ in runs
+            for part in (blinded, reply.doubled, reply.blinded)
+            for point in decode_elements(part)
+        ]
+        assert len(set(points)) == len(points) == 3 * 3 * 6
+
+    def test_one_secret_in_both_roles_shares_no_point(self) -> None:
+        tokens = rows_of(range(6))
+        blinded, reply, _ = run(tokens, tokens, receiver=RECEIVER, sender=RECEIVER)
+        assert not set(decode_elements(blinded)) & set(decode_elements(reply.blinded))
+
+    @pytest.mark.parametrize("role", ["receiver", "sender"])
+    def test_sets_travel_shuffled(self, role: str) -> None:
+        tokens = rows_of(range(50))
+        blinded, reply, _ = run(tokens, tokens)
+        message, secret = (blinded, RECEIVER) if role == "receiver" else (reply.blinded, SENDER)
+        scalar = derive_secret(secret, f"psi {role} scalar")
+        in_order = decode_elements(ENGINE.multiply(ENGINE.hash_to_curve(tokens), scalar))
+        sent = decode_elements(message)
+        assert sorted(sent) == sorted(in_order)
+        assert sum(a == b for a, b in zip(sent, in_order, strict=True)) < 10
+
+    def test_doubled_points_keep_the_order_received(self) -> None:
+        blinded, reply, _ = run(rows_of(range(20)), rows_of(range(3)))
+        scalar = derive_secret(SENDER, "psi sender scalar")
+        assert np.array_equal(reply.doubled, ENGINE.multiply(blinded, scalar))
+
+    @pytest.mark.parametrize("tokens", [rows_of([1, 2, 1]), rows_of([0, 0])], ids=["some", "all"])
+    def test_duplicate_tokens_are_refused_at_both_parties(self, tokens: Bytes) -> None:
+        blinded = receiver_blind(rows_of([1]), RECEIVER, engine=ENGINE, bucket=1)
+        with pytest.raises(InvalidParameterError, match="distinct"):
+            receiver_blind(tokens, RECEIVER, engine=ENGINE, bucket=1)
+        with pytest.raises(InvalidParameterError, match="distinct"):
+            sender_reply(tokens, blinded, SENDER, engine=ENGINE, bucket=1)
+
+    @pytest.mark.parametrize(
+        "tokens",
+        [np.zeros((2, 0), np.uint8), np.zeros(33, np.uint8), np.zeros((1, 33), np.int64)],
+        ids=["no width", "flat", "wide"],
+    )
+    def test_tokens_of_another_shape_or_type_are_refused(self, tokens: Bytes) -> None:
+        with pytest.raises(InvalidParameterError, match="expected tokens as uint8"):
+            receiver_blind(tokens, RECEIVER, engine=ENGINE, bucket=1)
+
+
+def with_first_row(points: Bytes, number: int) -> Bytes:
+    tampered = points.copy()
+    tampered[0] = encode_elements([number])
+    return tampered
+
+
+TAMPERINGS = {
+    "one too few": lambda points: points[:-1],
+    "none": lambda points: points[:0],
+    "no array of points": lambda points: np.uint8(3).reshape(()),
+    "narrow": lambda points: points[:, :-1],
+    "duplicate": lambda points: np.concatenate([points[:1], points[:-1]]),
+    "low order": lambda points: with_first_row(points, LOW_ORDER[2]),
+    "zero": lambda points: with_first_row(points, 0),
+    "twist": lambda points: with_first_row(points, 2),
+    "not canonical": lambda points: with_first_row(points, PRIME + 9),
+    "top bit": lambda points: with_first_row(points, 2**255 + 9),
+}
+
+
+class TestHostilePeer:
+    own, theirs = rows_of([1, 2, 3, 4]), rows_of([3, 4, 5])
+
+    def test_the_twist_point_of_these_tests_is_one(self) -> None:
+        assert curve_side(2) == PRIME - 1
+
+    @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS.keys())
+    def test_sender_refuses_a_tampered_set(self, tamper: Callable[[Bytes], Bytes]) -> None:
+        blinded, *_ = run(self.own, self.theirs, bucket=4)
+        with pytest.raises(PeerMessageError):
+            sender_reply(self.theirs, tamper(blinded), SENDER, engine=ENGINE, bucket=4)
+
+    @pytest.mark.parametrize("part", ["doubled", "blinded"])
+    @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS.keys())
+    def test_receiver_refuses_a_tampered_reply(
+        self, tamper: Callable[[Bytes], Bytes], part: str
+    ) -> None:
+        _, reply, _ = run(self.own, self.theirs, bucket=4)
+        tampered = dataclasses.replace(reply, **{part: tamper(getattr(reply, part))})
+        with pytest.raises(PeerMessageError):
+            receiver_intersect(4, RECEIVER, tampered, engine=ENGINE, bucket=4)
+
+    def test_a_peer_with_another_bucket_is_refused(self) -> None:
+        blinded = receiver_blind(self.own, RECEIVER, engine=ENGINE, bucket=5)
+        with pytest.raises(PeerMessageError, match="agreed bucket 4, got 5 points"):
+            sender_reply(self.theirs, blinded, SENDER, engine=ENGINE, bucket=4)
+
+    def test_reordered_doubles_move_hits_but_never_add_one(self) -> None:
+        _, reply, found = run(self.own, self.theirs, bucket=4)
+        reordered = SenderReply(doubled=reply.doubled[::-1], blinded=reply.blinded)
+        moved = receiver_intersect(4, RECEIVER, reordered, engine=ENGINE, bucket=4)
+        assert moved.sum() == found.sum() == 2
+
+    def test_echoing_the_receivers_own_points_finds_nobody(self) -> None:
+        blinded, *_ = run(self.own, self.theirs, bucket=4)
+        echo = SenderReply(doubled=blinded, blinded=blinded)
+        assert not receiver_intersect(4, RECEIVER, echo, engine=ENGINE, bucket=4).any()
