@@ -22,7 +22,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 bench: $(VENV)/.test  ## measure, beside peers, in the same run
-	$(BIN)/python benchmarks/first_floor.py
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 docs: $(VENV)/.test  ## run every snippet of the README and the docs
 	$(BIN)/python -m pytest tests/test_docs.py

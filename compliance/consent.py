@@ -197,11 +197,9 @@ class ConsentBook:
             )
         if at.tzinfo is None:
             raise ConsentError("the moment of a decision needs a time zone")
-        last_moment = (at - _EPOCH) // timedelta(microseconds=1) * 4 + 3
         about = pc.equal(self._events["purpose"], purpose)
-        heard = self._events.filter(
-            pc.and_(about, pc.less_equal(self._events["moment"], last_moment))
-        )
+        in_time = pc.less(self._events["moment"], _microsecond(at) * 4 + 4)
+        heard = self._events.filter(pc.and_(about, in_time))
         latest = heard.group_by("subject").aggregate([("moment", "max")])
         position = pc.index_in(_strings(subjects), value_set=latest["subject"])
         rank = pc.bit_wise_and(latest["moment_max"], 3).take(position)
@@ -225,10 +223,7 @@ class ConsentBook:
         added = tuple(events)
         purpose = pa.array([event.purpose for event in added], pa.string())
         _check_purposes(purpose, self.purposes, "events to append")
-        moment = [
-            (event.time - _EPOCH) // timedelta(microseconds=1) * 4 + _KINDS.index(event.event)
-            for event in added
-        ]
+        moment = [_microsecond(event.time) * 4 + _KINDS.index(event.event) for event in added]
         subject = _strings([event.subject for event in added])
         more = _table(subject, purpose, pa.array(moment, pa.int64()))
         return self._of(self.purposes, pa.concat_tables([self._events, more]))
@@ -358,6 +353,10 @@ def _microseconds(table: Any, path: Path) -> Any:
         time = pa.array(parsed.dt.as_unit("us"))
     in_range = pc.and_(pc.greater_equal(time, _EPOCH), pc.less(time, _END))
     return pc.if_else(in_range, time, None).cast(pa.int64())
+
+
+def _microsecond(time: datetime) -> int:
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def _strings(subjects: Any) -> Any:

@@ -8,7 +8,7 @@ Leaves to others: what is said and whether it can be believed (`messages`, `coor
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -126,7 +126,25 @@ class GridChannel:
 
     def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
         """Send and wait for every answer; see `Channel.exchange`."""
-        sent = list(
+        sent = self._send(parcels)
+        answers: dict[str, SealedMessage] = {}
+        end = self._clock() + self._deadline
+        while True:
+            missing = [identifier for identifier in sent if identifier not in answers]
+            if missing:
+                answers |= self._collect({identifier: sent[identifier] for identifier in missing})
+            if answers.keys() == sent.keys():
+                return [answers[identifier] for identifier in sent]
+            if self._clock() > end:
+                raise PartyUnreachableError(
+                    f"{len(sent) - len(answers)} of {len(sent)} answers missing after "
+                    f"{self._deadline:g} s: check those parties' nodes, then run again"
+                )
+            time.sleep(self._poll)
+
+    def _send(self, parcels: Sequence[Parcel]) -> Mapping[str, int]:
+        """Push every parcel; return the node that each message id went to, in order."""
+        pushed = list(
             self._grid.push_messages(
                 [
                     FlowerMessage(to_record(parcel.message), parcel.node, MessageType.QUERY)
@@ -134,22 +152,25 @@ class GridChannel:
                 ]
             )
         )
-        answers: dict[str, SealedMessage] = {}
-        end = self._clock() + self._deadline
-        while missing := [identifier for identifier in sent if identifier not in answers]:
-            for reply in self._grid.pull_messages(missing):
-                if reply.has_error():
-                    raise PartyUnreachableError(
-                        f"node {reply.metadata.src_node_id} failed before it could answer "
-                        f"(Flower error {reply.error.code}): its own log says why"
-                    )
-                answers[reply.metadata.reply_to_message_id] = from_record(reply.content)
-            if len(answers) == len(sent):
-                break
-            if self._clock() > end:
+        taken = [identifier for identifier in pushed if identifier]
+        if len(taken) != len(parcels):  # Flower says so by a short list, or by None in it
+            raise PartyUnreachableError(
+                f"Flower took {len(taken)} of {len(parcels)} messages: the SuperLink's own log "
+                "says why"
+            )
+        return {identifier: parcel.node for identifier, parcel in zip(taken, parcels, strict=True)}
+
+    def _collect(self, missing: Mapping[str, int]) -> Mapping[str, SealedMessage]:
+        """Pull the answers that are there, by the id of the message that each one answers."""
+        found = {}
+        for reply in self._grid.pull_messages(list(missing)):
+            question = reply.metadata.reply_to_message_id
+            if question not in missing:
+                continue
+            if reply.has_error():
                 raise PartyUnreachableError(
-                    f"{len(sent) - len(answers)} of {len(sent)} answers missing after "
-                    f"{self._deadline:g} s: check those parties' nodes, then run again"
+                    f"node {missing[question]} failed before it could answer "
+                    f"(Flower error {reply.error.code}): its own log says why"
                 )
-            time.sleep(self._poll)
-        return [answers[identifier] for identifier in sent]
+            found[question] = from_record(reply.content)
+        return found

@@ -16,8 +16,9 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
-from compliance.agreement import SignedAgreement, render
+from compliance.agreement import SignedAgreement
 from compliance.errors import ComplianceError
+from compliance.rendering import render
 from federation.errors import FederationError, RefusedError
 
 __all__ = ["app", "main"]

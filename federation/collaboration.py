@@ -16,8 +16,11 @@ from typing import Annotated, Final
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from compliance.agreement import (
-    Agreement,
+from compliance.agreement import Agreement
+from compliance.errors import ComplianceError, InvalidAgreementError
+from compliance.log.note import NoteKey
+from compliance.signing import SigningKey, VerifyingKey
+from compliance.terms import (
     BudgetTerms,
     ColumnTerm,
     DatasetTerm,
@@ -27,9 +30,6 @@ from compliance.agreement import (
     Role,
     TrainTerms,
 )
-from compliance.errors import ComplianceError, InvalidAgreementError
-from compliance.log.note import NoteKey
-from compliance.signing import SigningKey, VerifyingKey
 from connectors.errors import ConnectorError
 from federation.errors import CollaborationError
 from federation.jobs.specification import (

@@ -17,8 +17,9 @@ from typing import Self
 from pydantic import TypeAdapter, ValidationError
 
 from compliance import records
-from compliance.agreement import Agreement, Role
+from compliance.agreement import Agreement
 from compliance.log.writer import LogWriter
+from compliance.terms import Role
 from federation.channel import Channel, Parcel
 from federation.clock import Clock, utc_now
 from federation.errors import (
@@ -38,6 +39,7 @@ from federation.messages import EVERYONE, Identify, Message, Present, SealedMess
 from federation.party import PartyFolder, locked, write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
+from federation.routes import off_route
 
 __all__ = ["Coordinator", "read_jobs", "write_jobs"]
 
@@ -207,4 +209,6 @@ class Coordinator:
             raise MessageError(
                 f"{message.header.sender} sent an answer to another question: refused as a replay"
             )
+        if (problem := off_route(message.header, self._agreement)) is not None:
+            raise MessageError(f"{message.header.sender}: {problem}")
         return message

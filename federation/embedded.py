@@ -4,23 +4,21 @@ Guarantees: the same ServerApp, ClientApp, messages and party folders as over a 
 is opened, no process started, nothing pickled. Nodes work side by side in threads, each on its own
 party's folder.
 
-Leaves to others: everything that the apps do. It leans on two names of Flower that are not public
-(`TaskIdentity`, and the message id inside a message's metadata); `tests/test_embedded.py` fails
-when they move.
+Leaves to others: everything that the apps do. It leans on three names of Flower that are not public
+(`TaskIdentity`, `Run`, and the message id inside a message's metadata); `tests/test_embedded.py`
+fails when they move.
 """
 
 import contextvars
 import logging
-import os
+import math
 import uuid
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -36,6 +34,8 @@ SERVER_NODE = 1
 FIRST_NODE = 1001
 NODE_FAILED = 2
 """Flower's error code for an app that raised."""
+PATIENCE_SECONDS = 0.5
+"""How long one look for answers waits for the last of them, so that nobody need poll."""
 
 
 class EmbeddedGrid(Grid):
@@ -43,10 +43,16 @@ class EmbeddedGrid(Grid):
 
     Args:
         folders: one per node; node ids count up from 1001 in this order.
+        app: what every node runs.
         workers: nodes at work at the same time.
     """
 
-    def __init__(self, folders: Sequence[Path], *, workers: int = 2) -> None:
+    def __init__(
+        self, folders: Sequence[Path], *, app: ClientApp = client_app.app, workers: int = 2
+    ) -> None:
+        TaskIdentity.task_id = TaskIdentity.run_id = RUN_ID  # every message bears its sender's
+        TaskIdentity.node_id = SERVER_NODE
+        self._app = app
         self._contexts = {
             FIRST_NODE + index: Context(
                 run_id=RUN_ID,
@@ -90,22 +96,27 @@ class EmbeddedGrid(Grid):
         return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the answers among `message_ids`, waiting for the first of them."""
-        wanted = [identifier for identifier in message_ids if identifier in self._answers]
-        return [self._answers.pop(identifier).result() for identifier in wanted]
+        """Return the answers to `message_ids` that come within a moment; the others may follow."""
+        return self._take(message_ids, PATIENCE_SECONDS)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Push and wait for every answer, up to `timeout` seconds each."""
-        return [
-            self._answers.pop(identifier).result(timeout)
-            for identifier in self.push_messages(messages)
-        ]
+        """Push, and return the answers that come within `timeout` seconds."""
+        return self._take(self.push_messages(messages), timeout)
 
     def close(self) -> None:
         """Let running nodes finish and stop."""
         self._pool.shutdown(wait=True)
+
+    def _take(self, message_ids: Iterable[str], timeout: float | None) -> list[Message]:
+        wanted = {
+            self._answers[identifier]: identifier
+            for identifier in message_ids
+            if identifier in self._answers
+        }
+        done, _ = wait(wanted, timeout)
+        return [self._answers.pop(wanted[answer]).result() for answer in done]
 
     def _push(self, message: Message) -> str:
         identifier = _give_identifier(message)
@@ -115,7 +126,7 @@ class EmbeddedGrid(Grid):
 
     def _answer(self, message: Message) -> Message:
         try:
-            answer = client_app.app(message, self._contexts[message.metadata.dst_node_id])
+            answer = self._app(message, self._contexts[message.metadata.dst_node_id])
         except Exception as error:  # noqa: BLE001 -- the boundary where Flower, too, catches all
             _logger.error("node failed: %s", type(error).__name__)  # noqa: TRY400 -- a traceback could show data
             answer = Message(Error(NODE_FAILED, type(error).__name__), reply_to=message)
@@ -139,15 +150,16 @@ def run_embedded(coordinator: Path, parties: Sequence[Path]) -> None:
     Raises:
         FederationError: as `Coordinator.run`.
     """
-    TaskIdentity.task_id = TaskIdentity.run_id = RUN_ID
-    TaskIdentity.node_id = SERVER_NODE
     grid = EmbeddedGrid(parties)
     context = Context(
         run_id=RUN_ID,
         node_id=SERVER_NODE,
         node_config={},
         state=RecordDict(),
-        run_config={"coordinator": str(coordinator)},
+        run_config={
+            "coordinator": str(coordinator),
+            "deadline-seconds": math.inf,  # nodes in this process cannot go missing
+        },
     )
     try:
         server_app.app(grid, context)

@@ -15,7 +15,8 @@ A refusal at any step is a leaf too, and names the term and the smallest change 
 
 Guarantees: `Released` objects, which alone can become a reply, come from here and nowhere else; a
 question that was answered before gets the same bytes again, without a second charge. After a
-crash, `settle` commits what has left (its bytes are in the outbox) and refunds what has not.
+crash, `settle` commits what has left (its bytes are in the outbox) and refunds what has not, and
+log and ledger tell the same story again.
 
 Leaves to others: what to say (`jobs`), how it travels (`channel`).
 """
@@ -30,15 +31,17 @@ import rfc8785
 from numpy.typing import NDArray
 
 from compliance import records
-from compliance.agreement import Agreement, Role
+from compliance.agreement import Agreement
 from compliance.consent import ConsentBook
+from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
 from compliance.signing import Envelope
 from federation import messages
 from federation.clock import Clock
 from federation.errors import RefusedError
-from federation.messages import EVERYONE, Body, Header, SealedMessage, content_digest
+from federation.messages import Body, Header, SealedMessage, content_digest
 from federation.party import PartyFolder, write_atomically
+from federation.routes import ROUTES, off_route
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, to_json
 from privacy.accounting.ledger import ChargeState, Ledger
@@ -51,40 +54,6 @@ Leaf = Callable[..., records.Record]
 """A kind of leaf."""
 
 _KEY: Final = object()
-
-
-@dataclass(frozen=True)
-class _Route:
-    """Who may say a kind of body to whom, and what it must bring along."""
-
-    sender: frozenset[Role]
-    recipient: frozenset[Role]
-    concerns_people: bool = False
-    charged: bool = False
-
-
-_BRAND: Final = frozenset({Role.BRAND})
-_PARTNER: Final = frozenset({Role.PARTNER})
-_OPERATOR: Final = frozenset({Role.COORDINATOR})
-_PEOPLE: Final = _BRAND | _PARTNER
-_ALL: Final = _PEOPLE | _OPERATOR
-
-ROUTES: Final[Mapping[str, _Route]] = {
-    "identify": _Route(_OPERATOR, _PEOPLE),
-    "present": _Route(_PEOPLE, _OPERATOR),
-    "match.request": _Route(_OPERATOR, _PARTNER),
-    "match.blinded": _Route(_PARTNER, _BRAND, concerns_people=True),
-    "match.reply": _Route(_BRAND, _PARTNER, concerns_people=True),
-    "match.done": _Route(_PARTNER, _OPERATOR, concerns_people=True),
-    "train.request": _Route(_OPERATOR, _PARTNER),
-    "train.update": _Route(_PARTNER, _OPERATOR, concerns_people=True, charged=True),
-    "model.published": _Route(_OPERATOR, _PEOPLE),
-    "expand.request": _Route(_OPERATOR, _PARTNER),
-    "expand.done": _Route(_PARTNER, _OPERATOR, concerns_people=True),
-    "acknowledged": _Route(_PEOPLE, _OPERATOR),
-    "refused": _Route(_ALL, _ALL),
-}
-"""Every kind of body has a route here; `tests/test_gate.py` proves the table complete."""
 
 
 class Released:
@@ -143,6 +112,7 @@ class Departure:
         people: who it was made from, where it was made from people.
         minimums: sizes that must hold.
         charge: privacy loss of the release, for the person it concerns most.
+        results: leaves about what the party keeps for itself if this leaves: kind and fields.
     """
 
     job: str
@@ -153,6 +123,7 @@ class Departure:
     people: PeopleUsed | None = None
     minimums: tuple[Minimum, ...] = ()
     charge: Event | None = None
+    results: tuple[tuple[Leaf, Mapping[str, object]], ...] = ()
 
 
 class Gate:
@@ -187,8 +158,8 @@ class Gate:
             return kept
         release_id = _release_id(header)
         now = self._clock()
-        self._check_agreement(departure, now)  # 1
-        self._check_policy(departure)  # 2
+        self._check_agreement(now)  # 1
+        self._check_policy(departure, header)  # 2
         consent = self._check_consent(departure, now)  # 3
         self._check_minimums(departure)  # 4
         leaves = [*consent, *self._reserve(departure, release_id)]  # 5
@@ -205,6 +176,7 @@ class Gate:
                 charge_id=release_id if departure.charge is not None else None,
             )
         )
+        leaves += [self._leaf(kind, departure.job, **told) for kind, told in departure.results]
         self.record(*leaves)  # 6: a crash from here to the outbox leaves a leaf, and no bytes out
         self._keep(key, release_id, sealed)  # 7: a crash from here on repeats these very bytes
         if departure.charge is not None:
@@ -234,6 +206,11 @@ class Gate:
             return Released(SealedMessage(path.read_bytes(), payload), key=_KEY)
         return None
 
+    def has_sent(self, digest: str | None) -> bool:
+        """Tell whether this party has sent the message of that digest."""
+        sent = self._folder.outbox.glob("*.json")
+        return any(content_digest(path.read_bytes()) == digest for path in sent)
+
     def record(self, *leaves: records.Record) -> None:
         """Append leaves to the party's log."""
         self._log.append([records.to_leaf(leaf) for leaf in leaves])
@@ -245,26 +222,47 @@ class Gate:
     def settle(self) -> None:
         """Open a new log with the agreement; settle the charges that a crash left open.
 
-        A reserved charge whose bytes are in the outbox is committed; any other is refunded.
+        A reserved charge whose bytes are in the outbox is committed; any other is refunded. The
+        log is told what it does not know yet: a crash may have come before a leaf, or after it.
         """
         if self._log.tree_size == 0:
             names = tuple(party.name for party in self._agreement.parties)
             self.note(records.AgreementSigned, None, parties=names)
         if self._ledger is None:
             return
+        statement = self._ledger.statement()
+        reserved = [
+            charge.charge_id for charge in statement.charges if charge.state is ChargeState.RESERVED
+        ]
+        if not reserved:
+            return
         kept = {path.name.split(".")[1] for path in self._folder.outbox.glob("*.*.json")}
-        for charge in self._ledger.statement().charges:
-            if charge.state is not ChargeState.RESERVED:
+        untold = self._open_in_log()
+        for charge_id in reserved:
+            job = charge_id.split("/")[0]
+            if content_digest(charge_id.encode()) in kept:
+                self._commit(charge_id, job, tell=charge_id in untold)
                 continue
-            job = charge.charge_id.split("/")[0]
-            if content_digest(charge.charge_id.encode()) in kept:
-                self._commit(charge.charge_id, job)
-                continue
-            self._ledger.refund(charge.charge_id)
-            reason = "interrupted before anything left"
-            self.note(records.BudgetRefunded, job, charge_id=charge.charge_id, reason=reason)
+            if charge_id in untold:
+                reason = "interrupted before anything left"
+                self.note(records.BudgetRefunded, job, charge_id=charge_id, reason=reason)
+            self._ledger.refund(charge_id)
 
-    def _check_agreement(self, departure: Departure, now: datetime) -> None:
+    def _open_in_log(self) -> set[str]:
+        """Return the charges that the log knows as reserved and not yet settled."""
+        key = self._agreement.party(self._folder.name).log_key
+        unsettled: set[str] = set()
+        for entry in verify_log(self._folder.log, verification_key=key).entries:
+            match records.parse_leaf(entry):
+                case records.BudgetReserved(charge_id=charge_id):
+                    unsettled.add(charge_id)
+                case records.BudgetCommitted(charge_id=charge_id):
+                    unsettled.discard(charge_id)
+                case records.BudgetRefunded(charge_id=charge_id):
+                    unsettled.discard(charge_id)
+        return unsettled
+
+    def _check_agreement(self, now: datetime) -> None:
         agreement = self._agreement
         if not agreement.valid_from <= now < agreement.valid_until:
             raise self._refusal(
@@ -272,23 +270,12 @@ class Gate:
                 f"the agreement is in force from {agreement.valid_from:%Y-%m-%d} to "
                 f"{agreement.valid_until:%Y-%m-%d}: sign one that covers today",
             )
-        names = {party.name for party in agreement.parties}
-        if departure.recipient not in names and not isinstance(departure.body, messages.Identify):
-            raise self._refusal(
-                "parties", f"{departure.recipient!r} is not among them: amend the agreement"
-            )
 
-    def _check_policy(self, departure: Departure) -> None:
+    def _check_policy(self, departure: Departure, header: Header) -> None:
+        if (problem := off_route(header, self._agreement)) is not None:
+            raise self._refusal("parties", problem)
         kind = departure.body.kind
         route = ROUTES[kind]
-        sender = self._agreement.party(self._folder.name).role
-        recipient = (
-            Role.PARTNER
-            if departure.recipient == EVERYONE
-            else self._agreement.party(departure.recipient).role
-        )
-        if sender not in route.sender or recipient not in route.recipient:
-            raise self._refusal("parties", f"a {sender} may not say {kind} to a {recipient}")
         if route.concerns_people != (departure.people is not None):
             raise RuntimeError(f"{kind}: declare the people it was made from, and only then")
         if route.charged != (departure.charge is not None):
@@ -333,6 +320,13 @@ class Gate:
             return []
         ledger = self._required_ledger()
         delta = self._agreement.budget.delta
+        known = ledger.charge(charge_id)
+        if known is not None and known.counts:  # this question is another, or it was recalled
+            raise self._refusal(
+                "budget.epsilon",
+                f"{charge_id!r} has left already, in answer to another question, and its charge "
+                "pays for one: run the job under another name",
+            )
         try:
             ledger.reserve(charge_id, departure.charge)
         except BudgetExceededError as error:
@@ -351,11 +345,13 @@ class Gate:
             )
         ]
 
-    def _commit(self, charge_id: str, job: str) -> None:
+    def _commit(self, charge_id: str, job: str, *, tell: bool = True) -> None:
+        """Commit a charge: in the log first, so that the ledger still shows what a crash cut."""
         ledger = self._required_ledger()
+        if tell:
+            spent = ledger.statement().epsilon_spent
+            self.note(records.BudgetCommitted, job, charge_id=charge_id, epsilon_spent=spent)
         ledger.commit(charge_id)
-        spent = ledger.statement().epsilon_spent
-        self.note(records.BudgetCommitted, job, charge_id=charge_id, epsilon_spent=spent)
 
     def _required_ledger(self) -> Ledger:
         if self._ledger is None:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-from compliance.agreement import Agreement, Role
+from compliance.agreement import Agreement
 from compliance.errors import ComplianceError, ConsentError
 from compliance.log.writer import LogWriter
+from compliance.terms import Role
 from connectors.errors import ConnectorError
 from federation.clock import Clock, utc_now
 from federation.errors import FederationError, MessageError, RefusedError

@@ -29,8 +29,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from compliance.agreement import Agreement, IdentifierKind, Role, SignedAgreement
+from compliance.agreement import Agreement, SignedAgreement
+from compliance.log.note import NoteKey
 from compliance.signing import SigningKey
+from compliance.terms import IdentifierKind, Role
 from federation.errors import WorkspaceError
 from privacy.randomness import SECRET_BYTES, Secret, new_secret, seeded_secret
 
@@ -136,7 +138,7 @@ class PartyFolder:
                     "workspace, or go on with the collaboration that made this one"
                 )
         else:
-            write_atomically(file, content)
+            write_atomically(file, content, mode=0o600)  # a database URL may hold a password
         return cls(path)
 
     @property
@@ -185,10 +187,10 @@ class PartyFolder:
         return self.path / "segments" / f"{job}.csv"
 
     def agreement(self) -> Agreement:
-        """Return the verified agreement.
+        """Return the verified agreement, in which this party finds its own keys.
 
         Raises:
-            WorkspaceError: there is none.
+            WorkspaceError: there is none, or it names other keys for this party.
             InvalidAgreementError: it is unsigned by somebody, or altered.
         """
         file = self.path / "agreement.json"
@@ -196,7 +198,18 @@ class PartyFolder:
             content = file.read_bytes()
         except FileNotFoundError as error:
             raise WorkspaceError(f"{file} is missing: put the signed agreement there") from error
-        return SignedAgreement.from_json(content).verify()
+        agreement = SignedAgreement.from_json(content).verify()
+        mine = agreement.party(self.name)
+        keys = (
+            self.identity_key().public.to_base64(),
+            NoteKey(self.log_origin, self.log_key().public).to_string(),
+        )
+        if keys != (mine.identity_key, mine.log_key):
+            raise WorkspaceError(
+                f"{file} names other keys for {self.name} than those in {self.path / 'keys'}: "
+                "somebody else's contract, or restored keys; use the contract this party signed"
+            )
+        return agreement
 
     def _secret(self, path: Path, label: str) -> Secret:
         if path.exists():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from compliance.agreement import Role
+from compliance.terms import Role
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec
 from federation.jobs.train import training_plan

@@ -18,21 +18,29 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from compliance import agreement as contract
+from compliance.agreement import Agreement
 from compliance.consent import ConsentBook
+from compliance.terms import MatchTerms
 from connectors import FileSource, SqlSource, open_connector
 from connectors.connector import Connector
-from connectors.quality import QualityReport, read_table
+from connectors.quality import read_table
 from connectors.schema import Classification, Column, ColumnType, Schema
 from federation.gate import PeopleUsed
 from federation.party import DataConfig
-from privacy.identifiers import EmailRule, IdentifierKind, Recipe, hash_column, psi_tokens
+from privacy.identifiers import (
+    EmailRule,
+    IdentifierKind,
+    Recipe,
+    RejectionReason,
+    hash_column,
+    psi_tokens,
+)
 from privacy.training.encoding import CategoricalFeature, Encoder, NumericFeature, Scale
 
 __all__ = ["Population", "encoder_for", "open_source", "read_population", "schema_for"]
 
-DISPUTED = "no-consent-under-another-record"
-DUPLICATE = "duplicate-person"
+DISPUTED = "no_under_another_record"
+DUPLICATE = "duplicate_person"
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Population:
         tokens: identifiers ready for matching, shape (m, 33); no two are equal.
         token_rows: index into `keys` of each token's person, shape (m,).
         used: purpose, keys and counts, as the gate wants them declared.
-        quality: what was found wrong in the source, by column.
+        findings: what was found wrong in the source, a sentence each, counts only.
     """
 
     keys: NDArray[np.str_]
@@ -53,7 +61,7 @@ class Population:
     tokens: NDArray[np.uint8]
     token_rows: NDArray[np.int64]
     used: PeopleUsed
-    quality: QualityReport
+    findings: tuple[str, ...]
 
 
 def open_source(data: DataConfig, directory: Path) -> Connector:
@@ -71,7 +79,7 @@ def open_source(data: DataConfig, directory: Path) -> Connector:
 
 
 def schema_for(
-    data: DataConfig, agreement: contract.Agreement, *, with_features: bool
+    data: DataConfig, agreement: Agreement, *, with_features: bool
 ) -> tuple[Schema, Mapping[str, str]]:
     """Return the columns to read, and the party's column name of each agreed feature."""
     named = {term.name: data.features.get(term.name, term.name) for term in agreement.features}
@@ -95,7 +103,7 @@ def schema_for(
     return Schema(columns=tuple(columns)), named
 
 
-def encoder_for(agreement: contract.Agreement) -> Encoder:
+def encoder_for(agreement: Agreement) -> Encoder:
     """Return the encoder of the agreed features: public bounds and categories only."""
     return Encoder(
         tuple(
@@ -113,19 +121,24 @@ def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:
 
 
 def _tokens(
-    table: pa.Table, data: DataConfig, terms: contract.MatchTerms
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Normalise and hash every identifier column; return the tokens and the row of each."""
+    table: pa.Table, data: DataConfig, terms: MatchTerms
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
+    """Hash every identifier column; return the tokens, the row of each, and what was rejected."""
     recipe = Recipe(terms.default_region, EmailRule(terms.email_rule.value))
     tokens: list[NDArray[np.uint8]] = []
     rows: list[NDArray[np.int64]] = []
+    rejected: list[str] = []
     for kind, column in data.identifiers.items():
         mine = IdentifierKind(kind.value)
         hashed = hash_column(table.column(column).to_pylist(), mine, recipe)
         present = np.flatnonzero(hashed.present).astype(np.int64)
         tokens.append(psi_tokens(mine, hashed.digests[present]))
         rows.append(present)
-    return np.concatenate(tokens), np.concatenate(rows)
+        if malformed := hashed.rejected[RejectionReason.MALFORMED]:
+            rejected.append(f"{column}: {malformed:,} values are no {kind}, not matched by it.")
+        if hashed.already_hashed:
+            rejected.append(f"{column}: {hashed.already_hashed:,} values came hashed already.")
+    return np.concatenate(tokens), np.concatenate(rows), rejected
 
 
 def _numbered(tokens: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -133,39 +146,32 @@ def _numbered(tokens: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.unique(tokens, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
 
 
-def _sharing_with(
-    marked: NDArray[np.bool_], tokens: NDArray[np.uint8], rows: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Tell which rows share a token with a marked row, shape of `marked`."""
-    number = _numbered(tokens)
-    held_by_marked = np.isin(number, number[marked[rows]])
-    shares = np.zeros(len(marked), dtype=bool)
-    shares[rows[held_by_marked]] = True
-    return shares
+def _persons(
+    keys: NDArray[np.str_], tokens: NDArray[np.uint8], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return each row's person: the first row that equal keys or tokens lead to, over any rows.
 
-
-def _sharing_with_earlier(
-    tokens: NDArray[np.uint8], rows: NDArray[np.int64], size: int
-) -> NDArray[np.bool_]:
-    """Tell which of `size` rows share a token with an earlier row."""
-    number = _numbered(tokens)
-    order = np.lexsort((rows, number))
-    shares = np.zeros(size, dtype=bool)
-    shares[rows[order][1:][number[order][1:] == number[order][:-1]]] = True
-    return shares
-
-
-def _repeated_keys(keys: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """Tell which rows bear an earlier row's key."""
-    repeated = np.ones(len(keys), dtype=bool)
-    repeated[np.unique(keys, return_index=True)[1]] = False
-    return repeated
+    Least row numbers spread from row to link and back until they rest.
+    """
+    of_token, of_key = _numbered(tokens), np.unique(keys, return_inverse=True)[1].ravel()
+    link = np.concatenate([of_key, of_token + len(keys)])
+    row = np.concatenate([np.arange(len(keys)), rows])
+    person = np.arange(len(keys))
+    while True:
+        least = np.full(len(keys) + len(tokens), len(keys))
+        np.minimum.at(least, link, person[row])
+        nearer = person.copy()
+        np.minimum.at(nearer, row, least[link])
+        nearer = nearer[nearer]
+        if np.array_equal(nearer, person):
+            return person
+        person = nearer
 
 
 def read_population(
     connector: Connector,
     data: DataConfig,
-    agreement: contract.Agreement,
+    agreement: Agreement,
     consent: ConsentBook,
     *,
     purpose: str,
@@ -177,8 +183,10 @@ def read_population(
     1. Read the agreed columns and report their quality.
     2. The brand keeps its seeds only.
     3. Leave out people without consent for `purpose` as of `at`.
-    4. Leave out rows that share an identifier with such a person: no under one record is no.
-    5. Leave out rows that share an identifier or key with an earlier row.
+    4. Leave out rows of such a person under other records: no under one record is no.
+    5. Leave out all but the first row of a person.
+
+    One person are all rows that shared keys and identifiers link, also over other rows.
 
     Args:
         connector: the party's table.
@@ -198,12 +206,12 @@ def read_population(
     if data.seeds is not None:  # 2
         table = table.filter(pa.array(_strings(table, data.seeds.column) == data.seeds.equals))
     keys = _strings(table, data.key)
-    tokens, token_rows = _tokens(table, data, agreement.match)
+    tokens, token_rows, rejected = _tokens(table, data, agreement.match)
     decision = consent.decide(keys, purpose=purpose, at=at)  # 3
     allowed = decision.allowed
-    disputed = allowed & _sharing_with(~allowed, tokens, token_rows)  # 4
-    again = allowed & (_repeated_keys(keys) | _sharing_with_earlier(tokens, token_rows, len(keys)))
-    again &= ~disputed  # 5
+    person = _persons(keys, tokens, token_rows)
+    disputed = allowed & np.isin(person, person[~allowed])  # 4
+    again = allowed & ~disputed & (person != np.arange(len(keys)))  # 5
     excluded = {str(reason.value): count for reason, count in decision.excluded.items()} | {
         DISPUTED: int(np.count_nonzero(disputed)),
         DUPLICATE: int(np.count_nonzero(again)),
@@ -225,5 +233,5 @@ def read_population(
         used=PeopleUsed(
             purpose, keys[keep], len(keys), {reason: n for reason, n in excluded.items() if n}
         ),
-        quality=quality,
+        findings=(*quality.lines(), *rejected),
     )

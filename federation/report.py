@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from compliance import records
-from compliance.agreement import Agreement, Role
+from compliance.agreement import Agreement
+from compliance.terms import Role
 from federation.audit import VerifiedParty
 from federation.evaluation import Measured
 from federation.jobs.specification import JobSpec, TrainSpec
@@ -148,7 +149,7 @@ def build_report(
             f"One person stands in at most {most} of the {partners} partners' tables, as agreed.",
             "Rows of a partner that share an e-mail or phone are one person, and one row is used.",
             "A second record under another e-mail and another phone is not recognised.",
-            "Neighbouring data sets differ in all rows of one person (add or remove).",
+            "Neighbouring data differ in all rows of one person, at every party (add or remove).",
             "Each partner's number of rows in denominators is the declared, public one.",
             "Epsilon covers the published model, not the match, whose outcome the partners learn.",
         ),

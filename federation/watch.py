@@ -67,7 +67,9 @@ def _line(progress: Progress) -> str:
         parts.append(f"{progress.rows:,} people")
     if progress.excluded:
         total = sum(progress.excluded.values())
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in progress.excluded.items())
+        reasons = ", ".join(
+            f"{count:,} {reason.replace('_', ' ')}" for reason, count in progress.excluded.items()
+        )
         parts.append(f"{total:,} left out ({escape(reasons)})")
     if progress.epsilon_spent is not None and progress.epsilon_left is not None:
         parts.append(

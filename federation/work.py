@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from compliance import records
-from compliance.agreement import Agreement, Role
+from compliance.agreement import Agreement
 from compliance.consent import ConsentBook
+from compliance.terms import Role
 from federation.clock import Clock
 from federation.errors import MessageError, RefusedError, WorkspaceError
-from federation.gate import Departure, Gate, Minimum, PeopleUsed, Released
+from federation.gate import Departure, Gate, Leaf, Minimum, PeopleUsed, Released
 from federation.jobs.exchange import expect
 from federation.jobs.expand import choose_segment
 from federation.jobs.match import PartnerMatch, answer_match
@@ -43,6 +44,7 @@ from federation.messages import (
 from federation.party import PartyFolder, write_atomically
 from federation.population import Population, encoder_for, open_source, read_population
 from federation.progress import Progress, report
+from federation.routes import off_route
 from privacy.accounting.events import Event
 from privacy.accounting.ledger import Ledger
 from privacy.psi.portable import PortableEngine
@@ -89,6 +91,8 @@ class Work:
         step = steps.get(type(message.body))
         if step is None:
             raise MessageError(f"{message.body.kind} is an answer, and nothing was asked")
+        if (problem := off_route(message.header, self._agreement)) is not None:
+            raise MessageError(f"{message.header.sender}: {problem}")
         spec: JobSpec | None = getattr(message.body, "spec", None)
         if spec is not None:
             if spec.name != message.header.job:
@@ -105,9 +109,10 @@ class Work:
         job, terms = message.header.job, self._agreement.match
         people = self._people(job, terms.purpose)
         secret = self._folder.fresh_secret(f"match/{message.sealed.digest}")
+        self._tell_findings(job, people)
         self._tell(job, "blinds its people's identifiers", people.used)
         state, said = PartnerMatch().blind(
-            body.spec, terms, people.tokens, secret, PortableEngine()
+            body.spec, terms, people.tokens, secret, self._engine(job)
         )
         took_part = Members(people.used, people.token_rows, np.zeros(0, dtype=np.str_))
         directory = self._state(job)
@@ -123,13 +128,16 @@ class Work:
         expect(message, MatchBlinded)
         people = self._people(job, terms.purpose)
         secret = self._folder.fresh_secret(f"match/{message.sealed.digest}")
+        self._tell_findings(job, people)
         self._tell(job, f"blinds its seeds for {message.header.sender}", people.used)
-        said = answer_match(message, terms, people.tokens, secret, PortableEngine())
+        said = answer_match(message, terms, people.tokens, secret, self._engine(job))
         return self._release(message, said.body, said.payload, people=people.used)
 
     def _intersect(self, message: Message) -> Released:
         job, terms = message.header.job, self._agreement.match
         expect(message, MatchReply)
+        if not self.gate.has_sent(message.header.answers):
+            raise MessageError(f"match.reply for job {job!r} answers nothing that was sent")
         directory = self._state(job)
         try:
             state = PartnerMatch.model_validate_json((directory / "match.json").read_bytes())
@@ -139,7 +147,7 @@ class Work:
             raise MessageError(
                 f"match.reply for job {job!r}, in which nothing was asked"
             ) from error
-        _, hits = state.intersect(message, terms, secret, PortableEngine())
+        _, hits = state.intersect(message, terms, secret, self._engine(job))
         found = took_part.matched(hits)
         self._tell(job, "knows which of its people are members", rows=len(found.keys))
         minimum = Minimum("match.minimum_match", len(found.keys), terms.minimum_match)
@@ -167,6 +175,8 @@ class Work:
         )
         people = self._people(job, agreement.train.purpose, with_features=True)
         members = self._load_members(body.spec.match).among(people.keys)
+        if body.round == 1:
+            self._tell_findings(job, people)
         self._tell(job, f"trains, round {body.round} of {body.spec.rounds}", people.used)
         update, payload = train_round(
             message,
@@ -213,6 +223,7 @@ class Work:
         segment = choose_segment(people.keys, scores, members, spec.share)
         self._tell(job, "scores its people", people.used)
         path = self._folder.segment(job)
+        written = {"segment": path.stem, "share": spec.share, "rows": len(segment)}
         content = pd.DataFrame({"record": segment}).to_csv(index=False).encode()
         write_atomically(path, content, mode=0o600)
         try:
@@ -221,13 +232,11 @@ class Work:
                 ExpandDone(),
                 people=people.used,
                 minimums=(Minimum("expand.minimum_segment", len(segment), terms.minimum_segment),),
+                results=((records.SegmentWritten, written),),
             )
         except RefusedError:
             path.unlink()
             raise
-        self.gate.note(
-            records.SegmentWritten, job, segment=path.stem, share=spec.share, rows=len(segment)
-        )
         self._tell(job, "wrote its segment", rows=len(segment))
         return released
 
@@ -241,6 +250,7 @@ class Work:
         people: PeopleUsed | None = None,
         minimums: tuple[Minimum, ...] = (),
         charge: Event | None = None,
+        results: tuple[tuple[Leaf, Mapping[str, object]], ...] = (),
     ) -> Released:
         return self.gate.release(
             Departure(
@@ -252,6 +262,7 @@ class Work:
                 people=people,
                 minimums=minimums,
                 charge=charge,
+                results=results,
             )
         )
 
@@ -317,6 +328,18 @@ class Work:
                 excluded=used.excluded if used else {},
                 epsilon_spent=statement.epsilon_spent if statement else None,
                 epsilon_left=statement.epsilon_left if statement else None,
+            )
+        )
+
+    def _tell_findings(self, job: str, people: Population) -> None:
+        for finding in people.findings:
+            self._tell(job, f"data: {finding}")
+
+    def _engine(self, job: str) -> PortableEngine:
+        name = self._folder.name
+        return PortableEngine(
+            progress=lambda operation, done, total: report(
+                Progress(name, job, operation, done=done, total=total)
             )
         )
 

@@ -17,8 +17,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from compliance.agreement import Agreement, Role, SignedAgreement
+from compliance.agreement import Agreement, SignedAgreement
 from compliance.log.note import NoteKey
+from compliance.terms import Role
 from federation.collaboration import Collaboration, PartySection, build_agreement
 from federation.coordinator import read_jobs, write_jobs
 from federation.errors import WorkspaceError

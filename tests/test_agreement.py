@@ -15,16 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from compliance.agreement import (
-    PAYLOAD_TYPE,
-    Agreement,
-    ColumnTerm,
-    ColumnType,
-    Role,
-    Scale,
-    SignedAgreement,
-    render,
-)
+from compliance.agreement import PAYLOAD_TYPE, Agreement, SignedAgreement
 from compliance.errors import (
     AlteredAgreementError,
     ComplianceError,
@@ -33,7 +24,9 @@ from compliance.errors import (
     UnsignedAgreementError,
 )
 from compliance.log.note import NoteKey
+from compliance.rendering import render
 from compliance.signing import Envelope, SigningKey
+from compliance.terms import ColumnTerm, ColumnType, Role, Scale
 
 PURPOSE = "lookalike-audiences"
 GOLDEN_DIGEST = "4fe8caee5bb545514c255ad82885b0f3780e83bf3be883df715a5a9c298c3499"
@@ -585,6 +578,10 @@ class TestRender:
         shown = render(make_agreement(), signed_by=["courier"])
         rows = [line for line in shown.splitlines() if line.endswith(("| yes |", "| no |"))]
         assert [line.split()[-2] for line in rows] == ["no", "yes", "no", "no"]
+
+    def test_markdown_in_a_title_is_shown_as_it_is_written(self) -> None:
+        shown = render(make_agreement(title=r"A \* [b](c) `d` <e> & f|g_h"))
+        assert shown.startswith("# A \\\\\\* \\[b\\]\\(c\\) \\`d\\` \\<e\\> \\& f\\|g\\_h\n")
 
     def test_bounds_are_shown_in_full(self) -> None:
         feature = {"name": "income", "type": "numeric", "minimum": 0.125, "maximum": 1_234_567.5}

@@ -207,6 +207,10 @@ class TestAppend:
             ConsentEvent(subject, PURPOSE, GIVEN, time)
         assert SECRET not in told(caught)
 
+    def test_purposes_are_a_set(self) -> None:
+        twice = ConsentBook.empty(purposes=[*PURPOSES[::-1], PURPOSE])
+        assert twice.append([event()]) == book_of(event())
+
     def test_neither_an_event_nor_a_book_shows_its_subjects(self) -> None:
         secret = event(subject=SECRET)
         assert SECRET not in repr(secret) + repr(book_of(secret))
@@ -284,6 +288,18 @@ class TestFiles:
             book_of(*order).save(tmp_path / name)
             contents.append((tmp_path / name).read_bytes())
         assert contents[0] == contents[1]
+
+    def test_a_compressed_book_does_not_say_when_it_was_saved(self, tmp_path: Path) -> None:
+        book_of(event()).save(tmp_path / "book.csv.gz")
+        assert (tmp_path / "book.csv.gz").read_bytes()[4:8] == bytes(4)  # MTIME, RFC 1952 §2.3
+
+    def test_line_breaks_within_subjects_survive_in_files_of_many_blocks(
+        self, tmp_path: Path
+    ) -> None:
+        breaks = "\n" * 50_000
+        book = book_of(*(event(subject=f"{breaks}{at}") for at in range(60)))
+        book.save(tmp_path / "book.csv")
+        assert load(tmp_path / "book.csv") == book
 
     def test_times_are_saved_as_rfc_3339(self, tmp_path: Path) -> None:
         book_of(event()).save(tmp_path / "book.csv")

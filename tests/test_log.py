@@ -426,7 +426,7 @@ class UnreliableFiles(LocalFiles):
         self.operations = 0
         self.crash_at = crash_at
         self.power = power
-        self.names: dict[Path, list[Callable[[], object]]] = {}
+        self.names: list[tuple[Path, Callable[[], object]]] = []
         self.contents: dict[Path, bytes] = {}
 
     def _step(self) -> bool:
@@ -438,18 +438,17 @@ class UnreliableFiles(LocalFiles):
             for path, data in self.contents.items():
                 if path.is_file() and self.power.random() >= keep:
                     path.write_bytes(data[: self.power.randrange(len(data))])
-            for undos in self.names.values():
-                for undo in reversed(undos):
-                    if self.power.random() >= keep:
-                        with suppress(OSError):
-                            undo()
+            for _, undo in reversed(self.names):
+                if self.power.random() >= keep:
+                    with suppress(OSError):
+                        undo()
         raise CrashError
 
     def _stop(self) -> None:
         self.crash(keep=self.power.choice([0.0, 0.5]) if self.power else 0.0)
 
     def _renamed(self, parent: Path, undo: Callable[[], object]) -> None:
-        self.names.setdefault(parent, []).append(undo)
+        self.names.append((parent, undo))
 
     def make_directory(self, path: Path) -> None:
         stop = self._step()
@@ -473,7 +472,7 @@ class UnreliableFiles(LocalFiles):
             self._stop()
         assert path.exists()
         self.contents.pop(path, None)
-        self.names.pop(path, None)
+        self.names = [(parent, undo) for parent, undo in self.names if parent != path]
 
     def replace(self, source: Path, target: Path) -> None:
         stop = self._step()
@@ -529,6 +528,9 @@ def check_survival(directory: Path, acknowledged: list[bytes], files: LocalFiles
     after = list(before)
     with open_log(directory, files) as log:
         assert log.tree_size == len(before)
+        found = [tile for path in files_of(directory) if (tile := Tile.from_path(path))]
+        assert all(tile.is_within(len(before)) for tile in found)
+        assert not any(tile.width < 256 and tile.full.is_within(len(before)) for tile in found)
         for batch in ([b"other"], [b"than"] * 2, [b"before"] * 7, [b"entirely"] * 300):
             log.append(batch)
             after += batch
@@ -574,6 +576,42 @@ def test_a_second_crash_while_recovering_loses_nothing_either(tmp_path: Path) ->
             acknowledged = run(directory, [1, 3], UnreliableFiles(second, Random(second)))
             check_survival(directory, acknowledged, FastFiles())
             shutil.rmtree(directory)
+
+
+def test_what_a_writer_reports_on_opening_survives_the_loss_of_power(tmp_path: Path) -> None:
+    """Process death may leave a checkpoint renamed but not synced; opening must make it durable."""
+    original = tmp_path / "original"
+    write(original, 3)
+    rehearsal = UnreliableFiles()
+    run(shutil.copytree(original, tmp_path / "rehearsal"), [2], rehearsal)
+    for crash_at in range(rehearsal.operations):
+        directory = shutil.copytree(original, tmp_path / f"crash-{crash_at}")
+        files = UnreliableFiles(crash_at)
+        run(directory, [2], files)
+        with open_log(directory, files) as log:
+            reported = log.tree_size
+        files.power = Random(crash_at)
+        with suppress(CrashError):
+            files.crash()
+        assert verified(directory).tree_size == reported
+
+
+def test_what_a_writer_removed_on_opening_does_not_come_back(tmp_path: Path) -> None:
+    """An entry never published must not reappear where others were published since."""
+    original = tmp_path / "original"
+    write(original, 256)
+    rehearsal = UnreliableFiles()
+    run(shutil.copytree(original, tmp_path / "rehearsal"), [5], rehearsal)
+    for crash_at in range(rehearsal.operations):
+        directory = shutil.copytree(original, tmp_path / f"crash-{crash_at}")
+        files = UnreliableFiles(crash_at)
+        run(directory, [5], files)
+        with open_log(directory, files) as log:
+            log.append([b"other"] * 256)
+        files.power = Random(crash_at)
+        with suppress(CrashError):
+            files.crash()
+        assert verified(directory).entries[-256:] == (b"other",) * 256
 
 
 @pytest.mark.parametrize("forgotten", ["tile", "directory", "checkpoint"])

@@ -217,6 +217,14 @@ class TestModules:
 
         assert ModuleGradient(half_frozen, logistic_loss).parameter_count == 4
 
+    def test_a_row_of_infinite_gradient_counts_as_nothing(self) -> None:
+        engine = ModuleGradient(linear_module, lambda out, y: (out.squeeze(-1) - y) ** 4)
+        features, labels = made_up(3)
+        expected = engine.clipped_gradient_sum(np.ones(WIDTH), features[:2], labels[:2], 1.0)
+        features[2] = 1e200
+        total = engine.clipped_gradient_sum(np.ones(WIDTH), features, labels, 1.0)
+        np.testing.assert_allclose(total, expected, atol=1e-12)
+
     def test_a_loss_that_averages_over_rows_is_refused(self) -> None:
         engine = ModuleGradient(
             linear_module, lambda out, y: binary_cross_entropy_with_logits(out.squeeze(-1), y)

@@ -22,7 +22,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run every job that has not ended yet."""
     folder = context.run_config.get("coordinator")
-    if not isinstance(folder, str):
+    if not isinstance(folder, str) or not folder:
         raise WorkspaceError('the run\'s configuration lacks coordinator="FOLDER"')
     deadline = float(context.run_config.get("deadline-seconds", 600.0))
     Coordinator.open(Path(folder)).run(GridChannel(grid, deadline_seconds=deadline))

@@ -18,7 +18,8 @@ from collections.abc import Generator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compliance.agreement import Agreement, Role
+from compliance.agreement import Agreement
+from compliance.terms import Role
 from federation.jobs.exchange import Outgoing, Say, expect
 from federation.jobs.specification import ExpandSpec
 from federation.messages import ExpandDone, ExpandRequest, Message

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from compliance.agreement import Agreement, MatchTerms, Role
+from compliance.agreement import Agreement
+from compliance.terms import MatchTerms, Role
 from federation.errors import MessageError
 from federation.jobs.exchange import Outgoing, Relay, Say, expect
 from federation.jobs.specification import MatchSpec

@@ -26,7 +26,8 @@ import rfc8785
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from compliance.agreement import Agreement, Role
+from compliance.agreement import Agreement
+from compliance.terms import Role
 from federation.errors import MessageError
 from federation.jobs.exchange import Outgoing, Say, expect
 from federation.jobs.specification import TrainSpec
@@ -168,9 +169,11 @@ def train_round(
         on_step: told (step, steps) now and then.
 
     Raises:
-        MessageError: the weights do not fit the agreed columns.
+        MessageError: the weights do not fit the agreed columns, or the job has no such round.
     """
     body = expect(request, TrainRequest)
+    if body.round > body.spec.rounds:
+        raise MessageError(f"round {body.round} of a job of {body.spec.rounds} rounds")
     if body.width != features.shape[1]:
         raise MessageError(
             f"training round with {body.width} weights; the agreed columns give {features.shape[1]}"

@@ -44,6 +44,8 @@ class PortableEngine:
     Attributes:
         workers: threads, at least 1.
         domain: domain separation tag, 1 to 255 bytes.
+        progress: told (operation, points done, points in all) as work goes on, by the caller's
+            own thread.
 
     Raises:
         InvalidParameterError: if either is out of range.
@@ -51,6 +53,7 @@ class PortableEngine:
 
     workers: int = 2
     domain: bytes = DOMAIN
+    progress: Callable[[str, int, int], None] | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -68,7 +71,11 @@ class PortableEngine:
     def hash_to_curve(self, tokens: NDArray[np.uint8]) -> Points:
         """Hash (n, k) tokens to n points of the subgroup of prime order."""
         return _stack(
-            self._in_chunks(lambda chunk: encode_to_curve(_split(chunk), self.domain), tokens)
+            self._in_chunks(
+                "hashes to the curve",
+                lambda chunk: encode_to_curve(_split(chunk), self.domain),
+                tokens,
+            )
         )
 
     def multiply(self, points: Points, scalar: bytes) -> Points:
@@ -77,18 +84,29 @@ class PortableEngine:
             raise InvalidParameterError(
                 f"expected a scalar of {ELEMENT_BYTES} bytes, got {len(scalar)}"
             )
-        return _stack(self._in_chunks(lambda chunk: _multiply(chunk, scalar), points))
+        return _stack(
+            self._in_chunks("multiplies points", lambda chunk: _multiply(chunk, scalar), points)
+        )
 
     def check_on_curve(self, points: Points) -> None:
         """Refuse points of the twist."""
-        self._in_chunks(_check_on_curve, points)
+        self._in_chunks("checks points", _check_on_curve, points)
 
     def _in_chunks(
-        self, work: Callable[[NDArray[np.uint8]], _Result], rows: NDArray[np.uint8]
+        self,
+        operation: str,
+        work: Callable[[NDArray[np.uint8]], _Result],
+        rows: NDArray[np.uint8],
     ) -> list[_Result]:
-        chunks = [rows[start : start + _CHUNK_ROWS] for start in range(0, len(rows), _CHUNK_ROWS)]
+        starts = range(0, len(rows), _CHUNK_ROWS)
+        results: list[_Result] = []
         with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(work, chunks))
+            for result in pool.map(work, [rows[at : at + _CHUNK_ROWS] for at in starts]):
+                results.append(result)
+                if self.progress is not None:
+                    done = min(len(results) * _CHUNK_ROWS, len(rows))
+                    self.progress(operation, done, len(rows))
+        return results
 
 
 def _stack(chunks: list[Points]) -> Points:

@@ -1,0 +1,1 @@
+"""A stub: what runs at a party is the Comity that the party installed."""

@@ -1,0 +1,197 @@
+"""Who may import whom, where entropy comes from, and that there is one door out."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("privacy", "connectors", "compliance", "federation")
+MODULES = tuple(sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py")))
+FLOWER = ("federation/apps/", "federation/channel.py", "federation/embedded.py")
+ENTROPY = "privacy/randomness.py"
+GATE = "federation/gate.py"
+NETWORK = frozenset(
+    "aiohttp asyncio ftplib grpc http httpx imaplib multiprocessing poplib requests smtplib socket "
+    "socketserver ssl telnetlib urllib urllib3 webbrowser websockets xmlrpc".split()
+)
+GUESSABLE = frozenset({"random", "secrets", "uuid"})
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full name of everything that a module imports, wherever in it."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{named(path)}: imports are written in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def mentions(path: Path) -> Iterator[str]:
+    """Yield every dotted name that a module mentions, such as `np.random.default_rng`."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Attribute | ast.Name):
+            yield ast.unparse(node)
+
+
+def calls(tree: Path | ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    """Yield every call with the name of what is called."""
+    for node in ast.walk(parsed(tree) if isinstance(tree, Path) else tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def callers(*wanted: str) -> set[str]:
+    """Return the files in which one of the wanted names is called."""
+    return {
+        named(path)
+        for path in MODULES
+        for name, _ in calls(path)
+        if name.split(".")[-1] in wanted or name in wanted
+    }
+
+
+def function(path: Path, name: str) -> ast.FunctionDef:
+    (found,) = (
+        node
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    )
+    return found
+
+
+def python(program: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_the_lower_packages_know_nothing_of_each_other_or_of_federation(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    ours = {name.split(".")[0] for name in imports(path)} & set(PACKAGES)
+    assert ours <= (set(PACKAGES) if package == "federation" else {package})
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_flower_is_known_only_where_messages_travel(path: Path) -> None:
+    if any(name.split(".")[0] == "flwr" for name in imports(path)):
+        assert named(path).startswith(FLOWER)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_nothing_but_flower_speaks_to_a_network(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & NETWORK
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_entropy_has_one_source(path: Path) -> None:
+    drawn = {name for name in mentions(path) if name.endswith("urandom") or ".random" in name}
+    drawn |= {
+        name
+        for name in imports(path)
+        if name.split(".")[0] in GUESSABLE or name in {"os.urandom", "os.getrandom"}
+    }
+    drawn |= {name for name in imports(path) if name.startswith(("numpy.random", "torch.random"))}
+    if named(path) == ENTROPY:
+        assert drawn == {"os.urandom"}
+    elif named(path) == "federation/embedded.py":
+        assert drawn <= {"uuid"}  # names of messages within one process
+    else:
+        assert not drawn
+
+
+def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
+    contracts = "compliance/agreement.py"  # drafts one, without signatures
+    assert callers("Envelope.sign") == {GATE, contracts}
+    assert callers("SealedMessage") == {GATE, "federation/channel.py"}  # the latter: what arrives
+    assert callers("Released") == {GATE}
+    doors = {
+        node.name
+        for node in ast.walk(parsed(ROOT / GATE))
+        if isinstance(node, ast.FunctionDef) and any(name == "Released" for name, _ in calls(node))
+    }
+    assert doors == {"release", "refuse", "recall"}
+    assert [named(path) for path in MODULES if "_KEY" in set(mentions(path))] == [GATE]
+
+
+def test_only_the_gate_the_contract_and_the_keys_own_folder_touch_the_identity_key() -> None:
+    assert callers("identity_key") == {
+        GATE,
+        "federation/party.py",
+        "federation/workspace.py",
+        "federation/cli.py",
+    }
+
+
+def test_a_node_answers_with_what_was_released_and_nothing_else() -> None:
+    app = ROOT / "federation" / "apps" / "client_app.py"
+    ((_, message),) = [call for call in calls(app) if call[0] == "Message"]
+    assert ast.unparse(message.args[0]) == "_record(released)"
+    assert ast.unparse(function(app, "_record").args) == "released: Released"
+    records = [ast.unparse(call) for name, call in calls(app) if name.endswith("to_record")]
+    assert records == ["to_record(released.message)"]
+    assert not [name for name, _ in calls(app) if name.endswith("Record")]
+
+
+def test_flower_messages_are_made_in_four_places() -> None:
+    assert callers("Message", "FlowerMessage") == {
+        "federation/apps/client_app.py",
+        "federation/channel.py",  # the coordinator's parcels, see below
+        "federation/embedded.py",  # between the two, and the names of errors
+        "federation/messages.py",  # ours, which is no message of Flower's
+    }
+    assert callers("to_record") == {"federation/apps/client_app.py", "federation/channel.py"}
+
+
+def test_the_coordinator_sends_what_its_gate_released_or_what_a_party_sealed() -> None:
+    path = ROOT / "federation" / "coordinator.py"
+    assert callers("Parcel") == {named(path)}
+    sent = {ast.unparse(call.args[1]) for name, call in calls(path) if name == "Parcel"}
+    assert sent == {"question", "message"}
+    source = ast.unparse(parsed(path))
+    assert "question = gate.release(" in source
+    assert "sealed = [self._seal(gate, item) for item in outgoing]" in source
+    assert "for name, message in sealed" in source
+    seal = function(path, "_seal")
+    returned = [ast.unparse(node.value) for node in ast.walk(seal) if isinstance(node, ast.Return)]
+    assert {text.rsplit(", ", 1)[1] for text in returned} == {
+        "item.message.sealed)",
+        "gate.release(departure).message)",
+    }
+
+
+@pytest.mark.parametrize(
+    "module", ["compliance", "compliance.agreement", "compliance.log.verifier"]
+)
+def test_an_auditor_loads_no_framework(module: str) -> None:
+    assert python(LOADED, f"import {module}") == "[]\n"
+
+
+def test_the_command_line_loads_no_framework_to_explain_itself() -> None:
+    program = "from federation.cli import app\napp(['--help'], standalone_mode=False)"
+    assert python(LOADED, program).splitlines()[-1] == "[]"
+
+
+def test_the_check_for_frameworks_would_see_one() -> None:
+    assert python(LOADED, "import flwr") == "['flwr']\n"
+
+
+LOADED = """
+import sys
+exec(sys.argv[1])
+print(sorted({name.split(".")[0] for name in sys.modules} & {"flwr", "torch", "opacus"}))
+"""

@@ -1,0 +1,299 @@
+"""A whole collaboration through a real SuperLink and three SuperNodes, against the same in one process."""
+
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+from conftest import Collaborate
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from federation.apps import BUNDLE
+from federation.audit import verify_party
+from federation.collaboration import load_collaboration
+from federation.embedded import run_embedded
+from federation.workspace import Workspace, prepare_workspace
+
+pytestmark = pytest.mark.deployment
+
+BIN = Path(sys.executable).parent
+HOST = "127.0.0.1"
+TELEMETRY_OFF = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+START_SECONDS = 60
+RUN_SECONDS = 200
+STOP_SECONDS = 10
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def write_certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for loopback that is its own root, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "superlink")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = directory / "superlink.pem", directory / "superlink.key"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(private_bytes(key, serialization.PrivateFormat.PKCS8))
+    return paths
+
+
+def private_bytes(
+    key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat
+) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, form, serialization.NoEncryption()
+    )
+
+
+class Trap:
+    """What all web proxy settings point at: whoever looks beyond loopback is seen here."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server((HOST, 0))
+        self._socket.setblocking(False)
+        address = f"http://{HOST}:{self._socket.getsockname()[1]}"
+        names = ("http_proxy", "https_proxy", "all_proxy")
+        self.environment = {"no_proxy": HOST, "NO_PROXY": HOST} | {
+            spelling: address for name in names for spelling in (name, name.upper())
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def caught(self) -> bool:
+        """Whether anybody called."""
+        try:
+            self._socket.accept()[0].close()
+        except BlockingIOError:
+            return False
+        return True
+
+
+class Processes:
+    """Flower's own commands, each with its output in a file; none outlives the block."""
+
+    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
+        self._home = home
+        self._environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("FLWR_")
+        } | environment
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command with a Flower home of its own."""
+        home = self.flower_home(name)
+        with self._output(name).open("ab") as output:
+            self._running[name] = subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                env=self._environment | {"FLWR_HOME": str(home), "HOME": str(self._home / "user")},
+                cwd=home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self._running[name]
+
+    def run(self, name: str, command: Sequence[str], *, seconds: float) -> str:
+        """Run a command to its end; returns what it printed."""
+        if code := self.start(name, command).wait(timeout=seconds):
+            raise AssertionError(f"{name} left with {code}")
+        return self._output(name).read_text()
+
+    def flower_home(self, name: str) -> Path:
+        home = self._home / name
+        home.mkdir(parents=True, exist_ok=True)
+        return home
+
+    def environments(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Every living process that was started here, at whatever remove, and its environment."""
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                lines = (path / "environ").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            environment = dict(line.split("=", 1) for line in lines if "=" in line)
+            if environment.get("FLWR_HOME", "").startswith(f"{self._home}/"):
+                yield int(path.name), environment
+
+    def last_output(self) -> str:
+        return "\n".join(
+            f"--- {name}\n" + "\n".join(self._output(name).read_text().splitlines()[-25:])
+            for name in self._running
+        )
+
+    def _output(self, name: str) -> Path:
+        return self._home / f"{name}.output"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in self._running.values():
+            process.terminate()
+        end = time.monotonic() + STOP_SECONDS
+        for process in self._running.values():
+            try:
+                process.wait(timeout=max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pid, _ in self.environments():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if error is not None:
+            error.add_note(self.last_output())
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            socket.create_connection((HOST, port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError(f"nothing listens on port {port}")
+
+
+def run_deployed(workspace: Workspace, processes: Processes, directory: Path) -> str:
+    """Run the jobs as docs/deploy.md says; returns what `flwr run` printed."""
+    link_port, *node_ports = free_ports(1 + len(workspace.people))
+    link = f"{HOST}:{link_port}"
+    certificate, key = write_certificate(directory)
+    superlink = processes.start(
+        "superlink",
+        [
+            "flower-superlink",
+            *("--host", HOST, "--port", str(link_port)),
+            *("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
+            *("--ssl-ca-certfile", str(certificate)),
+            *("--database", str(directory / "superlink.db")),
+            "--disable-runtime-dependency-installation",
+        ],
+    )
+    for folder, port in zip(workspace.people, node_ports, strict=True):
+        processes.start(
+            f"supernode-{folder.name}",
+            [
+                "flower-supernode",
+                *("--superlink", link, "--root-certificates", str(certificate)),
+                *("--host", HOST, "--port", str(port)),
+                *("--node-config", f'party="{folder.path}"'),
+            ],
+        )
+    (processes.flower_home("run") / "config.toml").write_text(
+        f'[superlink]\ndefault = "ours"\n\n[superlink.ours]\naddress = "{link}"\n'
+        f'root-certificates = "{certificate}"\n'
+    )
+    wait_for_port(link_port, superlink)
+    run_config = f'coordinator="{workspace.coordinator.path}" deadline-seconds=90'
+    return processes.run(
+        "run",
+        ["flwr", "run", str(BUNDLE), "--run-config", run_config, "--stream"],
+        seconds=RUN_SECONDS,
+    )
+
+
+def left(workspace: Workspace) -> dict[str, bytes]:
+    """Everything that parties said or made: messages, models, segments."""
+    return {
+        str(path.relative_to(workspace.path)): path.read_bytes()
+        for folder in workspace.folders
+        for part in ("outbox", "models", "segments")
+        for path in (folder.path / part).rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.timeout(START_SECONDS + RUN_SECONDS + STOP_SECONDS)
+def test_a_deployment_says_and_makes_the_very_bytes_that_one_process_does(
+    collaborate: Collaborate, tmp_path: Path
+) -> None:
+    file = collaborate()
+    collaboration = load_collaboration(file)
+    embedded = prepare_workspace(collaboration, file, tmp_path / "embedded")
+    run_embedded(embedded.coordinator.path, [folder.path for folder in embedded.people])
+
+    deployed = prepare_workspace(collaboration, file, tmp_path / "deployed")
+    environment = {
+        **TELEMETRY_OFF,
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
+    with (
+        Trap() as trap,
+        Processes(tmp_path / "flower", environment | trap.environment) as processes,
+    ):
+        told = run_deployed(deployed, processes, tmp_path)
+        assert "raised an exception" not in told
+        living = dict(processes.environments())
+        assert len(living) >= 4
+        assert all(TELEMETRY_OFF.items() <= one.items() for one in living.values())
+        assert not trap.caught()
+    assert not dict(processes.environments())
+
+    expected, found = left(embedded), left(deployed)
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    models = {name: content for name, content in found.items() if "/models/" in name}
+    assert len(models) == 4
+    assert len(set(models.values())) == 1
+    assert sum("/segments/" in name for name in found) == 2
+    for here, there in zip(embedded.folders, deployed.folders, strict=True):
+        assert verify_party(there.path).counts == verify_party(here.path).counts
+    assert not (tmp_path / "flower" / "user").exists()
+
+
+def test_the_trap_sees_telemetry_that_is_on() -> None:
+    ping = (
+        "from flwr.supercore.telemetry import EventType, event; event(EventType.PING).result(20)"
+    )
+    for enabled in ("0", "1"):
+        with Trap() as trap:
+            environment = {**os.environ, **trap.environment, "FLWR_TELEMETRY_ENABLED": enabled}
+            subprocess.run(
+                [sys.executable, "-c", ping], env=environment, capture_output=True, timeout=60
+            )
+            assert trap.caught() is (enabled == "1")

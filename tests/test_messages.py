@@ -1,0 +1,319 @@
+"""Messages: what is sealed comes back the same; whatever was tampered with is refused."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import rfc8785
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parties import MATCH, TRAIN, Parties
+from pydantic import BaseModel
+
+from compliance.signing import Envelope
+from federation import messages
+from federation.errors import MessageError
+from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec
+from federation.messages import (
+    Body,
+    Header,
+    Identify,
+    MatchBlinded,
+    MatchReply,
+    MatchRequest,
+    ModelPublished,
+    SealedMessage,
+    TrainRequest,
+    TrainUpdate,
+    content_digest,
+    points_from_bytes,
+    unseal,
+    weights_from_bytes,
+    weights_to_bytes,
+)
+
+KINDS: dict[str, type[BaseModel]] = {
+    kind.model_fields["kind"].default: kind for kind in get_args(get_args(Body)[0])
+}
+PARTIES = Parties.in_memory()
+AGREEMENT = PARTIES.agreement
+
+names = st.from_regex(r"[a-z][a-z0-9-]{0,31}", fullmatch=True)
+counts = st.integers(0, 2**32)
+rounds = st.integers(1, 1_000)
+widths = st.integers(1, 1_000_000)
+numbers = {"allow_nan": False, "allow_infinity": False}
+match_specs = st.builds(MatchSpec, name=names)
+train_specs = st.builds(
+    TrainSpec,
+    name=names,
+    match=names,
+    epsilon=st.floats(0, exclude_min=True, **numbers),
+    delta=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    steps=st.integers(2, 100_000),
+    rounds=rounds,
+    sampling_probability=st.floats(0, 1, exclude_min=True),
+    learning_rate=st.floats(0, 1_000, exclude_min=True),
+)
+expand_specs = st.builds(
+    ExpandSpec, name=names, train=names, share=st.floats(0, 1, exclude_min=True)
+)
+bodies: dict[str, st.SearchStrategy[Any]] = {
+    kind: st.builds(model)
+    for kind, model in KINDS.items()
+    if set(model.model_fields) == {"kind"}
+} | {
+    "match.request": st.builds(MatchRequest, spec=match_specs, brand=names),
+    "match.blinded": st.builds(MatchBlinded, spec=match_specs, points=counts),
+    "match.reply": st.builds(MatchReply, spec=match_specs, doubled=counts, blinded=counts),
+    "train.request": st.builds(TrainRequest, spec=train_specs, round=rounds, width=widths),
+    "train.update": st.builds(TrainUpdate, round=rounds, width=widths),
+    "model.published": st.builds(ModelPublished, spec=train_specs),
+    "expand.request": st.builds(messages.ExpandRequest, spec=expand_specs),
+    "refused": st.builds(
+        messages.Refused,
+        term=st.from_regex(r"[a-z][a-z0-9_.]{0,62}", fullmatch=True),
+        remedy=st.text(min_size=1, max_size=500),
+    ),
+}
+
+
+def test_a_strategy_makes_every_kind_of_body() -> None:
+    assert bodies.keys() == KINDS.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_what_was_sealed_comes_back_the_same(kind: str, data: st.DataObject) -> None:
+    body = data.draw(bodies[kind])
+    job, recipient = data.draw(names), data.draw(names)
+    payload = data.draw(st.binary(max_size=200))
+    answers = data.draw(st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex))
+    sealed = PARTIES.seal("courier", recipient, job, body, payload, answers=answers)
+    message = unseal(sealed, AGREEMENT)
+    assert (message.body, message.payload, message.sealed) == (body, payload, sealed)
+    header = message.header
+    assert (header.sender, header.recipient, header.job) == ("courier", recipient, job)
+    assert (header.agreement, header.answers) == (AGREEMENT.digest, answers)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_body_is_closed(kind: str) -> None:
+    header = json.loads(Envelope.from_json(sample().envelope).payload_bytes)
+    header["body"] = {"kind": kind, "epsilon": 1.0}
+    with pytest.raises(MessageError):
+        unseal(PARTIES.sign("brand", rfc8785.dumps(header), PAYLOAD), AGREEMENT)
+
+
+PAYLOAD = bytes(range(64))
+
+
+def sample() -> SealedMessage:
+    body = MatchReply(spec=MATCH, doubled=1, blinded=1)
+    return PARTIES.seal("brand", "retailer", "find", body, PAYLOAD, answers="0" * 64)
+
+
+def resigned(**changes: object) -> SealedMessage:
+    """The sample with its header changed, and its envelope, but for the signature, made anew."""
+    sealed = sample()
+    envelope = json.loads(sealed.envelope)
+    header = json.loads(base64.b64decode(envelope["payload"])) | changes
+    envelope["payload"] = base64.b64encode(rfc8785.dumps(header)).decode()
+    return SealedMessage(json.dumps(envelope, separators=(",", ":")).encode(), sealed.payload)
+
+
+def signed_by(signer: str, claimed: str) -> SealedMessage:
+    content = Envelope.from_json(sample().envelope).payload_bytes
+    key = PARTIES.keys[signer]
+    return SealedMessage(
+        Envelope.sign(messages.HEADER_TYPE, content, {claimed: key}).to_json(), PAYLOAD
+    )
+
+
+def with_type(kind: str) -> SealedMessage:
+    content = Envelope.from_json(sample().envelope).payload_bytes
+    envelope = Envelope.sign(kind, content, {"brand": PARTIES.keys["brand"]})
+    return SealedMessage(envelope.to_json(), PAYLOAD)
+
+
+def with_another_signature() -> SealedMessage:
+    envelope = Envelope.from_json(sample().envelope)
+    more = envelope.add_signature("courier", PARTIES.keys["courier"])
+    return SealedMessage(more.to_json(), PAYLOAD)
+
+
+def spelt_otherwise() -> SealedMessage:
+    return replace(sample(), envelope=json.dumps(json.loads(sample().envelope), indent=1).encode())
+
+
+other_agreement = Parties.in_memory(budget={"epsilon": 1.1}).agreement.digest
+
+TAMPERED: dict[str, Callable[[], SealedMessage]] = {
+    "another sender": lambda: resigned(sender="courier"),
+    "a sender who is no party": lambda: PARTIES.seal(
+        "brand", "retailer", "find", Identify(), sender="stranger"
+    ),
+    "another recipient": lambda: resigned(recipient="courier"),
+    "another job": lambda: resigned(job="find-again"),
+    "answer to another message": lambda: resigned(answers="1" * 64),
+    "answer to nothing": lambda: resigned(answers=None),
+    "another agreement": lambda: resigned(agreement=other_agreement),
+    "another agreement, signed": lambda: PARTIES.seal(
+        "brand", "retailer", "find", Identify(), agreement=other_agreement
+    ),
+    "another body": lambda: resigned(body={"kind": "acknowledged"}),
+    "another version": lambda: PARTIES.seal("brand", "retailer", "find", Identify(), version=2),
+    "payload of another's": lambda: resigned(payload_digest=content_digest(b"")),
+    "signed by another": lambda: signed_by("courier", "brand"),
+    "signed in another's name": lambda: signed_by("courier", "courier"),
+    "signed by another with the right key": lambda: signed_by("brand", "courier"),
+    "one signature more": with_another_signature,
+    "envelope of another type": lambda: with_type("application/vnd.comity.agreement+json"),
+    "envelope spelt otherwise": spelt_otherwise,
+    "envelope with a blank behind": lambda: replace(sample(), envelope=sample().envelope + b" "),
+    "envelope too long": lambda: replace(
+        sample(), envelope=sample().envelope.ljust(messages.MAX_HEADER_BYTES + 1)
+    ),
+    "envelope empty": lambda: replace(sample(), envelope=b""),
+    "envelope no JSON": lambda: replace(sample(), envelope=b"\xff{"),
+    "envelope a list": lambda: replace(sample(), envelope=b"[]"),
+    "envelope deep": lambda: replace(sample(), envelope=b"[" * 60_000),
+    "header no JSON": lambda: PARTIES.sign("brand", b"\xff"),
+    "header empty": lambda: PARTIES.sign("brand", b""),
+    "header a number": lambda: PARTIES.sign("brand", b"NaN"),
+    "header deep": lambda: PARTIES.sign("brand", b'{"a":' * 9_000),
+    "header unknown field": lambda: PARTIES.seal("brand", "retailer", "a", Identify(), more=1),
+    "round beyond any": lambda: PARTIES.seal(
+        "brand", "retailer", "a", Identify(), body={"kind": "train.update", "round": 10**30, "width": 1}
+    ),
+    "epsilon not a number": lambda: PARTIES.sign(
+        "brand",
+        json.dumps(
+            json.loads(Envelope.from_json(sample().envelope).payload_bytes)
+            | {"body": {"kind": "model.published", "spec": TRAIN.model_dump() | {"epsilon": np.nan}}}
+        ).encode(),
+        PAYLOAD,
+    ),
+    "payload cut": lambda: replace(sample(), payload=PAYLOAD[:-1]),
+    "payload longer": lambda: replace(sample(), payload=PAYLOAD + b"\x00"),
+    "payload missing": lambda: replace(sample(), payload=b""),
+    "length another than signed": lambda: PARTIES.seal(
+        "brand", "retailer", "find", Identify(), PAYLOAD, payload_bytes=63
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tampered", TAMPERED.values(), ids=TAMPERED.keys())
+def test_tampering_is_refused_and_tells_nothing(tampered: Callable[[], SealedMessage]) -> None:
+    assert unseal(sample(), AGREEMENT).header.sender == "brand"
+    with pytest.raises(MessageError) as refusal:
+        unseal(tampered(), AGREEMENT)
+    assert PAYLOAD.hex() not in str(refusal.value)
+
+
+def test_an_oversized_payload_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", len(PAYLOAD) - 1)
+    monkeypatch.setattr(messages, "content_digest", lambda content: pytest.fail("it was read"))
+    with pytest.raises(MessageError, match="at most"):
+        unseal(sample(), AGREEMENT)
+
+
+def test_every_byte_of_the_envelope_matters() -> None:
+    sealed = sample()
+    for position in range(len(sealed.envelope)):
+        for flip in (0x01, 0x20, 0x80):
+            envelope = bytearray(sealed.envelope)
+            envelope[position] ^= flip
+            with pytest.raises(MessageError):
+                unseal(replace(sealed, envelope=bytes(envelope)), AGREEMENT)
+        with pytest.raises(MessageError):
+            unseal(replace(sealed, envelope=sealed.envelope[:position]), AGREEMENT)
+
+
+def test_every_byte_of_the_payload_matters() -> None:
+    sealed = sample()
+    for position in range(len(PAYLOAD)):
+        payload = bytearray(PAYLOAD)
+        payload[position] ^= 1
+        with pytest.raises(MessageError, match="payload"):
+            unseal(replace(sealed, payload=bytes(payload)), AGREEMENT)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300), st.binary(max_size=10))
+def test_noise_is_refused(envelope: bytes, payload: bytes) -> None:
+    with pytest.raises(MessageError):
+        unseal(SealedMessage(envelope, payload), AGREEMENT)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(Header.model_fields)), json_values)
+def test_a_signed_header_with_any_value_anywhere_is_read_or_refused(
+    field: str, value: object
+) -> None:
+    header = json.loads(Envelope.from_json(sample().envelope).payload_bytes) | {field: value}
+    sealed = PARTIES.sign("brand", json.dumps(header).encode(), PAYLOAD)
+    try:
+        message = unseal(sealed, AGREEMENT)
+    except MessageError:
+        return
+    assert message.header.model_dump(mode="json")[field] == value
+
+
+weights = st.lists(st.floats(**numbers), max_size=20)
+
+
+@given(weights)
+def test_weights_come_back_bit_for_bit(values: list[float]) -> None:
+    array = np.array(values, dtype=np.float64)
+    found = weights_from_bytes(weights_to_bytes(array), len(values))
+    assert found.tobytes() == array.tobytes()
+
+
+@given(weights, st.integers(0, 25))
+def test_weights_of_another_width_are_refused(values: list[float], width: int) -> None:
+    payload = weights_to_bytes(np.array(values))
+    if width != len(values):
+        with pytest.raises(MessageError, match="model parameters"):
+            weights_from_bytes(payload, width)
+
+
+@given(weights, st.sampled_from([np.nan, np.inf, -np.inf]), st.data())
+def test_weights_that_are_no_numbers_are_refused(
+    values: list[float], bad: float, data: st.DataObject
+) -> None:
+    values.insert(data.draw(st.integers(0, len(values))), bad)
+    with pytest.raises(MessageError, match="finite"):
+        weights_from_bytes(weights_to_bytes(np.array(values)), len(values))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_points_come_back_in_their_runs(runs: list[int], random: Any) -> None:
+    payload = random.randbytes(32 * sum(runs))
+    found = points_from_bytes(payload, *runs)
+    assert [part.shape for part in found] == [(count, 32) for count in runs]
+    assert b"".join(part.tobytes() for part in found) == payload
+
+
+@pytest.mark.parametrize("length", [0, 31, 33, 63, 65, 96])
+def test_points_of_another_length_are_refused(length: int) -> None:
+    with pytest.raises(MessageError, match="blinded identifiers"):
+        points_from_bytes(bytes(length), 1, 1)
+
+
+def test_a_message_is_named_by_its_envelope() -> None:
+    sealed = sample()
+    assert sealed.digest == content_digest(sealed.envelope)
+    assert sealed.digest != replace(sealed, envelope=b"").digest
