@@ -25,6 +25,7 @@ __all__ = [
     "Classification",
     "ColumnTerm",
     "ColumnType",
+    "Count",
     "DatasetTerm",
     "EmailRule",
     "ExpandTerms",
@@ -135,15 +136,44 @@ def repeated(values: Iterable[_Item]) -> list[_Item]:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
-Name = Annotated[str, Field(pattern=PARTY_NAME_PATTERN)]
-Purpose = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._:/-]{0,126}$")]
-ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$")]
+Name = Annotated[
+    str,
+    Field(
+        pattern=PARTY_NAME_PATTERN,
+        description="up to 63 lower-case letters, digits and hyphens, a letter first",
+    ),
+]
+Purpose = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z][a-z0-9._:/-]{0,126}$",
+        description="up to 127 lower-case letters, digits and ._:/-, a letter first",
+    ),
+]
+ColumnName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$",
+        description="up to 63 letters, digits and _.-, a letter first",
+    ),
+]
 Line = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]*$")
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]*$",
+        description="one line of 1 to 200 visible characters",
+    ),
 ]
 """Text that shows what it says: no line breaks, control, invisible or reordering characters."""
 Text = Annotated[
-    str, Field(max_length=100_000, pattern=r"^(?:[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]|[\n\t])*$")
+    str,
+    Field(
+        max_length=100_000,
+        pattern=r"^(?:[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]|[\n\t])*$",
+        description="text of up to 100,000 visible characters",
+    ),
 ]
 Moment = Annotated[
     AwareDatetime,
@@ -264,7 +294,9 @@ class MatchTerms(Terms):
     """
 
     purpose: Purpose
-    default_region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+    default_region: Annotated[
+        str, Field(pattern=r"^[A-Z]{2}$", description="two capital letters, such as 'US'")
+    ]
     email_rule: EmailRule
     reveal: Reveal
     minimum_match: Count

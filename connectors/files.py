@@ -8,6 +8,7 @@ spelling of a CSV file (which fields are quoted) may change.
 Leaves values as they are: what a CSV field means is decided in `quality`.
 """
 
+import codecs
 import fcntl
 import os
 import re
@@ -194,12 +195,16 @@ class CsvConnector(_FileConnector):
                 yield reader
         except pa.ArrowInvalid as error:
             misfit = _MISFIT.match(str(error))  # the rest of the message quotes the row
-            if misfit is None:
+            if misfit is None or self._is_utf16():
                 raise
             row, expected, got = misfit.groups()
             raise SourceFormatError(
                 f"{self.name}: row {row} has {got} fields, expected {expected}; repair or quote it"
             ) from None
+
+    def _is_utf16(self) -> bool:
+        with pa.input_stream(self._path) as stream:
+            return bytes(stream.read(2)) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
 
     def _write(self, path: Path, batches: Iterator[pa.RecordBatch]) -> None:
         compression = "gzip" if self._path.name.lower().endswith(".gz") else None

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compliance import records
-from compliance.agreement import Agreement, SignedAgreement
+from compliance.agreement import Agreement
 from compliance.errors import LogCorruptedError
 from compliance.log.verifier import verify_log
 from federation.errors import WorkspaceError
+from federation.party import verified_agreement
 
 __all__ = ["VerifiedParty", "party_directories", "verify_party"]
 
@@ -59,6 +60,8 @@ def party_directories(path: Path) -> tuple[Path, ...]:
     if (path / "log").is_dir():
         return (path,)
     found = tuple(sorted(log.parent for log in path.glob("*/log") if log.is_dir()))
+    if not path.exists():
+        raise WorkspaceError(f"{path} does not exist: name a party's folder or a workspace")
     if not found:
         raise WorkspaceError(f"{path} holds no log: name a party's folder or a workspace")
     return found
@@ -77,10 +80,7 @@ def verify_party(directory: Path) -> VerifiedParty:
         WorkspaceError: there is no agreement.
         ComplianceError: what does not hold, by file and leaf index.
     """
-    file = directory / "agreement.json"
-    if not file.is_file():
-        raise WorkspaceError(f"{file} is missing: the signed agreement belongs beside the log")
-    agreement = SignedAgreement.from_json(file.read_bytes()).verify()  # 1
+    agreement = verified_agreement(directory / "agreement.json")  # 1
     party = agreement.party(directory.resolve().name)
     log = verify_log(directory / "log", verification_key=party.log_key)  # 2, 3
     leaves = tuple(records.parse_leaf(entry) for entry in log.entries)

@@ -1,8 +1,8 @@
 """How sealed messages travel: a thin interface, and its form over Flower's Grid.
 
 Guarantees: every question gets its own answer or the whole exchange fails; a partial result is
-never returned as a whole one. Replies are polled at our own pace, because Flower's own waits three
-seconds between looks.
+never returned as a whole one. Replies are polled at our own pace, often at first and then once a
+second, because Flower's own waits three seconds between looks.
 
 Leaves to others: what is said and whether it can be believed (`messages`, `coordinator`).
 """
@@ -24,6 +24,8 @@ __all__ = ["Channel", "GridChannel", "Parcel", "from_record", "to_record"]
 
 ENVELOPE = "comity.envelope"
 PAYLOAD = "comity.payload"
+
+SLOWEST_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,15 @@ def from_record(record: RecordDict) -> SealedMessage:
         MessageError: the record holds something else.
     """
     try:
-        envelope = record.config_records[ENVELOPE]["json"]
+        envelope = record.config_records[ENVELOPE]["json"].encode()
         payload = record.array_records[PAYLOAD]["bytes"].numpy()
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # numpy raises whatever it meets in foreign bytes
         raise MessageError(
             f"record without {ENVELOPE} and {PAYLOAD}: both sides must run the same version"
         ) from error
-    if not isinstance(envelope, str) or payload.dtype != np.uint8 or payload.ndim != 1:
-        raise MessageError(f"{ENVELOPE} must be text and {PAYLOAD} a row of bytes")
-    return SealedMessage(envelope.encode(), payload.tobytes())
+    if not isinstance(payload, np.ndarray) or payload.dtype != np.uint8 or payload.ndim != 1:
+        raise MessageError(f"record whose {PAYLOAD} is no row of bytes")
+    return SealedMessage(envelope, payload.tobytes())
 
 
 class GridChannel:
@@ -93,7 +95,8 @@ class GridChannel:
     Args:
         grid: Flower's.
         deadline_seconds: for all answers of one exchange, and for nodes to connect.
-        poll_seconds: pause between two looks for answers.
+        poll_seconds: shortest pause between two looks for answers; a tenth of the time already
+            waited where that is longer, up to a second.
         clock: monotonic seconds.
     """
 
@@ -128,19 +131,18 @@ class GridChannel:
         """Send and wait for every answer; see `Channel.exchange`."""
         sent = self._send(parcels)
         answers: dict[str, SealedMessage] = {}
-        end = self._clock() + self._deadline
+        begun = self._clock()
         while True:
-            missing = [identifier for identifier in sent if identifier not in answers]
-            if missing:
-                answers |= self._collect({identifier: sent[identifier] for identifier in missing})
-            if answers.keys() == sent.keys():
-                return [answers[identifier] for identifier in sent]
-            if self._clock() > end:
+            answers |= self._collect({one: sent[one] for one in sent if one not in answers})
+            if len(answers) == len(sent):
+                return [answers[one] for one in sent]
+            waited = self._clock() - begun
+            if waited > self._deadline:
                 raise PartyUnreachableError(
                     f"{len(sent) - len(answers)} of {len(sent)} answers missing after "
                     f"{self._deadline:g} s: check those parties' nodes, then run again"
                 )
-            time.sleep(self._poll)
+            time.sleep(min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS))
 
     def _send(self, parcels: Sequence[Parcel]) -> Mapping[str, int]:
         """Push every parcel; return the node that each message id went to, in order."""
@@ -152,13 +154,13 @@ class GridChannel:
                 ]
             )
         )
-        taken = [identifier for identifier in pushed if identifier]
+        taken = [one for one in pushed if one]
         if len(taken) != len(parcels):  # Flower says so by a short list, or by None in it
             raise PartyUnreachableError(
                 f"Flower took {len(taken)} of {len(parcels)} messages: the SuperLink's own log "
                 "says why"
             )
-        return {identifier: parcel.node for identifier, parcel in zip(taken, parcels, strict=True)}
+        return {one: parcel.node for one, parcel in zip(taken, parcels, strict=True)}
 
     def _collect(self, missing: Mapping[str, int]) -> Mapping[str, SealedMessage]:
         """Pull the answers that are there, by the id of the message that each one answers."""
@@ -167,10 +169,14 @@ class GridChannel:
             question = reply.metadata.reply_to_message_id
             if question not in missing:
                 continue
+            node = missing[question]
             if reply.has_error():
                 raise PartyUnreachableError(
-                    f"node {missing[question]} failed before it could answer "
+                    f"node {node} failed before it could answer "
                     f"(Flower error {reply.error.code}): its own log says why"
                 )
-            found[question] = from_record(reply.content)
+            try:
+                found[question] = from_record(reply.content)
+            except MessageError as error:
+                raise MessageError(f"node {node} answered with a {error}") from error
         return found

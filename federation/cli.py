@@ -1,10 +1,12 @@
 """The command `comity`: parses, calls, prints; one place turns errors into exit codes.
 
 Exit codes: 0 done · 1 refused, or a verification failed · 2 a mistake in the command, the
-collaboration file or the workspace.
+collaboration file, the data or the workspace · 130 interrupted.
 """
 
 import json
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +16,22 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from compliance.agreement import SignedAgreement
 from compliance.errors import ComplianceError
 from compliance.rendering import render
-from federation.errors import FederationError, RefusedError
+from compliance.terms import Role
+from federation.errors import FederationError, RefusedError, WorkspaceError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="comity",
-    help="Match, train and expand together without pooling data, and prove what was done.",
+    help="Match, train and expand together without pooling data, and prove what was done.\n\n"
+    "Begin with: comity demo",
+    epilog="Leaves with 0 when done, 1 when refused or when something does not verify, 2 for a "
+    "mistake in the command, the file, the data or the workspace, 130 when interrupted.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -43,17 +49,29 @@ CollaborationFile = Annotated[Path, typer.Argument(help="The collaboration file 
 WorkspaceOption = Annotated[
     Path, typer.Option("--workspace", help="Folder for the parties' folders and the report.")
 ]
+JsonFileOption = Annotated[
+    Path | None, typer.Option("--json", help="Write the report's figures to this file too.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
+    # What a node logs about a refusal is printed as progress already.
+    logging.getLogger("comity.node").addHandler(logging.NullHandler())
     try:
         code = app(args=arguments, standalone_mode=False)
-    except typer.Abort:
-        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
     except Exception as error:  # noqa: BLE001 -- the one handler; what it does not know is raised
         sys.exit(_explain(error))
+    if code == _INTERRUPTED:
+        err.print("stopped: nothing is half-written; the same command goes on from here")
+        sys.stdout.flush()
+        os._exit(_INTERRUPTED)  # at once: parties at work in other threads may be cut anywhere
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -67,31 +85,29 @@ def _explain(error: Exception) -> int:
     from connectors.errors import ConnectorError
     from privacy.errors import PrivacyError
 
-    if isinstance(error, RefusedError | ComplianceError):
-        err.print(f"[bold red]refused[/] {escape(str(error))}")
-        return 1
-    if isinstance(error, FederationError | PrivacyError | ConnectorError):
-        err.print(f"[bold red]error[/] {escape(str(error))}")
-        return 2
-    raise error
+    told = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        told = f"{error.filename}: {error.strerror}: name another path, or make room or rights"
+    elif not isinstance(error, FederationError | ComplianceError | PrivacyError | ConnectorError):
+        raise error
+    err.print(f"[bold red]error[/] {escape(told)}")
+    return 1 if isinstance(error, RefusedError | ComplianceError) else 2
 
 
 @app.command()
-def demo(workspace: WorkspaceOption = Path("out/demo")) -> None:
+def demo(workspace: WorkspaceOption = Path("out/demo"), json_file: JsonFileOption = None) -> None:
     """Run the main job on real data: a brand, two partners and a coordinator.
 
     Example: comity demo --workspace out/demo
     """
-    simulate_command(_examples() / "lookalike" / "collaboration.toml", workspace, None)
+    simulate_command(_examples() / "lookalike" / "collaboration.toml", workspace, json_file)
 
 
 @app.command("simulate")
 def simulate_command(
     file: CollaborationFile,
     workspace: WorkspaceOption = Path("out/simulation"),
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the report's figures to this file too.")
-    ] = None,
+    json_file: JsonFileOption = None,
 ) -> None:
     """Run a collaboration file with every party on this machine.
 
@@ -126,26 +142,7 @@ def plan(file: CollaborationFile, as_json: JsonFlag = False) -> None:
     if as_json:
         _print_json(planned.model_dump(mode="json"))
     else:
-        table = Table(
-            "job", "computation", "who", "epsilon", "spent after", "noise", "what to know"
-        )
-        for job in planned.jobs:
-            noise = f"{job.noise_multiplier:.3f}" if job.noise_multiplier else "–"
-            told = f"REFUSED by {job.refused_by}: {job.remedy}" if job.refused_by else job.note
-            table.add_row(
-                job.job,
-                job.computation,
-                ", ".join(job.who),
-                f"{job.epsilon:.3f}" if job.epsilon else "–",
-                f"{job.epsilon_spent:.3f}",
-                noise,
-                told,
-            )
-        out.print(table)
-        out.print(
-            f"epsilon left: {planned.epsilon_left:.3f} of {planned.epsilon_cap:.3f} per person at "
-            f"delta {planned.delta:g}, a person in up to {planned.max_parties_per_person} tables"
-        )
+        _print_plan(planned)
     if planned.refused:
         raise typer.Exit(1)
 
@@ -209,7 +206,9 @@ def agreement_verify(
 
     Example: comity agreement verify out/demo/agreement.json
     """
-    agreement = _read_agreement(file).verify()
+    from federation.party import verified_agreement
+
+    agreement = verified_agreement(file)
     names = [party.name for party in agreement.parties]
     if as_json:
         _print_json({"agreement": agreement.digest, "signed_by": names})
@@ -260,7 +259,15 @@ def log_verify(
         )
     out.print(table)
     digests = {log.agreement.digest for log in found}
-    out.print(f"all hold: {len(found)} logs under {len(digests)} agreement(s)")
+    out.print(f"all hold: {len(found)} log(s) under {len(digests)} agreement(s)")
+    parties = {
+        party.name
+        for log in found
+        for party in log.agreement.parties
+        if party.role is not Role.AUDITOR
+    }
+    if unseen := sorted(parties - {log.party for log in found}):
+        out.print(f"not looked at: {', '.join(unseen)}")
 
 
 @log_app.command("show")
@@ -274,20 +281,20 @@ def log_show(
     """
     from federation.audit import party_directories, verify_party
 
+    if len(found := party_directories(directory)) > 1:
+        names = ", ".join(path.name for path in found)
+        raise WorkspaceError(f"{directory} holds several logs: name the folder of one of {names}")
+    log = verify_party(found[0])
+    if as_json:
+        _print_json([leaf.model_dump(mode="json") for leaf in log.leaves])
+        return
     common = {"version", "kind", "time", "party", "agreement", "job"}
-    for path in party_directories(directory):
-        log = verify_party(path)
-        if as_json:
-            _print_json([leaf.model_dump(mode="json") for leaf in log.leaves])
-            continue
-        table = Table("leaf", "time", "kind", "job", "what", title=log.party)
-        for index, leaf in enumerate(log.leaves):
-            told = leaf.model_dump(mode="json", exclude=common)
-            what = ", ".join(f"{key} {_short(value)}" for key, value in told.items())
-            table.add_row(
-                str(index), f"{leaf.time:%Y-%m-%d %H:%M:%S}", leaf.kind, leaf.job or "–", what
-            )
-        out.print(table)
+    out.print(f"[bold]{log.party}[/], {log.tree_size} leaves, root hash {log.root_hash}")
+    for index, leaf in enumerate(log.leaves):
+        told = leaf.model_dump(mode="json", exclude=common, exclude_none=True)
+        what = ", ".join(f"{key} {_short(value)}" for key, value in told.items())
+        moment = f"{leaf.time:%Y-%m-%d %H:%M:%S}"
+        out.print(escape(f"{index:>4}  {moment}  {leaf.kind:<16}  {leaf.job or '–':<18}  {what}"))
 
 
 def _short(value: Any) -> str:
@@ -300,12 +307,9 @@ def _print_json(value: object) -> None:
 
 
 def _read_agreement(file: Path) -> SignedAgreement:
-    from federation.errors import WorkspaceError
+    from federation.party import read_agreement
 
-    try:
-        return SignedAgreement.from_json(file.read_bytes())
-    except OSError as error:
-        raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from error
+    return read_agreement(file)
 
 
 def _examples() -> Path:
@@ -315,6 +319,28 @@ def _examples() -> Path:
         if path.is_dir():
             return path
     raise FederationError("the examples were not installed: run from a checkout")
+
+
+def _print_plan(planned: Any) -> None:
+    job_column = Column("job", no_wrap=True)
+    table = Table(job_column, "computation", "who", "epsilon", "spent after", "noise")
+    for job in planned.jobs:
+        table.add_row(
+            job.job,
+            job.computation,
+            ", ".join(job.who),
+            f"{job.epsilon:.3f}" if job.epsilon else "–",
+            f"{job.epsilon_spent:.3f}",
+            f"{job.noise_multiplier:.3f}" if job.noise_multiplier else "–",
+        )
+    out.print(table)
+    for job in planned.jobs:
+        refused = f"[bold red]would be refused[/] under {job.refused_by}: {job.remedy}"
+        out.print(f"[bold]{job.job}[/]: {refused if job.refused_by else job.note}")
+    out.print(
+        f"epsilon left: {planned.epsilon_left:.3f} of {planned.epsilon_cap:.3f} per person at "
+        f"delta {planned.delta:g}, a person in up to {planned.max_parties_per_person} tables"
+    )
 
 
 def _print_report(report: Any, workspace: Path) -> None:
@@ -334,7 +360,7 @@ def _print_report(report: Any, workspace: Path) -> None:
             )
         out.print(table)
     out.print(
-        f"person-level epsilon {report.epsilon:g} at delta {report.delta:g}, of "
+        f"person-level epsilon {report.epsilon:.3f} at delta {report.delta:g}, of "
         f"{report.epsilon_cap:g} agreed; report: {workspace / 'report.html'}"
     )
     out.print(f"verify every log: [bold]{report.verify_command}[/]")

@@ -8,38 +8,44 @@ Leaves to others: making folders, keys and signatures from it (`workspace`).
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.agreement import Agreement
-from compliance.errors import ComplianceError, InvalidAgreementError
+from compliance.errors import InvalidAgreementError
 from compliance.log.note import NoteKey
 from compliance.signing import SigningKey, VerifyingKey
 from compliance.terms import (
     BudgetTerms,
     ColumnTerm,
+    Count,
     DatasetTerm,
     ExpandTerms,
+    Line,
     MatchTerms,
+    Moment,
+    Name,
     PartyTerm,
+    Purpose,
     Role,
+    Text,
     TrainTerms,
+    unique,
 )
+from connectors import FileSource, open_connector
 from connectors.errors import ConnectorError
-from federation.errors import CollaborationError
-from federation.jobs.specification import (
-    JobSpec,
-    MatchSpec,
-    TrainSpec,
-    policy_objections,
+from federation.contradictions import (
+    job_contradictions,
+    party_contradictions,
+    source_contradictions,
 )
+from federation.errors import CollaborationError
+from federation.jobs.specification import JobSpec, policy_objections
+from federation.mistakes import explain, to_json, well_formed
 from federation.party import DataConfig
-from federation.population import open_source
 from privacy.randomness import seeded_secret
 
 __all__ = [
@@ -51,9 +57,6 @@ __all__ = [
     "drafted_agreement",
     "load_collaboration",
 ]
-
-PEOPLE: Final = (Role.BRAND, Role.PARTNER)
-NAME = r"^[a-z][a-z0-9-]{0,62}$"
 
 
 class _Closed(BaseModel):
@@ -71,26 +74,28 @@ class PartySection(_Closed):
         declared_rows: a public round figure near the number of its people.
     """
 
-    name: Annotated[str, Field(pattern=NAME)]
+    name: Name
     role: Role
     data: DataConfig | None = None
     consent: Path | None = None
-    declared_rows: Annotated[int, Field(ge=1)] | None = None
+    declared_rows: Count | None = None
 
 
 class AgreementSection(_Closed):
     """The contract's terms; parties and data sets come from the parties' sections."""
 
-    title: str
-    purposes: tuple[str, ...]
-    features: tuple[ColumnTerm, ...]
+    title: Line
+    purposes: Annotated[
+        tuple[Purpose, ...], Field(min_length=1, max_length=64), AfterValidator(unique)
+    ]
+    features: Annotated[tuple[ColumnTerm, ...], Field(min_length=1, max_length=1_000)]
     match: MatchTerms
     train: TrainTerms
     expand: ExpandTerms
     budget: BudgetTerms
-    valid_from: AwareDatetime
-    valid_until: AwareDatetime
-    terms_text: str = ""
+    valid_from: Moment
+    valid_until: Moment
+    terms_text: Text = ""
 
 
 class EvaluateSection(_Closed):
@@ -123,9 +128,9 @@ class Collaboration(_Closed):
     """
 
     version: Annotated[int, Field(ge=1, le=1)]
-    name: Annotated[str, Field(pattern=NAME)]
-    unsafe_seed: int | None = None
-    parties: tuple[PartySection, ...]
+    name: Name
+    unsafe_seed: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
+    parties: Annotated[tuple[PartySection, ...], Field(max_length=64)]
     agreement: AgreementSection
     jobs: tuple[JobSpec, ...] = ()
     evaluate: EvaluateSection | None = None
@@ -133,6 +138,12 @@ class Collaboration(_Closed):
     def by_role(self, role: Role) -> tuple[PartySection, ...]:
         """Return the parties of that role, in the file's order."""
         return tuple(party for party in self.parties if party.role is role)
+
+
+class _Listed(_Closed):
+    """One job by itself."""
+
+    job: JobSpec
 
 
 def load_collaboration(path: Path) -> Collaboration:
@@ -145,29 +156,17 @@ def load_collaboration(path: Path) -> Collaboration:
     5. The files, tables and columns that it names exist.
 
     Raises:
-        CollaborationError: with every mistake that could be found; 3, 4 and 5 are looked at only
-            where 2 holds.
+        CollaborationError: with every mistake that could be found. The contract's terms are held
+            against each other only where all of them are well-formed.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))  # 1
-    except FileNotFoundError as error:
-        raise CollaborationError(path, ["there is no such file"]) from error
-    except OSError as error:
-        raise CollaborationError(path, [f"cannot be read: {error.strerror}"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CollaborationError(path, [f"is not TOML: {error}"]) from error
-    try:
-        collaboration = Collaboration.model_validate(document)  # 2
-    except ValidationError as error:
-        raise CollaborationError(path, [_line(details) for details in error.errors()]) from error
-    mistakes = [
-        *_contract_mistakes(collaboration),  # 3, 4
-        *_job_mistakes(collaboration.jobs),  # 4
-        *_source_mistakes(collaboration, path.parent),  # 5
-    ]
-    if mistakes:
+    document = _read(path)  # 1
+    if mistakes := tuple(_mistakes(document, path.parent)):  # 2, 3, 4, 5
         raise CollaborationError(path, mistakes)
-    return collaboration
+    return _parse(document)
+
+
+def _parse(document: Mapping[str, Any]) -> Collaboration:
+    return Collaboration.model_validate_json(to_json(document), strict=True)
 
 
 def build_agreement(
@@ -229,99 +228,61 @@ def drafted_agreement(collaboration: Collaboration) -> Agreement:
     )
 
 
-def _line(details: ErrorDetails) -> str:
-    key = ""
-    for part in details["loc"]:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}"
-    key = key.lstrip(".") or "the file"
-    found, problem = details.get("input"), details["msg"]
-    match details["type"]:
-        case "missing":
-            return f"{key}: is missing; add it"
-        case "extra_forbidden":
-            return f"{key}: is not a known key; remove it, or see docs/collaboration-file.md"
-        case "terms" | "value_error":
-            return f"{key}: {problem}"
-        case _ if isinstance(found, str | int | float | bool | datetime):
-            return f"{key}: found {found!r}; {problem[0].lower()}{problem[1:]}"
-        case _:
-            return f"{key}: found a {type(found).__name__}; {problem[0].lower()}{problem[1:]}"
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise CollaborationError(path, ["there is no such file"]) from error
+    except OSError as error:
+        raise CollaborationError(path, [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        mistake = f"line {line} is not UTF-8: save the file in that encoding"
+        raise CollaborationError(path, [mistake]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise CollaborationError(path, [f"is not TOML: {error}"]) from error
 
 
-def _contract_mistakes(collaboration: Collaboration) -> Iterator[str]:
-    for index, party in enumerate(collaboration.parties):
-        needs = party.role in PEOPLE
-        for name in ("data", "consent", "declared_rows"):
-            present = getattr(party, name) is not None
-            if needs and not present:
-                yield f"parties[{index}].{name}: is missing; a {party.role} brings its people"
-            if present and not needs:
-                yield f"parties[{index}].{name}: a {party.role} brings no people; remove it"
-        if party.data and party.data.seeds and party.role is not Role.BRAND:
-            yield f"parties[{index}].data.seeds: only the brand has seeds; {party.name} is no brand"
-        agreed = {term.name for term in collaboration.agreement.features}
-        if party.data and (unknown := sorted(set(party.data.features) - agreed)):
-            yield (
-                f"parties[{index}].data.features: {', '.join(unknown)} are not among "
-                "agreement.features"
-            )
+def _mistakes(document: Mapping[str, Any], directory: Path) -> Iterator[str]:
+    try:
+        _parse(document)
+    except ValidationError as error:  # 2
+        yield from explain(error, Collaboration)
+    about_parties = list(party_contradictions(document))
+    yield from about_parties  # 3
+    yield from job_contradictions(document)  # 4
+    parts = ("version", "name", "parties", "agreement")
+    terms = well_formed(Collaboration, {key: document[key] for key in parts if key in document})
+    if terms is not None and not about_parties:
+        yield from _contract_mistakes(terms, document.get("jobs"))  # 3, 4
+    yield from source_contradictions(document, directory)  # 5
+    truth = well_formed(EvaluateSection, document.get("evaluate"))
+    if truth is not None:
+        yield from _truth_mistakes(truth, directory)  # 5
+
+
+def _contract_mistakes(collaboration: Collaboration, jobs: Any) -> Iterator[str]:
     try:
         agreement = drafted_agreement(collaboration)
-    except (InvalidAgreementError, ComplianceError) as error:
-        yield from (f"agreement: {part}" for part in str(error).split("; "))
+    except InvalidAgreementError as error:
+        for mistake in str(error).removeprefix("agreement: document: ").split("; "):
+            told_elsewhere = mistake.startswith(("parties", "datasets"))
+            yield mistake if told_elsewhere else f"agreement.{mistake}"
         return
-    for index, spec in enumerate(collaboration.jobs):
-        for term, remedy in policy_objections(spec, agreement):
-            yield f"jobs[{index}]: refused by agreement.{term}: {remedy}"
+    for index, job in enumerate(jobs if isinstance(jobs, list) else ()):
+        listed = well_formed(_Listed, {"job": job})
+        for term, remedy in policy_objections(listed.job, agreement) if listed else ():
+            key = term.split(".")[1].removeprefix("max_").removeprefix("maximum_")
+            yield f"jobs[{index}].{key}: {remedy} (agreement.{term})"
 
 
-def _job_mistakes(jobs: Sequence[JobSpec]) -> Iterator[str]:
-    before: dict[str, type] = {}
-    for index, spec in enumerate(jobs):
-        if spec.name in before:
-            yield f"jobs[{index}].name: {spec.name!r} is taken by an earlier job"
-        for key, kind in (("match", MatchSpec), ("train", TrainSpec)):
-            if isinstance(spec, MatchSpec) or (key == "match") != isinstance(spec, TrainSpec):
-                continue
-            wanted = spec.match if isinstance(spec, TrainSpec) else spec.train
-            if before.get(wanted) is not kind:
-                yield (
-                    f"jobs[{index}].{key}: found {wanted!r}, which is no {key} job listed before; "
-                    f"allowed: {_names(name for name, had in before.items() if had is kind)}"
-                )
-        before[spec.name] = type(spec)
-
-
-def _source_mistakes(collaboration: Collaboration, directory: Path) -> Iterator[str]:
-    features = [term.name for term in collaboration.agreement.features]
-    for index, party in enumerate(collaboration.parties):
-        if party.consent is not None and not (directory / party.consent).is_file():
-            yield f"parties[{index}].consent: there is no file {directory / party.consent}"
-        if party.data is None:
-            continue
-        data = party.data
-        named = {"key": data.key} | {
-            f"identifiers.{kind}": column for kind, column in data.identifiers.items()
-        }
-        if data.seeds is not None:
-            named["seeds.column"] = data.seeds.column
-        if party.role is Role.PARTNER:
-            named |= {f"features.{name}": data.features.get(name, name) for name in features}
-        try:
-            found = open_source(data, directory).columns()
-        except ConnectorError as error:
-            yield f"parties[{index}].data: {error}"
-            continue
-        for key, column in named.items():
-            if column not in found:
-                yield (
-                    f"parties[{index}].data.{key}: {party.name} has no column {column!r}; "
-                    f"it has {', '.join(found)}"
-                )
-    truth = collaboration.evaluate
-    if truth is not None and not (directory / truth.path).is_file():
-        yield f"evaluate.path: there is no file {directory / truth.path}"
-
-
-def _names(names: Iterator[str]) -> str:
-    return ", ".join(repr(name) for name in names) or "none, since there is none"
+def _truth_mistakes(truth: EvaluateSection, directory: Path) -> Iterator[str]:
+    try:
+        found = open_connector(FileSource(path=directory / truth.path)).columns()
+    except ConnectorError as error:
+        yield f"evaluate.path: {error}"
+        return
+    for key in ("party", "record", "label"):
+        if (column := getattr(truth, key)) not in found:
+            has = ", ".join(map(repr, found))
+            yield f"evaluate.{key}: there is no column {column!r}; the table has {has}"

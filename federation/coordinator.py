@@ -35,13 +35,24 @@ from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
 from federation.jobs.specification import JobSpec, MatchSpec, TrainSpec, policy_objections
 from federation.jobs.train import JointModel, coordinate_train
-from federation.messages import EVERYONE, Identify, Message, Present, SealedMessage, unseal
+from federation.messages import (
+    EVERYONE,
+    Identify,
+    Message,
+    Present,
+    Refused,
+    SealedMessage,
+    unseal,
+)
 from federation.party import PartyFolder, locked, write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
 from federation.routes import off_route
 
 __all__ = ["Coordinator", "read_jobs", "write_jobs"]
+
+ROLL_CALL = "roll-call"
+"""What the question to all nodes is filed under, which belongs to no job."""
 
 _JOBS = TypeAdapter(tuple[JobSpec, ...])
 
@@ -105,9 +116,16 @@ class Coordinator:
         ):
             gate = Gate(folder, self._agreement, log, None, clock=self._clock)
             gate.settle()
-            nodes = self._roll_call(gate, channel)
-            for spec in jobs:
-                self._run_job(gate, channel, nodes, spec)
+            at_work = ROLL_CALL
+            try:
+                nodes = self._roll_call(gate, channel)
+                for spec in jobs:
+                    at_work = spec.name
+                    self._run_job(gate, channel, nodes, spec)
+            except RefusedError as refusal:
+                if refusal.party == folder.name:  # another party's is in that party's log
+                    gate.note_refusal(refusal, at_work, release_id=at_work)
+                raise
 
     def _ended(self, job: str) -> bool:
         return (self._folder.job(job) / "ended.json").exists()
@@ -119,11 +137,11 @@ class Coordinator:
             for party in self._agreement.parties
             if party.role in (Role.BRAND, Role.PARTNER)
         }
-        question = gate.release(Departure("roll-call", EVERYONE, Identify())).message
+        question = gate.release(Departure(ROLL_CALL, EVERYONE, Identify())).message
         parcels = [Parcel(node, question) for node in channel.nodes(len(people))]
         found: dict[str, int] = {}
         for parcel, answer in zip(parcels, channel.exchange(parcels), strict=True):
-            message = self._verify(question, answer)
+            message = self._verify(question, answer, ROLL_CALL)
             expect(message, Present)
             found[message.header.sender] = parcel.node
         if missing := sorted(people - found.keys()):
@@ -177,8 +195,8 @@ class Coordinator:
                 parcels = [Parcel(nodes[name], message) for name, message in sealed]
                 answers = channel.exchange(parcels)
                 verified = []
-                for (name, question), answer in zip(sealed, answers, strict=True):
-                    message = self._verify(question, answer)
+                for item, (name, question), answer in zip(outgoing, sealed, answers, strict=True):
+                    message = self._verify(question, answer, item.job)
                     if message.header.sender != name:
                         raise MessageError(f"{message.header.sender} answered a question to {name}")
                     verified.append(message)
@@ -189,9 +207,12 @@ class Coordinator:
 
     def _tell(self, outgoing: Sequence[Outgoing]) -> None:
         kinds = {
-            (item.message.header.job, f"carries {item.message.body.kind}")
-            if isinstance(item, Relay)
-            else (item.job, f"says {item.body.kind}")
+            (
+                item.job,
+                f"carries {item.message.body.kind}"
+                if isinstance(item, Relay)
+                else f"says {item.body.kind}",
+            )
             for item in outgoing
         }
         for job, stage in kinds:
@@ -203,11 +224,15 @@ class Coordinator:
         departure = Departure(item.job, item.recipient, item.body, item.payload)
         return item.recipient, gate.release(departure).message
 
-    def _verify(self, question: SealedMessage, answer: SealedMessage) -> Message:
+    def _verify(self, question: SealedMessage, answer: SealedMessage, job: str) -> Message:
         message = unseal(answer, self._agreement)
         if message.header.answers != question.digest:
             raise MessageError(
                 f"{message.header.sender} sent an answer to another question: refused as a replay"
+            )
+        if message.header.job != job and not isinstance(message.body, Refused):
+            raise MessageError(
+                f"{message.header.sender} answered job {job!r} under {message.header.job!r}"
             )
         if (problem := off_route(message.header, self._agreement)) is not None:
             raise MessageError(f"{message.header.sender}: {problem}")

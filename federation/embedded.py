@@ -10,8 +10,8 @@ fails when they move.
 """
 
 import contextvars
-import logging
 import math
+import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -26,8 +26,6 @@ from flwr.supercore.task_identity import TaskIdentity
 from federation.apps import client_app, server_app
 
 __all__ = ["EmbeddedGrid", "run_embedded"]
-
-_logger = logging.getLogger("comity.embedded")
 
 RUN_ID = 1
 SERVER_NODE = 1
@@ -105,9 +103,9 @@ class EmbeddedGrid(Grid):
         """Push, and return the answers that come within `timeout` seconds."""
         return self._take(self.push_messages(messages), timeout)
 
-    def close(self) -> None:
-        """Let running nodes finish and stop."""
-        self._pool.shutdown(wait=True)
+    def close(self, *, wait: bool = True) -> None:
+        """Stop, letting running nodes finish unless told not to wait."""
+        self._pool.shutdown(wait=wait, cancel_futures=not wait)
 
     def _take(self, message_ids: Iterable[str], timeout: float | None) -> list[Message]:
         wanted = {
@@ -128,7 +126,6 @@ class EmbeddedGrid(Grid):
         try:
             answer = self._app(message, self._contexts[message.metadata.dst_node_id])
         except Exception as error:  # noqa: BLE001 -- the boundary where Flower, too, catches all
-            _logger.error("node failed: %s", type(error).__name__)  # noqa: TRY400 -- a traceback could show data
             answer = Message(Error(NODE_FAILED, type(error).__name__), reply_to=message)
         _give_identifier(answer)
         return answer
@@ -164,4 +161,5 @@ def run_embedded(coordinator: Path, parties: Sequence[Path]) -> None:
     try:
         server_app.app(grid, context)
     finally:
-        grid.close()
+        # What a party does may be cut anywhere, so whoever interrupts need not wait for it.
+        grid.close(wait=not isinstance(sys.exception(), KeyboardInterrupt))

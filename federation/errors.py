@@ -67,7 +67,7 @@ class RefusedError(FederationError):
         self.party = party
         self.term = term
         self.remedy = remedy
-        super().__init__(f"{party} refused by {term}: {remedy}")
+        super().__init__(f"refused by {party} under {term}: {remedy}")
 
 
 class PartyUnreachableError(FederationError):

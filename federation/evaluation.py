@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from compliance.consent import ConsentBook
 from connectors import Column, ColumnType, FileSource, Schema, open_connector, read_table
+from connectors.errors import SourceFormatError
 from federation.clock import Clock
 from federation.collaboration import EvaluateSection
 from federation.errors import WorkspaceError
@@ -103,8 +104,7 @@ def evaluate(
 
     Raises:
         WorkspaceError: the training has not ended.
-        ConnectorError: the truth cannot be read.
-        InvalidParameterError: the truth has only one class.
+        ConnectorError: the truth cannot be read, or tells too little about the partners' people.
     """
     file = workspace.coordinator.model(spec.name)
     if not file.exists():
@@ -112,6 +112,13 @@ def evaluate(
     model = JointModel.model_validate_json(file.read_bytes())
     labels = _truth(truth, source)
     rows = [_rows(workspace, folder, spec, labels, clock) for folder in workspace.partners]
+    for some, whom in ((True, "people"), (False, "people who are no seeds")):
+        known = np.concatenate([part.truth[some | ~part.members] for part in rows])
+        if known.all() or not known.any():
+            raise SourceFormatError(
+                f"{source / truth.path}: {known.sum()} of the {len(known)} eligible {whom} found "
+                f"in it are labelled 1: both labels must occur, by party name and record reference"
+            )
     judge = _judge(rows)
     measured = [judge(Who.JOINT, None, spec.epsilon, np.asarray(model.weights))]
     features = np.concatenate([part.features for part in rows])
@@ -185,10 +192,21 @@ def _truth(section: EvaluateSection, source: Path) -> "pd.Series[float]":
             Column(name=section.label, type=ColumnType.NUMERIC),
         )
     )
-    table, _ = read_table(open_connector(FileSource(path=source / section.path)), schema)
+    path = source / section.path
+    table, _ = read_table(open_connector(FileSource(path=path)), schema)
     frame = table.to_pandas()
     index = pd.MultiIndex.from_frame(frame[[section.party, section.record]])
-    return pd.Series(frame[section.label].to_numpy(), index=index)
+    label = frame[section.label]
+    if again := int(index.duplicated().sum()):
+        raise SourceFormatError(
+            f"{path}: {again} rows repeat an earlier party and record: give each person one label"
+        )
+    if odd := int((~label.isin([0, 1])).sum()):
+        raise SourceFormatError(
+            f"{path}: {odd} of {len(label)} rows have another {section.label!r} than 0 or 1: "
+            "correct or drop them"
+        )
+    return pd.Series(label.to_numpy(), index=index)
 
 
 def _rows(

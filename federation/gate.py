@@ -187,16 +187,7 @@ class Gate:
         """Log a refusal and say it. It is not kept: once mended, the question is heard anew."""
         body = messages.Refused(term=refusal.term, remedy=refusal.remedy[:500])
         header = self._header(Departure(job, recipient, body, answers=answers))
-        self.record(
-            self._leaf(
-                records.Refusal,
-                job,
-                release_id=_release_id(header),
-                computation="refused",
-                term=refusal.term,
-                remedy=refusal.remedy[:300],
-            )
-        )
+        self.note_refusal(refusal, job, release_id=_release_id(header))
         return Released(self._seal(header, b""), key=_KEY)
 
     def recall(self, answers: str) -> Released | None:
@@ -211,6 +202,21 @@ class Gate:
         sent = self._folder.outbox.glob("*.json")
         return any(content_digest(path.read_bytes()) == digest for path in sent)
 
+    def check_budget(self, charge: Event) -> None:
+        """Refuse what the budget cannot bear, before anybody computes it.
+
+        Raises:
+            RefusedError: the charge would pass the cap.
+        """
+        ledger, cap = self._required_ledger(), self._agreement.budget.epsilon
+        asked, spent = ledger.epsilon_if(charge), ledger.statement().epsilon_spent
+        if asked > cap:
+            raise self._refusal(
+                "budget.epsilon",
+                f"epsilon spent would come to {asked:.4f}, past the cap of {cap:.4f} ({spent:.4f} "
+                "is spent): ask for a smaller epsilon or amend the agreement's budget",
+            )
+
     def record(self, *leaves: records.Record) -> None:
         """Append leaves to the party's log."""
         self._log.append([records.to_leaf(leaf) for leaf in leaves])
@@ -218,6 +224,17 @@ class Gate:
     def note(self, kind: Leaf, job: str | None, **fields: object) -> None:
         """Append one leaf about what this party did, its common fields filled in."""
         self.record(self._leaf(kind, job, **fields))
+
+    def note_refusal(self, refusal: RefusedError, job: str, *, release_id: str) -> None:
+        """Append the leaf of a refusal of this party's own."""
+        self.note(
+            records.Refusal,
+            job,
+            release_id=release_id,
+            computation="refused",
+            term=refusal.term,
+            remedy=refusal.remedy[:300],
+        )
 
     def settle(self) -> None:
         """Open a new log with the agreement; settle the charges that a crash left open.

@@ -119,7 +119,7 @@ class TrainRequest(_Closed):
 
     kind: Literal["train.request"] = "train.request"
     spec: TrainSpec
-    round: int = Field(ge=1)
+    round: int = Field(ge=1, le=1_000)
     width: int = Field(ge=1, le=1_000_000)
 
 
@@ -127,7 +127,7 @@ class TrainUpdate(_Closed):
     """Partner to coordinator: differentially private parameters after a round (payload)."""
 
     kind: Literal["train.update"] = "train.update"
-    round: int = Field(ge=1)
+    round: int = Field(ge=1, le=1_000)
     width: int = Field(ge=1, le=1_000_000)
 
 
@@ -255,7 +255,8 @@ def unseal(sealed: SealedMessage, agreement: Agreement) -> Message:
 
     1. Bound the sizes.
     2. Parse the envelope and the header, closed.
-    3. The sender is a party of the agreement, and its signature holds.
+    3. The sender is a party of the agreement, and its signature holds; the envelope is as the
+       sender wrote it, so that whoever carries it cannot make two messages of one.
     4. The message was made under this agreement.
     5. The payload is the one that was signed.
 
@@ -281,6 +282,8 @@ def unseal(sealed: SealedMessage, agreement: Agreement) -> Message:
     except (ComplianceError, ValidationError) as error:
         detail = f"{error.error_count()} errors" if isinstance(error, ValidationError) else error
         raise MessageError(f"message that cannot be trusted: {detail}") from error
+    if envelope.signers != (header.sender,) or envelope.to_json() != sealed.envelope:
+        raise MessageError(f"envelope of {header.sender}'s message was changed on its way")
     # 4
     if header.agreement != agreement.digest:
         raise MessageError(

@@ -25,22 +25,38 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compliance.agreement import Agreement, SignedAgreement
+from compliance.errors import InvalidAgreementError
 from compliance.log.note import NoteKey
 from compliance.signing import SigningKey
 from compliance.terms import IdentifierKind, Role
 from federation.errors import WorkspaceError
 from privacy.randomness import SECRET_BYTES, Secret, new_secret, seeded_secret
 
-__all__ = ["DataConfig", "PartyConfig", "PartyFolder", "SeedRule", "locked", "write_atomically"]
+__all__ = [
+    "DataConfig",
+    "PartyConfig",
+    "PartyFolder",
+    "SeedRule",
+    "locked",
+    "read_agreement",
+    "verified_agreement",
+    "write_atomically",
+]
+
+
+_SQLITE: Final = "sqlite:///"
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write a file so that a crash leaves either the old content or the new, never a part."""
+    """Write a file so that a crash leaves either the old content or the new, never a part.
+
+    When it returns, content and name are on disk; new directories above are not made durable.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -49,6 +65,44 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read_agreement(file: Path) -> SignedAgreement:
+    """Read a contract whose signatures are not verified yet.
+
+    Raises:
+        WorkspaceError: the file cannot be read.
+        InvalidAgreementError: it holds no contract.
+    """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise WorkspaceError(f"{file} is missing: put the signed agreement there") from error
+    except OSError as error:
+        raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from error
+    try:
+        return SignedAgreement.from_json(content)
+    except InvalidAgreementError as error:
+        raise type(error)(f"{file}: {error}") from error
+
+
+def verified_agreement(file: Path) -> Agreement:
+    """Read a contract that every party signed.
+
+    Raises:
+        WorkspaceError: the file cannot be read.
+        InvalidAgreementError: it holds no contract, or one unsigned by somebody, or altered.
+    """
+    signed = read_agreement(file)
+    try:
+        return signed.verify()
+    except InvalidAgreementError as error:
+        raise type(error)(f"{file}: {error}") from error
 
 
 class _Closed(BaseModel):
@@ -87,6 +141,15 @@ class DataConfig(_Closed):
         if (self.path is None) == (self.url is None) or (self.url is None) != (self.table is None):
             raise ValueError("give either path, or url and table")
         return self
+
+    def within(self, directory: Path) -> Self:
+        """Return the same source with a relative file, or SQLite file, taken from `directory`."""
+        if self.path is not None:
+            return self.model_copy(update={"path": directory / self.path})
+        file = (self.url or "").removeprefix(_SQLITE)
+        if file == self.url or file.startswith(("/", ":", "file:")):
+            return self
+        return self.model_copy(update={"url": f"{_SQLITE}{(directory / file).resolve()}"})
 
 
 class PartyConfig(_Closed):
@@ -194,11 +257,7 @@ class PartyFolder:
             InvalidAgreementError: it is unsigned by somebody, or altered.
         """
         file = self.path / "agreement.json"
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError as error:
-            raise WorkspaceError(f"{file} is missing: put the signed agreement there") from error
-        agreement = SignedAgreement.from_json(content).verify()
+        agreement = verified_agreement(file)
         mine = agreement.party(self.name)
         keys = (
             self.identity_key().public.to_base64(),
@@ -213,7 +272,10 @@ class PartyFolder:
 
     def _secret(self, path: Path, label: str) -> Secret:
         if path.exists():
-            content = bytes.fromhex(path.read_text(encoding="ascii"))
+            try:
+                content = bytes.fromhex(path.read_text(encoding="ascii"))
+            except ValueError:
+                content = b""
             if len(content) != SECRET_BYTES:
                 raise WorkspaceError(f"{path} is damaged: expected {SECRET_BYTES} bytes in hex")
             return Secret(content)

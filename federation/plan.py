@@ -9,12 +9,14 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec
 from federation.jobs.train import training_plan
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event
+from privacy.errors import InvalidParameterError
 
 __all__ = ["Plan", "PlannedJob", "plan"]
 
@@ -75,13 +77,9 @@ class Plan(_Closed):
 
 
 def plan(collaboration: Collaboration) -> Plan:
-    """Plan every job of a checked collaboration.
-
-    Raises:
-        InvalidParameterError: no noise reaches an ε that a job asks for.
-    """
+    """Plan every job of a checked collaboration."""
     agreement = drafted_agreement(collaboration)
-    terms, budget = agreement.train, agreement.budget
+    budget = agreement.budget
     partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
     brand = tuple(party.name for party in agreement.by_role(Role.BRAND))
     charged: list[Event] = []
@@ -90,29 +88,10 @@ def plan(collaboration: Collaboration) -> Plan:
     for spec in collaboration.jobs:
         common = {"job": spec.name, "computation": spec.kind}
         if isinstance(spec, TrainSpec):
-            one = training_plan(spec, agreement, expected_rows=1)
-            events = [*charged, *[one.charge] * spec.rounds]
-            after = epsilon_of(events, budget.delta)
-            refused = after > budget.epsilon
-            remedy = (
-                f"ask for epsilon of at most about {budget.epsilon - spent:.2f}, or agree on a "
-                f"budget of at least {after:.2f}"
-            )
-            if not refused:
-                charged, spent = events, after
-            jobs.append(
-                PlannedJob(
-                    **common,
-                    who=partners,
-                    epsilon=epsilon_of([one.charge] * spec.rounds, budget.delta),
-                    epsilon_spent=spent,
-                    noise_multiplier=one.parameters.noise_multiplier,
-                    refused_by="budget.epsilon" if refused else None,
-                    remedy=remedy if refused else None,
-                    note=f"holds for a person in up to {terms.max_parties_per_person} partners' "
-                    f"tables; {spec.rounds} round(s) of {spec.steps_per_round} steps",
-                )
-            )
+            job, events = _train(spec, agreement, partners, charged, spent)
+            if not job.refused_by:
+                charged, spent = events, job.epsilon_spent
+            jobs.append(job)
         elif isinstance(spec, MatchSpec):
             note = (
                 "not differentially private by its nature: partners learn who of their people are "
@@ -121,9 +100,19 @@ def plan(collaboration: Collaboration) -> Plan:
             who = (*brand, *partners)
             jobs.append(PlannedJob(**common, who=who, epsilon=0, epsilon_spent=spent, note=note))
         elif isinstance(spec, ExpandSpec):
-            note = f"scores stay at the partner; best {spec.share:.0%} of its people"
+            refused = any(job.job == spec.train and job.refused_by for job in jobs)
             jobs.append(
-                PlannedJob(**common, who=partners, epsilon=0, epsilon_spent=spent, note=note)
+                PlannedJob(
+                    **common,
+                    who=partners,
+                    epsilon=0,
+                    epsilon_spent=spent,
+                    refused_by="expand.train" if refused else None,
+                    remedy=f"training {spec.train!r} would be refused: mend it"
+                    if refused
+                    else None,
+                    note=f"scores stay at the partner; best {spec.share:.0%} of its people",
+                )
             )
     return Plan(
         name=collaboration.name,
@@ -131,5 +120,44 @@ def plan(collaboration: Collaboration) -> Plan:
         epsilon_cap=budget.epsilon,
         epsilon_left=max(0.0, budget.epsilon - spent),
         delta=budget.delta,
-        max_parties_per_person=terms.max_parties_per_person,
+        max_parties_per_person=agreement.train.max_parties_per_person,
     )
+
+
+def _train(
+    spec: TrainSpec,
+    agreement: Agreement,
+    partners: tuple[str, ...],
+    charged: Sequence[Event],
+    spent: float,
+) -> tuple[PlannedJob, list[Event]]:
+    """Plan a training after what is charged already; return it and all that is charged then."""
+    budget, tables = agreement.budget, agreement.train.max_parties_per_person
+    job = PlannedJob(
+        job=spec.name,
+        computation=spec.kind,
+        who=partners,
+        epsilon=0,
+        epsilon_spent=spent,
+        note=f"holds for a person in up to {tables} partners' tables; {spec.rounds} round(s) of "
+        f"{spec.steps_per_round} steps",
+    )
+    try:
+        plan = training_plan(spec, agreement, expected_rows=1)
+    except InvalidParameterError as error:
+        return job.model_copy(update={"refused_by": "epsilon", "remedy": str(error)}), []
+    rounds = [plan.charge] * spec.rounds
+    after = epsilon_of([*charged, *rounds], budget.delta)
+    found: dict[str, object] = {
+        "epsilon": epsilon_of(rounds, budget.delta),
+        "noise_multiplier": plan.parameters.noise_multiplier,
+    }
+    if after > budget.epsilon:
+        found["refused_by"] = "budget.epsilon"
+        found["remedy"] = (
+            f"ask for less than the {spec.epsilon:g} asked for, or agree on a budget of at least "
+            f"{after:.2f}; {budget.epsilon - spent:.2f} is left"
+        )
+    else:
+        found["epsilon_spent"] = after
+    return job.model_copy(update=found), [*charged, *rounds]

@@ -65,14 +65,15 @@ class Population:
 
 
 def open_source(data: DataConfig, directory: Path) -> Connector:
-    """Open a party's table; a relative path is taken from `directory`.
+    """Open a party's table; a relative path, or one of SQLite, is taken from `directory`.
 
     Raises:
         SourceNotFoundError: there is no such file or table.
         SourceUnavailableError: the database cannot be reached.
     """
+    data = data.within(directory)
     if data.path is not None:
-        return open_connector(FileSource(path=directory / data.path))
+        return open_connector(FileSource(path=data.path))
     if data.url is None or data.table is None:
         raise RuntimeError("a DataConfig has a path, or a url and a table")
     return open_connector(SqlSource(url=data.url, table=data.table))

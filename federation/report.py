@@ -20,7 +20,7 @@ from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.audit import VerifiedParty
 from federation.evaluation import Measured
-from federation.jobs.specification import JobSpec, TrainSpec
+from federation.jobs.specification import JobSpec
 from federation.party import write_atomically
 
 __all__ = ["ModelFigures", "PartyFigures", "Quality", "Report", "build_report", "write_report"]
@@ -93,7 +93,7 @@ class Report(_Closed):
         made: when the report was made, UTC.
         seconds: wall time of the jobs; None where they had been run before.
         reproducible: whether secrets came from a known seed: then nothing here is private.
-        epsilon: asked by the jobs, per person.
+        epsilon: spent per person: the most that any party's verified log says.
         epsilon_cap: agreed, per person.
         delta: at which all of it holds.
         assumptions: what the person-level figure rests on.
@@ -142,7 +142,7 @@ def build_report(
         made=made,
         seconds=seconds,
         reproducible=reproducible,
-        epsilon=sum(spec.epsilon for spec in jobs if isinstance(spec, TrainSpec)),
+        epsilon=max((log.epsilon_spent for log in logs), default=0.0),
         epsilon_cap=agreement.budget.epsilon,
         delta=agreement.budget.delta,
         assumptions=(

@@ -6,6 +6,7 @@ and ends with the same models; the report is written last, from verified logs.
 Leaves to others: each of those steps (`workspace`, `embedded`, `evaluation`, `audit`, `report`).
 """
 
+import shlex
 import time
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def simulate(file: Path, workspace: Path, *, clock: Clock = utc_now) -> Report:
         made=clock(),
         seconds=seconds,
         reproducible=collaboration.unsafe_seed is not None,
-        verify_command=f"comity log verify {workspace}",
+        verify_command=f"comity log verify {shlex.quote(str(workspace))}",
     )
     write_report(
         result, measured, page=workspace / "report.html", data=workspace / "report.json"

@@ -7,8 +7,10 @@ Leaves to others: the steps themselves (`jobs`), who may be used (`population`),
 (`gate`), and turning failures into refusals (`node`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -45,7 +47,7 @@ from federation.party import PartyFolder, write_atomically
 from federation.population import Population, encoder_for, open_source, read_population
 from federation.progress import Progress, report
 from federation.routes import off_route
-from privacy.accounting.events import Event
+from privacy.accounting.events import Event, RepeatedEvent
 from privacy.accounting.ledger import Ledger
 from privacy.psi.portable import PortableEngine
 from privacy.randomness import Secret
@@ -140,9 +142,10 @@ class Work:
             raise MessageError(f"match.reply for job {job!r} answers nothing that was sent")
         directory = self._state(job)
         try:
-            state = PartnerMatch.model_validate_json((directory / "match.json").read_bytes())
-            took_part = Members.load(directory / "people.npz")
-            secret = Secret((directory / "secret").read_bytes())
+            with _undamaged(directory):
+                took_part = Members.load(directory / "people.npz")
+                state = PartnerMatch.model_validate_json((directory / "match.json").read_bytes())
+                secret = Secret((directory / "secret").read_bytes())
         except FileNotFoundError as error:
             raise MessageError(
                 f"match.reply for job {job!r}, in which nothing was asked"
@@ -153,7 +156,7 @@ class Work:
         minimum = Minimum("match.minimum_match", len(found.keys), terms.minimum_match)
         path = self._folder.members(job)
         found.save(path)  # before it is said to be done, so that a crash cannot lose it
-        try:
+        with _taken_back_if_refused(path):
             released = self._release(
                 message,
                 MatchDone(),
@@ -161,9 +164,6 @@ class Work:
                 people=found.used,
                 minimums=(minimum,),
             )
-        except RefusedError:
-            path.unlink()
-            raise
         (directory / "secret").unlink()
         return released
 
@@ -173,6 +173,8 @@ class Work:
         plan = training_plan(
             body.spec, agreement, expected_rows=agreement.dataset(self._folder.name).declared_rows
         )
+        rounds_left = max(1, body.spec.rounds - body.round + 1)
+        self.gate.check_budget(RepeatedEvent(event=plan.charge, count=rounds_left))
         people = self._people(job, agreement.train.purpose, with_features=True)
         members = self._load_members(body.spec.match).among(people.keys)
         if body.round == 1:
@@ -200,18 +202,21 @@ class Work:
 
     def _keep_model(self, message: Message) -> Released:
         model = parse_model(message, self._agreement, encoder_for(self._agreement).names)
-        write_atomically(self._folder.model(model.job), model.canonical_bytes)
-        self.gate.note(
-            records.ModelTrained,
-            model.job,
-            model_digest=model.digest,
-            rounds=model.rounds,
-            parties=model.parties,
-            epsilon=model.epsilon,
-            delta=model.delta,
-        )
+        path = self._folder.model(model.job)
+        kept = {
+            "model_digest": model.digest,
+            "rounds": model.rounds,
+            "parties": model.parties,
+            "epsilon": model.epsilon,
+            "delta": model.delta,
+        }
+        write_atomically(path, model.canonical_bytes)
+        with _taken_back_if_refused(path):
+            released = self._release(
+                message, Acknowledged(), results=((records.ModelTrained, kept),)
+            )
         self._tell(model.job, "keeps the joint model")
-        return self._release(message, Acknowledged())
+        return released
 
     def _expand(self, message: Message) -> Released:
         spec = expect(message, ExpandRequest).spec
@@ -226,7 +231,7 @@ class Work:
         written = {"segment": path.stem, "share": spec.share, "rows": len(segment)}
         content = pd.DataFrame({"record": segment}).to_csv(index=False).encode()
         write_atomically(path, content, mode=0o600)
-        try:
+        with _taken_back_if_refused(path):
             released = self._release(
                 message,
                 ExpandDone(),
@@ -234,9 +239,6 @@ class Work:
                 minimums=(Minimum("expand.minimum_segment", len(segment), terms.minimum_segment),),
                 results=((records.SegmentWritten, written),),
             )
-        except RefusedError:
-            path.unlink()
-            raise
         self._tell(job, "wrote its segment", rows=len(segment))
         return released
 
@@ -287,8 +289,10 @@ class Work:
         )
 
     def _load_members(self, match: str) -> Members:
+        path = self._folder.members(match)
         try:
-            return Members.load(self._folder.members(match))
+            with _undamaged(path):
+                return Members.load(path)
         except FileNotFoundError as error:
             raise RefusedError(
                 party=self._folder.name,
@@ -297,8 +301,10 @@ class Work:
             ) from error
 
     def _load_model(self, train: str) -> JointModel:
+        path = self._folder.model(train)
         try:
-            return JointModel.model_validate_json(self._folder.model(train).read_bytes())
+            with _undamaged(path):
+                return JointModel.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
             raise RefusedError(
                 party=self._folder.name,
@@ -346,3 +352,22 @@ class Work:
     def _steps(self, job: str) -> Callable[[int, int], None]:
         name = self._folder.name
         return lambda done, total: report(Progress(name, job, "trains", done=done, total=total))
+
+
+@contextmanager
+def _taken_back_if_refused(result: Path) -> Iterator[None]:
+    """Delete a result if the gate refuses what would have told of it."""
+    try:
+        yield
+    except RefusedError:
+        result.unlink()
+        raise
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file that this party wrote itself into its own error."""
+    try:
+        yield
+    except (BadZipFile, EOFError, KeyError, ValueError) as error:
+        raise WorkspaceError(f"{path} is damaged: run its job under another name") from error

@@ -7,7 +7,8 @@ WORKSPACE/
 ```
 
 Guarantees: preparing the same collaboration again finds everything as it was and changes nothing,
-so that an interrupted run goes on; another collaboration, or changed data, is refused.
+so that an interrupted run goes on; another collaboration, or data changed since they were used, is
+refused.
 
 Leaves to others: running it (`embedded`), judging it (`evaluation`).
 """
@@ -20,10 +21,22 @@ from pathlib import Path
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.log.note import NoteKey
 from compliance.terms import Role
-from federation.collaboration import Collaboration, PartySection, build_agreement
+from federation.audit import verify_party
+from federation.collaboration import (
+    Collaboration,
+    PartySection,
+    build_agreement,
+    drafted_agreement,
+)
 from federation.coordinator import read_jobs, write_jobs
 from federation.errors import WorkspaceError
-from federation.party import PartyConfig, PartyFolder, write_atomically
+from federation.party import (
+    PartyConfig,
+    PartyFolder,
+    read_agreement,
+    verified_agreement,
+    write_atomically,
+)
 
 __all__ = ["Workspace", "draft_workspace", "prepare_workspace"]
 
@@ -58,9 +71,9 @@ class Workspace:
 def prepare_workspace(collaboration: Collaboration, source: Path, workspace: Path) -> Workspace:
     """Make the parties' folders, keys and contract, or find them made.
 
-    1. Copy each party's files into its folder, and note its configuration.
-    2. Make each party's keys; no party's key is in another's folder.
-    3. Draw up the contract; every party signs it.
+    1. Refuse a workspace that holds another contract, before anything is written.
+    2. Note each party's configuration, copy its files into its folder, make its keys.
+    3. Draw up the contract; every party signs it, unless that was begun by hand.
     4. Give every party the signed contract, and the coordinator the jobs.
 
     Args:
@@ -70,13 +83,19 @@ def prepare_workspace(collaboration: Collaboration, source: Path, workspace: Pat
 
     Raises:
         WorkspaceError: the workspace holds another collaboration, or the data has changed.
+        InvalidAgreementError: the contract there is unsigned by somebody, or altered.
     """
     folders, agreement = _draw_up(collaboration, source, workspace)  # 1, 2
-    signed = SignedAgreement.draft(agreement)
-    for folder in folders:  # 3
-        signed = signed.sign(folder.name, folder.identity_key())
-    for path in (workspace, *(folder.path for folder in folders)):  # 4
-        _keep(path / "agreement.json", signed)
+    file = workspace / "agreement.json"
+    if not file.exists():  # 3
+        signed = SignedAgreement.draft(agreement)
+        for folder in folders:
+            signed = signed.sign(folder.name, folder.identity_key())
+        write_atomically(file, signed.to_json())
+    for path in (file, *(folder.path / "agreement.json" for folder in folders)):  # 4
+        if not path.exists():
+            write_atomically(path, file.read_bytes())
+        _check_same(verified_agreement(path), agreement, path)
     prepared = Workspace(workspace, agreement, folders)
     _list_jobs(prepared.coordinator, collaboration)
     return prepared
@@ -95,16 +114,16 @@ def draft_workspace(collaboration: Collaboration, source: Path, workspace: Path)
     file = workspace / "agreement.json"
     if not file.exists():
         write_atomically(file, SignedAgreement.draft(agreement).to_json())
-    elif SignedAgreement.from_json(file.read_bytes()).unverified() != agreement:
-        raise WorkspaceError(
-            f"{file} is another contract than this collaboration makes: name another workspace"
-        )
     return file
 
 
 def _draw_up(
     collaboration: Collaboration, source: Path, workspace: Path
 ) -> tuple[tuple[PartyFolder, ...], Agreement]:
+    file = workspace / "agreement.json"
+    if file.exists():
+        found = read_agreement(file).unverified()
+        _check_same(found, _with_keys_of(found, collaboration), file)
     folders = tuple(
         _prepare_party(collaboration, party, source.parent, workspace / party.name)
         for party in collaboration.parties
@@ -116,17 +135,44 @@ def _draw_up(
         )
         for folder in folders
     }
-    return folders, build_agreement(collaboration, keys)
+    agreement = build_agreement(collaboration, keys)
+    if file.exists():
+        _check_same(read_agreement(file).unverified(), agreement, file)
+    return folders, agreement
+
+
+def _with_keys_of(found: Agreement, collaboration: Collaboration) -> Agreement:
+    """Return the contract that the collaboration makes of the keys in a contract."""
+    drafted = drafted_agreement(collaboration)
+    theirs = {party.name: party for party in found.parties}
+    parties = tuple(theirs.get(party.name, party) for party in drafted.parties)
+    return drafted.model_copy(update={"parties": parties})
+
+
+def _check_same(found: Agreement, expected: Agreement, file: Path) -> None:
+    other = [key for key in Agreement.model_fields if getattr(found, key) != getattr(expected, key)]
+    if other:
+        raise WorkspaceError(
+            f"{file} is another contract than the collaboration file makes (it differs in "
+            f"{', '.join(other)}): name another workspace, or undo the change"
+        )
 
 
 def _prepare_party(
     collaboration: Collaboration, party: PartySection, source: Path, path: Path
 ) -> PartyFolder:
     data, consent = party.data, party.consent
+    copies: dict[Path, Path] = {}
     if data is not None and data.path is not None:
-        data = data.model_copy(update={"path": _copy(source / data.path, path)})
+        inside = Path("data") / data.path.name
+        copies[inside] = source / data.path
+        data = data.model_copy(update={"path": inside})
+    elif data is not None:
+        data = data.within(source)
     if consent is not None:
-        consent = _copy(source / consent, path)
+        inside = Path("data") / "consents" / consent.name
+        copies[inside] = source / consent
+        consent = inside
     config = PartyConfig(
         name=party.name,
         role=party.role,
@@ -134,44 +180,39 @@ def _prepare_party(
         consent=consent,
         unsafe_seed=collaboration.unsafe_seed,
     )
-    return PartyFolder.create(path, config)
+    folder = PartyFolder.create(path, config)
+    for inside, original in copies.items():
+        _copy(original, folder, inside)
+    return folder
 
 
-def _copy(source: Path, folder: Path) -> Path:
-    """Copy a party's file into its folder; return the path as seen from there."""
-    inside = Path("data") / source.name
-    target = folder / inside
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.tmp")
-        shutil.copyfile(source, partial)
-        partial.replace(target)
-    elif not filecmp.cmp(source, target, shallow=False):
-        raise WorkspaceError(
-            f"{source} differs from its copy {target}, with which this workspace was begun: "
-            "name another workspace"
-        )
-    return inside
-
-
-def _keep(path: Path, signed: SignedAgreement) -> None:
-    content = signed.to_json()
-    if not path.exists():
-        write_atomically(path, content)
-    elif path.read_bytes() != content:
-        raise WorkspaceError(
-            f"{path} is another contract than this collaboration makes: name another workspace"
-        )
+def _copy(source: Path, folder: PartyFolder, inside: Path) -> None:
+    target = folder.path / inside
+    if target.exists():
+        if filecmp.cmp(source, target, shallow=False):
+            return
+        if folder.log.is_dir() and verify_party(folder.path).counts.get("consent.used"):
+            raise WorkspaceError(
+                f"{source} differs from its copy {target}, which this workspace has used: name "
+                "another workspace, or copy it over yourself to go on with what it says now"
+            )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.tmp")
+    shutil.copyfile(source, partial)
+    partial.chmod(0o600)
+    partial.replace(target)
 
 
 def _list_jobs(coordinator: PartyFolder, collaboration: Collaboration) -> None:
-    if (coordinator.path / "jobs.json").exists():
-        asked = {spec.name: spec for spec in collaboration.jobs}
-        for spec in read_jobs(coordinator):
-            if asked.get(spec.name) != spec:
-                raise WorkspaceError(
-                    f"job {spec.name!r} in {coordinator.path / 'jobs.json'} is not what the "
-                    "collaboration file says now: give the changed job another name, or name "
-                    "another workspace"
-                )
+    """List the jobs; one that has ended must stay as it was."""
+    file = coordinator.path / "jobs.json"
+    asked = {spec.name: spec for spec in collaboration.jobs}
+    for spec in read_jobs(coordinator) if file.exists() else ():
+        ended = (coordinator.job(spec.name) / "ended.json").exists()
+        if ended and asked.get(spec.name) != spec:
+            raise WorkspaceError(
+                f"job {spec.name!r} has ended in this workspace, as {file} lists it, and the "
+                "collaboration file says otherwise now: put it back, and give the changed job "
+                "another name"
+            )
     write_jobs(coordinator, collaboration.jobs)

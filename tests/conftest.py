@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,31 +30,47 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def write_collaboration(
+    small_data: Path, directory: Path, *changes: tuple[str, str], name: str = "collaboration.toml"
+) -> Path:
+    """Write the example's collaboration file for the small data.
+
+    `changes` are (pattern, replacement) pairs applied to the text, each of which must hit.
+    """
+    text = (ROOT / "examples" / "lookalike" / "collaboration.toml").read_text()
+    defaults = (
+        (r'"data/', f'"{small_data}/'),
+        (r"declared_rows = 25000", "declared_rows = 1000"),
+        (r"declared_rows = 4000", "declared_rows = 150"),
+        (r"minimum_match = 100", "minimum_match = 20"),
+        (r"minimum_segment = 100", "minimum_segment = 10"),
+        (r"set_size_bucket = 1000", "set_size_bucket = 100"),
+        (r"steps = 300", "steps = 60"),
+        (r'^name = "lookalike"$', 'name = "lookalike"\nunsafe_seed = 7'),
+    )
+    for pattern, replacement in (*defaults, *changes):
+        text, hits = re.subn(pattern, replacement, text, flags=re.MULTILINE)
+        if not hits:
+            raise ValueError(f"pattern {pattern!r} does not occur in the collaboration file")
+    path = directory / name
+    path.write_text(text)
+    return path
+
+
 @pytest.fixture
 def collaborate(small_data: Path, tmp_path: Path) -> Collaborate:
-    """Return a function that writes the example's collaboration file for the small data.
+    """Return `write_collaboration` for the small data and a directory of the test's own."""
+    return partial(write_collaboration, small_data, tmp_path)
 
-    Its arguments are (pattern, replacement) pairs applied to the text, each of which must hit.
-    """
 
-    def write(*changes: tuple[str, str], name: str = "collaboration.toml") -> Path:
-        text = (ROOT / "examples" / "lookalike" / "collaboration.toml").read_text()
-        defaults = (
-            (r'"data/', f'"{small_data}/'),
-            (r"declared_rows = 25000", "declared_rows = 1000"),
-            (r"declared_rows = 4000", "declared_rows = 150"),
-            (r"minimum_match = 100", "minimum_match = 20"),
-            (r"minimum_segment = 100", "minimum_segment = 10"),
-            (r"set_size_bucket = 1000", "set_size_bucket = 100"),
-            (r"steps = 300", "steps = 60"),
-            (r'^name = "lookalike"$', 'name = "lookalike"\nunsafe_seed = 7'),
-        )
-        for pattern, replacement in (*defaults, *changes):
-            text, hits = re.subn(pattern, replacement, text, flags=re.MULTILINE)
-            if not hits:
-                raise ValueError(f"pattern {pattern!r} does not occur in the collaboration file")
-        path = tmp_path / name
-        path.write_text(text)
-        return path
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tiny trial that has run: its file and its workspace. Copy it before you change it."""
+    from trials import write_trial
 
-    return write
+    from federation.simulation import simulate
+
+    directory = tmp_path_factory.mktemp("finished")
+    file = write_trial(directory)
+    simulate(file, directory / "workspace")
+    return file, directory / "workspace"

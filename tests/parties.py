@@ -1,5 +1,6 @@
 """Four small parties under one contract, for tests that need real keys, messages or folders."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import rfc8785
 
 from compliance.agreement import Agreement
 from compliance.log.note import NoteKey
@@ -64,7 +64,7 @@ def phone(person: int) -> str:
 
 
 def record(party: str, person: int) -> str:
-    return f"{party[0].upper()}{700 + person}"
+    return f"{party[0].upper()}#{700 + person}"
 
 
 def table(party: str) -> pd.DataFrame:
@@ -177,9 +177,9 @@ class Parties:
         payload: bytes = b"",
         *,
         answers: str | None = None,
-        **changes: object,
+        changes: Mapping[str, object] | None = None,
     ) -> SealedMessage:
-        """Seal a message, with any field of its header changed after the fact, then signed."""
+        """Seal a message, with any changes of its header made before it is signed."""
         header = Header(
             agreement=self.agreement.digest,
             job=job,
@@ -190,7 +190,7 @@ class Parties:
             payload_digest=content_digest(payload),
             payload_bytes=len(payload),
         ).model_dump(mode="json")
-        return self.sign(sender, rfc8785.dumps(header | changes), payload)
+        return self.sign(sender, json.dumps(header | dict(changes or {})).encode(), payload)
 
     def sign(self, sender: str, content: bytes, payload: bytes = b"") -> SealedMessage:
         """Sign any bytes as a header."""
@@ -277,10 +277,19 @@ class World:
             answers.append(self.listener(name, parcel.message, answer))
         return answers
 
+    def table(self, party: str) -> Path:
+        """File of a party's people."""
+        folder = self.folder(party)
+        return folder.resolve(folder.config.data.path)
+
+    def consents(self, party: str) -> Path:
+        """File of a party's consents."""
+        folder = self.folder(party)
+        return folder.resolve(folder.config.consent)
+
     def withdraw(self, party: str, people: Sequence[int]) -> None:
         """Have people of a party withdraw their consent, as of the day before `NOW`."""
-        path = self.folder(party).path / "data" / f"{party}-consents.csv"
-        consents(party, without=people).to_csv(path, index=False)
+        consents(party, without=people).to_csv(self.consents(party), index=False)
 
     def leaves(self, name: str) -> tuple[Record, ...]:
         """A party's log, verified."""

@@ -16,8 +16,7 @@ FLOWER = ("federation/apps/", "federation/channel.py", "federation/embedded.py")
 ENTROPY = "privacy/randomness.py"
 GATE = "federation/gate.py"
 NETWORK = frozenset(
-    "aiohttp asyncio ftplib grpc http httpx imaplib multiprocessing poplib requests smtplib socket "
-    "socketserver ssl telnetlib urllib urllib3 webbrowser websockets xmlrpc".split()
+    ["aiohttp", "asyncio", "ftplib", "grpc", "http", "httpx", "imaplib", "multiprocessing", "poplib", "requests", "smtplib", "socket", "socketserver", "ssl", "telnetlib", "urllib", "urllib3", "webbrowser", "websockets", "xmlrpc"]
 )
 GUESSABLE = frozenset({"random", "secrets", "uuid"})
 

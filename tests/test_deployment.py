@@ -1,5 +1,7 @@
 """A whole collaboration through a real SuperLink and three SuperNodes, against the same in one process."""
 
+import ast
+import io
 import ipaddress
 import os
 import signal
@@ -7,18 +9,21 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from conftest import Collaborate
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.cli.build import build_fab_from_disk
 
 from federation.apps import BUNDLE
 from federation.audit import verify_party
@@ -26,13 +31,12 @@ from federation.collaboration import load_collaboration
 from federation.embedded import run_embedded
 from federation.workspace import Workspace, prepare_workspace
 
-pytestmark = pytest.mark.deployment
-
+ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 HOST = "127.0.0.1"
 TELEMETRY_OFF = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 START_SECONDS = 60
-RUN_SECONDS = 200
+RUN_SECONDS = 400
 STOP_SECONDS = 10
 
 
@@ -63,16 +67,14 @@ def write_certificate(directory: Path) -> tuple[Path, Path]:
     )
     paths = directory / "superlink.pem", directory / "superlink.key"
     paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(private_bytes(key, serialization.PrivateFormat.PKCS8))
-    return paths
-
-
-def private_bytes(
-    key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat
-) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, form, serialization.NoEncryption()
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
     )
+    return paths
 
 
 class Trap:
@@ -127,9 +129,9 @@ class Processes:
             )
         return self._running[name]
 
-    def run(self, name: str, command: Sequence[str], *, seconds: float) -> str:
-        """Run a command to its end; returns what it printed."""
-        if code := self.start(name, command).wait(timeout=seconds):
+    def finish(self, name: str, *, seconds: float) -> str:
+        """Wait for a command to end well; returns what it printed."""
+        if code := self._running[name].wait(timeout=seconds):
             raise AssertionError(f"{name} left with {code}")
         return self._output(name).read_text()
 
@@ -176,13 +178,33 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for pid, _ in self.environments():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        end = time.monotonic() + STOP_SECONDS
+        while (left := [pid for pid, _ in self.environments()]) and time.monotonic() < end:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
         if error is not None:
             error.add_note(self.last_output())
+
+
+def write_node_key(directory: Path, name: str) -> tuple[Path, Path]:
+    """A key by which a SuperLink knows a SuperNode, and its public half."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    paths = directory / f"{name}.node", directory / f"{name}.node.pub"
+    paths[0].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        )
+    )
+    paths[1].write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        )
+    )
+    return paths
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -199,41 +221,45 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def run_deployed(workspace: Workspace, processes: Processes, directory: Path) -> str:
     """Run the jobs as docs/deploy.md says; returns what `flwr run` printed."""
-    link_port, *node_ports = free_ports(1 + len(workspace.people))
+    names = [folder.name for folder in workspace.people]
+    link_port, *node_ports = free_ports(1 + len(names))
     link = f"{HOST}:{link_port}"
     certificate, key = write_certificate(directory)
+    node_keys = {name: write_node_key(directory, name) for name in names}
     superlink = processes.start(
         "superlink",
         [
-            "flower-superlink",
-            *("--host", HOST, "--port", str(link_port)),
+            *("flower-superlink", "--host", HOST, "--port", str(link_port)),
             *("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
             *("--ssl-ca-certfile", str(certificate)),
-            *("--database", str(directory / "superlink.db")),
-            "--disable-runtime-dependency-installation",
+            *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
         ],
     )
+    wait_for_port(link_port, superlink)
+    connection = (
+        f'[superlink]\ndefault = "ours"\n\n[superlink.ours]\naddress = "{link}"\n'
+        f'root-certificates = "{certificate}"\n'
+    )
+    for command in ("run", *(f"register-{name}" for name in names)):
+        (processes.flower_home(command) / "config.toml").write_text(connection)
+    for name, (_, public) in node_keys.items():
+        processes.start(f"register-{name}", ["flwr", "supernode", "register", str(public)])
     for folder, port in zip(workspace.people, node_ports, strict=True):
+        processes.finish(f"register-{folder.name}", seconds=START_SECONDS)
         processes.start(
             f"supernode-{folder.name}",
             [
-                "flower-supernode",
-                *("--superlink", link, "--root-certificates", str(certificate)),
+                *("flower-supernode", "--superlink", link),
+                *("--root-certificates", str(certificate)),
+                *("--auth-supernode-private-key", str(node_keys[folder.name][0])),
                 *("--host", HOST, "--port", str(port)),
                 *("--node-config", f'party="{folder.path}"'),
             ],
         )
-    (processes.flower_home("run") / "config.toml").write_text(
-        f'[superlink]\ndefault = "ours"\n\n[superlink.ours]\naddress = "{link}"\n'
-        f'root-certificates = "{certificate}"\n'
-    )
-    wait_for_port(link_port, superlink)
-    run_config = f'coordinator="{workspace.coordinator.path}" deadline-seconds=90'
-    return processes.run(
-        "run",
-        ["flwr", "run", str(BUNDLE), "--run-config", run_config, "--stream"],
-        seconds=RUN_SECONDS,
-    )
+    run_config = f'coordinator="{workspace.coordinator.path}" deadline-seconds=200'
+    command = ["flwr", "run", str(BUNDLE), "--run-config", run_config, "--stream"]
+    processes.start("run", command)
+    return processes.finish("run", seconds=RUN_SECONDS)
 
 
 def left(workspace: Workspace) -> dict[str, bytes]:
@@ -247,7 +273,8 @@ def left(workspace: Workspace) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.timeout(START_SECONDS + RUN_SECONDS + STOP_SECONDS)
+@pytest.mark.deployment
+@pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS + 2 * STOP_SECONDS)
 def test_a_deployment_says_and_makes_the_very_bytes_that_one_process_does(
     collaborate: Collaborate, tmp_path: Path
 ) -> None:
@@ -259,7 +286,7 @@ def test_a_deployment_says_and_makes_the_very_bytes_that_one_process_does(
     deployed = prepare_workspace(collaboration, file, tmp_path / "deployed")
     environment = {
         **TELEMETRY_OFF,
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
     with (
@@ -268,11 +295,11 @@ def test_a_deployment_says_and_makes_the_very_bytes_that_one_process_does(
     ):
         told = run_deployed(deployed, processes, tmp_path)
         assert "raised an exception" not in told
-        living = dict(processes.environments())
-        assert len(living) >= 4
-        assert all(TELEMETRY_OFF.items() <= one.items() for one in living.values())
+        quiet = [TELEMETRY_OFF.items() <= one.items() for _, one in processes.environments()]
+        assert len(quiet) >= 1 + len(deployed.people)
+        assert all(quiet)
         assert not trap.caught()
-    assert not dict(processes.environments())
+    assert [pid for pid, _ in processes.environments()] == []
 
     expected, found = left(embedded), left(deployed)
     assert sorted(found) == sorted(expected)
@@ -286,14 +313,68 @@ def test_a_deployment_says_and_makes_the_very_bytes_that_one_process_does(
     assert not (tmp_path / "flower" / "user").exists()
 
 
-def test_the_trap_sees_telemetry_that_is_on() -> None:
-    ping = (
-        "from flwr.supercore.telemetry import EventType, event; event(EventType.PING).result(20)"
-    )
-    for enabled in ("0", "1"):
-        with Trap() as trap:
-            environment = {**os.environ, **trap.environment, "FLWR_TELEMETRY_ENABLED": enabled}
-            subprocess.run(
-                [sys.executable, "-c", ping], env=environment, capture_output=True, timeout=60
-            )
-            assert trap.caught() is (enabled == "1")
+@pytest.mark.deployment
+@pytest.mark.parametrize("enabled", [False, True])
+def test_the_trap_sees_telemetry_where_it_is_on(*, enabled: bool) -> None:
+    ping = "from flwr.supercore.telemetry import EventType, event; event(EventType.PING).result()"
+    with Trap() as trap:
+        process = subprocess.Popen(
+            [sys.executable, "-c", ping],
+            env={**os.environ, **trap.environment, "FLWR_TELEMETRY_ENABLED": str(int(enabled))},
+        )
+        try:
+            end = time.monotonic() + START_SECONDS
+            caught = False
+            while not caught and process.poll() is None and time.monotonic() < end:
+                caught = trap.caught()
+                time.sleep(0.05)
+        finally:
+            process.kill()
+            process.wait()
+        assert caught is enabled
+
+
+def bundle_config() -> dict[str, Any]:
+    return tomllib.loads((BUNDLE / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_the_bundle_runs_the_installed_app_and_nothing_of_its_own(side: str) -> None:
+    reference = bundle_config()["tool"]["flwr"]["app"]["components"][f"{side}app"]
+    module, name = reference.split(":")
+    tree = ast.parse((BUNDLE / f"{module.replace('.', '/')}.py").read_text())
+    docstring, imported, exported = tree.body
+    assert isinstance(docstring, ast.Expr)
+    assert ast.unparse(imported) == f"from federation.apps.{side}_app import {name}"
+    assert ast.unparse(exported) == f"__all__ = ['{name}']"
+
+
+def test_the_bundle_is_three_modules_and_asks_for_nothing_to_be_installed() -> None:
+    modules = sorted(path.relative_to(BUNDLE).as_posix() for path in BUNDLE.rglob("*.py"))
+    package = "comity_bundle"
+    assert modules == [f"{package}/{name}.py" for name in ("__init__", "client_app", "server_app")]
+    assert ast.unparse(ast.parse((BUNDLE / package / "__init__.py").read_text()).body[1:]) == ""
+    assert bundle_config()["project"]["dependencies"] == []
+
+
+def test_the_bundle_can_be_told_a_folder_and_a_patience_and_nothing_else() -> None:
+    config = bundle_config()["tool"]["flwr"]["app"]["config"]
+    assert config == {"coordinator": "", "deadline-seconds": 600.0}
+
+
+def test_the_bundle_ships_with_the_package_under_its_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    shipped = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert BUNDLE.relative_to(ROOT).parts[0] in shipped
+    assert bundle_config()["project"]["version"] == project["project"]["version"]
+
+
+def test_flower_builds_the_same_bundle_every_time() -> None:
+    built = build_fab_from_disk(BUNDLE)
+    assert build_fab_from_disk(BUNDLE) == built
+    with zipfile.ZipFile(io.BytesIO(built)) as archive:
+        names = {name for name in archive.namelist() if not name.startswith(".info/")}
+    assert names == {
+        "pyproject.toml",
+        *(f"comity_bundle/{name}.py" for name in ("__init__", "client_app", "server_app")),
+    }

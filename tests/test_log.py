@@ -568,8 +568,8 @@ def test_a_crash_at_any_operation_loses_nothing_published(
 def test_a_second_crash_while_recovering_loses_nothing_either(tmp_path: Path) -> None:
     original = tmp_path / "original"
     write(original, 250, 4)
-    for first in range(6, 60, 4):
-        for second in range(0, 24, 3):
+    for first in range(6, 60, 8):
+        for second in range(0, 24, 4):
             directory = tmp_path / f"{first}-{second}"
             shutil.copytree(original, directory)
             run(directory, [1, 3], UnreliableFiles(first, Random(first)))
@@ -654,12 +654,11 @@ def test_every_changed_byte_of_every_file_is_noticed(small_log: Path) -> None:
         path = small_log / name
         data = path.read_bytes()
         for position in range(len(data)):
-            for flip in (0x01, 0x20, 0x80):
-                mutated = bytearray(data)
-                mutated[position] ^= flip
-                path.write_bytes(mutated)
-                with pytest.raises(LogCorruptedError):
-                    verified(small_log)
+            mutated = bytearray(data)
+            mutated[position] ^= 1 << position % 8
+            path.write_bytes(mutated)
+            with pytest.raises(LogCorruptedError):
+                verified(small_log)
         path.write_bytes(data)
     verified(small_log)
 

@@ -25,7 +25,10 @@ from privacy.errors import PrivacyError
 
 __all__ = ["app"]
 
-_logger = logging.getLogger("comity.node")
+_logger = logging.getLogger("comity.apps")
+
+_TOLD = (FederationError, ComplianceError, ConnectorError, PrivacyError, OSError)
+"""Errors whose text holds no data: our own, and what the system says of a file."""
 
 app = ClientApp()
 
@@ -40,7 +43,7 @@ def answer(message: Message, context: Context) -> Message:
     try:
         released = Node.open(_folder(context)).handle(from_record(message.content))
     except Exception as error:  # noqa: BLE001 -- no text of any error may leave by way of Flower
-        _logger.error("no answer: %s", _reason(error))  # noqa: TRY400 -- a traceback could show data
+        _logger.error("no answer from %s: %s", context.node_config.get("party"), _reason(error))  # noqa: TRY400 -- a traceback could show data
         raise FederationError(f"the node failed with {type(error).__name__}") from None
     return Message(_record(released), reply_to=message)
 
@@ -53,8 +56,8 @@ def _folder(context: Context) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """Say for the party's own log what went wrong: our errors' texts hold no data, others may."""
-    if isinstance(error, FederationError | ComplianceError | ConnectorError | PrivacyError):
+    """Say for the party's own log what went wrong: no text that may hold data."""
+    if isinstance(error, _TOLD):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} at {place.filename}:{place.lineno}"

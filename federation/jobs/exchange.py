@@ -33,6 +33,11 @@ class Relay:
 
     message: Message
 
+    @property
+    def job(self) -> str:
+        """The job that the message belongs to."""
+        return self.message.header.job
+
 
 Outgoing = Say | Relay
 

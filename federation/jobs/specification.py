@@ -15,7 +15,13 @@ from compliance.agreement import Agreement
 
 __all__ = ["ExpandSpec", "JobName", "JobSpec", "MatchSpec", "TrainSpec", "policy_objections"]
 
-JobName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+JobName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z][a-z0-9-]{0,31}$",
+        description="up to 32 lower-case letters, digits and hyphens, a letter first",
+    ),
+]
 
 
 class _Spec(BaseModel):

@@ -84,7 +84,7 @@ class JointModel(BaseModel):
     rounds: int
     epsilon: float
     delta: float
-    noise_multiplier: float
+    noise_multiplier: Weight
     parties: tuple[str, ...]
 
     @property
@@ -194,18 +194,40 @@ def parse_model(message: Message, agreement: Agreement, columns: Sequence[str]) 
     """Step 5: read a published model.
 
     Raises:
-        MessageError: it is malformed, of another job or agreement, or has other columns.
+        MessageError: it is malformed, or says anything else than its job, the agreement and the
+            agreed columns do.
     """
-    expect(message, ModelPublished)
+    spec = expect(message, ModelPublished).spec
     try:
         model = JointModel.model_validate_json(message.payload)
     except ValidationError as error:
         raise MessageError(f"published model with {error.error_count()} mistakes") from error
-    if (model.agreement, model.job) != (agreement.digest, message.header.job):
-        raise MessageError("published model of another job or agreement than its message")
-    if model.columns != tuple(columns) or len(model.weights) != len(model.columns):
-        raise MessageError("published model with other columns than the agreement's features")
+    agreed = _joint_model(agreement, spec, columns, model.weights, model.noise_multiplier)
+    if model != agreed or len(model.weights) != len(columns):
+        raise MessageError("published model of another job, agreement or columns than announced")
     return model
+
+
+def _joint_model(
+    agreement: Agreement,
+    spec: TrainSpec,
+    columns: Sequence[str],
+    weights: tuple[float, ...],
+    noise_multiplier: float,
+) -> JointModel:
+    """Say of a model what its job and the agreement say."""
+    return JointModel(
+        agreement=agreement.digest,
+        job=spec.name,
+        match=spec.match,
+        columns=tuple(columns),
+        weights=weights,
+        rounds=spec.rounds,
+        epsilon=spec.epsilon,
+        delta=spec.delta,
+        noise_multiplier=noise_multiplier,
+        parties=tuple(party.name for party in agreement.by_role(Role.PARTNER)),
+    )
 
 
 def coordinate_train(
@@ -229,18 +251,8 @@ def coordinate_train(
         updates = yield [Say(name, spec.name, request, payload) for name in partners]  # 1
         weights = np.mean([_weights(update, number, width) for update in updates], axis=0)  # 3
     plan = training_plan(spec, agreement, expected_rows=1)
-    model = JointModel(
-        agreement=agreement.digest,
-        job=spec.name,
-        match=spec.match,
-        columns=tuple(columns),
-        weights=tuple(weights.tolist()),
-        rounds=spec.rounds,
-        epsilon=spec.epsilon,
-        delta=spec.delta,
-        noise_multiplier=plan.parameters.noise_multiplier,
-        parties=tuple(partners),
-    )
+    noise = plan.parameters.noise_multiplier
+    model = _joint_model(agreement, spec, columns, tuple(weights.tolist()), noise)
     published = ModelPublished(spec=spec)
     answers = yield [Say(name, spec.name, published, model.canonical_bytes) for name in people]  # 4
     for answer in answers:

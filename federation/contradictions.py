@@ -1,0 +1,129 @@
+"""What a collaboration file says that cannot be, though each key by itself is well-formed.
+
+Guarantees: each check looks at whatever is there, however much else is wrong, so that its author
+reads every mistake at once.
+
+Leaves to others: the form of keys and values (`mistakes`), contradictions between the contract's
+own terms (`compliance.agreement`).
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from compliance.terms import Role
+from connectors.errors import ConnectorError
+from federation.mistakes import either, well_formed
+from federation.party import DataConfig
+from federation.population import open_source
+
+__all__ = ["job_contradictions", "party_contradictions", "source_contradictions"]
+
+Document = Mapping[str, Any]
+"""A parsed TOML file, of which nothing is known."""
+
+_PEOPLE: Final = (Role.BRAND, Role.PARTNER)
+_OTHERS: Final = (Role.COORDINATOR, Role.AUDITOR)
+_BUILDS_ON: Final[Mapping[str, str]] = {"train": "match", "expand": "train"}
+"""The kind of job that each kind of job builds on, which is also the key that names it."""
+_KINDS: Final = ("match", "train", "expand")
+_UNKNOWN: Final = "unknown"
+
+
+def party_contradictions(document: Document) -> Iterator[str]:
+    """Look at what each party brings, given its role."""
+    seen: set[str] = set()
+    features = _feature_names(document)
+    for index, party in _tables(document, "parties"):
+        name, role = party.get("name"), party.get("role")
+        if isinstance(name, str) and name in seen:
+            yield f"parties[{index}].name: {name!r} is taken by an earlier party"
+        seen.add(str(name))
+        for key in ("data", "consent", "declared_rows"):
+            if role in _PEOPLE and key not in party:
+                yield f"parties[{index}].{key}: is missing; add it: a {role} brings its people"
+            if role in _OTHERS and key in party:
+                yield f"parties[{index}].{key}: a {role} brings no people; remove it"
+        data = _table(party.get("data"))
+        if "seeds" in data and role != Role.BRAND:
+            yield f"parties[{index}].data.seeds: only the brand has seeds; remove it"
+        for unknown in sorted(_table(data.get("features")).keys() - features):
+            yield (
+                f"parties[{index}].data.features.{unknown}: is none of agreement.features; "
+                f"allowed: {either(features) if features else 'none, since none is agreed'}"
+            )
+
+
+def job_contradictions(document: Document) -> Iterator[str]:
+    """Look at whether each job builds on one that comes before it."""
+    before: dict[str, str] = {}
+    for index, job in _tables(document, "jobs"):
+        name, kind = job.get("name"), job.get("kind")
+        if isinstance(name, str) and name in before:
+            yield f"jobs[{index}].name: {name!r} is taken by an earlier job"
+        needed = _BUILDS_ON.get(str(kind), "")
+        wanted = job.get(needed)
+        if isinstance(wanted, str) and before.get(wanted) not in {needed, _UNKNOWN}:
+            fit = [earlier for earlier, had in before.items() if had == needed]
+            allowed = f"allowed: {either(fit)}" if fit else f"list a {needed} job before it"
+            yield (
+                f"jobs[{index}].{needed}: found {wanted!r}, which is no {needed} job listed "
+                f"before; {allowed}"
+            )
+        before[str(name)] = str(kind) if kind in _KINDS else _UNKNOWN
+
+
+def source_contradictions(document: Document, directory: Path) -> Iterator[str]:
+    """Look for the files, tables and columns; relative paths are taken from `directory`."""
+    features = _feature_names(document)
+    for index, party in _tables(document, "parties"):
+        place, consent = f"parties[{index}]", party.get("consent")
+        if isinstance(consent, str) and not (directory / consent).is_file():
+            yield f"{place}.consent: there is no file {directory / consent}"
+        data = well_formed(DataConfig, party.get("data"))
+        if data is None:
+            continue
+        try:
+            found = open_source(data, directory).columns()
+        except ConnectorError as error:
+            yield f"{place}.data: {error}"
+            continue
+        agreed = features if party.get("role") == Role.PARTNER else []
+        yield from _column_mistakes(f"{place}.data", data, agreed, found)
+
+
+def _column_mistakes(
+    place: str, data: DataConfig, features: list[str], found: tuple[str, ...]
+) -> Iterator[str]:
+    has = f"the table has {', '.join(map(repr, found)) or 'none'}"
+    named = {"key": data.key}
+    named |= {f"identifiers.{kind}": column for kind, column in data.identifiers.items()}
+    named |= {f"features.{name}": column for name, column in data.features.items()}
+    if data.seeds is not None:
+        named["seeds.column"] = data.seeds.column
+    for key, column in named.items():
+        if column not in found:
+            yield f"{place}.{key}: there is no column {column!r}; {has}"
+    lacking = [name for name in features if name not in data.features and name not in found]
+    if lacking:
+        yield (
+            f"{place}.features: there is no column for the agreed {', '.join(map(repr, lacking))}"
+            f"; name the column of each, or bring it; {has}"
+        )
+
+
+def _feature_names(document: Document) -> list[str]:
+    terms = _table(document.get("agreement"))
+    names = [term.get("name") for _, term in _tables(terms, "features")]
+    return [name for name in names if isinstance(name, str)]
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _tables(document: Document, key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    values = document.get(key)
+    for index, value in enumerate(values if isinstance(values, list) else []):
+        if isinstance(value, Mapping):
+            yield index, value

@@ -1,0 +1,464 @@
+"""The coordinator: whom it believes, what it does again, and what it leaves behind."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from parties import (
+    EXPAND,
+    JOBS,
+    MATCH,
+    PEOPLE,
+    TRAIN,
+    Listener,
+    Parties,
+    World,
+)
+
+from compliance import records
+from federation.channel import Parcel
+from federation.coordinator import Coordinator, read_jobs, write_jobs
+from federation.errors import MessageError, PartyUnreachableError, RefusedError, WorkspaceError
+from federation.jobs.train import JointModel
+from federation.messages import (
+    Acknowledged,
+    MatchBlinded,
+    MatchDone,
+    MatchReply,
+    Message,
+    ModelPublished,
+    Present,
+    SealedMessage,
+    TrainRequest,
+    TrainUpdate,
+    unseal,
+    weights_from_bytes,
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.make(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def ended(made: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = made.copy(tmp_path_factory.mktemp("ended") / "copy")
+    world.run()
+    return world
+
+
+@pytest.fixture
+def world(made: World, tmp_path: Path) -> World:
+    return made.copy(tmp_path / "copy")
+
+
+@pytest.fixture
+def later(ended: World, tmp_path: Path) -> World:
+    return ended.copy(tmp_path / "copy")
+
+
+def said(world: World) -> list[Message]:
+    return [unseal(message, world.agreement) for message in world.wire]
+
+
+def outcomes(world: World) -> list[tuple[str | None, str]]:
+    leaves = world.leaves("coordinator")
+    return [(leaf.job, leaf.outcome) for leaf in leaves if isinstance(leaf, records.JobEnded)]
+
+
+# --- a whole run -----------------------------------------------------------------------------
+
+
+def test_all_jobs_are_run_in_order_and_logged(ended: World) -> None:
+    assert outcomes(ended) == [(spec.name, "done") for spec in JOBS]
+    kinds = [leaf.kind for leaf in ended.leaves("coordinator")]
+    assert kinds == [
+        *("agreement.signed", "release"),  # the roll call
+        *("job.started", "release", "release", "job.ended"),
+        *("job.started", *["release"] * 7, "model.trained", "job.ended"),
+        *("job.started", "release", "release", "job.ended"),
+    ]
+
+
+def test_whatever_the_coordinator_says_itself_is_a_leaf_of_its_log(ended: World) -> None:
+    logged = {
+        leaf.content_digest
+        for leaf in ended.leaves("coordinator")
+        if isinstance(leaf, records.Release)
+    }
+    own = {m.sealed.digest for m in said(ended) if m.header.sender == "coordinator"}
+    assert own == logged
+
+
+def test_whatever_a_party_says_is_a_leaf_of_its_own_log(ended: World) -> None:
+    for name in PEOPLE:
+        logged = {
+            leaf.content_digest for leaf in ended.leaves(name) if isinstance(leaf, records.Release)
+        }
+        assert logged == {m.sealed.digest for m in said(ended) if m.header.sender == name}
+
+
+def test_the_model_is_the_average_of_the_last_updates(ended: World) -> None:
+    updates = [m for m in said(ended) if isinstance(m.body, TrainUpdate) and m.body.round == 2]
+    weights = [weights_from_bytes(update.payload, 4) for update in updates]
+    model = JointModel.model_validate_json(ended.folder("coordinator").model("model").read_bytes())
+    assert len(weights) == 2
+    np.testing.assert_allclose(model.weights, np.mean(weights, axis=0))
+    for name in ("brand", "retailer", "courier"):
+        kept = ended.folder(name).model("model").read_bytes()
+        assert kept == model.canonical_bytes
+
+
+def test_the_second_round_starts_from_the_average_of_the_first(ended: World) -> None:
+    rounds = {number: [] for number in (1, 2)}
+    for message in said(ended):
+        if isinstance(message.body, TrainUpdate):
+            rounds[message.body.round].append(weights_from_bytes(message.payload, 4))
+    starts = [
+        weights_from_bytes(message.payload, 4)
+        for message in said(ended)
+        if isinstance(message.body, TrainRequest) and message.body.round == 2
+    ]
+    for start in starts:
+        np.testing.assert_allclose(start, np.mean(rounds[1], axis=0))
+
+
+def test_the_charges_are_those_of_the_plan(ended: World) -> None:
+    for name in ("retailer", "courier"):
+        statement = ended.statement(name)
+        assert len(statement.charges) == TRAIN.rounds
+        assert 0.95 * TRAIN.epsilon < statement.epsilon_spent <= TRAIN.epsilon
+    assert ended.statement("brand").charges == ()
+    assert not ended.folder("coordinator").ledger.exists()
+
+
+def test_jobs_that_have_ended_are_not_asked_again(later: World) -> None:
+    later.run()
+    assert later.wire == []
+
+
+def test_a_new_job_is_run_in_a_workspace_where_others_have_ended(later: World) -> None:
+    more = EXPAND.model_copy(update={"name": "wider", "share": 0.3})
+    write_jobs(later.folder("coordinator"), (*JOBS, more))
+    later.run()
+    assert later.folder("retailer").segment("wider").exists()
+    assert len(later.wire) == 2 * (3 + 2)  # the roll call, and one question a partner
+
+
+# --- interrupted ------------------------------------------------------------------------------
+
+
+class CutError(Exception):
+    """The line went dead."""
+
+
+class Dying:
+    """A channel that dies before its n-th exchange, or after it."""
+
+    def __init__(self, world: World, after: int, *, answered: bool) -> None:
+        self._world = world
+        self._left = after
+        self._answered = answered
+
+    def nodes(self, at_least: int) -> Sequence[int]:
+        return self._world.nodes(at_least)
+
+    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
+        self._left -= 1
+        if self._left < 0 and not self._answered:
+            raise CutError
+        answers = self._world.exchange(parcels)
+        if self._left < 0:
+            raise CutError
+        return answers
+
+
+def test_interrupted_anywhere_a_run_goes_on_and_charges_nothing_twice(tmp_path: Path) -> None:
+    fresh = World.make(tmp_path / "made", unsafe_seed=4)
+    whole = fresh.copy(tmp_path / "whole")
+    whole.run()
+    model = whole.folder("coordinator").model("model").read_bytes()
+    for after, answered in [(0, True), (1, False), (2, True), (4, False), (4, True), (7, True)]:
+        world = fresh.copy(tmp_path / f"{after} {answered}")
+        coordinator = Coordinator.open(world.folder("coordinator").path, clock=world.clock)
+        with pytest.raises(CutError):
+            coordinator.run(Dying(world, after, answered=answered))
+        world.run()
+        assert world.folder("coordinator").model("model").read_bytes() == model
+        for name in ("retailer", "courier"):
+            assert world.statement(name) == whole.statement(name)
+            segment = world.folder(name).segment("best").read_bytes()
+            assert segment == whole.folder(name).segment("best").read_bytes()
+            assert len(world.leaves(name)) == len(whole.leaves(name))
+        assert [job for job, outcome in outcomes(world) if outcome == "done"] == [
+            spec.name for spec in JOBS
+        ]
+
+
+def test_a_party_that_refuses_stops_the_job_which_stays_open(world: World) -> None:
+    world.withdraw("courier", range(20, 70))
+    with pytest.raises(RefusedError) as refusal:
+        world.run()
+    assert (refusal.value.party, refusal.value.term) == ("courier", "match.minimum_match")
+    assert outcomes(world) == [("find", "failed")]
+    assert not (world.folder("coordinator").job("find") / "ended.json").exists()
+    assert not world.folder("courier").members("find").exists()
+    world.withdraw("courier", [])
+    renamed = [spec.model_copy(update={"name": "find-2"}) for spec in (MATCH,)]
+    write_jobs(world.folder("coordinator"), renamed)
+    world.run()
+    assert outcomes(world)[-1] == ("find-2", "done")
+
+
+# --- what it does not believe -----------------------------------------------------------------
+
+
+def on(
+    kind: type, change: Callable[[World, str, SealedMessage, SealedMessage], SealedMessage]
+) -> Callable[[World], Listener]:
+    """Change the retailer's or brand's first answer of a kind."""
+
+    def listener(world: World) -> Listener:
+        def listen(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+            body = unseal(answer, world.agreement).body
+            if isinstance(body, kind) and name != "courier":
+                return change(world, name, question, answer)
+            return answer
+
+        return listen
+
+    return listener
+
+
+def from_another(
+    world: World, name: str, question: SealedMessage, answer: SealedMessage
+) -> SealedMessage:
+    """The courier answers in the place of whoever was asked."""
+    message = unseal(answer, world.agreement)
+    header = message.header
+    return world.parties.seal(
+        "courier",
+        header.recipient,
+        header.job,
+        header.body,
+        message.payload,
+        answers=question.digest,
+    )
+
+
+def addressed(recipient: str) -> Callable[..., SealedMessage]:
+    def change(
+        world: World, name: str, question: SealedMessage, answer: SealedMessage
+    ) -> SealedMessage:
+        message = unseal(answer, world.agreement)
+        header = message.header
+        return world.parties.seal(
+            name, recipient, header.job, header.body, message.payload, answers=question.digest
+        )
+
+    return change
+
+
+def of_another_job(
+    world: World, name: str, question: SealedMessage, answer: SealedMessage
+) -> SealedMessage:
+    message = unseal(answer, world.agreement)
+    header = message.header
+    return world.parties.seal(
+        name, header.recipient, "other", header.body, message.payload, answers=question.digest
+    )
+
+
+def of_an_earlier_question(
+    world: World, name: str, question: SealedMessage, answer: SealedMessage
+) -> SealedMessage:
+    message = unseal(answer, world.agreement)
+    header = message.header
+    return world.parties.seal(
+        name, header.recipient, header.job, header.body, message.payload, answers="0" * 64
+    )
+
+
+def cut(world: World, name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+    return replace(answer, payload=answer.payload[:-1])
+
+
+def unsigned(
+    world: World, name: str, question: SealedMessage, answer: SealedMessage
+) -> SealedMessage:
+    stranger = Parties.in_memory()
+    forged = Parties(world.agreement, stranger.keys)
+    message = unseal(answer, world.agreement)
+    header = message.header
+    return forged.seal(
+        name, header.recipient, header.job, header.body, message.payload, answers=question.digest
+    )
+
+
+def question_back(
+    world: World, name: str, question: SealedMessage, answer: SealedMessage
+) -> SealedMessage:
+    return question
+
+
+LIES: dict[str, Callable[[World], Listener]] = {
+    "an update by another party": on(TrainUpdate, from_another),
+    "blinded identifiers by another party": on(MatchBlinded, from_another),
+    "an answer to another question": on(TrainUpdate, of_an_earlier_question),
+    "an old roll call": on(Present, of_an_earlier_question),
+    "an update cut short": on(TrainUpdate, cut),
+    "an update under another key": on(TrainUpdate, unsigned),
+    "an acknowledgement under another key": on(Acknowledged, unsigned),
+    "blinded identifiers for a partner": on(MatchBlinded, addressed("courier")),
+    "blinded identifiers for the coordinator": on(MatchBlinded, addressed("coordinator")),
+    "blinded identifiers for a stranger": on(MatchBlinded, addressed("stranger")),
+    "a match reply for the coordinator": on(MatchReply, addressed("coordinator")),
+    "a word for another party": on(MatchDone, addressed("courier")),
+    "the question itself": on(TrainUpdate, question_back),
+    "the question itself, carried": on(MatchReply, question_back),
+    "an update of another job": on(TrainUpdate, of_another_job),
+    "blinded identifiers of another job": on(MatchBlinded, of_another_job),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_stops_the_run_and_nothing_is_made_of_it(world: World, lie: str) -> None:
+    world.listener = LIES[lie](world)
+    with pytest.raises(MessageError):
+        world.run()
+    published = any(isinstance(message.body, ModelPublished) for message in said(world))
+    assert published == lie.startswith("an acknowledgement")
+    assert not (world.folder("coordinator").job("best") / "ended.json").exists()
+    world.listener = World.listener
+    world.run()
+    assert outcomes(world)[-1] == ("best", "done")
+
+
+def test_an_answer_of_an_earlier_run_is_a_replay(made: World, tmp_path: Path) -> None:
+    """Same parties, same job, same round: only the question differs."""
+    first = made.copy(tmp_path / "first")
+    first.run()
+    old = next(m for m in said(first) if isinstance(m.body, TrainUpdate) and m.body.round == 1)
+    world = made.copy(tmp_path / "second")
+    more = TRAIN.model_copy(update={"learning_rate": 3.0})
+    write_jobs(world.folder("coordinator"), (MATCH, more))
+    sender = old.header.sender
+
+    def listen(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        body = unseal(answer, world.agreement).body
+        return old.sealed if isinstance(body, TrainUpdate) and name == sender else answer
+
+    world.listener = listen
+    with pytest.raises(MessageError, match="replay"):
+        world.run()
+
+
+# --- who is there -----------------------------------------------------------------------------
+
+
+class Absent:
+    """A channel to some of the nodes, in any order."""
+
+    def __init__(self, world: World, nodes: Sequence[int]) -> None:
+        self._world = world
+        self._nodes = nodes
+
+    def nodes(self, at_least: int) -> Sequence[int]:
+        return self._nodes
+
+    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
+        return self._world.exchange(parcels)
+
+
+def run_with(world: World, nodes: Sequence[int]) -> None:
+    path = world.folder("coordinator").path
+    Coordinator.open(path, clock=world.clock).run(Absent(world, nodes))
+
+
+def test_a_party_that_is_not_there_is_named(world: World) -> None:
+    with pytest.raises(PartyUnreachableError, match="courier"):
+        run_with(world, [0, 1])
+    with pytest.raises(PartyUnreachableError, match="brand, retailer"):
+        run_with(world, [2, 2])
+    assert outcomes(world) == []
+    run_with(world, [2, 0, 1])
+    assert outcomes(world)[-1] == ("best", "done")
+
+
+# --- what it refuses itself ---------------------------------------------------------------------
+
+
+def test_the_coordinators_own_refusal_is_a_leaf_too(world: World) -> None:
+    world.now = datetime(2028, 1, 1, tzinfo=UTC)
+    with pytest.raises(RefusedError) as refusal:
+        world.run()
+    assert (refusal.value.party, refusal.value.term) == ("coordinator", "valid_until")
+    leaf = world.leaves("coordinator")[-1]
+    assert isinstance(leaf, records.Refusal)
+    assert leaf.term == "valid_until"
+    assert world.wire == []
+
+
+def test_a_job_beyond_the_contract_is_refused_before_anybody_is_asked(world: World) -> None:
+    greedy = TRAIN.model_copy(update={"epsilon": 1.1})
+    write_jobs(world.folder("coordinator"), (MATCH, greedy))
+    with pytest.raises(RefusedError) as refusal:
+        world.run()
+    assert (refusal.value.party, refusal.value.term) == ("coordinator", "train.epsilon")
+    refusals = [
+        leaf.term for leaf in world.leaves("coordinator") if isinstance(leaf, records.Refusal)
+    ]
+    assert refusals == ["train.epsilon"]
+    assert not [m for m in said(world) if isinstance(m.body, TrainRequest)]
+
+
+def test_jobs_are_read_as_they_were_written(world: World) -> None:
+    folder = world.folder("coordinator")
+    assert read_jobs(folder) == JOBS
+    write_jobs(folder, JOBS[:1])
+    assert read_jobs(folder) == JOBS[:1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff",
+        b"{}",
+        b'[{"kind": "sell", "name": "a"}]',
+        json.dumps([TRAIN.model_dump() | {"noise_multiplier": 0}]).encode(),
+    ],
+)
+def test_a_malformed_list_of_jobs_is_refused(world: World, content: bytes) -> None:
+    folder = world.folder("coordinator")
+    (folder.path / "jobs.json").write_bytes(content)
+    with pytest.raises(WorkspaceError, match="mistakes"):
+        world.run()
+
+
+def test_a_missing_list_of_jobs_is_refused(world: World) -> None:
+    (world.folder("coordinator").path / "jobs.json").unlink()
+    with pytest.raises(WorkspaceError, match="missing"):
+        world.run()
+
+
+def test_the_coordinator_keeps_nothing_of_people(ended: World) -> None:
+    root = ended.folder("coordinator").path
+    kept = {path.relative_to(root).parts[0] for path in root.rglob("*") if path.is_file()}
+    assert kept == {
+        "agreement.json",
+        "jobs",
+        "jobs.json",
+        "keys",
+        "lock",
+        "log",
+        "models",
+        "outbox",
+        "party.json",
+    }
+    assert {path.name for path in (root / "jobs").rglob("*") if path.is_file()} == {"ended.json"}

@@ -1,0 +1,431 @@
+"""Messages between nodes in one process: Flower's records, our channel, our Grid, the thin apps."""
+
+import itertools
+import os
+import random
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import flwr
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation import embedded
+from federation.apps import client_app, server_app
+from federation.channel import (
+    ENVELOPE,
+    PAYLOAD,
+    Channel,
+    GridChannel,
+    Parcel,
+    from_record,
+    to_record,
+)
+from federation.embedded import FIRST_NODE, NODE_FAILED, EmbeddedGrid
+from federation.errors import FederationError, MessageError, PartyUnreachableError, WorkspaceError
+from federation.messages import SealedMessage
+from federation.progress import Progress, listening, report
+
+ROOT = Path(__file__).resolve().parent.parent
+NODES = (FIRST_NODE, FIRST_NODE + 1, FIRST_NODE + 2)
+
+Handler = Callable[[Message, Context], RecordDict]
+
+
+def app_of(handler: Handler) -> ClientApp:
+    """A ClientApp that answers with what `handler` returns."""
+    app = ClientApp()
+
+    @app.query()
+    def answer(message: Message, context: Context) -> Message:
+        return Message(handler(message, context), reply_to=message)
+
+    return app
+
+
+def question(number: int) -> SealedMessage:
+    return SealedMessage(f'{{"number":{number}}}'.encode(), number.to_bytes(4) * (number % 7))
+
+
+def told_back(message: Message, context: Context) -> RecordDict:
+    """Answer with the question, its payload reversed, and the answering node's name."""
+    asked = from_record(message.content)
+    node = context.node_config["party"].encode()
+    return to_record(SealedMessage(asked.envelope + node, asked.payload[::-1]))
+
+
+def expected_back(parcel: Parcel) -> SealedMessage:
+    node = f"node-{parcel.node - FIRST_NODE}".encode()
+    return SealedMessage(parcel.message.envelope + node, parcel.message.payload[::-1])
+
+
+class DrippingGrid(EmbeddedGrid):
+    """Gives one answer a look, the latest first, beside somebody else's: a slow, careless link."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        wanted = list(message_ids)[-1:]
+        stray = EmbeddedGrid.push_messages(
+            self, [Message(to_record(question(9)), NODES[0], "query")]
+        )
+        return [*super().pull_messages(stray), *super().pull_messages(wanted)]
+
+
+class ChannelContract:
+    """What every channel keeps, whatever carries it."""
+
+    grid: type[EmbeddedGrid]
+
+    @pytest.fixture
+    def open_channel(self) -> Iterator[Callable[..., Channel]]:
+        grids: list[EmbeddedGrid] = []
+
+        def opened(handler: Handler, *, deadline_seconds: float = 60.0) -> Channel:
+            folders = [Path(f"node-{index}") for index in range(len(NODES))]
+            grids.append(self.grid(folders, app=app_of(handler)))
+            return GridChannel(grids[-1], deadline_seconds=deadline_seconds, poll_seconds=0.001)
+
+        yield opened
+        for grid in grids:
+            grid.close()
+
+    def test_every_question_gets_its_own_answer_in_the_order_asked(
+        self, open_channel: Callable[..., Channel]
+    ) -> None:
+        rng = random.Random(5)
+        parcels = [Parcel(rng.choice(NODES), question(number)) for number in range(20)]
+        answers = open_channel(told_back).exchange(parcels)
+        assert list(answers) == [expected_back(parcel) for parcel in parcels]
+
+    def test_the_same_question_to_every_node_is_answered_by_every_node(
+        self, open_channel: Callable[..., Channel]
+    ) -> None:
+        parcels = [Parcel(node, question(3)) for node in NODES]
+        answers = open_channel(told_back).exchange(parcels)
+        assert list(answers) == [expected_back(parcel) for parcel in parcels]
+
+    def test_one_exchange_leaves_nothing_for_the_next(
+        self, open_channel: Callable[..., Channel]
+    ) -> None:
+        channel = open_channel(told_back)
+        for number in range(3):
+            parcels = [Parcel(node, question(number)) for node in NODES]
+            assert list(channel.exchange(parcels)) == [expected_back(parcel) for parcel in parcels]
+
+    def test_nodes_are_told_in_ascending_order(self, open_channel: Callable[..., Channel]) -> None:
+        assert tuple(open_channel(told_back).nodes(at_least=3)) == NODES
+
+    def test_too_few_nodes_within_the_deadline_are_an_error_that_counts_them(
+        self, open_channel: Callable[..., Channel]
+    ) -> None:
+        channel = open_channel(told_back, deadline_seconds=0.01)
+        with pytest.raises(PartyUnreachableError, match="3 of 4 nodes connected"):
+            channel.nodes(at_least=4)
+
+    def test_one_answer_missing_past_the_deadline_fails_the_whole_exchange(
+        self, open_channel: Callable[..., Channel]
+    ) -> None:
+        released = threading.Event()
+
+        def silent_at_the_last(message: Message, context: Context) -> RecordDict:
+            if context.node_id == NODES[-1]:
+                released.wait(30)
+            return told_back(message, context)
+
+        channel = open_channel(silent_at_the_last, deadline_seconds=0.3)
+        try:
+            with pytest.raises(PartyUnreachableError, match=r"of 3 answers missing after 0\.3 s"):
+                channel.exchange([Parcel(node, question(1)) for node in NODES])
+        finally:
+            released.set()
+
+    def test_a_node_that_fails_fails_the_whole_exchange_by_its_number(
+        self, open_channel: Callable[..., Channel]
+    ) -> None:
+        def failing_in_the_middle(message: Message, context: Context) -> RecordDict:
+            if context.node_id == NODES[1]:
+                raise ValueError("somebody@example.com")
+            return told_back(message, context)
+
+        channel = open_channel(failing_in_the_middle)
+        with pytest.raises(PartyUnreachableError, match=f"node {NODES[1]} failed") as raised:
+            channel.exchange([Parcel(node, question(1)) for node in NODES])
+        assert "example.com" not in str(raised.value)
+
+    def test_an_answer_that_is_no_message_of_ours_fails_the_whole_exchange(
+        self, open_channel: Callable[..., Channel]
+    ) -> None:
+        def foreign_at_the_first(message: Message, context: Context) -> RecordDict:
+            if context.node_id == NODES[0]:
+                return RecordDict({"metrics": MetricRecord({"accuracy": 1.0})})
+            return told_back(message, context)
+
+        channel = open_channel(foreign_at_the_first)
+        with pytest.raises(MessageError, match=f"node {NODES[0]} answered with a record without"):
+            channel.exchange([Parcel(node, question(1)) for node in NODES])
+
+
+class TestChannelOverTheEmbeddedGrid(ChannelContract):
+    grid = EmbeddedGrid
+
+
+class TestChannelOverADrippingGrid(ChannelContract):
+    grid = DrippingGrid
+
+
+@pytest.mark.parametrize("refusal", [[], [None]], ids=["left out", "None in its place"])
+def test_a_message_that_flower_does_not_take_is_an_error_at_once(refusal: list[None]) -> None:
+    class FullGrid(EmbeddedGrid):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            first, *_ = messages
+            return [*super().push_messages([first]), *refusal]
+
+    grid = FullGrid([Path("node-0"), Path("node-1")], app=app_of(told_back))
+    try:
+        with pytest.raises(PartyUnreachableError, match="took 1 of 2 messages"):
+            GridChannel(grid).exchange([Parcel(node, question(1)) for node in NODES[:2]])
+    finally:
+        grid.close()
+
+
+def test_looks_for_an_answer_grow_rarer_the_longer_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, pauses = itertools.count(step=3), []
+    monkeypatch.setattr("federation.channel.time.sleep", pauses.append)
+    monkeypatch.setattr(embedded, "PATIENCE_SECONDS", 0)
+    released = threading.Event()
+
+    def silent(message: Message, context: Context) -> RecordDict:
+        released.wait(30)
+        return told_back(message, context)
+
+    grid = EmbeddedGrid([Path("node-0")], app=app_of(silent))
+    channel = GridChannel(grid, deadline_seconds=13, clock=lambda: float(next(now)))
+    try:
+        with pytest.raises(PartyUnreachableError):
+            channel.exchange([Parcel(NODES[0], question(1))])
+    finally:
+        released.set()
+        grid.close()
+    assert pauses == pytest.approx([0.3, 0.6, 0.9, 1.0])
+
+
+@given(envelope=st.text(), payload=st.binary(max_size=2000))
+def test_a_record_holds_a_message_byte_for_byte(envelope: str, payload: bytes) -> None:
+    message = SealedMessage(envelope.encode(), payload)
+    assert from_record(to_record(message)) == message
+
+
+def array_of(data: bytes, stype: str = "numpy.ndarray") -> ArrayRecord:
+    return ArrayRecord({"bytes": Array(dtype="uint8", shape=(3,), stype=stype, data=data)})
+
+
+ENVELOPE_RECORD = ConfigRecord({"json": "{}"})
+PAYLOAD_RECORD = ArrayRecord({"bytes": Array(np.arange(3, dtype=np.uint8))})
+MALFORMED = {
+    "empty": RecordDict(),
+    "no payload": RecordDict({ENVELOPE: ENVELOPE_RECORD}),
+    "no envelope": RecordDict({PAYLOAD: PAYLOAD_RECORD}),
+    "kinds swapped": RecordDict({ENVELOPE: PAYLOAD_RECORD, PAYLOAD: ENVELOPE_RECORD}),
+    **{
+        f"envelope is {value!r}": RecordDict(
+            {ENVELOPE: ConfigRecord({"json": value}), PAYLOAD: PAYLOAD_RECORD}
+        )
+        for value in (7, b"{}", ["{}"], "\ud800")
+    },
+    **{
+        f"payload is {name}": RecordDict({ENVELOPE: ENVELOPE_RECORD, PAYLOAD: record})
+        for name, record in {
+            "of doubles": ArrayRecord({"bytes": Array(np.zeros(3))}),
+            "a table": ArrayRecord({"bytes": Array(np.zeros((2, 2), dtype=np.uint8))}),
+            "a scalar": ArrayRecord({"bytes": Array(np.array(1, dtype=np.uint8))}),
+            "of no bytes": array_of(b""),
+            "no array": array_of(b"junk"),
+            "cut short": array_of(Array(np.arange(3, dtype=np.uint8)).data[:-1]),
+            "a pickle": array_of(b"\x80\x04N."),
+            "a zip file": array_of(b"PK\x05\x06" + bytes(18)),
+            "of another form": array_of(b"", stype="torch"),
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("record", MALFORMED.values(), ids=MALFORMED.keys())
+def test_any_other_record_is_a_message_error(record: RecordDict) -> None:
+    with pytest.raises(MessageError, match="record"):
+        from_record(record)
+
+
+@pytest.fixture
+def grid() -> Iterator[EmbeddedGrid]:
+    opened = EmbeddedGrid([Path("node-0"), Path("node-1"), Path("node-2")], app=app_of(told_back))
+    yield opened
+    opened.close()
+
+
+def flower_messages(*nodes: int) -> list[Message]:
+    return [Message(to_record(question(node)), node, "query") for node in nodes]
+
+
+def test_the_embedded_grid_is_a_flower_grid_with_a_node_per_folder(grid: EmbeddedGrid) -> None:
+    assert isinstance(grid, Grid)
+    assert list(grid.get_node_ids()) == list(NODES)
+
+
+def test_send_and_receive_returns_what_push_and_pull_do(grid: EmbeddedGrid) -> None:
+    pushed = list(grid.push_messages(flower_messages(*NODES)))
+    pulled = {reply.metadata.reply_to_message_id: reply for reply in grid.pull_messages(pushed)}
+    received = grid.send_and_receive(flower_messages(*NODES), timeout=60)
+    assert sorted(pulled) == sorted(pushed)
+    assert sorted(from_record(reply.content).envelope for reply in received) == sorted(
+        from_record(reply.content).envelope for reply in pulled.values()
+    )
+
+
+def test_an_answer_is_given_out_once(grid: EmbeddedGrid) -> None:
+    (pushed,) = grid.push_messages(flower_messages(NODES[0]))
+    assert len(list(grid.pull_messages([pushed]))) == 1
+    assert list(grid.pull_messages([pushed, "unknown"])) == []
+
+
+def test_nodes_work_side_by_side() -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    def meet(message: Message, context: Context) -> RecordDict:
+        both.wait()
+        return told_back(message, context)
+
+    grid = EmbeddedGrid([Path("node-0"), Path("node-1")], app=app_of(meet))
+    try:
+        replies = grid.send_and_receive(flower_messages(*NODES[:2]), timeout=60)
+    finally:
+        grid.close()
+    assert [reply.has_error() for reply in replies] == [False, False]
+
+
+def test_progress_of_nodes_reaches_who_listens_where_the_message_was_sent() -> None:
+    def tell(message: Message, context: Context) -> RecordDict:
+        report(Progress(context.node_config["party"], "job", threading.current_thread().name))
+        return told_back(message, context)
+
+    heard: list[Progress] = []
+    grid = EmbeddedGrid([Path("node-0"), Path("node-1")], app=app_of(tell))
+    try:
+        with listening(heard.append):
+            list(grid.send_and_receive(flower_messages(*NODES[:2]), timeout=60))
+        list(grid.send_and_receive(flower_messages(*NODES[:2]), timeout=60))
+    finally:
+        grid.close()
+    assert sorted(progress.party for progress in heard) == ["node-0", "node-1"]
+    assert all(progress.stage.startswith("comity-node") for progress in heard)
+
+
+def failure_of(app: ClientApp, folder: Path) -> Message:
+    """What Flower carries from a node that fails."""
+    grid = EmbeddedGrid([folder], app=app)
+    try:
+        (reply,) = grid.send_and_receive(flower_messages(NODES[0]), timeout=60)
+    finally:
+        grid.close()
+    assert reply.has_error()
+    return reply
+
+
+def test_a_failing_node_becomes_a_flower_error_that_names_the_kind_alone() -> None:
+    def fail(message: Message, context: Context) -> RecordDict:
+        raise ValueError("somebody@example.com")
+
+    reply = failure_of(app_of(fail), Path("node-0"))
+    assert (reply.error.code, reply.error.reason) == (NODE_FAILED, "ValueError")
+
+
+FAILING_FOLDERS: dict[str, tuple[Callable[[Path], object], type[Exception]]] = {
+    "is missing": (lambda path: None, WorkspaceError),
+    "cannot be read": (lambda path: (path / "party.json").mkdir(parents=True), IsADirectoryError),
+}
+
+
+@pytest.mark.parametrize("case", FAILING_FOLDERS)
+def test_what_the_client_app_raises_says_nothing_of_what_failed_inside(
+    case: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, kind = FAILING_FOLDERS[case]
+    folder = tmp_path / "secret-place"
+    make(folder)
+    EmbeddedGrid([])  # a message needs somebody who sends it
+    (message,) = flower_messages(NODES[0])
+    context = Context(1, NODES[0], {"party": str(folder)}, RecordDict(), {})
+    with pytest.raises(FederationError) as raised:
+        client_app.app(message, context)
+    assert str(raised.value) == f"the node failed with {kind.__name__}"
+    assert raised.value.__suppress_context__
+    assert raised.value.__cause__ is None
+    assert "no answer" in caplog.text
+
+
+@pytest.mark.parametrize("node_config", [{}, {"party": ""}, {"party": 7}])
+def test_a_node_without_a_folder_says_in_its_own_log_what_to_configure(
+    node_config: dict[str, str | int], caplog: pytest.LogCaptureFixture
+) -> None:
+    EmbeddedGrid([])
+    (message,) = flower_messages(NODES[0])
+    with pytest.raises(FederationError):
+        client_app.app(message, Context(1, NODES[0], node_config, RecordDict(), {}))
+    assert 'lacks party="FOLDER"' in caplog.text
+
+
+@pytest.mark.parametrize("run_config", [{}, {"coordinator": ""}, {"coordinator": 7}])
+def test_a_run_without_a_coordinator_folder_says_what_to_configure(
+    grid: EmbeddedGrid, run_config: dict[str, str | int]
+) -> None:
+    with pytest.raises(WorkspaceError, match='lacks coordinator="FOLDER"'):
+        server_app.app(grid, Context(1, 1, {}, RecordDict(), run_config))
+
+
+def test_flower_is_the_pinned_version_in_every_extra_that_has_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = [
+        requirement
+        for extra in project["optional-dependencies"].values()
+        for requirement in extra
+        if requirement.startswith("flwr")
+    ]
+    assert pins == [f"flwr=={flwr.__version__}"] * 2
+    assert flwr.__version__ == "1.41.0"
+
+
+def test_flowers_private_names_are_where_the_embedded_grid_expects_them() -> None:
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 0
+    grid = EmbeddedGrid([])
+    message = Message(RecordDict(), NODES[0], "query")
+    metadata = message.metadata
+    assert (metadata.run_id, metadata.src_node_id) == (embedded.RUN_ID, embedded.SERVER_NODE)
+    metadata.__dict__["_message_id"] = "ours"
+    assert metadata.message_id == "ours"
+    assert Message(RecordDict(), reply_to=message).metadata.reply_to_message_id == "ours"
+    assert grid.run.run_id == embedded.RUN_ID
+    grid.set_run(Run.create_empty(12))
+    assert grid.run.run_id == 12
+
+
+@pytest.mark.parametrize("module", ["federation.channel", "federation.apps.client_app"])
+def test_flower_keeps_to_itself_wherever_federation_is_imported_first(module: str) -> None:
+    script = (
+        f"import {module}, os; from flwr.supercore import telemetry; "
+        "print(telemetry.FLWR_TELEMETRY_ENABLED, os.environ['FLWR_DISABLE_UPDATE_CHECK'])"
+    )
+    environment = {name: one for name, one in os.environ.items() if not name.startswith("FLWR_")}
+    command = [sys.executable, "-c", script]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["0", "1"]

@@ -1,0 +1,524 @@
+"""The one door out: who may say what, in which order it refuses, and what a kill leaves."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import wraps
+from itertools import count, product
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import numpy as np
+import pytest
+from parties import EXPAND, MATCH, NOW, PEOPLE, PURPOSE, ROLES, TRAIN, World, record
+
+from compliance import records
+from compliance.log.writer import LocalFiles, LogWriter
+from compliance.terms import Role
+from federation import gate as gate_module
+from federation import messages
+from federation.errors import RefusedError
+from federation.gate import Departure, Gate, Minimum, PeopleUsed, Released
+from federation.messages import Body, SealedMessage, content_digest, unseal
+from federation.party import locked
+from federation.routes import ROUTES
+from privacy.accounting import Budget, ChargeState, GaussianEvent, Ledger, epsilon_of
+
+NOISE = GaussianEvent(noise_multiplier=8.0)
+CHARGE_ID = "model/train.update/coordinator/round-1"
+PARTY_OF = {role: name for name, role in ROLES.items()}
+BODIES: dict[str, Body] = {
+    "identify": messages.Identify(),
+    "present": messages.Present(),
+    "match.request": messages.MatchRequest(spec=MATCH, brand="brand"),
+    "match.blinded": messages.MatchBlinded(spec=MATCH, points=0),
+    "match.reply": messages.MatchReply(spec=MATCH, doubled=0, blinded=0),
+    "match.done": messages.MatchDone(),
+    "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
+    "train.update": messages.TrainUpdate(round=1, width=4),
+    "model.published": messages.ModelPublished(spec=TRAIN),
+    "expand.request": messages.ExpandRequest(spec=EXPAND),
+    "expand.done": messages.ExpandDone(),
+    "acknowledged": messages.Acknowledged(),
+    "refused": messages.Refused(term="message", remedy="try again"),
+}
+ROUTED = {
+    "identify": {("coordinator", "brand"), ("coordinator", "partner")},
+    "present": {("brand", "coordinator"), ("partner", "coordinator")},
+    "match.request": {("coordinator", "partner")},
+    "match.blinded": {("partner", "brand")},
+    "match.reply": {("brand", "partner")},
+    "match.done": {("partner", "coordinator")},
+    "train.request": {("coordinator", "partner")},
+    "train.update": {("partner", "coordinator")},
+    "model.published": {("coordinator", "brand"), ("coordinator", "partner")},
+    "expand.request": {("coordinator", "partner")},
+    "expand.done": {("partner", "coordinator")},
+    "acknowledged": {("brand", "coordinator"), ("partner", "coordinator")},
+    "refused": set(product(("brand", "partner", "coordinator"), repeat=2)),
+}
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world whose logs are open and hold the agreement; nobody has said anything."""
+    world = World.make(tmp_path_factory.mktemp("settled"))
+    for name in ROLES:
+        with opened(world, name):
+            pass
+    return world
+
+
+@pytest.fixture
+def world(settled: World, tmp_path: Path) -> World:
+    return settled.copy(tmp_path / "copy")
+
+
+def ledger_of(world: World, name: str) -> Ledger:
+    terms = world.agreement.budget
+    budget = Budget(terms.epsilon, terms.delta)
+    return Ledger.open(world.folder(name).ledger, agreement=world.agreement.digest, budget=budget)
+
+
+@contextmanager
+def opened(world: World, name: str = "retailer") -> Iterator[Gate]:
+    """A party's gate, settled as a node settles it."""
+    folder = world.folder(name)
+    with (
+        locked(folder),
+        LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
+    ):
+        ledger = None if name == "coordinator" else ledger_of(world, name)
+        gate = Gate(folder, world.agreement, log, ledger, clock=world.clock)
+        gate.settle()
+        yield gate
+
+
+def people(party: str = "retailer") -> PeopleUsed:
+    keys = np.array([record(party, person) for person in PEOPLE[party]])
+    return PeopleUsed(PURPOSE, keys, len(keys))
+
+
+def departure(kind: str, recipient: str, sender: str = "retailer", **changes: Any) -> Departure:
+    """What the sender would say, with whatever that kind of body must bring."""
+    fields: dict[str, Any] = {"job": "model", "recipient": recipient, "body": BODIES[kind]}
+    if ROUTES[kind].concerns_people:
+        fields["people"] = people(sender if sender in PEOPLE else "retailer")
+    if ROUTES[kind].charged:
+        fields["charge"] = NOISE
+    return Departure(**fields | changes)
+
+
+def update(question: str = "a" * 64, payload: bytes = b"noise", **changes: Any) -> Departure:
+    """A charged release: a training update in answer to a question."""
+    made = departure("train.update", "coordinator", answers=question, payload=payload)
+    return replace(made, **changes)
+
+
+def leaves_of(world: World, kind: type[Any], name: str = "retailer") -> list[Any]:
+    return [leaf for leaf in world.leaves(name) if isinstance(leaf, kind)]
+
+
+def expect_refusal(world: World, wanted: Departure, term: str) -> RefusedError:
+    before = len(world.leaves("retailer"))
+    with opened(world) as gate, pytest.raises(RefusedError) as refusal:
+        gate.release(wanted)
+    assert (refusal.value.party, refusal.value.term) == ("retailer", term)
+    assert world.outbox("retailer") == {}
+    assert world.statement("retailer").charges == ()
+    assert len(world.leaves("retailer")) == before  # the caller answers with `refuse`, a leaf
+    return refusal.value
+
+
+class TestRoutes:
+    def test_every_kind_of_body_has_a_route_and_every_route_a_body(self) -> None:
+        kinds = {kind.model_fields["kind"].default for kind in get_args(get_args(Body)[0])}
+        assert kinds == set(ROUTES) == set(BODIES) == set(ROUTED)
+
+    def test_what_is_made_from_people_says_so_and_only_training_is_charged(self) -> None:
+        concerned = {kind for kind, route in ROUTES.items() if route.concerns_people}
+        assert concerned == {
+            "match.blinded",
+            "match.reply",
+            "match.done",
+            "train.update",
+            "expand.done",
+        }
+        assert {kind for kind, route in ROUTES.items() if route.charged} == {"train.update"}
+
+    def test_no_other_role_may_say_a_thing_to_any_other(self, world: World) -> None:
+        roles = (Role.BRAND, Role.PARTNER, Role.COORDINATOR)
+        for sender, kind in product(roles, BODIES):
+            with opened(world, PARTY_OF[sender]) as gate:
+                for recipient in roles:
+                    wanted = departure(kind, PARTY_OF[recipient], PARTY_OF[sender])
+                    allowed = (str(sender), str(recipient)) in ROUTED[kind]
+                    if not allowed:
+                        with pytest.raises(RefusedError) as refusal:
+                            gate.release(wanted)
+                        assert refusal.value.term == "parties"
+                    elif (sender, kind) != (Role.COORDINATOR, "train.update"):
+                        gate.release(wanted)
+
+    @pytest.mark.parametrize("recipient", ["stranger", messages.EVERYONE])
+    @pytest.mark.parametrize("kind", BODIES)
+    def test_strangers_and_everyone_are_told_nothing(
+        self, settled: World, tmp_path: Path, kind: str, recipient: str
+    ) -> None:
+        sender = "coordinator" if kind.endswith("request") else "retailer"
+        with opened(settled, sender) as gate, pytest.raises(RefusedError):
+            gate.release(departure(kind, recipient, sender))
+
+    def test_only_the_coordinator_may_ask_everyone_who_they_are(self, world: World) -> None:
+        with opened(world, "coordinator") as gate:
+            gate.release(departure("identify", messages.EVERYONE, "coordinator"))
+
+    @pytest.mark.parametrize("kind", [kind for kind in BODIES if kind != "refused"])
+    def test_our_own_code_must_declare_what_a_route_asks_for(
+        self, settled: World, kind: str
+    ) -> None:
+        route = ROUTES[kind]
+        sender, recipient = min(ROUTED[kind])
+        party = PARTY_OF[Role(sender)]
+        right = departure(kind, PARTY_OF[Role(recipient)], party)
+        wrong = [replace(right, people=None if route.concerns_people else people())]
+        wrong.append(replace(right, charge=None if route.charged else NOISE))
+        with opened(settled, party) as gate:
+            for one in wrong:
+                with pytest.raises(RuntimeError, match="declare"):
+                    gate.release(one)
+        assert settled.outbox(party) == {}
+
+
+class TestRelease:
+    def test_what_leaves_is_logged_charged_kept_and_handed_over(self, world: World) -> None:
+        with opened(world) as gate:
+            sealed = gate.release(update()).message
+        message = unseal(sealed, world.agreement)
+        header = message.header
+        assert (header.sender, header.recipient, header.job) == ("retailer", "coordinator", "model")
+        assert (header.answers, message.payload) == ("a" * 64, b"noise")
+        kinds = [leaf.kind for leaf in world.leaves("retailer")]
+        assert kinds == [
+            "agreement.signed",
+            "consent.used",
+            "budget.reserved",
+            "release",
+            "budget.committed",
+        ]
+        (release,) = leaves_of(world, records.Release)
+        assert release.content_digest == sealed.digest
+        assert release.content_bytes == len(sealed.envelope) + len(sealed.payload)
+        assert release.charge_id == CHARGE_ID
+        (reserved,) = leaves_of(world, records.BudgetReserved)
+        price = epsilon_of([NOISE], world.agreement.budget.delta)
+        assert reserved.epsilon == reserved.epsilon_spent == price
+        (charge,) = world.statement("retailer").charges
+        assert (charge.charge_id, charge.state) == (CHARGE_ID, ChargeState.COMMITTED)
+        assert sealed.envelope in world.outbox("retailer").values()
+
+    def test_a_question_answered_before_gets_the_same_bytes(self, world: World) -> None:
+        with opened(world) as gate:
+            first = gate.release(update()).message
+            before = len(world.leaves("retailer"))
+            assert gate.release(update(payload=b"other noise")).message == first
+        with opened(world) as gate:
+            assert gate.recall("a" * 64).message == first
+            assert gate.release(update(payload=b"other noise")).message == first
+        assert len(world.leaves("retailer")) == before
+        assert len(world.statement("retailer").charges) == 1
+
+    def test_one_charge_pays_for_one_answer(self, world: World) -> None:
+        with opened(world) as gate:
+            gate.release(update())
+            with pytest.raises(RefusedError) as refusal:
+                gate.release(update("b" * 64, b"fresh noise, to average with the first"))
+        assert refusal.value.term == "budget.epsilon"
+        assert len(leaves_of(world, records.Release)) == 1
+        assert len(world.outbox("retailer")) == 2  # envelope and payload of the first
+
+    def test_every_round_is_charged(self, world: World) -> None:
+        bodies = [messages.TrainUpdate(round=number, width=4) for number in (1, 2)]
+        with opened(world) as gate:
+            for question, body in zip(("a" * 64, "b" * 64), bodies, strict=True):
+                gate.release(update(question, body=body))
+        statement = world.statement("retailer")
+        assert len(statement.charges) == 2
+        assert statement.epsilon_spent == epsilon_of([NOISE, NOISE], statement.delta)
+
+    def test_results_are_told_with_the_release(self, world: World) -> None:
+        told = {"segment": "best", "share": 0.1, "rows": 12}
+        with opened(world) as gate:
+            gate.release(
+                departure("expand.done", "coordinator", results=((records.SegmentWritten, told),))
+            )
+        assert [leaf.rows for leaf in leaves_of(world, records.SegmentWritten)] == [12]
+
+    def test_a_released_message_cannot_be_made_elsewhere(self) -> None:
+        with pytest.raises(RuntimeError, match="Gate"):
+            Released(SealedMessage(b"", b""), key=object())
+
+    def test_a_party_without_a_ledger_cannot_release_a_charge(self, world: World) -> None:
+        folder = world.folder("retailer")
+        with LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log:
+            gate = Gate(folder, world.agreement, log, None, clock=world.clock)
+            with pytest.raises(RuntimeError, match="ledger"):
+                gate.release(update())
+        assert world.outbox("retailer") == {}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "moment", [datetime(2025, 12, 31, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)]
+    )
+    def test_outside_the_agreements_time(self, world: World, moment: datetime) -> None:
+        world.now = moment
+        expect_refusal(world, update(), "valid_until")
+
+    def test_consent_withdrawn_since_the_people_were_read(self, world: World) -> None:
+        world.withdraw("retailer", [33])
+        refusal = expect_refusal(world, update(), "consent")
+        assert record("retailer", 33) not in str(refusal)
+
+    def test_people_whom_the_party_does_not_know(self, world: World) -> None:
+        unknown = PeopleUsed(PURPOSE, np.array(["R1"]), 1)
+        expect_refusal(world, update(people=unknown), "consent")
+
+    def test_people_who_consented_to_something_else(self, world: World) -> None:
+        expect_refusal(world, update(people=replace(people(), purpose="newsletter")), "consent")
+
+    def test_a_withdrawal_that_lies_in_the_future(self, world: World) -> None:
+        world.now = datetime(2026, 2, 1, tzinfo=UTC)
+        world.withdraw("retailer", [33])
+        with opened(world) as gate:
+            gate.release(update())
+        (used,) = leaves_of(world, records.ConsentUsed)
+        assert used.consent_log_size == len(PEOPLE["retailer"]) + 1
+
+    def test_a_size_below_its_minimum_is_not_told(self, world: World) -> None:
+        few = Minimum("match.minimum_match", 3, 5)
+        refusal = expect_refusal(world, update(minimums=(few,)), "match.minimum_match")
+        assert "5" in refusal.remedy
+        assert "3" not in refusal.remedy
+
+    def test_a_size_at_its_minimum_passes(self, world: World) -> None:
+        with opened(world) as gate:
+            gate.release(update(minimums=(Minimum("match.minimum_match", 5, 5),)))
+
+    def test_a_charge_beyond_the_budget(self, world: World) -> None:
+        loud = GaussianEvent(noise_multiplier=1.0)
+        refusal = expect_refusal(world, update(charge=loud), "budget.epsilon")
+        assert "1.2" in refusal.remedy
+
+    def test_the_second_charge_that_would_pass_the_budget(self, world: World) -> None:
+        most = GaussianEvent(noise_multiplier=4.0)
+        with opened(world) as gate:
+            gate.release(update(charge=most))
+            with pytest.raises(RefusedError, match="budget"):
+                gate.release(update("b" * 64, job="other", charge=most))
+        assert [charge.charge_id for charge in world.statement("retailer").charges] == [CHARGE_ID]
+
+    def test_the_first_of_many_reasons_is_given(self, world: World) -> None:
+        """Terms are asked in a fixed order: time, parties, consent, minimums, budget."""
+        bad: dict[str, dict[str, Any]] = {
+            "parties": {"recipient": "brand"},
+            "consent": {"people": replace(people(), purpose="newsletter")},
+            "match.minimum_match": {"minimums": (Minimum("match.minimum_match", 0, 5),)},
+            "budget.epsilon": {"charge": GaussianEvent(noise_multiplier=0.5)},
+        }
+        wrong: dict[str, Any] = {}
+        for term, change in reversed(bad.items()):
+            wrong |= change
+            expect_refusal(world, update(**wrong), term)
+        world.now = datetime(2030, 1, 1, tzinfo=UTC)
+        expect_refusal(world, update(**wrong), "valid_until")
+
+    def test_a_refusal_is_a_leaf_and_is_not_kept(self, world: World) -> None:
+        refusal = RefusedError(party="retailer", term="consent", remedy="ask them " * 100)
+        with opened(world) as gate:
+            sealed = gate.refuse(refusal, job="find", recipient="brand", answers="a" * 64).message
+            assert gate.recall("a" * 64) is None
+        message = unseal(sealed, world.agreement)
+        assert message.body == messages.Refused(term="consent", remedy=refusal.remedy[:500])
+        assert (message.header.recipient, message.header.answers) == ("brand", "a" * 64)
+        (leaf,) = leaves_of(world, records.Refusal)
+        assert (leaf.job, leaf.term, leaf.remedy) == ("find", "consent", refusal.remedy[:300])
+        assert world.outbox("retailer") == {}
+
+
+# --- kills ------------------------------------------------------------------------------------
+
+FINE = (
+    (os, "fsync"),
+    (Path, "replace"),
+    (Path, "write_bytes"),
+    (Path, "unlink"),
+    (Ledger, "reserve"),
+    (Ledger, "commit"),
+    (Ledger, "refund"),
+)
+"""Everything that changes a disk."""
+COARSE = (
+    (LogWriter, "append"),
+    (gate_module, "write_atomically"),
+    (Ledger, "reserve"),
+    (Ledger, "commit"),
+    (Ledger, "refund"),
+)
+"""What the gate does itself, each a whole."""
+
+
+def killed_before(change: Callable[..., Any], countdown: Iterator[int]) -> Callable[..., Any]:
+    """Wrap a change of the disk: when the countdown is at 0, this process ends without a word."""
+
+    @wraps(change)
+    def watched(*arguments: Any, **fields: Any) -> Any:
+        if next(countdown) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return change(*arguments, **fields)
+
+    return watched
+
+
+def survives(seams: tuple[tuple[Any, str], ...], after: int, work: Callable[[], object]) -> bool:
+    """Do the work in a process killed before its n-th change; tell whether it ended first."""
+    child = os.fork()
+    if child == 0:
+        in_child(seams, after, work)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return False
+    assert os.WEXITSTATUS(status) == 0, "the work raised"
+    return True
+
+
+def in_child(
+    seams: tuple[tuple[Any, str], ...], after: int, work: Callable[[], object]
+) -> NoReturn:
+    try:
+        countdown = count(after, -1)
+        for owner, name in seams:
+            setattr(owner, name, killed_before(getattr(owner, name), countdown))
+        work()
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 -- nothing may run on in the child
+        os._exit(1)
+
+
+def release(world: World, payload: bytes) -> SealedMessage:
+    with opened(world) as gate:
+        return gate.release(update(payload=payload)).message
+
+
+def check_interrupted(world: World) -> bytes | None:
+    """Whatever lies about was logged first; return the envelope if it is in the outbox."""
+    released = {leaf.content_digest for leaf in leaves_of(world, records.Release)}
+    kept = [content for name, content in world.outbox("retailer").items() if name[0] != "."]
+    envelopes = [content for content in kept if content.startswith(b'{"payload"')]
+    assert {content_digest(envelope) for envelope in envelopes} <= released
+    if kept:
+        assert leaves_of(world, records.Release)
+    committed = world.statement("retailer").epsilon_committed
+    assert not committed or envelopes, "charged, and nothing has left"
+    return envelopes[0] if envelopes else None
+
+
+def check_settled(world: World, envelope: bytes | None) -> None:
+    """Charged if, and only if, it is in the outbox; log and ledger say the same."""
+    with opened(world):
+        pass
+    states = [charge.state for charge in world.statement("retailer").charges]
+    if envelope is not None:
+        assert states == [ChargeState.COMMITTED]
+        assert len(leaves_of(world, records.BudgetCommitted)) == 1
+    else:
+        assert states in ([], [ChargeState.REFUNDED])
+        assert not leaves_of(world, records.BudgetCommitted)
+        refunds = len(leaves_of(world, records.BudgetRefunded))
+        assert refunds == len(leaves_of(world, records.BudgetReserved))
+
+
+def check_repeated(world: World, envelope: bytes | None) -> None:
+    """The same bytes if they had left; one charge in any case."""
+    sealed = release(world, b"second")
+    if envelope is not None:
+        assert (sealed.envelope, sealed.payload) == (envelope, b"first")
+    else:
+        assert sealed.payload == b"second"
+    assert release(world, b"third") == sealed
+    statement = world.statement("retailer")
+    assert [charge.state for charge in statement.charges] == [ChargeState.COMMITTED]
+    (committed,) = leaves_of(world, records.BudgetCommitted)
+    price = epsilon_of([NOISE], statement.delta)
+    assert statement.epsilon_spent == committed.epsilon_spent == price
+
+
+def test_a_kill_at_any_change_of_the_disk_charges_exactly_what_has_left(
+    settled: World, tmp_path: Path
+) -> None:
+    outcomes = set()
+    for step in count():
+        world = settled.copy(tmp_path / str(step))
+        ended = survives(FINE, step, lambda world=world: release(world, b"first"))
+        envelope = check_interrupted(world)
+        check_settled(world, envelope)
+        check_repeated(world, envelope)
+        outcomes.add((ended, envelope is not None))
+        if ended:
+            break
+    assert step > 20
+    assert outcomes == {(False, False), (False, True), (True, True)}
+
+
+def test_a_kill_while_settling_what_a_kill_left_changes_nothing(
+    settled: World, tmp_path: Path
+) -> None:
+    kills = 0
+    for first in count():
+        killed = settled.copy(tmp_path / f"{first}")
+        ended = survives(COARSE, first, lambda world=killed: release(world, b"first"))
+        for second in count():
+            world = killed.copy(tmp_path / f"{first}.{second}")
+            done = survives(COARSE, second, lambda world=world: settle(world))
+            envelope = check_interrupted(world)
+            check_settled(world, envelope)
+            check_repeated(world, envelope)
+            kills += not done
+            if done:
+                break
+        if ended:
+            break
+    assert first >= 5
+    assert kills >= 8
+
+
+def settle(world: World) -> None:
+    with opened(world):
+        pass
+
+
+@pytest.mark.parametrize(("owner", "name"), [*FINE, (LogWriter, "append"), (LocalFiles, "replace")])
+def test_a_failure_of_any_change_is_mended_by_asking_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    def full(*_: Any, **__: Any) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    with opened(world) as gate, monkeypatch.context() as patch:
+        patch.setattr(owner, name, full)
+        if name in {"unlink", "refund"}:
+            gate.release(update(payload=b"first"))
+        else:
+            with pytest.raises(Exception, match="No space"):
+                gate.release(update(payload=b"first"))
+    envelope = check_interrupted(world)
+    check_settled(world, envelope)
+    check_repeated(world, envelope)
+
+
+def test_now_is_within_the_contract(settled: World) -> None:
+    settled.agreement.check_time(NOW)

@@ -1,0 +1,583 @@
+"""The jobs, one step at a time, with sealed messages of three parties and no folder at all."""
+
+import json
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parties import EXPAND, MATCH, TRAIN, Parties
+from pydantic import ValidationError
+
+from federation.errors import MessageError, RefusedError
+from federation.jobs.exchange import Outgoing, Relay, Say, expect
+from federation.jobs.expand import choose_segment, coordinate_expand
+from federation.jobs.match import MatchStage, PartnerMatch, answer_match, coordinate_match
+from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec, policy_objections
+from federation.jobs.train import (
+    JointModel,
+    coordinate_train,
+    parse_model,
+    train_round,
+    training_plan,
+)
+from federation.messages import (
+    Acknowledged,
+    Body,
+    ExpandDone,
+    ExpandRequest,
+    MatchBlinded,
+    MatchDone,
+    MatchReply,
+    MatchRequest,
+    Message,
+    ModelPublished,
+    Present,
+    Refused,
+    TrainRequest,
+    TrainUpdate,
+    weights_from_bytes,
+    weights_to_bytes,
+)
+from privacy.errors import PeerMessageError
+from privacy.identifiers import IdentifierKind, psi_tokens
+from privacy.psi.portable import PortableEngine
+from privacy.randomness import seeded_secret
+
+PARTIES = Parties.in_memory()
+AGREEMENT = PARTIES.agreement
+TERMS = AGREEMENT.match
+ENGINE = PortableEngine(workers=1)
+COLUMNS = ("age", "colour=green", "colour=red", "constant")
+PARTNERS = ["retailer", "courier"]
+SECRETS = {name: seeded_secret(3, name) for name in ("brand", *PARTNERS)}
+HELD = {"brand": range(12), "retailer": range(8, 20), "courier": range(5, 9)}
+
+
+touched: list[str] = []
+"""Files and sockets that this process opened while somebody watched."""
+watching: list[bool] = []
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    if watching and event in {"open", "socket.__new__", "os.listdir", "subprocess.Popen"}:
+        touched.append(f"{event} {arguments[0]}")
+
+
+sys.addaudithook(_watch)  # for good, but asleep while nobody watches
+
+
+@pytest.fixture
+def no_io() -> Iterator[None]:
+    """Fail if the test touches a file or a socket, but for importing."""
+    touched.clear()
+    watching.append(True)
+    yield
+    watching.clear()
+    places = tuple(str(Path(place).resolve()) for place in sys.path if place)
+    assert [one for one in touched if not one.split(" ", 1)[1].startswith(places)] == []
+
+
+def test_the_watch_for_io_would_see_it(tmp_path: Path) -> None:
+    watching.append(True)
+    (tmp_path / "file").write_bytes(b"")
+    watching.clear()
+    assert touched[-1] == f"open {tmp_path / 'file'}"
+
+
+def tokens(name: str) -> np.ndarray:
+    digests = np.zeros((len(HELD[name]), 32), dtype=np.uint8)
+    digests[:, 0] = HELD[name]
+    return psi_tokens(IdentifierKind.EMAIL, digests)
+
+
+def said(sender: str, recipient: str, job: str, body: Body, payload: bytes = b"") -> Message:
+    return PARTIES.message(sender, recipient, job, body, payload)
+
+
+def refusal(sender: str, job: str = "find") -> Message:
+    return said(sender, "coordinator", job, Refused(term="consent", remedy="ask people"))
+
+
+def heard(item: Outgoing) -> Message:
+    """What the coordinator yields, as its recipient hears it."""
+    if isinstance(item, Relay):
+        return item.message
+    return said("coordinator", item.recipient, item.job, item.body, item.payload)
+
+
+# --- match ------------------------------------------------------------------------------------
+
+
+def blinded_by(name: str, state: PartnerMatch | None = None) -> tuple[PartnerMatch, Message]:
+    state = state or PartnerMatch()
+    state, words = state.blind(MATCH, TERMS, tokens(name), SECRETS[name], ENGINE)
+    return state, said(name, "brand", "find", words.body, words.payload)
+
+
+def doubled_for(name: str, blinded: Message) -> Message:
+    words = answer_match(blinded, TERMS, tokens("brand"), SECRETS["brand"], ENGINE)
+    return said("brand", name, "find", words.body, words.payload)
+
+
+@pytest.fixture(scope="module")
+def exchange() -> tuple[PartnerMatch, Message, Message]:
+    state, blinded = blinded_by("retailer")
+    return state, blinded, doubled_for("retailer", blinded)
+
+
+STATES = {stage: PartnerMatch(stage=stage, token_count=12, sent_count=20) for stage in MatchStage}
+ALLOWED = {(MatchStage.IDLE, "blind"), (MatchStage.BLINDED, "intersect")}
+
+
+@pytest.mark.parametrize(("stage", "step"), list(product(MatchStage, ("blind", "intersect"))))
+def test_a_match_takes_each_step_at_its_own_stage_only(
+    exchange: tuple[PartnerMatch, Message, Message], stage: MatchStage, step: str
+) -> None:
+    state, reply = STATES[stage], exchange[2]
+    steps: dict[str, Callable[[], tuple[PartnerMatch, Any]]] = {
+        "blind": lambda: state.blind(MATCH, TERMS, tokens("retailer"), SECRETS["retailer"], ENGINE),
+        "intersect": lambda: state.intersect(reply, TERMS, SECRETS["retailer"], ENGINE),
+    }
+    if (stage, step) not in ALLOWED:
+        with pytest.raises(MessageError, match=f"stage {stage}"):
+            steps[step]()
+        return
+    after = steps[step]()[0]
+    assert after.stage is {"blind": MatchStage.BLINDED, "intersect": MatchStage.MATCHED}[step]
+    assert state.stage is stage  # a step makes a new state
+
+
+def test_a_match_can_be_stored_between_two_messages(
+    exchange: tuple[PartnerMatch, Message, Message],
+) -> None:
+    state, _, reply = exchange
+    stored = PartnerMatch.model_validate_json(state.model_dump_json())
+    assert stored == state
+    after, hits = stored.intersect(reply, TERMS, SECRETS["retailer"], ENGINE)
+    assert after.stage is MatchStage.MATCHED
+    assert [person in HELD["brand"] for person in HELD["retailer"]] == hits.tolist()
+
+
+@pytest.mark.usefixtures("no_io")
+def test_a_match_finds_the_plain_intersection_at_every_partner() -> None:
+    job = coordinate_match(AGREEMENT, MATCH)
+    asked = next(job)
+    assert [(item.recipient, item.body) for item in asked] == [
+        (name, MatchRequest(spec=MATCH, brand="brand")) for name in PARTNERS
+    ]
+    states = {name: blinded_by(name) for name in PARTNERS}
+    blinded = [states[name][1] for name in PARTNERS]
+    relayed = job.send(blinded)
+    assert relayed == [Relay(message) for message in blinded]
+    replies = [doubled_for(name, heard(item)) for name, item in zip(PARTNERS, relayed, strict=True)]
+    back = job.send(replies)
+    assert back == [Relay(message) for message in replies]
+    for name, item in zip(PARTNERS, back, strict=True):
+        _, hits = states[name][0].intersect(heard(item), TERMS, SECRETS[name], ENGINE)
+        found = {person for person, hit in zip(HELD[name], hits, strict=True) if hit}
+        assert found == set(HELD[name]) & set(HELD["brand"])
+    with pytest.raises(StopIteration):
+        job.send([said(name, "coordinator", "find", MatchDone()) for name in PARTNERS])
+
+
+def test_both_sides_of_a_match_see_padded_sizes_only() -> None:
+    for name in PARTNERS:
+        _, blinded = blinded_by(name)
+        body = expect(doubled_for(name, blinded), MatchReply)
+        assert expect(blinded, MatchBlinded).points % TERMS.set_size_bucket == 0
+        assert body.doubled == expect(blinded, MatchBlinded).points
+        assert body.blinded % TERMS.set_size_bucket == 0
+
+
+def test_a_reply_of_another_shape_is_refused(
+    exchange: tuple[PartnerMatch, Message, Message],
+) -> None:
+    state, blinded, reply = exchange
+    body, points = expect(reply, MatchReply), reply.payload
+    bad = [
+        (MatchReply(spec=MATCH, doubled=body.doubled + 1, blinded=body.blinded), points),
+        (MatchReply(spec=MATCH, doubled=body.doubled, blinded=body.blinded - 1), points),
+        (MatchReply(spec=MATCH, doubled=0, blinded=0), b""),
+        (MatchReply(spec=MATCH, doubled=10, blinded=body.blinded), points[320:]),
+        (MatchReply(spec=MATCH, doubled=body.blinded, blinded=body.doubled), points[:-32]),
+        (body, bytes(len(points))),
+        (body, points[:32] * (len(points) // 32)),
+        (MatchBlinded(spec=MATCH, points=body.doubled), points),
+        (MatchDone(), b""),
+    ]
+    for words, payload in bad:
+        message = said("brand", "retailer", "find", words, payload)
+        with pytest.raises((MessageError, PeerMessageError)):
+            state.intersect(message, TERMS, SECRETS["retailer"], ENGINE)
+    for words, payload in [
+        (MatchBlinded(spec=MATCH, points=0), b""),
+        (MatchBlinded(spec=MATCH, points=2**32), blinded.payload),
+        (MatchBlinded(spec=MATCH, points=15), blinded.payload[: 15 * 32]),
+        (MatchRequest(spec=MATCH, brand="brand"), b""),
+    ]:
+        message = said("retailer", "brand", "find", words, payload)
+        with pytest.raises((MessageError, PeerMessageError)):
+            answer_match(message, TERMS, tokens("brand"), SECRETS["brand"], ENGINE)
+
+
+def test_a_reply_to_another_secret_finds_nobody(
+    exchange: tuple[PartnerMatch, Message, Message],
+) -> None:
+    state, _, reply = exchange
+    _, hits = state.intersect(reply, TERMS, SECRETS["courier"], ENGINE)
+    assert not hits.any()
+
+
+# --- wrong answers, to every question of every job ----------------------------------------------
+
+
+def update(name: str, number: int = 1, width: int = 4, values: Any = None) -> Message:
+    payload = weights_to_bytes(np.zeros(width) if values is None else np.asarray(values))
+    body = TrainUpdate(round=number, width=width)
+    return said(name, "coordinator", "model", body, payload)
+
+
+def acknowledged(name: str) -> Message:
+    return said(name, "coordinator", "model", Acknowledged())
+
+
+Job = Generator[Sequence[Outgoing], Sequence[Message], Any]
+
+
+def stages() -> Iterator[tuple[str, Callable[[], Job], list[list[Message]], list[Message]]]:
+    """Yield every question of every job: how to get there, and the right answers to it."""
+    blinded = [said(n, "brand", "find", MatchBlinded(spec=MATCH, points=0)) for n in PARTNERS]
+    reply = MatchReply(spec=MATCH, doubled=0, blinded=0)
+    replies = [said("brand", name, "find", reply) for name in PARTNERS]
+    done = [said(name, "coordinator", "find", MatchDone()) for name in PARTNERS]
+    updates = [[update(name, number) for name in PARTNERS] for number in (1, 2)]
+    people = [acknowledged(name) for name in (*PARTNERS, "brand")]
+    written = [said(name, "coordinator", "best", ExpandDone()) for name in PARTNERS]
+    scripts: dict[str, tuple[Callable[[], Job], list[list[Message]]]] = {
+        "match": (lambda: coordinate_match(AGREEMENT, MATCH), [blinded, replies, done]),
+        "train": (lambda: coordinate_train(AGREEMENT, TRAIN, COLUMNS), [*updates, people]),
+        "expand": (lambda: coordinate_expand(AGREEMENT, EXPAND), [written]),
+    }
+    for name, (start, script) in scripts.items():
+        for number, answers in enumerate(script):
+            yield f"{name} {number + 1}", start, script[:number], answers
+
+
+STAGES = {name: rest for name, *rest in stages()}
+
+
+def at(name: str) -> tuple[Job, list[Message]]:
+    """Drive a job to its question of that name; return it with the right answers."""
+    start, before, answers = STAGES[name]
+    job = start()
+    next(job)
+    for earlier in before:
+        job.send(earlier)
+    return job, list(answers)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_question_takes_the_right_answers(name: str) -> None:
+    job, answers = at(name)
+    try:
+        assert len(job.send(answers)) > 0
+    except StopIteration:
+        assert name in {"match 3", "train 3", "expand 1"}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_refusal_ends_the_job_with_the_term_that_refused(name: str) -> None:
+    for position in range(len(at(name)[1])):
+        job, answers = at(name)
+        sender = answers[position].header.sender
+        answers[position] = refusal(sender, answers[position].header.job)
+        with pytest.raises(RefusedError) as caught:
+            job.send(answers)
+        assert (caught.value.party, caught.value.term) == (sender, "consent")
+        assert caught.value.remedy == "ask people"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_an_answer_to_another_question_is_refused(name: str) -> None:
+    right = {type(message.body) for message in at(name)[1]}
+    others = [Present(), MatchDone(), ExpandDone(), Acknowledged(), TrainUpdate(round=1, width=4)]
+    for body in others:
+        if type(body) in right:
+            continue
+        job, answers = at(name)
+        header = answers[-1].header
+        answers[-1] = said(header.sender, header.recipient, header.job, body)
+        with pytest.raises(MessageError, match=f"said {body.kind}"):
+            job.send(answers)
+
+
+# --- train ------------------------------------------------------------------------------------
+
+
+def rows(count: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(5)
+    features = random.normal(size=(count, 4)) / 10
+    return features, (features[:, 0] > 0).astype(float)
+
+
+@pytest.mark.usefixtures("no_io")
+def test_training_hands_round_the_average_and_publishes_it() -> None:
+    job = coordinate_train(AGREEMENT, TRAIN, COLUMNS)
+    first = next(job)
+    zeros = weights_to_bytes(np.zeros(4))
+    assert first == [
+        Say(name, "model", TrainRequest(spec=TRAIN, round=1, width=4), zeros) for name in PARTNERS
+    ]
+    second = job.send(
+        [update("retailer", 1, 4, [1, 2, 3, 4]), update("courier", 1, 4, [3, 2, 1, 0])]
+    )
+    assert {item.payload for item in second} == {weights_to_bytes(np.full(4, 2.0))}
+    assert [item.body.round for item in second] == [2, 2]
+    last = [update("retailer", 2, 4, [8, 0, 0, 0]), update("courier", 2, 4, [0, 0, 0, 4])]
+    published = job.send(last)
+    assert [item.recipient for item in published] == [*PARTNERS, "brand"]
+    with pytest.raises(StopIteration) as end:
+        job.send([acknowledged(name) for name in (*PARTNERS, "brand")])
+    model = end.value.value
+    assert model.weights == (4.0, 0.0, 0.0, 2.0)
+    assert (model.epsilon, model.delta, model.rounds) == (1.0, 1e-5, 2)
+    assert model.parties == ("retailer", "courier")
+    for item in published:
+        assert parse_model(heard(item), AGREEMENT, COLUMNS) == model
+
+
+WRONG_UPDATES: dict[str, Callable[[], Message]] = {
+    "the round before": lambda: update("courier", 1),
+    "a round after": lambda: update("courier", 3),
+    "fewer weights": lambda: update("courier", 2, 3),
+    "more weights": lambda: update("courier", 2, 5),
+    "weights missing": lambda: said(
+        "courier", "coordinator", "model", TrainUpdate(round=2, width=4), bytes(24)
+    ),
+    "no number": lambda: update("courier", 2, 4, [0, 0, np.nan, 0]),
+    "endless": lambda: update("courier", 2, 4, [0, 0, np.inf, 0]),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_UPDATES.values(), ids=WRONG_UPDATES)
+def test_an_update_that_does_not_fit_is_not_averaged(wrong: Callable[[], Message]) -> None:
+    job, answers = at("train 2")
+    answers[1] = wrong()
+    with pytest.raises(MessageError):
+        job.send(answers)
+
+
+def request(
+    *, spec: TrainSpec = TRAIN, number: int = 1, width: int = 4, values: Any = None
+) -> Message:
+    payload = weights_to_bytes(np.zeros(width) if values is None else np.asarray(values))
+    body = TrainRequest(spec=spec, round=number, width=width)
+    return said("coordinator", "retailer", spec.name, body, payload)
+
+
+def trained(message: Message, label: str = "one") -> np.ndarray:
+    plan = training_plan(TRAIN, AGREEMENT, expected_rows=40)
+    body, payload = train_round(message, plan, *rows(), seeded_secret(3, label))
+    return weights_from_bytes(payload, body.width)
+
+
+@pytest.mark.usefixtures("no_io")
+def test_a_round_of_training_follows_from_the_question_and_the_secret() -> None:
+    assert trained(request()).tobytes() == trained(request()).tobytes()
+    assert trained(request()).tobytes() != trained(request(), "two").tobytes()
+    assert trained(request()).tobytes() != trained(request(number=2)).tobytes()
+    far = trained(request(values=[1e3, 0, 0, 0]))
+    assert far[0] > 500 > trained(request())[0]
+
+
+WRONG_REQUESTS: dict[str, Callable[[], Message]] = {
+    "width": lambda: request(width=5),
+    "round": lambda: request(number=3),
+    "no number": lambda: request(values=[0, np.nan, 0, 0]),
+    "too few weights": lambda: request(values=[0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_REQUESTS.values(), ids=WRONG_REQUESTS)
+def test_a_round_that_does_not_fit_is_not_trained(wrong: Callable[[], Message]) -> None:
+    with pytest.raises(MessageError):
+        trained(wrong())
+
+
+def test_noise_follows_from_epsilon_and_never_from_the_question() -> None:
+    plan = training_plan(TRAIN, AGREEMENT, expected_rows=40)
+    assert plan.parameters.clipping_norm == AGREEMENT.train.clipping_norm
+    assert plan.parameters.steps == TRAIN.steps // TRAIN.rounds
+    looser = TRAIN.model_copy(update={"epsilon": 2.0})
+    quieter = training_plan(looser, AGREEMENT, expected_rows=40).parameters.noise_multiplier
+    assert plan.parameters.noise_multiplier > quieter
+    assert plan.charge.count == AGREEMENT.train.max_parties_per_person
+    assert "noise" not in str(TrainSpec.model_fields) + str(TrainRequest.model_fields)
+    lonely = training_plan(TRAIN, AGREEMENT, expected_rows=40, parties=1)
+    assert lonely.parameters.noise_multiplier < plan.parameters.noise_multiplier
+
+
+def model(**changes: object) -> bytes:
+    noise = training_plan(TRAIN, AGREEMENT, expected_rows=1).parameters.noise_multiplier
+    right = JointModel(
+        agreement=AGREEMENT.digest,
+        job="model",
+        match="find",
+        columns=COLUMNS,
+        weights=(1.0, 2.0, 3.0, 4.0),
+        rounds=2,
+        epsilon=1.0,
+        delta=1e-5,
+        noise_multiplier=noise,
+        parties=("retailer", "courier"),
+    )
+    fields = right.model_dump(mode="json") | changes
+    return json.dumps(fields).encode()
+
+
+def published(payload: bytes) -> Message:
+    return said("coordinator", "retailer", "model", ModelPublished(spec=TRAIN), payload)
+
+
+def test_a_published_model_is_read() -> None:
+    found = parse_model(published(model()), AGREEMENT, COLUMNS)
+    assert found.score(np.eye(4)).tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert parse_model(published(found.canonical_bytes), AGREEMENT, COLUMNS) == found
+
+
+WRONG_MODELS = {
+    "nothing": b"",
+    "no JSON": b"\xff",
+    "another version": model(version=2),
+    "another agreement": model(agreement="0" * 64),
+    "another job": model(job="other"),
+    "another match": model(match="other"),
+    "another epsilon": model(epsilon=0.1),
+    "another delta": model(delta=1e-9),
+    "other rounds": model(rounds=3),
+    "other parties": model(parties=["retailer"]),
+    "other columns": model(columns=["age", "height", "colour=red", "constant"]),
+    "columns in another order": model(columns=list(reversed(COLUMNS))),
+    "a weight missing": model(weights=[1.0, 2.0, 3.0]),
+    "a weight too many": model(weights=[1.0] * 5),
+    "a weight that is no number": model(weights=[1.0, 2.0, 3.0, float("nan")]),
+    "an endless weight": model(weights=[1.0, 2.0, 3.0, float("inf")]),
+    "noise that is no number": model(noise_multiplier=float("nan")),
+    "rounds beyond any": model(rounds=10**30),
+    "an unknown field": model(more=1),
+}
+
+
+@pytest.mark.parametrize("payload", WRONG_MODELS.values(), ids=WRONG_MODELS)
+def test_another_model_than_announced_is_refused(payload: bytes) -> None:
+    with pytest.raises(MessageError, match="published model"):
+        parse_model(published(payload), AGREEMENT, COLUMNS)
+
+
+# --- expand -----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_io")
+def test_expansion_asks_every_partner_once() -> None:
+    job = coordinate_expand(AGREEMENT, EXPAND)
+    assert next(job) == [Say(name, "best", ExpandRequest(spec=EXPAND)) for name in PARTNERS]
+    with pytest.raises(StopIteration):
+        job.send([said(name, "coordinator", "best", ExpandDone()) for name in PARTNERS])
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    count = draw(st.integers(0, 25))
+    keys = np.array([f"R{number:02}" for number in draw(st.permutations(range(count)))], dtype=str)
+    scores = draw(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=count, max_size=count))
+    members = draw(st.lists(st.booleans(), min_size=count, max_size=count))
+    return keys, np.array(scores, dtype=float), np.array(members, dtype=bool)
+
+
+@settings(deadline=None)
+@given(scored(), st.floats(0, 1, exclude_min=True), st.randoms(use_true_random=False))
+def test_a_segment_holds_the_best_of_those_who_are_no_seeds(
+    people: tuple[np.ndarray, np.ndarray, np.ndarray], share: float, random: Any
+) -> None:
+    keys, scores, members = people
+    segment = choose_segment(keys, scores, members, share).tolist()
+    by_key = {key: (score, seed) for key, score, seed in zip(*people, strict=True)}
+    others = [key for key in by_key if not by_key[key][1]]
+    best = sorted(others, key=lambda key: (-by_key[key][0], key))
+    size = int(np.ceil(share * len(keys)))
+    assert segment == best[:size]
+    order = np.array(random.sample(range(len(keys)), len(keys)), dtype=int)
+    shuffled = choose_segment(keys[order], scores[order], members[order], share)
+    assert shuffled.tolist() == segment
+
+
+@given(scored(), st.floats(0.01, 0.5))
+def test_a_larger_share_only_adds_people(
+    people: tuple[np.ndarray, np.ndarray, np.ndarray], share: float
+) -> None:
+    small = choose_segment(*people, share).tolist()
+    assert choose_segment(*people, 2 * share).tolist()[: len(small)] == small
+
+
+# --- what a job may ask -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "term"),
+    [
+        ({"epsilon": 1.001}, "train.epsilon"),
+        ({"delta": 1.1e-5}, "train.delta"),
+        ({"steps": 102}, "train.max_steps"),
+        ({"steps": 12, "rounds": 6}, "train.max_rounds"),
+        ({"steps": 5}, "train.max_rounds"),
+    ],
+)
+def test_a_training_beyond_the_contract_names_the_term(
+    changes: dict[str, float], term: str
+) -> None:
+    spec = TrainSpec.model_validate(TRAIN.model_dump() | changes)
+    assert [objection[0] for objection in policy_objections(spec, AGREEMENT)] == [term]
+
+
+def test_what_the_contract_allows_meets_no_objection() -> None:
+    edge = TRAIN.model_copy(update={"epsilon": 1.0, "delta": 1e-5, "steps": 100, "rounds": 5})
+    most = EXPAND.model_copy(update={"share": 0.5})
+    for spec in (MATCH, TRAIN, edge, EXPAND, most):
+        assert policy_objections(spec, AGREEMENT) == ()
+    beyond = EXPAND.model_copy(update={"share": 0.51})
+    assert [term for term, _ in policy_objections(beyond, AGREEMENT)] == ["expand.maximum_share"]
+
+
+def test_objections_come_all_at_once() -> None:
+    greedy = TRAIN.model_copy(update={"epsilon": 9.0, "delta": 0.1, "steps": 1000, "rounds": 7})
+    assert len(policy_objections(greedy, AGREEMENT)) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (MatchSpec, {"name": "Find"}),
+        (MatchSpec, {"name": "find/../up"}),
+        (MatchSpec, {"name": "find\n"}),
+        (MatchSpec, {"name": "a" * 33}),
+        (TrainSpec, TRAIN.model_dump() | {"epsilon": 0}),
+        (TrainSpec, TRAIN.model_dump() | {"epsilon": float("nan")}),
+        (TrainSpec, TRAIN.model_dump() | {"epsilon": float("inf")}),
+        (TrainSpec, TRAIN.model_dump() | {"delta": 1.0}),
+        (TrainSpec, TRAIN.model_dump() | {"sampling_probability": 0}),
+        (TrainSpec, TRAIN.model_dump() | {"noise_multiplier": 0}),
+        (ExpandSpec, EXPAND.model_dump() | {"share": 0}),
+        (ExpandSpec, EXPAND.model_dump() | {"share": 1.01}),
+    ],
+)
+def test_a_job_that_makes_no_sense_cannot_be_written(
+    kind: type[Any], fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError):
+        kind.model_validate(fields)

@@ -1,0 +1,372 @@
+"""Who may be used: read from tables of a few people, against a slow way of deciding."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parties import NOW, PURPOSE, Parties
+
+from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind
+from compliance.terms import IdentifierKind
+from connectors import MissingColumnError, SourceNotFoundError
+from federation.party import DataConfig, SeedRule
+from federation.population import (
+    Population,
+    encoder_for,
+    open_source,
+    read_population,
+    schema_for,
+)
+from privacy.identifiers import EmailRule, Recipe, hash_column, psi_tokens
+from privacy.identifiers import IdentifierKind as Kind
+
+AGREEMENT = Parties.in_memory().agreement
+WHOLE = DataConfig(
+    path=Path("people.csv"),
+    key="record",
+    identifiers={IdentifierKind.EMAIL: "email", IdentifierKind.PHONE: "phone"},
+)
+COLUMNS = ("record", "email", "phone", "age", "colour", "bought")
+Row = tuple[str, ...]
+GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table in memory; it can be read, which is all that is asked of it here."""
+
+    frame: pd.DataFrame
+    name: str = "rows"
+
+    def columns(self) -> tuple[str, ...]:
+        return tuple(self.frame.columns)
+
+    def scan(self, columns: Sequence[str], *, batch_rows: int = 65_536) -> Any:
+        missing = [column for column in columns if column not in self.frame.columns]
+        if missing:
+            raise MissingColumnError(self.name, expected=columns, found=self.columns())
+        fields = [pa.field(column, pa.string()) for column in columns]
+        table = pa.Table.from_pandas(
+            self.frame[list(columns)], schema=pa.schema(fields), preserve_index=False
+        )
+        return iter(table.to_batches(max_chunksize=batch_rows))
+
+    def count(self) -> int:
+        return len(self.frame)
+
+    def delete(self, key_column: str, keys: Any) -> int:
+        raise NotImplementedError
+
+
+def rows(*people: Sequence[str]) -> Rows:
+    """Rows of record, email, phone, age, colour, bought; what is left out is filled in."""
+    filled = [tuple(person) + ("", "", "", "30", "red", "yes")[len(person) :] for person in people]
+    return Rows(pd.DataFrame(filled, columns=list(COLUMNS), dtype=str))
+
+
+def book(*events: tuple[str, ConsentEventKind, str]) -> ConsentBook:
+    made = [
+        ConsentEvent(subject, PURPOSE, kind, datetime.fromisoformat(time).replace(tzinfo=UTC))
+        for subject, kind, time in events
+    ]
+    return ConsentBook.empty(purposes=AGREEMENT.purposes).append(made)
+
+
+def consenting(*subjects: str, withdrawn: Sequence[str] = ()) -> ConsentBook:
+    given_ = [(subject, GIVEN, "2025-01-01") for subject in {*subjects, *withdrawn}]
+    return book(*given_, *[(subject, WITHDRAWN, "2026-01-01") for subject in withdrawn])
+
+
+def read(table: Rows, consent: ConsentBook, **changes: Any) -> Population:
+    fields: dict[str, Any] = {"purpose": PURPOSE, "at": NOW, "with_features": False, "data": WHOLE}
+    fields |= changes
+    data = fields.pop("data")
+    return read_population(table, data, AGREEMENT, consent, **fields)
+
+
+def excluded(population: Population) -> dict[str, int]:
+    found = dict(population.used.excluded)
+    assert sum(found.values()) + len(population.keys) == population.used.rows
+    assert (population.used.keys == population.keys).all()
+    assert population.used.purpose == PURPOSE
+    return found
+
+
+# --- consent ---------------------------------------------------------------------------------
+
+
+def test_people_are_used_who_consent_now() -> None:
+    table = rows(["a", "a@gmx.net"], ["b", "b@gmx.net"], ["c", "c@gmx.net"], ["d", "d@gmx.net"])
+    consent = book(
+        ("a", GIVEN, "2025-01-01"),
+        ("b", GIVEN, "2025-01-01"),
+        ("b", WITHDRAWN, "2025-06-01"),
+        ("c", REFUSED, "2025-01-01"),
+    )
+    population = read(table, consent)
+    assert population.keys.tolist() == ["a"]
+    assert excluded(population) == {"withdrawn": 1, "refused": 1, "no_record": 1}
+
+
+def test_what_is_said_later_does_not_count_yet() -> None:
+    table = rows(["a", "a@gmx.net"])
+    consent = consenting("a", withdrawn=["a"])
+    before = datetime(2025, 6, 1, tzinfo=UTC)
+    assert read(table, consent, at=before).keys.tolist() == ["a"]
+    assert read(table, consent).keys.tolist() == []
+
+
+def test_consent_to_another_purpose_is_none() -> None:
+    population = read(rows(["a", "a@gmx.net"]), consenting("a"), purpose="newsletter")
+    assert population.keys.tolist() == []
+    assert dict(population.used.excluded) == {"no_record": 1}
+
+
+def test_no_under_one_record_is_no_under_all_that_share_an_identifier() -> None:
+    table = rows(
+        ["a", "anna@gmail.com", "+12127365001"],
+        ["b", "An.Na+shop@googlemail.com", ""],
+        ["c", "", "(212) 736-5001"],
+        ["d", "dora@gmx.net", "+12127365002"],
+    )
+    population = read(table, consenting("b", "c", "d", withdrawn=["a"]))
+    assert population.keys.tolist() == ["d"]
+    assert excluded(population) == {"withdrawn": 1, "no_under_another_record": 2}
+
+
+def test_no_reaches_over_a_chain_of_records() -> None:
+    table = rows(
+        ["a", "", "+12127365001"],
+        ["b", "b@gmx.net", "+12127365001"],
+        ["c", "b@gmx.net", "+12127365002"],
+        ["d", "d@gmx.net", "+12127365002"],
+    )
+    population = read(table, consenting("a", "b", "c", withdrawn=["d"]))
+    assert population.keys.tolist() == []
+    assert excluded(population) == {"withdrawn": 1, "no_under_another_record": 3}
+
+
+@pytest.mark.parametrize("people", [[], [["a", "a@gmx.net", "+12127365001"], ["b"]]])
+def test_nobody_may_be_left(people: list[list[str]]) -> None:
+    population = read(rows(*people), consenting("z"), with_features=True)
+    assert population.keys.shape == (0,)
+    assert population.tokens.shape == (0, 33)
+    assert population.token_rows.shape == (0,)
+    assert encoder_for(AGREEMENT).encode(population.features).shape == (0, 4)
+    assert excluded(population) == ({"no_record": 2} if people else {})
+
+
+def test_everyone_may_have_withdrawn() -> None:
+    everyone = ["a", "b", "c"]
+    table = rows(*[[name, f"{name}@gmx.net"] for name in everyone])
+    population = read(table, consenting(withdrawn=everyone))
+    assert population.keys.tolist() == []
+    assert excluded(population) == {"withdrawn": 3}
+
+
+# --- one row a person --------------------------------------------------------------------------
+
+
+def test_the_first_row_of_a_person_is_used() -> None:
+    table = rows(
+        ["a", "a@gmx.net", "+12127365001"],
+        ["a", "other@gmx.net", ""],
+        ["b", "A@GMX.NET", ""],
+        ["c", "", "212-736-5001"],
+        ["d", "d@gmx.net", ""],
+    )
+    population = read(table, consenting("a", "b", "c", "d"))
+    assert population.keys.tolist() == ["a", "d"]
+    assert excluded(population) == {"duplicate_person": 3}
+
+
+def test_people_without_identifiers_are_nobodys_duplicates() -> None:
+    table = rows(["a"], ["b"], ["c", "not an address", "123"])
+    population = read(table, consenting("a", "b", "c"))
+    assert population.keys.tolist() == ["a", "b", "c"]
+    assert population.tokens.shape == (0, 33)
+    assert excluded(population) == {}
+
+
+def test_a_row_without_a_record_reference_is_never_used() -> None:
+    table = rows(["", "x@gmx.net"], ["a", "a@gmx.net"], ["", "y@gmx.net"])
+    population = read(table, consenting("a"))
+    assert population.keys.tolist() == ["a"]
+    assert excluded(population) == {"no_record": 2}
+
+
+emails = st.sampled_from(["", "a@gmx.net", "A@gmx.net", "b@gmx.net", "c@gmx.net", "nonsense"])
+phones = st.sampled_from(["", "+12127365001", "(212) 736-5001", "+12127365002", "+12127365003"])
+records_ = st.sampled_from(["k1", "k2", "k3", "k4", "k5", "k6"])
+seeds = st.sampled_from(["yes", "no"])
+tables = st.lists(
+    st.tuples(records_, emails, phones, st.just("30"), st.just("red"), seeds), max_size=9
+)
+
+
+def slowly(table: list[Row], said_no: set[str]) -> tuple[list[int], Counter[str]]:
+    """Decide who is used, one row and one link after the other."""
+    recipe = Recipe("US", EmailRule.PROVIDER_RULES)
+
+    def links(row: Row) -> set[object]:
+        found: set[object] = {("key", row[0])}
+        for kind, value in ((Kind.EMAIL, row[1]), (Kind.PHONE, row[2])):
+            hashed = hash_column([value], kind, recipe)
+            if hashed.present[0]:
+                found.add((kind, hashed.digests[0].tobytes()))
+        return found
+
+    groups: list[tuple[set[int], set[object]]] = []
+    for index, row in enumerate(table):
+        mine, linked = {index}, links(row)
+        for other in [group for group in groups if group[1] & linked]:
+            groups.remove(other)
+            mine, linked = mine | other[0], linked | other[1]
+        groups.append((mine, linked))
+    used: list[int] = []
+    why: Counter[str] = Counter()
+    for members, _ in groups:
+        noes = {index for index in members if table[index][0] in said_no}
+        why["withdrawn"] += len(noes)
+        if noes:
+            why["no_under_another_record"] += len(members) - len(noes)
+        else:
+            used.append(min(members))
+            why["duplicate_person"] += len(members) - 1
+    return sorted(used), +why
+
+
+@settings(max_examples=200, deadline=None)
+@given(tables, st.sets(records_, max_size=3))
+def test_rows_are_used_as_if_decided_one_by_one(table: list[Row], said_no: set[str]) -> None:
+    everyone = {"k1", "k2", "k3", "k4", "k5", "k6"}
+    population = read(rows(*table), consenting(*(everyone - said_no), withdrawn=sorted(said_no)))
+    used, why = slowly(table, said_no)
+    assert population.keys.tolist() == [table[index][0] for index in used]
+    assert excluded(population) == why
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables, st.sets(records_, max_size=3))
+def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: set[str]) -> None:
+    everyone = {"k1", "k2", "k3", "k4", "k5", "k6"}
+    population = read(rows(*table), consenting(*(everyone - said_no)))
+    recipe = Recipe("US", EmailRule.PROVIDER_RULES)
+    used, _ = slowly(table, said_no)
+    expected = set()
+    for position, index in enumerate(used):
+        for kind, value in ((Kind.EMAIL, table[index][1]), (Kind.PHONE, table[index][2])):
+            hashed = hash_column([value], kind, recipe)
+            if hashed.present[0]:
+                token = psi_tokens(kind, hashed.digests)[0].tobytes()
+                expected.add((position, token))
+    found = [
+        (int(row), token.tobytes())
+        for row, token in zip(population.token_rows, population.tokens, strict=True)
+    ]
+    assert len({token for _, token in found}) == len(found)
+    assert set(found) == expected
+
+
+# --- seeds -----------------------------------------------------------------------------------
+
+
+SEEDS = WHOLE.model_copy(update={"seeds": SeedRule(column="bought", equals="yes")})
+BOUGHT = [["a", "a@gmx.net", "", "30", "red", answer] for answer in ("yes",)] + [
+    ["b", "b@gmx.net", "", "30", "red", "no"],
+    ["c", "c@gmx.net", "", "30", "red", ""],
+    ["d", "d@gmx.net", "", "30", "red", "yes"],
+    ["e", "e@gmx.net", "", "30", "red", "YES"],
+]
+
+
+def test_a_seed_rule_keeps_the_rows_that_hold_its_value() -> None:
+    population = read(rows(*BOUGHT), consenting("a", "b", "c", "e", withdrawn=["d"]), data=SEEDS)
+    assert population.keys.tolist() == ["a"]
+    assert excluded(population)["withdrawn"] == 1
+
+
+def test_without_a_seed_rule_every_row_counts() -> None:
+    population = read(rows(*BOUGHT), consenting(*"abcde"))
+    assert population.keys.tolist() == list("abcde")
+
+
+def test_no_seed_at_all_is_nobody() -> None:
+    rule = SEEDS.model_copy(update={"seeds": SeedRule(column="bought", equals="maybe")})
+    population = read(rows(*BOUGHT), consenting(*"abcde"), data=rule)
+    assert population.keys.tolist() == []
+    assert population.tokens.shape == (0, 33)
+
+
+# --- columns ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["record", "email", "phone", "age", "colour", "bought"])
+def test_a_missing_column_is_named(column: str) -> None:
+    table = Rows(rows(["a", "a@gmx.net"]).frame.drop(columns=column))
+    with pytest.raises(MissingColumnError, match=column):
+        read(table, consenting("a"), data=SEEDS, with_features=True)
+
+
+def test_features_are_read_only_for_a_job_that_needs_them() -> None:
+    table = Rows(rows(["a", "a@gmx.net"]).frame[["record", "email", "phone"]])
+    assert read(table, consenting("a")).features == {}
+
+
+def test_a_party_may_call_its_features_otherwise() -> None:
+    table = Rows(rows(["a", "", "", "41", "green"]).frame.rename(columns={"age": "years"}))
+    data = WHOLE.model_copy(update={"features": {"age": "years"}})
+    _, named = schema_for(data, AGREEMENT, with_features=True)
+    assert named == {"age": "years", "colour": "colour"}
+    population = read(table, consenting("a"), data=data, with_features=True)
+    assert population.features["age"].tolist() == [41.0]
+    assert population.features["colour"].tolist() == ["green"]
+
+
+def test_values_that_cannot_be_used_are_counted_and_not_shown() -> None:
+    table = rows(
+        ["a", "a@gmx.net", "+12127365001", "old", "mauve"],
+        ["b", "not an address", "12", "", ""],
+        ["c", "5d41402abc4b2a76b9719d911017c592" * 2, "", "200", "red"],
+    )
+    population = read(table, consenting("a", "b", "c"), with_features=True)
+    assert np.isnan(population.features["age"]).tolist() == [True, True, False]
+    encoded = encoder_for(AGREEMENT).encode(population.features)
+    assert np.isfinite(encoded).all()
+    told = " ".join(population.findings)
+    for expected in ("3 rows", "age: 1 of 3 values", "email: 1 values are no email", "hashed"):
+        assert expected in told
+    for value in ("old", "mauve", "not an", "200", "5d41402a", "gmx"):
+        assert value not in told
+
+
+def test_the_encoder_knows_public_terms_only() -> None:
+    encoder = encoder_for(AGREEMENT)
+    assert encoder.names[:3] == ("age", "colour=green", "colour=red")
+    assert encoder.width == 4
+
+
+def test_a_file_is_looked_for_in_the_partys_folder(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError):
+        open_source(WHOLE, tmp_path).columns()
+    rows(["a", "a@gmx.net"]).frame.to_csv(tmp_path / "people.csv", index=False)
+    assert open_source(WHOLE, tmp_path).columns() == COLUMNS
+    population = read_population(
+        open_source(WHOLE, tmp_path),
+        WHOLE,
+        AGREEMENT,
+        consenting("a"),
+        purpose=PURPOSE,
+        at=NOW,
+        with_features=True,
+    )
+    assert population.keys.tolist() == ["a"]
