@@ -35,7 +35,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python
-	$(PIP) --editable '.[node,coordinator]'
+	$(PIP) --editable '.[coordinator]'
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python

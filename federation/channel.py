@@ -30,10 +30,16 @@ SLOWEST_POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Parcel:
-    """A sealed message and the node it goes to."""
+    """A sealed message, the node it goes to, and the party there where that is known."""
 
     node: int
     message: SealedMessage
+    party: str | None = None
+
+    @property
+    def addressee(self) -> str:
+        """Whom an operator would look for."""
+        return f"{self.party} (node {self.node})" if self.party else f"node {self.node}"
 
 
 class Channel(Protocol):
@@ -138,14 +144,15 @@ class GridChannel:
                 return [answers[one] for one in sent]
             waited = self._clock() - begun
             if waited > self._deadline:
+                silent = [parcel.addressee for one, parcel in sent.items() if one not in answers]
                 raise PartyUnreachableError(
-                    f"{len(sent) - len(answers)} of {len(sent)} answers missing after "
-                    f"{self._deadline:g} s: check those parties' nodes, then run again"
+                    f"no answer from {', '.join(silent)} within {self._deadline:g} s: look at "
+                    "what runs there, then run again"
                 )
             time.sleep(min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS))
 
-    def _send(self, parcels: Sequence[Parcel]) -> Mapping[str, int]:
-        """Push every parcel; return the node that each message id went to, in order."""
+    def _send(self, parcels: Sequence[Parcel]) -> Mapping[str, Parcel]:
+        """Push every parcel; return them by the id that Flower gave each, in order."""
         pushed = list(
             self._grid.push_messages(
                 [
@@ -160,23 +167,23 @@ class GridChannel:
                 f"Flower took {len(taken)} of {len(parcels)} messages: the SuperLink's own log "
                 "says why"
             )
-        return {one: parcel.node for one, parcel in zip(taken, parcels, strict=True)}
+        return dict(zip(taken, parcels, strict=True))
 
-    def _collect(self, missing: Mapping[str, int]) -> Mapping[str, SealedMessage]:
+    def _collect(self, missing: Mapping[str, Parcel]) -> Mapping[str, SealedMessage]:
         """Pull the answers that are there, by the id of the message that each one answers."""
         found = {}
         for reply in self._grid.pull_messages(list(missing)):
             question = reply.metadata.reply_to_message_id
             if question not in missing:
                 continue
-            node = missing[question]
+            addressee = missing[question].addressee
             if reply.has_error():
                 raise PartyUnreachableError(
-                    f"node {node} failed before it could answer "
+                    f"{addressee} failed before it could answer "
                     f"(Flower error {reply.error.code}): its own log says why"
                 )
             try:
                 found[question] = from_record(reply.content)
             except MessageError as error:
-                raise MessageError(f"node {node} answered with a {error}") from error
+                raise MessageError(f"{addressee} answered with a {error}") from error
         return found

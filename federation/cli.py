@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # What a node logs about a refusal is printed as progress already.
     logging.getLogger("comity.node").addHandler(logging.NullHandler())
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="comity", standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except Exception as error:  # noqa: BLE001 -- the one handler; what it does not know is raised
@@ -88,6 +88,8 @@ def _explain(error: Exception) -> int:
     told = str(error)
     if isinstance(error, OSError) and error.filename is not None:
         told = f"{error.filename}: {error.strerror}: name another path, or make room or rights"
+    elif isinstance(error, ModuleNotFoundError):
+        told = f"{error.name} is not installed: pip install 'comity[coordinator]' brings it"
     elif not isinstance(error, FederationError | ComplianceError | PrivacyError | ConnectorError):
         raise error
     err.print(f"[bold red]error[/] {escape(told)}")
@@ -162,7 +164,8 @@ def agreement_new(
     from federation.workspace import draft_workspace
 
     path = draft_workspace(load_collaboration(file), file, workspace)
-    out.print(f"drawn up: {path} (each party signs it with: comity agreement sign)")
+    told = f"drawn up: {path} (each party signs it with: comity agreement sign)"
+    out.print(told, markup=False)
 
 
 @agreement_app.command("sign")
@@ -361,6 +364,7 @@ def _print_report(report: Any, workspace: Path) -> None:
         out.print(table)
     out.print(
         f"person-level epsilon {report.epsilon:.3f} at delta {report.delta:g}, of "
-        f"{report.epsilon_cap:g} agreed; report: {workspace / 'report.html'}"
+        f"{report.epsilon_cap:g} agreed; report: {workspace / 'report.html'}",
+        markup=False,
     )
-    out.print(f"verify every log: [bold]{report.verify_command}[/]")
+    out.print(f"verify every log: {report.verify_command}", markup=False)

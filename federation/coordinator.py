@@ -192,7 +192,7 @@ class Coordinator:
             while True:
                 self._tell(outgoing)
                 sealed = [self._seal(gate, item) for item in outgoing]
-                parcels = [Parcel(nodes[name], message) for name, message in sealed]
+                parcels = [Parcel(nodes[name], message, name) for name, message in sealed]
                 answers = channel.exchange(parcels)
                 verified = []
                 for item, (name, question), answer in zip(outgoing, sealed, answers, strict=True):

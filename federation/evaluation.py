@@ -112,13 +112,7 @@ def evaluate(
     model = JointModel.model_validate_json(file.read_bytes())
     labels = _truth(truth, source)
     rows = [_rows(workspace, folder, spec, labels, clock) for folder in workspace.partners]
-    for some, whom in ((True, "people"), (False, "people who are no seeds")):
-        known = np.concatenate([part.truth[some | ~part.members] for part in rows])
-        if known.all() or not known.any():
-            raise SourceFormatError(
-                f"{source / truth.path}: {known.sum()} of the {len(known)} eligible {whom} found "
-                f"in it are labelled 1: both labels must occur, by party name and record reference"
-            )
+    _check_truth(rows, source / truth.path)
     judge = _judge(rows)
     measured = [judge(Who.JOINT, None, spec.epsilon, np.asarray(model.weights))]
     features = np.concatenate([part.features for part in rows])
@@ -207,6 +201,22 @@ def _truth(section: EvaluateSection, source: Path) -> "pd.Series[float]":
             "correct or drop them"
         )
     return pd.Series(label.to_numpy(), index=index)
+
+
+def _check_truth(rows: list[_Rows], path: Path) -> None:
+    for part in rows:
+        if not len(part.truth):
+            raise SourceFormatError(
+                f"{path}: none of the eligible people of {part.party.name} is in it: it needs a "
+                "row for each, by party name and record reference"
+            )
+    for some, whom in ((True, "people"), (False, "people who are no seeds")):
+        known = np.concatenate([part.truth[some | ~part.members] for part in rows])
+        if known.all() or not known.any():
+            raise SourceFormatError(
+                f"{path}: {known.sum()} of the {len(known)} eligible {whom} in it are labelled 1: "
+                "both labels must occur"
+            )
 
 
 def _rows(

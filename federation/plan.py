@@ -5,6 +5,7 @@ Guarantees: computed from the file alone; no row is read, nothing is charged, no
 Leaves to others: refusing in earnest (`gate`); drawing (`cli`).
 """
 
+import math
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -156,7 +157,7 @@ def _train(
         found["refused_by"] = "budget.epsilon"
         found["remedy"] = (
             f"ask for less than the {spec.epsilon:g} asked for, or agree on a budget of at least "
-            f"{after:.2f}; {budget.epsilon - spent:.2f} is left"
+            f"{math.ceil(100 * after) / 100:.2f}; {budget.epsilon - spent:.2f} is left"
         )
     else:
         found["epsilon_spent"] = after

@@ -96,12 +96,25 @@ class Work:
         if (problem := off_route(message.header, self._agreement)) is not None:
             raise MessageError(f"{message.header.sender}: {problem}")
         spec: JobSpec | None = getattr(message.body, "spec", None)
-        if spec is not None:
-            if spec.name != message.header.job:
-                raise MessageError(f"message of job {message.header.job!r} about {spec.name!r}")
-            for term, remedy in policy_objections(spec, self._agreement):
-                raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
-        return step(message)
+        if spec is None:
+            return step(message)
+        if spec.name != message.header.job:
+            raise MessageError(f"message of job {message.header.job!r} about {spec.name!r}")
+        for term, remedy in policy_objections(spec, self._agreement):
+            raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
+        with self._held_to(spec):
+            return step(message)
+
+    @contextmanager
+    def _held_to(self, spec: JobSpec) -> Iterator[None]:
+        """Refuse a job that changes under its name once this party has answered anything in it."""
+        path = self._folder.job(spec.name) / "specification.json"
+        content = spec.model_dump_json().encode()
+        if path.exists() and path.read_bytes() != content:
+            raise MessageError(f"job {spec.name!r} is not what it was when it began here")
+        yield
+        if not path.exists():
+            write_atomically(path, content, mode=0o600)
 
     def _present(self, message: Message) -> Released:
         return self._release(message, Present())

@@ -33,6 +33,7 @@ from federation.errors import WorkspaceError
 from federation.party import (
     PartyConfig,
     PartyFolder,
+    locked,
     read_agreement,
     verified_agreement,
     write_atomically,
@@ -97,7 +98,7 @@ def prepare_workspace(collaboration: Collaboration, source: Path, workspace: Pat
             write_atomically(path, file.read_bytes())
         _check_same(verified_agreement(path), agreement, path)
     prepared = Workspace(workspace, agreement, folders)
-    _list_jobs(prepared.coordinator, collaboration)
+    _list_jobs(prepared, collaboration)
     return prepared
 
 
@@ -124,6 +125,7 @@ def _draw_up(
     if file.exists():
         found = read_agreement(file).unverified()
         _check_same(found, _with_keys_of(found, collaboration), file)
+    _sweep(workspace)
     folders = tuple(
         _prepare_party(collaboration, party, source.parent, workspace / party.name)
         for party in collaboration.parties
@@ -181,8 +183,10 @@ def _prepare_party(
         unsafe_seed=collaboration.unsafe_seed,
     )
     folder = PartyFolder.create(path, config)
-    for inside, original in copies.items():
-        _copy(original, folder, inside)
+    with locked(folder):
+        _sweep(folder.path, "**/")
+        for inside, original in copies.items():
+            _copy(original, folder, inside)
     return folder
 
 
@@ -203,16 +207,25 @@ def _copy(source: Path, folder: PartyFolder, inside: Path) -> None:
     partial.replace(target)
 
 
-def _list_jobs(coordinator: PartyFolder, collaboration: Collaboration) -> None:
-    """List the jobs; one that has ended must stay as it was."""
+def _sweep(directory: Path, below: str = "") -> None:
+    """Remove what a crash left of files that were not whole yet."""
+    for partial in directory.glob(f"{below}.*.tmp"):
+        partial.unlink()
+
+
+def _list_jobs(workspace: Workspace, collaboration: Collaboration) -> None:
+    """List the jobs; one that ended must stay as it was, one that began can only be left out."""
+    coordinator = workspace.coordinator
     file = coordinator.path / "jobs.json"
     asked = {spec.name: spec for spec in collaboration.jobs}
     for spec in read_jobs(coordinator) if file.exists() else ():
+        now = asked.get(spec.name)
         ended = (coordinator.job(spec.name) / "ended.json").exists()
-        if ended and asked.get(spec.name) != spec:
+        begun = any(folder.job(spec.name).exists() for folder in workspace.people)
+        if now != spec and (ended or (begun and now is not None)):
             raise WorkspaceError(
-                f"job {spec.name!r} has ended in this workspace, as {file} lists it, and the "
-                "collaboration file says otherwise now: put it back, and give the changed job "
-                "another name"
+                f"job {spec.name!r} has {'ended' if ended else 'begun'} in this workspace, as "
+                f"{file} lists it, and the collaboration file says otherwise now: give the changed "
+                f"job another name{', and put this one back' if ended else ''}"
             )
     write_jobs(coordinator, collaboration.jobs)

@@ -274,6 +274,7 @@ def left(workspace: Workspace) -> dict[str, bytes]:
 
 
 @pytest.mark.deployment
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Flower's processes through /proc")
 @pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS + 2 * STOP_SECONDS)
 def test_a_deployment_says_and_makes_the_very_bytes_that_one_process_does(
     collaborate: Collaborate, tmp_path: Path
@@ -315,12 +316,12 @@ def test_a_deployment_says_and_makes_the_very_bytes_that_one_process_does(
 
 @pytest.mark.deployment
 @pytest.mark.parametrize("enabled", [False, True])
-def test_the_trap_sees_telemetry_where_it_is_on(*, enabled: bool) -> None:
+def test_the_trap_sees_telemetry_where_it_is_on(tmp_path: Path, *, enabled: bool) -> None:
     ping = "from flwr.supercore.telemetry import EventType, event; event(EventType.PING).result()"
+    telemetry = {"FLWR_TELEMETRY_ENABLED": str(int(enabled)), "FLWR_HOME": str(tmp_path)}
     with Trap() as trap:
         process = subprocess.Popen(
-            [sys.executable, "-c", ping],
-            env={**os.environ, **trap.environment, "FLWR_TELEMETRY_ENABLED": str(int(enabled))},
+            [sys.executable, "-c", ping], env={**os.environ, **trap.environment, **telemetry}
         )
         try:
             end = time.monotonic() + START_SECONDS

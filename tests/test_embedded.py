@@ -144,10 +144,13 @@ class ChannelContract:
 
         channel = open_channel(silent_at_the_last, deadline_seconds=0.3)
         try:
-            with pytest.raises(PartyUnreachableError, match=r"of 3 answers missing after 0\.3 s"):
-                channel.exchange([Parcel(node, question(1)) for node in NODES])
+            with pytest.raises(
+                PartyUnreachableError, match=r"no answer from .* within 0\.3 s"
+            ) as raised:
+                channel.exchange([Parcel(node, question(1), f"party-{node}") for node in NODES])
         finally:
             released.set()
+        assert f"party-{NODES[-1]} (node {NODES[-1]})" in str(raised.value)
 
     def test_a_node_that_fails_fails_the_whole_exchange_by_its_number(
         self, open_channel: Callable[..., Channel]
@@ -393,7 +396,7 @@ def test_a_run_without_a_coordinator_folder_says_what_to_configure(
         server_app.app(grid, Context(1, 1, {}, RecordDict(), run_config))
 
 
-def test_flower_is_the_pinned_version_in_every_extra_that_has_it() -> None:
+def test_flower_is_the_version_that_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = [
         requirement
@@ -401,7 +404,7 @@ def test_flower_is_the_pinned_version_in_every_extra_that_has_it() -> None:
         for requirement in extra
         if requirement.startswith("flwr")
     ]
-    assert pins == [f"flwr=={flwr.__version__}"] * 2
+    assert set(pins) == {f"flwr=={flwr.__version__}"}
     assert flwr.__version__ == "1.41.0"
 
 

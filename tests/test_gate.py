@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from itertools import count, product
 from pathlib import Path
@@ -271,12 +271,19 @@ class TestRelease:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
-        "moment", [datetime(2025, 12, 31, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)]
-    )
-    def test_outside_the_agreements_time(self, world: World, moment: datetime) -> None:
-        world.now = moment
-        expect_refusal(world, update(), "valid_until")
+    def test_outside_the_agreements_time(self, world: World) -> None:
+        terms, tick = world.agreement, timedelta(milliseconds=1)  # which the clock goes on by
+        for moment in (
+            terms.valid_from - tick,
+            terms.valid_until,
+            datetime.max.replace(tzinfo=UTC),
+        ):
+            world.now = moment - tick
+            expect_refusal(world, update(), "valid_until")
+        for moment in (terms.valid_until - tick, terms.valid_from):
+            world.now = moment - tick
+            with opened(world) as gate:
+                gate.release(update(job="last" if moment > terms.valid_from else "first"))
 
     def test_consent_withdrawn_since_the_people_were_read(self, world: World) -> None:
         world.withdraw("retailer", [33])

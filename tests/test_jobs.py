@@ -356,6 +356,9 @@ WRONG_UPDATES: dict[str, Callable[[], Message]] = {
     "the round before": lambda: update("courier", 1),
     "a round after": lambda: update("courier", 3),
     "fewer weights": lambda: update("courier", 2, 3),
+    "a width that its weights do not have": lambda: said(
+        "courier", "coordinator", "model", TrainUpdate(round=2, width=3), bytes(32)
+    ),
     "more weights": lambda: update("courier", 2, 5),
     "weights missing": lambda: said(
         "courier", "coordinator", "model", TrainUpdate(round=2, width=4), bytes(24)

@@ -212,11 +212,16 @@ def test_tampering_is_refused_and_tells_nothing(tampered: Callable[[], SealedMes
     assert PAYLOAD.hex() not in str(refusal.value)
 
 
-def test_an_oversized_payload_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", len(PAYLOAD) - 1)
+@pytest.mark.parametrize("limit", ["MAX_PAYLOAD_BYTES", "MAX_HEADER_BYTES"])
+def test_what_is_too_long_is_refused_unread(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    sealed = sample()
+    lengths = {"MAX_PAYLOAD_BYTES": len(PAYLOAD), "MAX_HEADER_BYTES": len(sealed.envelope)}
+    monkeypatch.setattr(messages, limit, lengths[limit])
+    unseal(sealed, AGREEMENT)
+    monkeypatch.setattr(messages, limit, lengths[limit] - 1)
     monkeypatch.setattr(messages, "content_digest", lambda content: pytest.fail("it was read"))
     with pytest.raises(MessageError, match="at most"):
-        unseal(sample(), AGREEMENT)
+        unseal(sealed, AGREEMENT)
 
 
 def test_every_byte_of_the_envelope_matters() -> None:

@@ -322,6 +322,17 @@ def test_nothing_new_leaves_outside_the_agreements_time(later: World, moment: da
 # --- what the party's own data refuses -------------------------------------------------------
 
 
+def test_a_job_does_not_change_under_its_name(later: World) -> None:
+    """Once anything was answered in it; until then it may be mended."""
+    changed = TRAIN.model_copy(update={"learning_rate": 1.0})
+    expect_refusal(later, "message", say(later, train_request(changed), ZEROS))
+    wide = ExpandSpec(name="late", train="model", share=0.03)
+    expect_refusal(later, "expand.minimum_segment", say(later, ExpandRequest(spec=wide)))
+    mended = ExpandRequest(spec=wide.model_copy(update={"share": 0.2}))
+    assert isinstance(later.ask("retailer", say(later, mended)).body, ExpandDone)
+    expect_refusal(later, "message", say(later, ExpandRequest(spec=wide)))
+
+
 def test_a_match_below_the_minimum_leaves_nothing_behind(tmp_path: Path) -> None:
     world = World.make(tmp_path, match={"minimum_match": 21})  # 20 of the retailer's are known
     *_, reply, done = match(world)
