@@ -278,11 +278,13 @@ def test_a_lock_holds_against_other_processes_and_ends_with_its_holder(
         with locked(folder):
             os.write(write, b"held")
             signal.pause()
-    assert os.read(read, 4) == b"held"
-    with (folder.path / "lock").open("w") as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    try:
+        assert os.read(read, 4) == b"held"
+        with (folder.path / "lock").open("w") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     with locked(folder):
         pass
     os.close(read)

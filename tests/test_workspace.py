@@ -183,7 +183,9 @@ class TestChangedFiles:
         file = save(document(), tmp_path / "trial.toml")
         with (tmp_path / name).open("a", encoding="utf-8") as table:
             table.write("\n")
-        with pytest.raises(WorkspaceError, match=r"differs from its copy .* name another") as caught:
+        with pytest.raises(
+            WorkspaceError, match=r"differs from its copy .* name another"
+        ) as caught:
             prepare(file, tmp_path / "w")
         assert str(tmp_path / name) in str(caught.value)
 
@@ -216,7 +218,19 @@ class TestChangedJobs:
         made = self.jobs(finished, tmp_path, content)
         assert [spec.name for spec in read_jobs(made.coordinator)][-1] == "second"
 
-    def test_a_job_that_has_not_ended_may_change_or_go(self, tmp_path: Path) -> None:
+    def test_a_job_that_anybody_answered_in_may_only_go(self, tmp_path: Path) -> None:
+        file = write_trial(tmp_path)
+        folder = prepare(file, tmp_path / "w").partners[0]
+        write_atomically(folder.job("model") / "specification.json", b"{}")
+        content = document()
+        content["jobs"][1]["steps"] = 20
+        with pytest.raises(WorkspaceError, match=r"job 'model' has begun .* another name$"):
+            prepare(save(content, file), tmp_path / "w")
+        content["jobs"][1]["name"] = content["jobs"][2]["train"] = "shorter"
+        made = prepare(save(content, file), tmp_path / "w")
+        assert [spec.name for spec in read_jobs(made.coordinator)] == ["find", "shorter", "best"]
+
+    def test_a_job_that_has_not_begun_may_change_or_go(self, tmp_path: Path) -> None:
         file = write_trial(tmp_path)
         prepare(file, tmp_path / "w")
         content = document()
