@@ -119,7 +119,7 @@ def simulate_command(
     """
     from federation.party import write_atomically
     from federation.progress import listening
-    from federation.simulation import simulate
+    from federation.trial.simulation import simulate
     from federation.watch import Watch
 
     with Watch(err) as watch, listening(watch):
@@ -161,7 +161,7 @@ def agreement_new(
     Example: comity agreement new collaboration.toml --workspace out/ours
     """
     from federation.collaboration import load_collaboration
-    from federation.workspace import draft_workspace
+    from federation.trial.workspace import draft_workspace
 
     path = draft_workspace(load_collaboration(file), file, workspace)
     told = f"drawn up: {path} (each party signs it with: comity agreement sign)"

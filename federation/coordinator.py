@@ -33,7 +33,6 @@ from federation.gate import Departure, Gate
 from federation.jobs.exchange import Outgoing, Relay, expect
 from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
-from federation.jobs.specification import JobSpec, MatchSpec, TrainSpec, policy_objections
 from federation.jobs.train import JointModel, coordinate_train
 from federation.messages import (
     EVERYONE,
@@ -48,6 +47,7 @@ from federation.party import PartyFolder, locked, write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
 from federation.routes import off_route
+from federation.specification import JobSpec, MatchSpec, TrainSpec, policy_objections
 
 __all__ = ["Coordinator", "read_jobs", "write_jobs"]
 

@@ -22,7 +22,7 @@ from compliance.agreement import Agreement
 from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
 from federation.errors import MessageError
-from federation.jobs.specification import ExpandSpec, JobName, MatchSpec, TrainSpec
+from federation.specification import ExpandSpec, JobName, MatchSpec, TrainSpec
 
 __all__ = [
     "EVERYONE",

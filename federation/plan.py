@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.collaboration import Collaboration, drafted_agreement
-from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec
 from federation.jobs.train import training_plan
+from federation.specification import ExpandSpec, MatchSpec, TrainSpec
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event
 from privacy.errors import InvalidParameterError

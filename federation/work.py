@@ -25,7 +25,6 @@ from federation.gate import Departure, Gate, Leaf, Minimum, PeopleUsed, Released
 from federation.jobs.exchange import expect
 from federation.jobs.expand import choose_segment
 from federation.jobs.match import PartnerMatch, answer_match
-from federation.jobs.specification import JobSpec, policy_objections
 from federation.jobs.train import JointModel, parse_model, train_round, training_plan
 from federation.members import Members
 from federation.messages import (
@@ -47,6 +46,7 @@ from federation.party import PartyFolder, write_atomically
 from federation.population import Population, encoder_for, open_source, read_population
 from federation.progress import Progress, report
 from federation.routes import off_route
+from federation.specification import JobSpec, policy_objections
 from privacy.accounting.events import Event, RepeatedEvent
 from privacy.accounting.ledger import Ledger
 from privacy.psi.portable import PortableEngine

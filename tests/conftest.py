@@ -68,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A tiny trial that has run: its file and its workspace. Copy it before you change it."""
     from trials import write_trial
 
-    from federation.simulation import simulate
+    from federation.trial.simulation import simulate
 
     directory = tmp_path_factory.mktemp("finished")
     file = write_trial(directory)

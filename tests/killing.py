@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from federation.audit import verify_party
-from federation.simulation import simulate
+from federation.trial.simulation import simulate
 
 MOST_RUNS = 100
 

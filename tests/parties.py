@@ -20,7 +20,6 @@ from federation.audit import verify_party
 from federation.channel import Parcel
 from federation.collaboration import Collaboration, build_agreement
 from federation.coordinator import Coordinator
-from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec
 from federation.messages import (
     HEADER_TYPE,
     Body,
@@ -32,7 +31,8 @@ from federation.messages import (
 )
 from federation.node import Node
 from federation.party import PartyFolder
-from federation.workspace import Workspace, prepare_workspace
+from federation.specification import ExpandSpec, MatchSpec, TrainSpec
+from federation.trial.workspace import Workspace, prepare_workspace
 from privacy.accounting.ledger import Budget, Ledger, Statement
 from privacy.randomness import seeded_secret
 

@@ -16,7 +16,28 @@ FLOWER = ("federation/apps/", "federation/channel.py", "federation/embedded.py")
 ENTROPY = "privacy/randomness.py"
 GATE = "federation/gate.py"
 NETWORK = frozenset(
-    ["aiohttp", "asyncio", "ftplib", "grpc", "http", "httpx", "imaplib", "multiprocessing", "poplib", "requests", "smtplib", "socket", "socketserver", "ssl", "telnetlib", "urllib", "urllib3", "webbrowser", "websockets", "xmlrpc"]
+    [
+        "aiohttp",
+        "asyncio",
+        "ftplib",
+        "grpc",
+        "http",
+        "httpx",
+        "imaplib",
+        "multiprocessing",
+        "poplib",
+        "requests",
+        "smtplib",
+        "socket",
+        "socketserver",
+        "ssl",
+        "telnetlib",
+        "urllib",
+        "urllib3",
+        "webbrowser",
+        "websockets",
+        "xmlrpc",
+    ]
 )
 GUESSABLE = frozenset({"random", "secrets", "uuid"})
 
@@ -131,7 +152,7 @@ def test_only_the_gate_the_contract_and_the_keys_own_folder_touch_the_identity_k
     assert callers("identity_key") == {
         GATE,
         "federation/party.py",
-        "federation/workspace.py",
+        "federation/trial/workspace.py",
         "federation/cli.py",
     }
 

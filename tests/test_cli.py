@@ -17,7 +17,7 @@ from trials import document, party, save, training, write_tables, write_trial
 
 from compliance.agreement import SignedAgreement
 from federation.cli import app, main
-from federation.report import Report
+from federation.trial.report import Report
 
 COMITY = Path(sys.executable).with_name("comity")
 

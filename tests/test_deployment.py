@@ -29,7 +29,7 @@ from federation.apps import BUNDLE
 from federation.audit import verify_party
 from federation.collaboration import load_collaboration
 from federation.embedded import run_embedded
-from federation.workspace import Workspace, prepare_workspace
+from federation.trial.workspace import Workspace, prepare_workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

@@ -26,9 +26,9 @@ from compliance.consent import ExclusionReason
 from federation import cli, population
 from federation.collaboration import Collaboration, load_collaboration
 from federation.progress import Progress, listening
-from federation.report import Report
 from federation.routes import ROUTES
-from federation.simulation import simulate
+from federation.trial.report import Report
+from federation.trial.simulation import simulate
 
 pytestmark = pytest.mark.xdist_group("docs")  # they share one small collaboration
 

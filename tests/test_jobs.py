@@ -18,7 +18,6 @@ from federation.errors import MessageError, RefusedError
 from federation.jobs.exchange import Outgoing, Relay, Say, expect
 from federation.jobs.expand import choose_segment, coordinate_expand
 from federation.jobs.match import MatchStage, PartnerMatch, answer_match, coordinate_match
-from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec, policy_objections
 from federation.jobs.train import (
     JointModel,
     coordinate_train,
@@ -44,6 +43,7 @@ from federation.messages import (
     weights_from_bytes,
     weights_to_bytes,
 )
+from federation.specification import ExpandSpec, MatchSpec, TrainSpec, policy_objections
 from privacy.errors import PeerMessageError
 from privacy.identifiers import IdentifierKind, psi_tokens
 from privacy.psi.portable import PortableEngine

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from compliance.signing import Envelope
 from federation import messages
 from federation.errors import MessageError
-from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec
 from federation.messages import (
     Body,
     Header,
@@ -35,6 +34,7 @@ from federation.messages import (
     weights_from_bytes,
     weights_to_bytes,
 )
+from federation.specification import ExpandSpec, MatchSpec, TrainSpec
 
 KINDS: dict[str, type[BaseModel]] = {
     kind.model_fields["kind"].default: kind for kind in get_args(get_args(Body)[0])

@@ -35,7 +35,6 @@ from compliance import records
 from compliance.agreement import SignedAgreement
 from compliance.errors import AlteredAgreementError, UnsignedAgreementError
 from federation.errors import WorkspaceError
-from federation.jobs.specification import ExpandSpec, MatchSpec, TrainSpec
 from federation.messages import (
     Acknowledged,
     Body,
@@ -58,6 +57,7 @@ from federation.messages import (
 )
 from federation.node import TERM_OF
 from federation.progress import Progress, listening
+from federation.specification import ExpandSpec, MatchSpec, TrainSpec
 from privacy.accounting import ChargeState
 
 ZEROS = weights_to_bytes(np.zeros(4))

@@ -10,7 +10,7 @@ from federation.audit import verify_party
 from federation.collaboration import load_collaboration
 from federation.errors import RefusedError
 from federation.plan import Plan, plan
-from federation.simulation import simulate
+from federation.trial.simulation import simulate
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from trials import document, write_trial
 
 from federation.audit import verify_party
-from federation.report import Report
-from federation.simulation import simulate
+from federation.trial.report import Report
+from federation.trial.simulation import simulate
 
 
 class Page(HTMLParser):

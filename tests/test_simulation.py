@@ -20,8 +20,8 @@ from connectors.errors import SourceFormatError
 from federation.audit import VerifiedParty, verify_party
 from federation.errors import CollaborationError, RefusedError
 from federation.progress import Progress, listening
-from federation.report import Report
-from federation.simulation import simulate
+from federation.trial.report import Report
+from federation.trial.simulation import simulate
 
 COMITY = Path(sys.executable).with_name("comity")
 KILLING = Path(__file__).with_name("killing.py")

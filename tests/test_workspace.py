@@ -18,8 +18,8 @@ from federation.coordinator import read_jobs
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, verified_agreement, write_atomically
 from federation.population import open_source
-from federation.simulation import simulate
-from federation.workspace import Workspace, draft_workspace, prepare_workspace
+from federation.trial.simulation import simulate
+from federation.trial.workspace import Workspace, draft_workspace, prepare_workspace
 
 
 def prepare(file: Path, workspace: Path) -> Workspace:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.jobs.exchange import Outgoing, Say, expect
-from federation.jobs.specification import ExpandSpec
 from federation.messages import ExpandDone, ExpandRequest, Message
+from federation.specification import ExpandSpec
 
 __all__ = ["choose_segment", "coordinate_expand"]
 

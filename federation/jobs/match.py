@@ -27,7 +27,6 @@ from compliance.agreement import Agreement
 from compliance.terms import MatchTerms, Role
 from federation.errors import MessageError
 from federation.jobs.exchange import Outgoing, Relay, Say, expect
-from federation.jobs.specification import MatchSpec
 from federation.messages import (
     MatchBlinded,
     MatchDone,
@@ -36,6 +35,7 @@ from federation.messages import (
     Message,
     points_from_bytes,
 )
+from federation.specification import MatchSpec
 from privacy.psi.engine import CurveEngine
 from privacy.psi.two_party import SenderReply, receiver_blind, receiver_intersect, sender_reply
 from privacy.randomness import Secret

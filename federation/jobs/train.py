@@ -30,7 +30,6 @@ from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.errors import MessageError
 from federation.jobs.exchange import Outgoing, Say, expect
-from federation.jobs.specification import TrainSpec
 from federation.messages import (
     Acknowledged,
     Message,
@@ -40,6 +39,7 @@ from federation.messages import (
     weights_from_bytes,
     weights_to_bytes,
 )
+from federation.specification import TrainSpec
 from privacy.accounting.calibration import calibrate_noise_multiplier
 from privacy.accounting.events import Event, RepeatedEvent
 from privacy.randomness import Secret, SecretStream

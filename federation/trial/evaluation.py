@@ -24,13 +24,13 @@ from connectors.errors import SourceFormatError
 from federation.clock import Clock
 from federation.collaboration import EvaluateSection
 from federation.errors import WorkspaceError
-from federation.jobs.specification import TrainSpec
 from federation.jobs.train import JointModel, training_plan
 from federation.members import Members
 from federation.party import PartyFolder
 from federation.population import encoder_for, open_source, read_population
 from federation.progress import Progress, report
-from federation.workspace import Workspace
+from federation.specification import TrainSpec
+from federation.trial.workspace import Workspace
 from privacy.randomness import SecretStream, new_secret, seeded_secret
 from privacy.training.dp_sgd import LogisticGradient, train
 from privacy.training.evaluation import RankingQuality, fit_without_privacy, ranking_quality

@@ -19,9 +19,9 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.audit import VerifiedParty
-from federation.evaluation import Measured
-from federation.jobs.specification import JobSpec
 from federation.party import write_atomically
+from federation.specification import JobSpec
+from federation.trial.evaluation import Measured
 
 __all__ = ["ModelFigures", "PartyFigures", "Quality", "Report", "build_report", "write_report"]
 
@@ -212,7 +212,7 @@ def write_report(report: Report, measured: Sequence[Measured], *, page: Path, da
     """
     import jinja2
 
-    template = resources.files("federation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     plots = {
         "roc": _roc_plot(measured) if measured else "",

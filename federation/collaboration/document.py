@@ -37,15 +37,15 @@ from compliance.terms import (
 )
 from connectors import FileSource, open_connector
 from connectors.errors import ConnectorError
-from federation.contradictions import (
+from federation.collaboration.contradictions import (
     job_contradictions,
     party_contradictions,
     source_contradictions,
 )
+from federation.collaboration.mistakes import explain, to_json, well_formed
 from federation.errors import CollaborationError
-from federation.jobs.specification import JobSpec, policy_objections
-from federation.mistakes import explain, to_json, well_formed
 from federation.party import DataConfig
+from federation.specification import JobSpec, policy_objections
 from privacy.randomness import seeded_secret
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from compliance.terms import Role
 from connectors.errors import ConnectorError
-from federation.mistakes import either, well_formed
+from federation.collaboration.mistakes import either, well_formed
 from federation.party import DataConfig
 from federation.population import open_source
 

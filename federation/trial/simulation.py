@@ -14,11 +14,11 @@ from federation.audit import verify_party
 from federation.clock import Clock, utc_now
 from federation.collaboration import load_collaboration
 from federation.embedded import run_embedded
-from federation.evaluation import Measured, evaluate
-from federation.jobs.specification import TrainSpec
 from federation.progress import Progress, report
-from federation.report import Report, build_report, write_report
-from federation.workspace import prepare_workspace
+from federation.specification import TrainSpec
+from federation.trial.evaluation import Measured, evaluate
+from federation.trial.report import Report, build_report, write_report
+from federation.trial.workspace import prepare_workspace
 
 __all__ = ["simulate"]
 

@@ -1,0 +1,25 @@
+"""The collaboration file: one TOML document with the parties, contract and jobs.
+
+`document` reads and checks it, `mistakes` says in plain words what is ill-formed, `contradictions`
+what is well-formed and cannot be.
+"""
+
+from federation.collaboration.document import (
+    AgreementSection,
+    Collaboration,
+    EvaluateSection,
+    PartySection,
+    build_agreement,
+    drafted_agreement,
+    load_collaboration,
+)
+
+__all__ = [
+    "AgreementSection",
+    "Collaboration",
+    "EvaluateSection",
+    "PartySection",
+    "build_agreement",
+    "drafted_agreement",
+    "load_collaboration",
+]
