@@ -49,10 +49,13 @@ from compliance.terms import (
     unique,
 )
 
-__all__ = ["PAYLOAD_TYPE", "Agreement", "SignedAgreement", "iso"]
+__all__ = ["MOST_PARTIES", "PAYLOAD_TYPE", "Agreement", "SignedAgreement", "iso"]
 
 PAYLOAD_TYPE: Final = "application/vnd.comity.agreement+json"
 """DSSE payload type of a signed agreement."""
+
+MOST_PARTIES: Final = 24
+"""Parties of one agreement: the first leaf of a log names all of them, in at most 2 KiB."""
 
 
 class Agreement(Terms):
@@ -63,7 +66,8 @@ class Agreement(Terms):
         name: short name of the collaboration.
         title: what people call it.
         purposes: everything that people's data may be used for; consents name these.
-        parties: exactly one brand and one coordinator, at least one partner, any auditors.
+        parties: exactly one brand and one coordinator, at least one partner, any auditors; at most
+            `MOST_PARTIES`.
         datasets: one of the brand and one of each partner.
         features: columns that every partner brings to training.
         match, train, expand: terms of the three computations.
@@ -79,8 +83,8 @@ class Agreement(Terms):
     purposes: Annotated[
         tuple[Purpose, ...], Field(min_length=1, max_length=64), AfterValidator(unique)
     ]
-    parties: Annotated[tuple[PartyTerm, ...], Field(max_length=64)]
-    datasets: Annotated[tuple[DatasetTerm, ...], Field(max_length=64)]
+    parties: Annotated[tuple[PartyTerm, ...], Field(max_length=MOST_PARTIES)]
+    datasets: Annotated[tuple[DatasetTerm, ...], Field(max_length=MOST_PARTIES)]
     features: Annotated[tuple[ColumnTerm, ...], Field(min_length=1, max_length=1_000)]
     match: MatchTerms
     train: TrainTerms

@@ -333,7 +333,8 @@ class ExpandTerms(Terms):
     Attributes:
         purpose: for which each person must have consented.
         maximum_share: largest share of a partner's people in a segment, in (0, 1].
-        minimum_segment: people below which no segment is written.
+        minimum_segment: people in the smallest segment; a smaller share gives this many, and none
+            is written where `maximum_share` would not reach it.
     """
 
     purpose: Purpose

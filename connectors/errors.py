@@ -9,8 +9,9 @@ ConnectorError
 ```
 
 A call that no source could serve (no columns, a batch of no rows) is a `ValueError` or `TypeError`.
-No message carries a value that was read. The libraries beneath quote whole rows in theirs, so the
-errors of reading are raised `from None`; only a failed connection keeps its cause.
+No message carries a value that was read, nor the names of the columns that were found: in a file
+without a header line these are the first person's values. The libraries beneath quote whole rows in
+theirs, so the errors of reading are raised `from None`; only a failed connection keeps its cause.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ __all__ = [
     "SourceFormatError",
     "SourceNotFoundError",
     "SourceUnavailableError",
+    "other_spelling",
 ]
 
 
@@ -39,17 +41,18 @@ class MissingColumnError(ConnectorError):
         source: name of the source.
         missing: the columns asked for that the source lacks.
         expected: every column asked for.
-        found: the columns of the source.
+        column_count: how many columns the source has.
     """
 
     def __init__(self, source: str, *, expected: Sequence[str], found: Sequence[str]) -> None:
         self.source = source
         self.expected = tuple(expected)
-        self.found = tuple(found)
+        self.column_count = len(found)
         self.missing = tuple(name for name in expected if name not in found)
         super().__init__(
             f"{source} lacks {_quoted(self.missing)}: expected the columns {_quoted(expected)}, "
-            f"found {_quoted(found)}; correct the schema or add the columns to the source"
+            f"{other_spelling(self.missing, found)}; correct the schema or add the columns to the "
+            "source"
         )
 
 
@@ -59,6 +62,24 @@ class SourceFormatError(ConnectorError):
 
 class SourceUnavailableError(ConnectorError):
     """The system that holds the source refuses or cannot be reached."""
+
+
+def other_spelling(missing: Sequence[str], found: Sequence[str]) -> str:
+    """Say how many columns a table has, and which are missing ones spelt otherwise.
+
+    A found name is told only if it has the letters and digits of a missing one, in their order:
+    anything less alike could be a person's value, as the name Emil is like `email`.
+    """
+    bare = {_bare(name) for name in missing} - {""}
+    alike = [name for name in found if _bare(name) in bare]
+    told = f"the table has {len(found)} column{'' if len(found) == 1 else 's'}"
+    if alike:
+        return f"{told}, among them {_quoted(alike)}"
+    return f"{told}, none spelt alike: has the file a header line?"
+
+
+def _bare(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _quoted(names: Sequence[str]) -> str:

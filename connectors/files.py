@@ -53,8 +53,8 @@ class _FileConnector(ABC):
             names = self._names()
         if len(set(names)) != len(names):
             raise SourceFormatError(
-                f"{self.name}: expected distinct column names, got {list(names)}; rename the "
-                "repeated ones"
+                f"{self.name}: expected distinct column names, but {len(names) - len(set(names))} "
+                f"of {len(names)} repeat an earlier one: rename them, or add the header line"
             )
         return names
 

@@ -1,26 +1,43 @@
 """What a party's log says, once it is verified: for `comity log` and the report.
 
 Guarantees: nothing is said about a log before its signature, tree and every leaf have been
-verified under the key that the signed agreement names, and no leaf contradicts the agreement: of
-this party and contract, budget arithmetic within the cap, every charge reserved before its
-release and settled once.
+verified under the key that the signed agreement names, and no leaf contradicts the agreement or
+another leaf: of this party and contract, every release that costs paid for by one open charge,
+every charge within the cap and settled once. Where `dp_accounting` is installed, no price is
+below what the logged mechanisms cost together.
 
-Leaves to others: proofs and formats (`compliance.log`), the wording (`cli`).
+Leaves to others: proofs and formats (`compliance.log`), prices (`privacy.accounting`), whether a
+mechanism ran as logged (nobody can see that from a log), the wording (`cli`).
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.errors import LogCorruptedError
+from compliance.errors import (
+    ComplianceError,
+    InvalidAgreementError,
+    LogCorruptedError,
+    LogError,
+    RecordError,
+)
 from compliance.log.verifier import verify_log
 from federation.errors import WorkspaceError
 from federation.party import verified_agreement
+from federation.routes import ROUTES
+from privacy.accounting.accountant import epsilon_of
+from privacy.accounting.events import Event, from_json
+from privacy.errors import InvalidParameterError
 
-__all__ = ["VerifiedParty", "party_directories", "verify_party"]
+__all__ = ["VerifiedParty", "has_begun", "party_directories", "verify_all", "verify_party"]
+
+_TOLERANCE: Final = 1e-9
+"""Relative; floating point differs that much between machines at most."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,10 @@ class VerifiedParty:
         root_hash: of the Merkle tree, hex.
         leaves: every leaf, in order.
         epsilon_spent: by committed charges, as the log says.
+        repriced: whether every ε was held against the logged mechanisms, which needs
+            `dp_accounting`.
+        withdrawn_releases: releases whose charge was refunded afterwards. A crash between the
+            leaf and the sending leaves one; the log alone cannot show that nothing was sent.
     """
 
     party: str
@@ -42,6 +63,8 @@ class VerifiedParty:
     root_hash: str
     leaves: tuple[records.Record, ...]
     epsilon_spent: float
+    repriced: bool
+    withdrawn_releases: int
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -67,6 +90,57 @@ def party_directories(path: Path) -> tuple[Path, ...]:
     return found
 
 
+def verify_all(
+    paths: Sequence[Path],
+) -> tuple[tuple[VerifiedParty, ...], tuple[ComplianceError, ...]]:
+    """Verify every party found at `paths`, however many of them do not hold.
+
+    Where a path is a workspace with a contract of its own, that one is verified too, and must be
+    the one that each party holds.
+
+    Returns:
+        The parties whose logs hold, and what does not hold elsewhere.
+
+    Raises:
+        WorkspaceError: a path holds no log.
+    """
+    found: list[VerifiedParty] = []
+    problems: list[ComplianceError] = []
+    for path in paths:
+        directories = party_directories(path)
+        try:
+            common = _common_agreement(path, directories)
+        except ComplianceError as error:
+            problems.append(error)
+            common = None
+        for directory in directories:
+            try:
+                party = verify_party(directory)
+                if common is not None and party.agreement != common:
+                    raise InvalidAgreementError(
+                        f"{directory / 'agreement.json'} is another contract than "
+                        f"{path / 'agreement.json'}"
+                    )
+                found.append(party)
+            except ComplianceError as error:
+                problems.append(error)
+    return tuple(found), tuple(problems)
+
+
+def _common_agreement(path: Path, directories: Sequence[Path]) -> Agreement | None:
+    """Return the contract that lies in a workspace beside the parties' folders, if any."""
+    file = path / "agreement.json"
+    if any(directory == path or path.name == "log" for directory in directories):
+        return None
+    return verified_agreement(file) if file.exists() else None
+
+
+def has_begun(log: Path) -> bool:
+    """Tell whether a log's checkpoint covers any leaf: a crash may come before the first."""
+    checkpoint = log / "checkpoint"
+    return checkpoint.is_file() and checkpoint.read_bytes().split(b"\n")[1:2] != [b"0"]
+
+
 def verify_party(directory: Path) -> VerifiedParty:
     """Verify a party's agreement and log, offline.
 
@@ -74,7 +148,8 @@ def verify_party(directory: Path) -> VerifiedParty:
     2. The log's checkpoint is signed by the key that the agreement names for this party.
     3. Every tile and entry hashes to that checkpoint.
     4. Every leaf is of a known kind, by this party, under this agreement.
-    5. The leaves keep the budget: see `_check_budget`.
+    5. The agreement is the first leaf and no other.
+    6. The leaves keep the budget: see `_Charges`.
 
     Raises:
         WorkspaceError: there is no agreement.
@@ -82,47 +157,142 @@ def verify_party(directory: Path) -> VerifiedParty:
     """
     agreement = verified_agreement(directory / "agreement.json")  # 1
     party = agreement.party(directory.resolve().name)
-    log = verify_log(directory / "log", verification_key=party.log_key)  # 2, 3
-    leaves = tuple(records.parse_leaf(entry) for entry in log.entries)
+    try:
+        log = verify_log(directory / "log", verification_key=party.log_key)  # 2, 3
+        leaves = tuple(records.parse_leaf(entry) for entry in log.entries)
+    except (LogError, RecordError) as error:
+        raise type(error)(f"{directory / 'log'}: {error}") from error
     for index, leaf in enumerate(leaves):  # 4
         if (leaf.party, leaf.agreement) != (party.name, agreement.digest):
             raise LogCorruptedError(
                 f"{directory / 'log'}: leaf {index} is of {leaf.party} under agreement "
                 f"{leaf.agreement[:16]}…; expected {party.name} and {agreement.digest[:16]}…"
             )
-    spent = _check_budget(directory, agreement, leaves)  # 5
+    charges = _check_leaves(directory / "log", agreement, leaves)  # 5, 6
     root = log.root_hash.hex() if isinstance(log.root_hash, bytes) else log.root_hash
-    return VerifiedParty(party.name, agreement, log.tree_size, root, leaves, spent)
+    return VerifiedParty(
+        party=party.name,
+        agreement=agreement,
+        tree_size=log.tree_size,
+        root_hash=root,
+        leaves=leaves,
+        epsilon_spent=charges.epsilon_spent,
+        repriced=charges.repriced,
+        withdrawn_releases=charges.withdrawn_releases,
+    )
 
 
-def _check_budget(
-    directory: Path, agreement: Agreement, leaves: tuple[records.Record, ...]
-) -> float:
-    """Check that charges are reserved, released and settled in that order; return ε committed."""
-    pending: set[str] = set()
-    spent = 0.0
+def _check_leaves(
+    log: Path, agreement: Agreement, leaves: tuple[records.Record, ...]
+) -> "_Charges":
+    """Replay the leaves; return the charges after the last."""
+    if not leaves:
+        raise LogCorruptedError(
+            f"{log}: expected agreement.signed as leaf 0, got an empty log: let the party's node "
+            "run again if it was cut short at its start"
+        )
+    charges = _Charges(agreement)
     for index, leaf in enumerate(leaves):
-        if problem := _budget_problem(leaf, agreement, pending):
-            raise LogCorruptedError(f"{directory / 'log'}: leaf {index} ({leaf.kind}) {problem}")
-        if isinstance(leaf, records.BudgetReserved):
-            pending.add(leaf.charge_id)
-        elif isinstance(leaf, records.BudgetCommitted | records.BudgetRefunded):
-            pending.remove(leaf.charge_id)
-            spent = leaf.epsilon_spent if isinstance(leaf, records.BudgetCommitted) else spent
-    return spent
+        if problem := _misplaced(leaf, index) or charges.replay(leaf):
+            raise LogCorruptedError(f"{log}: leaf {index} ({leaf.kind}) {problem}")
+    return charges
 
 
-def _budget_problem(leaf: records.Record, agreement: Agreement, pending: set[str]) -> str:
-    """Say what is wrong with a leaf about the budget, given the charges pending before it."""
-    match leaf:
-        case records.BudgetReserved(epsilon_cap=cap) if cap != agreement.budget.epsilon:
+def _misplaced(leaf: records.Record, index: int) -> str:
+    """Say what is wrong with the place of a leaf."""
+    if isinstance(leaf, records.AgreementSigned) == (index == 0):
+        return ""
+    return "stands where agreement.signed must" if index == 0 else "opens the log a second time"
+
+
+class _Charges:
+    """The charges of a log, leaf by leaf; what a leaf gets wrong is said and changes nothing.
+
+    Reserved once, at the agreement's δ and cap; released at most once while pending; committed or
+    refunded once. A refunded charge may be reserved again. ε is never understated.
+    """
+
+    def __init__(self, agreement: Agreement) -> None:
+        self.repriced = find_spec("dp_accounting") is not None
+        self.epsilon_spent = 0.0
+        self.withdrawn_releases = 0
+        self._budget = agreement.budget
+        self._pending: dict[str, Event] = {}
+        self._committed: dict[str, Event] = {}
+        self._released: set[str] = set()
+
+    def replay(self, leaf: records.Record) -> str:
+        """Take the next leaf; say what is wrong with it, or nothing."""
+        match leaf:
+            case records.BudgetReserved():
+                return self._reserve(leaf)
+            case records.Release():
+                return self._release(leaf)
+            case records.BudgetCommitted() | records.BudgetRefunded():
+                return self._settle(leaf)
+        return ""
+
+    def _reserve(self, leaf: records.BudgetReserved) -> str:
+        if leaf.epsilon_cap != self._budget.epsilon:
             return "names another cap than the agreement's"
-        case records.BudgetReserved(epsilon_spent=spent) if spent > agreement.budget.epsilon:
+        if leaf.delta != self._budget.delta:
+            return "names another delta than the agreement's"
+        if leaf.epsilon_spent > self._budget.epsilon:
             return "passes the agreement's budget"
-        case records.Release(charge_id=str(charge)) if charge not in pending:
-            return "releases under a charge that was not reserved"
-        case (
-            records.BudgetCommitted(charge_id=charge) | records.BudgetRefunded(charge_id=charge)
-        ) if charge not in pending:
+        if leaf.charge_id in self._pending or leaf.charge_id in self._committed:
+            return "reserves a charge that was reserved before and not refunded"
+        try:
+            event = from_json(leaf.mechanism)
+            problem = self._understated("epsilon", leaf.epsilon, event) or self._understated(
+                "epsilon_spent", leaf.epsilon_spent, *self._held, event
+            )
+        except InvalidParameterError:
+            return "names a mechanism, or a delta, that nobody can price"
+        if not problem:
+            self._pending[leaf.charge_id] = event
+        return problem
+
+    def _release(self, leaf: records.Release) -> str:
+        route = ROUTES.get(leaf.computation)
+        if route is None:
+            return "releases what no computation says"
+        if route.charged != (leaf.charge_id is not None):
+            return (
+                "releases without a charge" if route.charged else "names a charge for what is free"
+            )
+        if leaf.charge_id is None:
+            return ""
+        if leaf.charge_id not in self._pending:
+            return "releases under a charge that was not reserved, or is settled"
+        if leaf.charge_id in self._released:
+            return "releases a second time under one charge"
+        self._released.add(leaf.charge_id)
+        return ""
+
+    def _settle(self, leaf: records.BudgetCommitted | records.BudgetRefunded) -> str:
+        if leaf.charge_id not in self._pending:
             return "settles a charge that was not open"
-    return ""
+        if isinstance(leaf, records.BudgetCommitted):
+            if problem := self._understated("epsilon_spent", leaf.epsilon_spent, *self._held):
+                return problem
+            self._committed[leaf.charge_id] = self._pending[leaf.charge_id]
+            self.epsilon_spent = leaf.epsilon_spent
+        else:
+            self.withdrawn_releases += leaf.charge_id in self._released
+        del self._pending[leaf.charge_id]
+        self._released.discard(leaf.charge_id)
+        return ""
+
+    @property
+    def _held(self) -> tuple[Event, ...]:
+        """What weighs on the budget."""
+        return (*self._committed.values(), *self._pending.values())
+
+    def _understated(self, field: str, said: float, *events: Event) -> str:
+        """Say by how much a logged ε is below the price of `events`, where that can be computed."""
+        if not self.repriced:
+            return ""
+        price = epsilon_of(events, self._budget.delta)
+        if said >= price * (1 - _TOLERANCE):
+            return ""
+        return f"understates {field}: expected at least {price:.6f}, got {said:.6f}"

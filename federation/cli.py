@@ -160,10 +160,13 @@ def agreement_new(
 
     Example: comity agreement new collaboration.toml --workspace out/ours
     """
-    from federation.collaboration import load_collaboration
+    from federation.collaboration import UNSAFE_SEED_WARNING, load_collaboration
     from federation.trial.workspace import draft_workspace
 
-    path = draft_workspace(load_collaboration(file), file, workspace)
+    collaboration = load_collaboration(file)
+    if collaboration.unsafe_seed is not None:
+        err.print(UNSAFE_SEED_WARNING, markup=False)
+    path = draft_workspace(collaboration, file, workspace)
     told = f"drawn up: {path} (each party signs it with: comity agreement sign)"
     out.print(told, markup=False)
 
@@ -198,7 +201,7 @@ def agreement_show(
     if as_json:
         _print_json(agreement.model_dump(mode="json") | {"signed_by": list(signed.signed_by)})
     else:
-        out.print(Markdown(render(agreement, signed.signed_by)))
+        out.print(Markdown(render(agreement, signed.signed_by)), soft_wrap=False)
 
 
 @agreement_app.command("verify")
@@ -228,13 +231,19 @@ def log_verify(
 ) -> None:
     """Verify logs offline: agreement, signature, every hash, every leaf, the budget.
 
-    Leaves with 1 at the first thing that does not hold.
+    Leaves with 1 if anything does not hold, and says what, party by party.
 
     Example: comity log verify out/demo
     """
-    from federation.audit import party_directories, verify_party
+    from federation.audit import verify_all
 
-    found = [verify_party(one) for path in directories for one in party_directories(path)]
+    found, problems = verify_all(directories)
+    for problem in problems:
+        err.print(f"[bold red]error[/] {escape(str(problem))}")
+    if problems:
+        held = ", ".join(log.party for log in found) or "none"
+        err.print(f"{len(problems)} do(es) not hold; these do: {held}")
+        raise typer.Exit(1)
     if as_json:
         _print_json(
             [
@@ -245,6 +254,7 @@ def log_verify(
                     "root_hash": log.root_hash,
                     "leaves": dict(log.counts),
                     "epsilon_spent": log.epsilon_spent,
+                    "repriced": log.repriced,
                 }
                 for log in found
             ]
@@ -262,7 +272,9 @@ def log_verify(
         )
     out.print(table)
     digests = {log.agreement.digest for log in found}
-    out.print(f"all hold: {len(found)} log(s) under {len(digests)} agreement(s)")
+    repriced = all(log.repriced for log in found)
+    prices = "recomputed" if repriced else "not recomputed, which needs the `node` extra"
+    out.print(f"prices {prices}; all hold: {len(found)} log(s) under {len(digests)} agreement(s)")
     parties = {
         party.name
         for log in found

@@ -14,10 +14,11 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.errors import describe
 from compliance.log.writer import LogWriter
 from compliance.terms import Role
 from federation.channel import Channel, Parcel
@@ -54,7 +55,7 @@ __all__ = ["Coordinator", "read_jobs", "write_jobs"]
 ROLL_CALL = "roll-call"
 """What the question to all nodes is filed under, which belongs to no job."""
 
-_JOBS = TypeAdapter(tuple[JobSpec, ...])
+_JOBS = TypeAdapter(tuple[JobSpec, ...], config=ConfigDict(hide_input_in_errors=True))
 
 Job = Generator[Sequence[Outgoing], Sequence[Message], JointModel | None]
 
@@ -71,7 +72,9 @@ def read_jobs(folder: PartyFolder) -> tuple[JobSpec, ...]:
     except FileNotFoundError as error:
         raise WorkspaceError(f"{file} is missing: it lists the jobs to run") from error
     except ValidationError as error:
-        raise WorkspaceError(f"{file}: {error.error_count()} mistakes: {error}") from error
+        raise WorkspaceError(
+            f"{file}: {error.error_count()} mistakes: {describe(error)}"
+        ) from error
 
 
 def write_jobs(folder: PartyFolder, jobs: Sequence[JobSpec]) -> None:

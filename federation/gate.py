@@ -61,10 +61,15 @@ class Released:
 
     __slots__ = ("message",)
 
+    message: SealedMessage
+
     def __init__(self, message: SealedMessage, *, key: object) -> None:
         if key is not _KEY:
             raise RuntimeError("a Released comes from Gate.release, Gate.refuse or Gate.recall")
-        self.message = message
+        object.__setattr__(self, "message", message)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Released is what passed the gate, and stays so")
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,14 @@ class PeopleUsed:
         keys: the party's own record references, shape (n,).
         rows: rows the party holds, eligible or not.
         excluded: rows left out, by reason.
+        linked: further record references of the same people, whose "no" counts too, shape (m,).
     """
 
     purpose: str
     keys: NDArray[np.str_]
     rows: int
     excluded: Mapping[str, int] = field(default_factory=dict)
+    linked: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, dtype=np.str_))
 
 
 @dataclass(frozen=True)
@@ -305,7 +312,8 @@ class Gate:
         if path is None:
             raise self._refusal("consent", f"{self._folder.name} has no consent file: name one")
         book = ConsentBook.load(self._folder.resolve(path), purposes=self._agreement.purposes)
-        decision = book.decide(people.keys, purpose=people.purpose, at=now)
+        records_of_them = np.concatenate([people.keys, people.linked])
+        decision = book.decide(records_of_them, purpose=people.purpose, at=now)
         if not decision.allowed.all():
             raise self._refusal(
                 "consent",

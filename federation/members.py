@@ -43,6 +43,10 @@ class Members:
 
     def save(self, path: Path) -> None:
         """Write the members to a file, whole or not at all."""
+        write_atomically(path, self.to_bytes(), mode=0o600)
+
+    def to_bytes(self) -> bytes:
+        """Write what `load` reads."""
         content = io.BytesIO()
         np.savez(
             content,
@@ -51,10 +55,11 @@ class Members:
             rows=np.array(self.used.rows),
             reasons=np.array(list(self.used.excluded), dtype=np.str_),
             counts=np.array(list(self.used.excluded.values()), dtype=np.int64),
+            linked=self.used.linked,
             token_rows=self.token_rows,
             keys=self.keys,
         )
-        write_atomically(path, content.getvalue(), mode=0o600)
+        return content.getvalue()
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -66,6 +71,10 @@ class Members:
         with np.load(path, allow_pickle=False) as stored:
             excluded = dict(zip(stored["reasons"].tolist(), stored["counts"].tolist(), strict=True))
             used = PeopleUsed(
-                str(stored["purpose"]), stored["people"], int(stored["rows"]), excluded
+                str(stored["purpose"]),
+                stored["people"],
+                int(stored["rows"]),
+                excluded,
+                linked=stored["linked"],
             )
             return cls(used, stored["token_rows"], stored["keys"])

@@ -19,7 +19,7 @@ from compliance.log.writer import LogWriter
 from compliance.terms import Role
 from connectors.errors import ConnectorError
 from federation.clock import Clock, utc_now
-from federation.errors import FederationError, MessageError, RefusedError
+from federation.errors import FederationError, MessageError, RefusedError, WorkspaceError
 from federation.gate import Gate, Released
 from federation.messages import Identify, SealedMessage, unseal
 from federation.party import PartyFolder, locked
@@ -78,6 +78,7 @@ class Node:
         with self._work() as work:
             work.gate.settle()  # 1
             if (kept := work.gate.recall(sealed.digest)) is not None:  # 2
+                self._folder.keep_pending(sealed.digest)
                 return kept
             job, asker = "unreadable", self._coordinator
             try:
@@ -107,10 +108,20 @@ class Node:
             locked(folder),
             LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
         ):
+            if log.tree_size and not folder.ledger.exists():
+                raise WorkspaceError(
+                    f"{folder.ledger} is missing, and the log says it was there: restore it; a new "
+                    "one would spend the budget twice"
+                )
             ledger = Ledger.open(
                 folder.ledger,
                 agreement=self._agreement.digest,
                 budget=Budget(epsilon=terms.epsilon, delta=terms.delta),
             )
+            if not log.tree_size and ledger.statement().charges:
+                raise WorkspaceError(
+                    f"{folder.log} is empty, and {folder.ledger} has charges: restore the log; a "
+                    "new one would prove nothing of them"
+                )
             gate = Gate(folder, self._agreement, log, ledger, clock=self._clock)
             yield Work(folder, self._agreement, gate, ledger, clock=self._clock)

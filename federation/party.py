@@ -14,7 +14,7 @@ PARTY/
 ```
 
 Guarantees: files appear whole or not at all (`write_atomically`); secrets are created with mode
-0600.
+0600; no key is made anew once there is an agreement.
 
 Leaves to others: what is written (`node`, `gate`), what an agreement means (`compliance`).
 """
@@ -30,9 +30,10 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compliance.agreement import Agreement, SignedAgreement
-from compliance.errors import InvalidAgreementError
+from compliance.errors import InvalidAgreementError, describe
 from compliance.log.note import NoteKey
-from compliance.signing import SigningKey
+from compliance.log.verifier import read_regular
+from compliance.signing import ENVELOPE_LIMIT, SigningKey
 from compliance.terms import IdentifierKind, Role
 from federation.errors import WorkspaceError
 from privacy.randomness import SECRET_BYTES, Secret, new_secret, seeded_secret
@@ -80,7 +81,7 @@ def read_agreement(file: Path) -> SignedAgreement:
         InvalidAgreementError: it holds no contract.
     """
     try:
-        content = file.read_bytes()
+        content = read_regular(file, ENVELOPE_LIMIT + 1)  # the parser refuses the one too many
     except FileNotFoundError as error:
         raise WorkspaceError(f"{file} is missing: put the signed agreement there") from error
     except OSError as error:
@@ -106,7 +107,8 @@ def verified_agreement(file: Path) -> Agreement:
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A database's URL holds a password.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class SeedRule(_Closed):
@@ -183,7 +185,9 @@ class PartyFolder:
                 f"{self.path} is no party's folder: there is no party.json in it"
             ) from error
         except ValidationError as error:
-            raise WorkspaceError(f"{file}: {error.error_count()} mistakes: {error}") from error
+            raise WorkspaceError(
+                f"{file}: {error.error_count()} mistakes: {describe(error)}"
+            ) from error
 
     @classmethod
     def create(cls, path: Path, config: PartyConfig) -> Self:
@@ -202,6 +206,7 @@ class PartyFolder:
                 )
         else:
             write_atomically(file, content, mode=0o600)  # a database URL may hold a password
+            path.chmod(0o700)  # whatever comes to lie in it
         return cls(path)
 
     @property
@@ -249,6 +254,16 @@ class PartyFolder:
         """File of the segment that an expansion job made."""
         return self.path / "segments" / f"{job}.csv"
 
+    def pending(self, result: Path, question: str) -> Path:
+        """Where a result waits while the gate decides on the answer to a question."""
+        return result.with_name(f".{result.name}.{question}.pending")
+
+    def keep_pending(self, question: str) -> None:
+        """Put a result in its place that a crash left waiting though its answer was let go."""
+        for folder in ("jobs", "models", "segments"):
+            for pending in (self.path / folder).glob(f"**/.*.{question}.pending"):
+                pending.replace(pending.with_name(pending.name[1 : -len(f".{question}.pending")]))
+
     def agreement(self) -> Agreement:
         """Return the verified agreement, in which this party finds its own keys.
 
@@ -279,16 +294,29 @@ class PartyFolder:
             if len(content) != SECRET_BYTES:
                 raise WorkspaceError(f"{path} is damaged: expected {SECRET_BYTES} bytes in hex")
             return Secret(content)
+        if (self.path / "agreement.json").exists():
+            raise WorkspaceError(
+                f"{path} is missing, and the agreement in {self.path} rests on it: restore the key "
+                "from a backup; a new one would be nobody's"
+            )
         secret = self.fresh_secret(label)
         write_atomically(path, secret.hex().encode(), mode=0o600)
         return secret
 
     def identity_key(self) -> SigningKey:
-        """Return the key that signs agreements and messages; made at first use."""
+        """Return the key that signs agreements and messages; made at first use.
+
+        Raises:
+            WorkspaceError: it is damaged, or is missing though there is an agreement.
+        """
         return SigningKey.from_seed(self._secret(self.path / "keys" / "identity", "identity"))
 
     def log_key(self) -> SigningKey:
-        """Return the key that signs the log's checkpoints; made at first use."""
+        """Return the key that signs the log's checkpoints; made at first use.
+
+        Raises:
+            WorkspaceError: it is damaged, or is missing though there is an agreement.
+        """
         return SigningKey.from_seed(self._secret(self.path / "keys" / "log", "log"))
 
     def fresh_secret(self, label: str) -> Secret:

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from compliance.agreement import Agreement
+from compliance.errors import InvalidAgreementError
 from compliance.terms import Role
+from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.jobs.train import training_plan
 from federation.specification import ExpandSpec, MatchSpec, TrainSpec
@@ -77,9 +79,20 @@ class Plan(_Closed):
         return [job for job in self.jobs if job.refused_by]
 
 
-def plan(collaboration: Collaboration) -> Plan:
-    """Plan every job of a checked collaboration."""
+def plan(collaboration: Collaboration, *, clock: Clock = utc_now) -> Plan:
+    """Plan every job of a checked collaboration, as if it were run now."""
     agreement = drafted_agreement(collaboration)
+    planned = _in_force(collaboration, agreement)
+    try:
+        agreement.check_time(clock())
+    except InvalidAgreementError as error:
+        refused = {"refused_by": "valid_until", "remedy": str(error)}
+        jobs = tuple(job.model_copy(update=refused) for job in planned.jobs)
+        return planned.model_copy(update={"jobs": jobs})
+    return planned
+
+
+def _in_force(collaboration: Collaboration, agreement: Agreement) -> Plan:
     budget = agreement.budget
     partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
     brand = tuple(party.name for party in agreement.by_role(Role.BRAND))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from compliance.agreement import Agreement
@@ -25,6 +26,7 @@ from connectors import FileSource, SqlSource, open_connector
 from connectors.connector import Connector
 from connectors.quality import read_table
 from connectors.schema import Classification, Column, ColumnType, Schema
+from federation.errors import WorkspaceError
 from federation.gate import PeopleUsed
 from federation.party import DataConfig
 from privacy.identifiers import (
@@ -169,6 +171,23 @@ def _persons(
         person = nearer
 
 
+def _require_readable(
+    source: str, table: pa.Table, agreement: Agreement, named: Mapping[str, str]
+) -> None:
+    """Refuse a feature in which nothing can be read: training on it would pay for nothing."""
+    for term in agreement.features:
+        column = table.column(named[term.name])
+        if term.categories:
+            readable = pc.any(pc.is_in(column, value_set=pa.array(term.categories))).as_py()
+        else:
+            readable = column.null_count < len(column)
+        if len(column) and not readable:
+            raise WorkspaceError(
+                f"{source}: no row has a readable value in column {named[term.name]!r}, agreed as "
+                f"feature {term.name!r}: mend the values, or the party's data.features"
+            )
+
+
 def read_population(
     connector: Connector,
     data: DataConfig,
@@ -182,9 +201,9 @@ def read_population(
     """Read a party's table and keep the people whom a job may use.
 
     1. Read the agreed columns and report their quality.
-    2. The brand keeps its seeds only.
+    2. The brand uses its seeds only.
     3. Leave out people without consent for `purpose` as of `at`.
-    4. Leave out rows of such a person under other records: no under one record is no.
+    4. Leave out rows of such a person under other records, seeds or not: no under one is no.
     5. Leave out all but the first row of a person.
 
     One person are all rows that shared keys and identifiers link, also over other rows.
@@ -201,25 +220,35 @@ def read_population(
     Raises:
         MissingColumnError: the table lacks a column.
         ConnectorError: it cannot be read.
+        WorkspaceError: no row is a seed, or a feature is unreadable in every row.
     """
     schema, named = schema_for(data, agreement, with_features=with_features)
     table, quality = read_table(connector, schema)  # 1
-    if data.seeds is not None:  # 2
-        table = table.filter(pa.array(_strings(table, data.seeds.column) == data.seeds.equals))
     keys = _strings(table, data.key)
+    asked = np.ones(len(keys), dtype=bool)
+    if data.seeds is not None:  # 2
+        asked = _strings(table, data.seeds.column) == data.seeds.equals
+        if not asked.any():
+            raise WorkspaceError(
+                f"{connector.name}: none of {len(keys):,} rows is a seed: no row holds "
+                f"{data.seeds.equals!r} in column {data.seeds.column!r}; mend the seeds rule"
+            )
     tokens, token_rows, rejected = _tokens(table, data, agreement.match)
-    decision = consent.decide(keys, purpose=purpose, at=at)  # 3
-    allowed = decision.allowed
+    allowed = consent.decide(keys, purpose=purpose, at=at).allowed  # 3
     person = _persons(keys, tokens, token_rows)
     disputed = allowed & np.isin(person, person[~allowed])  # 4
-    again = allowed & ~disputed & (person != np.arange(len(keys)))  # 5
-    excluded = {str(reason.value): count for reason, count in decision.excluded.items()} | {
-        DISPUTED: int(np.count_nonzero(disputed)),
-        DUPLICATE: int(np.count_nonzero(again)),
+    agreeing = np.flatnonzero(asked & allowed & ~disputed)
+    keep = np.zeros(len(keys), dtype=bool)
+    keep[agreeing[np.unique(person[agreeing], return_index=True)[1]]] = True  # 5
+    reasons = consent.decide(keys[asked], purpose=purpose, at=at).excluded
+    excluded = {str(reason.value): count for reason, count in reasons.items()} | {
+        DISPUTED: int(np.count_nonzero(asked & disputed)),
+        DUPLICATE: len(agreeing) - int(np.count_nonzero(keep)),
     }
-    keep = allowed & ~disputed & ~again
     kept_tokens = keep[token_rows]
     table = table.filter(pa.array(keep))
+    if with_features:
+        _require_readable(connector.name, table, agreement, named)
     columns = {name: table.column(column) for name, column in named.items() if with_features}
     return Population(
         keys=keys[keep],
@@ -232,7 +261,11 @@ def read_population(
         tokens=tokens[kept_tokens],
         token_rows=(np.cumsum(keep) - 1)[token_rows[kept_tokens]],
         used=PeopleUsed(
-            purpose, keys[keep], len(keys), {reason: n for reason, n in excluded.items() if n}
+            purpose,
+            keys[keep],
+            int(np.count_nonzero(asked)),
+            {reason: n for reason, n in excluded.items() if n},
+            linked=keys[allowed & ~keep & np.isin(person, person[keep])],
         ),
         findings=(*quality.lines(), *rejected),
     )

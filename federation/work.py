@@ -7,6 +7,7 @@ Leaves to others: the steps themselves (`jobs`), who may be used (`population`),
 (`gate`), and turning failures into refusals (`node`).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ from federation.progress import Progress, report
 from federation.routes import off_route
 from federation.specification import JobSpec, policy_objections
 from privacy.accounting.events import Event, RepeatedEvent
-from privacy.accounting.ledger import Ledger
+from privacy.accounting.ledger import ChargeState, Ledger
 from privacy.psi.portable import PortableEngine
 from privacy.randomness import Secret
 
@@ -72,6 +73,8 @@ class Work:
         self._agreement = agreement
         self._ledger = ledger
         self._clock = clock
+        (coordinator,) = agreement.by_role(Role.COORDINATOR)
+        self._coordinator = coordinator.name
 
     def answer(self, message: Message) -> Released:
         """Do what a verified message for this party asks.
@@ -95,6 +98,8 @@ class Work:
             raise MessageError(f"{message.body.kind} is an answer, and nothing was asked")
         if (problem := off_route(message.header, self._agreement)) is not None:
             raise MessageError(f"{message.header.sender}: {problem}")
+        if message.header.sender == self._coordinator and message.header.answers is not None:
+            raise MessageError(f"{message.body.kind} opens an exchange, and answers nothing")
         spec: JobSpec | None = getattr(message.body, "spec", None)
         if spec is None:
             return step(message)
@@ -163,22 +168,29 @@ class Work:
             raise MessageError(
                 f"match.reply for job {job!r}, in which nothing was asked"
             ) from error
+        self._bind_reply(job, message.sealed.digest)
         _, hits = state.intersect(message, terms, secret, self._engine(job))
         found = took_part.matched(hits)
         self._tell(job, "knows which of its people are members", rows=len(found.keys))
         minimum = Minimum("match.minimum_match", len(found.keys), terms.minimum_match)
-        path = self._folder.members(job)
-        found.save(path)  # before it is said to be done, so that a crash cannot lose it
-        with _taken_back_if_refused(path):
+        with self._result(self._folder.members(job), message, found.to_bytes()):
             released = self._release(
                 message,
                 MatchDone(),
-                recipient=self._agreement.by_role(Role.COORDINATOR)[0].name,
+                recipient=self._coordinator,
                 people=found.used,
                 minimums=(minimum,),
             )
         (directory / "secret").unlink()
         return released
+
+    def _bind_reply(self, job: str, digest: str) -> None:
+        """Take one reply to what was blinded: a second could ask about other people."""
+        path = self._state(job) / "reply"
+        if not path.exists():
+            write_atomically(path, digest.encode(), mode=0o600)
+        elif path.read_bytes() != digest.encode():
+            raise MessageError(f"a second match.reply in job {job!r}: the first one counts")
 
     def _train(self, message: Message) -> Released:
         body = expect(message, TrainRequest)
@@ -215,6 +227,7 @@ class Work:
 
     def _keep_model(self, message: Message) -> Released:
         model = parse_model(message, self._agreement, encoder_for(self._agreement).names)
+        self._check_trained(model)
         path = self._folder.model(model.job)
         kept = {
             "model_digest": model.digest,
@@ -223,13 +236,23 @@ class Work:
             "epsilon": model.epsilon,
             "delta": model.delta,
         }
-        write_atomically(path, model.canonical_bytes)
-        with _taken_back_if_refused(path):
+        with self._result(path, message, model.canonical_bytes):
             released = self._release(
                 message, Acknowledged(), results=((records.ModelTrained, kept),)
             )
         self._tell(model.job, "keeps the joint model")
         return released
+
+    def _check_trained(self, model: JointModel) -> None:
+        """Refuse a model that names this partner for rounds which it never gave."""
+        if self._folder.name not in model.parties:
+            return
+        for number in range(1, model.rounds + 1):
+            charge = self._ledger.charge(
+                f"{model.job}/train.update/{self._coordinator}/round-{number}"
+            )
+            if charge is None or charge.state is not ChargeState.COMMITTED:
+                raise MessageError(f"model of job {model.job!r}: round {number} was not given here")
 
     def _expand(self, message: Message) -> Released:
         spec = expect(message, ExpandRequest).spec
@@ -238,22 +261,44 @@ class Work:
         people = self._people(job, terms.purpose, with_features=True)
         scores = model.score(encoder_for(self._agreement).encode(people.features))
         members = self._load_members(model.match).among(people.keys)
-        segment = choose_segment(people.keys, scores, members, spec.share)
+        segment = choose_segment(
+            people.keys, scores, members, spec.share, minimum=terms.minimum_segment
+        )
         self._tell(job, "scores its people", people.used)
+        # By the agreed share, not the asked one: trying shares would count the people.
+        most = math.ceil(terms.maximum_share * int((~members).sum()))
         path = self._folder.segment(job)
         written = {"segment": path.stem, "share": spec.share, "rows": len(segment)}
         content = pd.DataFrame({"record": segment}).to_csv(index=False).encode()
-        write_atomically(path, content, mode=0o600)
-        with _taken_back_if_refused(path):
+        with self._result(path, message, content):
             released = self._release(
                 message,
                 ExpandDone(),
                 people=people.used,
-                minimums=(Minimum("expand.minimum_segment", len(segment), terms.minimum_segment),),
+                minimums=(Minimum("expand.minimum_segment", most, terms.minimum_segment),),
                 results=((records.SegmentWritten, written),),
             )
         self._tell(job, "wrote its segment", rows=len(segment))
         return released
+
+    @contextmanager
+    def _result(self, path: Path, message: Message, content: bytes) -> Iterator[None]:
+        """Make a result a party's own once the gate has let go what tells of it.
+
+        1. Another question cannot change what a job has left already.
+        2. It lies beside its place, under the question's digest, while the gate decides.
+        3. It takes its place; after a crash in between, the repeated question puts it there.
+        """
+        if path.exists():  # 1
+            raise MessageError(f"job {message.header.job!r} has its result here already")
+        pending = self._folder.pending(path, message.sealed.digest)
+        write_atomically(pending, content, mode=0o600)  # 2
+        try:
+            yield
+        except Exception:
+            pending.unlink()
+            raise
+        pending.replace(path)  # 3
 
     def _release(
         self,
@@ -365,16 +410,6 @@ class Work:
     def _steps(self, job: str) -> Callable[[int, int], None]:
         name = self._folder.name
         return lambda done, total: report(Progress(name, job, "trains", done=done, total=total))
-
-
-@contextmanager
-def _taken_back_if_refused(result: Path) -> Iterator[None]:
-    """Delete a result if the gate refuses what would have told of it."""
-    try:
-        yield
-    except RefusedError:
-        result.unlink()
-        raise
 
 
 @contextmanager

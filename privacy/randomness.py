@@ -2,8 +2,10 @@
 
 Guarantees: every random bit in the project comes from the operating system through `new_secret`,
 or is derived from such a secret by HKDF-SHA-256 (RFC 5869) and AES-256 in counter mode (NIST SP
-800-38A). Two labels give independent streams; the same secret and label give the same stream, on
-any machine, so that two steps of one protocol need to keep nothing but their secret.
+800-38A). Two labels give independent streams; the same secret and label give the same stream, so
+that two steps of one protocol need to keep nothing but their secret. Bytes, uniforms, coin flips
+and permutations are the same on any machine. Normal deviates are the same on one machine; between
+CPUs, for which numpy computes logarithm, sine and cosine differently, their last bits may differ.
 
 Leaves to others: keeping secrets secret and destroying them when their job ends, and never using
 one label for two different inputs (labels carry what they protect, see `derive_secret`).
@@ -92,7 +94,10 @@ class SecretStream:
         return (words.astype(np.float64) + 0.5) * 2.0**-52
 
     def standard_normal(self, size: int) -> NDArray[np.float64]:
-        """Return `size` independent standard normal deviates (Box and Muller 1958)."""
+        """Return `size` independent standard normal deviates (Box and Muller 1958).
+
+        The same on one machine; their last bits may differ between CPUs.
+        """
         pairs = (size + 1) // 2
         radius = np.sqrt(-2.0 * np.log(self.uniform(pairs)))
         angle = 2.0 * np.pi * self.uniform(pairs)

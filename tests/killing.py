@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from federation.audit import verify_party
+from federation.audit import has_begun, verify_party
 from federation.trial.simulation import simulate
 
 MOST_RUNS = 100
@@ -46,7 +46,7 @@ def kill_until_done(file: Path, workspace: Path, renamings: int) -> int | str:
     for kills in range(MOST_RUNS):
         ended = run_until(file, workspace, renamings)
         for log in workspace.glob("*/log"):
-            if (log / "checkpoint").exists():
+            if has_begun(log):
                 verify_party(log.parent)
         if ended != -signal.SIGKILL:
             sys.stdout.write(f"{kills}\n")

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from compliance.agreement import PAYLOAD_TYPE, Agreement, SignedAgreement
+from compliance.agreement import MOST_PARTIES, PAYLOAD_TYPE, Agreement, SignedAgreement
 from compliance.errors import (
     AlteredAgreementError,
     ComplianceError,
@@ -24,6 +24,7 @@ from compliance.errors import (
     UnsignedAgreementError,
 )
 from compliance.log.note import NoteKey
+from compliance.records import LEAF_LIMIT, AgreementSigned, to_leaf
 from compliance.rendering import render
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import ColumnTerm, ColumnType, Role, Scale
@@ -320,6 +321,31 @@ class TestTerms:
         for fragment in ("name:", "title:", "purposes.0:"):
             assert fragment in str(caught.value)
         assert "person" not in str(caught.value) + str(caught.value.__cause__)
+
+    def test_a_log_can_begin_with_the_longest_names_of_the_most_parties(self) -> None:
+        roles = ("brand", "partner", "coordinator", *["auditor"] * (MOST_PARTIES - 2))
+        names = [f"p{number:02}-".ljust(63, "x") for number in range(MOST_PARTIES + 1)]
+        terms = make_terms()
+        terms["name"] = "n" * 63
+        terms["train"]["max_parties_per_person"] = 1
+        keys = [party_terms(f"p{number}", role) for number, role in enumerate(roles)]
+        terms["parties"] = [key | {"name": name} for key, name in zip(keys, names, strict=True)]
+        terms["datasets"] = [
+            {"party": name, "declared_rows": 100, "identifiers": ["email"]} for name in names[:2]
+        ]
+        with pytest.raises(InvalidAgreementError, match=f"parties: .*at most {MOST_PARTIES}"):
+            Agreement.from_terms(terms)
+        terms["parties"].pop()
+        agreement = Agreement.from_terms(terms)
+        moment = datetime(2026, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+        record = AgreementSigned(
+            time=moment,
+            party=names[0],
+            agreement=agreement.digest,
+            job="j" * 63,
+            parties=tuple(party.name for party in agreement.parties),
+        )
+        assert 1800 < len(to_leaf(record)) <= LEAF_LIMIT
 
     def test_an_agreement_cannot_be_changed(self) -> None:
         with pytest.raises(ValidationError):

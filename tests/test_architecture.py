@@ -1,6 +1,7 @@
 """Who may import whom, where entropy comes from, and that there is one door out."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,16 +18,26 @@ ENTROPY = "privacy/randomness.py"
 GATE = "federation/gate.py"
 NETWORK = frozenset(
     [
+        "_socket",
+        "_ssl",
         "aiohttp",
         "asyncio",
+        "boto3",
         "ftplib",
+        "fsspec",
         "grpc",
         "http",
         "httpx",
         "imaplib",
-        "multiprocessing",
+        "nntplib",
+        "paramiko",
         "poplib",
+        "pyarrow.flight",
+        "pyarrow.fs",
         "requests",
+        "s3fs",
+        "select",
+        "selectors",
         "smtplib",
         "socket",
         "socketserver",
@@ -35,10 +46,46 @@ NETWORK = frozenset(
         "urllib",
         "urllib3",
         "webbrowser",
+        "websocket",
         "websockets",
         "xmlrpc",
+        "zmq",
     ]
 )
+PROCESSES = frozenset(
+    [
+        "_ctypes",
+        "_posixsubprocess",
+        "cffi",
+        "commands",
+        "concurrent.futures.process",
+        "ctypes",
+        "multiprocessing",
+        "mmap",
+        "posix",
+        "pty",
+        "sh",
+        "subprocess",
+    ]
+)
+CODE = frozenset(
+    [
+        "_pickle",
+        "cloudpickle",
+        "code",
+        "codeop",
+        "dill",
+        "imp",
+        "joblib",
+        "marshal",
+        "pickle",
+        "runpy",
+        "shelve",
+        "importlib.import_module",
+    ]
+)
+STARTS = re.compile(r"os\.(system|popen|exec|spawn|posix_spawn|fork|startfile|sendfile|mkfifo)")
+RUNS = frozenset({"eval", "exec", "compile", "__import__", "breakpoint", "globals", "vars"})
 GUESSABLE = frozenset({"random", "secrets", "uuid"})
 
 
@@ -112,9 +159,135 @@ def test_flower_is_known_only_where_messages_travel(path: Path) -> None:
         assert named(path).startswith(FLOWER)
 
 
+def ways_out(path: Path) -> set[str]:
+    """Return what in a module could speak to others, start a program, or run code as data."""
+    closed = NETWORK | PROCESSES | CODE
+    full = {*imports(path), *(written_out(name, path) for name in mentions(path))}
+    used = {name for name in full if STARTS.match(name) or closed & set(prefixes(name))}
+    used |= RUNS & set(mentions(path))
+    return used | {name for name in mentions(path) if name.endswith(("_pickle", ".__reduce__"))}
+
+
+def prefixes(name: str) -> Iterator[str]:
+    """Yield a dotted name and every package that it lies in."""
+    parts = name.split(".")
+    return (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+
+
+def written_out(name: str, path: Path) -> str:
+    """Return a mentioned attribute under the name that its module has in full: `pa.fs`."""
+    first, dot, rest = name.partition(".")
+    return f"{aliases(path).get(first, '')}{dot}{rest}" if dot else ""
+
+
+@cache
+def aliases(path: Path) -> dict[str, str]:
+    return {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+
+
 @pytest.mark.parametrize("path", MODULES, ids=named)
-def test_nothing_but_flower_speaks_to_a_network(path: Path) -> None:
-    assert not {name.split(".")[0] for name in imports(path)} & NETWORK
+def test_nothing_but_flower_speaks_to_a_network_or_starts_a_program(path: Path) -> None:
+    assert not ways_out(path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import socket",
+        "import urllib.request",
+        "from urllib import request",
+        "from concurrent.futures import process",
+        "from concurrent.futures.process import ProcessPoolExecutor",
+        "from pyarrow import fs",
+        "import pyarrow.fs as files",
+        "import pyarrow as pa\npa.fs.S3FileSystem()",
+        "def late():\n    import _socket",
+        "import subprocess as innocent",
+        "import ctypes.util",
+        "import os\nos.system('ls')",
+        "import os\nos.execvp('ls', [])",
+        "import os as o\no.popen('ls')",
+        "from os import posix_spawn",
+        "from os import spawnl as x",
+        "import importlib\nimportlib.import_module('socket')",
+        "from importlib import import_module",
+        "__import__('socket')",
+        "import pandas as pd\npd.read_pickle('x')",
+    ],
+)
+def test_a_way_out_would_be_seen(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(source)
+    assert ways_out(path)
+
+
+def tampering(path: Path) -> list[str]:
+    """Return the lines of a module that could change, copy or forge what passed the gate."""
+    found = []
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            if node.attr == "message":
+                found.append(node)
+        elif isinstance(node, ast.Call):
+            called, given = ast.unparse(node.func), [ast.unparse(one) for one in node.args]
+            last = called.split(".")[-1]
+            replaces = called in {"replace", "dataclasses.replace", "copy.replace"}
+            own = given[:1] == ["self"]  # a class may make its like; Released is the gate's
+            if (
+                (replaces and not own)
+                or last == "__replace__"
+                or (last in {"setattr", "__setattr__", "__delattr__"} and "'message'" in given)
+                or (last in {"setattr", "__setattr__"} and not is_text(node.args[1:2]))
+                or (last == "__new__" and "Released" in ast.unparse(node))
+            ):
+                found.append(node)
+        elif isinstance(node, ast.ClassDef) and "Released" in map(last_name, node.bases):
+            found.append(node)
+    return [ast.unparse(node) for node in found]
+
+
+def last_name(node: ast.expr) -> str:
+    return ast.unparse(node).split(".")[-1]
+
+
+def is_text(arguments: list[ast.expr]) -> bool:
+    return all(isinstance(one, ast.Constant) and isinstance(one.value, str) for one in arguments)
+
+
+@pytest.mark.parametrize("path", [one for one in MODULES if named(one) != GATE], ids=named)
+def test_what_was_released_stays_what_it_is(path: Path) -> None:
+    assert not tampering(path)
+    assert " replace as " not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "released.message = other",
+        "a, released.message = 1, other",
+        "released.message += other",
+        "released.message: object = other",
+        "del released.message",
+        "for released.message in others: pass",
+        "replace(released, message=other)",
+        "dataclasses.replace(released, message=other)",
+        "setattr(released, 'message', other)",
+        "setattr(released, name, other)",
+        "object.__setattr__(released, 'message', other)",
+        "object.__new__(Released)",
+        "Released.__new__(Released)",
+        "class Mine(gate.Released): pass",
+    ],
+)
+def test_tampering_would_be_seen(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(source)
+    assert tampering(path)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=named)

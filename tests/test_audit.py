@@ -1,12 +1,16 @@
 """A log is believed only after everything in it was held against the contract beside it."""
 
+import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from parties import World
+from test_gate import opened, update
 
 from compliance import records
 from compliance.errors import (
@@ -17,9 +21,12 @@ from compliance.errors import (
     RecordError,
 )
 from compliance.log.writer import LogWriter
-from federation.audit import party_directories, verify_party
+from federation import gate
+from federation.audit import VerifiedParty, party_directories, verify_party
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder
+from privacy.accounting.accountant import epsilon_of
+from privacy.accounting.events import GaussianEvent, to_json
 
 
 @pytest.fixture
@@ -112,14 +119,27 @@ class TestWhatDoesNotHold:
             verify_party(workspace / "brand")
 
 
+DELTA = 1e-5
+COSTLY, CHEAP = (GaussianEvent(noise_multiplier=noise) for noise in (10.0, 20.0))
+PRICE, CHEAP_PRICE = epsilon_of([COSTLY], DELTA), epsilon_of([CHEAP], DELTA)
+BOTH = epsilon_of([COSTLY, CHEAP], DELTA)
+OPENED: Mapping[str, Any] = {"kind": records.AgreementSigned, "parties": ("brand", "courier")}
+
+
 def reserved(charge: str = "model/a", **changes: Any) -> Mapping[str, Any]:
-    fields = {"charge_id": charge, "mechanism": "{}", "epsilon": 0.5, "delta": 1e-5}
-    return {"kind": records.BudgetReserved, "epsilon_spent": 0.5, "epsilon_cap": 1.2} | (
+    fields = {"charge_id": charge, "mechanism": to_json(COSTLY), "epsilon": PRICE, "delta": DELTA}
+    return {"kind": records.BudgetReserved, "epsilon_spent": PRICE, "epsilon_cap": 1.2} | (
         fields | changes
     )
 
 
-def committed(charge: str = "model/a", spent: float = 0.5) -> Mapping[str, Any]:
+def second(charge: str = "b", **changes: Any) -> Mapping[str, Any]:
+    """A cheaper charge after the first."""
+    fields = {"mechanism": to_json(CHEAP), "epsilon": CHEAP_PRICE, "epsilon_spent": BOTH}
+    return reserved(charge, **(fields | changes))
+
+
+def committed(charge: str = "model/a", spent: float = PRICE) -> Mapping[str, Any]:
     return {"kind": records.BudgetCommitted, "charge_id": charge, "epsilon_spent": spent}
 
 
@@ -127,11 +147,11 @@ def refunded(charge: str = "model/a") -> Mapping[str, Any]:
     return {"kind": records.BudgetRefunded, "charge_id": charge, "reason": "interrupted"}
 
 
-def released(charge: str | None = "model/a") -> Mapping[str, Any]:
+def released(charge: str | None = "model/a", said: str = "train.update") -> Mapping[str, Any]:
     return {
         "kind": records.Release,
         "release_id": "model/train.update",
-        "computation": "train.update",
+        "computation": said,
         "recipient": "coordinator",
         "content_digest": "0" * 64,
         "content_bytes": 1,
@@ -139,13 +159,16 @@ def released(charge: str | None = "model/a") -> Mapping[str, Any]:
     }
 
 
+FREE = released(None, "present")
+
+
 @pytest.fixture
-def log(workspace: Path) -> Callable[..., float]:
-    """Write leaves into a fresh log, signed by the party's own key; return the ε verified."""
+def log(workspace: Path) -> Callable[..., VerifiedParty]:
+    """Write leaves into a fresh log, signed by the party's own key; verify it."""
     folder = PartyFolder(workspace / "courier")
     shutil.rmtree(folder.log)
 
-    def write(*leaves: Mapping[str, Any], **changes: str) -> float:
+    def write(*leaves: Mapping[str, Any], **changes: str) -> VerifiedParty:
         common = {
             "time": datetime(2026, 1, 1, tzinfo=UTC),
             "party": "courier",
@@ -156,63 +179,202 @@ def log(workspace: Path) -> Callable[..., float]:
             for leaf in leaves:
                 fields = {key: value for key, value in leaf.items() if key != "kind"}
                 writer.append([records.to_leaf(leaf["kind"](**common, **fields))])
-        return verify_party(folder.path).epsilon_spent
+        return verify_party(folder.path)
 
     return write
+
+
+@pytest.fixture
+def unpriced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An auditor's installation: nothing here can price a mechanism."""
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+
+
+class TestAfterACrash:
+    def test_a_release_cut_off_before_its_sending_and_made_again_holds(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = World.make(tmp_path)
+
+        def cut_off(*_: Any, **__: Any) -> NoReturn:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, opened(world) as door:
+            patch.setattr(gate, "write_atomically", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                door.release(update())
+        cut = verify_party(world.folder("retailer").path)
+        assert (cut.epsilon_spent, cut.withdrawn_releases) == (0, 0)
+        with opened(world) as door:
+            assert verify_party(world.folder("retailer").path).withdrawn_releases == 1
+            door.release(update())
+        found = verify_party(world.folder("retailer").path)
+        assert found.epsilon_spent == world.statement("retailer").epsilon_spent > 0
+        assert (found.repriced, found.withdrawn_releases, found.counts["release"]) == (True, 1, 2)
+
+
+class TestWhatIsNoRegularFile:
+    """A stranger's folder may hold anything; nothing in it may hold the auditor."""
+
+    @pytest.mark.parametrize("name", ["checkpoint", "tile/entries/000.p/1", "tile/0/000.p/1"])
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
+    def test_in_the_log(
+        self, name: str, make: Callable[[Path], None], workspace: Path, log: Any
+    ) -> None:
+        log(OPENED)
+        file = workspace / "courier" / "log" / name
+        file.unlink()
+        make(file)
+        with pytest.raises(ComplianceError, match=name):
+            verify_party(workspace / "courier")
+
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["fifo", "directory"])
+    def test_the_contract(self, make: Callable[[Path], None], workspace: Path) -> None:
+        file = workspace / "courier" / "agreement.json"
+        file.unlink()
+        make(file)
+        with pytest.raises(WorkspaceError, match=r"agreement\.json cannot be read: "):
+            verify_party(workspace / "courier")
+
+    def test_a_contract_without_end(self, workspace: Path) -> None:
+        file = workspace / "courier" / "agreement.json"
+        with file.open("r+b") as content:
+            content.truncate(1 << 40)
+        with pytest.raises(InvalidAgreementError, match="at most 1048576 bytes, got 1048577"):
+            verify_party(workspace / "courier")
 
 
 class TestBudgetInTheLog:
     """A party that holds its own key can write what it likes; it is held against the contract."""
 
     @pytest.mark.parametrize(
-        ("leaves", "spent"),
+        ("leaves", "spent", "withdrawn"),
         [
-            ([], 0),
-            ([released(None)], 0),
-            ([reserved(), released(), committed()], 0.5),
-            ([reserved(), refunded(), reserved(), released(), committed()], 0.5),
-            ([reserved(), refunded()], 0),
-            ([reserved(), released()], 0),
+            ([], 0, 0),
+            ([FREE], 0, 0),
+            ([reserved(), released(), committed()], PRICE, 0),
+            ([reserved(), refunded()], 0, 0),
+            ([reserved(), released()], 0, 0),
+            ([reserved(), released(), refunded()], 0, 1),
             (
-                [reserved(), committed(), reserved("b", epsilon_spent=1.2), committed("b", 1.2)],
-                1.2,
+                [reserved(), released(), refunded(), reserved(), released(), committed()],
+                PRICE,
+                1,
             ),
+            (
+                [
+                    reserved(),
+                    released(),
+                    committed(),
+                    second(),
+                    released("b"),
+                    committed("b", BOTH),
+                ],
+                BOTH,
+                0,
+            ),
+            ([reserved(), second(), committed("b", BOTH), committed(spent=BOTH)], BOTH, 0),
+            ([reserved(), refunded(), second(epsilon_spent=CHEAP_PRICE)], 0, 0),
+            ([reserved(epsilon_spent=1.0), released(), committed(spent=1.0)], 1.0, 0),
+            ([reserved(epsilon=PRICE * (1 - 1e-12))], 0, 0),
         ],
     )
     def test_what_keeps_it(
-        self, leaves: Sequence[Mapping[str, Any]], spent: float, log: Callable[..., float]
+        self,
+        leaves: Sequence[Mapping[str, Any]],
+        spent: float,
+        withdrawn: int,
+        log: Callable[..., VerifiedParty],
     ) -> None:
-        assert log(*leaves) == spent
+        found = log(OPENED, *leaves)
+        assert (found.epsilon_spent, found.withdrawn_releases) == (spent, withdrawn)
+        assert found.repriced
 
-    @pytest.mark.parametrize(
-        ("leaves", "said"),
-        [
-            ([reserved(epsilon_cap=5.0)], r"leaf 0 .* names another cap than the agreement's"),
-            ([reserved(epsilon_spent=1.21)], r"leaf 0 .* passes the agreement's budget"),
-            ([released()], r"leaf 0 \(release\) releases under a charge that was not reserved"),
-            ([reserved("b"), released()], r"leaf 1 \(release\) releases under a charge"),
-            ([committed()], r"leaf 0 \(budget.committed\) settles a charge that was not open"),
-            ([refunded()], r"leaf 0 \(budget.refunded\) settles a charge"),
-            ([reserved(), committed(), committed()], r"leaf 2 .* settles a charge"),
-            ([reserved(), committed(), refunded()], r"leaf 2 .* settles a charge"),
-            ([reserved(), refunded(), released()], r"leaf 2 .* releases under a charge"),
-            ([reserved(), committed(), released()], r"leaf 2 .* releases under a charge"),
-        ],
+    STRUCTURE = (
+        ([reserved(epsilon_cap=5.0)], r"leaf 1 .* names another cap than the agreement's"),
+        ([reserved(delta=1e-3)], r"leaf 1 .* names another delta than the agreement's"),
+        ([reserved(epsilon_spent=1.21)], r"leaf 1 .* passes the agreement's budget"),
+        ([reserved(mechanism="{}")], r"leaf 1 .* names a mechanism, or a delta, that nobody"),
+        ([reserved(mechanism=to_json(COSTLY) + " ")], r"leaf 1 .* names a mechanism"),
+        ([reserved(), second("model/a")], r"leaf 2 .* reserves a charge that was reserved"),
+        ([reserved(), committed(), reserved()], r"leaf 3 .* reserves a charge that was reserved"),
+        ([released()], r"leaf 1 \(release\) releases under a charge that was not reserved"),
+        ([released(None)], r"leaf 1 \(release\) releases without a charge"),
+        ([reserved(), released(said="present")], r"leaf 2 .* names a charge for what is free"),
+        ([FREE, released(None, "train.more")], r"leaf 2 .* releases what no computation says"),
+        ([reserved("b"), released()], r"leaf 2 \(release\) releases under a charge"),
+        ([reserved(), released(), released()], r"leaf 3 .* a second time under one charge"),
+        ([committed()], r"leaf 1 \(budget.committed\) settles a charge that was not open"),
+        ([refunded()], r"leaf 1 \(budget.refunded\) settles a charge"),
+        ([reserved(), committed(), committed()], r"leaf 3 .* settles a charge"),
+        ([reserved(), committed(), refunded()], r"leaf 3 .* settles a charge"),
+        ([reserved(), refunded(), committed()], r"leaf 3 .* settles a charge"),
+        ([reserved(), refunded(), released()], r"leaf 3 .* releases under a charge"),
+        ([reserved(), committed(), released()], r"leaf 3 .* releases under a charge"),
+        ([FREE, OPENED], r"leaf 2 \(agreement.signed\) opens the log a second time"),
     )
+
+    @pytest.mark.parametrize(("leaves", "said"), STRUCTURE)
     def test_what_does_not(
-        self, leaves: Sequence[Mapping[str, Any]], said: str, log: Callable[..., float]
+        self, leaves: Sequence[Mapping[str, Any]], said: str, log: Callable[..., VerifiedParty]
     ) -> None:
         with pytest.raises(LogCorruptedError, match=said):
-            log(*leaves)
+            log(OPENED, *leaves)
+
+    @pytest.mark.usefixtures("unpriced")
+    @pytest.mark.parametrize(("leaves", "said"), STRUCTURE)
+    def test_what_does_not_even_where_nothing_can_be_priced(
+        self, leaves: Sequence[Mapping[str, Any]], said: str, log: Callable[..., VerifiedParty]
+    ) -> None:
+        with pytest.raises(LogCorruptedError, match=said):
+            log(OPENED, *leaves)
+
+    UNDERSTATED = (
+        ([reserved(epsilon=PRICE * (1 - 1e-7))], r"leaf 1 .* understates epsilon: expected at lea"),
+        ([reserved(epsilon_spent=0.0)], r"leaf 1 .* understates epsilon_spent"),
+        ([reserved(), second(epsilon_spent=PRICE)], r"leaf 2 .* understates epsilon_spent"),
+        (
+            [reserved(), committed(), second(epsilon_spent=CHEAP_PRICE)],
+            r"leaf 3 .* understates epsilon_spent",
+        ),
+        ([reserved(), committed(spent=0.0)], r"leaf 2 \(budget.committed\) understates"),
+        ([reserved(), second(), committed()], r"leaf 3 \(budget.committed\) understates"),
+        (
+            [reserved(mechanism=to_json(GaussianEvent(noise_multiplier=0.001)))],
+            r"leaf 1 .* expected at least inf",
+        ),
+    )
+
+    @pytest.mark.parametrize(("leaves", "said"), UNDERSTATED)
+    def test_prices_below_those_of_the_mechanisms(
+        self, leaves: Sequence[Mapping[str, Any]], said: str, log: Callable[..., VerifiedParty]
+    ) -> None:
+        with pytest.raises(LogCorruptedError, match=said):
+            log(OPENED, *leaves)
+
+    @pytest.mark.usefixtures("unpriced")
+    @pytest.mark.parametrize("leaves", [leaves for leaves, _ in UNDERSTATED])
+    def test_where_nothing_can_be_priced_it_is_said(
+        self, leaves: Sequence[Mapping[str, Any]], log: Callable[..., VerifiedParty]
+    ) -> None:
+        assert not log(OPENED, *leaves).repriced
+
+    def test_a_log_without_the_agreement_first(self, log: Callable[..., VerifiedParty]) -> None:
+        with pytest.raises(LogCorruptedError, match=r"leaf 0 \(release\) stands where agreement"):
+            log(FREE, OPENED)
+
+    def test_an_empty_log(self, log: Callable[..., VerifiedParty]) -> None:
+        with pytest.raises(LogCorruptedError, match="as leaf 0, got an empty log"):
+            log()
 
     @pytest.mark.parametrize(
         "changes", [{"party": "retailer"}, {"agreement": "f" * 64}], ids=lambda one: next(iter(one))
     )
     def test_leaves_about_others(
-        self, changes: Mapping[str, str], log: Callable[..., float]
+        self, changes: Mapping[str, str], log: Callable[..., VerifiedParty]
     ) -> None:
         with pytest.raises(LogCorruptedError, match=r"leaf 0 is of .* expected courier and"):
-            log(released(None), **changes)
+            log(OPENED, **changes)
 
     def test_bytes_that_are_no_leaf(self, workspace: Path) -> None:
         folder = PartyFolder(workspace / "courier")

@@ -266,6 +266,7 @@ class TestAgreement:
         ended = run("agreement", "new", write_trial(tmp_path), "--workspace", tmp_path / "w")
         assert ended.code == 0
         assert ended.out.startswith(f"drawn up: {tmp_path / 'w' / 'agreement.json'}")
+        assert "WARNING: unsafe_seed makes every key and all noise predictable" in ended.err
         return tmp_path / "w" / "agreement.json"
 
     def test_from_a_draft_to_a_run(self, drawn_up: Path, tmp_path: Path, run: Run) -> None:
@@ -285,6 +286,19 @@ class TestAgreement:
         assert found["signed_by"] == ["brand", "retailer", "courier", "coordinator"]
         assert found["agreement"] in ended.out
         assert run("simulate", tmp_path / "trial.toml", "--workspace", tmp_path / "w").code == 0
+
+    def test_under_a_known_seed_every_signer_reads_that_nothing_is_private(
+        self, drawn_up: Path, tmp_path: Path, run: Run
+    ) -> None:
+        said = "known seed (unsafe_seed), so nothing under it is private"
+        assert said in " ".join(run("agreement", "show", drawn_up).out.replace("▌", " ").split())
+        content = document()
+        del content["unsafe_seed"]
+        honest = write_trial(tmp_path / "honest", content)
+        ended = run("agreement", "new", honest, "--workspace", tmp_path / "honest" / "w")
+        assert ended.err == ""
+        shown = run("agreement", "show", tmp_path / "honest" / "w" / "agreement.json")
+        assert "unsafe_seed" not in shown.out
 
     def test_signing_twice_adds_nothing(self, drawn_up: Path, run: Run) -> None:
         for _ in range(2):

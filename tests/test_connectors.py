@@ -234,7 +234,7 @@ class TestEveryConnector:
             with pytest.raises(MissingColumnError, match="shoe") as caught:
                 request()
             assert connector.name in str(caught.value)
-            assert caught.value.found == NAMES
+            assert caught.value.column_count == len(NAMES)
             assert "shoe" in caught.value.missing
             assert "record" not in caught.value.missing
         assert connector.count() == len(PEOPLE)
@@ -502,7 +502,8 @@ class TestCsv:
             "short row": (b"a,b\n1,2\nsecret\n", "row 3 has 1 fields, expected 2"),
             "long row": (b"a,b\nsecret,2,3\n", "row 2 has 3 fields, expected 2"),
             "short row not UTF-8": (b"a,b\n1,2\nsecret\x97\n1,2\n", "row 3 has 1 fields"),
-            "repeated name": (b"a,a\n1,2\n", "distinct column names"),
+            "repeated name": (b"a,a\n1,2\n", "distinct column names, but 1 of 2 repeat"),
+            "no header": (b"secret,secret,2\n", "distinct column names, but 1 of 3 repeat"),
             "not UTF-8": (b"a,b\nsecret\xff,2\n", "expected CSV"),
             "name not UTF-8": (b"a\xff,b\n1,2\n", "expected CSV"),
             "UTF-16": ("a,b\nsecret,2\n".encode("utf-16"), "row|expected CSV"),
@@ -516,6 +517,33 @@ class TestCsv:
             list(CsvConnector(path).scan(["a", "b"]))
         assert str(path) in str(caught.value)
         assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+    def test_what_stands_where_names_should_is_counted_and_not_quoted(self, path: Path) -> None:
+        path.write_bytes(b"R1,Emil,emil@example.com,Sales\nR2,Ann,ann@example.com,Sales\n")
+        connector = CsvConnector(path)
+        for request in (
+            lambda: connector.scan(("record", "email", "sales_")),
+            lambda: connector.delete("email", ["R9"]),
+            lambda: read_table(connector, SCHEMA),
+        ):
+            with pytest.raises(MissingColumnError) as caught:
+                request()
+            told = "".join(traceback.format_exception(caught.value)) + repr(vars(caught.value))
+            assert "the table has 4 columns" in told
+            assert not [value for value in ("R1", "Emil", "@", "example.com") if value in told]
+
+    def test_a_name_in_another_spelling_is_told_and_one_that_is_only_like_it_is_not(
+        self, path: Path
+    ) -> None:
+        path.write_text("E-Mail,Emil,customerID,customer_id2\n1,2,3,4\n")
+        for wanted, told in {
+            "email": "the table has 4 columns, among them 'E-Mail';",
+            "customer_id": "the table has 4 columns, among them 'customerID';",
+            "customer": "the table has 4 columns, none spelt alike: has the file a header line?;",
+        }.items():
+            with pytest.raises(MissingColumnError) as caught:
+                CsvConnector(path).scan([wanted])
+            assert told in str(caught.value)
 
     def test_a_file_that_is_not_gzip_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "people.csv.gz"

@@ -1,6 +1,7 @@
 """The coordinator: whom it believes, what it does again, and what it leaves behind."""
 
 import json
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ from federation.messages import (
     unseal,
     weights_from_bytes,
 )
+
+pytestmark = pytest.mark.xdist_group("coordinator")  # its tests share one run
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +337,12 @@ def test_a_lie_stops_the_run_and_nothing_is_made_of_it(world: World, lie: str) -
     published = any(isinstance(message.body, ModelPublished) for message in said(world))
     assert published == lie.startswith("an acknowledgement")
     assert not (world.folder("coordinator").job("best") / "ended.json").exists()
+
+
+def test_a_run_goes_on_after_a_lie(world: World) -> None:
+    world.listener = LIES["an update by another party"](world)
+    with pytest.raises(MessageError):
+        world.run()
     world.listener = World.listener
     world.run()
     assert outcomes(world)[-1] == ("best", "done")
@@ -439,6 +448,15 @@ def test_a_malformed_list_of_jobs_is_refused(world: World, content: bytes) -> No
     (folder.path / "jobs.json").write_bytes(content)
     with pytest.raises(WorkspaceError, match="mistakes"):
         world.run()
+
+
+def test_a_list_of_jobs_is_refused_without_quoting_it(world: World) -> None:
+    folder = world.folder("coordinator")
+    content = json.dumps([TRAIN.model_dump() | {"epsilon": "s3cret", "rounds": ["s3cret"]}])
+    (folder.path / "jobs.json").write_text(content)
+    with pytest.raises(WorkspaceError, match=r"jobs\.json: 2 mistakes: .*epsilon") as caught:
+        read_jobs(folder)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_missing_list_of_jobs_is_refused(world: World) -> None:

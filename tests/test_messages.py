@@ -259,7 +259,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(sorted(Header.model_fields)), json_values)
 def test_a_signed_header_with_any_value_anywhere_is_read_or_refused(
     field: str, value: object
@@ -300,6 +300,7 @@ def test_weights_that_are_no_numbers_are_refused(
         weights_from_bytes(weights_to_bytes(np.array(values)), len(values))
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_points_come_back_in_their_runs(runs: list[int], random: Any) -> None:
     payload = random.randbytes(32 * sum(runs))

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ from parties import (
 from compliance import records
 from compliance.agreement import SignedAgreement
 from compliance.errors import AlteredAgreementError, UnsignedAgreementError
-from federation.errors import WorkspaceError
+from federation.errors import RefusedError, WorkspaceError
 from federation.messages import (
     Acknowledged,
     Body,
@@ -59,6 +60,8 @@ from federation.node import TERM_OF
 from federation.progress import Progress, listening
 from federation.specification import ExpandSpec, MatchSpec, TrainSpec
 from privacy.accounting import ChargeState
+
+pytestmark = pytest.mark.xdist_group("node")  # its tests share one run
 
 ZEROS = weights_to_bytes(np.zeros(4))
 
@@ -221,8 +224,14 @@ def test_only_the_brand_answers_a_match(world: World, sender: str) -> None:
 
 def test_a_match_reply_to_nothing_is_refused(world: World) -> None:
     reply = unseal(match(world, "courier")[2], world.agreement)
-    forged = say(world, reply.body, reply.payload, sender="brand", answers="0" * 64)
-    expect_refusal(world, "message", forged)
+
+    def forged(answers: str) -> SealedMessage:
+        return say(world, reply.body, reply.payload, sender="brand", answers=answers)
+
+    expect_refusal(world, "message", forged("0" * 64))
+    blinded = world.handle("retailer", say(world, MatchRequest(spec=MATCH, brand="brand")))
+    expect_refusal(world, "message", forged("0" * 64))
+    expect_refusal(world, "match.minimum_match", forged(blinded.digest))  # made for another's
     assert not world.folder("retailer").members("find").exists()
 
 
@@ -304,19 +313,14 @@ def test_a_training_whose_last_round_would_not_fit_is_not_begun(later: World) ->
 def test_nothing_new_leaves_outside_the_agreements_time(later: World, moment: datetime) -> None:
     later.now = moment
     other = MATCH.model_copy(update={"name": "late"})
-    model = later.folder("retailer").model("model").read_bytes()
-    late = TRAIN.model_copy(update={"name": "late"})
-    announced = json.loads(model) | {"job": "late"}
     questions: list[tuple[Body, bytes]] = [
         (MatchRequest(spec=other, brand="brand"), b""),
         (ExpandRequest(spec=EXPAND.model_copy(update={"name": "late"})), b""),
-        (ModelPublished(spec=late), json.dumps(announced).encode()),
         (Identify(), b""),
     ]
     for body, payload in questions:
         expect_refusal(later, "valid_until", say(later, body, payload, job="late"))
     assert not later.folder("retailer").segment("late").exists()
-    assert not later.folder("retailer").model("late").exists()
 
 
 # --- what the party's own data refuses -------------------------------------------------------
@@ -326,11 +330,12 @@ def test_a_job_does_not_change_under_its_name(later: World) -> None:
     """Once anything was answered in it; until then it may be mended."""
     changed = TRAIN.model_copy(update={"learning_rate": 1.0})
     expect_refusal(later, "message", say(later, train_request(changed), ZEROS))
-    wide = ExpandSpec(name="late", train="model", share=0.03)
-    expect_refusal(later, "expand.minimum_segment", say(later, ExpandRequest(spec=wide)))
+    wide = ExpandSpec(name="late", train="model", share=0.6)
+    expect_refusal(later, "expand.maximum_share", say(later, ExpandRequest(spec=wide)))
     mended = ExpandRequest(spec=wide.model_copy(update={"share": 0.2}))
     assert isinstance(later.ask("retailer", say(later, mended)).body, ExpandDone)
-    expect_refusal(later, "message", say(later, ExpandRequest(spec=wide)))
+    other = ExpandRequest(spec=wide.model_copy(update={"share": 0.1}))
+    expect_refusal(later, "message", say(later, other))
 
 
 def test_a_match_below_the_minimum_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -355,10 +360,70 @@ def test_a_match_at_the_minimum_passes(tmp_path: Path) -> None:
     assert len(world.members("retailer")) == 20
 
 
-def test_a_segment_below_the_minimum_leaves_nothing_behind(later: World) -> None:
+def test_a_segment_below_the_minimum_leaves_nothing_behind(tmp_path: Path) -> None:
+    world = World.make(tmp_path, expand={"minimum_segment": 25})
+    with pytest.raises(RefusedError, match="minimum_segment"):
+        world.run()
     small = ExpandRequest(spec=ExpandSpec(name="small", train="model", share=0.03))
-    expect_refusal(later, "expand.minimum_segment", say(later, small))
-    assert not later.folder("retailer").segment("small").exists()
+    expect_refusal(world, "expand.minimum_segment", say(world, small))
+    assert not list((world.folder("retailer").path / "segments").glob("*"))
+
+
+def test_trying_shares_tells_nothing_about_the_number_of_people(later: World) -> None:
+    for number, share in enumerate((0.5, 0.1, 0.01, 0.0001)):
+        spec = ExpandSpec(name=f"try-{number}", train="model", share=share)
+        answer = later.ask("retailer", say(later, ExpandRequest(spec=spec)))
+        assert isinstance(answer.body, ExpandDone)
+    smallest = later.folder("retailer").segment("try-3").read_text().splitlines()
+    assert len(smallest) - 1 == later.agreement.expand.minimum_segment
+
+
+def test_a_finished_result_stays_whatever_is_asked_again(later: World) -> None:
+    folder = later.folder("retailer")
+    results = [folder.segment("best"), folder.members("find"), folder.model("model")]
+    before = [path.read_bytes() for path in results]
+    later.withdraw("retailer", range(30))
+    forged = "0" * 64
+    expect_refusal(later, "message", say(later, ExpandRequest(spec=EXPAND), answers=forged))
+    expect_refusal(
+        later, "message", say(later, MatchRequest(spec=MATCH, brand="brand"), answers=forged)
+    )
+    other = json.loads(before[2])
+    other["weights"][0] += 1.0
+    announced = say(later, ModelPublished(spec=TRAIN), json.dumps(other).encode())
+    expect_refusal(later, "message", announced)
+    assert [path.read_bytes() for path in results] == before
+
+
+def test_a_second_reply_to_one_question_is_refused(tmp_path: Path) -> None:
+    world = World.make(tmp_path, match={"minimum_match": 21})  # 20 of the retailer's are known
+    blinded = world.handle("retailer", say(world, MatchRequest(spec=MATCH, brand="brand")))
+    reply = world.handle("brand", blinded)
+    expect_refusal(world, "match.minimum_match", reply)
+    body = unseal(reply, world.agreement).body
+    assert isinstance(body, MatchReply)
+    other = body.model_copy(update={"blinded": body.blinded})
+    payload = reply.payload[:32] + reply.payload[64:96] + reply.payload[32:64] + reply.payload[96:]
+    second = say(world, other, payload, sender="brand", answers=blinded.digest)
+    expect_refusal(world, "message", second)
+
+
+def test_a_lost_ledger_or_log_is_not_made_anew(later: World) -> None:
+    folder = later.folder("retailer")
+    ledger = folder.ledger.read_bytes()
+    folder.ledger.unlink()
+    with pytest.raises(WorkspaceError, match="restore it"):
+        later.handle("retailer", say(later, Identify()))
+    folder.ledger.write_bytes(ledger)
+    shutil.rmtree(folder.log)
+    with pytest.raises(WorkspaceError, match="restore the log"):
+        later.handle("retailer", say(later, Identify()))
+
+
+def test_a_model_of_rounds_that_were_not_given_is_refused(world: World, ended: World) -> None:
+    match(world)
+    model = ended.folder("retailer").model("model").read_bytes()
+    expect_refusal(world, "message", say(world, ModelPublished(spec=TRAIN), model))
 
 
 def test_training_on_too_few_members_is_refused(later: World) -> None:

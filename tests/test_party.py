@@ -6,6 +6,7 @@ import os
 import signal
 import stat
 import threading
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
@@ -142,6 +143,21 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
             PartyFolder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "mistake", [{"table": None}, {"key": 5}, {"password": "s3cret"}, {"identifiers": "s3cret"}]
+)
+def test_a_configurations_mistakes_are_told_without_its_values(
+    tmp_path: Path, mistake: dict[str, object]
+) -> None:
+    data = {"url": "postgresql://ann:s3cret@db/crm", "table": "s3cret", "key": "s3cret"}
+    data |= {"identifiers": {"email": "s3cret"}} | mistake
+    content = {"name": "retailer", "role": "partner", "data": data}
+    (tmp_path / "party.json").write_text(json.dumps(content))
+    with pytest.raises(WorkspaceError, match=r"party\.json: 1 mistakes: data") as caught:
+        PartyFolder(tmp_path)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_everything_of_a_party_lies_in_its_folder(folder: PartyFolder) -> None:
     paths = [
         folder.log,
@@ -198,6 +214,21 @@ def test_a_damaged_key_is_refused_and_not_replaced(folder: PartyFolder, content:
     with pytest.raises(WorkspaceError, match="damaged"):
         folder.identity_key()
     assert (folder.path / "keys" / "identity").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["identity", "log"])
+def test_a_key_that_an_agreement_rests_on_is_never_made_anew(world: World, name: str) -> None:
+    folder = world.folder("retailer")
+    path = folder.path / "keys" / name
+    kept = path.read_bytes()
+    path.unlink()
+    key = {"identity": folder.identity_key, "log": folder.log_key}[name]
+    for use in (key, folder.agreement):
+        with pytest.raises(WorkspaceError, match=f"keys/{name} is missing.* restore the key"):
+            use()
+        assert not path.exists()
+    path.write_bytes(kept)
+    assert folder.agreement() == world.agreement
 
 
 def test_a_secret_is_fresh_unless_the_party_asked_for_a_trial(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from parties import NOW, PURPOSE, Parties
 
 from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind
 from compliance.terms import IdentifierKind
 from connectors import MissingColumnError, SourceNotFoundError
+from federation.errors import WorkspaceError
 from federation.party import DataConfig, SeedRule
 from federation.population import (
     Population,
@@ -35,6 +36,7 @@ WHOLE = DataConfig(
     key="record",
     identifiers={IdentifierKind.EMAIL: "email", IdentifierKind.PHONE: "phone"},
 )
+SEEDS = WHOLE.model_copy(update={"seeds": SeedRule(column="bought", equals="yes")})
 COLUMNS = ("record", "email", "phone", "age", "colour", "bought")
 Row = tuple[str, ...]
 GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
@@ -213,7 +215,9 @@ tables = st.lists(
 )
 
 
-def slowly(table: list[Row], said_no: set[str]) -> tuple[list[int], Counter[str]]:
+def slowly(
+    table: list[Row], said_no: set[str], *, seeds_only: bool = False
+) -> tuple[list[int], Counter[str]]:
     """Decide who is used, one row and one link after the other."""
     recipe = Recipe("US", EmailRule.PROVIDER_RULES)
 
@@ -236,26 +240,31 @@ def slowly(table: list[Row], said_no: set[str]) -> tuple[list[int], Counter[str]
     why: Counter[str] = Counter()
     for members, _ in groups:
         noes = {index for index in members if table[index][0] in said_no}
-        why["withdrawn"] += len(noes)
+        asked = {index for index in members if not seeds_only or table[index][5] == "yes"}
+        why["withdrawn"] += len(noes & asked)
         if noes:
-            why["no_under_another_record"] += len(members) - len(noes)
-        else:
-            used.append(min(members))
-            why["duplicate_person"] += len(members) - 1
+            why["no_under_another_record"] += len(asked - noes)
+        elif asked:
+            used.append(min(asked))
+            why["duplicate_person"] += len(asked) - 1
     return sorted(used), +why
 
 
-@settings(max_examples=200, deadline=None)
-@given(tables, st.sets(records_, max_size=3))
-def test_rows_are_used_as_if_decided_one_by_one(table: list[Row], said_no: set[str]) -> None:
+@settings(max_examples=150, deadline=None)
+@given(tables, st.sets(records_, max_size=3), st.booleans())
+def test_rows_are_used_as_if_decided_one_by_one(
+    table: list[Row], said_no: set[str], seeds_only: bool
+) -> None:
     everyone = {"k1", "k2", "k3", "k4", "k5", "k6"}
-    population = read(rows(*table), consenting(*(everyone - said_no), withdrawn=sorted(said_no)))
-    used, why = slowly(table, said_no)
+    consent = consenting(*(everyone - said_no), withdrawn=sorted(said_no))
+    assume(not seeds_only or any(row[5] == "yes" for row in table))
+    population = read(rows(*table), consent, data=SEEDS if seeds_only else WHOLE)
+    used, why = slowly(table, said_no, seeds_only=seeds_only)
     assert population.keys.tolist() == [table[index][0] for index in used]
     assert excluded(population) == why
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tables, st.sets(records_, max_size=3))
 def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: set[str]) -> None:
     everyone = {"k1", "k2", "k3", "k4", "k5", "k6"}
@@ -280,8 +289,8 @@ def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: s
 # --- seeds -----------------------------------------------------------------------------------
 
 
-SEEDS = WHOLE.model_copy(update={"seeds": SeedRule(column="bought", equals="yes")})
-BOUGHT = [["a", "a@gmx.net", "", "30", "red", answer] for answer in ("yes",)] + [
+BOUGHT = [
+    ["a", "a@gmx.net", "", "30", "red", "yes"],
     ["b", "b@gmx.net", "", "30", "red", "no"],
     ["c", "c@gmx.net", "", "30", "red", ""],
     ["d", "d@gmx.net", "", "30", "red", "yes"],
@@ -295,16 +304,29 @@ def test_a_seed_rule_keeps_the_rows_that_hold_its_value() -> None:
     assert excluded(population)["withdrawn"] == 1
 
 
+def test_no_under_a_record_that_is_no_seed_is_no_too() -> None:
+    table = rows(*BOUGHT, ["z", "a@gmx.net", "", "30", "red", "no"])
+    population = read(table, consenting(*"abcde", withdrawn=["z"]), data=SEEDS)
+    assert population.keys.tolist() == ["d"]
+    assert excluded(population) == {"no_under_another_record": 1}
+
+
 def test_without_a_seed_rule_every_row_counts() -> None:
     population = read(rows(*BOUGHT), consenting(*"abcde"))
     assert population.keys.tolist() == list("abcde")
 
 
-def test_no_seed_at_all_is_nobody() -> None:
+def test_a_seeds_rule_that_no_row_meets_is_told() -> None:
     rule = SEEDS.model_copy(update={"seeds": SeedRule(column="bought", equals="maybe")})
-    population = read(rows(*BOUGHT), consenting(*"abcde"), data=rule)
-    assert population.keys.tolist() == []
-    assert population.tokens.shape == (0, 33)
+    with pytest.raises(WorkspaceError, match=r"none of 5 rows is a seed: .* 'maybe' in .*'bought'"):
+        read(rows(*BOUGHT), consenting(*"abcde"), data=rule)
+
+
+@pytest.mark.parametrize(("column", "worthless"), [("age", "unknown"), ("colour", "no colour")])
+def test_a_feature_without_one_readable_value_is_told(column: str, worthless: str) -> None:
+    table = Rows(rows(["a", "a@gmx.net"], ["b", "b@gmx.net"]).frame.assign(**{column: worthless}))
+    with pytest.raises(WorkspaceError, match=f"no row has a readable value in column '{column}'"):
+        read(table, consenting("a", "b"), with_features=True)
 
 
 # --- columns ------------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
 """A workspace: made once, found again unchanged, and never mixed with another collaboration."""
 
+import logging
 import os
+import re
 import shutil
 import sqlite3
 import stat
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from parties import consents, table
@@ -15,9 +19,11 @@ from compliance.agreement import SignedAgreement
 from compliance.errors import AlteredAgreementError, UnsignedAgreementError
 from federation.collaboration import load_collaboration
 from federation.coordinator import read_jobs
-from federation.errors import WorkspaceError
+from federation.embedded import run_embedded
+from federation.errors import RefusedError, WorkspaceError
 from federation.party import PartyFolder, verified_agreement, write_atomically
 from federation.population import open_source
+from federation.progress import Progress, listening
 from federation.trial.simulation import simulate
 from federation.trial.workspace import Workspace, draft_workspace, prepare_workspace
 
@@ -60,6 +66,38 @@ class TestMaking:
         secret += (tmp_path / "w").rglob("party.json")
         assert len(secret) == 8 + 6 + 4
         assert {stat.S_IMODE(path.stat().st_mode) for path in secret} == {0o600}
+
+    def test_copies_are_for_their_owners_eyes_from_the_first_byte(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = []
+        real = shutil.copyfileobj
+
+        def watched(original: BinaryIO, copy: BinaryIO) -> None:
+            seen.append(stat.S_IMODE(os.fstat(copy.fileno()).st_mode))
+            real(original, copy)
+
+        monkeypatch.setattr(shutil, "copyfileobj", watched)
+        file = write_trial(tmp_path)
+        before = os.umask(0)
+        try:
+            made = prepare(file, tmp_path / "w")
+        finally:
+            os.umask(before)
+        assert seen == [0o600] * 6
+        copy = made.partners[0].path / "data" / "retailer.csv"
+        assert copy.read_bytes() == (tmp_path / "retailer.csv").read_bytes()
+
+    def test_a_contract_under_a_known_seed_says_so_in_its_first_line(self, tmp_path: Path) -> None:
+        content = document()
+        content["agreement"]["terms_text"] = "Segments are destroyed."
+        file = write_trial(tmp_path, content)
+        text = prepare(file, tmp_path / "w").agreement.terms_text
+        assert re.match(r"NOT PRIVATE: all keys and all noise .* known seed .*private.*\n", text)
+        assert text.endswith("\n\nSegments are destroyed.")
+        save(without_seed(content), file)
+        made = prepare(file, tmp_path / "honest").agreement
+        assert made.terms_text == "Segments are destroyed."
 
     def test_no_key_lies_in_anothers_folder(self, tmp_path: Path) -> None:
         prepare(write_trial(tmp_path), tmp_path / "w")
@@ -162,8 +200,31 @@ class TestAnotherCollaboration:
         file = write_trial(tmp_path, without_seed(document()))
         prepare(file, tmp_path / "w")
         shutil.rmtree(tmp_path / "w" / "courier" / "keys")
+        with pytest.raises(WorkspaceError, match=r"identity is missing.* restore the key"):
+            prepare(file, tmp_path / "w")
+        (tmp_path / "w" / "courier" / "agreement.json").unlink()
         with pytest.raises(WorkspaceError, match="it differs in parties"):
             prepare(file, tmp_path / "w")
+
+
+def test_a_table_that_lost_its_header_line_is_told_of_without_its_values(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = prepare(write_trial(tmp_path), tmp_path / "w")
+    people = table("retailer")
+    people.to_csv(made.partners[0].path / "data" / "retailer.csv", index=False, header=False)
+    heard: list[Progress] = []
+    with (
+        caplog.at_level(logging.DEBUG),
+        listening(heard.append),
+        pytest.raises(RefusedError) as caught,
+    ):
+        run_embedded(made.coordinator.path, [folder.path for folder in made.people])
+    told = "".join(traceback.format_exception(caught.value)) + caplog.text + repr(heard)
+    assert "has the file a header line?" in told
+    values = [str(value) for value in people.iloc[0] if len(str(value)) > 3]
+    assert len(values) == 3
+    assert not [value for value in values if value in told]
 
 
 class TestChangedFiles:

@@ -10,7 +10,9 @@ ask `merkle.verify_consistency`; a single reading cannot know of entries hidden 
 the entries mean (`compliance.records`). It reads while a writer writes. It never imports it.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -31,7 +33,14 @@ from compliance.log.tiles import (
     layout,
 )
 
-__all__ = ["VerifiedLog", "find_tiles", "read_checkpoint", "read_tile", "verify_log"]
+__all__ = [
+    "VerifiedLog",
+    "find_tiles",
+    "read_checkpoint",
+    "read_regular",
+    "read_tile",
+    "verify_log",
+]
 
 CHECKPOINT_PATH: Final = "checkpoint"
 _ATTEMPTS: Final = 5
@@ -123,10 +132,25 @@ def find_tiles(directory: Path) -> Iterator[tuple[str, Tile | None]]:
             yield path, Tile.from_path(path)
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """Read at most `most` bytes of a regular file, and never wait for what is none.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+
+    def at_once(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO waits for its writer
+
+    with open(path, "rb", opener=at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read(most)
+
+
 def _read(directory: Path, path: str, limit: int) -> bytes | None:
     try:
-        with (directory / path).open("rb") as file:
-            data = file.read(limit + 1)
+        data = read_regular(directory / path, limit + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

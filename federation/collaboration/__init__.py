@@ -5,6 +5,7 @@ what is well-formed and cannot be.
 """
 
 from federation.collaboration.document import (
+    UNSAFE_SEED_WARNING,
     AgreementSection,
     Collaboration,
     EvaluateSection,
@@ -15,6 +16,7 @@ from federation.collaboration.document import (
 )
 
 __all__ = [
+    "UNSAFE_SEED_WARNING",
     "AgreementSection",
     "Collaboration",
     "EvaluateSection",

@@ -1,7 +1,7 @@
 """What a collaboration file says that cannot be, though each key by itself is well-formed.
 
 Guarantees: each check looks at whatever is there, however much else is wrong, so that its author
-reads every mistake at once.
+reads every mistake at once; what is found in a table is counted and never quoted.
 
 Leaves to others: the form of keys and values (`mistakes`), contradictions between the contract's
 own terms (`compliance.agreement`).
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from compliance.terms import Role
-from connectors.errors import ConnectorError
+from connectors.errors import ConnectorError, other_spelling
 from federation.collaboration.mistakes import either, well_formed
 from federation.party import DataConfig
 from federation.population import open_source
@@ -95,7 +95,6 @@ def source_contradictions(document: Document, directory: Path) -> Iterator[str]:
 def _column_mistakes(
     place: str, data: DataConfig, features: list[str], found: tuple[str, ...]
 ) -> Iterator[str]:
-    has = f"the table has {', '.join(map(repr, found)) or 'none'}"
     named = {"key": data.key}
     named |= {f"identifiers.{kind}": column for kind, column in data.identifiers.items()}
     named |= {f"features.{name}": column for name, column in data.features.items()}
@@ -103,12 +102,12 @@ def _column_mistakes(
         named["seeds.column"] = data.seeds.column
     for key, column in named.items():
         if column not in found:
-            yield f"{place}.{key}: there is no column {column!r}; {has}"
+            yield f"{place}.{key}: there is no column {column!r}; {other_spelling([column], found)}"
     lacking = [name for name in features if name not in data.features and name not in found]
     if lacking:
         yield (
             f"{place}.features: there is no column for the agreed {', '.join(map(repr, lacking))}"
-            f"; name the column of each, or bring it; {has}"
+            f"; name the column of each, or bring it; {other_spelling(lacking, found)}"
         )
 
 

@@ -10,11 +10,11 @@ Leaves to others: making folders, keys and signatures from it (`workspace`).
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from compliance.agreement import Agreement
+from compliance.agreement import MOST_PARTIES, Agreement
 from compliance.errors import InvalidAgreementError
 from compliance.log.note import NoteKey
 from compliance.signing import SigningKey, VerifyingKey
@@ -36,7 +36,7 @@ from compliance.terms import (
     unique,
 )
 from connectors import FileSource, open_connector
-from connectors.errors import ConnectorError
+from connectors.errors import ConnectorError, other_spelling
 from federation.collaboration.contradictions import (
     job_contradictions,
     party_contradictions,
@@ -46,9 +46,12 @@ from federation.collaboration.mistakes import explain, to_json, well_formed
 from federation.errors import CollaborationError
 from federation.party import DataConfig
 from federation.specification import JobSpec, policy_objections
+from privacy.errors import InvalidParameterError
+from privacy.identifiers import EmailRule, Recipe
 from privacy.randomness import seeded_secret
 
 __all__ = [
+    "UNSAFE_SEED_WARNING",
     "AgreementSection",
     "Collaboration",
     "EvaluateSection",
@@ -57,6 +60,14 @@ __all__ = [
     "drafted_agreement",
     "load_collaboration",
 ]
+
+UNSAFE_SEED_WARNING: Final = (
+    "WARNING: unsafe_seed makes every key and all noise predictable; for trials only"
+)
+_UNSAFE_TERM: Final = (
+    "NOT PRIVATE: all keys and all noise under this contract come from a known seed (unsafe_seed), "
+    "so nothing under it is private and no signature proves anything."
+)
 
 
 class _Closed(BaseModel):
@@ -130,7 +141,7 @@ class Collaboration(_Closed):
     version: Annotated[int, Field(ge=1, le=1)]
     name: Name
     unsafe_seed: Annotated[int, Field(ge=0, le=2**53 - 1)] | None = None
-    parties: Annotated[tuple[PartySection, ...], Field(max_length=64)]
+    parties: Annotated[tuple[PartySection, ...], Field(max_length=MOST_PARTIES)]
     agreement: AgreementSection
     jobs: tuple[JobSpec, ...] = ()
     evaluate: EvaluateSection | None = None
@@ -174,6 +185,8 @@ def build_agreement(
 ) -> Agreement:
     """Make the contract that the parties sign.
 
+    With `unsafe_seed` the first line of its text says so, for every signer to see.
+
     Args:
         collaboration: terms, parties and data sets.
         keys: identity key and log key of every party, by name.
@@ -182,6 +195,9 @@ def build_agreement(
         InvalidAgreementError: the terms contradict each other.
     """
     terms = collaboration.agreement
+    text = terms.terms_text
+    if collaboration.unsafe_seed is not None:
+        text = f"{_UNSAFE_TERM}\n\n{text}".rstrip()
     return Agreement.from_terms(
         {
             "version": 1,
@@ -205,6 +221,7 @@ def build_agreement(
                 if party.data is not None and party.declared_rows is not None
             ],
             **{name: getattr(terms, name) for name in AgreementSection.model_fields},
+            "terms_text": text,
         }
     )
 
@@ -262,6 +279,11 @@ def _mistakes(document: Mapping[str, Any], directory: Path) -> Iterator[str]:
 
 
 def _contract_mistakes(collaboration: Collaboration, jobs: Any) -> Iterator[str]:
+    match = collaboration.agreement.match
+    try:
+        Recipe(match.default_region, EmailRule(match.email_rule.value))
+    except InvalidParameterError as error:
+        yield f"agreement.match.default_region: {error}"
     try:
         agreement = drafted_agreement(collaboration)
     except InvalidAgreementError as error:
@@ -284,5 +306,5 @@ def _truth_mistakes(truth: EvaluateSection, directory: Path) -> Iterator[str]:
         return
     for key in ("party", "record", "label"):
         if (column := getattr(truth, key)) not in found:
-            has = ", ".join(map(repr, found))
-            yield f"evaluate.{key}: there is no column {column!r}; the table has {has}"
+            has = other_spelling([column], found)
+            yield f"evaluate.{key}: there is no column {column!r}; {has}"

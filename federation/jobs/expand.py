@@ -32,6 +32,8 @@ def choose_segment(
     scores: NDArray[np.float64],
     members: NDArray[np.bool_],
     share: float,
+    *,
+    minimum: int = 0,
 ) -> NDArray[np.str_]:
     """Step 2: return the keys of the best people, best first.
 
@@ -40,11 +42,12 @@ def choose_segment(
         scores: larger is liker, shape (n,).
         members: seeds, who are never chosen, shape (n,).
         share: of all n people, in (0, 1].
+        minimum: smallest segment; a smaller share gives this many.
 
     Returns:
-        At most ceil(share × n) keys; equal scores are ordered by key.
+        At most max(minimum, ceil(share × n)) keys; equal scores are ordered by key.
     """
-    size = math.ceil(share * len(keys))
+    size = max(minimum, math.ceil(share * len(keys)))
     candidates = np.flatnonzero(~members)
     order = np.lexsort((keys[candidates], -scores[candidates]))
     chosen: NDArray[np.str_] = keys[candidates[order[:size]]]

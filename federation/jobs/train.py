@@ -202,7 +202,8 @@ def parse_model(message: Message, agreement: Agreement, columns: Sequence[str]) 
         model = JointModel.model_validate_json(message.payload)
     except ValidationError as error:
         raise MessageError(f"published model with {error.error_count()} mistakes") from error
-    agreed = _joint_model(agreement, spec, columns, model.weights, model.noise_multiplier)
+    noise = training_plan(spec, agreement, expected_rows=1).parameters.noise_multiplier
+    agreed = _joint_model(agreement, spec, columns, model.weights, noise)
     if model != agreed or len(model.weights) != len(columns):
         raise MessageError("published model of another job, agreement or columns than announced")
     return model

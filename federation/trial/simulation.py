@@ -12,7 +12,7 @@ from pathlib import Path
 
 from federation.audit import verify_party
 from federation.clock import Clock, utc_now
-from federation.collaboration import load_collaboration
+from federation.collaboration import UNSAFE_SEED_WARNING, load_collaboration
 from federation.embedded import run_embedded
 from federation.progress import Progress, report
 from federation.specification import TrainSpec
@@ -40,13 +40,7 @@ def simulate(file: Path, workspace: Path, *, clock: Clock = utc_now) -> Report:
     """
     collaboration = load_collaboration(file)
     if collaboration.unsafe_seed is not None:
-        report(
-            Progress(
-                collaboration.name,
-                "agree",
-                "WARNING: unsafe_seed makes every key and all noise predictable; for trials only",
-            )
-        )
+        report(Progress(collaboration.name, "agree", UNSAFE_SEED_WARNING))
     prepared = prepare_workspace(collaboration, file, workspace)  # 1
     report(Progress(collaboration.name, "agree", "every party has signed the agreement"))
     open_jobs = any(

@@ -14,6 +14,7 @@ Leaves to others: running it (`embedded`), judging it (`evaluation`).
 """
 
 import filecmp
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.log.note import NoteKey
 from compliance.terms import Role
-from federation.audit import verify_party
+from federation.audit import has_begun, verify_party
 from federation.collaboration import (
     Collaboration,
     PartySection,
@@ -195,15 +196,16 @@ def _copy(source: Path, folder: PartyFolder, inside: Path) -> None:
     if target.exists():
         if filecmp.cmp(source, target, shallow=False):
             return
-        if folder.log.is_dir() and verify_party(folder.path).counts.get("consent.used"):
+        if has_begun(folder.log) and verify_party(folder.path).counts.get("consent.used"):
             raise WorkspaceError(
                 f"{source} differs from its copy {target}, which this workspace has used: name "
                 "another workspace, or copy it over yourself to go on with what it says now"
             )
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, partial)
-    partial.chmod(0o600)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # swept before
+    with os.fdopen(descriptor, "wb") as copy, source.open("rb") as original:
+        shutil.copyfileobj(original, copy)
     partial.replace(target)
 
 
