@@ -7,6 +7,7 @@ collaboration file, the data or the workspace · 130 interrupted.
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -379,4 +380,10 @@ def _print_report(report: Any, workspace: Path) -> None:
         f"{report.epsilon_cap:g} agreed; report: {workspace / 'report.html'}",
         markup=False,
     )
-    out.print(f"verify every log: {report.verify_command}", markup=False)
+    out.print(f"verify every log: {_called_by()}{report.verify_command}", markup=False)
+
+
+def _called_by() -> str:
+    """Return the folder to put before `comity` where the shell would not find it by itself."""
+    script = Path(sys.argv[0])
+    return f"{script.parent}/" if script.name == "comity" and not shutil.which("comity") else ""

@@ -131,7 +131,7 @@ def exchange() -> tuple[PartnerMatch, Message, Message]:
     return state, blinded, doubled_for("retailer", blinded)
 
 
-STATES = {stage: PartnerMatch(stage=stage, token_count=12, sent_count=20) for stage in MatchStage}
+STATES = {stage: PartnerMatch(stage=stage, token_count=12) for stage in MatchStage}
 ALLOWED = {(MatchStage.IDLE, "blind"), (MatchStage.BLINDED, "intersect")}
 
 

@@ -64,14 +64,12 @@ class PartnerMatch(BaseModel):
     Attributes:
         stage: where it stands.
         token_count: own identifiers taken part, before padding.
-        sent_count: points sent, padding included.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: MatchStage = MatchStage.IDLE
     token_count: int = 0
-    sent_count: int = 0
 
     def blind(
         self,
@@ -88,9 +86,7 @@ class PartnerMatch(BaseModel):
         """
         self._require(MatchStage.IDLE)
         points = receiver_blind(tokens, secret, engine=engine, bucket=terms.set_size_bucket)
-        state = PartnerMatch(
-            stage=MatchStage.BLINDED, token_count=len(tokens), sent_count=len(points)
-        )
+        state = PartnerMatch(stage=MatchStage.BLINDED, token_count=len(tokens))
         return state, Said(MatchBlinded(spec=spec, points=len(points)), points.tobytes())
 
     def intersect(
