@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -171,6 +172,16 @@ def _persons(
         person = nearer
 
 
+def _features(table: pa.Table, named: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Return one array per agreed feature: floats, or strings where it is categorical."""
+    return {
+        name: table.column(column).to_numpy()
+        if pa.types.is_floating(table.schema.field(column).type)
+        else _strings(table, column)
+        for name, column in named.items()
+    }
+
+
 def _require_readable(
     source: str, table: pa.Table, agreement: Agreement, named: Mapping[str, str]
 ) -> None:
@@ -249,15 +260,9 @@ def read_population(
     table = table.filter(pa.array(keep))
     if with_features:
         _require_readable(connector.name, table, agreement, named)
-    columns = {name: table.column(column) for name, column in named.items() if with_features}
     return Population(
         keys=keys[keep],
-        features={
-            name: column.to_numpy()
-            if pa.types.is_floating(column.type)
-            else _strings(table, named[name])
-            for name, column in columns.items()
-        },
+        features=_features(table, named) if with_features else {},
         tokens=tokens[kept_tokens],
         token_rows=(np.cumsum(keep) - 1)[token_rows[kept_tokens]],
         used=PeopleUsed(
