@@ -42,10 +42,14 @@ def matching(count: int = 8192) -> None:
 
     def match() -> None:
         ours, their_secret = new_secret(), new_secret()
-        sent = receiver_blind(mine, ours, engine=engine, bucket=1)
-        reply = sender_reply(theirs, sent, their_secret, engine=engine, bucket=1)
-        hits = receiver_intersect(count, ours, reply, engine=engine, bucket=1)
-        if hits.sum() != count // 2:
+        sent = receiver_blind(mine, ours, engine=engine, capacity=count)
+        reply = sender_reply(
+            theirs, sent, their_secret, engine=engine, capacity=count, receiver_capacity=count
+        )
+        places = receiver_intersect(
+            count, ours, reply, engine=engine, capacity=count, sender_capacity=count
+        )
+        if (places >= 0).sum() != count // 2:
             raise RuntimeError("the match is wrong, so its cost says nothing")
 
     def bare() -> None:

@@ -23,6 +23,9 @@ from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
 from federation.errors import MessageError
 from federation.specification import ExpandSpec, JobName, MatchSpec, TrainSpec
+from privacy.psi.engine import Points
+from privacy.psi.field import ELEMENT_BYTES
+from privacy.psi.two_party import TAG_BYTES, SenderReply
 
 __all__ = [
     "EVERYONE",
@@ -46,6 +49,7 @@ __all__ = [
     "TrainUpdate",
     "content_digest",
     "points_from_bytes",
+    "reply_from_bytes",
     "unseal",
     "weights_from_bytes",
     "weights_to_bytes",
@@ -59,7 +63,6 @@ EVERYONE = "everyone"
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 1 << 30
-POINT_BYTES = 32
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PartyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
@@ -100,11 +103,11 @@ class MatchBlinded(_Closed):
 
 
 class MatchReply(_Closed):
-    """Brand to partner: those points blinded again in order, then the brand's own, shuffled."""
+    """Brand to partner: tags of those points, blinded again, then the brand's own points."""
 
     kind: Literal["match.reply"] = "match.reply"
     spec: MatchSpec
-    doubled: Count
+    tags: Count
     blinded: Count
 
 
@@ -325,12 +328,22 @@ def weights_from_bytes(payload: bytes, width: int) -> NDArray[np.float64]:
     return weights
 
 
-def points_from_bytes(payload: bytes, *counts: int) -> tuple[NDArray[np.uint8], ...]:
-    """Decode consecutive runs of 32-byte curve points, `counts` of each.
+def points_from_bytes(payload: bytes, count: int) -> Points:
+    """Decode `count` curve points of 32 bytes.
 
     Raises:
         MessageError: the payload has another length.
     """
-    points = _array(payload, "u1", sum(counts) * POINT_BYTES, "blinded identifiers")
-    rows = points.astype(np.uint8).reshape(-1, POINT_BYTES)
-    return tuple(np.split(rows, np.cumsum(counts)[:-1]))
+    points = _array(payload, "u1", count * ELEMENT_BYTES, "blinded identifiers")
+    return points.astype(np.uint8).reshape(-1, ELEMENT_BYTES)
+
+
+def reply_from_bytes(payload: bytes, tags: int, blinded: int) -> SenderReply:
+    """Decode tags of 12 bytes and, after them, curve points of 32.
+
+    Raises:
+        MessageError: the payload has another length.
+    """
+    cut = tags * TAG_BYTES
+    rows = _array(payload[:cut], "u1", cut, "tags").astype(np.uint8)
+    return SenderReply(rows.reshape(-1, TAG_BYTES), points_from_bytes(payload[cut:], blinded))

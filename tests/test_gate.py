@@ -35,7 +35,7 @@ BODIES: dict[str, Body] = {
     "present": messages.Present(),
     "match.request": messages.MatchRequest(spec=MATCH, brand="brand"),
     "match.blinded": messages.MatchBlinded(spec=MATCH, points=0),
-    "match.reply": messages.MatchReply(spec=MATCH, doubled=0, blinded=0),
+    "match.reply": messages.MatchReply(spec=MATCH, tags=0, blinded=0),
     "match.done": messages.MatchDone(),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),

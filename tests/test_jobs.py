@@ -191,7 +191,7 @@ def test_both_sides_of_a_match_see_padded_sizes_only() -> None:
         _, blinded = blinded_by(name)
         body = expect(doubled_for(name, blinded), MatchReply)
         assert expect(blinded, MatchBlinded).points % TERMS.set_size_bucket == 0
-        assert body.doubled == expect(blinded, MatchBlinded).points
+        assert body.tags == expect(blinded, MatchBlinded).points
         assert body.blinded % TERMS.set_size_bucket == 0
 
 
@@ -201,14 +201,14 @@ def test_a_reply_of_another_shape_is_refused(
     state, blinded, reply = exchange
     body, points = expect(reply, MatchReply), reply.payload
     bad = [
-        (MatchReply(spec=MATCH, doubled=body.doubled + 1, blinded=body.blinded), points),
-        (MatchReply(spec=MATCH, doubled=body.doubled, blinded=body.blinded - 1), points),
-        (MatchReply(spec=MATCH, doubled=0, blinded=0), b""),
-        (MatchReply(spec=MATCH, doubled=10, blinded=body.blinded), points[320:]),
-        (MatchReply(spec=MATCH, doubled=body.blinded, blinded=body.doubled), points[:-32]),
+        (MatchReply(spec=MATCH, tags=body.tags + 1, blinded=body.blinded), points),
+        (MatchReply(spec=MATCH, tags=body.tags, blinded=body.blinded - 1), points),
+        (MatchReply(spec=MATCH, tags=0, blinded=0), b""),
+        (MatchReply(spec=MATCH, tags=10, blinded=body.blinded), points[120:]),
+        (MatchReply(spec=MATCH, tags=body.blinded, blinded=body.tags), points[:-32]),
         (body, bytes(len(points))),
         (body, points[:32] * (len(points) // 32)),
-        (MatchBlinded(spec=MATCH, points=body.doubled), points),
+        (MatchBlinded(spec=MATCH, points=body.tags), points),
         (MatchDone(), b""),
     ]
     for words, payload in bad:
@@ -253,7 +253,7 @@ Job = Generator[Sequence[Outgoing], Sequence[Message], Any]
 def stages() -> Iterator[tuple[str, Callable[[], Job], list[list[Message]], list[Message]]]:
     """Yield every question of every job: how to get there, and the right answers to it."""
     blinded = [said(n, "brand", "find", MatchBlinded(spec=MATCH, points=0)) for n in PARTNERS]
-    reply = MatchReply(spec=MATCH, doubled=0, blinded=0)
+    reply = MatchReply(spec=MATCH, tags=0, blinded=0)
     replies = [said("brand", name, "find", reply) for name in PARTNERS]
     done = [said(name, "coordinator", "find", MatchDone()) for name in PARTNERS]
     updates = [[update(name, number) for name in PARTNERS] for number in (1, 2)]

@@ -30,6 +30,7 @@ from federation.messages import (
     TrainUpdate,
     content_digest,
     points_from_bytes,
+    reply_from_bytes,
     unseal,
     weights_from_bytes,
     weights_to_bytes,
@@ -67,7 +68,7 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
 } | {
     "match.request": st.builds(MatchRequest, spec=match_specs, brand=names),
     "match.blinded": st.builds(MatchBlinded, spec=match_specs, points=counts),
-    "match.reply": st.builds(MatchReply, spec=match_specs, doubled=counts, blinded=counts),
+    "match.reply": st.builds(MatchReply, spec=match_specs, tags=counts, blinded=counts),
     "train.request": st.builds(TrainRequest, spec=train_specs, round=rounds, width=widths),
     "train.update": st.builds(TrainUpdate, round=rounds, width=widths),
     "model.published": st.builds(ModelPublished, spec=train_specs),
@@ -112,7 +113,7 @@ PAYLOAD = bytes(range(64))
 
 
 def sample() -> SealedMessage:
-    body = MatchReply(spec=MATCH, doubled=1, blinded=1)
+    body = MatchReply(spec=MATCH, tags=1, blinded=1)
     return PARTIES.seal("brand", "retailer", "find", body, PAYLOAD, answers="0" * 64)
 
 
@@ -300,19 +301,25 @@ def test_weights_that_are_no_numbers_are_refused(
         weights_from_bytes(weights_to_bytes(np.array(values)), len(values))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_points_come_back_in_their_runs(runs: list[int], random: Any) -> None:
-    payload = random.randbytes(32 * sum(runs))
-    found = points_from_bytes(payload, *runs)
-    assert [part.shape for part in found] == [(count, 32) for count in runs]
-    assert b"".join(part.tobytes() for part in found) == payload
+@given(st.integers(0, 5), st.integers(0, 5), st.randoms(use_true_random=False))
+def test_points_and_tags_come_back_as_they_were(tags: int, points: int, random: Any) -> None:
+    payload = random.randbytes(12 * tags + 32 * points)
+    reply = reply_from_bytes(payload, tags, points)
+    assert (reply.tags.shape, reply.blinded.shape) == ((tags, 12), (points, 32))
+    assert reply.tags.tobytes() + reply.blinded.tobytes() == payload
+    assert points_from_bytes(payload[12 * tags :], points).tobytes() == payload[12 * tags :]
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 63, 65, 96])
 def test_points_of_another_length_are_refused(length: int) -> None:
     with pytest.raises(MessageError, match="blinded identifiers"):
-        points_from_bytes(bytes(length), 1, 1)
+        points_from_bytes(bytes(length), 2)
+
+
+@pytest.mark.parametrize("length", [0, 11, 12, 43, 45, 56])
+def test_a_reply_of_another_length_is_refused(length: int) -> None:
+    with pytest.raises(MessageError, match="got"):
+        reply_from_bytes(bytes(length), 1, 1)
 
 
 def test_a_message_is_named_by_its_envelope() -> None:

@@ -781,7 +781,7 @@ def counts(message: Message) -> Iterator[int]:
     if isinstance(body, MatchBlinded):
         yield body.points
     elif isinstance(body, MatchReply):
-        yield from (body.doubled, body.blinded)
+        yield from (body.tags, body.blinded)
     elif isinstance(body, MatchDone | ExpandDone | Present | Acknowledged):
         assert (message.payload, set(type(body).model_fields)) == (b"", {"kind"})
 

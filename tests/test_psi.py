@@ -1,10 +1,10 @@
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -12,11 +12,6 @@ from privacy.errors import InvalidParameterError, PeerMessageError
 from privacy.psi import (
     CurveEngine,
     PortableEngine,
-    SenderReply,
-    padded_count,
-    receiver_blind,
-    receiver_intersect,
-    sender_reply,
     validate_points,
 )
 from privacy.psi.field import (
@@ -29,7 +24,7 @@ from privacy.psi.field import (
 )
 from privacy.psi.hash_to_curve import SUITE, encode_to_curve, hash_to_field
 from privacy.psi.portable import DOMAIN
-from privacy.randomness import Secret, SecretStream, derive_secret, seeded_secret
+from privacy.randomness import SecretStream, seeded_secret
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
@@ -392,197 +387,3 @@ class TestValidatePoints:
             validate_points(faulty, 11, engine=ENGINE)
         assert "1 not canonical, 1 of low order, 1 duplicates" in str(caught.value)
         assert all(row.tobytes().hex() not in str(caught.value) for row in faulty)
-
-
-RECEIVER, SENDER = (seeded_secret(seed, "psi test") for seed in (1, 2))
-
-
-def rows_of(numbers: Iterable[int], width: int = 33) -> Bytes:
-    raw = b"".join(number.to_bytes(width, "big") for number in numbers)
-    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, width)
-
-
-def run(
-    own: Bytes,
-    theirs: Bytes,
-    *,
-    bucket: int = 1,
-    engine: CurveEngine = ENGINE,
-    receiver: Secret = RECEIVER,
-    sender: Secret = SENDER,
-) -> tuple[Bytes, SenderReply, NDArray[np.bool_]]:
-    blinded = receiver_blind(own, receiver, engine=engine, bucket=bucket)
-    reply = sender_reply(theirs, blinded, sender, engine=engine, bucket=bucket)
-    found = receiver_intersect(len(own), receiver, reply, engine=engine, bucket=bucket)
-    return blinded, reply, found
-
-
-class TestTwoParty:
-    @settings(max_examples=40, deadline=None)
-    @given(
-        own=st.lists(st.integers(0, 40), unique=True, max_size=25),
-        theirs=st.lists(st.integers(0, 40), unique=True, max_size=25),
-        bucket=st.integers(1, 12),
-        seed=st.integers(0, 2**32),
-    )
-    def test_finds_exactly_the_plain_intersection(
-        self, own: list[int], theirs: list[int], bucket: int, seed: int
-    ) -> None:
-        *_, found = run(
-            rows_of(own),
-            rows_of(theirs),
-            bucket=bucket,
-            receiver=seeded_secret(seed, "receiver"),
-            sender=seeded_secret(seed, "sender"),
-        )
-        assert found.tolist() == [number in theirs for number in own]
-
-    def test_runs_alike_on_the_slow_engine(self) -> None:
-        own, theirs = rows_of([1, 2, 3]), rows_of([3, 4, 1])
-        fast, slow = run(own, theirs, bucket=4), run(own, theirs, bucket=4, engine=SlowEngine())
-        assert np.array_equal(fast[0], slow[0])
-        assert np.array_equal(fast[1].doubled, slow[1].doubled)
-        assert np.array_equal(fast[1].blinded, slow[1].blinded)
-        assert fast[2].tolist() == slow[2].tolist() == [True, False, True]
-
-    def test_large_sets_cross_chunks(self) -> None:
-        *_, found = run(rows_of(range(2_000)), rows_of(range(1_500, 3_200)), bucket=1_000)
-        assert np.array_equal(found, np.arange(2_000) >= 1_500)
-
-    @pytest.mark.parametrize(
-        ("count", "bucket", "padded"),
-        [(0, 1, 1), (1, 1, 1), (7, 1, 7), (0, 10, 10), (1, 10, 10), (10, 10, 10), (11, 10, 20)],
-    )
-    def test_messages_show_only_the_padded_count(
-        self, count: int, bucket: int, padded: int
-    ) -> None:
-        blinded, reply, found = run(rows_of(range(count)), rows_of(range(count)), bucket=bucket)
-        assert padded_count(count, bucket) == padded
-        assert len(blinded) == len(reply.doubled) == len(reply.blinded) == padded
-        assert found.tolist() == [True] * count
-
-    @pytest.mark.parametrize(("count", "bucket"), [(-1, 1), (1, 0), (1, -5)])
-    def test_refuses_counts_and_buckets_out_of_range(self, count: int, bucket: int) -> None:
-        with pytest.raises(InvalidParameterError):
-            padded_count(count, bucket)
-
-    def test_the_same_secrets_give_the_same_bytes(self) -> None:
-        first, second = (run(rows_of(range(5)), rows_of(range(3, 9)), bucket=8) for _ in range(2))
-        assert first[0].tobytes() == second[0].tobytes()
-        assert first[1].doubled.tobytes() == second[1].doubled.tobytes()
-        assert first[1].blinded.tobytes() == second[1].blinded.tobytes()
-
-    def test_other_secrets_share_no_point(self) -> None:
-        runs = [
-            run(
-                rows_of(range(6)),
-                rows_of(range(6)),
-                receiver=seeded_secret(seed, "receiver"),
-                sender=seeded_secret(seed, "sender"),
-            )
-            for seed in range(3)
-        ]
-        points = [
-            point
-            for blinded, reply, _ in runs
-            for part in (blinded, reply.doubled, reply.blinded)
-            for point in decode_elements(part)
-        ]
-        assert len(set(points)) == len(points) == 3 * 3 * 6
-
-    def test_one_secret_in_both_roles_shares_no_point(self) -> None:
-        tokens = rows_of(range(6))
-        blinded, reply, _ = run(tokens, tokens, receiver=RECEIVER, sender=RECEIVER)
-        assert not set(decode_elements(blinded)) & set(decode_elements(reply.blinded))
-
-    @pytest.mark.parametrize("role", ["receiver", "sender"])
-    def test_sets_travel_shuffled(self, role: str) -> None:
-        tokens = rows_of(range(50))
-        blinded, reply, _ = run(tokens, tokens)
-        message, secret = (blinded, RECEIVER) if role == "receiver" else (reply.blinded, SENDER)
-        scalar = derive_secret(secret, f"psi {role} scalar")
-        in_order = decode_elements(ENGINE.multiply(ENGINE.hash_to_curve(tokens), scalar))
-        sent = decode_elements(message)
-        assert sorted(sent) == sorted(in_order)
-        assert sum(a == b for a, b in zip(sent, in_order, strict=True)) < 10
-
-    def test_doubled_points_keep_the_order_received(self) -> None:
-        blinded, reply, _ = run(rows_of(range(20)), rows_of(range(3)))
-        scalar = derive_secret(SENDER, "psi sender scalar")
-        assert np.array_equal(reply.doubled, ENGINE.multiply(blinded, scalar))
-
-    @pytest.mark.parametrize("tokens", [rows_of([1, 2, 1]), rows_of([0, 0])], ids=["some", "all"])
-    def test_duplicate_tokens_are_refused_at_both_parties(self, tokens: Bytes) -> None:
-        blinded = receiver_blind(rows_of([1]), RECEIVER, engine=ENGINE, bucket=1)
-        with pytest.raises(InvalidParameterError, match="distinct"):
-            receiver_blind(tokens, RECEIVER, engine=ENGINE, bucket=1)
-        with pytest.raises(InvalidParameterError, match="distinct"):
-            sender_reply(tokens, blinded, SENDER, engine=ENGINE, bucket=1)
-
-    @pytest.mark.parametrize(
-        "tokens",
-        [np.zeros((2, 0), np.uint8), np.zeros(33, np.uint8), np.zeros((1, 33), np.int64)],
-        ids=["no width", "flat", "wide"],
-    )
-    def test_tokens_of_another_shape_or_type_are_refused(self, tokens: Bytes) -> None:
-        with pytest.raises(InvalidParameterError, match="expected tokens as uint8"):
-            receiver_blind(tokens, RECEIVER, engine=ENGINE, bucket=1)
-
-
-def with_first_row(points: Bytes, number: int) -> Bytes:
-    tampered = points.copy()
-    tampered[0] = encode_elements([number])
-    return tampered
-
-
-TAMPERINGS = {
-    "one too few": lambda points: points[:-1],
-    "none": lambda points: points[:0],
-    "no array of points": lambda points: np.uint8(3).reshape(()),
-    "narrow": lambda points: points[:, :-1],
-    "duplicate": lambda points: np.concatenate([points[:1], points[:-1]]),
-    "low order": lambda points: with_first_row(points, LOW_ORDER[2]),
-    "zero": lambda points: with_first_row(points, 0),
-    "twist": lambda points: with_first_row(points, 2),
-    "not canonical": lambda points: with_first_row(points, PRIME + 9),
-    "top bit": lambda points: with_first_row(points, 2**255 + 9),
-}
-
-
-class TestHostilePeer:
-    own, theirs = rows_of([1, 2, 3, 4]), rows_of([3, 4, 5])
-
-    def test_the_twist_point_of_these_tests_is_one(self) -> None:
-        assert curve_side(2) == PRIME - 1
-
-    @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS.keys())
-    def test_sender_refuses_a_tampered_set(self, tamper: Callable[[Bytes], Bytes]) -> None:
-        blinded, *_ = run(self.own, self.theirs, bucket=4)
-        with pytest.raises(PeerMessageError):
-            sender_reply(self.theirs, tamper(blinded), SENDER, engine=ENGINE, bucket=4)
-
-    @pytest.mark.parametrize("part", ["doubled", "blinded"])
-    @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS.keys())
-    def test_receiver_refuses_a_tampered_reply(
-        self, tamper: Callable[[Bytes], Bytes], part: str
-    ) -> None:
-        _, reply, _ = run(self.own, self.theirs, bucket=4)
-        tampered = dataclasses.replace(reply, **{part: tamper(getattr(reply, part))})
-        with pytest.raises(PeerMessageError):
-            receiver_intersect(4, RECEIVER, tampered, engine=ENGINE, bucket=4)
-
-    def test_a_peer_with_another_bucket_is_refused(self) -> None:
-        blinded = receiver_blind(self.own, RECEIVER, engine=ENGINE, bucket=5)
-        with pytest.raises(PeerMessageError, match="agreed bucket 4, got 5 points"):
-            sender_reply(self.theirs, blinded, SENDER, engine=ENGINE, bucket=4)
-
-    def test_reordered_doubles_move_hits_but_never_add_one(self) -> None:
-        _, reply, found = run(self.own, self.theirs, bucket=4)
-        reordered = SenderReply(doubled=reply.doubled[::-1], blinded=reply.blinded)
-        moved = receiver_intersect(4, RECEIVER, reordered, engine=ENGINE, bucket=4)
-        assert moved.sum() == found.sum() == 2
-
-    def test_echoing_the_receivers_own_points_finds_nobody(self) -> None:
-        blinded, *_ = run(self.own, self.theirs, bucket=4)
-        echo = SenderReply(doubled=blinded, blinded=blinded)
-        assert not receiver_intersect(4, RECEIVER, echo, engine=ENGINE, bucket=4).any()

@@ -34,10 +34,13 @@ from federation.messages import (
     MatchRequest,
     Message,
     points_from_bytes,
+    reply_from_bytes,
 )
 from federation.specification import MatchSpec
+from privacy.errors import PeerMessageError
+from privacy.psi.buckets import padded_count
 from privacy.psi.engine import CurveEngine
-from privacy.psi.two_party import SenderReply, receiver_blind, receiver_intersect, sender_reply
+from privacy.psi.two_party import receiver_blind, receiver_intersect, sender_reply
 from privacy.randomness import Secret
 
 __all__ = ["MatchStage", "PartnerMatch", "Said", "answer_match", "coordinate_match"]
@@ -85,7 +88,8 @@ class PartnerMatch(BaseModel):
             MessageError: the match is under way already.
         """
         self._require(MatchStage.IDLE)
-        points = receiver_blind(tokens, secret, engine=engine, bucket=terms.set_size_bucket)
+        capacity = padded_count(len(tokens), terms.set_size_bucket)
+        points = receiver_blind(tokens, secret, engine=engine, capacity=capacity)
         state = PartnerMatch(stage=MatchStage.BLINDED, token_count=len(tokens))
         return state, Said(MatchBlinded(spec=spec, points=len(points)), points.tobytes())
 
@@ -100,15 +104,16 @@ class PartnerMatch(BaseModel):
         """
         self._require(MatchStage.BLINDED)
         body = expect(reply, MatchReply)
-        doubled, blinded = points_from_bytes(reply.payload, body.doubled, body.blinded)
-        hits = receiver_intersect(
+        require_padded(body.blinded, terms)
+        places = receiver_intersect(
             self.token_count,
             secret,
-            SenderReply(doubled=doubled, blinded=blinded),
+            reply_from_bytes(reply.payload, body.tags, body.blinded),
             engine=engine,
-            bucket=terms.set_size_bucket,
+            capacity=padded_count(self.token_count, terms.set_size_bucket),
+            sender_capacity=body.blinded,
         )
-        return self.model_copy(update={"stage": MatchStage.MATCHED}), hits
+        return self.model_copy(update={"stage": MatchStage.MATCHED}), places >= 0
 
     def _require(self, stage: MatchStage) -> None:
         if self.stage is not stage:
@@ -136,10 +141,30 @@ def answer_match(
         PeerMessageError: points break the protocol.
     """
     body = expect(request, MatchBlinded)
-    (points,) = points_from_bytes(request.payload, body.points)
-    reply = sender_reply(tokens, points, secret, engine=engine, bucket=terms.set_size_bucket)
-    said = MatchReply(spec=body.spec, doubled=len(reply.doubled), blinded=len(reply.blinded))
-    return Said(said, reply.doubled.tobytes() + reply.blinded.tobytes())
+    require_padded(body.points, terms)
+    reply = sender_reply(
+        tokens,
+        points_from_bytes(request.payload, body.points),
+        secret,
+        engine=engine,
+        capacity=padded_count(len(tokens), terms.set_size_bucket),
+        receiver_capacity=body.points,
+    )
+    said = MatchReply(spec=body.spec, tags=len(reply.tags), blinded=len(reply.blinded))
+    return Said(said, reply.tags.tobytes() + reply.blinded.tobytes())
+
+
+def require_padded(points: int, terms: MatchTerms) -> None:
+    """Refuse a set that is not padded as agreed.
+
+    Raises:
+        PeerMessageError: its size is no multiple of the agreed one.
+    """
+    if points != padded_count(points, terms.set_size_bucket):
+        raise PeerMessageError(
+            f"expected a set padded to a multiple of {terms.set_size_bucket}, got {points} points: "
+            "both parties must use the same agreement"
+        )
 
 
 def coordinate_match(

@@ -1,27 +1,37 @@
 """Private set intersection: who is in both sets, and nothing about who is in one.
 
-`two_party` holds the protocol, `engine` what it asks of a curve, `portable` the engine on
-libsodium, `hash_to_curve` and `field` the mathematics between them.
+`two_party` holds the protocol and `buckets` cuts large sets for it; `engine` says what it asks of
+a curve, `portable` is the engine on libsodium, `hash_to_curve` and `field` the mathematics between
+them.
 """
 
+from privacy.psi.buckets import BucketPlan, bucket_numbers, padded_count, plan_buckets
 from privacy.psi.engine import CurveEngine, Points, validate_points
 from privacy.psi.portable import PortableEngine
 from privacy.psi.two_party import (
     SenderReply,
-    padded_count,
+    TagOrder,
     receiver_blind,
+    receiver_count,
     receiver_intersect,
+    sender_places,
     sender_reply,
 )
 
 __all__ = [
+    "BucketPlan",
     "CurveEngine",
     "Points",
     "PortableEngine",
     "SenderReply",
+    "TagOrder",
+    "bucket_numbers",
     "padded_count",
+    "plan_buckets",
     "receiver_blind",
+    "receiver_count",
     "receiver_intersect",
+    "sender_places",
     "sender_reply",
     "validate_points",
 ]
