@@ -23,9 +23,10 @@ from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
 from federation.errors import MessageError
 from federation.specification import ExpandSpec, JobName, MatchSpec, TrainSpec
+from privacy.psi.blinding import TAG_BYTES
 from privacy.psi.engine import Points
 from privacy.psi.field import ELEMENT_BYTES
-from privacy.psi.two_party import TAG_BYTES, SenderReply
+from privacy.psi.two_party import SenderReply
 
 __all__ = [
     "EVERYONE",

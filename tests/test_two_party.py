@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError, PeerMessageError
+from privacy.psi.blinding import TAG_BYTES
 from privacy.psi.engine import count_repeats
 from privacy.psi.field import PRIME, decode_elements, encode_elements
 from privacy.psi.portable import PortableEngine
 from privacy.psi.two_party import (
-    TAG_BYTES,
     SenderReply,
     TagOrder,
     receiver_blind,

@@ -1,8 +1,8 @@
 """Private set intersection: who is in both sets, and nothing about who is in one.
 
-`two_party` holds the protocol and `buckets` cuts large sets for it; `engine` says what it asks of
-a curve, `portable` is the engine on libsodium, `hash_to_curve` and `field` the mathematics between
-them.
+`two_party` and `many_party` hold the protocols, on what `blinding` does to a set; `buckets` cuts
+large sets for them; `engine` says what they ask of a curve, `portable` is the engine on libsodium,
+`hash_to_curve` and `field` the mathematics between them.
 """
 
 from privacy.psi.buckets import BucketPlan, bucket_numbers, padded_count, plan_buckets

@@ -36,30 +36,28 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.errors import InvalidParameterError, PeerMessageError
-from privacy.psi.engine import CurveEngine, Points, count_repeats, validate_points
-from privacy.psi.field import ELEMENT_BYTES
-from privacy.randomness import Secret, SecretStream, derive_secret
+from privacy.psi.blinding import (
+    Tags,
+    blind,
+    check_capacity,
+    common_rows,
+    places,
+    scalar,
+    tags_of,
+    validate_tags,
+)
+from privacy.psi.engine import CurveEngine, Points, validate_points
+from privacy.randomness import Secret, SecretStream
 
 __all__ = [
-    "TAG_BYTES",
     "SenderReply",
     "TagOrder",
-    "Tags",
     "receiver_blind",
     "receiver_count",
     "receiver_intersect",
     "sender_places",
     "sender_reply",
 ]
-
-TAG_BYTES = 12
-"""Bytes of a tag. Two sets of 2^28 points have an equal pair by accident with probability 2^-40."""
-
-Tags = NDArray[np.uint8]
-"""(n, 12): the first bytes of points that both parties have multiplied."""
-
-_DUMMY_BYTES = 32
 
 
 class TagOrder(StrEnum):
@@ -106,7 +104,7 @@ def receiver_blind(
     Raises:
         InvalidParameterError: if tokens repeat, are too many, or have another type or shape.
     """
-    return _blind(tokens, secret, _Role.RECEIVER, engine=engine, capacity=capacity)
+    return blind(tokens, secret, _Role.RECEIVER, engine=engine, capacity=capacity)
 
 
 def sender_reply(
@@ -135,11 +133,10 @@ def sender_reply(
         PeerMessageError: if `received` breaks the protocol.
     """
     validate_points(received, receiver_capacity, engine=engine)
-    doubled = engine.multiply(received, _scalar(secret, _Role.SENDER))
-    tags = np.ascontiguousarray(doubled[:, :TAG_BYTES])
+    tags = tags_of(engine.multiply(received, scalar(secret, _Role.SENDER)))
     if order is TagOrder.SHUFFLED:
         tags = tags[SecretStream(secret, "psi sender tag order").permutation(len(tags))]
-    blinded = _blind(tokens, secret, _Role.SENDER, engine=engine, capacity=capacity)
+    blinded = blind(tokens, secret, _Role.SENDER, engine=engine, capacity=capacity)
     return SenderReply(tags, blinded)
 
 
@@ -154,8 +151,8 @@ def sender_places(token_count: int, secret: Secret, *, capacity: int) -> NDArray
     Raises:
         InvalidParameterError: if there are more tokens than `capacity`.
     """
-    _check_capacity(token_count, capacity)
-    return _places(secret, _Role.SENDER, capacity)[:token_count]
+    check_capacity(token_count, capacity)
+    return places(secret, _Role.SENDER, capacity)[:token_count]
 
 
 def receiver_intersect(
@@ -185,9 +182,9 @@ def receiver_intersect(
         InvalidParameterError: if there are more tokens than `capacity`.
         PeerMessageError: if `reply` breaks the protocol.
     """
-    _check_capacity(token_count, capacity)
+    check_capacity(token_count, capacity)
     found = _compare(secret, reply, engine, capacity, sender_capacity)
-    return found[_places(secret, _Role.RECEIVER, capacity)[:token_count]]
+    return found[places(secret, _Role.RECEIVER, capacity)[:token_count]]
 
 
 def receiver_count(
@@ -209,67 +206,10 @@ def _compare(
     secret: Secret, reply: SenderReply, engine: CurveEngine, capacity: int, sender_capacity: int
 ) -> NDArray[np.int64]:
     """Return for each tag where it occurs among the sender's points, or -1."""
-    tags = reply.tags
-    if tags.dtype != np.uint8 or tags.shape != (capacity, TAG_BYTES):
-        raise PeerMessageError(
-            f"expected tags as uint8 of shape {(capacity, TAG_BYTES)}, got {tags.dtype} of shape "
-            f"{tags.shape}"
-        )
-    if repeats := count_repeats(tags):
-        raise PeerMessageError(
-            f"expected {capacity} distinct tags, got {repeats} duplicates: the peer does not "
-            "follow the protocol"
-        )
+    validate_tags(reply.tags, capacity)
     validate_points(reply.blinded, sender_capacity, engine=engine)
-    shared = engine.multiply(reply.blinded, _scalar(secret, _Role.RECEIVER))[:, :TAG_BYTES]
-    both = np.concatenate([tags, shared])
-    low = np.ascontiguousarray(both[:, :8]).view("<u8").reshape(-1)
-    high = np.ascontiguousarray(both[:, 8:]).view("<u4").reshape(-1)
-    order = np.lexsort((high, low))  # stable: a tag comes before the point that it equals
-    first, second = order[:-1], order[1:]
-    pair = (low[first] == low[second]) & (high[first] == high[second])
-    pair &= (first < capacity) & (second >= capacity)
+    shared = tags_of(engine.multiply(reply.blinded, scalar(secret, _Role.RECEIVER)))
+    mine, theirs = common_rows(reply.tags, shared)
     found = np.full(capacity, -1, dtype=np.int64)
-    found[first[pair]] = second[pair] - capacity
+    found[mine] = theirs
     return found
-
-
-def _blind(
-    tokens: NDArray[np.uint8], secret: Secret, role: _Role, *, engine: CurveEngine, capacity: int
-) -> Points:
-    """Hash, pad, shuffle and multiply a party's own set."""
-    if tokens.dtype != np.uint8 or tokens.ndim != 2 or tokens.shape[1] < 1:
-        raise InvalidParameterError(
-            f"expected tokens as uint8 of shape (n, k), got {tokens.dtype} of shape {tokens.shape}"
-        )
-    _check_capacity(len(tokens), capacity)
-    if repeats := count_repeats(tokens):
-        raise InvalidParameterError(
-            f"expected distinct tokens, got {repeats} duplicates among {len(tokens)}: remove them "
-            "before matching"
-        )
-    padding = SecretStream(secret, f"psi {role} padding").take(
-        (capacity - len(tokens)) * _DUMMY_BYTES
-    )
-    dummies = np.frombuffer(padding, dtype=np.uint8).reshape(-1, _DUMMY_BYTES)
-    points = np.empty((capacity, ELEMENT_BYTES), dtype=np.uint8)
-    places = _places(secret, role, capacity)
-    points[places[: len(tokens)]] = engine.hash_to_curve(tokens)
-    points[places[len(tokens) :]] = engine.hash_to_curve(dummies)
-    return engine.multiply(points, _scalar(secret, role))
-
-
-def _check_capacity(token_count: int, capacity: int) -> None:
-    if not 0 <= token_count <= capacity or capacity < 1:
-        raise InvalidParameterError(
-            f"expected up to {capacity} tokens, as many as stand for the set, got {token_count}"
-        )
-
-
-def _scalar(secret: Secret, role: _Role) -> Secret:
-    return derive_secret(secret, f"psi {role} scalar")
-
-
-def _places(secret: Secret, role: _Role, capacity: int) -> NDArray[np.int64]:
-    """Return where each token, then each dummy, stands among a party's points."""
-    return SecretStream(secret, f"psi {role} order").permutation(capacity)
