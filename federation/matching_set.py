@@ -3,7 +3,7 @@
 ```
 DIRECTORY/
   set.json       how many tokens, and what commits to them
-  tokens.bin     a token (33 bytes) and its person's row (4) after another, sorted by hash
+  tokens.bin     records sorted by hash: a token (33 bytes), its person's row (4), its rank (1)
   shelf-XX.bin   while it is being written: tokens whose hash begins with XX
 ```
 
@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,22 @@ from federation.party import write_atomically
 
 __all__ = ["MatchingSet", "TokenBatch"]
 
-_RECORD: Final = np.dtype([("token", "u1", 33), ("row", "<u4")])
+_RECORD: Final = np.dtype([("token", "u1", 33), ("row", "<u4"), ("rank", "u1")])
 _SHELVES: Final = 256
 
-TokenBatch = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Tokens, shape (n, 33), and the row of each one's person, shape (n,)."""
+
+class TokenBatch(NamedTuple):
+    """Tokens of some people.
+
+    Attributes:
+        tokens: shape (n, 33).
+        rows: row of each one's person, shape (n,), below 2^32.
+        ranks: rank of the key that each was made of, shape (n,), below 256.
+    """
+
+    tokens: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    ranks: NDArray[np.int64]
 
 
 class _Contents(BaseModel):
@@ -76,8 +87,8 @@ class MatchingSet:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             for leftover in directory.iterdir():
                 leftover.unlink()
-            for tokens, rows in batches:  # 1
-                _spread(directory, tokens, rows)
+            for batch in batches:  # 1
+                _spread(directory, batch)
             count, digest = _gather(directory)  # 2
             contents = _Contents(tokens=count, digest=digest)
             write_atomically(  # 3
@@ -112,20 +123,32 @@ class MatchingSet:
 
     def bucket(self, number: int, count: int) -> TokenBatch:
         """Return bucket `number` of `count`, tokens sorted by hash."""
-        if self.token_count == 0:
-            return np.empty((0, 33), dtype=np.uint8), np.empty(0, dtype=np.int64)
-        records = np.memmap(self.directory / "tokens.bin", dtype=_RECORD, mode="r")
+        records = self._records()
         begin, end = (
             _first_from(records, -(-(edge << 32) // count)) for edge in (number, number + 1)
         )
         part = np.array(records[begin:end])
-        return np.ascontiguousarray(part["token"]), part["row"].astype(np.int64)
+        return TokenBatch(
+            np.ascontiguousarray(part["token"]),
+            part["row"].astype(np.int64),
+            part["rank"].astype(np.int64),
+        )
+
+    def hashes(self) -> NDArray[np.uint64]:
+        """Return the last 64 bits of every token's hash, ascending, each once."""
+        tails = np.ascontiguousarray(self._records()["token"][:, -8:])
+        return np.unique(tails.view("<u8").reshape(-1)).astype(np.uint64)
+
+    def _records(self) -> NDArray[np.void]:
+        if self.token_count == 0:  # nothing can be mapped of an empty file
+            return np.empty(0, dtype=_RECORD)
+        return np.memmap(self.directory / "tokens.bin", dtype=_RECORD, mode="r")
 
 
-def _spread(directory: Path, tokens: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
-    records = np.empty(len(tokens), dtype=_RECORD)
-    records["token"], records["row"] = tokens, rows
-    shelf = tokens[:, -1]
+def _spread(directory: Path, batch: TokenBatch) -> None:
+    records = np.empty(len(batch.tokens), dtype=_RECORD)
+    records["token"], records["row"], records["rank"] = batch
+    shelf = batch.tokens[:, -1]
     order = np.argsort(shelf, kind="stable")
     edges = np.searchsorted(shelf[order], np.arange(_SHELVES + 1))
     for number in range(_SHELVES):

@@ -18,11 +18,12 @@ def batch(numbers: Sequence[int], kind: int = 1) -> TokenBatch:
     raw = b"".join(
         bytes([kind]) + hashlib.sha256(str(number).encode()).digest() for number in numbers
     )
-    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, 33), np.array(numbers, dtype=np.int64)
+    rows = np.array(numbers, dtype=np.int64)
+    return TokenBatch(np.frombuffer(raw, dtype=np.uint8).reshape(-1, 33), rows, rows % 3)
 
 
-def contents(found: TokenBatch) -> set[tuple[bytes, int]]:
-    return {(token.tobytes(), row) for token, row in zip(*found, strict=True)}
+def contents(found: TokenBatch) -> set[tuple[bytes, int, int]]:
+    return {(token.tobytes(), row, rank) for token, row, rank in zip(*found, strict=True)}
 
 
 @settings(max_examples=25, deadline=None)
@@ -36,29 +37,27 @@ def test_buckets_hold_every_token_once_where_the_hash_says(
     written = MatchingSet.write(tmp_path_factory.mktemp("set"), [batch(part) for part in parts])
     buckets = [written.bucket(number, count) for number in range(count)]
     everyone = {number for part in parts for number in part}
-    assert written.token_count == sum(len(tokens) for tokens, _ in buckets) == len(everyone)
+    assert written.token_count == sum(len(found.tokens) for found in buckets) == len(everyone)
     assert set().union(*(contents(found) for found in buckets)) == contents(batch(sorted(everyone)))
-    for number, (tokens, _) in enumerate(buckets):
-        assert (bucket_numbers(tokens, count) == number).all()
+    for number, found in enumerate(buckets):
+        assert (bucket_numbers(found.tokens, count) == number).all()
 
 
 def test_a_token_that_comes_again_keeps_its_least_row(tmp_path: Path) -> None:
-    tokens, _ = batch([7, 7, 7])
-    written = MatchingSet.write(tmp_path, [(tokens, np.array([9, 4, 6]))])
-    assert written.bucket(0, 1)[1].tolist() == [4]
+    again = batch([7, 7, 7])._replace(rows=np.array([9, 4, 6]))
+    assert MatchingSet.write(tmp_path, [again]).bucket(0, 1).rows.tolist() == [4]
 
 
 def test_one_hash_of_two_kinds_is_two_tokens(tmp_path: Path) -> None:
     written = MatchingSet.write(tmp_path, [batch([7], kind=1), batch([7], kind=2)])
     assert written.token_count == 2
-    assert sorted(written.bucket(0, 1)[0][:, 0].tolist()) == [1, 2]
+    assert sorted(written.bucket(0, 1).tokens[:, 0].tolist()) == [1, 2]
 
 
 def test_the_digest_follows_the_tokens_and_not_their_order_or_rows(tmp_path: Path) -> None:
     numbers = list(range(50))
     written = MatchingSet.write(tmp_path / "a", [batch(numbers)])
-    tokens, rows = batch(numbers[::-1])
-    halves = [(tokens[:20], rows[:20] + 5), (tokens[20:], rows[20:])]
+    halves = [batch(numbers[30:])._replace(rows=np.arange(20)), batch(numbers[:30][::-1])]
     assert MatchingSet.write(tmp_path / "b", halves).digest == written.digest
     assert MatchingSet.write(tmp_path / "c", [batch(numbers[1:])]).digest != written.digest
 
@@ -75,9 +74,15 @@ def test_a_set_can_be_opened_again_and_is_the_owners_alone(tmp_path: Path) -> No
 def test_an_empty_set_has_empty_buckets(tmp_path: Path) -> None:
     written = MatchingSet.write(tmp_path, [])
     assert MatchingSet.open(tmp_path) == written
-    tokens, rows = written.bucket(2, 3)
-    assert tokens.shape == (0, 33)
-    assert rows.shape == (0,)
+    assert [part.shape for part in written.bucket(2, 3)] == [(0, 33), (0,), (0,)]
+    assert len(written.hashes()) == 0
+
+
+def test_hashes_come_sorted_and_once(tmp_path: Path) -> None:
+    written = MatchingSet.write(tmp_path, [batch(range(40), kind=1), batch(range(30), kind=2)])
+    tails = {token[-8:].tobytes() for token in batch(range(40)).tokens}
+    expected = sorted(int.from_bytes(tail, "little") for tail in tails)
+    assert written.hashes().tolist() == expected
 
 
 def test_what_a_crash_leaves_is_no_set_and_is_swept_away(
@@ -121,12 +126,11 @@ def test_a_full_disk_is_told_and_leaves_no_set(tmp_path: Path) -> None:
     # /dev/full refuses every write as a full disk does.
     directory = tmp_path / "set"
     directory.mkdir()
-    tokens, rows = batch([1])
-    shelf = directory / f"shelf-{tokens[0, -1]:02x}.bin"
+    shelf = directory / f"shelf-{batch([1]).tokens[0, -1]:02x}.bin"
 
     def batches() -> Iterator[TokenBatch]:
         shelf.symlink_to("/dev/full")
-        yield tokens, rows
+        yield batch([1])
 
     with pytest.raises(WorkspaceError, match="No space left on device: make room"):
         MatchingSet.write(directory, batches())
