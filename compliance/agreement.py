@@ -49,13 +49,17 @@ from compliance.terms import (
     unique,
 )
 
-__all__ = ["MOST_PARTIES", "PAYLOAD_TYPE", "Agreement", "SignedAgreement", "iso"]
+__all__ = ["ALIGNED_PARTIES", "MOST_PARTIES", "PAYLOAD_TYPE", "Agreement", "SignedAgreement", "iso"]
 
 PAYLOAD_TYPE: Final = "application/vnd.comity.agreement+json"
 """DSSE payload type of a signed agreement."""
 
 MOST_PARTIES: Final = 24
 """Parties of one agreement: the first leaf of a log names all of them, in at most 2 KiB."""
+
+ALIGNED_PARTIES: Final = (3, 8)
+"""Fewest and most data parties that can be aligned: two match by themselves, and what hides the
+counts of groups doubles with every party."""
 
 
 class Agreement(Terms):
@@ -191,7 +195,12 @@ class Agreement(Terms):
         holders = [
             (key, party.name)
             for party in self.parties
-            for key in (party.verifying_key, NoteKey.from_string(party.log_key).key)
+            for key in (
+                party.verifying_key,
+                NoteKey.from_string(party.log_key).key,
+                party.encryption_key,
+            )
+            if key is not None
         ]
         for shared in repeated(key for key, _ in holders):
             among = ", ".join(name for key, name in holders if key == shared)
@@ -213,11 +222,32 @@ class Agreement(Terms):
         for party in bringing:
             if party.name not in owners:
                 yield f"datasets: {party.name!r} has none: declare one"
+        for name, keys in owners.items():
+            if strange := sorted(keys.difference(self.match.keys)):
+                yield f"datasets: {name!r} brings {', '.join(strange)}, which match.keys lacks"
+        yield from self._unmatchable(owners)
+        yield from self._unalignable(owners)
+
+    def _unmatchable(self, owners: Mapping[str, set[str]]) -> Iterator[str]:
         for brand in self.by_role(Role.BRAND):
             for partner in self.by_role(Role.PARTNER):
                 pair = owners.get(brand.name), owners.get(partner.name)
                 if pair[0] and pair[1] and pair[0].isdisjoint(pair[1]):
-                    yield f"datasets: {brand.name!r} and {partner.name!r} share no identifier kind"
+                    yield f"datasets: {brand.name!r} and {partner.name!r} share no key to match by"
+
+    def _unalignable(self, owners: Mapping[str, set[str]]) -> Iterator[str]:
+        terms = self.match.alignment
+        if terms is None:
+            return
+        fewest, most = ALIGNED_PARTIES
+        if not fewest <= len(owners) <= most:
+            yield (
+                f"match.alignment: expected {fewest} to {most} parties with data sets, got "
+                f"{len(owners)}"
+            )
+        for name, keys in owners.items():
+            if terms.key not in keys:
+                yield f"datasets: {name!r} lacks {terms.key}, the key of match.alignment"
 
     def _term_mistakes(self) -> Iterator[str]:
         for name in repeated(column.name for column in self.features):

@@ -112,16 +112,19 @@ class ConsentDecision:
         allowed: shape (n,), one truth value for each subject asked about, in that order.
         log_size: number of events in the book that decided.
         excluded: how many subjects were excluded, for every reason, 0 included.
+        next_event: when the book has its next event for the purpose, so that the decision must be
+            made anew; None if it has no later one.
     """
 
     allowed: NDArray[np.bool_]
     log_size: int
     excluded: dict[ExclusionReason, int]
+    next_event: datetime | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConsentBook:
-    """All consent events of a party, each once, in order of time.
+    """All consent events of a party, each once.
 
     Two books are equal if they hold the same events for the same purposes.
 
@@ -130,8 +133,10 @@ class ConsentBook:
     """
 
     purposes: tuple[str, ...]
-    # subject, purpose: text. moment: microseconds since 1970, times 4, plus the rank of the event:
-    # ordered like (time, event), so that on a tie a refusal or withdrawal beats a consent.
+    _subjects: Any = field(repr=False)  # text, each once
+    # subject: place in _subjects. purpose: place in purposes. moment: microseconds since 1970,
+    # times 4, plus the rank of the event: ordered like (time, event), so that on a tie a refusal or
+    # withdrawal beats a consent.
     _events: Any = field(repr=False)
 
     @classmethod
@@ -171,6 +176,15 @@ class ConsentBook:
         moment = pc.add(pc.multiply(time, 4), rank)
         return cls._of(purposes, _table(subject, purpose, moment))
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other book holds the same events for the same purposes."""
+        if not isinstance(other, ConsentBook):
+            return NotImplemented
+        same: bool = self.purposes == other.purposes and self._in_order() == other._in_order()
+        return same
+
+    __hash__ = None  # type: ignore[assignment]
+
     @property
     def log_size(self) -> int:
         """Number of events in the book, repetitions not counted."""
@@ -197,20 +211,22 @@ class ConsentBook:
             )
         if at.tzinfo is None:
             raise ConsentError("the moment of a decision needs a time zone")
-        about = pc.equal(self._events["purpose"], purpose)
-        in_time = pc.less(self._events["moment"], _microsecond(at) * 4 + 4)
-        heard = self._events.filter(pc.and_(about, in_time))
-        latest = heard.group_by("subject").aggregate([("moment", "max")])
-        position = pc.index_in(_strings(subjects), value_set=latest["subject"])
-        rank = pc.bit_wise_and(latest["moment_max"], 3).take(position)
-        outcome = pc.fill_null(rank, len(_KINDS)).to_numpy()
+        about = self._events.filter(pc.equal(self._events["purpose"], self.purposes.index(purpose)))
+        subject, moment = about["subject"].to_numpy(), about["moment"].to_numpy()
+        heard = moment < _microsecond(at) * 4 + 4
+        latest = np.full(len(self._subjects) + 1, -1)  # the last one: whoever never said anything
+        np.maximum.at(latest, subject[heard], moment[heard])
+        place = pc.index_in(_strings(subjects), value_set=self._subjects)
+        outcome = latest[pc.fill_null(place, len(self._subjects)).to_numpy()] & 3
         counts = np.bincount(outcome, minlength=len(_OUTCOMES))
+        later = moment[~heard]
         return ConsentDecision(
             allowed=outcome == 0,
             log_size=self.log_size,
             excluded={
                 reason: int(rows) for reason, rows in zip(_OUTCOMES, counts, strict=True) if reason
             },
+            next_event=_moment(int(later.min()) >> 2) if len(later) else None,
         )
 
     def append(self, events: Iterable[ConsentEvent]) -> Self:
@@ -226,7 +242,7 @@ class ConsentBook:
         moment = [_microsecond(event.time) * 4 + _KINDS.index(event.event) for event in added]
         subject = _strings([event.subject for event in added])
         more = _table(subject, purpose, pa.array(moment, pa.int64()))
-        return self._of(self.purposes, pa.concat_tables([self._events, more]))
+        return self._of(self.purposes, pa.concat_tables([self._in_order(), more]))
 
     def save(self, path: Path) -> None:
         """Write the book as `.csv`, `.csv.gz` or `.parquet`, readable by its owner only.
@@ -236,12 +252,13 @@ class ConsentBook:
         Raises:
             ConsentError: the name has another ending, or the file cannot be written.
         """
-        time = pc.shift_right(self._events["moment"], 2).cast(pa.timestamp("us"))
-        rank = pc.bit_wise_and(self._events["moment"], 3)
+        events = self._in_order()
+        time = pc.shift_right(events["moment"], 2).cast(pa.timestamp("us"))
+        rank = pc.bit_wise_and(events["moment"], 3)
         table = pa.table(
             {
-                "subject": self._events["subject"],
-                "purpose": self._events["purpose"],
+                "subject": events["subject"],
+                "purpose": events["purpose"],
                 "event": pa.array(_KINDS, pa.string()).take(rank.combine_chunks()),
                 "time": pc.replace_substring(
                     pc.binary_join_element_wise(time.cast(pa.string()), "Z", ""), " ", "T"
@@ -257,14 +274,28 @@ class ConsentBook:
 
     @classmethod
     def _of(cls, purposes: Collection[str], events: Any) -> Self:
-        """Drop repetitions and bring the events into their one order."""
+        """Number subjects and purposes, and drop repetitions."""
+        known = tuple(sorted(set(purposes)))
+        subjects = events["subject"].combine_chunks().dictionary_encode()
+        purpose = pc.index_in(events["purpose"], value_set=pa.array(known, pa.string()))
+        numbered = pa.table([subjects.indices, purpose, events["moment"]], events.column_names)
+        distinct = numbered.group_by(numbered.column_names, use_threads=False).aggregate([])
+        return cls(known, subjects.dictionary, distinct)
+
+    def _in_order(self) -> Any:
+        """Return the events in their one order."""
+        events = self._events.combine_chunks()
         order = [(name, "ascending") for name in ("moment", "subject", "purpose")]
-        distinct = events.group_by(events.column_names).aggregate([])
-        return cls(tuple(sorted(set(purposes))), distinct.sort_by(order))
+        return _table(
+            self._subjects.take(events["subject"]),
+            pa.array(self.purposes, pa.string()).take(events["purpose"]),
+            events["moment"],
+        ).sort_by(order)
 
 
 def _table(subject: Any, purpose: Any, moment: Any) -> Any:
-    return pa.table({"subject": subject, "purpose": purpose, "moment": moment})
+    text = subject.cast(pa.large_string())  # more than 2 GiB of them are no rarity
+    return pa.table({"subject": text, "purpose": purpose, "moment": moment})
 
 
 def _check_purposes(found: Any, allowed: Collection[str], where: str) -> None:
@@ -359,9 +390,13 @@ def _microsecond(time: datetime) -> int:
     return (time - _EPOCH) // timedelta(microseconds=1)
 
 
+def _moment(microsecond: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microsecond)
+
+
 def _strings(subjects: Any) -> Any:
     try:
-        return pa.array(subjects, pa.string(), from_pandas=True)
+        return pa.array(subjects, pa.large_string(), from_pandas=True)
     except (pa.ArrowException, TypeError, UnicodeError):
         raise ConsentError("expected subjects as one column of text") from None
 

@@ -37,6 +37,7 @@ __all__ = [
     "ConsentUsed",
     "JobEnded",
     "JobStarted",
+    "MatchBound",
     "ModelTrained",
     "Record",
     "Refusal",
@@ -258,6 +259,19 @@ class SegmentWritten(_Leaf):
     rows: Count
 
 
+class MatchBound(_Leaf):
+    """A match with another party is bound to the two sets that it began with.
+
+    A commitment is an HMAC under a random key: it tells nothing of a set, and whoever made it can
+    open it to an auditor, who finds the same one in the other party's log.
+    """
+
+    kind: Literal["match.bound"] = "match.bound"
+    peer: Name
+    own_commitment: Digest
+    peer_commitment: Digest
+
+
 class JobStarted(_Leaf):
     """The party takes part in a job."""
 
@@ -282,6 +296,7 @@ Record = Annotated[
     | BudgetCommitted
     | BudgetRefunded
     | ModelTrained
+    | MatchBound
     | SegmentWritten
     | JobStarted
     | JobEnded,

@@ -21,8 +21,8 @@ __all__ = ["render"]
 def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
     """Write the agreement as Markdown for the people who have to sign it.
 
-    Every term is in it, identity keys by their fingerprints. Text that the parties chose is escaped
-    or quoted, so that none of it can pass for a term.
+    Every term is in it, identity and encryption keys by their fingerprints. Text that the parties
+    chose is escaped or quoted, so that none of it can pass for a term.
 
     Args:
         agreement: what to show.
@@ -33,13 +33,19 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
             party.name,
             party.role,
             party.verifying_key.fingerprint,
+            party.encryption_fingerprint or "none",
             party.log_key,
             "yes" if party.name in signed_by else "no",
         )
         for party in agreement.parties
     ]
     datasets = [
-        (dataset.party, f"about {dataset.declared_rows:,}", ", ".join(dataset.identifiers))
+        (
+            dataset.party,
+            f"about {dataset.declared_rows:,}",
+            ", ".join(dataset.identifiers),
+            f"{dataset.identifiers_per_person}",
+        )
         for dataset in agreement.datasets
     ]
     features = [
@@ -52,9 +58,11 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         f"In force from {iso(agreement.valid_from)} to before {iso(agreement.valid_until)}.",
         f"Purposes: {', '.join(f'`{purpose}`' for purpose in agreement.purposes)}.",
         "## Parties",
-        _table(("party", "role", "key fingerprint", "log key", "signed"), parties),
+        _table(
+            ("party", "role", "key fingerprint", "encryption key", "log key", "signed"), parties
+        ),
         "## People",
-        _table(("party", "rows", "matched by"), datasets),
+        _table(("party", "rows", "matched by", "identifiers each"), datasets),
         "## Features",
         _table(("feature", "type", "values", "classification"), features),
         *(

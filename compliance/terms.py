@@ -6,6 +6,7 @@ control, invisible or reordering characters that would show a reader something e
 Leaves to others: what terms mean together (`compliance.agreement`), and obeying them.
 """
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
@@ -18,19 +19,26 @@ from pydantic_core import PydanticCustomError
 
 from compliance.errors import SignatureError
 from compliance.log.note import NoteKey
-from compliance.signing import PARTY_NAME_PATTERN, VerifyingKey
+from compliance.signing import PARTY_NAME_PATTERN, VerifyingKey, decode_base64
 
 __all__ = [
+    "DATA_ROLES",
+    "AlignmentTerms",
     "BudgetTerms",
     "Classification",
     "ColumnTerm",
     "ColumnType",
+    "CompositeTerm",
     "Count",
     "DatasetTerm",
     "EmailRule",
     "ExpandTerms",
+    "FieldRule",
+    "FieldTerm",
     "IdentifierKind",
+    "KeyName",
     "Line",
+    "Linkage",
     "MatchTerms",
     "Moment",
     "Name",
@@ -48,6 +56,8 @@ __all__ = [
 
 _LARGEST_INTEGER: Final = 2**53 - 1  # RFC 8785 numbers are IEEE 754 doubles
 
+_ENCRYPTION_KEY_BYTES: Final = 1184 + 32  # ML-KEM-768 and X25519
+
 _String = TypeVar("_String", bound=str)
 _Item = TypeVar("_Item", bound=Hashable)
 
@@ -61,9 +71,30 @@ class Role(StrEnum):
     AUDITOR = "auditor"
 
 
-class IdentifierKind(StrEnum):
-    """What people can be matched by."""
+DATA_ROLES: Final = frozenset({Role.BRAND, Role.PARTNER})
+"""Who brings people, and may be sent what only they may read."""
 
+
+class IdentifierKind(StrEnum):
+    """What people can be matched by, besides composite keys."""
+
+    EMAIL = "email"
+    PHONE = "phone"
+    ADVERTISING_ID = "advertising_id"
+    MEMBER_ID = "member_id"
+
+
+class FieldRule(StrEnum):
+    """How a field of a composite key is normalised."""
+
+    NAME = "name"
+    DATE = "date"
+    DATE_DAY_FIRST = "date_day_first"
+    DATE_MONTH_FIRST = "date_month_first"
+    POSTCODE = "postcode"
+    CODE = "code"
+    DIGITS = "digits"
+    TEXT = "text"
     EMAIL = "email"
     PHONE = "phone"
 
@@ -79,6 +110,19 @@ class Reveal(StrEnum):
     """Who learns the outcome of a match."""
 
     PARTNER_LEARNS_MEMBERS = "partner-learns-members"
+    BRAND_LEARNS_MEMBERS = "brand-learns-members"
+    BOTH_LEARN_MEMBERS = "both-learn-members"
+    SIZE_ONLY = "size-only"
+    """Nobody learns who; both learn how many, with noise."""
+
+
+class Linkage(StrEnum):
+    """When two records count as one person."""
+
+    ANY_KEY = "any-key"
+    """They share a key. A record may match several."""
+    ONE_TO_ONE = "one-to-one"
+    """They share keys, and each matches no other: the first of the agreed keys decides."""
 
 
 class ColumnType(StrEnum):
@@ -120,6 +164,12 @@ def _log_key(text: str) -> str:
     return text
 
 
+def _encryption_key(text: str) -> str:
+    if (size := len(decode_base64(text))) != _ENCRYPTION_KEY_BYTES:
+        raise ValueError(f"an encryption key has {_ENCRYPTION_KEY_BYTES} bytes, got {size}")
+    return text
+
+
 def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
@@ -141,6 +191,13 @@ Name = Annotated[
     Field(
         pattern=PARTY_NAME_PATTERN,
         description="up to 63 lower-case letters, digits and hyphens, a letter first",
+    ),
+]
+KeyName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z][a-z0-9_]{0,63}$",
+        description="up to 64 lower-case letters, digits and underscores, a letter first",
     ),
 ]
 Purpose = Annotated[
@@ -210,17 +267,33 @@ class PartyTerm(Terms):
         role: what it is there for.
         identity_key: base64 of the Ed25519 key that signs the agreement and its messages.
         log_key: verifier key of its log, `origin+id+base64` (C2SP signed-note).
+        encryption_key: base64 of the ML-KEM-768 and X25519 keys to which other parties encrypt
+            what only it may read, 1,216 bytes; for the brand and partners, and for them alone.
     """
 
     name: Name
     role: Role
     identity_key: Annotated[str, AfterValidator(_identity_key)]
     log_key: Annotated[Line, AfterValidator(_log_key)]
+    encryption_key: Annotated[str, AfterValidator(_encryption_key)] | None = None
 
     @property
     def verifying_key(self) -> VerifyingKey:
         """The key that `identity_key` spells."""
         return VerifyingKey.from_base64(self.identity_key)
+
+    @property
+    def encryption_fingerprint(self) -> str | None:
+        """Sixteen hexadecimal digits to compare by eye: the start of SHA-256 of the raw key."""
+        if self.encryption_key is None:
+            return None
+        return hashlib.sha256(decode_base64(self.encryption_key)).hexdigest()[:16]
+
+    def _mistakes(self) -> Iterator[str]:
+        if self.role in DATA_ROLES and self.encryption_key is None:
+            yield f"{self.role} {self.name!r} needs an encryption_key: matches are encrypted to it"
+        if self.role not in DATA_ROLES and self.encryption_key is not None:
+            yield f"{self.role} {self.name!r} can have no encryption_key: nothing needs it"
 
 
 class ColumnTerm(Terms):
@@ -272,13 +345,55 @@ class DatasetTerm(Terms):
 
     Attributes:
         party: who brings them.
-        declared_rows: a public round figure; denominators use it so that no true count leaves.
-        identifiers: what its people can be matched by.
+        declared_rows: a public round figure; denominators use it so that no true count leaves, and
+            no match may bring more identifiers than so many people have.
+        identifiers: the keys by which its people can be matched.
+        identifiers_per_person: how many of them a person has at most.
     """
 
     party: Name
     declared_rows: Count
-    identifiers: Annotated[tuple[IdentifierKind, ...], Field(min_length=1), AfterValidator(unique)]
+    identifiers: Annotated[tuple[KeyName, ...], Field(min_length=1), AfterValidator(unique)]
+    identifiers_per_person: Annotated[int, Field(ge=1, le=256)]
+
+
+class FieldTerm(Terms):
+    """A field of a composite key: what the parties call it, and how it is normalised."""
+
+    name: KeyName
+    rule: FieldRule
+
+
+class CompositeTerm(Terms):
+    """Fields that identify a person together, such as name, birth date and postcode.
+
+    Attributes:
+        name: of the key, as `keys` lists it.
+        fields: one to 16.
+    """
+
+    name: KeyName
+    fields: Annotated[tuple[FieldTerm, ...], Field(min_length=1, max_length=16)]
+
+    def _mistakes(self) -> Iterator[str]:
+        for name in repeated(field.name for field in self.fields):
+            yield f"composite key {self.name!r} has two fields {name!r}"
+        if self.name in frozenset(IdentifierKind):
+            yield f"composite key {self.name!r} is called like a kind of identifier"
+
+
+class AlignmentTerms(Terms):
+    """How all data parties find the people whom every one of them knows.
+
+    Attributes:
+        key: what people are aligned by, one of the keys of the match.
+        epsilon: privacy loss per person of what the coordinator can count.
+        delta: chance that the noise on a count is cut.
+    """
+
+    key: KeyName
+    epsilon: Annotated[Epsilon, Field(ge=1e-3, le=10)]
+    delta: Delta = 1e-9
 
 
 class MatchTerms(Terms):
@@ -288,9 +403,22 @@ class MatchTerms(Terms):
         purpose: for which each of them must have consented.
         default_region: ISO 3166-1 alpha-2; the country of phone numbers written without one.
         email_rule: how e-mail addresses are normalised.
+        recipe_version: version of the rules by which identifiers are normalised.
+        keys: what people are matched by, the most telling first: kinds of identifier, and names of
+            composite keys.
+        composites: the composite keys.
+        linkage: when two records count as one person.
         reveal: who learns the outcome.
         minimum_match: matches below which nothing is used.
         set_size_bucket: sets are padded to a multiple of this, which alone shows on the wire.
+        size_epsilon: privacy loss of a size; with it, whoever may not know the members is told how
+            many they are, with noise. Left out: nobody is told a size.
+        size_delta: chance that the noise on a size is cut.
+        maximum_matches: matches of a party with another in `period_days`.
+        period_days: see there.
+        maximum_change: share of a party's set that may come or go between two matches, in (0, 1].
+        alignment: how all data parties may find whom all of them know, and all learn it, whatever
+            `reveal` says of pairs; they may not where it is left out.
     """
 
     purpose: Purpose
@@ -298,9 +426,42 @@ class MatchTerms(Terms):
         str, Field(pattern=r"^[A-Z]{2}$", description="two capital letters, such as 'US'")
     ]
     email_rule: EmailRule
+    recipe_version: Literal[2] = 2
+    keys: Annotated[
+        tuple[KeyName, ...], Field(min_length=1, max_length=64), AfterValidator(unique)
+    ] = (IdentifierKind.EMAIL.value, IdentifierKind.PHONE.value)
+    composites: Annotated[tuple[CompositeTerm, ...], Field(max_length=64)] = ()
+    linkage: Linkage = Linkage.ONE_TO_ONE
     reveal: Reveal
     minimum_match: Count
     set_size_bucket: Count
+    size_epsilon: Annotated[Epsilon, Field(ge=1e-3, le=100)] | None = None
+    size_delta: Delta = 1e-9
+    maximum_matches: Count = 12
+    period_days: Annotated[int, Field(ge=1, le=3_650)] = 30
+    maximum_change: Annotated[Finite, Field(gt=0, le=1)] = 0.5
+    alignment: AlignmentTerms | None = None
+
+    def _mistakes(self) -> Iterator[str]:
+        composites = [key.name for key in self.composites]
+        for name in repeated(composites):
+            yield f"two composite keys are called {name!r}"
+        known = {*IdentifierKind, *composites}
+        for name in self.keys:
+            if name not in known:
+                allowed = ", ".join(map(repr, [*map(str, IdentifierKind), *composites]))
+                yield f"key {name!r} is none of {allowed}: describe it in composites"
+        for name in composites:
+            if name not in self.keys:
+                yield f"composite key {name!r} is not among the keys: list it there"
+        if self.alignment is not None and self.alignment.key not in self.keys:
+            allowed = ", ".join(map(repr, self.keys))
+            yield f"alignment.key {self.alignment.key!r} is none of the keys, {allowed}"
+        if self.reveal is Reveal.SIZE_ONLY:
+            if self.size_epsilon is None:
+                yield f"reveal {self.reveal.value!r} needs a size_epsilon: sizes leave with noise"
+            if len(self.keys) != 1:
+                yield f"reveal {self.reveal.value!r} needs exactly one key, to count people by"
 
 
 class TrainTerms(Terms):

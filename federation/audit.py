@@ -29,7 +29,7 @@ from compliance.errors import (
 from compliance.log.verifier import verify_log
 from federation.errors import WorkspaceError
 from federation.party import verified_agreement
-from federation.routes import ROUTES
+from federation.routes import ROUTES, is_charged
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, from_json
 from privacy.errors import InvalidParameterError
@@ -216,6 +216,7 @@ class _Charges:
         self.repriced = find_spec("dp_accounting") is not None
         self.epsilon_spent = 0.0
         self.withdrawn_releases = 0
+        self._agreement = agreement
         self._budget = agreement.budget
         self._pending: dict[str, Event] = {}
         self._committed: dict[str, Event] = {}
@@ -253,13 +254,11 @@ class _Charges:
         return problem
 
     def _release(self, leaf: records.Release) -> str:
-        route = ROUTES.get(leaf.computation)
-        if route is None:
+        if leaf.computation not in ROUTES:
             return "releases what no computation says"
-        if route.charged != (leaf.charge_id is not None):
-            return (
-                "releases without a charge" if route.charged else "names a charge for what is free"
-            )
+        charged = is_charged(leaf.computation, self._agreement)
+        if charged != (leaf.charge_id is not None):
+            return "releases without a charge" if charged else "names a charge for what is free"
         if leaf.charge_id is None:
             return ""
         if leaf.charge_id not in self._pending:

@@ -185,6 +185,7 @@ def agreement_sign(
 
     folder = PartyFolder(party)
     signed = _read_agreement(file).sign(folder.name, folder.identity_key())
+    folder.check_named(signed.unverified(), file)
     write_atomically(file, signed.to_json())
     out.print(f"signed by {', '.join(signed.signed_by)}")
 

@@ -1,6 +1,7 @@
 """The coordinator: drives the jobs of an agreement, carries messages, averages models.
 
-It is trusted with no personal data: it sees sealed messages, padded set sizes, private updates.
+It is trusted with no personal data: it sees private updates, and of what it carries from party to
+party the headers and rounded sizes; what those hold is encrypted to their recipients.
 
 Guarantees: every answer is verified to be that party's, to that very question; a finished job is
 not run again; a job that was interrupted is asked again from its start, and the parties repeat
@@ -31,6 +32,7 @@ from federation.errors import (
     WorkspaceError,
 )
 from federation.gate import Departure, Gate
+from federation.jobs.align import coordinate_align
 from federation.jobs.exchange import Outgoing, Relay, expect
 from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
@@ -48,7 +50,7 @@ from federation.party import PartyFolder, locked, write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
 from federation.routes import off_route
-from federation.specification import JobSpec, MatchSpec, TrainSpec, policy_objections
+from federation.specification import AlignSpec, JobSpec, MatchSpec, TrainSpec, policy_objections
 
 __all__ = ["Coordinator", "read_jobs", "write_jobs"]
 
@@ -182,6 +184,8 @@ class Coordinator:
     def _job(self, spec: JobSpec) -> Job:
         if isinstance(spec, MatchSpec):
             return coordinate_match(self._agreement, spec)
+        if isinstance(spec, AlignSpec):
+            return coordinate_align(self._agreement, spec)
         if isinstance(spec, TrainSpec):
             return coordinate_train(self._agreement, spec, encoder_for(self._agreement).names)
         return coordinate_expand(self._agreement, spec)
@@ -212,7 +216,7 @@ class Coordinator:
         kinds = {
             (
                 item.job,
-                f"carries {item.message.body.kind}"
+                f"carries {item.message.header.kind}"
                 if isinstance(item, Relay)
                 else f"says {item.body.kind}",
             )

@@ -8,7 +8,8 @@ Everything that a party says to anybody is made here, in one fixed order:
 4. minimum sizes hold;
 5. the privacy budget is reserved, and the reservation logged;
 6. the release is a leaf of the party's log;
-7. the bytes are sealed and kept in the outbox, the charge is committed and logged;
+7. the bytes are encrypted where only the recipient may read them, sealed, and kept in the outbox;
+   the charge is committed and logged;
 8. the bytes are handed over.
 
 A refusal at any step is a leaf too, and names the term and the smallest change that would pass.
@@ -32,16 +33,17 @@ from numpy.typing import NDArray
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.consent import ConsentBook
 from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
 from compliance.signing import Envelope
 from federation import messages
 from federation.clock import Clock
+from federation.consent_reading import ConsentReading
+from federation.enclosure import encrypt
 from federation.errors import RefusedError
 from federation.messages import Body, Header, SealedMessage, content_digest
 from federation.party import PartyFolder, write_atomically
-from federation.routes import ROUTES, off_route
+from federation.routes import ROUTES, is_charged, off_route, travelling
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, to_json
 from privacy.accounting.ledger import ChargeState, Ledger
@@ -134,7 +136,11 @@ class Departure:
 
 
 class Gate:
-    """One party's door out. Use it under the party's lock: one process at a time."""
+    """One party's door out. Use it under the party's lock: one process at a time.
+
+    Attributes:
+        consents: the party's consents, as they are read at every use; None if it keeps none.
+    """
 
     def __init__(
         self,
@@ -151,6 +157,10 @@ class Gate:
         self._ledger = ledger
         self._clock = clock
         self._identity = folder.identity_key()
+        path = folder.config.consent
+        self.consents = (
+            None if path is None else ConsentReading(folder.resolve(path), agreement.purposes)
+        )
 
     def release(self, departure: Departure) -> Released:
         """Let a departure out.
@@ -296,25 +306,29 @@ class Gate:
             )
 
     def _check_policy(self, departure: Departure, header: Header) -> None:
-        if (problem := off_route(header, self._agreement)) is not None:
+        outside = header.model_copy(update={"body": travelling(departure.body)})
+        if (problem := off_route(outside, self._agreement)) is not None:
             raise self._refusal("parties", problem)
         kind = departure.body.kind
         route = ROUTES[kind]
         if route.concerns_people != (departure.people is not None):
             raise RuntimeError(f"{kind}: declare the people it was made from, and only then")
-        if route.charged != (departure.charge is not None):
+        if is_charged(kind, self._agreement) != (departure.charge is not None):
             raise RuntimeError(f"{kind}: declare its privacy loss, and only then")
 
     def _check_consent(self, departure: Departure, now: datetime) -> list[records.Record]:
-        people, path = departure.people, self._folder.config.consent
+        people = departure.people
         if people is None:
             return []
-        if path is None:
+        if self.consents is None:
             raise self._refusal("consent", f"{self._folder.name} has no consent file: name one")
-        book = ConsentBook.load(self._folder.resolve(path), purposes=self._agreement.purposes)
-        records_of_them = np.concatenate([people.keys, people.linked])
-        decision = book.decide(records_of_them, purpose=people.purpose, at=now)
-        if not decision.allowed.all():
+        log_size = self.consents.all_allowed(
+            np.concatenate([people.keys, people.linked]) if len(people.linked) else people.keys,
+            people.purpose,
+            at=now,
+            kept=self._folder.job(departure.job) / "consents-read.json",
+        )
+        if log_size is None:
             raise self._refusal(
                 "consent",
                 "it changed for some people while the job ran: run the job under another name",
@@ -324,7 +338,7 @@ class Gate:
                 records.ConsentUsed,
                 departure.job,
                 purpose=people.purpose,
-                consent_log_size=decision.log_size,
+                consent_log_size=log_size,
                 rows=people.rows,
                 eligible=len(people.keys),
                 excluded=dict(people.excluded),
@@ -396,6 +410,7 @@ class Gate:
         return kind(**common, **fields)
 
     def _header(self, departure: Departure) -> Header:
+        """Return the header with everything in clear; `_seal` encrypts what must be."""
         return Header(
             agreement=self._agreement.digest,
             job=departure.job,
@@ -408,6 +423,8 @@ class Gate:
         )
 
     def _seal(self, header: Header, payload: bytes) -> SealedMessage:
+        if ROUTES[header.kind].encrypted:
+            header, payload = encrypt(header, payload, self._agreement)
         content = rfc8785.dumps(header.model_dump(mode="json"))
         envelope = Envelope.sign(messages.HEADER_TYPE, content, {header.sender: self._identity})
         return SealedMessage(envelope.to_json(), payload)
@@ -419,8 +436,9 @@ class Gate:
 
 
 def _release_id(header: Header) -> str:
-    """Name a release: job, what is said, to whom, and in which round."""
+    """Name a release: job, what is said, to whom, in which round or bucket, and of whose set."""
     parts = [header.job, header.body.kind, header.recipient]
-    if isinstance(header.body, messages.TrainRequest | messages.TrainUpdate):
-        parts.append(f"round-{header.body.round}")
+    for word, field_name in (("round", "round"), ("bucket", "bucket"), ("set", "place")):
+        if (number := getattr(header.body, field_name, None)) is not None:
+            parts.append(f"{word}-{number}")
     return "/".join(parts)

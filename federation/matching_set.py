@@ -121,6 +121,10 @@ class MatchingSet:
             raise WorkspaceError(f"{directory} is cut short: remove it, then run the job again")
         return cls(directory, contents.tokens, contents.digest)
 
+    def discard(self) -> None:
+        """Say that there is no set; the next one sweeps away what is left of this one."""
+        (self.directory / "set.json").unlink(missing_ok=True)
+
     def bucket(self, number: int, count: int) -> TokenBatch:
         """Return bucket `number` of `count`, tokens sorted by hash."""
         records = self._records()
@@ -136,8 +140,10 @@ class MatchingSet:
 
     def hashes(self) -> NDArray[np.uint64]:
         """Return the last 64 bits of every token's hash, ascending, each once."""
-        tails = np.ascontiguousarray(self._records()["token"][:, -8:])
-        return np.unique(tails.view("<u8").reshape(-1)).astype(np.uint64)
+        tails = np.ascontiguousarray(self._records()["token"][:, -8:]).view("<u8").reshape(-1)
+        first = np.ones(len(tails), dtype=np.bool_)
+        first[1:] = tails[1:] != tails[:-1]  # the records are sorted by them
+        return tails[first].astype(np.uint64)
 
     def _records(self) -> NDArray[np.void]:
         if self.token_count == 0:  # nothing can be mapped of an empty file

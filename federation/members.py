@@ -25,17 +25,17 @@ class Members:
 
     Attributes:
         used: the people, as the gate wants them declared.
-        token_rows: index into `used.keys` of each token's person, shape (m,).
-        keys: record references of the members, shape (k,); empty before the match is done.
+        keys: record references of the members, shape (k,), in the order of the match where
+            records are linked one to one; empty before it is done.
     """
 
     used: PeopleUsed
-    token_rows: NDArray[np.int64]
     keys: NDArray[np.str_]
 
-    def matched(self, hits: NDArray[np.bool_]) -> Self:
-        """Return the members whose tokens hit, shape (m,): one hit token makes a member."""
-        return replace(self, keys=self.used.keys[np.unique(self.token_rows[hits])])
+    def of_rows(self, rows: NDArray[np.int64]) -> Self:
+        """Return the members at `rows`, indices into `used.keys`, each once, in that order."""
+        first = np.sort(np.unique(rows, return_index=True)[1])
+        return replace(self, keys=self.used.keys[rows[first]])
 
     def among(self, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
         """Tell which of `keys`, shape (n,), are members."""
@@ -56,7 +56,6 @@ class Members:
             reasons=np.array(list(self.used.excluded), dtype=np.str_),
             counts=np.array(list(self.used.excluded.values()), dtype=np.int64),
             linked=self.used.linked,
-            token_rows=self.token_rows,
             keys=self.keys,
         )
         return content.getvalue()
@@ -77,4 +76,4 @@ class Members:
                 excluded,
                 linked=stored["linked"],
             )
-            return cls(used, stored["token_rows"], stored["keys"])
+            return cls(used, stored["keys"])

@@ -1,46 +1,64 @@
 """Everything on the wire: closed, versioned, signed by its sender under one agreement.
 
 A message is a header (JSON, in a DSSE envelope signed with the sender's identity key) and a
-payload of raw bytes that the header binds by length and SHA-256. It names its sender, recipient,
-agreement, job, and the message that it answers, so that nothing can be forged, moved to another
-job or agreement, or answered twice differently, by the coordinator that carries it.
+payload of raw bytes that the header binds by length and SHA-256. What only the recipient may read
+lies in the payload, encrypted, and the header's body tells its kind alone. The header names
+sender, recipient, agreement, job, and the message that it answers, so that nothing can be forged,
+moved to another job or agreement, or answered twice differently, by the coordinator that carries
+it.
 
 Guarantees: `unseal` returns only what it has verified. Sealing is `gate`'s alone.
 
-Leaves to others: what a body means at which moment (`jobs`), how bytes travel (`channel`).
+Leaves to others: what is encrypted and how (`routes`, `enclosure`), what a body means at which
+moment (`jobs`), how bytes travel (`channel`).
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from compliance.agreement import Agreement
+from compliance.agreement import ALIGNED_PARTIES, Agreement
 from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
 from federation.errors import MessageError
-from federation.specification import ExpandSpec, JobName, MatchSpec, TrainSpec
-from privacy.psi.blinding import TAG_BYTES
-from privacy.psi.engine import Points
-from privacy.psi.field import ELEMENT_BYTES
-from privacy.psi.two_party import SenderReply
+from federation.specification import AlignSpec, ExpandSpec, JobName, MatchSpec, TrainSpec
 
 __all__ = [
     "EVERYONE",
     "HEADER_TYPE",
+    "MAX_PAYLOAD_BYTES",
+    "PADDING_CHUNK_BYTES",
     "Acknowledged",
+    "AlignBind",
+    "AlignBlind",
+    "AlignBound",
+    "AlignCommon",
+    "AlignDone",
+    "AlignInvite",
+    "AlignJoin",
+    "AlignJoined",
+    "AlignPass",
+    "AlignSeed",
+    "AlignSide",
+    "AlignTags",
     "Body",
+    "Encrypted",
     "ExpandDone",
     "ExpandRequest",
     "Header",
     "Identify",
+    "MatchAccept",
     "MatchBlinded",
     "MatchDone",
+    "MatchOffer",
+    "MatchOutcome",
     "MatchReply",
     "MatchRequest",
+    "MatchSide",
     "Message",
     "ModelPublished",
     "Present",
@@ -49,8 +67,6 @@ __all__ = [
     "TrainRequest",
     "TrainUpdate",
     "content_digest",
-    "points_from_bytes",
-    "reply_from_bytes",
     "unseal",
     "weights_from_bytes",
     "weights_to_bytes",
@@ -64,10 +80,13 @@ EVERYONE = "everyone"
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 1 << 30
+PADDING_CHUNK_BYTES = 64 * 1024
+"""What is encrypted is padded to a multiple of this, which alone shows of its size."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PartyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 Count = Annotated[int, Field(ge=0, le=1 << 32)]
+Place = Annotated[int, Field(ge=0, lt=ALIGNED_PARTIES[1])]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
@@ -87,35 +106,176 @@ class Present(_Closed):
     kind: Literal["present"] = "present"
 
 
+class MatchSide(_Closed):
+    """What a side of a match says of itself before anything is computed.
+
+    Attributes:
+        recipe: fingerprint of how it normalises identifiers.
+        points: how many points stand for its set, padded.
+        commitment: binds it to the set, and tells nothing of it.
+    """
+
+    recipe: Digest
+    points: int = Field(ge=1, le=1 << 36)
+    commitment: Digest
+
+
 class MatchRequest(_Closed):
-    """Coordinator to partner: start a match with the brand."""
+    """Coordinator to the party that learns the outcome: start a match with `peer`."""
 
     kind: Literal["match.request"] = "match.request"
     spec: MatchSpec
-    brand: PartyName
+    peer: PartyName
+
+
+class MatchOffer(_Closed):
+    """Learner to peer: this is what I bring."""
+
+    kind: Literal["match.offer"] = "match.offer"
+    spec: MatchSpec
+    side: MatchSide
+
+
+class MatchAccept(_Closed):
+    """Peer to learner: this is what I bring."""
+
+    kind: Literal["match.accept"] = "match.accept"
+    spec: MatchSpec
+    side: MatchSide
 
 
 class MatchBlinded(_Closed):
-    """Partner to brand: the partner's blinded, padded, shuffled identifiers (payload: points)."""
+    """Learner to peer: a bucket of its blinded, padded, shuffled identifiers (payload: points)."""
 
     kind: Literal["match.blinded"] = "match.blinded"
     spec: MatchSpec
-    points: Count
+    bucket: Count
 
 
 class MatchReply(_Closed):
-    """Brand to partner: tags of those points, blinded again, then the brand's own points."""
+    """Peer to learner: tags of those points, blinded again, then the peer's own points."""
 
     kind: Literal["match.reply"] = "match.reply"
     spec: MatchSpec
-    tags: Count
-    blinded: Count
+    bucket: Count
+
+
+class MatchOutcome(_Closed):
+    """Learner to peer, after the last bucket: what the peer may know of the outcome.
+
+    Attributes:
+        spec: the job.
+        size: people that matched, with noise; None where the peer may know who they are.
+        pairs: places of the peer's own points that matched (payload), 0 where it may not know.
+    """
+
+    kind: Literal["match.outcome"] = "match.outcome"
+    spec: MatchSpec
+    size: Count | None
+    pairs: Count
 
 
 class MatchDone(_Closed):
-    """Partner to coordinator: enough people matched. How many stays with the partner."""
+    """To the coordinator: the match is done. How many matched stays between the two."""
 
     kind: Literal["match.done"] = "match.done"
+
+
+class AlignSide(_Closed):
+    """What a party of a ring says of itself before anything is computed.
+
+    Attributes:
+        recipe: fingerprint of how it normalises identifiers.
+        commitment: binds it to its set, and tells nothing of it.
+    """
+
+    recipe: Digest
+    commitment: Digest
+
+
+class AlignJoin(_Closed):
+    """Coordinator to every data party: read your people for an alignment."""
+
+    kind: Literal["align.join"] = "align.join"
+    spec: AlignSpec
+
+
+class AlignJoined(_Closed):
+    """Data party to coordinator: I have a set, and am bound to it."""
+
+    kind: Literal["align.joined"] = "align.joined"
+    side: AlignSide
+
+
+class AlignBind(_Closed):
+    """Coordinator to every data party: what each said of itself, in the order of the ring."""
+
+    kind: Literal["align.bind"] = "align.bind"
+    spec: AlignSpec
+    sides: Annotated[
+        tuple[AlignSide, ...],
+        Field(min_length=ALIGNED_PARTIES[0], max_length=ALIGNED_PARTIES[1]),
+    ]
+
+
+class AlignBound(_Closed):
+    """Data party to coordinator: these are held to it, and what you will count is paid for."""
+
+    kind: Literal["align.bound"] = "align.bound"
+
+
+class AlignInvite(_Closed):
+    """Coordinator to the first party: give the seed to the one at `place`."""
+
+    kind: Literal["align.invite"] = "align.invite"
+    spec: AlignSpec
+    place: Place
+
+
+class AlignSeed(_Closed):
+    """First party to another: what common dummies are made of (payload: 32 bytes)."""
+
+    kind: Literal["align.seed"] = "align.seed"
+    spec: AlignSpec
+
+
+class AlignBlind(_Closed):
+    """Coordinator to every data party: send a bucket of your own set round."""
+
+    kind: Literal["align.blind"] = "align.blind"
+    spec: AlignSpec
+    bucket: Count
+
+
+class AlignPass(_Closed):
+    """A party to the next: a bucket of the set of the one at `place` (payload: points)."""
+
+    kind: Literal["align.pass"] = "align.pass"
+    spec: AlignSpec
+    bucket: Count
+    place: Place
+
+
+class AlignTags(_Closed):
+    """The last party to the coordinator: tags of a bucket of that set (payload: tags)."""
+
+    kind: Literal["align.tags"] = "align.tags"
+    bucket: Count
+    place: Place
+
+
+class AlignCommon(_Closed):
+    """Coordinator to a data party: where in its bucket is what all have (payload: places)."""
+
+    kind: Literal["align.common"] = "align.common"
+    spec: AlignSpec
+    bucket: Count
+
+
+class AlignDone(_Closed):
+    """Data party to coordinator: the people whom all know are kept. Who stays with the party."""
+
+    kind: Literal["align.done"] = "align.done"
 
 
 class TrainRequest(_Closed):
@@ -173,9 +333,23 @@ Body = Annotated[
     Identify
     | Present
     | MatchRequest
+    | MatchOffer
+    | MatchAccept
     | MatchBlinded
     | MatchReply
+    | MatchOutcome
     | MatchDone
+    | AlignJoin
+    | AlignJoined
+    | AlignBind
+    | AlignBound
+    | AlignInvite
+    | AlignSeed
+    | AlignBlind
+    | AlignPass
+    | AlignTags
+    | AlignCommon
+    | AlignDone
     | TrainRequest
     | TrainUpdate
     | ModelPublished
@@ -187,6 +361,13 @@ Body = Annotated[
 ]
 
 
+class Encrypted(_Closed):
+    """A body for the recipient's eyes alone: it lies encrypted in the payload, with its own."""
+
+    kind: Literal["encrypted"] = "encrypted"
+    encrypts: Annotated[str, Field(pattern=r"^[a-z][a-z.]{0,62}$")]
+
+
 class Header(_Closed):
     """What is signed.
 
@@ -196,9 +377,9 @@ class Header(_Closed):
         sender: party that signs it.
         recipient: party it is meant for; the coordinator may carry it further, not read it anew.
         answers: digest of the message that it answers; None for one that opens an exchange.
-        body: what is said.
-        payload_digest: SHA-256 of the payload.
-        payload_bytes: length of the payload.
+        body: what is said, or that it is encrypted.
+        payload_digest: SHA-256 of the payload as it travels.
+        payload_bytes: length of the payload as it travels.
     """
 
     version: Literal[1] = 1
@@ -207,9 +388,14 @@ class Header(_Closed):
     sender: PartyName
     recipient: PartyName
     answers: Digest | None = None
-    body: Body
+    body: Annotated[Body | Encrypted, Field(discriminator="kind")]
     payload_digest: Digest
     payload_bytes: int = Field(ge=0, le=MAX_PAYLOAD_BYTES)
+
+    @property
+    def kind(self) -> str:
+        """Kind of what is said, encrypted or not."""
+        return self.body.encrypts if isinstance(self.body, Encrypted) else self.body.kind
 
 
 @dataclass(frozen=True)
@@ -227,16 +413,23 @@ class SealedMessage:
 
 @dataclass(frozen=True)
 class Message:
-    """A message whose sender, agreement, size and payload have been verified."""
+    """A message whose sender, agreement, size and payload have been verified.
+
+    Attributes:
+        header: what was signed.
+        body: what is said; `Encrypted` for everybody but the recipient who has decrypted it.
+        payload: what goes with the body; encrypted where the body is.
+        sealed: the bytes as they travelled.
+    """
 
     header: Header
+    body: Body | Encrypted
     payload: bytes
     sealed: SealedMessage
 
-    @property
-    def body(self) -> Body:
-        """What is said."""
-        return self.header.body
+    def decrypted(self, body: Body, payload: bytes) -> "Message":
+        """Return the message with what was encrypted in it."""
+        return replace(self, body=body, payload=payload)
 
 
 def content_digest(content: bytes) -> str:
@@ -302,7 +495,7 @@ def unseal(sealed: SealedMessage, agreement: Agreement) -> Message:
         )
     if content_digest(sealed.payload) != header.payload_digest:
         raise MessageError(f"payload of a message from {header.sender} is not the one signed")
-    return Message(header, sealed.payload, sealed)
+    return Message(header, header.body, sealed.payload, sealed)
 
 
 def _array(payload: bytes, dtype: str, count: int, what: str) -> NDArray[np.generic]:
@@ -327,24 +520,3 @@ def weights_from_bytes(payload: bytes, width: int) -> NDArray[np.float64]:
     if not np.isfinite(weights).all():
         raise MessageError("model parameters: NaN or infinite values; expected finite ones")
     return weights
-
-
-def points_from_bytes(payload: bytes, count: int) -> Points:
-    """Decode `count` curve points of 32 bytes.
-
-    Raises:
-        MessageError: the payload has another length.
-    """
-    points = _array(payload, "u1", count * ELEMENT_BYTES, "blinded identifiers")
-    return points.astype(np.uint8).reshape(-1, ELEMENT_BYTES)
-
-
-def reply_from_bytes(payload: bytes, tags: int, blinded: int) -> SenderReply:
-    """Decode tags of 12 bytes and, after them, curve points of 32.
-
-    Raises:
-        MessageError: the payload has another length.
-    """
-    cut = tags * TAG_BYTES
-    rows = _array(payload[:cut], "u1", cut, "tags").astype(np.uint8)
-    return SenderReply(rows.reshape(-1, TAG_BYTES), points_from_bytes(payload[cut:], blinded))

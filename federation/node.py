@@ -19,11 +19,14 @@ from compliance.log.writer import LogWriter
 from compliance.terms import Role
 from connectors.errors import ConnectorError
 from federation.clock import Clock, utc_now
+from federation.desk import Desk
+from federation.enclosure import decrypt
 from federation.errors import FederationError, MessageError, RefusedError, WorkspaceError
 from federation.gate import Gate, Released
 from federation.messages import Identify, SealedMessage, unseal
 from federation.party import PartyFolder, locked
 from federation.progress import Progress, report
+from federation.routes import off_route
 from federation.work import Work
 from privacy.accounting.ledger import Budget, Ledger
 from privacy.errors import PrivacyError
@@ -71,13 +74,13 @@ class Node:
 
         1. Open the log with the agreement; settle what an earlier crash left open.
         2. Repeat the answer if this very message was answered before.
-        3. Verify the message, and that it is for this party.
+        3. Verify the message, that it is for this party and goes its route; decrypt it.
         4. Do the party's part; the gate decides what leaves.
         5. Whatever fails becomes a refusal.
         """
-        with self._work() as work:
-            work.gate.settle()  # 1
-            if (kept := work.gate.recall(sealed.digest)) is not None:  # 2
+        with self._desk() as desk:
+            desk.gate.settle()  # 1
+            if (kept := desk.gate.recall(sealed.digest)) is not None:  # 2
                 self._folder.keep_pending(sealed.digest)
                 return kept
             job, asker = "unreadable", self._coordinator
@@ -87,10 +90,13 @@ class Node:
                 name = self._folder.name
                 if message.header.recipient != name and not isinstance(message.body, Identify):
                     raise MessageError(f"message for {message.header.recipient} came to {name}")
-                return work.answer(message)  # 4
+                if (problem := off_route(message.header, self._agreement)) is not None:
+                    raise MessageError(f"{asker}: {problem}")
+                opened = decrypt(message, self._folder.decryption_key())
+                return Work(desk).answer(opened)  # 4
             except (FederationError, PrivacyError, ConnectorError, ComplianceError) as error:  # 5
                 refusal = self._refusal(job, error)
-            return work.gate.refuse(refusal, job=job, recipient=asker, answers=sealed.digest)
+            return desk.gate.refuse(refusal, job=job, recipient=asker, answers=sealed.digest)
 
     def _refusal(self, job: str, error: Exception) -> RefusedError:
         name = self._folder.name
@@ -102,7 +108,7 @@ class Node:
         return RefusedError(party=name, term=term, remedy=_DETAILS_INSIDE)
 
     @contextmanager
-    def _work(self) -> Iterator[Work]:
+    def _desk(self) -> Iterator[Desk]:
         folder, terms = self._folder, self._agreement.budget
         with (
             locked(folder),
@@ -124,4 +130,4 @@ class Node:
                     "new one would prove nothing of them"
                 )
             gate = Gate(folder, self._agreement, log, ledger, clock=self._clock)
-            yield Work(folder, self._agreement, gate, ledger, clock=self._clock)
+            yield Desk(folder, self._agreement, gate, ledger, clock=self._clock)

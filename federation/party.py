@@ -4,7 +4,7 @@
 PARTY/
   party.json       what this party is and where its data lies
   agreement.json   the contract, signed by every party
-  keys/            identity, log: Ed25519 seeds, readable by their owner only
+  keys/            identity, log, encryption: seeds, readable by their owner only
   data/            tables and consents (or a database elsewhere)
   log/             the append-only log (C2SP tlog-tiles)
   ledger.sqlite    the privacy budget
@@ -27,19 +27,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.errors import InvalidAgreementError, describe
 from compliance.log.note import NoteKey
 from compliance.log.verifier import read_regular
 from compliance.signing import ENVELOPE_LIMIT, SigningKey
-from compliance.terms import IdentifierKind, Role
+from compliance.terms import DATA_ROLES, KeyName, PartyTerm, Role
 from federation.errors import WorkspaceError
+from federation.workers import WorkersConfig
+from privacy.encryption import DecryptionKey
 from privacy.randomness import SECRET_BYTES, Secret, new_secret, seeded_secret
 
 __all__ = [
     "DataConfig",
+    "KeyColumns",
     "PartyConfig",
     "PartyFolder",
     "SeedRule",
@@ -118,6 +130,36 @@ class SeedRule(_Closed):
     equals: str
 
 
+def _columns(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """Read where a key is, and say in one sentence what could stand there."""
+    try:
+        return read(tuple(value) if isinstance(value, list) else value)  # JSON has no tuples
+    except ValidationError as error:
+        raise PydanticCustomError(
+            "terms",
+            "{error}",
+            {"error": "name a column, a list of columns, or a table of a composite key's fields"},
+        ) from error
+
+
+KeyColumns = Annotated[
+    str
+    | Annotated[tuple[str, ...], Field(min_length=1, max_length=16)]
+    | Annotated[Mapping[KeyName, str], Field(min_length=1)],
+    WrapValidator(_columns),
+]
+"""A column, several columns of one kind, or the column of each field of a composite key."""
+
+
+def _named_columns(place: str, named: KeyColumns) -> Iterator[tuple[str, str]]:
+    if isinstance(named, str):
+        yield place, named
+    elif isinstance(named, Mapping):
+        yield from ((f"{place}.{field}", column) for field, column in named.items())
+    else:
+        yield from ((f"{place}[{index}]", column) for index, column in enumerate(named))
+
+
 class DataConfig(_Closed):
     """Where a party's people lie and what its columns are called.
 
@@ -125,7 +167,8 @@ class DataConfig(_Closed):
         path: a CSV, CSV.gz or Parquet file; or
         url, table: a database (SQLAlchemy URL) and one of its tables or views.
         key: column with the party's own record reference, unique per row.
-        identifiers: column holding each kind of identifier.
+        identifiers: where each key is by which people are matched: a column, several columns, or
+            for a composite key a table of its fields' columns.
         features: the party's column for each agreed feature that it calls otherwise.
         seeds: which rows are seeds (brand only); every row where left out.
     """
@@ -134,9 +177,25 @@ class DataConfig(_Closed):
     url: str | None = None
     table: str | None = None
     key: str
-    identifiers: Mapping[IdentifierKind, str] = Field(min_length=1)
+    identifiers: Mapping[KeyName, KeyColumns] = Field(min_length=1)
     features: Mapping[str, str] = Field(default_factory=dict)
     seeds: SeedRule | None = None
+
+    @property
+    def identifier_columns(self) -> tuple[tuple[str, str], ...]:
+        """Every column that identifies people, after the key in the file that names it."""
+        return tuple(
+            (place, column)
+            for key, named in self.identifiers.items()
+            for place, column in _named_columns(f"identifiers.{key}", named)
+        )
+
+    @property
+    def identifiers_per_person(self) -> int:
+        """Identifiers that a row has at most."""
+        return sum(
+            len(named) if isinstance(named, tuple) else 1 for named in self.identifiers.values()
+        )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -162,6 +221,7 @@ class PartyConfig(_Closed):
         role: as in the agreement.
         data: its people; none for the coordinator.
         consent: its consent events; none for the coordinator.
+        workers: who does its arithmetic; two threads where left out.
         unsafe_seed: makes every secret of this party predictable, for reproducible trials only.
     """
 
@@ -169,6 +229,7 @@ class PartyConfig(_Closed):
     role: Role
     data: DataConfig | None = None
     consent: Path | None = None
+    workers: WorkersConfig | None = None
     unsafe_seed: int | None = None
 
 
@@ -193,20 +254,24 @@ class PartyFolder:
     def create(cls, path: Path, config: PartyConfig) -> Self:
         """Write a new party's folder, or open the one that is there if it says the same.
 
+        Its workers may be others than before, as they change no result.
+
         Raises:
             WorkspaceError: the folder belongs to a party configured otherwise.
         """
         file = path / "party.json"
-        content = json.dumps(config.model_dump(mode="json"), indent=2).encode() + b"\n"
         if file.exists():
-            if file.read_bytes() != content:
+            found = cls(path).config
+            if found.model_copy(update={"workers": config.workers}) != config:
                 raise WorkspaceError(
                     f"{file} describes another configuration of this party: name another "
                     "workspace, or go on with the collaboration that made this one"
                 )
-        else:
-            write_atomically(file, content, mode=0o600)  # a database URL may hold a password
-            path.chmod(0o700)  # whatever comes to lie in it
+            if found == config:
+                return cls(path)
+        content = json.dumps(config.model_dump(mode="json"), indent=2).encode() + b"\n"
+        write_atomically(file, content, mode=0o600)  # a database URL may hold a password
+        path.chmod(0o700)  # whatever comes to lie in it
         return cls(path)
 
     @property
@@ -265,7 +330,7 @@ class PartyFolder:
                 pending.replace(pending.with_name(pending.name[1 : -len(f".{question}.pending")]))
 
     def agreement(self) -> Agreement:
-        """Return the verified agreement, in which this party finds its own keys.
+        """Return the verified agreement, in which this party finds itself.
 
         Raises:
             WorkspaceError: there is none, or it names other keys for this party.
@@ -273,17 +338,38 @@ class PartyFolder:
         """
         file = self.path / "agreement.json"
         agreement = verified_agreement(file)
-        mine = agreement.party(self.name)
-        keys = (
-            self.identity_key().public.to_base64(),
-            NoteKey(self.log_origin, self.log_key().public).to_string(),
-        )
-        if keys != (mine.identity_key, mine.log_key):
+        self.check_named(agreement, file)
+        return agreement
+
+    def check_named(self, agreement: Agreement, file: Path) -> None:
+        """Return only if the agreement, read from `file`, names this party as its folder does.
+
+        Raises:
+            WorkspaceError: it names another role or other keys.
+            InvalidAgreementError: it names no such party.
+        """
+        if agreement.party(self.name) != self.term():
             raise WorkspaceError(
-                f"{file} names other keys for {self.name} than those in {self.path / 'keys'}: "
+                f"{file} names other keys, or another role, for {self.name} than {self.path} has: "
                 "somebody else's contract, or restored keys; use the contract this party signed"
             )
-        return agreement
+
+    def term(self) -> PartyTerm:
+        """Return this party as an agreement names it, with the public halves of its keys.
+
+        Raises:
+            WorkspaceError: a key is damaged, or is missing though there is an agreement.
+        """
+        role = self.config.role
+        return PartyTerm(
+            name=self.name,
+            role=role,
+            identity_key=self.identity_key().public.to_base64(),
+            log_key=NoteKey(self.log_origin, self.log_key().public).to_string(),
+            encryption_key=(
+                self.decryption_key().public.to_base64() if role in DATA_ROLES else None
+            ),
+        )
 
     def _secret(self, path: Path, label: str) -> Secret:
         if path.exists():
@@ -318,6 +404,14 @@ class PartyFolder:
             WorkspaceError: it is damaged, or is missing though there is an agreement.
         """
         return SigningKey.from_seed(self._secret(self.path / "keys" / "log", "log"))
+
+    def decryption_key(self) -> DecryptionKey:
+        """Return the key that opens what other parties encrypt to this one; made at first use.
+
+        Raises:
+            WorkspaceError: it is damaged, or is missing though there is an agreement.
+        """
+        return DecryptionKey(self._secret(self.path / "keys" / "encryption", "encryption"))
 
     def fresh_secret(self, label: str) -> Secret:
         """Return a secret that was never used before.

@@ -15,8 +15,10 @@ from compliance.errors import InvalidAgreementError
 from compliance.terms import Role
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
+from federation.errors import RefusedError
+from federation.jobs.align import AlignPlan, count_mechanism
 from federation.jobs.train import training_plan
-from federation.specification import ExpandSpec, MatchSpec, TrainSpec
+from federation.specification import AlignSpec, ExpandSpec, MatchSpec, TrainSpec
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event
 from privacy.errors import InvalidParameterError
@@ -106,6 +108,11 @@ def _in_force(collaboration: Collaboration, agreement: Agreement) -> Plan:
             if not job.refused_by:
                 charged, spent = events, job.epsilon_spent
             jobs.append(job)
+        elif isinstance(spec, AlignSpec):
+            job, events = _align(spec, agreement, charged, spent)
+            if not job.refused_by:
+                charged, spent = events, job.epsilon_spent
+            jobs.append(job)
         elif isinstance(spec, MatchSpec):
             note = (
                 "not differentially private by its nature: partners learn who of their people are "
@@ -136,6 +143,34 @@ def _in_force(collaboration: Collaboration, agreement: Agreement) -> Plan:
         delta=budget.delta,
         max_parties_per_person=agreement.train.max_parties_per_person,
     )
+
+
+def _align(
+    spec: AlignSpec, agreement: Agreement, charged: Sequence[Event], spent: float
+) -> tuple[PlannedJob, list[Event]]:
+    """Plan an alignment after what is charged already; return it and all that is charged then."""
+    people = tuple(one.party for one in agreement.datasets)
+    job = PlannedJob(
+        job=spec.name,
+        computation=spec.kind,
+        who=people,
+        epsilon=0,
+        epsilon_spent=spent,
+        note="all parties learn whom all of them know; the price is of what the coordinator counts",
+    )
+    try:
+        plan = AlignPlan.of(spec, agreement, party=people[0])
+    except RefusedError as error:
+        return job.model_copy(update={"refused_by": error.term, "remedy": error.remedy}), []
+    event, budget = count_mechanism(plan.terms), agreement.budget
+    after = epsilon_of([*charged, event], budget.delta)
+    found: dict[str, object] = {"epsilon": epsilon_of([event], budget.delta)}
+    if after > budget.epsilon:
+        found["refused_by"] = "budget.epsilon"
+        found["remedy"] = f"agree on a budget of at least {math.ceil(100 * after) / 100:.2f}"
+    else:
+        found["epsilon_spent"] = after
+    return job.model_copy(update=found), [*charged, event]
 
 
 def _train(

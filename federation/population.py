@@ -9,7 +9,7 @@ Leaves to others: reading (`connectors`), deciding consent (`compliance`), norma
 (`privacy`), and keeping what is here from leaving (`gate`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,18 +29,29 @@ from connectors.quality import read_table
 from connectors.schema import Classification, Column, ColumnType, Schema
 from federation.errors import WorkspaceError
 from federation.gate import PeopleUsed
+from federation.matching_set import TokenBatch
 from federation.party import DataConfig
 from privacy.identifiers import (
+    CompositeKey,
     EmailRule,
-    IdentifierKind,
+    FieldRule,
+    KeyColumns,
+    KeyField,
     Recipe,
     RejectionReason,
-    hash_column,
-    psi_tokens,
+    tokens_of,
 )
 from privacy.training.encoding import CategoricalFeature, Encoder, NumericFeature, Scale
 
-__all__ = ["Population", "encoder_for", "open_source", "read_population", "schema_for"]
+__all__ = [
+    "Population",
+    "encoder_for",
+    "open_source",
+    "read_population",
+    "recipe_for",
+    "schema_for",
+    "tokens_allowed",
+]
 
 DISPUTED = "no_under_another_record"
 DUPLICATE = "duplicate_person"
@@ -53,16 +64,14 @@ class Population:
     Attributes:
         keys: the party's own record references, shape (n,).
         features: one array of n values per agreed feature; empty where the party has none.
-        tokens: identifiers ready for matching, shape (m, 33); no two are equal.
-        token_rows: index into `keys` of each token's person, shape (m,).
+        tokens: identifiers ready for matching; no two are equal; rows are indices into `keys`.
         used: purpose, keys and counts, as the gate wants them declared.
         findings: what was found wrong in the source, a sentence each, counts only.
     """
 
     keys: NDArray[np.str_]
     features: Mapping[str, NDArray[np.generic]]
-    tokens: NDArray[np.uint8]
-    token_rows: NDArray[np.int64]
+    tokens: TokenBatch
     used: PeopleUsed
     findings: tuple[str, ...]
 
@@ -88,7 +97,11 @@ def schema_for(
     """Return the columns to read, and the party's column name of each agreed feature."""
     named = {term.name: data.features.get(term.name, term.name) for term in agreement.features}
     columns = [Column(name=data.key, type=ColumnType.KEY)]
-    columns += [Column(name=name, type=ColumnType.IDENTIFIER) for name in data.identifiers.values()]
+    columns += [
+        Column(name=name, type=ColumnType.IDENTIFIER)
+        for name in dict.fromkeys(column for _, column in data.identifier_columns)
+        if name != data.key
+    ]
     if data.seeds is not None:
         columns.append(Column(name=data.seeds.column, type=ColumnType.TEXT))
     if with_features:
@@ -124,30 +137,87 @@ def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.str_)
 
 
-def _tokens(
-    table: pa.Table, data: DataConfig, terms: MatchTerms
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
-    """Hash every identifier column; return the tokens, the row of each, and what was rejected."""
-    recipe = Recipe(terms.default_region, EmailRule(terms.email_rule.value))
-    tokens: list[NDArray[np.uint8]] = []
-    rows: list[NDArray[np.int64]] = []
-    rejected: list[str] = []
-    for kind, column in data.identifiers.items():
-        mine = IdentifierKind(kind.value)
-        hashed = hash_column(table.column(column).to_pylist(), mine, recipe)
-        present = np.flatnonzero(hashed.present).astype(np.int64)
-        tokens.append(psi_tokens(mine, hashed.digests[present]))
-        rows.append(present)
-        if malformed := hashed.rejected[RejectionReason.MALFORMED]:
-            rejected.append(f"{column}: {malformed:,} values are no {kind}, not matched by it.")
+def recipe_for(terms: MatchTerms) -> Recipe:
+    """Return how identifiers are normalised.
+
+    Raises:
+        InvalidParameterError: the installed software knows no such region or rule.
+    """
+    return Recipe(
+        terms.default_region,
+        EmailRule(terms.email_rule.value),
+        version=terms.recipe_version,
+        composites=tuple(
+            CompositeKey(
+                key.name,
+                tuple(KeyField(field.name, FieldRule(field.rule.value)) for field in key.fields),
+            )
+            for key in terms.composites
+        ),
+        order=terms.keys,
+    )
+
+
+def tokens_allowed(agreement: Agreement, party: str) -> int:
+    """Return how many identifiers a party's declared rows can have."""
+    dataset = agreement.dataset(party)
+    return dataset.declared_rows * dataset.identifiers_per_person
+
+
+def _sources(table: pa.Table, data: DataConfig, recipe: Recipe) -> tuple[KeyColumns, ...]:
+    """Return the columns of every key, one source each; a composite key's in its order."""
+    found: list[KeyColumns] = []
+    for key, named in data.identifiers.items():
+        if isinstance(named, Mapping):
+            fields = [field.name for field in recipe.composite(key).fields]
+            if set(fields) != set(named):
+                raise WorkspaceError(
+                    f"data.identifiers.{key}: names columns of {', '.join(named)}; the agreed "
+                    f"fields are {', '.join(fields)}"
+                )
+            found.append(KeyColumns(key, tuple(table.column(named[field]) for field in fields)))
+        else:
+            columns = (named,) if isinstance(named, str) else named
+            found += [KeyColumns(key, (table.column(column),)) for column in columns]
+    return tuple(found)
+
+
+def _source_names(data: DataConfig) -> Iterator[str]:
+    for key, named in data.identifiers.items():
+        if isinstance(named, tuple):
+            yield from named
+        else:
+            yield named if isinstance(named, str) else key
+
+
+def _tokens(table: pa.Table, data: DataConfig, terms: MatchTerms) -> tuple[TokenBatch, list[str]]:
+    """Hash every identifier; return the tokens, row by row, and what was rejected."""
+    recipe = recipe_for(terms)
+    sources = _sources(table, data, recipe)
+    found = tokens_of(sources, recipe)
+    told: list[str] = []
+    for source, hashed in zip(_source_names(data), found.hashed, strict=True):
+        told += [
+            f"{source}: {count:,} values {_SAYS[reason]}, not matched by them."
+            for reason, count in hashed.rejected.items()
+            if count and reason in _SAYS
+        ]
         if hashed.already_hashed:
-            rejected.append(f"{column}: {hashed.already_hashed:,} values came hashed already.")
-    return np.concatenate(tokens), np.concatenate(rows), rejected
+            told.append(f"{source}: {hashed.already_hashed:,} values came hashed already.")
+    return TokenBatch(found.tokens, found.rows, found.ranks), told
 
 
-def _numbered(tokens: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Number the tokens so that equal ones, and only they, bear the same number."""
-    return np.unique(tokens, axis=0, return_inverse=True)[1].ravel().astype(np.int64)
+_SAYS = {
+    RejectionReason.MALFORMED: "cannot be read",
+    RejectionReason.IMPOSSIBLE: "are no existing day or number",
+    RejectionReason.PLACEHOLDER: "only fill the field",
+    RejectionReason.HASHED_FIELD: "came hashed, which a composite key cannot use",
+}
+
+
+def _numbered(values: Any) -> NDArray[np.int64]:
+    """Number an Arrow array so that equal values, and only they, bear the same number."""
+    return np.asarray(values.dictionary_encode().indices.to_numpy(), dtype=np.int64)
 
 
 def _persons(
@@ -157,7 +227,10 @@ def _persons(
 
     Least row numbers spread from row to link and back until they rest.
     """
-    of_token, of_key = _numbered(tokens), np.unique(keys, return_inverse=True)[1].ravel()
+    width = pa.binary(tokens.shape[1])
+    whole = pa.py_buffer(np.ascontiguousarray(tokens))
+    of_token = _numbered(pa.Array.from_buffers(width, len(tokens), [None, whole]))
+    of_key = _numbered(pa.array(keys, pa.large_string()))
     link = np.concatenate([of_key, of_token + len(keys)])
     row = np.concatenate([np.arange(len(keys)), rows])
     person = np.arange(len(keys))
@@ -244,27 +317,32 @@ def read_population(
                 f"{connector.name}: none of {len(keys):,} rows is a seed: no row holds "
                 f"{data.seeds.equals!r} in column {data.seeds.column!r}; mend the seeds rule"
             )
-    tokens, token_rows, rejected = _tokens(table, data, agreement.match)
-    allowed = consent.decide(keys, purpose=purpose, at=at).allowed  # 3
-    person = _persons(keys, tokens, token_rows)
+    tokens, rejected = _tokens(table, data, agreement.match)
+    decision = consent.decide(keys, purpose=purpose, at=at)  # 3
+    allowed = decision.allowed
+    person = _persons(keys, tokens.tokens, tokens.rows)
     disputed = allowed & np.isin(person, person[~allowed])  # 4
     agreeing = np.flatnonzero(asked & allowed & ~disputed)
     keep = np.zeros(len(keys), dtype=bool)
     keep[agreeing[np.unique(person[agreeing], return_index=True)[1]]] = True  # 5
-    reasons = consent.decide(keys[asked], purpose=purpose, at=at).excluded
-    excluded = {str(reason.value): count for reason, count in reasons.items()} | {
+    if not asked.all():
+        decision = consent.decide(keys[asked], purpose=purpose, at=at)
+    excluded = {str(reason.value): count for reason, count in decision.excluded.items()} | {
         DISPUTED: int(np.count_nonzero(asked & disputed)),
         DUPLICATE: len(agreeing) - int(np.count_nonzero(keep)),
     }
-    kept_tokens = keep[token_rows]
+    kept_tokens = keep[tokens.rows]
     table = table.filter(pa.array(keep))
     if with_features:
         _require_readable(connector.name, table, agreement, named)
     return Population(
         keys=keys[keep],
         features=_features(table, named) if with_features else {},
-        tokens=tokens[kept_tokens],
-        token_rows=(np.cumsum(keep) - 1)[token_rows[kept_tokens]],
+        tokens=TokenBatch(
+            tokens.tokens[kept_tokens],
+            (np.cumsum(keep) - 1)[tokens.rows[kept_tokens]],
+            tokens.ranks[kept_tokens],
+        ),
         used=PeopleUsed(
             purpose,
             keys[keep],

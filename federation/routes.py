@@ -1,7 +1,7 @@
 """Who may say what to whom: one table, held against everything that leaves and all that arrives.
 
 Guarantees: every kind of body has a route (`tests/test_gate.py` proves the table complete); what
-has none, or goes another way, is refused at both ends.
+has none, goes another way, or travels in clear though it must not, is refused at both ends.
 
 Leaves to others: whether the moment is right (`jobs`), and whether people agreed (`gate`).
 """
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from compliance.agreement import Agreement
-from compliance.terms import Role
-from federation.messages import EVERYONE, Header
+from compliance.terms import Reveal, Role
+from federation.messages import EVERYONE, Body, Encrypted, Header
 
-__all__ = ["ROUTES", "Route", "off_route"]
+__all__ = ["ROUTES", "Route", "is_charged", "off_route", "travelling"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,15 @@ class Route:
         sender: roles that may say it.
         recipient: roles to which it may be said.
         concerns_people: whether it is made from people, who must have consented.
-        charged: whether it costs privacy budget.
+        encrypted: whether its recipient alone may read it.
+        within_role: whether one party may say it to another of its own role.
     """
 
     sender: frozenset[Role]
     recipient: frozenset[Role]
     concerns_people: bool = False
-    charged: bool = False
+    encrypted: bool = False
+    within_role: bool = False
 
 
 _BRAND: Final = frozenset({Role.BRAND})
@@ -43,31 +45,72 @@ _ALL: Final = _PEOPLE | _OPERATOR
 ROUTES: Final[Mapping[str, Route]] = {
     "identify": Route(_OPERATOR, _PEOPLE),
     "present": Route(_PEOPLE, _OPERATOR),
-    "match.request": Route(_OPERATOR, _PARTNER),
-    "match.blinded": Route(_PARTNER, _BRAND, concerns_people=True),
-    "match.reply": Route(_BRAND, _PARTNER, concerns_people=True),
-    "match.done": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "match.request": Route(_OPERATOR, _PEOPLE),
+    "match.offer": Route(_PEOPLE, _PEOPLE, concerns_people=True, encrypted=True),
+    "match.accept": Route(_PEOPLE, _PEOPLE, concerns_people=True, encrypted=True),
+    "match.blinded": Route(_PEOPLE, _PEOPLE, concerns_people=True, encrypted=True),
+    "match.reply": Route(_PEOPLE, _PEOPLE, concerns_people=True, encrypted=True),
+    "match.outcome": Route(_PEOPLE, _PEOPLE, concerns_people=True, encrypted=True),
+    "match.done": Route(_PEOPLE, _OPERATOR, concerns_people=True),
+    "align.join": Route(_OPERATOR, _PEOPLE),
+    "align.joined": Route(_PEOPLE, _OPERATOR, concerns_people=True),
+    "align.bind": Route(_OPERATOR, _PEOPLE),
+    "align.bound": Route(_PEOPLE, _OPERATOR, concerns_people=True),
+    "align.invite": Route(_OPERATOR, _PEOPLE),
+    "align.seed": Route(_PEOPLE, _PEOPLE, encrypted=True, within_role=True),
+    "align.blind": Route(_OPERATOR, _PEOPLE),
+    "align.pass": Route(_PEOPLE, _PEOPLE, concerns_people=True, encrypted=True, within_role=True),
+    "align.tags": Route(_PEOPLE, _OPERATOR, concerns_people=True),
+    "align.common": Route(_OPERATOR, _PEOPLE),
+    "align.done": Route(_PEOPLE, _OPERATOR, concerns_people=True),
     "train.request": Route(_OPERATOR, _PARTNER),
-    "train.update": Route(_PARTNER, _OPERATOR, concerns_people=True, charged=True),
+    "train.update": Route(_PARTNER, _OPERATOR, concerns_people=True),
     "model.published": Route(_OPERATOR, _PEOPLE),
     "expand.request": Route(_OPERATOR, _PARTNER),
     "expand.done": Route(_PARTNER, _OPERATOR, concerns_people=True),
     "acknowledged": Route(_PEOPLE, _OPERATOR),
-    "refused": Route(_ALL, _ALL),
+    "refused": Route(_ALL, _ALL, within_role=True),
 }
 """The route of every kind of body."""
 
 
+def is_charged(kind: str, agreement: Agreement) -> bool:
+    """Tell whether saying this costs privacy budget: an update, or what blurs or tells a count."""
+    match kind:
+        case "train.update" | "align.bound":
+            return True
+        case "match.accept":
+            return agreement.match.reveal is Reveal.SIZE_ONLY
+        case "match.outcome":
+            return agreement.match.reveal is not Reveal.BOTH_LEARN_MEMBERS
+    return False
+
+
+def travelling(body: Body) -> Body | Encrypted:
+    """Return what the header of a message tells of its body: all of it, or its kind."""
+    return Encrypted(encrypts=body.kind) if ROUTES[body.kind].encrypted else body
+
+
 def off_route(header: Header, agreement: Agreement) -> str | None:
-    """Say what is wrong with the way a message goes; None where it may go so."""
+    """Say what is wrong with the way a message goes; None where it may go so.
+
+    Args:
+        header: as it travels.
+        agreement: says who has which role.
+    """
     roles = {party.name: party.role for party in agreement.parties}
-    route = ROUTES[header.body.kind]
+    kind, route = header.kind, ROUTES.get(header.kind)
+    if route is None:
+        return "nothing of that kind is ever said"
     sender = roles.get(header.sender)
     if sender not in route.sender:
-        return f"a {sender or 'stranger'} may not say {header.body.kind}"
+        return f"a {sender or 'stranger'} may not say {kind}"
+    if isinstance(header.body, Encrypted) is not route.encrypted:
+        return f"{kind} must travel {'encrypted' if route.encrypted else 'in clear'}"
     if header.recipient == EVERYONE:
-        return None if header.body.kind == "identify" else f"{header.body.kind} goes to one party"
+        return None if kind == "identify" else f"{kind} goes to one party"
     recipient = roles.get(header.recipient)
-    if recipient not in route.recipient:
-        return f"{header.body.kind} may not be said to a {recipient or 'stranger'}"
+    among_equals = recipient == sender and not route.within_role
+    if recipient not in route.recipient or among_equals or header.recipient == header.sender:
+        return f"{kind} may not be said to a {recipient or 'stranger'}"
     return None

@@ -9,11 +9,25 @@ takes from anybody.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
 from compliance.agreement import Agreement
+from compliance.terms import Reveal
 
-__all__ = ["ExpandSpec", "JobName", "JobSpec", "MatchSpec", "TrainSpec", "policy_objections"]
+__all__ = [
+    "AlignSpec",
+    "ExpandSpec",
+    "JobName",
+    "JobSpec",
+    "MatchSpec",
+    "TrainSpec",
+    "policy_objections",
+]
+
+_PARTNER_LEARNS = frozenset({Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BOTH_LEARN_MEMBERS})
+_BASE_BYTES = 320 << 20  # interpreter, libraries and Flower; measured, see docs/scale.md
+_BYTES_PER_POINT = 512  # points, tags, and their copies on the way; measured
+_LARGEST_BUCKET_BITS = 20
 
 JobName = Annotated[
     str,
@@ -30,10 +44,35 @@ class _Spec(BaseModel):
     name: JobName
 
 
-class MatchSpec(_Spec):
-    """Find out, at each partner, which of its people are among the brand's."""
+class _Bucketed(_Spec):
+    memory_limit: ByteSize = Field(default=ByteSize(1 << 30), ge=512 << 20, le=1 << 40)
+
+    @property
+    def bucket_points(self) -> int:
+        """Points of the larger set in a bucket, so many that a party stays within the limit."""
+        room = (self.memory_limit - _BASE_BYTES) // _BYTES_PER_POINT
+        return 1 << min(room.bit_length() - 1, _LARGEST_BUCKET_BITS)
+
+
+class MatchSpec(_Bucketed):
+    """Find out who of the brand's and each partner's people are the same.
+
+    Attributes:
+        memory_limit: bytes that a party's process may take while it matches, 512 MiB to 1 TiB; a
+            text such as `"1GiB"` is read too.
+    """
 
     kind: Literal["match"] = "match"
+
+
+class AlignSpec(_Bucketed):
+    """Find the people whom all data parties know, for all of them, in one order.
+
+    Attributes:
+        memory_limit: as in a match.
+    """
+
+    kind: Literal["align"] = "align"
 
 
 class TrainSpec(_Spec):
@@ -77,7 +116,7 @@ class ExpandSpec(_Spec):
     share: float = Field(gt=0, le=1, allow_inf_nan=False)
 
 
-JobSpec = Annotated[MatchSpec | TrainSpec | ExpandSpec, Field(discriminator="kind")]
+JobSpec = Annotated[MatchSpec | AlignSpec | TrainSpec | ExpandSpec, Field(discriminator="kind")]
 
 
 def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, str], ...]:
@@ -103,6 +142,12 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         if spec.steps % spec.rounds:
             remedy = f"job {spec.name!r}: {spec.steps} steps cannot be divided into {spec.rounds}"
             found.append(("train.max_rounds", f"{remedy} equal rounds: choose a multiple"))
+        if agreement.match.reveal not in _PARTNER_LEARNS:
+            remedy = f"job {spec.name!r} needs partners that know their members: agree on "
+            found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
+    elif isinstance(spec, AlignSpec) and agreement.match.alignment is None:
+        remedy = f"job {spec.name!r}: no alignment of all parties is agreed: agree on one"
+        found.append(("match.alignment", remedy))
     elif isinstance(spec, ExpandSpec) and spec.share > agreement.expand.maximum_share:
         most = agreement.expand.maximum_share
         remedy = f"job {spec.name!r} asks for a share of {spec.share:g}: ask for at most {most:g}"

@@ -4,6 +4,7 @@
 PrivacyError
 ├── InvalidParameterError   the caller asked for something outside its range: change the call
 ├── PeerMessageError        another party sent bytes that break the protocol: refuse them
+├── WorkerError             a worker of the party's own is not there or ended: see to it, run again
 ├── BudgetExceededError     the agreement's budget does not allow it: ask for less or amend
 └── LedgerError             the ledger is another's, damaged, or a charge is in another state
 ```
@@ -18,6 +19,7 @@ __all__ = [
     "LedgerError",
     "PeerMessageError",
     "PrivacyError",
+    "WorkerError",
 ]
 
 
@@ -31,6 +33,10 @@ class InvalidParameterError(PrivacyError):
 
 class PeerMessageError(PrivacyError):
     """What another party sent breaks the protocol; nothing of it was used."""
+
+
+class WorkerError(PrivacyError):
+    """A worker of the party's own is not there, ended or failed; nothing of its step was used."""
 
 
 class BudgetExceededError(PrivacyError):

@@ -1,11 +1,15 @@
 """The only source of entropy, and the streams drawn from it.
 
-Guarantees: every random bit in the project comes from the operating system through `new_secret`,
-or is derived from such a secret by HKDF-SHA-256 (RFC 5869) and AES-256 in counter mode (NIST SP
-800-38A). Two labels give independent streams; the same secret and label give the same stream, so
-that two steps of one protocol need to keep nothing but their secret. Bytes, uniforms, coin flips
-and permutations are the same on any machine. Normal deviates are the same on one machine; between
-CPUs, for which numpy computes logarithm, sine and cosine differently, their last bits may differ.
+Guarantees: every random bit in the project, but one kind, comes from the operating system through
+`new_secret`, or is derived from such a secret by HKDF-SHA-256 (RFC 5869) and AES-256 in counter
+mode (NIST SP 800-38A). Two labels give independent streams; the same secret and label give the
+same stream, so that two steps of one protocol need to keep nothing but their secret. Bytes,
+uniforms, coin flips and permutations are the same on any machine. Normal deviates are the same on
+one machine; between CPUs, for which numpy computes logarithm, sine and cosine differently, their
+last bits may differ.
+
+The exception: sealing a message (`privacy.encryption`) draws its one-time keys inside the
+`cryptography` library, from OpenSSL's generator; the library takes them from nobody else.
 
 Leaves to others: keeping secrets secret and destroying them when their job ends, and never using
 one label for two different inputs (labels carry what they protect, see `derive_secret`).

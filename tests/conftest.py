@@ -41,7 +41,7 @@ def write_collaboration(
     defaults = (
         (r'"data/', f'"{small_data}/'),
         (r"declared_rows = 25000", "declared_rows = 1000"),
-        (r"declared_rows = 4000", "declared_rows = 150"),
+        (r"declared_rows = 4000", "declared_rows = 200"),
         (r"minimum_match = 100", "minimum_match = 20"),
         (r"minimum_segment = 100", "minimum_segment = 10"),
         (r"set_size_bucket = 1000", "set_size_bucket = 100"),

@@ -15,14 +15,16 @@ from compliance.agreement import Agreement
 from compliance.log.note import NoteKey
 from compliance.records import Record
 from compliance.signing import Envelope, SigningKey
-from compliance.terms import Role
+from compliance.terms import DATA_ROLES, PartyTerm, Role
 from federation.audit import verify_party
 from federation.channel import Parcel
 from federation.collaboration import Collaboration, build_agreement
 from federation.coordinator import Coordinator
+from federation.enclosure import decrypt, encrypt
 from federation.messages import (
     HEADER_TYPE,
     Body,
+    Encrypted,
     Header,
     Message,
     SealedMessage,
@@ -31,9 +33,11 @@ from federation.messages import (
 )
 from federation.node import Node
 from federation.party import PartyFolder
+from federation.routes import ROUTES
 from federation.specification import ExpandSpec, MatchSpec, TrainSpec
 from federation.trial.workspace import Workspace, prepare_workspace
 from privacy.accounting.ledger import Budget, Ledger, Statement
+from privacy.encryption import DecryptionKey
 from privacy.randomness import seeded_secret
 
 PURPOSE = "lookalike-audiences"
@@ -155,6 +159,7 @@ class Parties:
 
     agreement: Agreement
     keys: Mapping[str, SigningKey]
+    decryption_keys: Mapping[str, DecryptionKey]
 
     @classmethod
     def in_memory(cls, **changes: Mapping[str, object]) -> "Parties":
@@ -162,24 +167,41 @@ class Parties:
             return SigningKey.from_seed(seeded_secret(1, f"{use}/{name}"))
 
         keys = {name: key("identity", name) for name in ROLES}
-        public = {
-            name: (keys[name].public, NoteKey(f"comity/{name}", key("log", name).public))
-            for name in ROLES
+        decryption_keys = {
+            name: DecryptionKey(seeded_secret(1, f"encryption/{name}"))
+            for name, role in ROLES.items()
+            if role in DATA_ROLES
         }
-        return cls(build_agreement(collaboration(**changes), public), keys)
+        named = [
+            PartyTerm(
+                name=name,
+                role=role,
+                identity_key=keys[name].public.to_base64(),
+                log_key=NoteKey(f"comity/{name}", key("log", name).public).to_string(),
+                encryption_key=(
+                    decryption_keys[name].public.to_base64() if role in DATA_ROLES else None
+                ),
+            )
+            for name, role in ROLES.items()
+        ]
+        return cls(build_agreement(collaboration(**changes), named), keys, decryption_keys)
 
     def seal(
         self,
         sender: str,
         recipient: str,
         job: str,
-        body: Body,
+        body: Body | Encrypted,
         payload: bytes = b"",
         *,
         answers: str | None = None,
         changes: Mapping[str, object] | None = None,
+        in_clear: bool = False,
     ) -> SealedMessage:
-        """Seal a message, with any changes of its header made before it is signed."""
+        """Seal a message, with any changes of its header made before it is signed.
+
+        What its route says is encrypted to the recipient, unless `in_clear`.
+        """
         header = Header(
             agreement=self.agreement.digest,
             job=job,
@@ -189,8 +211,12 @@ class Parties:
             body=body,
             payload_digest=content_digest(payload),
             payload_bytes=len(payload),
-        ).model_dump(mode="json")
-        return self.sign(sender, json.dumps(header | dict(changes or {})).encode(), payload)
+        )
+        in_clear |= isinstance(body, Encrypted) or not ROUTES[body.kind].encrypted
+        if not in_clear and recipient in self.decryption_keys:
+            header, payload = encrypt(header, payload, self.agreement)
+        content = header.model_dump(mode="json") | dict(changes or {})
+        return self.sign(sender, json.dumps(content).encode(), payload)
 
     def sign(self, sender: str, content: bytes, payload: bytes = b"") -> SealedMessage:
         """Sign any bytes as a header."""
@@ -198,8 +224,14 @@ class Parties:
         return SealedMessage(envelope.to_json(), payload)
 
     def message(self, *arguments: Any, **fields: Any) -> Message:
-        """Seal a message and have it verified."""
-        return unseal(self.seal(*arguments, **fields), self.agreement)
+        """Seal a message, and have it verified and read by its recipient."""
+        return self.read(self.seal(*arguments, **fields))
+
+    def read(self, sealed: SealedMessage) -> Message:
+        """Verify a message, and read it as its recipient does."""
+        message = unseal(sealed, self.agreement)
+        key = self.decryption_keys.get(message.header.recipient)
+        return decrypt(message, key) if key is not None else message
 
 
 Listener = Callable[[str, SealedMessage, SealedMessage], SealedMessage]
@@ -239,7 +271,12 @@ class World:
     @property
     def parties(self) -> Parties:
         keys = {folder.name: folder.identity_key() for folder in self.workspace.folders}
-        return Parties(self.agreement, keys)
+        decryption_keys = {folder.name: folder.decryption_key() for folder in self.workspace.people}
+        return Parties(self.agreement, keys, decryption_keys)
+
+    def read(self, sealed: SealedMessage) -> Message:
+        """Verify a message, and read it as its recipient does."""
+        return self.parties.read(sealed)
 
     def folder(self, name: str) -> PartyFolder:
         return next(folder for folder in self.workspace.folders if folder.name == name)
@@ -256,8 +293,8 @@ class World:
         return self.node(name).handle(message).message
 
     def ask(self, name: str, message: SealedMessage) -> Message:
-        """Have a party's node answer, and verify the answer."""
-        return unseal(self.handle(name, message), self.agreement)
+        """Have a party's node answer, and read the answer as its recipient does."""
+        return self.read(self.handle(name, message))
 
     def run(self) -> None:
         """Have the coordinator run all jobs."""

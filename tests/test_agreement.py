@@ -1,8 +1,10 @@
 """The contract: what it refuses to say, its one spelling, and whose signatures it needs."""
 
 import base64
+import hashlib
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,10 +29,18 @@ from compliance.log.note import NoteKey
 from compliance.records import LEAF_LIMIT, AgreementSigned, to_leaf
 from compliance.rendering import render
 from compliance.signing import Envelope, SigningKey
-from compliance.terms import ColumnTerm, ColumnType, Role, Scale
+from compliance.terms import (
+    DATA_ROLES,
+    ColumnTerm,
+    ColumnType,
+    FieldRule,
+    Reveal,
+    Role,
+    Scale,
+)
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "4fe8caee5bb545514c255ad82885b0f3780e83bf3be883df715a5a9c298c3499"
+GOLDEN_DIGEST = "04a9278ba3e43b47661147e37866bd288b8ed2d9c8c9248bd46fabc1d37940d5"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
@@ -41,12 +51,26 @@ def seeded(label: str) -> SigningKey:
 IDENTITY = {name: seeded(f"identity of {name}") for name in ROLES}
 
 
+def encryption_key(name: str, length: int = 1216) -> str:
+    return base64.b64encode(hashlib.shake_256(name.encode()).digest(length)).decode()
+
+
 def party_terms(name: str, role: str) -> dict[str, Any]:
-    return {
+    terms = {
         "name": name,
         "role": role,
         "identity_key": seeded(f"identity of {name}").public.to_base64(),
         "log_key": NoteKey(f"comity/{name}", seeded(f"log of {name}").public).to_string(),
+    }
+    return terms | ({"encryption_key": encryption_key(name)} if role in DATA_ROLES else {})
+
+
+def dataset(party: str, rows: int, *identifiers: str, per_person: int = 1) -> dict[str, Any]:
+    return {
+        "party": party,
+        "declared_rows": rows,
+        "identifiers": list(identifiers),
+        "identifiers_per_person": per_person,
     }
 
 
@@ -59,9 +83,9 @@ def make_terms() -> dict[str, Any]:
         "purposes": [PURPOSE, "newsletter"],
         "parties": [party_terms(name, role) for name, role in ROLES.items()],
         "datasets": [
-            {"party": "acme", "declared_rows": 2_000, "identifiers": ["email", "phone"]},
-            {"party": "courier", "declared_rows": 30_000, "identifiers": ["email"]},
-            {"party": "retailer", "declared_rows": 20_000, "identifiers": ["phone", "email"]},
+            dataset("acme", 2_000, "email", "phone", per_person=4),
+            dataset("courier", 30_000, "email"),
+            dataset("retailer", 20_000, "phone", "email", per_person=2),
         ],
         "features": [
             {"name": "age", "type": "numeric", "minimum": 17, "maximum": 90, "unit": "years"},
@@ -124,6 +148,19 @@ def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+PERSON: dict[str, Any] = {"name": "person", "fields": [{"name": "born", "rule": "date"}]}
+
+
+def composite(*names: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
+    """Return a change that makes composite keys of those names and matches by them too."""
+
+    def change(terms: dict[str, Any]) -> None:
+        terms["match"]["composites"] = [PERSON | {"name": name} | changes for name in names]
+        terms["match"]["keys"] = list(dict.fromkeys(("email", "phone", *names)))
+
+    return change
+
+
 MALFORMED = {
     "version of the future": put("version", 2),
     "unknown term": put("surprise", 1),
@@ -148,6 +185,15 @@ MALFORMED = {
     "log key of another name": put(
         "parties.0.log_key", party_terms("courier", "partner")["log_key"].replace("cou", "kou")
     ),
+    "brand without an encryption key": put("parties.0.encryption_key", None),
+    "partner without an encryption key": put("parties.2.encryption_key", None),
+    "coordinator with an encryption key": put("parties.3.encryption_key", encryption_key("it")),
+    "encryption key cut short": put("parties.0.encryption_key", encryption_key("acme", 1215)),
+    "encryption key too long": put("parties.0.encryption_key", encryption_key("acme", 1217)),
+    "encryption key in another spelling": put(
+        "parties.0.encryption_key", encryption_key("acme") + "\n"
+    ),
+    "encryption key that is no base64": put("parties.0.encryption_key", "*" * 1624),
     "no rows": put("datasets.0.declared_rows", 0),
     "rows as text": put("datasets.0.declared_rows", "2000"),
     "rows as a fraction": put("datasets.0.declared_rows", 2000.0),
@@ -155,6 +201,11 @@ MALFORMED = {
     "rows beyond a double": put("datasets.0.declared_rows", 2**53),
     "no identifiers": put("datasets.0.identifiers", []),
     "identifier twice": put("datasets.0.identifiers", ["email", "email"]),
+    "nobody has an identifier": put("datasets.0.identifiers_per_person", 0),
+    "a person has identifiers without end": put("datasets.0.identifiers_per_person", 257),
+    "no word on identifiers of a person": lambda terms: terms["datasets"][0].pop(
+        "identifiers_per_person"
+    ),
     "no features": put("features", []),
     "feature without bounds": put("features.0.maximum", None),
     "feature with bounds turned round": put("features.0.minimum", 91),
@@ -174,6 +225,35 @@ MALFORMED = {
     "region in small letters": put("match.default_region", "us"),
     "nothing to match": put("match.minimum_match", 0),
     "bucket of nothing": put("match.set_size_bucket", 0),
+    "recipe that accepts placeholders": put("match.recipe_version", 1),
+    "recipe of the future": put("match.recipe_version", 3),
+    "no keys": put("match.keys", []),
+    "key twice": put("match.keys", ["email", "phone", "email"]),
+    "key with a space": put("match.keys", ["email", "full name"]),
+    "key that nobody describes": put("match.keys", ["email", "phone", "person"]),
+    "composite key twice": composite("person", "person"),
+    "composite key that is not used": put("match.composites", [PERSON]),
+    "composite key without fields": composite("person", fields=[]),
+    "composite key of too many fields": composite(
+        "person", fields=[{"name": f"f{at}", "rule": "text"} for at in range(17)]
+    ),
+    "composite key with a field twice": composite("person", fields=PERSON["fields"] * 2),
+    "composite key called like a kind": composite("email"),
+    "field with an unknown rule": composite("person", fields=[{"name": "born", "rule": "soundex"}]),
+    "unknown linkage": put("match.linkage", "fuzzy"),
+    "unknown reveal": put("match.reveal", "everybody-learns-all"),
+    "size without noise": put("match.reveal", "size-only"),
+    "size by several keys": lambda terms: terms["match"].update(
+        reveal="size-only", size_epsilon=1.0
+    ),
+    "size with hardly any noise": put("match.size_epsilon", 101.0),
+    "size with endless noise": put("match.size_epsilon", 1e-4),
+    "size that is surely cut": put("match.size_delta", 1),
+    "no matches at all": put("match.maximum_matches", 0),
+    "no period": put("match.period_days", 0),
+    "period beyond ten years": put("match.period_days", 3_651),
+    "set that never changes": put("match.maximum_change", 0),
+    "set that changes more than wholly": put("match.maximum_change", 1.01),
     "another model": put("train.model", "gradient-boosting"),
     "no epsilon": put("train.epsilon", 0),
     "endless epsilon": put("budget.epsilon", float("inf")),
@@ -198,11 +278,17 @@ CONTRADICTORY = {
         put("parties.0.log_key", NoteKey("acme", IDENTITY["acme"].public).to_string()),
         r"one key stands twice \(at acme, acme\)",
     ),
+    "two parties with one encryption key": (
+        put("parties.2.encryption_key", encryption_key("courier")),
+        r"one key stands twice \(at courier, retailer\)",
+    ),
     "two brands": (put("parties.1.role", "brand"), "exactly one brand, got acme, courier"),
     "no brand": (put("parties.0.role", "partner"), "exactly one brand, got none"),
     "no coordinator": (put("parties.3.role", "auditor"), "one coordinator, got none"),
     "no partner": (
-        lambda terms: [put(f"parties.{at}.role", "auditor")(terms) for at in (1, 2)],
+        lambda terms: [
+            terms["parties"][at].update(role="auditor", encryption_key=None) for at in (1, 2)
+        ],
         "at least one partner, got none",
     ),
     "data of a stranger": (
@@ -217,7 +303,33 @@ CONTRADICTORY = {
     "no data": (put("datasets.1.party", "acme"), "'courier' has none"),
     "nothing to match by": (
         put("datasets.0.identifiers", ["phone"]),
-        "'acme' and 'courier' share no identifier kind",
+        "'acme' and 'courier' share no key to match by",
+    ),
+    "a key that is not matched by": (
+        put("datasets.1.identifiers", ["email", "member_id"]),
+        "'courier' brings member_id, which match.keys lacks",
+    ),
+    "a composite key nobody described": (
+        put("match.keys", ["email", "phone", "person"]),
+        "key 'person' is none of 'email', 'phone', 'advertising_id', 'member_id': describe it",
+    ),
+    "a composite key that is not used": (
+        put("match.composites", [PERSON]),
+        "composite key 'person' is not among the keys",
+    ),
+    "two composite keys of one name": (
+        composite("person", "person"),
+        "two composite keys are called 'person'",
+    ),
+    "a field twice": (
+        composite("person", fields=PERSON["fields"] * 2),
+        "composite key 'person' has two fields 'born'",
+    ),
+    "a composite key called like a kind": (composite("phone"), "called like a kind of identifier"),
+    "a size without noise": (put("match.reveal", "size-only"), "needs a size_epsilon"),
+    "a size by several keys": (
+        lambda terms: terms["match"].update(reveal="size-only", size_epsilon=1.0),
+        "needs exactly one key",
     ),
     "two features of one name": (put("features.1.name", "age"), "two are called 'age'"),
     "match for another purpose": (put("match.purpose", "other"), "match.purpose: 'other'"),
@@ -294,6 +406,28 @@ class TestTerms:
         with pytest.raises(InvalidAgreementError, match=message):
             Agreement.from_terms(terms)
 
+    def test_a_composite_key_and_a_size_alone_can_be_agreed(self) -> None:
+        terms = make_terms()
+        composite("person")(terms)
+        terms["datasets"][1]["identifiers"] += ["person"]
+        agreed = Agreement.from_terms(terms)
+        assert agreed.match.keys == ("email", "phone", "person")
+        assert agreed.match.composites[0].fields[0].rule is FieldRule.DATE
+        assert Agreement.from_canonical_bytes(agreed.canonical_bytes) == agreed
+        terms = make_terms()
+        terms["match"] |= {"reveal": "size-only", "size_epsilon": 1e-3, "keys": ["email"]}
+        for brought in terms["datasets"]:
+            brought["identifiers"] = ["email"]
+        assert Agreement.from_terms(terms).match.reveal is Reveal.SIZE_ONLY
+
+    @pytest.mark.parametrize("at", [0, 1, 2])
+    def test_a_party_to_which_nothing_can_be_encrypted_is_named(self, at: int) -> None:
+        terms = make_terms()
+        name = terms["parties"][at]["name"]
+        del terms["parties"][at]["encryption_key"]
+        with pytest.raises(InvalidAgreementError, match=f"'{name}' needs an encryption_key"):
+            Agreement.from_terms(terms)
+
     def test_all_contradictions_are_reported_at_once(self) -> None:
         terms = make_terms()
         for change in (
@@ -330,9 +464,7 @@ class TestTerms:
         terms["train"]["max_parties_per_person"] = 1
         keys = [party_terms(f"p{number}", role) for number, role in enumerate(roles)]
         terms["parties"] = [key | {"name": name} for key, name in zip(keys, names, strict=True)]
-        terms["datasets"] = [
-            {"party": name, "declared_rows": 100, "identifiers": ["email"]} for name in names[:2]
-        ]
+        terms["datasets"] = [dataset(name, 100, "email") for name in names[:2]]
         with pytest.raises(InvalidAgreementError, match=f"parties: .*at most {MOST_PARTIES}"):
             Agreement.from_terms(terms)
         terms["parties"].pop()
@@ -540,11 +672,13 @@ class TestSignedAgreement:
         with pytest.raises(InvalidAgreementError, match="revoke"):
             SignedAgreement.from_json(envelope.to_json())
 
-    @pytest.mark.parametrize("mask", [0x01, 0x10, 0x20, 0x80])
-    def test_no_changed_byte_of_the_file_yields_another_agreement(self, mask: int) -> None:
+    @pytest.mark.parametrize(("first", "mask"), enumerate([0x01, 0x10, 0x20, 0x80]))
+    def test_no_changed_byte_of_the_file_yields_another_agreement(
+        self, first: int, mask: int
+    ) -> None:
         agreement = make_agreement()
         content = signed_by_all(agreement).to_json()
-        for at in range(len(content)):
+        for at in range(first, len(content), 4):  # every byte by one of the masks
             changed = bytearray(content)
             changed[at] ^= mask
             try:
@@ -556,7 +690,10 @@ class TestSignedAgreement:
     def test_no_changed_byte_of_the_payload_verifies(self) -> None:
         signed = signed_by_all(make_agreement())
         payload = signed.envelope.payload_bytes
+        keys = re.sub(rb'"encryption_key":"[^"]+', lambda key: bytes(len(key[0])), payload)
         for at in range(len(payload)):
+            if not keys[at] and at % 25:  # a sample of what is long
+                continue
             changed = payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :]
             envelope = signed.envelope.model_copy(
                 update={"payload": base64.b64encode(changed).decode()}
@@ -591,14 +728,27 @@ class TestRender:
             yield f"{value:,}" if isinstance(value, int) and value >= 2_000 else str(value)
 
     def test_every_term_is_shown(self) -> None:
-        terms = deepcopy(make_terms())
+        terms = make_terms()
+        for number, brought in enumerate(terms["datasets"]):
+            brought["identifiers_per_person"] = 231 + number  # a number that stands nowhere else
+        agreement = Agreement.from_terms(terms)
+        terms = deepcopy(terms) | {"match": agreement.match.model_dump()}  # its defaults too
         del terms["version"]
         for party in terms["parties"]:
             party["identity_key"] = IDENTITY[party["name"]].public.fingerprint
-        shown = render(Agreement.from_terms(make_terms())).replace("\\", "")
+            if key := party.get("encryption_key"):
+                raw = base64.b64decode(key)
+                party["encryption_key"] = hashlib.sha256(raw).hexdigest()[:16]
+        shown = render(agreement).replace("\\", "").replace(agreement.digest, "")
         terms["features"][1]["maximum"] = "99999"
         for leaf in self.leaves(terms):
             assert leaf in shown, leaf
+
+    def test_a_line_of_a_party_can_be_read(self) -> None:
+        shown = render(make_agreement())
+        rows = [line for line in shown.splitlines() if line.endswith("| no |")]
+        assert max(map(len, rows)) < 200
+        assert [" none " in line for line in rows] == [False, False, False, True]
 
     def test_who_has_signed_is_shown(self) -> None:
         shown = render(make_agreement(), signed_by=["courier"])

@@ -1,5 +1,6 @@
 """The command line: examples, exit codes, JSON beside every table, and errors that help."""
 
+import base64
 import json
 import re
 import shlex
@@ -299,6 +300,22 @@ class TestAgreement:
         assert ended.err == ""
         shown = run("agreement", "show", tmp_path / "honest" / "w" / "agreement.json")
         assert "unsafe_seed" not in shown.out
+
+    def test_a_contract_with_another_encryption_key_for_the_signer_is_not_signed(
+        self, drawn_up: Path, run: Run
+    ) -> None:
+        """Whoever draws it up could put in a key of its own, and read what is meant for a party."""
+        agreement = SignedAgreement.from_json(drawn_up.read_bytes()).unverified()
+        brand, *others = agreement.parties
+        key = base64.b64encode(bytes(1216)).decode()
+        parties = (brand.model_copy(update={"encryption_key": key}), *others)
+        forged = SignedAgreement.draft(agreement.model_copy(update={"parties": parties})).to_json()
+        drawn_up.write_bytes(forged)
+        ended = run("agreement", "sign", drawn_up, "--party", drawn_up.parent / "brand")
+        assert ended.code == 2
+        assert "names other keys" in ended.err
+        assert drawn_up.read_bytes() == forged
+        assert run("agreement", "sign", drawn_up, "--party", drawn_up.parent / "courier").code == 0
 
     def test_signing_twice_adds_nothing(self, drawn_up: Path, run: Run) -> None:
         for _ in range(2):

@@ -119,6 +119,17 @@ class TestAccepted:
         party(content, "retailer")["data"] |= {"path": "german.csv", "features": {"age": "Alter"}}
         assert mistakes(content, tables) == ()
 
+    def test_several_columns_of_a_kind_and_a_composite_key(self, tables: Path) -> None:
+        content = document()
+        with_person(content, number="phone", born="age")
+        identifiers = party(content, "retailer")["data"]["identifiers"]
+        identifiers["email"] = ["email", "record"]
+        assert mistakes(content, tables) == ()
+        draft = drafted_agreement(load_collaboration(save(content, tables / "trial.toml")))
+        assert draft.dataset("retailer").identifiers == ("email", "phone", "person")
+        assert draft.dataset("retailer").identifiers_per_person == 4
+        assert draft.dataset("courier").identifiers_per_person == 2
+
     def test_a_draft_says_the_same_every_time_and_is_nobodys(self, tables: Path) -> None:
         found = load_collaboration(save(document(), tables / "trial.toml"))
         draft = drafted_agreement(found)
@@ -127,7 +138,18 @@ class TestAccepted:
         assert draft.budget.epsilon == 1.2
 
 
+def with_person(content: Document, **columns: str) -> Document:
+    """Have people matched by a composite key too, which the retailer brings; return the terms."""
+    terms = content["agreement"]["match"]
+    fields = [{"name": "number", "rule": "phone"}, {"name": "born", "rule": "digits"}]
+    terms["composites"] = [{"name": "person", "fields": fields}]
+    terms["keys"] = ["person", "email", "phone"]
+    party(content, "retailer")["data"]["identifiers"]["person"] = columns
+    return terms
+
+
 A_NAME = "up to 63 lower-case letters, digits and hyphens, a letter first"
+COLUMNS = "name a column, a list of columns, or a table of a composite key's fields"
 RETAILER = "5 columns, none spelt alike: has the file a header line?"
 ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     "missing key": (drop("version"), "version: is missing; add it: 1"),
@@ -199,7 +221,7 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "word": (
         put("agreement", "match", "reveal", value="everybody"),
-        "agreement.match.reveal: found 'everybody'; allowed: 'partner-learns-members'",
+        "agreement.match.reveal: found 'everybody'; allowed: 'partner-learns-members', 'brand-learns-members', 'both-learn-members' or 'size-only'",
     ),
     "date without zone": (
         put("agreement", "valid_until", value="2035-01-01T00:00:00"),
@@ -211,15 +233,51 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "kind of job": (
         put("jobs", 0, "kind", value="macth"),
-        "jobs[0].kind: found 'macth'; allowed: 'expand', 'match' or 'train'",
+        "jobs[0].kind: found 'macth'; allowed: 'align', 'expand', 'match' or 'train'",
     ),
     "no kind of job": (
         drop("jobs", 0, "kind"),
-        "jobs[0].kind: is missing; add it: 'expand', 'match' or 'train'",
+        "jobs[0].kind: is missing; add it: 'align', 'expand', 'match' or 'train'",
     ),
     "kind of identifier": (
         put("parties", 0, "data", "identifiers", value={"emial": "email"}),
-        "parties[0].data.identifiers: found the key 'emial'; allowed: 'email' or 'phone'",
+        "parties[0].data.identifiers.emial: is none of agreement.match.keys; allowed: 'email' or 'phone'",
+    ),
+    "no column of an identifier": (
+        put("parties", 1, "data", "identifiers", "phone", value=7),
+        f"parties[1].data.identifiers.phone: {COLUMNS}",
+    ),
+    "no columns of an identifier": (
+        put("parties", 1, "data", "identifiers", "phone", value=[]),
+        f"parties[1].data.identifiers.phone: {COLUMNS}",
+    ),
+    "columns in columns": (
+        put("parties", 1, "data", "identifiers", "phone", value=[["phone"]]),
+        f"parties[1].data.identifiers.phone: {COLUMNS}",
+    ),
+    "no field of a composite key": (
+        put("parties", 1, "data", "identifiers", "phone", value={}),
+        f"parties[1].data.identifiers.phone: {COLUMNS}",
+    ),
+    "a field that is no name": (
+        put("parties", 1, "data", "identifiers", "phone", value={"Born on": "age"}),
+        f"parties[1].data.identifiers.phone: {COLUMNS}",
+    ),
+    "no identifier column among several": (
+        put("parties", 1, "data", "identifiers", "phone", value=["phone", "mobile"]),
+        f"parties[1].data.identifiers.phone[1]: there is no column 'mobile'; the table has {RETAILER}",
+    ),
+    "no column of a field": (
+        lambda content: with_person(content, number="phone", born="birthday"),
+        f"parties[1].data.identifiers.person.born: there is no column 'birthday'; the table has {RETAILER}",
+    ),
+    "a composite key of other parties": (
+        lambda content: with_person(content, number="phone", born="age").pop("composites"),
+        "agreement.match: key 'person' is none of 'email', 'phone', 'advertising_id', 'member_id': describe it in composites",
+    ),
+    "a size without noise": (
+        lambda content: content["agreement"]["match"].update(reveal="size-only", keys=["email"]),
+        "agreement.match: reveal 'size-only' needs a size_epsilon: sizes leave with noise",
     ),
     "no identifier": (
         put("parties", 0, "data", "identifiers", value={}),
@@ -388,6 +446,9 @@ def test_a_mistake_has_no_mistakes_of_its_own_in_its_wake(tables: Path) -> None:
     alone = {
         "no kind of job",
         "kind of job",
+        "kind of identifier",
+        "no column of an identifier",
+        "no column of a field",
         "two parties of a name",
         "a partner without people",
         "an operator with people",

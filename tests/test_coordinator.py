@@ -19,6 +19,7 @@ from parties import (
     Parties,
     World,
 )
+from pydantic import BaseModel
 
 from compliance import records
 from federation.channel import Parcel
@@ -27,8 +28,10 @@ from federation.errors import MessageError, PartyUnreachableError, RefusedError,
 from federation.jobs.train import JointModel
 from federation.messages import (
     Acknowledged,
+    MatchAccept,
     MatchBlinded,
     MatchDone,
+    MatchOffer,
     MatchReply,
     Message,
     ModelPublished,
@@ -204,7 +207,7 @@ def test_interrupted_anywhere_a_run_goes_on_and_charges_nothing_twice(tmp_path: 
 
 
 def test_a_party_that_refuses_stops_the_job_which_stays_open(world: World) -> None:
-    world.withdraw("courier", range(20, 70))
+    world.withdraw("courier", range(20, 30))  # all whom the brand knows too
     with pytest.raises(RefusedError) as refusal:
         world.run()
     assert (refusal.value.party, refusal.value.term) == ("courier", "match.minimum_match")
@@ -222,14 +225,15 @@ def test_a_party_that_refuses_stops_the_job_which_stays_open(world: World) -> No
 
 
 def on(
-    kind: type, change: Callable[[World, str, SealedMessage, SealedMessage], SealedMessage]
+    kind: type[BaseModel],
+    change: Callable[[World, str, SealedMessage, SealedMessage], SealedMessage],
 ) -> Callable[[World], Listener]:
     """Change the retailer's or brand's first answer of a kind."""
 
     def listener(world: World) -> Listener:
         def listen(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-            body = unseal(answer, world.agreement).body
-            if isinstance(body, kind) and name != "courier":
+            said = unseal(answer, world.agreement).header.kind
+            if said == kind.model_fields["kind"].default and name != "courier":
                 return change(world, name, question, answer)
             return answer
 
@@ -295,11 +299,27 @@ def unsigned(
     world: World, name: str, question: SealedMessage, answer: SealedMessage
 ) -> SealedMessage:
     stranger = Parties.in_memory()
-    forged = Parties(world.agreement, stranger.keys)
+    forged = Parties(world.agreement, stranger.keys, stranger.decryption_keys)
     message = unseal(answer, world.agreement)
     header = message.header
     return forged.seal(
         name, header.recipient, header.job, header.body, message.payload, answers=question.digest
+    )
+
+
+def in_clear(
+    world: World, name: str, question: SealedMessage, answer: SealedMessage
+) -> SealedMessage:
+    message = world.read(answer)
+    header = message.header
+    return world.parties.seal(
+        name,
+        header.recipient,
+        header.job,
+        message.body,
+        message.payload,
+        answers=question.digest,
+        in_clear=True,
     )
 
 
@@ -317,9 +337,18 @@ LIES: dict[str, Callable[[World], Listener]] = {
     "an update cut short": on(TrainUpdate, cut),
     "an update under another key": on(TrainUpdate, unsigned),
     "an acknowledgement under another key": on(Acknowledged, unsigned),
+    "an offer by another party": on(MatchOffer, from_another),
+    "an offer in clear": on(MatchOffer, in_clear),
+    "an offer for a partner": on(MatchOffer, addressed("courier")),
+    "an accept under another key": on(MatchAccept, unsigned),
+    "an accept in clear": on(MatchAccept, in_clear),
+    "an accept of another job": on(MatchAccept, of_another_job),
+    "an accept of an earlier question": on(MatchAccept, of_an_earlier_question),
     "blinded identifiers for a partner": on(MatchBlinded, addressed("courier")),
     "blinded identifiers for the coordinator": on(MatchBlinded, addressed("coordinator")),
     "blinded identifiers for a stranger": on(MatchBlinded, addressed("stranger")),
+    "blinded identifiers in clear": on(MatchBlinded, in_clear),
+    "a match reply in clear": on(MatchReply, in_clear),
     "a match reply for the coordinator": on(MatchReply, addressed("coordinator")),
     "a word for another party": on(MatchDone, addressed("courier")),
     "the question itself": on(TrainUpdate, question_back),

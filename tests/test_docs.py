@@ -22,11 +22,14 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from compliance import records
+from compliance.agreement import Agreement
 from compliance.consent import ExclusionReason
+from compliance.terms import Reveal
 from federation import cli, population
 from federation.collaboration import Collaboration, load_collaboration
+from federation.party import verified_agreement
 from federation.progress import Progress, listening
-from federation.routes import ROUTES
+from federation.routes import ROUTES, is_charged
 from federation.trial.report import Report
 from federation.trial.simulation import simulate
 
@@ -258,6 +261,8 @@ def test_the_default_of_a_key_is_the_models(key: str) -> None:
         assert told == "none"
     elif default in ((), {}):
         assert told in {"empty", "none listed"}
+    elif isinstance(default, tuple):
+        assert ticked(told) == list(default)
     else:
         assert ticked(told) == [str(default) if default != "" else '""']
 
@@ -344,20 +349,42 @@ def test_every_kind_of_leaf_is_documented_with_its_fields() -> None:
     assert {ticked(row["kind"])[0]: ticked(row["further fields"]) for row in rows} == kinds
 
 
-def test_every_route_is_documented() -> None:
+def test_every_route_is_documented(finished: tuple[Path, Path]) -> None:
+    agreement = verified_agreement(finished[1] / "brand" / "agreement.json")
     told = {
         ticked(row["kind"])[0]: (
             set(row["from"].split(", ")),
             set(row["to"].split(", ")),
             row["made from people"] == "yes",
-            row["costs ε"] == "yes",
+            row["costs ε"],
+            row["encrypted"] == "yes",
         )
         for row in table(read(DOCS / "gate.md"), "kind", "from", "to")
     }
     assert told == {
-        kind: (set(route.sender), set(route.recipient), route.concerns_people, route.charged)
+        kind: (
+            set(route.sender),
+            set(route.recipient),
+            route.concerns_people,
+            costs(kind, agreement),
+            route.encrypted,
+        )
         for kind, route in ROUTES.items()
     }
+
+
+def costs(kind: str, agreement: Agreement) -> str:
+    """Say whether saying something costs privacy budget, over every agreed `reveal`."""
+    charged = {
+        is_charged(
+            kind,
+            agreement.model_copy(
+                update={"match": agreement.match.model_copy(update={"reveal": reveal})}
+            ),
+        )
+        for reveal in Reveal
+    }
+    return "by terms" if len(charged) > 1 else "yes" if charged.pop() else "no"
 
 
 def test_every_reason_to_be_left_out_is_documented() -> None:

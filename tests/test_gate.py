@@ -7,36 +7,55 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from itertools import count, product
+from itertools import count, permutations, product
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 import numpy as np
 import pytest
-from parties import EXPAND, MATCH, NOW, PEOPLE, PURPOSE, ROLES, TRAIN, World, record
+from parties import EXPAND, MATCH, NOW, PEOPLE, PURPOSE, ROLES, TRAIN, Parties, World, record
 
 from compliance import records
 from compliance.log.writer import LocalFiles, LogWriter
-from compliance.terms import Role
+from compliance.terms import Reveal, Role
 from federation import gate as gate_module
 from federation import messages
 from federation.errors import RefusedError
 from federation.gate import Departure, Gate, Minimum, PeopleUsed, Released
 from federation.messages import Body, SealedMessage, content_digest, unseal
 from federation.party import locked
-from federation.routes import ROUTES
+from federation.routes import ROUTES, is_charged, off_route, travelling
+from federation.specification import AlignSpec
 from privacy.accounting import Budget, ChargeState, GaussianEvent, Ledger, epsilon_of
 
+AGREED = Parties.in_memory().agreement
 NOISE = GaussianEvent(noise_multiplier=8.0)
 CHARGE_ID = "model/train.update/coordinator/round-1"
 PARTY_OF = {role: name for name, role in ROLES.items()}
+ALIGN = AlignSpec(name="ring")
+RING_SIDE = messages.AlignSide(recipe="0" * 64, commitment="1" * 64)
+SIDE = messages.MatchSide(recipe="0" * 64, points=10, commitment="1" * 64)
 BODIES: dict[str, Body] = {
     "identify": messages.Identify(),
     "present": messages.Present(),
-    "match.request": messages.MatchRequest(spec=MATCH, brand="brand"),
-    "match.blinded": messages.MatchBlinded(spec=MATCH, points=0),
-    "match.reply": messages.MatchReply(spec=MATCH, tags=0, blinded=0),
+    "match.request": messages.MatchRequest(spec=MATCH, peer="brand"),
+    "match.offer": messages.MatchOffer(spec=MATCH, side=SIDE),
+    "match.accept": messages.MatchAccept(spec=MATCH, side=SIDE),
+    "match.blinded": messages.MatchBlinded(spec=MATCH, bucket=0),
+    "match.reply": messages.MatchReply(spec=MATCH, bucket=0),
+    "match.outcome": messages.MatchOutcome(spec=MATCH, size=7, pairs=0),
     "match.done": messages.MatchDone(),
+    "align.join": messages.AlignJoin(spec=ALIGN),
+    "align.joined": messages.AlignJoined(side=RING_SIDE),
+    "align.bind": messages.AlignBind(spec=ALIGN, sides=(RING_SIDE,) * 3),
+    "align.bound": messages.AlignBound(),
+    "align.invite": messages.AlignInvite(spec=ALIGN, place=1),
+    "align.seed": messages.AlignSeed(spec=ALIGN),
+    "align.blind": messages.AlignBlind(spec=ALIGN, bucket=0),
+    "align.pass": messages.AlignPass(spec=ALIGN, bucket=0, place=1),
+    "align.tags": messages.AlignTags(bucket=0, place=1),
+    "align.common": messages.AlignCommon(spec=ALIGN, bucket=0),
+    "align.done": messages.AlignDone(),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),
     "model.published": messages.ModelPublished(spec=TRAIN),
@@ -45,20 +64,37 @@ BODIES: dict[str, Body] = {
     "acknowledged": messages.Acknowledged(),
     "refused": messages.Refused(term="message", remedy="try again"),
 }
+ASKED = {("coordinator", "brand"), ("coordinator", "partner")}
+ANSWERED = {("brand", "coordinator"), ("partner", "coordinator")}
+PAIR = {("brand", "partner"), ("partner", "brand")}
 ROUTED = {
     "identify": {("coordinator", "brand"), ("coordinator", "partner")},
     "present": {("brand", "coordinator"), ("partner", "coordinator")},
-    "match.request": {("coordinator", "partner")},
-    "match.blinded": {("partner", "brand")},
-    "match.reply": {("brand", "partner")},
-    "match.done": {("partner", "coordinator")},
+    "match.request": {("coordinator", "brand"), ("coordinator", "partner")},
+    "match.offer": PAIR,
+    "match.accept": PAIR,
+    "match.blinded": PAIR,
+    "match.reply": PAIR,
+    "match.outcome": PAIR,
+    "match.done": {("brand", "coordinator"), ("partner", "coordinator")},
+    "align.join": ASKED,
+    "align.joined": ANSWERED,
+    "align.bind": ASKED,
+    "align.bound": ANSWERED,
+    "align.invite": ASKED,
+    "align.seed": PAIR,
+    "align.blind": ASKED,
+    "align.pass": PAIR,
+    "align.tags": ANSWERED,
+    "align.common": ASKED,
+    "align.done": ANSWERED,
     "train.request": {("coordinator", "partner")},
     "train.update": {("partner", "coordinator")},
     "model.published": {("coordinator", "brand"), ("coordinator", "partner")},
     "expand.request": {("coordinator", "partner")},
     "expand.done": {("partner", "coordinator")},
     "acknowledged": {("brand", "coordinator"), ("partner", "coordinator")},
-    "refused": set(product(("brand", "partner", "coordinator"), repeat=2)),
+    "refused": set(permutations(("brand", "partner", "coordinator"), 2)),
 }
 
 
@@ -107,7 +143,7 @@ def departure(kind: str, recipient: str, sender: str = "retailer", **changes: An
     fields: dict[str, Any] = {"job": "model", "recipient": recipient, "body": BODIES[kind]}
     if ROUTES[kind].concerns_people:
         fields["people"] = people(sender if sender in PEOPLE else "retailer")
-    if ROUTES[kind].charged:
+    if is_charged(kind, AGREED):
         fields["charge"] = NOISE
     return Departure(**fields | changes)
 
@@ -138,16 +174,55 @@ class TestRoutes:
         kinds = {kind.model_fields["kind"].default for kind in get_args(get_args(Body)[0])}
         assert kinds == set(ROUTES) == set(BODIES) == set(ROUTED)
 
-    def test_what_is_made_from_people_says_so_and_only_training_is_charged(self) -> None:
+    def test_what_is_made_from_people_says_so(self) -> None:
         concerned = {kind for kind, route in ROUTES.items() if route.concerns_people}
         assert concerned == {
+            "match.offer",
+            "match.accept",
             "match.blinded",
             "match.reply",
+            "match.outcome",
             "match.done",
+            "align.joined",
+            "align.bound",
+            "align.pass",
+            "align.tags",
+            "align.done",
             "train.update",
             "expand.done",
         }
-        assert {kind for kind, route in ROUTES.items() if route.charged} == {"train.update"}
+
+    @pytest.mark.parametrize(
+        ("reveal", "charged"),
+        [
+            (Reveal.PARTNER_LEARNS_MEMBERS, {"match.outcome"}),
+            (Reveal.BRAND_LEARNS_MEMBERS, {"match.outcome"}),
+            (Reveal.BOTH_LEARN_MEMBERS, set()),
+            (Reveal.SIZE_ONLY, {"match.accept", "match.outcome"}),
+        ],
+    )
+    def test_training_is_charged_and_of_a_match_whatever_tells_a_size(
+        self, reveal: Reveal, charged: set[str]
+    ) -> None:
+        terms = AGREED.match.model_copy(update={"reveal": reveal})
+        agreed = AGREED.model_copy(update={"match": terms})
+        found = {kind for kind in ROUTES if is_charged(kind, agreed)}
+        assert found == {"train.update", "align.bound"} | charged
+
+    def test_what_must_be_encrypted_leaves_so_and_nothing_else_does(self, world: World) -> None:
+        secret = b"what only the recipient may read"
+        for kind, route in ROUTES.items():
+            sender, recipient = min(ROUTED[kind])
+            party = PARTY_OF[Role(sender)]
+            wanted = departure(kind, PARTY_OF[Role(recipient)], party, payload=secret)
+            with opened(world, party) as gate:
+                sealed = gate.release(wanted).message
+            message = unseal(sealed, world.agreement)
+            assert message.header.kind == kind
+            assert (message.body != BODIES[kind]) == (secret not in sealed.payload)
+            assert (message.body != BODIES[kind]) == route.encrypted
+            heard = world.read(sealed)
+            assert (heard.body, heard.payload) == (BODIES[kind], secret)
 
     def test_no_other_role_may_say_a_thing_to_any_other(self, world: World) -> None:
         roles = (Role.BRAND, Role.PARTNER, Role.COORDINATOR)
@@ -162,6 +237,23 @@ class TestRoutes:
                         assert refusal.value.term == "parties"
                     elif (sender, kind) != (Role.COORDINATOR, "train.update"):
                         gate.release(wanted)
+
+    @pytest.mark.parametrize("kind", BODIES)
+    def test_of_parties_of_one_role_only_those_in_a_ring_talk_to_each_other(
+        self, kind: str
+    ) -> None:
+        for recipient in ("courier", "retailer"):
+            header = messages.Header(
+                agreement=AGREED.digest,
+                job="ring",
+                sender="retailer",
+                recipient=recipient,
+                body=travelling(BODIES[kind]),
+                payload_digest=content_digest(b""),
+                payload_bytes=0,
+            )
+            in_the_ring = kind in {"align.seed", "align.pass", "refused"} and recipient == "courier"
+            assert (off_route(header, AGREED) is None) == in_the_ring
 
     @pytest.mark.parametrize("recipient", ["stranger", messages.EVERYONE])
     @pytest.mark.parametrize("kind", BODIES)
@@ -185,7 +277,7 @@ class TestRoutes:
         party = PARTY_OF[Role(sender)]
         right = departure(kind, PARTY_OF[Role(recipient)], party)
         wrong = [replace(right, people=None if route.concerns_people else people())]
-        wrong.append(replace(right, charge=None if route.charged else NOISE))
+        wrong.append(replace(right, charge=None if is_charged(kind, AGREED) else NOISE))
         with opened(settled, party) as gate:
             for one in wrong:
                 with pytest.raises(RuntimeError, match="declare"):
@@ -248,6 +340,19 @@ class TestRelease:
         statement = world.statement("retailer")
         assert len(statement.charges) == 2
         assert statement.epsilon_spent == epsilon_of([NOISE, NOISE], statement.delta)
+
+    def test_every_bucket_of_a_match_is_a_release_of_its_own(self, world: World) -> None:
+        bodies = [
+            kind(spec=MATCH, bucket=number)
+            for kind in (messages.MatchBlinded, messages.MatchReply)
+            for number in (0, 1)
+        ]
+        with opened(world) as gate:
+            for number, body in enumerate(bodies):
+                gate.release(departure(body.kind, "brand", body=body, answers=f"{number}" * 64))
+        assert [leaf.release_id for leaf in leaves_of(world, records.Release)] == [
+            f"model/{body.kind}/brand/bucket-{body.bucket}" for body in bodies
+        ]
 
     def test_results_are_told_with_the_release(self, world: World) -> None:
         told = {"segment": "best", "share": 0.1, "rows": 12}

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from hypothesis import strategies as st
 from parties import EXPAND, MATCH, TRAIN, Parties
 from pydantic import ValidationError
 
+from compliance.terms import Reveal
 from federation.errors import MessageError, RefusedError
-from federation.jobs.exchange import Outgoing, Relay, Say, expect
+from federation.jobs.exchange import Outgoing, Relay, Say
 from federation.jobs.expand import choose_segment, coordinate_expand
-from federation.jobs.match import MatchStage, PartnerMatch, answer_match, coordinate_match
+from federation.jobs.match import coordinate_match
 from federation.jobs.train import (
     JointModel,
     coordinate_train,
@@ -30,33 +30,31 @@ from federation.messages import (
     Body,
     ExpandDone,
     ExpandRequest,
+    MatchAccept,
     MatchBlinded,
     MatchDone,
+    MatchOffer,
+    MatchOutcome,
     MatchReply,
     MatchRequest,
+    MatchSide,
     Message,
     ModelPublished,
     Present,
     Refused,
     TrainRequest,
     TrainUpdate,
+    unseal,
     weights_from_bytes,
     weights_to_bytes,
 )
 from federation.specification import ExpandSpec, MatchSpec, TrainSpec, policy_objections
-from privacy.errors import PeerMessageError
-from privacy.identifiers import IdentifierKind, psi_tokens
-from privacy.psi.portable import PortableEngine
 from privacy.randomness import seeded_secret
 
 PARTIES = Parties.in_memory()
 AGREEMENT = PARTIES.agreement
-TERMS = AGREEMENT.match
-ENGINE = PortableEngine(workers=1)
 COLUMNS = ("age", "colour=green", "colour=red", "constant")
 PARTNERS = ["retailer", "courier"]
-SECRETS = {name: seeded_secret(3, name) for name in ("brand", *PARTNERS)}
-HELD = {"brand": range(12), "retailer": range(8, 20), "courier": range(5, 9)}
 
 
 touched: list[str] = []
@@ -90,12 +88,6 @@ def test_the_watch_for_io_would_see_it(tmp_path: Path) -> None:
     assert touched[-1] == f"open {tmp_path / 'file'}"
 
 
-def tokens(name: str) -> np.ndarray:
-    digests = np.zeros((len(HELD[name]), 32), dtype=np.uint8)
-    digests[:, 0] = HELD[name]
-    return psi_tokens(IdentifierKind.EMAIL, digests)
-
-
 def said(sender: str, recipient: str, job: str, body: Body, payload: bytes = b"") -> Message:
     return PARTIES.message(sender, recipient, job, body, payload)
 
@@ -107,131 +99,13 @@ def refusal(sender: str, job: str = "find") -> Message:
 def heard(item: Outgoing) -> Message:
     """What the coordinator yields, as its recipient hears it."""
     if isinstance(item, Relay):
-        return item.message
+        return PARTIES.read(item.message.sealed)
     return said("coordinator", item.recipient, item.job, item.body, item.payload)
 
 
-# --- match ------------------------------------------------------------------------------------
-
-
-def blinded_by(name: str, state: PartnerMatch | None = None) -> tuple[PartnerMatch, Message]:
-    state = state or PartnerMatch()
-    state, words = state.blind(MATCH, TERMS, tokens(name), SECRETS[name], ENGINE)
-    return state, said(name, "brand", "find", words.body, words.payload)
-
-
-def doubled_for(name: str, blinded: Message) -> Message:
-    words = answer_match(blinded, TERMS, tokens("brand"), SECRETS["brand"], ENGINE)
-    return said("brand", name, "find", words.body, words.payload)
-
-
-@pytest.fixture(scope="module")
-def exchange() -> tuple[PartnerMatch, Message, Message]:
-    state, blinded = blinded_by("retailer")
-    return state, blinded, doubled_for("retailer", blinded)
-
-
-STATES = {stage: PartnerMatch(stage=stage, token_count=12) for stage in MatchStage}
-ALLOWED = {(MatchStage.IDLE, "blind"), (MatchStage.BLINDED, "intersect")}
-
-
-@pytest.mark.parametrize(("stage", "step"), list(product(MatchStage, ("blind", "intersect"))))
-def test_a_match_takes_each_step_at_its_own_stage_only(
-    exchange: tuple[PartnerMatch, Message, Message], stage: MatchStage, step: str
-) -> None:
-    state, reply = STATES[stage], exchange[2]
-    steps: dict[str, Callable[[], tuple[PartnerMatch, Any]]] = {
-        "blind": lambda: state.blind(MATCH, TERMS, tokens("retailer"), SECRETS["retailer"], ENGINE),
-        "intersect": lambda: state.intersect(reply, TERMS, SECRETS["retailer"], ENGINE),
-    }
-    if (stage, step) not in ALLOWED:
-        with pytest.raises(MessageError, match=f"stage {stage}"):
-            steps[step]()
-        return
-    after = steps[step]()[0]
-    assert after.stage is {"blind": MatchStage.BLINDED, "intersect": MatchStage.MATCHED}[step]
-    assert state.stage is stage  # a step makes a new state
-
-
-def test_a_match_can_be_stored_between_two_messages(
-    exchange: tuple[PartnerMatch, Message, Message],
-) -> None:
-    state, _, reply = exchange
-    stored = PartnerMatch.model_validate_json(state.model_dump_json())
-    assert stored == state
-    after, hits = stored.intersect(reply, TERMS, SECRETS["retailer"], ENGINE)
-    assert after.stage is MatchStage.MATCHED
-    assert [person in HELD["brand"] for person in HELD["retailer"]] == hits.tolist()
-
-
-@pytest.mark.usefixtures("no_io")
-def test_a_match_finds_the_plain_intersection_at_every_partner() -> None:
-    job = coordinate_match(AGREEMENT, MATCH)
-    asked = next(job)
-    assert [(item.recipient, item.body) for item in asked] == [
-        (name, MatchRequest(spec=MATCH, brand="brand")) for name in PARTNERS
-    ]
-    states = {name: blinded_by(name) for name in PARTNERS}
-    blinded = [states[name][1] for name in PARTNERS]
-    relayed = job.send(blinded)
-    assert relayed == [Relay(message) for message in blinded]
-    replies = [doubled_for(name, heard(item)) for name, item in zip(PARTNERS, relayed, strict=True)]
-    back = job.send(replies)
-    assert back == [Relay(message) for message in replies]
-    for name, item in zip(PARTNERS, back, strict=True):
-        _, hits = states[name][0].intersect(heard(item), TERMS, SECRETS[name], ENGINE)
-        found = {person for person, hit in zip(HELD[name], hits, strict=True) if hit}
-        assert found == set(HELD[name]) & set(HELD["brand"])
-    with pytest.raises(StopIteration):
-        job.send([said(name, "coordinator", "find", MatchDone()) for name in PARTNERS])
-
-
-def test_both_sides_of_a_match_see_padded_sizes_only() -> None:
-    for name in PARTNERS:
-        _, blinded = blinded_by(name)
-        body = expect(doubled_for(name, blinded), MatchReply)
-        assert expect(blinded, MatchBlinded).points % TERMS.set_size_bucket == 0
-        assert body.tags == expect(blinded, MatchBlinded).points
-        assert body.blinded % TERMS.set_size_bucket == 0
-
-
-def test_a_reply_of_another_shape_is_refused(
-    exchange: tuple[PartnerMatch, Message, Message],
-) -> None:
-    state, blinded, reply = exchange
-    body, points = expect(reply, MatchReply), reply.payload
-    bad = [
-        (MatchReply(spec=MATCH, tags=body.tags + 1, blinded=body.blinded), points),
-        (MatchReply(spec=MATCH, tags=body.tags, blinded=body.blinded - 1), points),
-        (MatchReply(spec=MATCH, tags=0, blinded=0), b""),
-        (MatchReply(spec=MATCH, tags=10, blinded=body.blinded), points[120:]),
-        (MatchReply(spec=MATCH, tags=body.blinded, blinded=body.tags), points[:-32]),
-        (body, bytes(len(points))),
-        (body, points[:32] * (len(points) // 32)),
-        (MatchBlinded(spec=MATCH, points=body.tags), points),
-        (MatchDone(), b""),
-    ]
-    for words, payload in bad:
-        message = said("brand", "retailer", "find", words, payload)
-        with pytest.raises((MessageError, PeerMessageError)):
-            state.intersect(message, TERMS, SECRETS["retailer"], ENGINE)
-    for words, payload in [
-        (MatchBlinded(spec=MATCH, points=0), b""),
-        (MatchBlinded(spec=MATCH, points=2**32), blinded.payload),
-        (MatchBlinded(spec=MATCH, points=15), blinded.payload[: 15 * 32]),
-        (MatchRequest(spec=MATCH, brand="brand"), b""),
-    ]:
-        message = said("retailer", "brand", "find", words, payload)
-        with pytest.raises((MessageError, PeerMessageError)):
-            answer_match(message, TERMS, tokens("brand"), SECRETS["brand"], ENGINE)
-
-
-def test_a_reply_to_another_secret_finds_nobody(
-    exchange: tuple[PartnerMatch, Message, Message],
-) -> None:
-    state, _, reply = exchange
-    _, hits = state.intersect(reply, TERMS, SECRETS["courier"], ENGINE)
-    assert not hits.any()
+def carried(*messages: Message) -> list[Message]:
+    """Messages as the coordinator has them, which cannot read what is encrypted to others."""
+    return [unseal(message.sealed, AGREEMENT) for message in messages]
 
 
 # --- wrong answers, to every question of every job ----------------------------------------------
@@ -250,17 +124,68 @@ def acknowledged(name: str) -> Message:
 Job = Generator[Sequence[Outgoing], Sequence[Message], Any]
 
 
+SIDE = MatchSide(recipe="0" * 64, points=10, commitment="1" * 64)
+OFFER, ACCEPT = MatchOffer(spec=MATCH, side=SIDE), MatchAccept(spec=MATCH, side=SIDE)
+BLINDED = [MatchBlinded(spec=MATCH, bucket=number) for number in (0, 1)]
+REPLY = [MatchReply(spec=MATCH, bucket=number) for number in (0, 1)]
+OUTCOME = MatchOutcome(spec=MATCH, size=None, pairs=0)
+DONE = MatchDone()
+
+
+def exchanged(partner: str, *bodies: Body) -> list[Message]:
+    """What a partner and the brand say in turns, as the coordinator has it, then the last word."""
+    names = (partner, "brand")
+    words = [
+        said(names[turn % 2], names[(turn + 1) % 2], "find", body)
+        for turn, body in enumerate(bodies)
+    ]
+    last = said(names[len(bodies) % 2], "coordinator", "find", DONE)
+    return [*carried(*words), last]
+
+
+def match_of_several_buckets() -> list[list[Message]]:
+    """Answers of a match that ends at the courier after a bucket, and at the brand after two."""
+    pairs = {
+        "retailer": exchanged(
+            "retailer", OFFER, ACCEPT, BLINDED[0], REPLY[0], BLINDED[1], REPLY[1], OUTCOME
+        ),
+        "courier": exchanged("courier", OFFER, ACCEPT, BLINDED[0], REPLY[0]),
+    }
+    longest = max(map(len, pairs.values()))
+    return [
+        [pairs[name][turn] for name in PARTNERS if turn < len(pairs[name])]
+        for turn in range(longest)
+    ]
+
+
+MATCH_ANSWERS = match_of_several_buckets()
+NEXT = {"match.blinded", "match.outcome", "match.done"}
+MAY_FOLLOW = dict(
+    enumerate(
+        [
+            {"match.offer"},
+            {"match.accept"},
+            {"match.blinded"},
+            {"match.reply"},
+            NEXT,  # how many buckets there are, only the pair knows
+            {"match.reply"},
+            NEXT,
+            {"match.done"},
+        ],
+        start=1,
+    )
+)
+"""What may be said at each turn of a match."""
+LAST = {f"match {len(MATCH_ANSWERS)}", "train 3", "expand 1"}
+
+
 def stages() -> Iterator[tuple[str, Callable[[], Job], list[list[Message]], list[Message]]]:
     """Yield every question of every job: how to get there, and the right answers to it."""
-    blinded = [said(n, "brand", "find", MatchBlinded(spec=MATCH, points=0)) for n in PARTNERS]
-    reply = MatchReply(spec=MATCH, tags=0, blinded=0)
-    replies = [said("brand", name, "find", reply) for name in PARTNERS]
-    done = [said(name, "coordinator", "find", MatchDone()) for name in PARTNERS]
     updates = [[update(name, number) for name in PARTNERS] for number in (1, 2)]
     people = [acknowledged(name) for name in (*PARTNERS, "brand")]
     written = [said(name, "coordinator", "best", ExpandDone()) for name in PARTNERS]
     scripts: dict[str, tuple[Callable[[], Job], list[list[Message]]]] = {
-        "match": (lambda: coordinate_match(AGREEMENT, MATCH), [blinded, replies, done]),
+        "match": (lambda: coordinate_match(AGREEMENT, MATCH), MATCH_ANSWERS),
         "train": (lambda: coordinate_train(AGREEMENT, TRAIN, COLUMNS), [*updates, people]),
         "expand": (lambda: coordinate_expand(AGREEMENT, EXPAND), [written]),
     }
@@ -288,7 +213,7 @@ def test_every_question_takes_the_right_answers(name: str) -> None:
     try:
         assert len(job.send(answers)) > 0
     except StopIteration:
-        assert name in {"match 3", "train 3", "expand 1"}
+        assert name in LAST
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -305,7 +230,8 @@ def test_a_refusal_ends_the_job_with_the_term_that_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_an_answer_to_another_question_is_refused(name: str) -> None:
-    right = {type(message.body) for message in at(name)[1]}
+    right: set[type] = {type(message.body) for message in at(name)[1]}
+    right |= {MatchDone} if name in {"match 5", "match 7"} else set()  # the end of a pair
     others = [Present(), MatchDone(), ExpandDone(), Acknowledged(), TrainUpdate(round=1, width=4)]
     for body in others:
         if type(body) in right:
@@ -315,6 +241,54 @@ def test_an_answer_to_another_question_is_refused(name: str) -> None:
         answers[-1] = said(header.sender, header.recipient, header.job, body)
         with pytest.raises(MessageError, match=f"said {body.kind}"):
             job.send(answers)
+
+
+ENCRYPTED = (OFFER, ACCEPT, BLINDED[0], REPLY[0], OUTCOME)
+
+
+@pytest.mark.parametrize("body", ENCRYPTED, ids=lambda body: body.kind)
+@pytest.mark.parametrize("turn", MAY_FOLLOW)
+def test_the_coordinator_carries_what_is_encrypted_and_whose_turn_it_is(
+    turn: int, body: Body
+) -> None:
+    for in_clear in (False, True):
+        job, answers = at(f"match {turn}")
+        sender = answers[0].header.sender
+        recipient = "retailer" if sender == "brand" else "brand"
+        sealed = PARTIES.seal(sender, recipient, "find", body, in_clear=in_clear)
+        answers[0] = unseal(sealed, AGREEMENT)
+        if body.kind in MAY_FOLLOW[turn] and not in_clear:
+            assert Relay(answers[0]) in job.send(answers)
+            continue
+        with pytest.raises(MessageError, match=f"said {body.kind}"):
+            job.send(answers)
+
+
+# --- match ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_io")
+def test_a_match_is_asked_of_every_learner_and_carried_until_each_pair_has_ended() -> None:
+    job = coordinate_match(AGREEMENT, MATCH)
+    outgoing = next(job)
+    assert outgoing == [
+        Say(name, "find", MatchRequest(spec=MATCH, peer="brand")) for name in PARTNERS
+    ]
+    for answers in MATCH_ANSWERS[:-1]:
+        outgoing = job.send(answers)
+        assert outgoing == [Relay(one) for one in answers if one.body != DONE]
+    with pytest.raises(StopIteration):
+        job.send(MATCH_ANSWERS[-1])
+
+
+@pytest.mark.parametrize("reveal", Reveal)
+def test_who_learns_is_asked_first(reveal: Reveal) -> None:
+    terms = AGREEMENT.match.model_copy(update={"reveal": reveal})
+    agreement = AGREEMENT.model_copy(update={"match": terms})
+    asked = next(coordinate_match(agreement, MATCH))
+    found = [(item.recipient, item.body.peer) for item in asked]
+    brand_learns = reveal is Reveal.BRAND_LEARNS_MEMBERS
+    assert found == [("brand", one) if brand_learns else (one, "brand") for one in PARTNERS]
 
 
 # --- train ------------------------------------------------------------------------------------
@@ -557,6 +531,22 @@ def test_what_the_contract_allows_meets_no_objection() -> None:
     assert [term for term, _ in policy_objections(beyond, AGREEMENT)] == ["expand.maximum_share"]
 
 
+@pytest.mark.parametrize("reveal", Reveal)
+def test_partners_train_on_members_only_where_they_may_know_them(reveal: Reveal) -> None:
+    terms = AGREEMENT.match.model_copy(update={"reveal": reveal})
+    found = policy_objections(TRAIN, AGREEMENT.model_copy(update={"match": terms}))
+    knows = reveal in {Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BOTH_LEARN_MEMBERS}
+    assert [term for term, _ in found] == ([] if knows else ["match.reveal"])
+
+
+def test_a_bucket_grows_with_the_memory_that_a_party_may_take() -> None:
+    limits = ["512MiB", "1GiB", "4GiB", 1 << 40]
+    points = [MatchSpec(name="find", memory_limit=limit).bucket_points for limit in limits]
+    assert points == sorted(points)
+    assert 1 <= points[0] < points[-1] == MatchSpec(name="find", memory_limit=1 << 39).bucket_points
+    assert MatchSpec(name="find") == MatchSpec(name="find", memory_limit="1GiB")
+
+
 def test_objections_come_all_at_once() -> None:
     greedy = TRAIN.model_copy(update={"epsilon": 9.0, "delta": 0.1, "steps": 1000, "rounds": 7})
     assert len(policy_objections(greedy, AGREEMENT)) == 5
@@ -569,6 +559,10 @@ def test_objections_come_all_at_once() -> None:
         (MatchSpec, {"name": "find/../up"}),
         (MatchSpec, {"name": "find\n"}),
         (MatchSpec, {"name": "a" * 33}),
+        (MatchSpec, {"name": "find", "memory_limit": (512 << 20) - 1}),
+        (MatchSpec, {"name": "find", "memory_limit": (1 << 40) + 1}),
+        (MatchSpec, {"name": "find", "memory_limit": "a lot"}),
+        (MatchSpec, {"name": "find", "bucket_points": 1}),
         (TrainSpec, TRAIN.model_dump() | {"epsilon": 0}),
         (TrainSpec, TRAIN.model_dump() | {"epsilon": float("nan")}),
         (TrainSpec, TRAIN.model_dump() | {"epsilon": float("inf")}),

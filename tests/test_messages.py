@@ -12,30 +12,33 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parties import MATCH, TRAIN, Parties
-from pydantic import BaseModel
+from pydantic import BaseModel, ByteSize, ValidationError
 
 from compliance.signing import Envelope
 from federation import messages
 from federation.errors import MessageError
 from federation.messages import (
     Body,
+    Encrypted,
     Header,
     Identify,
+    MatchAccept,
     MatchBlinded,
+    MatchOffer,
+    MatchOutcome,
     MatchReply,
     MatchRequest,
+    MatchSide,
     ModelPublished,
     SealedMessage,
     TrainRequest,
     TrainUpdate,
     content_digest,
-    points_from_bytes,
-    reply_from_bytes,
     unseal,
     weights_from_bytes,
     weights_to_bytes,
 )
-from federation.specification import ExpandSpec, MatchSpec, TrainSpec
+from federation.specification import AlignSpec, ExpandSpec, MatchSpec, TrainSpec
 
 KINDS: dict[str, type[BaseModel]] = {
     kind.model_fields["kind"].default: kind for kind in get_args(get_args(Body)[0])
@@ -48,7 +51,14 @@ counts = st.integers(0, 2**32)
 rounds = st.integers(1, 1_000)
 widths = st.integers(1, 1_000_000)
 numbers = {"allow_nan": False, "allow_infinity": False}
-match_specs = st.builds(MatchSpec, name=names)
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+match_specs = st.builds(
+    MatchSpec, name=names, memory_limit=st.integers(512 << 20, 1 << 40).map(ByteSize)
+)
+align_specs = match_specs.map(lambda spec: AlignSpec(**spec.model_dump(exclude={"kind"})))
+ring_sides = st.builds(messages.AlignSide, recipe=digests, commitment=digests)
+places = st.integers(0, 7)
+sides = st.builds(MatchSide, recipe=digests, points=st.integers(1, 1 << 36), commitment=digests)
 train_specs = st.builds(
     TrainSpec,
     name=names,
@@ -66,9 +76,27 @@ expand_specs = st.builds(
 bodies: dict[str, st.SearchStrategy[Any]] = {
     kind: st.builds(model) for kind, model in KINDS.items() if set(model.model_fields) == {"kind"}
 } | {
-    "match.request": st.builds(MatchRequest, spec=match_specs, brand=names),
-    "match.blinded": st.builds(MatchBlinded, spec=match_specs, points=counts),
-    "match.reply": st.builds(MatchReply, spec=match_specs, tags=counts, blinded=counts),
+    "match.request": st.builds(MatchRequest, spec=match_specs, peer=names),
+    "match.offer": st.builds(MatchOffer, spec=match_specs, side=sides),
+    "match.accept": st.builds(MatchAccept, spec=match_specs, side=sides),
+    "match.blinded": st.builds(MatchBlinded, spec=match_specs, bucket=counts),
+    "match.reply": st.builds(MatchReply, spec=match_specs, bucket=counts),
+    "match.outcome": st.builds(
+        MatchOutcome, spec=match_specs, size=st.none() | counts, pairs=counts
+    ),
+    "align.join": st.builds(messages.AlignJoin, spec=align_specs),
+    "align.joined": st.builds(messages.AlignJoined, side=ring_sides),
+    "align.bind": st.builds(
+        messages.AlignBind,
+        spec=align_specs,
+        sides=st.lists(ring_sides, min_size=3, max_size=8).map(tuple),
+    ),
+    "align.invite": st.builds(messages.AlignInvite, spec=align_specs, place=places),
+    "align.seed": st.builds(messages.AlignSeed, spec=align_specs),
+    "align.blind": st.builds(messages.AlignBlind, spec=align_specs, bucket=counts),
+    "align.pass": st.builds(messages.AlignPass, spec=align_specs, bucket=counts, place=places),
+    "align.tags": st.builds(messages.AlignTags, bucket=counts, place=places),
+    "align.common": st.builds(messages.AlignCommon, spec=align_specs, bucket=counts),
     "train.request": st.builds(TrainRequest, spec=train_specs, round=rounds, width=widths),
     "train.update": st.builds(TrainUpdate, round=rounds, width=widths),
     "model.published": st.builds(ModelPublished, spec=train_specs),
@@ -92,7 +120,7 @@ def test_what_was_sealed_comes_back_the_same(kind: str, data: st.DataObject) -> 
     body = data.draw(bodies[kind])
     job, recipient = data.draw(names), data.draw(names)
     payload = data.draw(st.binary(max_size=200))
-    answers = data.draw(st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex))
+    answers = data.draw(st.none() | digests)
     sealed = PARTIES.seal("courier", recipient, job, body, payload, answers=answers)
     message = unseal(sealed, AGREEMENT)
     assert (message.body, message.payload, message.sealed) == (body, payload, sealed)
@@ -101,7 +129,16 @@ def test_what_was_sealed_comes_back_the_same(kind: str, data: st.DataObject) -> 
     assert (header.agreement, header.answers) == (AGREEMENT.digest, answers)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25, deadline=None)
+@given(st.from_regex(r"[a-z][a-z.]{0,62}", fullmatch=True), st.binary(max_size=200))
+def test_of_what_is_encrypted_the_kind_is_told(kind: str, payload: bytes) -> None:
+    sealed = PARTIES.seal("brand", "retailer", "find", Encrypted(encrypts=kind), payload)
+    message = unseal(sealed, AGREEMENT)
+    assert (message.body, message.header.kind) == (Encrypted(encrypts=kind), kind)
+    assert message.payload == payload
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "encrypted"])
 def test_a_body_is_closed(kind: str) -> None:
     header = json.loads(Envelope.from_json(sample().envelope).payload_bytes)
     header["body"] = {"kind": kind, "epsilon": 1.0}
@@ -109,12 +146,44 @@ def test_a_body_is_closed(kind: str) -> None:
         unseal(PARTIES.sign("brand", rfc8785.dumps(header), PAYLOAD), AGREEMENT)
 
 
+SIDE = MatchSide(recipe="0" * 64, points=10, commitment="1" * 64)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"points": 0},
+        {"points": (1 << 36) + 1},
+        {"points": "many"},
+        {"recipe": "0" * 63},
+        {"commitment": "A" * 64},
+        {"people": 7},
+    ],
+    ids=str,
+)
+def test_a_side_of_a_match_says_no_more_than_was_agreed(wrong: dict[str, object]) -> None:
+    for kind in (MatchOffer, MatchAccept):
+        right = kind(spec=MATCH, side=SIDE).model_dump(mode="json")
+        assert kind.model_validate(right).side == SIDE
+        with pytest.raises(ValidationError):
+            kind.model_validate(right | {"side": right["side"] | wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"bucket": -1}, {"bucket": (1 << 32) + 1}, {"points": 3}])
+def test_a_bucket_has_a_number_and_no_size(wrong: dict[str, int]) -> None:
+    for kind in (MatchBlinded, MatchReply):
+        right = kind(spec=MATCH, bucket=3).model_dump(mode="json")
+        assert kind.model_validate(right).bucket == 3
+        with pytest.raises(ValidationError):
+            kind.model_validate(right | wrong)
+
+
 PAYLOAD = bytes(range(64))
 
 
 def sample() -> SealedMessage:
-    body = MatchReply(spec=MATCH, tags=1, blinded=1)
-    return PARTIES.seal("brand", "retailer", "find", body, PAYLOAD, answers="0" * 64)
+    body = MatchReply(spec=MATCH, bucket=1)
+    return PARTIES.seal("brand", "retailer", "find", body, PAYLOAD, answers="0" * 64, in_clear=True)
 
 
 def resigned(**changes: object) -> SealedMessage:
@@ -299,27 +368,6 @@ def test_weights_that_are_no_numbers_are_refused(
     values.insert(data.draw(st.integers(0, len(values))), bad)
     with pytest.raises(MessageError, match="finite"):
         weights_from_bytes(weights_to_bytes(np.array(values)), len(values))
-
-
-@given(st.integers(0, 5), st.integers(0, 5), st.randoms(use_true_random=False))
-def test_points_and_tags_come_back_as_they_were(tags: int, points: int, random: Any) -> None:
-    payload = random.randbytes(12 * tags + 32 * points)
-    reply = reply_from_bytes(payload, tags, points)
-    assert (reply.tags.shape, reply.blinded.shape) == ((tags, 12), (points, 32))
-    assert reply.tags.tobytes() + reply.blinded.tobytes() == payload
-    assert points_from_bytes(payload[12 * tags :], points).tobytes() == payload[12 * tags :]
-
-
-@pytest.mark.parametrize("length", [0, 31, 33, 63, 65, 96])
-def test_points_of_another_length_are_refused(length: int) -> None:
-    with pytest.raises(MessageError, match="blinded identifiers"):
-        points_from_bytes(bytes(length), 2)
-
-
-@pytest.mark.parametrize("length", [0, 11, 12, 43, 45, 56])
-def test_a_reply_of_another_length_is_refused(length: int) -> None:
-    with pytest.raises(MessageError, match="got"):
-        reply_from_bytes(bytes(length), 1, 1)
 
 
 def test_a_message_is_named_by_its_envelope() -> None:

@@ -7,11 +7,12 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import count
+from functools import partial
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,21 @@ from compliance.agreement import SignedAgreement
 from compliance.errors import AlteredAgreementError, UnsignedAgreementError
 from federation.errors import RefusedError, WorkspaceError
 from federation.messages import (
+    PADDING_CHUNK_BYTES,
     Acknowledged,
     Body,
+    Encrypted,
     ExpandDone,
     ExpandRequest,
     Identify,
+    MatchAccept,
     MatchBlinded,
     MatchDone,
+    MatchOffer,
+    MatchOutcome,
     MatchReply,
     MatchRequest,
+    MatchSide,
     Message,
     ModelPublished,
     Present,
@@ -60,10 +67,13 @@ from federation.node import TERM_OF
 from federation.progress import Progress, listening
 from federation.specification import ExpandSpec, MatchSpec, TrainSpec
 from privacy.accounting import ChargeState
+from privacy.encryption import SEAL_BYTES
+from privacy.psi.blinding import TAG_BYTES
 
 pytestmark = pytest.mark.xdist_group("node")  # its tests share one run
 
 ZEROS = weights_to_bytes(np.zeros(4))
+SIDE = MatchSide(recipe="0" * 64, points=10, commitment="1" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -138,13 +148,35 @@ def charges_of(world: World, party: str) -> list[tuple[str, ChargeState]]:
     return [(charge.charge_id, charge.state) for charge in world.statement(party).charges]
 
 
-def match(world: World, partner: str = "retailer", spec: MatchSpec = MATCH) -> list[SealedMessage]:
-    """Carry a match between a partner and the brand; return every message, the last one's answer."""
-    request = say(world, MatchRequest(spec=spec, brand="brand"), to=partner)
-    blinded = world.handle(partner, request)
-    reply = world.handle("brand", blinded)
-    done = world.handle(partner, reply)
-    return [request, blinded, reply, done]
+def match(
+    world: World, partner: str = "retailer", spec: MatchSpec = MATCH, *, until: str = ""
+) -> list[SealedMessage]:
+    """Carry a match between a partner and the brand; return every message, the last one's answer.
+
+    It ends with a word to the coordinator, a refusal, or the first word of the kind `until`.
+    """
+    words, party = [say(world, MatchRequest(spec=spec, peer="brand"), to=partner)], partner
+    while True:
+        words.append(world.handle(party, words[-1]))
+        header = unseal(words[-1], world.agreement).header
+        if header.kind in {until, "refused"} or header.recipient == "coordinator":
+            return words
+        party = header.recipient
+
+
+def resaid(world: World, sealed: SealedMessage, **changes: Any) -> SealedMessage:
+    """What a message says, said anew with some of it changed, by whoever says it."""
+    words = world.read(sealed)
+    header = words.header
+    fields: dict[str, Any] = {
+        "sender": header.sender,
+        "to": header.recipient,
+        "job": header.job,
+        "answers": header.answers,
+        "body": words.body,
+        "payload": words.payload,
+    } | changes
+    return say(world, fields.pop("body"), fields.pop("payload"), **fields)
 
 
 # --- what may not be asked -----------------------------------------------------------------------
@@ -164,7 +196,7 @@ def test_a_message_under_another_agreement_is_refused(world: World, tmp_path: Pa
 
 
 def test_a_message_for_another_party_is_refused(world: World) -> None:
-    request = MatchRequest(spec=MATCH, brand="brand")
+    request = MatchRequest(spec=MATCH, peer="brand")
     expect_refusal(world, "message", say(world, request, to="courier"))
 
 
@@ -193,11 +225,15 @@ def test_an_answer_without_a_question_is_refused(later: World, body: Body) -> No
 @pytest.mark.parametrize(
     "body",
     [
-        MatchRequest(spec=MATCH, brand="brand"),
+        MatchRequest(spec=MATCH, peer="brand"),
         train_request(),
         ModelPublished(spec=TRAIN),
         ExpandRequest(spec=EXPAND),
-        MatchBlinded(spec=MATCH, points=0),
+        MatchOffer(spec=MATCH, side=SIDE),
+        MatchAccept(spec=MATCH, side=SIDE),
+        MatchBlinded(spec=MATCH, bucket=0),
+        MatchReply(spec=MATCH, bucket=0),
+        MatchOutcome(spec=MATCH, size=7, pairs=0),
     ],
     ids=lambda body: body.kind,
 )
@@ -207,46 +243,145 @@ def test_a_question_of_somebody_who_may_not_ask_it_changes_nothing(
     model = later.folder("retailer").model("model")
     payload = model.read_bytes() if isinstance(body, ModelPublished) else ZEROS
     members, before = later.members("retailer"), model.read_bytes()
-    expect_refusal(later, "message", say(later, body, payload, sender=sender))
+    turned_round = isinstance(body, MatchOffer | MatchBlinded | MatchOutcome) and sender == "brand"
+    term = "match.reveal" if turned_round else "message"  # the brand is not to learn
+    expect_refusal(later, term, say(later, body, payload, sender=sender))
     assert model.read_bytes() == before
     assert (later.members("retailer") == members).all()
 
 
+@pytest.mark.parametrize("kind", ["match.accept", "match.reply"])
 @pytest.mark.parametrize("sender", ["courier", "coordinator", "retailer"])
-def test_only_the_brand_answers_a_match(world: World, sender: str) -> None:
+def test_only_the_brand_answers_a_match(world: World, sender: str, kind: str) -> None:
     match(world, "courier")
-    blinded = world.handle("retailer", say(world, MatchRequest(spec=MATCH, brand="brand")))
-    words = unseal(world.handle("brand", blinded), world.agreement)
-    forged = say(world, words.body, words.payload, sender=sender, answers=blinded.digest)
-    expect_refusal(world, "message", forged)
+    right = match(world, until=kind)[-1]
+    expect_refusal(world, "message", resaid(world, right, sender=sender))
     assert not world.folder("retailer").members("find").exists()
+    assert not isinstance(world.ask("retailer", right).body, Refused)
 
 
 def test_a_match_reply_to_nothing_is_refused(world: World) -> None:
-    reply = unseal(match(world, "courier")[2], world.agreement)
-
-    def forged(answers: str) -> SealedMessage:
-        return say(world, reply.body, reply.payload, sender="brand", answers=answers)
-
-    expect_refusal(world, "message", forged("0" * 64))
-    blinded = world.handle("retailer", say(world, MatchRequest(spec=MATCH, brand="brand")))
-    expect_refusal(world, "message", forged("0" * 64))
-    expect_refusal(world, "match.minimum_match", forged(blinded.digest))  # made for another's
+    others = match(world, "courier", until="match.reply")[-1]
+    forged = partial(resaid, world, others, to="retailer")
+    expect_refusal(world, "message", forged(answers="0" * 64))
+    *_, offer, accept = match(world, until="match.accept")
+    expect_refusal(world, "message", forged(answers=offer.digest))  # before the sets are known
+    blinded = world.handle("retailer", accept)
+    expect_refusal(world, "message", forged(answers="0" * 64))
+    expect_refusal(world, "message", forged(answers=None))
+    expect_refusal(world, "match.minimum_match", forged(answers=blinded.digest))  # for another's
     assert not world.folder("retailer").members("find").exists()
+
+
+def test_who_learns_is_not_turned_round(world: World) -> None:
+    """By its own part of the learner's the brand would learn who of its people the other has."""
+    *_, offer, _, blinded = match(world, until="match.blinded")
+    points = world.read(blinded).payload
+    for answers in (offer.digest, blinded.digest):
+        asked = say(
+            world, MatchBlinded(spec=MATCH, bucket=0), points, sender="brand", answers=answers
+        )
+        expect_refusal(world, "match.reveal", asked)
+        told = say(
+            world, MatchOutcome(spec=MATCH, size=7, pairs=0), sender="brand", answers=answers
+        )
+        expect_refusal(world, "match.reveal", told)
+    for name in ("retailer", "courier"):
+        begun = say(world, MatchOffer(spec=MATCH, side=SIDE), sender="brand", to=name)
+        expect_refusal(world, "match.reveal", begun, name)
+    reply = world.handle("brand", blinded)
+    assert world.ask("retailer", reply).body == MatchDone()
+
+
+MOVED: dict[str, Callable[[World, SealedMessage], SealedMessage]] = {
+    "to another job": lambda world, right: resaid(
+        world, right, body=changed(world.read(right).body, spec=OTHER), job="other"
+    ),
+    "to another job, by its header": lambda world, right: resaid(world, right, job="other"),
+    "to another job, by its body": lambda world, right: resaid(
+        world, right, body=changed(world.read(right).body, spec=OTHER), job="find"
+    ),
+    "to a job of another specification": lambda world, right: resaid(
+        world, right, body=changed(world.read(right).body, spec=LARGER)
+    ),
+    "to another answer": lambda world, right: resaid(world, right, answers="0" * 64),
+    "to no answer": lambda world, right: resaid(world, right, answers=None),
+}
+OTHER_BUCKET: dict[str, Callable[[World, SealedMessage], SealedMessage]] = {
+    "to another bucket": lambda world, right: resaid(
+        world, right, body=changed(world.read(right).body, bucket=1)
+    ),
+}
+OTHER = MATCH.model_copy(update={"name": "other"})
+LARGER = MatchSpec(name="find", memory_limit="2GiB")
+
+
+def changed(body: Body | Encrypted, **fields: object) -> Any:
+    return body.model_copy(update=fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "move"),
+    [
+        *product(("match.accept", "match.blinded", "match.reply"), MOVED),
+        *product(("match.blinded", "match.reply"), OTHER_BUCKET),
+    ],
+)
+def test_a_word_of_a_match_counts_where_it_was_said(world: World, kind: str, move: str) -> None:
+    right = match(world, until=kind)[-1]
+    party = world.read(right).header.recipient
+    expect_refusal(world, "message", (MOVED | OTHER_BUCKET)[move](world, right), party)
+    assert not isinstance(world.ask(party, right).body, Refused)
+
+
+@pytest.mark.parametrize("kind", ["match.offer", "match.accept", "match.blinded", "match.reply"])
+def test_a_word_of_a_match_under_another_agreement_is_refused(
+    world: World, tmp_path: Path, kind: str
+) -> None:
+    """Of the same parties, with the same keys."""
+    right = match(world, until=kind)[-1]
+    words, parties = world.read(right), world.parties
+    header = words.header
+    terms = world.agreement.model_copy(update={"title": "Another trial"})
+    assert terms.digest != world.agreement.digest
+    moved = replace(parties, agreement=terms).seal(
+        header.sender,
+        header.recipient,
+        "find",
+        words.body,
+        words.payload,
+        answers=header.answers,
+    )
+    expect_refusal(world, "message", moved, header.recipient)
+    assert not isinstance(world.ask(header.recipient, right).body, Refused)
+
+
+def test_a_match_that_was_played_before_is_not_played_again(made: World, tmp_path: Path) -> None:
+    """The same parties, job and people: only what was drawn at random differs."""
+    old = match(made.copy(tmp_path / "old"))
+    world = made.copy(tmp_path / "new")
+    for kind in ("match.accept", "match.blinded", "match.reply"):
+        match(world, until=kind)
+        for replayed in old[2:-1]:  # but for the request, and the offer that opens it at the brand
+            message = unseal(replayed, world.agreement)
+            expect_refusal(world, "message", replayed, message.header.recipient)
+    assert unseal(match(world)[-1], world.agreement).body == MatchDone()
 
 
 def test_a_job_may_not_be_told_under_another_jobs_name(later: World) -> None:
     for body in (
-        MatchRequest(spec=MATCH, brand="brand"),
+        MatchRequest(spec=MATCH, peer="brand"),
         train_request(),
         ExpandRequest(spec=EXPAND),
     ):
         expect_refusal(later, "message", say(later, body, ZEROS, job="other"))
 
 
-@pytest.mark.parametrize("brand", ["courier", "retailer", "coordinator", "stranger"])
-def test_a_match_is_with_the_brand_only(world: World, brand: str) -> None:
-    expect_refusal(world, "parties", say(world, MatchRequest(spec=MATCH, brand=brand)))
+@pytest.mark.parametrize("peer", ["courier", "retailer", "coordinator", "stranger"])
+def test_a_match_is_with_the_brand_only(world: World, peer: str) -> None:
+    expect_refusal(world, "match.reveal", say(world, MatchRequest(spec=MATCH, peer=peer)))
+    asked = say(world, MatchRequest(spec=MATCH, peer="retailer"), to="brand")
+    expect_refusal(world, "match.reveal", asked, "brand")
 
 
 # --- what may not be asked yet, or any more ---------------------------------------------------
@@ -314,7 +449,7 @@ def test_nothing_new_leaves_outside_the_agreements_time(later: World, moment: da
     later.now = moment
     other = MATCH.model_copy(update={"name": "late"})
     questions: list[tuple[Body, bytes]] = [
-        (MatchRequest(spec=other, brand="brand"), b""),
+        (MatchRequest(spec=other, peer="brand"), b""),
         (ExpandRequest(spec=EXPAND.model_copy(update={"name": "late"})), b""),
         (Identify(), b""),
     ]
@@ -386,7 +521,7 @@ def test_a_finished_result_stays_whatever_is_asked_again(later: World) -> None:
     forged = "0" * 64
     expect_refusal(later, "message", say(later, ExpandRequest(spec=EXPAND), answers=forged))
     expect_refusal(
-        later, "message", say(later, MatchRequest(spec=MATCH, brand="brand"), answers=forged)
+        later, "message", say(later, MatchRequest(spec=MATCH, peer="brand"), answers=forged)
     )
     other = json.loads(before[2])
     other["weights"][0] += 1.0
@@ -397,15 +532,44 @@ def test_a_finished_result_stays_whatever_is_asked_again(later: World) -> None:
 
 def test_a_second_reply_to_one_question_is_refused(tmp_path: Path) -> None:
     world = World.make(tmp_path, match={"minimum_match": 21})  # 20 of the retailer's are known
-    blinded = world.handle("retailer", say(world, MatchRequest(spec=MATCH, brand="brand")))
-    reply = world.handle("brand", blinded)
+    *_, reply, refused = match(world)
+    assert unseal(refused, world.agreement).body.term == "match.minimum_match"
     expect_refusal(world, "match.minimum_match", reply)
-    body = unseal(reply, world.agreement).body
-    assert isinstance(body, MatchReply)
-    other = body.model_copy(update={"blinded": body.blinded})
-    payload = reply.payload[:32] + reply.payload[64:96] + reply.payload[32:64] + reply.payload[96:]
-    second = say(world, other, payload, sender="brand", answers=blinded.digest)
+    second = resaid(world, reply)
+    assert second.digest != reply.digest
     expect_refusal(world, "message", second)
+
+
+def test_a_second_question_about_other_people_is_refused(world: World) -> None:
+    """Else a learner could try set after set, or a peer give set after set."""
+    _, offer, accept, blinded, reply, done = match(world)
+    for right, party in ((offer, "brand"), (accept, "retailer")):
+        side = world.read(right).body.side
+        for other in ({"commitment": "0" * 64}, {"points": side.points - 10}):
+            body = changed(world.read(right).body, side=side.model_copy(update=other))
+            expect_refusal(world, "message", resaid(world, right, body=body), party)
+    points = world.read(blinded).payload
+    turned = points[32:] + points[:32]
+    expect_refusal(world, "message", resaid(world, blinded, payload=turned), "brand")
+    for question, party, answer in ((offer, "brand", accept), (blinded, "brand", reply)):
+        assert world.handle(party, question) == answer
+    assert world.handle("retailer", reply) == done
+
+
+@pytest.mark.parametrize("kind", ["match.blinded", "match.accept"])
+def test_a_second_word_before_the_match_has_ended_is_refused(world: World, kind: str) -> None:
+    """While the secret of the match is still there."""
+    *_, accept, blinded = match(world, until="match.blinded")
+    if kind == "match.accept":
+        side = world.read(accept).body.side
+        other = side.model_copy(update={"commitment": "0" * 64})
+        body = changed(world.read(accept).body, side=other)
+        expect_refusal(world, "message", resaid(world, accept, body=body))
+    reply = world.handle("brand", blinded)
+    points = world.read(blinded).payload
+    turned = points[32:] + points[:32]
+    expect_refusal(world, "message", resaid(world, blinded, payload=turned), "brand")
+    assert world.ask("retailer", reply).body == MatchDone()
 
 
 def test_a_lost_ledger_or_log_is_not_made_anew(later: World) -> None:
@@ -432,11 +596,24 @@ def test_training_on_too_few_members_is_refused(later: World) -> None:
     expect_refusal(later, "match.minimum_match", say(later, train_request(roomy), ZEROS))
 
 
-def test_consent_withdrawn_during_a_match_stops_it(world: World) -> None:
-    blinded = world.handle("retailer", say(world, MatchRequest(spec=MATCH, brand="brand")))
-    reply = world.handle("brand", blinded)
-    world.withdraw("retailer", [15])
-    expect_refusal(world, "consent", reply)
+@pytest.mark.parametrize(
+    ("kind", "party", "person"),
+    [
+        ("match.offer", "brand", 15),
+        ("match.accept", "retailer", 15),
+        ("match.blinded", "brand", 15),
+        ("match.reply", "retailer", 15),
+        ("match.reply", "retailer", 55),  # whom the brand does not know
+    ],
+)
+def test_consent_withdrawn_during_a_match_stops_it(
+    world: World, kind: str, party: str, person: int
+) -> None:
+    *_, question = match(world, until=kind)
+    if kind == "match.offer":  # the brand reads its people for the first partner that asks
+        match(world, "courier", until="match.accept")
+    world.withdraw(party, [person])
+    expect_refusal(world, "consent", question, party)
     assert not world.folder("retailer").members("find").exists()
 
 
@@ -493,30 +670,36 @@ def test_what_is_wrong_inside_is_told_inside_only(
     breaks: Callable[[World], object],
 ) -> None:
     breaks(world)
-    question = say(world, MatchRequest(spec=MATCH, brand="brand"))
+    question = say(world, MatchRequest(spec=MATCH, peer="brand"))
     with caplog.at_level(logging.ERROR):
         answer = expect_refusal(world, term, question)
     assert "own console" in answer.body.remedy
     assert "retailer" in caplog.text
     table("retailer").to_csv(world.table("retailer"), index=False)
     world.withdraw("retailer", [])
-    assert isinstance(world.ask("retailer", question).body, MatchBlinded)  # heard anew once mended
+    assert isinstance(world.ask("retailer", question).body, MatchOffer)  # heard anew once mended
 
 
 DAMAGES = {
     "people.npz": (b"", b"\x00\xff", b"PK\x03\x04", b"{}"),
-    "match.json": (b"", b"\x00\xff", b'{"stage": "matched", "tokens": 1}'),
-    "secret": (b"", b"short"),
+    "set/set.json": (b"", b"\x00\xff", b'{"tokens": 1}'),
+    "set/tokens.bin": (b"", b"\x00\xff"),
+    "with-brand/state.json": (b"", b"\x00\xff", b'{"stage": "matched", "tokens": 1}'),
+    "with-brand/secret": (b"", b"short"),
 }
 
 
 @pytest.mark.parametrize("file", DAMAGES)
 def test_a_damaged_state_is_refused(world: World, file: str) -> None:
-    blinded = world.handle("retailer", say(world, MatchRequest(spec=MATCH, brand="brand")))
-    reply = world.handle("brand", blinded)
+    *_, reply = match(world, until="match.reply")
+    path = world.folder("retailer").job("find") / file
+    right = path.read_bytes()
     for content in DAMAGES[file]:
-        (world.folder("retailer").job("find") / "state" / file).write_bytes(content)
+        path.write_bytes(content)
         expect_refusal(world, "computation", reply)
+    assert not world.folder("retailer").members("find").exists()
+    path.write_bytes(right)
+    assert world.ask("retailer", reply).body == MatchDone()
 
 
 def test_damaged_results_of_earlier_jobs_are_refused(later: World) -> None:
@@ -595,7 +778,7 @@ def test_a_repeated_question_gets_the_same_bytes_and_no_new_leaf_or_charge(
     for party, question, answer in pairs(ended):
         assert world.handle(party, question) == answer
         asked += 1
-    assert asked == 3 + 6 + 4 + 3 + 2
+    assert asked == 3 + 10 + 4 + 3 + 2
     assert before == {name: (len(world.leaves(name)), charges_of(world, name)) for name in PEOPLE}
     world.now = datetime(2030, 1, 1, tzinfo=UTC)  # what has left, has left
     for party, question, answer in pairs(ended):
@@ -619,7 +802,9 @@ def test_a_refused_question_is_heard_anew(world: World) -> None:
 
 
 def test_secrets_end_with_their_match(later: World) -> None:
-    assert not list(later.folder("retailer").path.rglob("jobs/**/secret"))
+    for name in PEOPLE:
+        assert list(later.folder(name).path.glob("jobs/find/with-*"))
+        assert not list(later.folder(name).path.rglob("jobs/**/secret"))
 
 
 def killed(world: World, party: str, question: SealedMessage, after: int) -> bool:
@@ -651,30 +836,41 @@ def results(world: World) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.exists()}
 
 
-def test_killed_at_any_renaming_a_node_goes_on_where_it_was(ended: World, tmp_path: Path) -> None:
+def test_killed_at_any_renaming_a_node_goes_on_where_it_was(tmp_path: Path) -> None:
     """The retailer's part of every job, each message killed at every point, then asked again."""
     fresh = World.make(tmp_path / "fresh", unsafe_seed=3)
     whole = fresh.copy(tmp_path / "whole")
     whole.run()
-    script = list(pairs(whole))
     clean = fresh.copy(tmp_path / "clean")
-    kills = 0
-    for party, question, answer in script:
-        if party == "retailer":
-            for after in count():
-                world = clean.copy(tmp_path / f"{question.digest}.{after}")
-                if not killed(world, party, question, after):
-                    break
-                kills += 1
-                assert world.handle(party, question) == answer
-                world.leaves(party)  # holds
-            clean.handle(party, question)
+    kills = []
+
+    def handle(party: str, question: SealedMessage) -> SealedMessage:
+        before = clean.copy(tmp_path / question.digest) if party == "retailer" else clean
+        answer = World.handle(clean, party, question)
+        for after in count() if party == "retailer" else ():
+            world = before.copy(tmp_path / f"{question.digest}.{after}")
+            ended = not killed(world, party, question, after)
+            again = world.handle(party, question)
+            assert said(world, again) == said(clean, answer)
+            assert world.handle(party, question) == again
+            world.leaves(party)  # holds
             assert results(world) == results(clean)
             assert charges_of(world, party) == charges_of(clean, party)
-        else:
-            clean.handle(party, question)
-    assert kills > 30
+            if ended:
+                break
+            kills.append(after)
+        return answer
+
+    clean.handle = handle  # type: ignore[method-assign]
+    clean.run()
+    assert len(kills) > 30
     assert results(clean) == results(whole)
+
+
+def said(world: World, sealed: SealedMessage) -> tuple[Body, bytes]:
+    """What a message says to its recipient, whatever bytes it was encrypted to."""
+    message = world.read(sealed)
+    return message.body, message.payload
 
 
 # --- what is learnt, and what is never told ------------------------------------------------------
@@ -726,7 +922,7 @@ def test_no_identifier_or_hash_of_one_is_told_anywhere(
         world.run()
         world.handle("courier", SealedMessage(b"{}", b""))  # a refusal too
     with caplog.at_level(logging.DEBUG):
-        world.handle("retailer", say(world, MatchRequest(spec=MATCH, brand="courier")))
+        world.handle("retailer", say(world, MatchRequest(spec=MATCH, peer="courier")))
     output = capfd.readouterr()
     assert told
     assert caplog.text
@@ -766,24 +962,84 @@ def test_the_search_for_identifiers_would_find_one(ended: World) -> None:
         assert any(one in place for one in forbidden)
 
 
-def test_the_coordinator_is_told_nothing_of_a_size(ended: World) -> None:
-    """Nor of who matched: padded sets, weights and words are all that it carries."""
+def sides(world: World) -> dict[tuple[str, str], MatchSide]:
+    """What each party said of itself to each other, of a finished world."""
+    heard = [world.read(message) for message in world.wire]
+    return {
+        (message.header.sender, message.header.recipient): message.body.side
+        for message in heard
+        if isinstance(message.body, MatchOffer | MatchAccept)
+    }
+
+
+def test_the_parties_tell_each_other_padded_sizes_only(ended: World) -> None:
+    """Nor who matched: padded sets, weights and words are all that is said."""
+    bucket, said_of = ended.agreement.match.set_size_bucket, sides(ended)
+    assert len(said_of) == 4
+    assert all(side.points % bucket == 0 for side in said_of.values())
+    heard = [ended.read(message) for message in ended.wire]
+    for message in heard:
+        body, way = message.body, (message.header.sender, message.header.recipient)
+        fields = set(type(body).model_fields)
+        match body:
+            case MatchOffer() | MatchAccept():
+                assert (message.payload, fields) == (b"", {"kind", "spec", "side"})
+            case MatchBlinded():
+                assert len(message.payload) == 32 * said_of[way].points
+                assert fields == {"kind", "spec", "bucket"}
+            case MatchReply():  # tags of what was asked; own points, each with a record's number
+                asked, own = said_of[way[::-1]].points, said_of[way].points
+                assert len(message.payload) == TAG_BYTES * asked + (32 + 8) * own
+                assert fields == {"kind", "spec", "bucket"}
+            case MatchDone() | ExpandDone() | Present() | Acknowledged():
+                assert (message.payload, fields) == (b"", {"kind"})
+    kinds = {type(message.body) for message in heard}
+    assert kinds >= {MatchOffer, MatchAccept, MatchBlinded, MatchReply, MatchDone, ExpandDone}
+    assert MatchOutcome not in kinds
+
+
+def test_the_coordinator_sees_no_point_and_no_count_of_a_match(ended: World) -> None:
+    """Of what goes from party to party it reads kinds, and sizes in chunks."""
     seen = [unseal(message, ended.agreement) for message in ended.wire]
-    for message in seen:
-        sizes = set(counts(message))
-        assert all(size % ended.agreement.match.set_size_bucket == 0 for size in sizes)
-    kinds = {type(message.body) for message in seen}
-    assert kinds >= {MatchBlinded, MatchReply, MatchDone, TrainUpdate, ExpandDone}
+    between = {f"match.{one}" for one in ("offer", "accept", "blinded", "reply")}
+    carried = [message for message in seen if message.header.kind in between]
+    assert len(carried) == 4 * 4  # said by one, carried to the other, for two partners
+    told: set[bytes] = set()
+    for message in carried:
+        header = message.header
+        assert header.body == Encrypted(encrypts=header.kind)
+        assert (len(message.payload) - SEAL_BYTES) % PADDING_CHUNK_BYTES == 0
+        words = ended.read(message.sealed)
+        assert len(message.payload) > len(words.payload) + SEAL_BYTES
+        told |= set(pieces(words, sides(ended)))
+    assert len(told) > 100
+    view = [unwrapped(message.envelope) + message.payload for message in ended.wire]
+    root = ended.folder("coordinator").path
+    view += [unwrapped(path.read_bytes()) for path in root.rglob("*") if path.is_file()]
+    assert not [piece for piece in told if any(piece in place for place in view)]
 
 
-def counts(message: Message) -> Iterator[int]:
-    body = message.body
-    if isinstance(body, MatchBlinded):
-        yield body.points
-    elif isinstance(body, MatchReply):
-        yield from (body.tags, body.blinded)
-    elif isinstance(body, MatchDone | ExpandDone | Present | Acknowledged):
-        assert (message.payload, set(type(body).model_fields)) == (b"", {"kind"})
+def pieces(message: Message, said_of: Mapping[tuple[str, str], MatchSide]) -> Iterator[bytes]:
+    """Every commitment, point, tag and number of a record that a message of a match holds."""
+    body, payload = message.body, message.payload
+    way = (message.header.sender, message.header.recipient)
+    match body:
+        case MatchOffer() | MatchAccept():
+            yield body.side.commitment.encode()
+            yield bytes.fromhex(body.side.commitment)
+            yield f'"points":{body.side.points}'.encode()
+        case MatchBlinded():
+            yield from cut(payload, 32)
+        case MatchReply():
+            tags = TAG_BYTES * said_of[way[::-1]].points
+            points = tags + 32 * said_of[way].points
+            yield from cut(payload[:tags], TAG_BYTES)
+            yield from cut(payload[tags:points], 32)
+            yield from cut(payload[points:], 8)
+
+
+def cut(payload: bytes, width: int) -> Iterator[bytes]:
+    return (payload[at : at + width] for at in range(0, len(payload), width))
 
 
 def test_now_is_within_the_contract(made: World) -> None:

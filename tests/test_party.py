@@ -197,13 +197,19 @@ def test_a_table_is_a_file_or_a_databases(source: dict[str, str]) -> None:
 # --- keys and secrets -----------------------------------------------------------------------------
 
 
+KEYS = ("identity", "log", "encryption")
+
+
 def test_keys_are_made_once_and_are_their_owners_alone(folder: PartyFolder) -> None:
-    identity, log = folder.identity_key(), folder.log_key()
+    identity, log, decryption = folder.identity_key(), folder.log_key(), folder.decryption_key()
     again = PartyFolder(folder.path)
     assert again.identity_key().public == identity.public
     assert again.log_key().public == log.public
+    assert again.decryption_key().public == decryption.public
     assert identity.public != log.public
-    for name in ("identity", "log"):
+    contents = [(folder.path / "keys" / name).read_bytes() for name in KEYS]
+    assert len(set(contents)) == len(KEYS)
+    for name in KEYS:
         assert mode(folder.path / "keys" / name) == 0o600
 
 
@@ -216,13 +222,17 @@ def test_a_damaged_key_is_refused_and_not_replaced(folder: PartyFolder, content:
     assert (folder.path / "keys" / "identity").read_bytes() == content
 
 
-@pytest.mark.parametrize("name", ["identity", "log"])
+@pytest.mark.parametrize("name", KEYS)
 def test_a_key_that_an_agreement_rests_on_is_never_made_anew(world: World, name: str) -> None:
     folder = world.folder("retailer")
     path = folder.path / "keys" / name
     kept = path.read_bytes()
     path.unlink()
-    key = {"identity": folder.identity_key, "log": folder.log_key}[name]
+    key = {
+        "identity": folder.identity_key,
+        "log": folder.log_key,
+        "encryption": folder.decryption_key,
+    }[name]
     for use in (key, folder.agreement):
         with pytest.raises(WorkspaceError, match=f"keys/{name} is missing.* restore the key"):
             use()
@@ -275,6 +285,23 @@ def test_an_agreement_with_other_keys_of_this_party_is_refused(
     path.write_bytes((other.folder("retailer").path / "agreement.json").read_bytes())
     with pytest.raises(WorkspaceError, match="other keys"):
         world.folder("retailer").agreement()
+
+
+def test_an_agreement_with_another_encryption_key_of_this_party_is_refused(world: World) -> None:
+    """Whoever draws it up could put in a key of its own, and read what is meant for this party."""
+    folder = world.folder("brand")
+    secret = world.folder("brand").path / "keys" / "encryption"
+    secret.write_text("00" * 32)
+    with pytest.raises(WorkspaceError, match="other keys"):
+        folder.agreement()
+
+
+def test_who_holds_people_and_nobody_else_has_an_encryption_key(world: World) -> None:
+    for name, role in ROLES.items():
+        folder = world.folder(name)
+        assert folder.term() == world.agreement.party(name)
+        has_key = (folder.path / "keys" / "encryption").exists()
+        assert has_key == (folder.term().encryption_key is not None) == (role != "coordinator")
 
 
 # --- one at a time --------------------------------------------------------------------------------

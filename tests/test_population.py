@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from parties import NOW, PURPOSE, Parties
 
 from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind
+from compliance.errors import InvalidAgreementError
 from compliance.terms import IdentifierKind
 from connectors import MissingColumnError, SourceNotFoundError
 from federation.errors import WorkspaceError
@@ -25,10 +26,12 @@ from federation.population import (
     encoder_for,
     open_source,
     read_population,
+    recipe_for,
     schema_for,
+    tokens_allowed,
 )
-from privacy.identifiers import EmailRule, Recipe, hash_column, psi_tokens
 from privacy.identifiers import IdentifierKind as Kind
+from privacy.identifiers import hash_column, psi_tokens
 
 AGREEMENT = Parties.in_memory().agreement
 WHOLE = DataConfig(
@@ -90,9 +93,9 @@ def consenting(*subjects: str, withdrawn: Sequence[str] = ()) -> ConsentBook:
 
 def read(table: Rows, consent: ConsentBook, **changes: Any) -> Population:
     fields: dict[str, Any] = {"purpose": PURPOSE, "at": NOW, "with_features": False, "data": WHOLE}
-    fields |= changes
-    data = fields.pop("data")
-    return read_population(table, data, AGREEMENT, consent, **fields)
+    fields |= {"agreement": AGREEMENT} | changes
+    data, agreement = fields.pop("data"), fields.pop("agreement")
+    return read_population(table, data, agreement, consent, **fields)
 
 
 def excluded(population: Population) -> dict[str, int]:
@@ -161,8 +164,7 @@ def test_no_reaches_over_a_chain_of_records() -> None:
 def test_nobody_may_be_left(people: list[list[str]]) -> None:
     population = read(rows(*people), consenting("z"), with_features=True)
     assert population.keys.shape == (0,)
-    assert population.tokens.shape == (0, 33)
-    assert population.token_rows.shape == (0,)
+    assert [part.shape for part in population.tokens] == [(0, 33), (0,), (0,)]
     assert encoder_for(AGREEMENT).encode(population.features).shape == (0, 4)
     assert excluded(population) == ({"no_record": 2} if people else {})
 
@@ -195,7 +197,7 @@ def test_people_without_identifiers_are_nobodys_duplicates() -> None:
     table = rows(["a"], ["b"], ["c", "not an address", "123"])
     population = read(table, consenting("a", "b", "c"))
     assert population.keys.tolist() == ["a", "b", "c"]
-    assert population.tokens.shape == (0, 33)
+    assert population.tokens.tokens.shape == (0, 33)
     assert excluded(population) == {}
 
 
@@ -219,7 +221,7 @@ def slowly(
     table: list[Row], said_no: set[str], *, seeds_only: bool = False
 ) -> tuple[list[int], Counter[str]]:
     """Decide who is used, one row and one link after the other."""
-    recipe = Recipe("US", EmailRule.PROVIDER_RULES)
+    recipe = recipe_for(AGREEMENT.match)
 
     def links(row: Row) -> set[object]:
         found: set[object] = {("key", row[0])}
@@ -269,7 +271,7 @@ def test_rows_are_used_as_if_decided_one_by_one(
 def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: set[str]) -> None:
     everyone = {"k1", "k2", "k3", "k4", "k5", "k6"}
     population = read(rows(*table), consenting(*(everyone - said_no)))
-    recipe = Recipe("US", EmailRule.PROVIDER_RULES)
+    recipe = recipe_for(AGREEMENT.match)
     used, _ = slowly(table, said_no)
     expected = set()
     for position, index in enumerate(used):
@@ -277,13 +279,79 @@ def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: s
             hashed = hash_column([value], kind, recipe)
             if hashed.present[0]:
                 token = psi_tokens(kind, hashed.digests)[0].tobytes()
-                expected.add((position, token))
+                expected.add((position, token, AGREEMENT.match.keys.index(kind)))
+    tokens, token_rows, ranks = population.tokens
     found = [
-        (int(row), token.tobytes())
-        for row, token in zip(population.token_rows, population.tokens, strict=True)
+        (int(row), token.tobytes(), int(rank))
+        for token, row, rank in zip(tokens, token_rows, ranks, strict=True)
     ]
-    assert len({token for _, token in found}) == len(found)
+    assert len({token for _, token, _ in found}) == len(found)
     assert set(found) == expected
+
+
+PERSON = {
+    "name": "person",
+    "fields": [{"name": "number", "rule": "phone"}, {"name": "tint", "rule": "text"}],
+}
+WITH_PERSON = Parties.in_memory(
+    match={"keys": ["person", "email", "phone"], "composites": [PERSON]}
+).agreement
+
+
+def test_a_person_may_have_several_addresses_and_one_twice_is_one() -> None:
+    table = rows(
+        ["a", "a@gmx.net", "b@gmx.net"], ["c", "c@gmx.net", "C@gmx.net"], ["d", "", "A@gmx.net"]
+    )
+    data = WHOLE.model_copy(update={"identifiers": {"email": ("email", "phone")}})
+    assert data.identifiers_per_person == 2
+    population = read(table, consenting("a", "c", "d"), data=data)
+    assert population.keys.tolist() == ["a", "c"]
+    assert excluded(population) == {"duplicate_person": 1}  # d is a's second address
+    tokens, token_rows, ranks = population.tokens
+    assert sorted(token_rows.tolist()) == [0, 0, 1]
+    assert set(ranks.tolist()) == {0}
+    assert len(np.unique(tokens, axis=0)) == 3
+
+
+def test_a_composite_key_is_read_from_its_fields_in_the_agreed_order() -> None:
+    table = rows(["a", "a@gmx.net", "+12127365001", "30", "red"], ["b", "", "2127365002", "30", ""])
+    straight = {"number": "phone", "tint": "colour"}
+    data = WHOLE.model_copy(update={"identifiers": {"email": "email", "person": straight}})
+    assert data.identifiers_per_person == 2
+    found = read(table, consenting("a", "b"), data=data, agreement=WITH_PERSON).tokens
+    assert sorted(zip(found.rows.tolist(), found.ranks.tolist(), strict=True)) == [(0, 0), (0, 1)]
+    turned = dict(reversed(straight.items()))
+    data = WHOLE.model_copy(update={"identifiers": {"email": "email", "person": turned}})
+    again = read(table, consenting("a", "b"), data=data, agreement=WITH_PERSON).tokens
+    assert np.array_equal(found.tokens, again.tokens)
+
+
+@pytest.mark.parametrize("fields", [["number"], ["number", "tint", "more"], ["number", "colour"]])
+def test_fields_that_were_not_agreed_are_told_without_a_value(fields: list[str]) -> None:
+    named = dict(zip(fields, ("phone", "colour", "age"), strict=False))
+    data = WHOLE.model_copy(update={"identifiers": {"person": named}})
+    with pytest.raises(
+        WorkspaceError, match=r"data\.identifiers\.person: .* agreed fields"
+    ) as told:
+        read(rows(["a", "", "+12127365001"]), consenting("a"), data=data, agreement=WITH_PERSON)
+    assert "number, tint" in str(told.value)
+    assert "7365001" not in str(told.value)
+
+
+def test_what_only_fills_a_field_links_nobody_and_is_counted() -> None:
+    table = rows(["a", "noreply@example.com"], ["b", "noreply@example.com"], ["c", "c@gmx.net"])
+    population = read(table, consenting("a", "b", "c"))
+    assert population.keys.tolist() == ["a", "b", "c"]
+    assert population.tokens.rows.tolist() == [2]
+    told = " ".join(population.findings)
+    assert "email: 2 values only fill the field, not matched by them." in told
+    assert "noreply" not in told
+
+
+def test_as_many_identifiers_are_allowed_as_so_many_people_can_have() -> None:
+    assert tokens_allowed(AGREEMENT, "retailer") == 50 * 2
+    with pytest.raises(InvalidAgreementError, match="no data set of 'coordinator'"):
+        tokens_allowed(AGREEMENT, "coordinator")
 
 
 # --- seeds -----------------------------------------------------------------------------------
@@ -365,7 +433,13 @@ def test_values_that_cannot_be_used_are_counted_and_not_shown() -> None:
     encoded = encoder_for(AGREEMENT).encode(population.features)
     assert np.isfinite(encoded).all()
     told = " ".join(population.findings)
-    for expected in ("3 rows", "age: 1 of 3 values", "email: 1 values are no email", "hashed"):
+    for expected in (
+        "3 rows",
+        "age: 1 of 3 values",
+        "email: 1 values cannot be read, not matched by them.",
+        "email: 1 values came hashed already.",
+        "phone: 1 values are no existing day or number",
+    ):
         assert expected in told
     for value in ("old", "mauve", "not an", "200", "5d41402a", "gmx"):
         assert value not in told

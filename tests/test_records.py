@@ -20,6 +20,7 @@ from compliance.records import (
     ConsentUsed,
     JobEnded,
     JobStarted,
+    MatchBound,
     ModelTrained,
     Record,
     Refusal,
@@ -73,6 +74,7 @@ EXAMPLES: list[Record] = [
     ModelTrained(
         **COMMON, model_digest=DIGEST, rounds=2, parties=("retailer",), epsilon=2.0, delta=1e-6
     ),
+    MatchBound(**COMMON, peer="brand", own_commitment="0f" * 32, peer_commitment="a1" * 32),
     SegmentWritten(**COMMON, segment="look-alikes", share=0.05, rows=3),
     JobStarted(**COMMON, computation="expand"),
     JobEnded(**COMMON, computation="expand", outcome="completed"),

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from compliance.terms import Role
+from compliance.terms import MatchTerms, Role
 from connectors.errors import ConnectorError, other_spelling
 from federation.collaboration.mistakes import either, well_formed
 from federation.party import DataConfig
@@ -26,14 +26,14 @@ _PEOPLE: Final = (Role.BRAND, Role.PARTNER)
 _OTHERS: Final = (Role.COORDINATOR, Role.AUDITOR)
 _BUILDS_ON: Final[Mapping[str, str]] = {"train": "match", "expand": "train"}
 """The kind of job that each kind of job builds on, which is also the key that names it."""
-_KINDS: Final = ("match", "train", "expand")
+_KINDS: Final = ("match", "align", "train", "expand")
 _UNKNOWN: Final = "unknown"
 
 
 def party_contradictions(document: Document) -> Iterator[str]:
     """Look at what each party brings, given its role."""
     seen: set[str] = set()
-    features = _feature_names(document)
+    features, keys = _feature_names(document), _match_keys(document)
     for index, party in _tables(document, "parties"):
         name, role = party.get("name"), party.get("role")
         if isinstance(name, str) and name in seen:
@@ -47,6 +47,11 @@ def party_contradictions(document: Document) -> Iterator[str]:
         data = _table(party.get("data"))
         if "seeds" in data and role != Role.BRAND:
             yield f"parties[{index}].data.seeds: only the brand has seeds; remove it"
+        for unknown in sorted(_table(data.get("identifiers")).keys() - set(keys)):
+            yield (
+                f"parties[{index}].data.identifiers.{unknown}: is none of agreement.match.keys; "
+                f"allowed: {either(keys) if keys else 'none, since none is agreed'}"
+            )
         for unknown in sorted(_table(data.get("features")).keys() - features):
             yield (
                 f"parties[{index}].data.features.{unknown}: is none of agreement.features; "
@@ -96,7 +101,7 @@ def _column_mistakes(
     place: str, data: DataConfig, features: list[str], found: tuple[str, ...]
 ) -> Iterator[str]:
     named = {"key": data.key}
-    named |= {f"identifiers.{kind}": column for kind, column in data.identifiers.items()}
+    named |= dict(data.identifier_columns)
     named |= {f"features.{name}": column for name, column in data.features.items()}
     if data.seeds is not None:
         named["seeds.column"] = data.seeds.column
@@ -115,6 +120,13 @@ def _feature_names(document: Document) -> list[str]:
     terms = _table(document.get("agreement"))
     names = [term.get("name") for _, term in _tables(terms, "features")]
     return [name for name in names if isinstance(name, str)]
+
+
+def _match_keys(document: Document) -> list[str]:
+    match = _table(_table(document.get("agreement")).get("match"))
+    listed = match.get("keys")
+    named = listed if isinstance(listed, list) else MatchTerms.model_fields["keys"].default
+    return [key for key in named if isinstance(key, str)]
 
 
 def _table(value: Any) -> Mapping[str, Any]:

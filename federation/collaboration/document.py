@@ -8,17 +8,26 @@ Leaves to others: making folders, keys and signatures from it (`workspace`).
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from compliance.agreement import MOST_PARTIES, Agreement
 from compliance.errors import InvalidAgreementError
 from compliance.log.note import NoteKey
-from compliance.signing import SigningKey, VerifyingKey
+from compliance.signing import SigningKey
 from compliance.terms import (
+    DATA_ROLES,
     BudgetTerms,
     ColumnTerm,
     Count,
@@ -45,9 +54,11 @@ from federation.collaboration.contradictions import (
 from federation.collaboration.mistakes import explain, to_json, well_formed
 from federation.errors import CollaborationError
 from federation.party import DataConfig
+from federation.population import recipe_for
 from federation.specification import JobSpec, policy_objections
+from federation.workers import WorkersConfig
+from privacy.encryption import DecryptionKey
 from privacy.errors import InvalidParameterError
-from privacy.identifiers import EmailRule, Recipe
 from privacy.randomness import seeded_secret
 
 __all__ = [
@@ -82,7 +93,8 @@ class PartySection(_Closed):
         role: brand, partner, coordinator or auditor.
         data: the party's table; brand and partners only.
         consent: its consent events, CSV or Parquet; brand and partners only.
-        declared_rows: a public round figure near the number of its people.
+        declared_rows: a public round figure near the number of its people, and not below it.
+        workers: who does its arithmetic; brand and partners only.
     """
 
     name: Name
@@ -90,6 +102,15 @@ class PartySection(_Closed):
     data: DataConfig | None = None
     consent: Path | None = None
     declared_rows: Count | None = None
+    workers: WorkersConfig | None = None
+
+    @field_validator("workers")
+    @classmethod
+    def _has_use_for(cls, workers: WorkersConfig, info: ValidationInfo) -> WorkersConfig:
+        role = info.data.get("role")
+        if role is not None and role not in DATA_ROLES:
+            raise ValueError(f"a {role} computes nothing; remove it")
+        return workers
 
 
 class AgreementSection(_Closed):
@@ -180,16 +201,14 @@ def _parse(document: Mapping[str, Any]) -> Collaboration:
     return Collaboration.model_validate_json(to_json(document), strict=True)
 
 
-def build_agreement(
-    collaboration: Collaboration, keys: Mapping[str, tuple[VerifyingKey, NoteKey]]
-) -> Agreement:
+def build_agreement(collaboration: Collaboration, parties: Iterable[PartyTerm]) -> Agreement:
     """Make the contract that the parties sign.
 
     With `unsafe_seed` the first line of its text says so, for every signer to see.
 
     Args:
-        collaboration: terms, parties and data sets.
-        keys: identity key and log key of every party, by name.
+        collaboration: terms and data sets.
+        parties: its parties with their keys, in its order.
 
     Raises:
         InvalidAgreementError: the terms contradict each other.
@@ -202,20 +221,13 @@ def build_agreement(
         {
             "version": 1,
             "name": collaboration.name,
-            "parties": [
-                PartyTerm(
-                    name=party.name,
-                    role=party.role,
-                    identity_key=keys[party.name][0].to_base64(),
-                    log_key=keys[party.name][1].to_string(),
-                )
-                for party in collaboration.parties
-            ],
+            "parties": tuple(parties),
             "datasets": [
                 DatasetTerm(
                     party=party.name,
                     declared_rows=party.declared_rows,
                     identifiers=tuple(party.data.identifiers),
+                    identifiers_per_person=party.data.identifiers_per_person,
                 )
                 for party in collaboration.parties
                 if party.data is not None and party.declared_rows is not None
@@ -233,16 +245,20 @@ def drafted_agreement(collaboration: Collaboration) -> Agreement:
         InvalidAgreementError: the terms contradict each other.
     """
 
-    def keys(name: str) -> tuple[VerifyingKey, NoteKey]:
-        identity, log = (
-            SigningKey.from_seed(seeded_secret(0, f"draft/{use}/{name}")).public
-            for use in ("identity", "log")
+    def term(party: PartySection) -> PartyTerm:
+        identity, log, encryption = (
+            seeded_secret(0, f"draft/{use}/{party.name}") for use in ("identity", "log", "encrypt")
         )
-        return identity, NoteKey(f"comity/{name}", log)
+        key = DecryptionKey(encryption).public.to_base64()
+        return PartyTerm(
+            name=party.name,
+            role=party.role,
+            identity_key=SigningKey.from_seed(identity).public.to_base64(),
+            log_key=NoteKey(f"comity/{party.name}", SigningKey.from_seed(log).public).to_string(),
+            encryption_key=key if party.role in DATA_ROLES else None,
+        )
 
-    return build_agreement(
-        collaboration, {party.name: keys(party.name) for party in collaboration.parties}
-    )
+    return build_agreement(collaboration, map(term, collaboration.parties))
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -281,9 +297,9 @@ def _mistakes(document: Mapping[str, Any], directory: Path) -> Iterator[str]:
 def _contract_mistakes(collaboration: Collaboration, jobs: Any) -> Iterator[str]:
     match = collaboration.agreement.match
     try:
-        Recipe(match.default_region, EmailRule(match.email_rule.value))
+        recipe_for(match)
     except InvalidParameterError as error:
-        yield f"agreement.match.default_region: {error}"
+        yield f"agreement.match.{error}"
     try:
         agreement = drafted_agreement(collaboration)
     except InvalidAgreementError as error:

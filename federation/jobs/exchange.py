@@ -7,12 +7,14 @@ verified answers, in the same order. It does no I/O and knows no transport.
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from federation.errors import MessageError, RefusedError
-from federation.messages import Body, Message, Refused
+from federation.messages import Body, Encrypted, Message, Refused
 
-__all__ = ["Outgoing", "Relay", "Say", "expect"]
+__all__ = ["Outgoing", "Relay", "Say", "expect", "expect_encrypted", "rows_of"]
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
@@ -50,11 +52,40 @@ def expect(message: Message, kind: type[BodyT]) -> BodyT:
         MessageError: it said something else.
     """
     body = message.body
-    if isinstance(body, Refused):
-        raise RefusedError(party=message.header.sender, term=body.term, remedy=body.remedy)
     if not isinstance(body, kind):
-        raise MessageError(
-            f"{message.header.sender} said {body.kind} in job {message.header.job!r}; "
-            f"expected {kind.model_fields['kind'].default}"
-        )
+        raise _unexpected(message, kind.model_fields["kind"].default)
     return body
+
+
+def expect_encrypted(message: Message, kind: type[BaseModel]) -> None:
+    """Return only if the message holds, for another's eyes, a body of the expected kind.
+
+    Raises:
+        RefusedError: the party refused.
+        MessageError: it said something else, or said it in clear.
+    """
+    told = kind.model_fields["kind"].default
+    if message.body != Encrypted(encrypts=told):
+        raise _unexpected(message, f"{told}, encrypted")
+
+
+def rows_of(payload: bytes, count: int, width: int) -> NDArray[np.uint8]:
+    """Return a payload of points or tags as an array of shape (count, width).
+
+    Raises:
+        MessageError: it has another length.
+    """
+    if len(payload) != count * width:
+        raise MessageError(
+            f"matching data: got {len(payload)} bytes, expected {count} x {width}: all sides must "
+            "plan the same buckets"
+        )
+    return np.frombuffer(payload, dtype=np.uint8).reshape(count, width)
+
+
+def _unexpected(message: Message, expected: str) -> RefusedError | MessageError:
+    sender, body, job = message.header.sender, message.body, message.header.job
+    if isinstance(body, Refused):
+        return RefusedError(party=sender, term=body.term, remedy=body.remedy)
+    said = f"{body.encrypts}, encrypted," if isinstance(body, Encrypted) else body.kind
+    return MessageError(f"{sender} said {said} in job {job!r}; expected {expected}")

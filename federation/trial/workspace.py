@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compliance.agreement import Agreement, SignedAgreement
-from compliance.log.note import NoteKey
 from compliance.terms import Role
 from federation.audit import has_begun, verify_party
 from federation.collaboration import (
@@ -131,14 +130,7 @@ def _draw_up(
         _prepare_party(collaboration, party, source.parent, workspace / party.name)
         for party in collaboration.parties
     )
-    keys = {
-        folder.name: (
-            folder.identity_key().public,
-            NoteKey(folder.log_origin, folder.log_key().public),
-        )
-        for folder in folders
-    }
-    agreement = build_agreement(collaboration, keys)
+    agreement = build_agreement(collaboration, [folder.term() for folder in folders])
     if file.exists():
         _check_same(read_agreement(file).unverified(), agreement, file)
     return folders, agreement
@@ -181,6 +173,7 @@ def _prepare_party(
         role=party.role,
         data=data,
         consent=consent,
+        workers=party.workers,
         unsafe_seed=collaboration.unsafe_seed,
     )
     folder = PartyFolder.create(path, config)

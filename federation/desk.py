@@ -1,0 +1,177 @@
+"""What every step of a party's work needs: its people, its gate, its results, its voice.
+
+Guarantees: a step leaves its results whole or not at all, and leaves none where the gate refused.
+
+Leaves to others: the steps (`work`, `matching`), who may be used (`population`), what may leave
+(`gate`).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from zipfile import BadZipFile
+
+from compliance.agreement import Agreement
+from compliance.terms import Role
+from federation.clock import Clock
+from federation.errors import MessageError, RefusedError, WorkspaceError
+from federation.gate import Departure, Gate, Leaf, Minimum, PeopleUsed, Released
+from federation.members import Members
+from federation.messages import Body, Message
+from federation.party import PartyFolder, write_atomically
+from federation.population import Population, open_source, read_population
+from federation.progress import Progress, report
+from privacy.accounting.events import Event
+from privacy.accounting.ledger import Ledger
+
+__all__ = ["Desk", "undamaged"]
+
+
+class Desk:
+    """A party at work on one message, while it holds its folder."""
+
+    def __init__(
+        self,
+        folder: PartyFolder,
+        agreement: Agreement,
+        gate: Gate,
+        ledger: Ledger,
+        *,
+        clock: Clock,
+    ) -> None:
+        self.folder = folder
+        self.agreement = agreement
+        self.gate = gate
+        self.ledger = ledger
+        self.clock = clock
+        (coordinator,) = agreement.by_role(Role.COORDINATOR)
+        self.coordinator = coordinator.name
+
+    def release(
+        self,
+        message: Message,
+        body: Body,
+        payload: bytes = b"",
+        *,
+        recipient: str | None = None,
+        people: PeopleUsed | None = None,
+        minimums: tuple[Minimum, ...] = (),
+        charge: Event | None = None,
+        results: tuple[tuple[Leaf, Mapping[str, object]], ...] = (),
+    ) -> Released:
+        """Ask the gate to let out an answer to `message`."""
+        return self.gate.release(
+            Departure(
+                job=message.header.job,
+                recipient=recipient or message.header.sender,
+                body=body,
+                payload=payload,
+                answers=message.sealed.digest,
+                people=people,
+                minimums=minimums,
+                charge=charge,
+                results=results,
+            )
+        )
+
+    @contextmanager
+    def result(self, path: Path, message: Message, content: bytes) -> Iterator[None]:
+        """Make a result the party's own once the gate has let go what tells of it.
+
+        1. Another question cannot change what a job has left already.
+        2. It lies beside its place, under the question's digest, while the gate decides.
+        3. It takes its place; after a crash in between, the repeated question puts it there.
+        """
+        if path.exists():  # 1
+            raise MessageError(f"job {message.header.job!r} has its result here already")
+        pending = self.folder.pending(path, message.sealed.digest)
+        write_atomically(pending, content, mode=0o600)  # 2
+        try:
+            yield
+        except Exception:
+            pending.unlink()
+            raise
+        pending.replace(path)  # 3
+
+    def people(self, job: str, purpose: str, *, with_features: bool = False) -> Population:
+        """Read the people whom a job may use now.
+
+        Raises:
+            WorkspaceError: the party's configuration names no data or no consents.
+            ConnectorError, ComplianceError: they cannot be read.
+        """
+        config, consents = self.folder.config, self.gate.consents
+        if config.data is None or consents is None:
+            raise WorkspaceError(
+                f"{self.folder.path / 'party.json'} names no data or no consent file, and job "
+                f"{job!r} is about people: add both"
+            )
+        return read_population(
+            open_source(config.data, self.folder.path),
+            config.data,
+            self.agreement,
+            consents.book(),
+            purpose=purpose,
+            at=self.clock(),
+            with_features=with_features,
+        )
+
+    def members(self, match: str) -> Members:
+        """Return whom a match found here.
+
+        Raises:
+            RefusedError: it has not ended.
+        """
+        path = self.folder.members(match)
+        try:
+            with undamaged(path):
+                return Members.load(path)
+        except FileNotFoundError as error:
+            raise self.refusal(
+                "train.match", f"match {match!r} has not ended here: run it first"
+            ) from error
+
+    def refusal(self, term: str, remedy: str) -> RefusedError:
+        """Return this party's own refusal."""
+        return RefusedError(party=self.folder.name, term=term, remedy=remedy)
+
+    def tell(
+        self,
+        job: str,
+        stage: str,
+        used: PeopleUsed | None = None,
+        *,
+        rows: int | None = None,
+        charged: bool = False,
+    ) -> None:
+        """Report where a job stands."""
+        statement = self.ledger.statement() if charged else None
+        report(
+            Progress(
+                self.folder.name,
+                job,
+                stage,
+                rows=len(used.keys) if used else rows,
+                excluded=used.excluded if used else {},
+                epsilon_spent=statement.epsilon_spent if statement else None,
+                epsilon_left=statement.epsilon_left if statement else None,
+            )
+        )
+
+    def tell_findings(self, job: str, people: Population) -> None:
+        """Report what is wrong with the data, counts only."""
+        for finding in people.findings:
+            self.tell(job, f"data: {finding}")
+
+    def tell_done(self, job: str, stage: str, done: int, total: int) -> None:
+        """Report how far a long step has come."""
+        report(Progress(self.folder.name, job, stage, done=done, total=total))
+
+
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file that this party wrote itself into its own error."""
+    try:
+        yield
+    except (BadZipFile, EOFError, KeyError, ValueError) as error:
+        raise WorkspaceError(f"{path} is damaged: run its job under another name") from error

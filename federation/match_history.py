@@ -1,0 +1,140 @@
+"""What a party has matched before: how often with whom, and with which set.
+
+```
+matches/
+  history.json       every match and alignment that this party took part in: when, in which job,
+                     with whom
+  last-set.bin       hashes of the tokens of the last set, sorted, to measure how the next differs
+  last-set-KEY.bin   likewise of the last set of one key alone, which was aligned
+```
+
+Guarantees: a match that would pass the agreed number in the agreed period, or whose set differs
+from the last one by more than the agreed share, is refused before anything of it leaves; matches
+are counted at both sides, so that neither can pass the cap alone. A repeated job counts once.
+
+Leaves to others: what another party's set holds, which it alone knows: its commitment lets an
+auditor compare later.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from compliance.terms import MatchTerms
+from federation.errors import RefusedError, WorkspaceError
+from federation.matching_set import MatchingSet
+from federation.party import write_atomically
+
+__all__ = ["MatchHistory"]
+
+
+class _Match(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    time: AwareDatetime
+    job: str
+    peer: str
+    key: str | None = None
+
+
+_MATCHES = TypeAdapter(tuple[_Match, ...])
+
+
+class MatchHistory:
+    """A party's matches, under its folder. Use it under the party's lock."""
+
+    def __init__(self, directory: Path, party: str, matches: Sequence[_Match]) -> None:
+        self._directory = directory
+        self._party = party
+        self._matches = tuple(matches)
+
+    @classmethod
+    def open(cls, directory: Path, party: str) -> Self:
+        """Read a party's matches; none where there is no such directory.
+
+        Raises:
+            WorkspaceError: the history is damaged. It is not begun anew: that would forget the cap.
+        """
+        file = directory / "history.json"
+        try:
+            return cls(directory, party, _MATCHES.validate_json(file.read_bytes()))
+        except FileNotFoundError:
+            return cls(directory, party, ())
+        except (ValidationError, OSError) as error:
+            raise WorkspaceError(f"{file} cannot be read: restore it from a backup") from error
+
+    def check_count(self, job: str, peer: str, terms: MatchTerms, *, at: datetime) -> None:
+        """Refuse one match more than agreed with a peer.
+
+        Raises:
+            RefusedError: `maximum_matches` in the last `period_days` are used up.
+        """
+        since = at - timedelta(days=terms.period_days)
+        before = [one for one in self._matches if one.peer == peer and one.job != job]
+        recent = sorted(one.time for one in before if one.time > since)
+        if len(recent) >= terms.maximum_matches:
+            free = recent[-terms.maximum_matches] + timedelta(days=terms.period_days)
+            raise RefusedError(
+                party=self._party,
+                term="match.maximum_matches",
+                remedy=f"{len(recent)} matches with {peer} in {terms.period_days} days, as many as "
+                f"agreed: wait until {free:%Y-%m-%d}, or agree on more",
+            )
+
+    def check_change(self, own: MatchingSet, terms: MatchTerms, *, key: str | None = None) -> None:
+        """Refuse a set that differs too much from the last one of the same kind.
+
+        Args:
+            own: the set.
+            terms: the agreement's.
+            key: of which alone the set is made; None where it is of all that are agreed.
+
+        Raises:
+            RefusedError: tokens that came or went are more than `maximum_change` of the last set.
+            WorkspaceError: the last set is damaged, or lost though there was a match.
+        """
+        last = self._last_set(key)
+        if last is None or len(last) == 0:  # nothing to differ from
+            return
+        now = own.hashes()
+        kept = len(np.intersect1d(last, now, assume_unique=True))
+        changed = len(last) + len(now) - 2 * kept
+        if changed > terms.maximum_change * len(last):
+            raise RefusedError(
+                party=self._party,
+                term="match.maximum_change",
+                remedy=f"more than {terms.maximum_change:.0%} of the set that was last matched "
+                "came or went: match fewer new people at a time, or agree on more",
+            )
+
+    def record(
+        self, job: str, peer: str, own: MatchingSet, *, at: datetime, key: str | None = None
+    ) -> Self:
+        """Remember a match that is about to begin; once more changes nothing."""
+        keys: NDArray[np.uint64] = own.hashes()
+        write_atomically(self._last_set_file(key), keys.tobytes(), mode=0o600)
+        if any((one.job, one.peer) == (job, peer) for one in self._matches):
+            return self
+        matches = (*self._matches, _Match(time=at, job=job, peer=peer, key=key))
+        write_atomically(self._directory / "history.json", _MATCHES.dump_json(matches), mode=0o600)
+        return type(self)(self._directory, self._party, matches)
+
+    def _last_set_file(self, key: str | None) -> Path:
+        return self._directory / (f"last-set-{key}.bin" if key else "last-set.bin")
+
+    def _last_set(self, key: str | None) -> NDArray[np.uint64] | None:
+        file = self._last_set_file(key)
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError as error:
+            if not any(one.key == key for one in self._matches):
+                return None
+            raise WorkspaceError(f"{file} is missing: restore it from a backup") from error
+        if len(content) % 8:
+            raise WorkspaceError(f"{file} is damaged: restore it from a backup")
+        return np.frombuffer(content, dtype="<u8").astype(np.uint64)

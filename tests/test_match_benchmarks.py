@@ -1,0 +1,77 @@
+"""The benchmarks of whole matches measure what they say: run small."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+SIZE = 600
+
+
+def run(script: str, file: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    command: Sequence[object] = (
+        *(sys.executable, BENCHMARKS / script, "--size", str(SIZE)),
+        *("--json", file, *arguments),
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content, done.stdout
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark itself, found as it finds its own parts."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import match
+
+    return match
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_match_in_one_process_is_measured(tmp_path: Path, ending: str) -> None:
+    content, told = run("match.py", tmp_path / "match.json", "--embedded", "--format", ending)
+    (used,) = content["usage"].values()
+    assert 0 < content["protocol"]["cpu_seconds"] < 60
+    assert content["ratio"] == used["cpu_seconds"] / content["protocol"]["cpu_seconds"] > 0
+    assert 100e6 < used["peak_bytes"] < 1e9
+    assert content["said_bytes"]["all"] > SIZE * (32 + 32 + 12)
+    assert "it was not judged" in told
+
+
+def test_a_match_of_tokens_on_disk_is_measured(tmp_path: Path) -> None:
+    content, told = run("from_disk.py", tmp_path / "from-disk.json", "--memory-limit", "512MiB")
+    assert list(content["usage"]) == ["brand", "retailer"]
+    assert all(30e6 < used["peak_bytes"] < 512e6 for used in content["usage"].values())
+    assert SIZE * 38 < content["disk_bytes"] < SIZE * 38 + 1_000
+    assert f"buckets of {content['bucket_points']:,}" in told
+
+
+def test_the_members_must_be_exactly_the_people_of_both(
+    benchmark: ModuleType, tmp_path: Path
+) -> None:
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for party in (benchmark.BRAND, benchmark.PARTNER):
+        benchmark.write_tables(party, SIZE, tables, "csv")
+    document = benchmark.collaboration(SIZE, "csv", "1GiB")
+    workspace = benchmark.prepare_workspace(document, tables / "match.toml", tmp_path / "made")
+    benchmark.run_in_one_process(workspace)
+    benchmark.check_members(workspace, SIZE)
+
+    file = workspace.partners[0].members("find")
+    members = benchmark.Members.load(file)
+    for wrong in (
+        members.keys[1:],
+        np.append(members.keys, members.used.keys[-1]),
+        np.append(members.keys[1:], members.used.keys[-1]),
+    ):
+        benchmark.Members(members.used, wrong).save(file)
+        with pytest.raises(benchmark.WrongMatchError, match="expected the 300 people"):
+            benchmark.check_members(workspace, SIZE)

@@ -1,0 +1,1254 @@
+"""Whole parties match: who ends with what, who is told nothing, and what is refused on the way."""
+
+import hmac
+import itertools
+import json
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from parties import (
+    MATCH,
+    NOW,
+    PEOPLE,
+    Parties,
+    World,
+    collaboration,
+    consents,
+    phone,
+    record,
+    table,
+)
+
+from compliance import records
+from compliance.log.verifier import verify_log
+from compliance.terms import Linkage, Reveal
+from federation import matching, matching_set
+from federation.audit import verify_all, verify_party
+from federation.collaboration import Collaboration
+from federation.errors import RefusedError
+from federation.jobs.match import MatchPlan
+from federation.matching_set import MatchingSet
+from federation.members import Members
+from federation.messages import (
+    Body,
+    MatchAccept,
+    MatchBlinded,
+    MatchDone,
+    MatchOffer,
+    MatchOutcome,
+    MatchReply,
+    MatchRequest,
+    Message,
+    Refused,
+    SealedMessage,
+    unseal,
+)
+from federation.node import Node
+from federation.specification import MatchSpec
+from federation.trial.workspace import prepare_workspace
+from privacy.accounting.ledger import ChargeState
+from privacy.psi.portable import PortableEngine
+from privacy.randomness import Secret, seeded_secret
+
+PARTNERS = ("retailer", "courier")
+PARTNER_LEARNS, BRAND_LEARNS = Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BRAND_LEARNS_MEMBERS
+BOTH, SIZE = Reveal.BOTH_LEARN_MEMBERS, Reveal.SIZE_ONLY
+WEAK = 4.0  # a size_epsilon whose noise passes `NEAR` twice in ten million draws
+NEAR = 4
+BUDGET = {"epsilon": 50.0}
+
+Tables = Callable[[str], pd.DataFrame]
+IDENTIFIERS: Mapping[str, Any] = {"email": "email", "phone": "phone"}
+
+
+class Pairs(World):
+    """A world that reads keys and contracts once, since most here is done many times."""
+
+    @cached_property
+    def parties(self) -> Parties:  # type: ignore[override]
+        return super().parties
+
+    @cached_property
+    def nodes_open(self) -> dict[str, Node]:
+        return {name: super(Pairs, self).node(name) for name in PEOPLE}
+
+    def node(self, name: str) -> Node:
+        return self.nodes_open[name]
+
+    def copy(self, path: Path) -> "Pairs":
+        return Pairs(super().copy(path).workspace, self.now)
+
+
+def make(
+    path: Path,
+    reveal: Reveal = PARTNER_LEARNS,
+    *,
+    tables: Tables = table,
+    identifiers: Mapping[str, Any] = IDENTIFIERS,
+    rows: int = 50,
+    unsafe_seed: int | None = None,
+    **match: object,
+) -> Pairs:
+    """A world whose one job is a match."""
+    path.mkdir(parents=True, exist_ok=True)
+    for name in PEOPLE:
+        tables(name).to_csv(path / f"{name}.csv", index=False)
+        consents(name).to_csv(path / f"{name}-consents.csv", index=False)
+    if reveal is SIZE:
+        unsafe_seed = (
+            5 if unsafe_seed is None else unsafe_seed
+        )  # or noise would fail a test in 10^6
+        match = {"keys": ["email"], "size_epsilon": WEAK} | match
+        identifiers = {"email": identifiers["email"]}
+    document = collaboration(
+        unsafe_seed=unsafe_seed, match={"reveal": reveal} | match, budget=BUDGET
+    ).model_dump(mode="json", exclude_unset=True)
+    document["jobs"] = [MATCH.model_dump(mode="json")]
+    for party in document["parties"]:
+        if "data" in party:
+            party["data"]["identifiers"] = identifiers
+            party["declared_rows"] = rows
+    return Pairs(
+        prepare_workspace(
+            Collaboration.model_validate(document), path / "trial.toml", path / "workspace"
+        )
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_disk() -> Iterator[None]:
+    """Do not wait for the disk: no test here cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Reveal], World]:
+    """Worlds in which nothing has happened yet, one for each `reveal`. Copy before use."""
+    worlds: dict[Reveal, World] = {}
+
+    def of(reveal: Reveal) -> World:
+        if reveal not in worlds:
+            worlds[reveal] = make(tmp_path_factory.mktemp("made"), reveal)
+        return worlds[reveal]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Reveal, Linkage], World]:
+    """Worlds in which the coordinator has run the whole match."""
+    worlds: dict[tuple[Reveal, Linkage], World] = {}
+
+    def of(reveal: Reveal, linkage: Linkage = Linkage.ONE_TO_ONE) -> World:
+        if (reveal, linkage) not in worlds:
+            directory = tmp_path_factory.mktemp("ended")
+            one = make(directory, reveal, tables=household, linkage=linkage)
+            one.run()
+            worlds[reveal, linkage] = one
+        return worlds[reveal, linkage]
+
+    return of
+
+
+Ended = Callable[..., World]
+
+
+@pytest.fixture
+def world(made: Callable[[Reveal], World], tmp_path: Path) -> Callable[[Reveal], World]:
+    """Fresh copies of those."""
+    numbered = itertools.count()
+    return lambda reveal: made(reveal).copy(tmp_path / f"copy-{next(numbered)}")
+
+
+Worlds = Callable[[Reveal], World]
+
+
+class Step(NamedTuple):
+    """A party was asked, and answered."""
+
+    party: str
+    question: SealedMessage
+    answer: SealedMessage
+
+
+def sides(reveal: Reveal, partner: str = "retailer") -> tuple[str, str]:
+    return ("brand", partner) if reveal is BRAND_LEARNS else (partner, "brand")
+
+
+def request(world: World, learner: str, peer: str, spec: MatchSpec = MATCH) -> SealedMessage:
+    body = MatchRequest(spec=spec, peer=peer)
+    return world.parties.seal("coordinator", learner, spec.name, body)
+
+
+def carry(world: World, learner: str, peer: str, spec: MatchSpec = MATCH) -> Iterator[Step]:
+    """Carry one pair's messages to and fro until one is for the coordinator, or refuses."""
+    party, question = learner, request(world, learner, peer, spec)
+    while True:
+        answer = world.handle(party, question)
+        yield Step(party, question, answer)
+        header = unseal(answer, world.agreement).header
+        if header.recipient == "coordinator" or header.kind == "refused":
+            return
+        party, question = header.recipient, answer
+
+
+def upto(world: World, reveal: Reveal, kind: str) -> Step:
+    """Carry until somebody has said a message of that kind."""
+    for step in carry(world, *sides(reveal)):
+        if unseal(step.answer, world.agreement).header.kind == kind:
+            return step
+    raise AssertionError(f"nobody said {kind}")
+
+
+def kinds(world: World, messages: Sequence[SealedMessage]) -> list[str]:
+    return [unseal(message, world.agreement).header.kind for message in messages]
+
+
+def say(
+    world: World, sender: str, to: str, body: Body, payload: bytes = b"", answers: str | None = None
+) -> SealedMessage:
+    return world.parties.seal(sender, to, "find", body, payload, answers=answers)
+
+
+def files(world: World, party: str) -> dict[str, bytes]:
+    """Everything that a party holds of the job."""
+    root = world.folder(party).job("find")
+    found = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in found}
+
+
+def people(world: World, party: str, file: str) -> list[int]:
+    """The people whom a file of members lists, in its order."""
+    keys = Members.load(world.folder(party).job("find") / file).keys
+    return [int(key.split("#")[1]) - 700 for key in keys]
+
+
+def refused(
+    world: World, party: str, question: SealedMessage, term: str, *, keeps: bool = True
+) -> Refused:
+    """Expect a refusal by that term: a leaf and an answer, and nothing else changed."""
+    held, kept = files(world, party), world.outbox(party)
+    answer = world.ask(party, question)
+    assert isinstance(answer.body, Refused), answer.body.kind
+    assert answer.body.term == term
+    key = world.agreement.party(party).log_key
+    log = verify_log(world.folder(party).log, verification_key=key)
+    leaf = records.parse_leaf(log.entries[-1])
+    assert isinstance(leaf, records.Refusal)
+    assert leaf.term == term
+    assert world.outbox(party) == kept
+    if keeps:
+        assert files(world, party) == held
+    return answer.body
+
+
+def holds(world: World) -> None:
+    """The audit of everybody's log passes."""
+    parties, problems = verify_all([world.workspace.path])
+    assert (len(parties), problems) == (4, ())
+
+
+# --- who learns what -------------------------------------------------------------------------
+
+
+def household(party: str) -> pd.DataFrame:
+    """Person 22 gives the brand the phone of 40, whom only partners know."""
+    rows = table(party)
+    if party == "brand":
+        rows.loc[rows["record"] == record("brand", 22), "phone"] = phone(40)
+    return rows
+
+
+SHARED = {name: [one for one in PEOPLE[name] if one in PEOPLE["brand"]] for name in PARTNERS}
+LEARNT = {
+    PARTNER_LEARNS: {"retailer": {"members.npz"}, "courier": {"members.npz"}, "brand": set()},
+    BRAND_LEARNS: {
+        "retailer": set(),
+        "courier": set(),
+        "brand": {"with-retailer/members.npz", "with-courier/members.npz"},
+    },
+    BOTH: {
+        "retailer": {"members.npz"},
+        "courier": {"members.npz"},
+        "brand": {"with-retailer/members.npz", "with-courier/members.npz"},
+    },
+    SIZE: {
+        "retailer": {"with-brand/size"},
+        "courier": {"with-brand/size"},
+        "brand": {"with-retailer/size", "with-courier/size"},
+    },
+}
+
+
+def told(world: World, party: str) -> list[Message]:
+    """What a party was sent, read with its own key."""
+    read = [world.read(message) for message in world.wire]
+    return [message for message in read if message.header.recipient == party]
+
+
+@pytest.mark.parametrize(("reveal", "linkage"), list(product(Reveal, Linkage)))
+def test_each_ends_with_what_was_agreed_and_with_no_more(
+    ended: Ended, reveal: Reveal, linkage: Linkage
+) -> None:
+    world = ended(reveal, linkage)
+    holds(world)
+    for name, expected in LEARNT[reveal].items():
+        held = files(world, name)
+        results = {path for path in held if path.endswith(("members.npz", "size"))}
+        assert results == expected
+        assert any("found" in path for path in held) is (name in _learners(reveal))
+        assert not [path for path in held if path.endswith("secret")]
+    extra = [40] if linkage is Linkage.ANY_KEY else []
+    for partner in PARTNERS:
+        if reveal is SIZE:
+            for party, file in ((partner, "with-brand/size"), ("brand", f"with-{partner}/size")):
+                assert abs(int(files(world, party)[file]) - len(SHARED[partner])) <= NEAR
+            continue
+        if reveal is not BRAND_LEARNS:
+            assert sorted(people(world, partner, "members.npz")) == SHARED[partner] + extra
+        if reveal is not PARTNER_LEARNS:
+            assert sorted(people(world, "brand", f"with-{partner}/members.npz")) == SHARED[partner]
+    _is_told_no_more(world, reveal)
+
+
+def _learners(reveal: Reveal) -> set[str]:
+    return {"brand"} if reveal is BRAND_LEARNS else set(PARTNERS)
+
+
+def _is_told_no_more(world: World, reveal: Reveal) -> None:
+    """A peer gets blinded points and, where agreed, an outcome; never tags to compare with."""
+    learner = {"match.request", "match.accept", "match.reply"}
+    peer = {"match.offer", "match.blinded"} | (
+        {"match.outcome"} if reveal in {BOTH, SIZE} else set()
+    )
+    for name in PEOPLE:
+        messages = [m for m in told(world, name) if m.header.kind.startswith("match.")]
+        assert {m.header.kind for m in messages} == (learner if name in _learners(reveal) else peer)
+        for message in messages:
+            body, size = message.body, len(message.payload)
+            if isinstance(body, MatchOutcome):
+                assert (body.size is None) is (reveal is BOTH)
+                assert bool(size) is (reveal is BOTH)
+            elif isinstance(body, MatchBlinded):
+                other = message.header.sender
+                assert size == 32 * _plan(world, reveal, other, name).buckets.receiver_capacity
+            elif not isinstance(body, MatchReply):
+                assert size == 0
+    for message in told(world, "coordinator"):
+        assert message.payload == b""
+        assert set(message.body.model_dump()) == {"kind"}
+
+
+def _plan(world: World, reveal: Reveal, learner: str, peer: str) -> MatchPlan:
+    states = {
+        name: json.loads(
+            (world.folder(name).job("find") / f"with-{other}" / "state.json").read_bytes()
+        )
+        for name, other in ((learner, peer), (peer, learner))
+    }
+    own, other = (
+        matching.MatchSide.model_validate(states[learner][one]) for one in ("own", "other")
+    )
+    return MatchPlan.of(MATCH, world.agreement.match, learner=own, peer=other)
+
+
+def test_both_sides_list_the_same_people_in_the_same_order(ended: Ended) -> None:
+    for partner in PARTNERS:
+        here = people(ended(BOTH), partner, "members.npz")
+        assert here == people(ended(BOTH), "brand", f"with-{partner}/members.npz")
+        assert here != sorted(here)  # nor does the order tell where they stand in a table
+        assert sorted(here) == SHARED[partner]
+
+
+@pytest.mark.parametrize("reveal", [PARTNER_LEARNS, BRAND_LEARNS])
+def test_a_peer_may_be_told_the_size_alone(tmp_path: Path, reveal: Reveal) -> None:
+    world = make(tmp_path, reveal, size_epsilon=WEAK)
+    world.run()
+    holds(world)
+    for partner in PARTNERS:
+        learner, peer = sides(reveal, partner)
+        said = int(files(world, peer)[f"with-{learner}/size"])
+        assert abs(said - len(SHARED[partner])) <= NEAR
+        assert f"with-{peer}/size" not in files(world, learner)
+    for name in PEOPLE:
+        if name not in _learners(reveal):
+            assert not [path for path in files(world, name) if path.endswith("members.npz")]
+    assert {state for _, state in charges(world, sides(reveal)[0])} == {ChargeState.COMMITTED}
+    assert charges(world, sides(reveal)[1]) == []
+
+
+def charges(world: World, party: str) -> list[tuple[str, ChargeState]]:
+    found = world.statement(party).charges
+    return sorted((charge.charge_id, charge.state) for charge in found)
+
+
+def test_every_size_is_charged_once_in_ledger_and_log(ended: Ended) -> None:
+    one = ended(SIZE)
+    expected = {
+        "brand": [f"find/match.accept/{name}" for name in sorted(PARTNERS)],
+        "retailer": ["find/match.outcome/brand"],
+        "courier": ["find/match.outcome/brand"],
+    }
+    for again in (False, True):
+        for name, ids in expected.items():
+            assert charges(one, name) == [(charge, ChargeState.COMMITTED) for charge in ids]
+            assert one.statement(name).epsilon_spent == pytest.approx(WEAK * len(ids), rel=1e-4)
+            leaves = one.leaves(name)
+            kinds_of = Counter(leaf.kind for leaf in leaves)
+            assert kinds_of["budget.reserved"] == kinds_of["budget.committed"] == len(ids)
+            paid = [leaf.charge_id for leaf in leaves if isinstance(leaf, records.Release)]
+            assert sorted(filter(None, paid)) == ids
+        if not again:  # asked once more, everything is as it was
+            for question, answer in zip(one.wire[::2], one.wire[1::2], strict=True):
+                sender = unseal(answer, one.agreement).header.sender
+                assert one.handle(sender, question) == answer
+
+
+def test_sizes_are_noised_on_their_way(tmp_path: Path) -> None:
+    """With strong noise, learner and peer hold sizes that agree with neither truth nor each other."""
+    sizes = set()
+    for seed in range(3):
+        world = make(
+            tmp_path / str(seed), SIZE, size_epsilon=0.5, size_delta=1e-3, unsafe_seed=seed
+        )
+        list(carry(world, "retailer", "brand"))
+        at = {name: files(world, name) for name in ("retailer", "brand")}
+        sizes.add((at["retailer"]["with-brand/size"], at["brand"]["with-retailer/size"]))
+    assert len(sizes) > 1
+    assert any(here != there for here, there in sizes)
+    assert any(int(here) != len(SHARED["retailer"]) for here, _ in sizes)
+
+
+@pytest.mark.parametrize("reveal", list(Reveal))
+def test_below_the_minimum_nothing_leaves_but_the_term(tmp_path: Path, reveal: Reveal) -> None:
+    least = len(SHARED["retailer"]) + (NEAR if reveal is SIZE else 1)
+    world = make(tmp_path, reveal, minimum_match=least)
+    learner, peer = sides(reveal)
+    for _ in range(2):  # and as often as it is run
+        with pytest.raises(RefusedError, match="minimum_match"):
+            world.run()
+    question, sealed = next(
+        (question, answer)
+        for question, answer in zip(world.wire[::2], world.wire[1::2], strict=True)
+        if kinds(world, [answer]) == ["refused"]
+    )
+    answer = world.read(sealed)
+    assert (answer.header.sender, answer.header.recipient, answer.payload) == (learner, peer, b"")
+    assert isinstance(answer.body, Refused)
+    assert answer.body.term == "match.minimum_match"
+    assert set(re.findall(r"\d+", answer.body.remedy)) == {str(least)}
+    assert not {"match.outcome", "match.done"} & set(kinds(world, world.wire))
+    for name in (learner, peer):
+        held = files(world, name)
+        assert not [path for path in held if path.endswith(("members.npz", "size", "pending"))]
+    assert isinstance(world.leaves(learner)[-1], records.Refusal)
+    assert not [charge for charge, _ in charges(world, learner) if "outcome" in charge]
+    refused(world, learner, question, "match.minimum_match")
+
+
+@pytest.mark.parametrize("reveal", list(Reveal))
+def test_at_the_minimum_the_match_is_done(tmp_path: Path, reveal: Reveal) -> None:
+    world = make(
+        tmp_path, reveal, minimum_match=len(SHARED["retailer"]) - (NEAR if reveal is SIZE else 0)
+    )
+    *_, last = carry(world, *sides(reveal))
+    assert world.read(last.answer).body == MatchDone()
+    assert world.read(last.answer).header.recipient == "coordinator"
+
+
+# --- what people are matched by ------------------------------------------------------------------
+
+
+def test_a_person_is_found_by_any_of_several_columns(tmp_path: Path) -> None:
+    def two(party: str) -> pd.DataFrame:
+        """Whoever is even wrote the address by which the brand knows it into the second column."""
+        rows, here = table(party), list(PEOPLE[party])
+        other = [f"other{one}@gmx.net" for one in here]
+        swaps = [party != "brand" and one % 2 == 0 for one in here]
+        first = [o if s else e for s, o, e in zip(swaps, other, rows["email"], strict=True)]
+        second = [e if s else "" for s, e in zip(swaps, rows["email"], strict=True)]
+        return rows.assign(email=first, email2=second)
+
+    world = make(
+        tmp_path, BOTH, tables=two, identifiers={"email": ["email", "email2"]}, keys=["email"]
+    )
+    world.run()
+    for partner in PARTNERS:
+        assert sorted(people(world, partner, "members.npz")) == SHARED[partner]
+        assert people(world, partner, "members.npz") == people(
+            world, "brand", f"with-{partner}/members.npz"
+        )
+
+
+def test_whoever_bears_several_identifiers_counts_once_where_sizes_alone_are_told(
+    tmp_path: Path,
+) -> None:
+    """The noise hides one person of one identifier, and is charged as such."""
+
+    def two(party: str) -> pd.DataFrame:
+        return table(party).assign(email2=[f"other{one}@gmx.net" for one in PEOPLE[party]])
+
+    world = make(tmp_path, SIZE, tables=two, identifiers={"email": ["email", "email2"]})
+    list(carry(world, "retailer", "brand"))
+    for name, other in (("retailer", "brand"), ("brand", "retailer")):
+        held = files(world, name)
+        assert abs(int(held[f"with-{other}/size"]) - len(SHARED["retailer"])) <= NEAR
+        own = MatchingSet.open(world.folder(name).job("find") / "set")
+        assert own is not None
+        assert own.token_count == len(PEOPLE[name])
+
+
+def test_people_are_found_by_a_composite_key_however_it_is_spelt(tmp_path: Path) -> None:
+    def surname(person: int) -> str:
+        return "".join("bdfgklmnrs"[int(digit)] + "a" for digit in str(100 + person))
+
+    def named(party: str) -> pd.DataFrame:
+        here = PEOPLE[party]
+        spelt = {
+            "brand": [(surname(one).upper(), f"1970-01-{1 + one % 28:02}") for one in here],
+            "retailer": [(f" {surname(one)} ", f"1970-01-{1 + one % 28:02}") for one in here],
+            "courier": [(surname(one), f"1970-01-{1 + (one + 1) % 28:02}") for one in here],
+        }[party]
+        return table(party).assign(last=[a for a, _ in spelt], born=[b for _, b in spelt])
+
+    world = make(
+        tmp_path,
+        BRAND_LEARNS,
+        tables=named,
+        identifiers={"person": {"born": "born", "name": "last"}},
+        keys=["person"],
+        composites=[
+            {
+                "name": "person",
+                "fields": [{"name": "name", "rule": "name"}, {"name": "born", "rule": "date"}],
+            }
+        ],
+        minimum_match=1,
+    )
+    list(carry(world, "brand", "retailer"))
+    assert sorted(people(world, "brand", "with-retailer/members.npz")) == SHARED["retailer"]
+    *_, last = carry(world, "brand", "courier")  # whose dates are all another day's
+    assert world.read(last.answer).body.term == "match.minimum_match"  # type: ignore[union-attr]
+
+
+# --- before any point travels --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reveal", [PARTNER_LEARNS, BRAND_LEARNS])
+@pytest.mark.parametrize("odd", ["learner", "peer"])
+def test_parties_that_normalise_otherwise_are_told_before_a_point_travels(
+    world: Worlds, monkeypatch: pytest.MonkeyPatch, reveal: Reveal, odd: str
+) -> None:
+    from privacy.identifiers import readers
+
+    one, learner, peer = world(reveal), *sides(reveal)
+    strange = {"learner": learner, "peer": peer}[odd]
+    handle, real = World.handle, readers.normalise_email
+
+    def handled(self: World, name: str, message: SealedMessage) -> SealedMessage:
+        with monkeypatch.context() as patch:
+            if name == strange:
+                patch.setattr(
+                    readers, "normalise_email", lambda text, rule: real(text.upper(), rule)
+                )
+            return handle(self, name, message)
+
+    monkeypatch.setattr(World, "handle", handled)
+    steps = list(carry(one, learner, peer))
+    answer = one.read(steps[-1].answer)
+    assert isinstance(answer.body, Refused)
+    assert answer.body.term == "match.recipe"
+    assert "phonenumbers" in answer.body.remedy
+    assert kinds(one, [step.answer for step in steps]) == ["match.offer", "refused"]
+
+
+def offered(world: World, reveal: Reveal) -> tuple[Step, MatchOffer]:
+    step = upto(world, reveal, "match.offer")
+    body = world.read(step.answer).body
+    assert isinstance(body, MatchOffer)
+    return step, body
+
+
+WRONG_SIDES: Mapping[str, Mapping[str, object]] = {
+    "match.recipe": {"recipe": "0" * 64},
+    "datasets.declared_rows": {"points": 110},
+    "message": {"points": 95},
+}
+
+
+def test_a_peer_holds_an_offer_against_the_agreement(world: Worlds) -> None:
+    one = world(PARTNER_LEARNS)
+    step, body = offered(one, PARTNER_LEARNS)
+
+    def offer(**changes: object) -> SealedMessage:
+        wrong = MatchOffer(spec=MATCH, side=body.side.model_copy(update=changes))
+        return say(one, "retailer", "brand", wrong, answers=step.question.digest)
+
+    for term, changes in WRONG_SIDES.items():
+        refused(one, "brand", offer(**changes), term)
+        assert files(one, "brand") == {}  # not even its people were read
+    assert isinstance(one.ask("brand", offer(points=100)).body, MatchAccept)  # as many as may be
+    refused(one, "brand", step.answer, "message")  # the first offer counts
+
+
+def test_a_learner_holds_an_accept_against_the_agreement(world: Worlds) -> None:
+    one = world(PARTNER_LEARNS)
+    step = upto(one, PARTNER_LEARNS, "match.accept")
+    body = one.read(step.answer).body
+    assert isinstance(body, MatchAccept)
+    for term, changes in WRONG_SIDES.items():
+        wrong = MatchAccept(spec=MATCH, side=body.side.model_copy(update=changes))
+        forged = say(one, "brand", "retailer", wrong, answers=step.question.digest)
+        refused(one, "retailer", forged, term)
+    assert isinstance(one.ask("retailer", step.answer).body, MatchBlinded)
+
+
+@pytest.mark.parametrize("strange", ["learner", "peer"])
+def test_more_identifiers_than_declared_are_refused_by_their_own_party(
+    tmp_path: Path, strange: str
+) -> None:
+    few = {"learner": "retailer", "peer": "brand"}[strange]
+
+    def crowded(party: str) -> pd.DataFrame:
+        return table(party) if party == few else table(party).head(10)
+
+    world = make(tmp_path, tables=crowded, rows=14)
+    *_, last = carry(world, "retailer", "brand")
+    assert last.party == few
+    answer = world.read(last.answer).body
+    assert isinstance(answer, Refused)
+    assert (answer.term, answer.remedy.split(":")[0]) == (
+        "datasets.declared_rows",
+        "more identifiers than the 28 that its data set may bring",
+    )
+    crowded_table = table(few).head(10)
+    crowded_table.to_csv(world.table(few), index=False)
+    assert not isinstance(world.ask(few, last.question).body, Refused)  # heard anew once mended
+
+
+def test_a_job_that_is_another_at_the_other_side_is_refused(world: Worlds) -> None:
+    one = world(PARTNER_LEARNS)
+    other = MatchSpec(name="find", memory_limit=512 << 20)
+    assert other.bucket_points != MATCH.bucket_points
+    step, body = offered(one, PARTNER_LEARNS)
+    accept = one.ask("brand", step.answer)
+    assert isinstance(accept.body, MatchAccept)
+    changed = accept.body.model_copy(update={"spec": other})
+    answers = step.answer.digest
+    refused(one, "retailer", say(one, "brand", "retailer", changed, answers=answers), "message")
+    blinded = one.ask("retailer", accept.sealed)
+    assert isinstance(blinded.body, MatchBlinded)
+    for words in (
+        blinded.body.model_copy(update={"spec": other}),
+        MatchOffer(spec=other, side=body.side),
+    ):
+        forged = say(one, "retailer", "brand", words, blinded.payload, accept.sealed.digest)
+        refused(one, "brand", forged, "message")
+    refused(one, "retailer", request(one, "retailer", "brand", other), "message")
+
+
+@pytest.mark.parametrize("reveal", [PARTNER_LEARNS, BRAND_LEARNS])
+def test_only_the_agreed_pairs_match_and_only_in_their_roles(world: Worlds, reveal: Reveal) -> None:
+    one = world(reveal)
+    learner, peer = sides(reveal)
+    others = {("retailer", "courier"), ("retailer", "retailer"), (peer, learner)}
+    for name, with_whom in others - {(learner, peer)}:
+        refused(one, name, request(one, name, with_whom), "match.reveal")
+    step, body = offered(one, reveal)
+    reverse = say(one, peer, learner, body, answers=step.question.digest)
+    refused(one, learner, reverse, "match.reveal")
+
+
+@pytest.mark.parametrize("reveal", [BRAND_LEARNS, BOTH, SIZE])
+def test_a_peer_that_plays_the_learner_is_told_nothing(world: Worlds, reveal: Reveal) -> None:
+    """Points in place of tags, or tags in place of points: the roles would change sides."""
+    one, learner, peer = world(reveal), *sides(reveal)
+    accept = upto(one, reveal, "match.accept")
+    accepted = one.read(accept.answer).body
+    assert isinstance(accepted, MatchAccept)
+    blinded = one.handle(learner, accept.answer)
+    plan = _plan(one, reveal, learner, peer)
+    secret = seeded_secret(1, "a peer's own")
+    points = plan.blind(0, np.zeros((0, 33), dtype=np.uint8), secret, PortableEngine())
+    ask = MatchBlinded(spec=MATCH, bucket=0)
+    for answers in (blinded.digest, accept.question.digest):
+        refused(one, learner, say(one, peer, learner, ask, points, answers), "match.reveal")
+    outcome = MatchOutcome(spec=MATCH, size=None if reveal is BOTH else 7, pairs=0)
+    refused(one, learner, say(one, peer, learner, outcome, b"", blinded.digest), "match.reveal")
+    sent = accept.answer.digest
+    for body in (accepted, MatchReply(spec=MATCH, bucket=0)):
+        refused(one, peer, say(one, learner, peer, body, points, sent), "match.reveal")
+    assert isinstance(one.ask(peer, blinded).body, MatchReply)
+
+
+# --- a peer that breaks the protocol ---------------------------------------------------------
+
+
+def spoilt(points: bytes) -> Iterator[bytes]:
+    """Points as no honest party sends them."""
+    yield (2).to_bytes(32, "little") + points[32:]  # on the twist
+    yield (1).to_bytes(32, "little") + points[32:]  # of low order
+    yield b"\xff" * 32 + points[32:]  # not canonical
+    yield points[32:64] + points[32:]  # one twice
+    yield points[32:]  # too few
+    yield points + points[:32]  # too many
+    yield b""  # nothing at all
+
+
+@pytest.fixture
+def small_buckets(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Cut sets into two buckets."""
+    monkeypatch.setattr(MatchSpec, "bucket_points", 45)
+    return 2
+
+
+def test_a_learner_that_breaks_the_protocol_is_refused_and_may_mend_it(
+    world: Worlds, small_buckets: int
+) -> None:
+    one = world(BOTH)
+    seen = 0
+    for step in carry(one, "retailer", "brand"):
+        blinded = one.read(step.answer)
+        if not isinstance(blinded.body, MatchBlinded):
+            continue
+        bucket, answers = blinded.body.bucket, blinded.header.answers
+        for points in spoilt(blinded.payload):
+            forged = say(one, "retailer", "brand", blinded.body, points, answers)
+            term = "message" if len(points) != len(blinded.payload) else "computation"
+            refused(one, "brand", forged, term)
+        for number in {0, 1, 2, 3, 99} - {bucket}:
+            words = MatchBlinded(spec=MATCH, bucket=number)
+            forged = say(one, "retailer", "brand", words, blinded.payload, answers)
+            refused(one, "brand", forged, "message")
+        seen += 1
+    assert seen == small_buckets
+    assert len(people(one, "retailer", "members.npz")) == len(SHARED["retailer"])
+
+
+def test_a_peer_that_breaks_the_protocol_is_refused_and_may_mend_it(
+    world: Worlds, small_buckets: int
+) -> None:
+    one = world(BOTH)
+    seen = 0
+    for step in carry(one, "retailer", "brand"):
+        reply = one.read(step.answer)
+        if not isinstance(reply.body, MatchReply):
+            continue
+        buckets = _plan(one, BOTH, "retailer", "brand").buckets
+        bucket, answers, payload = reply.body.bucket, reply.header.answers, reply.payload
+        begin, end = 12 * buckets.receiver_capacity, 12 * buckets.receiver_capacity
+        end += 32 * buckets.sender_capacity
+        wrong = [payload[:begin] + one + payload[end:] for one in spoilt(payload[begin:end])]
+        wrong += [payload[12:24] + payload[12:], payload[12:], payload[:-8], b""]
+        for content in wrong:
+            forged = say(one, "brand", "retailer", reply.body, content, answers)
+            term = "message" if len(content) != len(payload) else "computation"
+            refused(one, "retailer", forged, term)
+        for number in {0, 1, 2, 3, 99} - {bucket}:
+            words = MatchReply(spec=MATCH, bucket=number)
+            refused(
+                one, "retailer", say(one, "brand", "retailer", words, payload, answers), "message"
+            )
+        seen += 1
+    assert seen == small_buckets
+    assert people(one, "retailer", "members.npz") == people(
+        one, "brand", "with-retailer/members.npz"
+    )
+
+
+def test_a_second_message_for_a_bucket_is_refused_however_sound(
+    world: Worlds, small_buckets: int
+) -> None:
+    """Else a learner could ask about as many identifiers as it likes, a bucket at a time."""
+    one = world(BOTH)
+    steps = list(carry(one, "retailer", "brand"))
+    blinded = [step for step in steps if kinds(one, [step.answer]) == ["match.blinded"]]
+    first = one.read(blinded[0].answer)
+    again = world(BOTH)
+    seen: list[Step] = []
+    for step in carry(again, "retailer", "brand"):
+        message, seen = again.read(step.answer), [*seen, step]
+        if isinstance(message.body, MatchReply) and message.body.bucket == 1:
+            break
+    asked = [again.read(step.question) for step in seen]
+    for message in asked:
+        if isinstance(message.body, MatchBlinded):
+            for payload in (message.payload, first.payload):
+                other = say(
+                    again, "retailer", "brand", message.body, payload, message.header.answers
+                )
+                refused(again, "brand", other, "message")
+        if isinstance(message.body, MatchReply):
+            other = say(
+                again, "brand", "retailer", message.body, message.payload, message.header.answers
+            )
+            refused(again, "retailer", other, "message")
+
+
+def test_another_description_of_a_set_is_refused(world: Worlds) -> None:
+    one = world(PARTNER_LEARNS)
+    accept = upto(one, PARTNER_LEARNS, "match.accept")
+    offer = one.read(accept.question)
+    assert isinstance(offer.body, MatchOffer)
+    other = offer.body.side.model_copy(update={"commitment": "0" * 64})
+    forged = MatchOffer(spec=MATCH, side=other)
+    refused(
+        one, "brand", say(one, "retailer", "brand", forged, answers=offer.header.answers), "message"
+    )
+    blinded = one.handle("retailer", accept.answer)
+    told_ = one.read(accept.answer).body
+    assert isinstance(told_, MatchAccept)
+    words = MatchAccept(spec=MATCH, side=told_.side.model_copy(update={"commitment": "0" * 64}))
+    refused(
+        one,
+        "retailer",
+        say(one, "brand", "retailer", words, answers=accept.question.digest),
+        "message",
+    )
+    assert isinstance(one.ask("brand", blinded).body, MatchReply)
+
+
+def test_a_reply_before_the_other_set_is_described_is_refused(world: Worlds) -> None:
+    one = world(PARTNER_LEARNS)
+    step, _ = offered(one, PARTNER_LEARNS)
+    reply = MatchReply(spec=MATCH, bucket=0)
+    refused(
+        one, "retailer", say(one, "brand", "retailer", reply, b"", step.answer.digest), "message"
+    )
+
+
+def test_what_answers_nothing_that_was_sent_is_refused(world: Worlds) -> None:
+    one = world(BOTH)
+    seen = []
+    for step in carry(one, "retailer", "brand"):
+        message = one.read(step.answer)
+        name = message.header.recipient
+        if message.header.kind in {"match.offer", "match.done"}:
+            continue
+        for answers in ("0" * 64, message.sealed.digest, None):
+            forged = say(one, step.party, name, message.body, message.payload, answers)  # type: ignore[arg-type]
+            refused(one, name, forged, "message")
+        seen.append(message.header.kind)
+    assert seen == ["match.accept", "match.blinded", "match.reply", "match.outcome"]
+
+
+def test_a_transcript_of_another_run_is_refused(
+    made: Callable[[Reveal], World], tmp_path: Path
+) -> None:
+    """The same parties and keys, and messages that were right once."""
+    before, one = (made(BOTH).copy(tmp_path / name) for name in ("before", "one"))
+    old = list(carry(before, "retailer", "brand"))
+    new = list(itertools.islice(carry(one, "retailer", "brand"), 3))  # up to the first points
+    for step in old[2:]:
+        name = unseal(step.question, one.agreement).header.recipient
+        refused(one, name, step.question, "message")
+    name = unseal(new[-1].answer, one.agreement).header.recipient
+    assert isinstance(one.ask(name, new[-1].answer).body, MatchReply)
+    for step in old:  # where they were said, they are answered as they were
+        assert before.handle(step.party, step.question) == step.answer
+
+
+# --- the outcome ---------------------------------------------------------------------------------
+
+
+def place(bucket: int, number: int) -> bytes:
+    return bucket.to_bytes(4, "little") + number.to_bytes(4, "little")
+
+
+def test_an_outcome_that_cannot_be_is_refused_and_the_true_one_taken(
+    world: Worlds, small_buckets: int
+) -> None:
+    one = world(BOTH)
+    step = upto(one, BOTH, "match.outcome")
+    outcome = one.read(step.answer)
+    assert isinstance(outcome.body, MatchOutcome)
+    good, answers = outcome.payload, outcome.header.answers
+    places = np.frombuffer(good, dtype="<u4").reshape(-1, 2)
+    capacity = _plan(one, BOTH, "retailer", "brand").buckets.sender_capacity
+    pair = world_pair(one, "brand", "retailer")
+    real = {tuple(row) for row in pair}
+    nobody = next(number for number in range(capacity) if (0, number) not in real)
+    assert {tuple(row) for row in places.tolist()} <= real
+    for size, pairs, payload in [
+        (None, len(good) // 8, good[:-1]),
+        (None, len(good) // 8 - 1, good),
+        (None, 1, b""),
+        (None, 2, good[:8] * 2),
+        (None, 1, place(small_buckets, 0)),
+        (None, 1, place(0, capacity)),
+        (None, 1, place(0, nobody)),
+        (20, len(good) // 8, good),
+        (20, 0, b""),
+    ]:
+        words = MatchOutcome(spec=MATCH, size=size, pairs=pairs)
+        refused(one, "brand", say(one, "retailer", "brand", words, payload, answers), "message")
+    assert one.ask("brand", step.answer).body == MatchDone()
+    late = say(one, "retailer", "brand", outcome.body, good, answers)
+    refused(one, "brand", late, "message")  # the first one stays
+    assert sorted(people(one, "brand", "with-retailer/members.npz")) == SHARED["retailer"]
+
+
+def world_pair(world: World, name: str, other: str) -> list[tuple[int, int]]:
+    """Where a peer's own points stand: bucket and place."""
+    directory = world.folder(name).job("find")
+    own = MatchingSet.open(directory / "set")
+    assert own is not None
+    secret = Secret((directory / f"with-{other}" / "secret").read_bytes())
+    plan = _plan(world, BOTH, other, name)
+    return [
+        (bucket, int(at))
+        for bucket in range(plan.buckets.count)
+        for at in plan.places(
+            len(own.bucket(bucket, plan.buckets.count).tokens),
+            plan.secret(secret, own.digest, bucket),
+        )
+    ]
+
+
+def test_a_bucket_after_the_last_is_refused(world: Worlds, small_buckets: int) -> None:
+    one = world(BOTH)
+    step = upto(one, BOTH, "match.outcome")
+    secret, nobody = seeded_secret(1, "one more"), np.zeros((0, 33), dtype=np.uint8)
+    points = _plan(one, BOTH, "retailer", "brand").blind(0, nobody, secret, PortableEngine())
+    more = MatchBlinded(spec=MATCH, bucket=small_buckets)
+    answers = step.question.digest
+    refused(one, "brand", say(one, "retailer", "brand", more, points, answers), "message")
+
+
+def test_an_outcome_before_the_last_bucket_is_refused(world: Worlds, small_buckets: int) -> None:
+    one = world(BOTH)
+    reply = upto(one, BOTH, "match.reply")
+    words = MatchOutcome(spec=MATCH, size=None, pairs=0)
+    refused(one, "brand", say(one, "retailer", "brand", words, b"", reply.answer.digest), "message")
+
+
+def test_a_size_in_place_of_members_or_the_reverse_is_refused(world: Worlds) -> None:
+    one = world(SIZE)
+    step = upto(one, SIZE, "match.outcome")
+    words = MatchOutcome(spec=MATCH, size=None, pairs=0)
+    answers = one.read(step.answer).header.answers
+    refused(one, "brand", say(one, "retailer", "brand", words, b"", answers), "message")
+    assert one.ask("brand", step.answer).body == MatchDone()
+
+
+@pytest.mark.parametrize("reveal", list(Reveal))
+def test_a_match_that_has_ended_is_over(world: Worlds, reveal: Reveal) -> None:
+    one, learner, peer = world(reveal), *sides(reveal)
+    steps = list(carry(one, learner, peer))
+    for name in (learner, peer):
+        assert not [path for path in files(one, name) if path.endswith("secret")]
+    for step in steps[1:]:  # the same words under another digest
+        message = one.read(step.question)
+        sender, body = message.header.sender, message.body
+        again = say(one, sender, step.party, body, message.payload, message.header.answers)  # type: ignore[arg-type]
+        refused(one, step.party, again, "message")
+    first = json.loads(json.dumps(steps[0].question.envelope.decode()))
+    assert one.handle(learner, SealedMessage(first.encode(), b"")) == steps[0].answer
+
+
+# --- what binds a party ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reveal", list(Reveal))
+def test_both_logs_bear_both_commitments_crosswise(ended: Ended, reveal: Reveal) -> None:
+    one = ended(reveal)
+    bound = {
+        (name, leaf.peer): (leaf.own_commitment, leaf.peer_commitment)
+        for name in PEOPLE
+        for leaf in one.leaves(name)
+        if isinstance(leaf, records.MatchBound)
+    }
+    pairs = [(a, b) for a, b in itertools.permutations(PEOPLE, 2) if "brand" in {a, b}]
+    assert sorted(bound) == sorted(pairs)
+    assert len(set(itertools.chain(*bound.values()))) == 4  # a key for each pair
+    for name, other in pairs:
+        assert bound[name, other] == bound[other, name][::-1]
+        job = one.folder(name).job("find")  # opened to an auditor, it shows the set
+        key = (job / f"with-{other}" / "commitment").read_bytes()
+        own = MatchingSet.open(job / "set")
+        assert own is not None
+        opened = hmac.digest(key, bytes.fromhex(own.digest), "sha256").hex()
+        assert opened == bound[name, other][0]
+
+
+def test_matches_are_counted_at_both_sides(tmp_path: Path) -> None:
+    world = make(tmp_path, maximum_matches=1, period_days=30)
+    list(carry(world, "retailer", "brand"))
+    again = MatchSpec(name="again")
+    question = request(world, "retailer", "brand", again)
+    assert "2026-03-31" in refused(world, "retailer", question, "match.maximum_matches").remedy
+    shutil.rmtree(world.folder("retailer").path / "matches")  # a learner that forgets
+    *_, last = carry(world, "retailer", "brand", again)
+    assert last.party == "brand"
+    assert world.read(last.answer).body.term == "match.maximum_matches"  # type: ignore[union-attr]
+    assert not isinstance(world.ask("courier", request(world, "courier", "brand")).body, Refused)
+    world.now = NOW.replace(month=4)
+    *_, last = carry(world, "retailer", "brand", again)
+    assert world.read(last.answer).body == MatchDone()
+
+
+@pytest.mark.parametrize("reveal", [PARTNER_LEARNS, BRAND_LEARNS])
+def test_a_set_that_changed_too_much_is_refused_and_read_anew(
+    world: Worlds, reveal: Reveal
+) -> None:
+    one = world(reveal)
+    list(carry(one, *sides(reveal)))
+    again = MatchSpec(name="again")
+    whole = pd.read_csv(one.table("retailer"), dtype=str)
+    whole.head(20).to_csv(one.table("retailer"), index=False)
+    *_, last = carry(one, *sides(reveal), again)
+    assert last.party == "retailer"
+    assert one.read(last.answer).body.term == "match.maximum_change"  # type: ignore[union-attr]
+    refused(one, "retailer", last.question, "match.maximum_change", keeps=False)
+    whole.head(40).to_csv(one.table("retailer"), index=False)
+    *_, last = carry(one, *sides(reveal), again)
+    assert one.read(last.answer).body == MatchDone()
+
+
+def test_a_set_that_others_were_told_of_stays_that_jobs(world: Worlds) -> None:
+    """The brand tells two partners of one set, whatever happened to its table in between."""
+    one = world(PARTNER_LEARNS)
+    accept = upto(one, PARTNER_LEARNS, "match.accept")
+    table("brand").head(3).to_csv(one.table("brand"), index=False)
+    before = MatchingSet.open(one.folder("brand").job("find") / "set")
+    *_, last = carry(one, "courier", "brand")
+    assert one.read(last.answer).body == MatchDone()
+    assert MatchingSet.open(one.folder("brand").job("find") / "set") == before
+    last_set = one.folder("brand").path / "matches" / "last-set.bin"
+    last_set.write_bytes(bytes(8))  # and whatever it matched in between
+    step, _ = offered(one, PARTNER_LEARNS)
+    again = say(one, "retailer", "brand", one.read(step.answer).body, answers=step.question.digest)  # type: ignore[arg-type]
+    refused(one, "brand", again, "match.maximum_change")
+    assert isinstance(one.ask("retailer", accept.answer).body, MatchBlinded)
+    assert MatchingSet.open(one.folder("brand").job("find") / "set") == before
+
+
+# --- crashes -----------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """A crash, that nothing catches."""
+
+
+class Calls:
+    """Every multiplication: the scalar, and what it met."""
+
+    def __init__(self) -> None:
+        self.met: dict[bytes, set[bytes]] = defaultdict(set)
+        self.now: list[bytes] = []
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    found, real = Calls(), PortableEngine.multiply
+
+    def multiply(self: PortableEngine, points: np.ndarray, scalar: bytes) -> np.ndarray:
+        found.met[scalar].add(points.tobytes())
+        found.now.append(scalar)
+        return real(self, points, scalar)
+
+    monkeypatch.setattr(PortableEngine, "multiply", multiply)
+    return found
+
+
+def die_before(patch: pytest.MonkeyPatch, renaming: int) -> None:
+    """Die before the given renaming of a file, by which everything durable appears."""
+    real, done = Path.replace, 0
+
+    def replace(self: Path, target: Path) -> Path:
+        nonlocal done
+        if done == renaming:
+            raise Killed
+        done += 1
+        return real(self, target)
+
+    patch.setattr(Path, "replace", replace)
+
+
+@pytest.mark.parametrize("reveal", [BOTH, SIZE])
+def test_killed_at_every_write_a_match_goes_on_and_computes_no_finished_bucket_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: Calls,
+    small_buckets: int,
+    reveal: Reveal,
+) -> None:
+    whole = make(tmp_path / "whole", reveal, unsafe_seed=3)
+    list(carry(whole, *sides(reveal)))
+    undisturbed = {scalar: set(inputs) for scalar, inputs in calls.met.items()}
+    calls.met.clear()
+    world = make(tmp_path / "killed", reveal, unsafe_seed=3)
+    learner, handle = sides(reveal)[0], world.handle
+    deaths, finished = 0, set[bytes]()
+
+    def handle_dying(name: str, question: SealedMessage) -> SealedMessage:
+        nonlocal deaths, finished
+        done = set[bytes]()
+        for renaming in itertools.count():
+            found = found_files(world, name)
+            calls.now.clear()
+            answer = None
+            with monkeypatch.context() as patch:
+                die_before(patch, renaming)
+                try:
+                    answer = handle(name, question)
+                except Killed:
+                    deaths += 1
+            assert finished.isdisjoint(calls.now)
+            done |= {scalar for scalar in calls.now if len(calls.met[scalar]) == 2}
+            if answer is not None or (name == learner and found_files(world, name) != found):
+                finished |= done
+            if answer is not None:
+                calls.now.clear()
+                assert handle(name, question) == answer
+                assert calls.now == []
+                return answer
+        raise AssertionError
+
+    world.handle = handle_dying  # type: ignore[method-assign]
+    steps = list(carry(world, *sides(reveal)))
+    assert deaths > 35
+    assert kinds(world, [step.answer for step in steps])[-1] == "match.done"
+    for name in sides(reveal):
+        assert results(world, name) == results(whole, name) != {}
+    assert calls.met == undisturbed
+    assert {len(inputs) for inputs in calls.met.values()} == {2}  # its own points, and the peer's
+    assert finished == set(calls.met)
+    assert len(finished) == 2 * small_buckets
+    ends = {name: verify_party(world.folder(name).path) for name in sides(reveal)}
+    assert len(ends) == 2
+
+
+def found_files(world: World, party: str) -> set[str]:
+    return {path for path in files(world, party) if "/found" in path}
+
+
+def results(world: World, party: str) -> dict[str, bytes]:
+    held = files(world, party)
+    return {path: held[path] for path in held if path.endswith(("members.npz", "size"))}
+
+
+def test_no_scalar_meets_two_sets_though_data_change_between_crashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: Calls, small_buckets: int
+) -> None:
+    """Every crash finds another table; the set is the one that was first kept whole."""
+    world = make(tmp_path, BOTH, unsafe_seed=3, maximum_change=1.0)
+    handle, changes = world.handle, itertools.count()
+
+    def handle_changed(name: str, question: SealedMessage) -> SealedMessage:
+        for renaming in itertools.count():
+            rows = table(name)
+            rows.drop(index=next(changes) % 5).to_csv(world.table(name), index=False)
+            with monkeypatch.context() as patch:
+                die_before(patch, renaming)
+                try:
+                    return handle(name, question)
+                except Killed:
+                    pass
+        raise AssertionError
+
+    world.handle = handle_changed  # type: ignore[method-assign]
+    *_, last = carry(world, "retailer", "brand")
+    assert world.read(last.answer).body == MatchDone()
+    assert {len(inputs) for inputs in calls.met.values()} == {2}
+    assert len(calls.met) == 2 * small_buckets
+    assert people(world, "retailer", "members.npz") == people(
+        world, "brand", "with-retailer/members.npz"
+    )
+
+
+@pytest.mark.parametrize("reveal", [PARTNER_LEARNS, BRAND_LEARNS])
+@pytest.mark.parametrize("party", ["learner", "peer"])
+def test_a_job_whose_set_was_made_anew_is_refused(
+    world: Worlds, calls: Calls, reveal: Reveal, party: str
+) -> None:
+    """Its commitment stands in the other's log, and no scalar may meet the new one."""
+    one = world(reveal)
+    accept = upto(one, reveal, "match.accept")
+    learner, peer = sides(reveal)
+    name = {"learner": learner, "peer": peer}[party]
+    blinded = one.handle(learner, accept.answer)
+    shutil.rmtree(one.folder(name).job("find") / "set")
+    question = {"learner": accept.answer, "peer": blinded}[party]
+    if party == "learner":
+        question = one.handle(peer, blinded)
+    refused(one, name, question, "message")
+    table(name).iloc[1:].to_csv(one.table(name), index=False)
+    if party == "learner":
+        again = say(one, "coordinator", learner, MatchRequest(spec=MATCH, peer=peer))
+        assert one.handle(name, again)  # repeated as it was
+    else:
+        offer = one.read(accept.question)
+        again = say(one, learner, peer, offer.body, answers=offer.header.answers)  # type: ignore[arg-type]
+        refused(one, name, again, "message", keeps=False)
+    own = one.folder(name).job("find") / "set"
+    if MatchingSet.open(own) is None:  # as a second pair's match makes it
+        shutil.copytree(
+            one.folder({"retailer": "brand", "brand": "retailer"}[name]).job("find") / "set", own
+        )
+    before = {scalar: set(inputs) for scalar, inputs in calls.met.items()}
+    refused(one, name, question, "message")
+    assert calls.met == before
+
+
+def test_a_full_disk_is_told_and_the_job_goes_on_when_there_is_room(
+    world: Worlds, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = world(PARTNER_LEARNS)
+    question = request(one, "retailer", "brand")
+    with monkeypatch.context() as patch:  # /dev/full refuses every write as a full disk does
+        patch.setattr(
+            matching_set, "_append", lambda _: os.fdopen(os.open("/dev/full", os.O_WRONLY), "ab")
+        )
+        refused(one, "retailer", question, "computation", keeps=False)
+    assert "No space left on device" in caplog.text
+    assert MatchingSet.open(one.folder("retailer").job("find") / "set") is None
+    *_, last = carry(one, "retailer", "brand")
+    assert one.read(last.answer).body == MatchDone()
+    assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]
+    (kind,) = [one for one in one.leaves("retailer") if isinstance(one, records.Refusal)]
+    assert kind.term == "computation"
+
+
+DAMAGED = {
+    "with-brand/state.json": (b"", b"\xff", b'{"own": 1}'),
+    "with-brand/secret": (b"", b"short"),
+    "people.npz": (b"", b"PK\x03\x04"),
+    "set/set.json": (b"", b"{}"),
+    "set/tokens.bin": (b"", b"x"),
+    "with-brand/found-00000.npz": (b"", b"PK\x03\x04"),
+}
+
+
+LATE = {"people.npz", "with-brand/found-00000.npz"}  # read when the last bucket is done
+
+
+def test_a_damaged_file_is_refused_and_a_mended_one_taken(
+    world: Worlds, small_buckets: int
+) -> None:
+    one = world(PARTNER_LEARNS)
+    for step in carry(one, "retailer", "brand"):
+        last = one.read(step.answer).body
+        if isinstance(last, MatchReply) and last.bucket == small_buckets - 1:
+            break
+    for file, contents in DAMAGED.items():
+        path = one.folder("retailer").job("find") / file
+        good = path.read_bytes()
+        for content in contents:
+            path.write_bytes(content)
+            refused(one, "retailer", step.answer, "computation", keeps=file not in LATE)
+        path.write_bytes(good)
+    assert one.ask("retailer", step.answer).body == MatchDone()
+    assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]
