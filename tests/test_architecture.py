@@ -34,6 +34,7 @@ NETWORK = frozenset(
         "poplib",
         "pyarrow.flight",
         "pyarrow.fs",
+        "ray",
         "requests",
         "s3fs",
         "select",
@@ -58,6 +59,7 @@ PROCESSES = frozenset(
         "_posixsubprocess",
         "cffi",
         "commands",
+        "concurrent.futures.ProcessPoolExecutor",
         "concurrent.futures.process",
         "ctypes",
         "multiprocessing",
@@ -196,7 +198,13 @@ ALLOWED = {
         {"ctypes", "ctypes.CFUNCTYPE", "ctypes.c_uint64", "ctypes.c_void_p"}
     ),
     # a party's own worker processes, which it asks for in its configuration
-    "federation/workers.py": frozenset({"multiprocessing.get_context"}),
+    "federation/workers.py": frozenset(
+        {"concurrent.futures.ProcessPoolExecutor", "multiprocessing.get_context"}
+    ),
+    # a party's own machines, likewise
+    "federation/ray_executor.py": frozenset(
+        {"ray", "ray.exceptions.RayError", "ray.exceptions.RayTaskError"}
+    ),
 }
 
 
@@ -212,6 +220,8 @@ def test_nothing_but_flower_speaks_to_a_network_or_starts_a_program(path: Path) 
         "import urllib.request",
         "from urllib import request",
         "from concurrent.futures import process",
+        "from concurrent.futures import ProcessPoolExecutor",
+        "import ray",
         "from concurrent.futures.process import ProcessPoolExecutor",
         "from pyarrow import fs",
         "import pyarrow.fs as files",
