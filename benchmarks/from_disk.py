@@ -1,9 +1,9 @@
 """What the protocol of a match costs at sizes beyond memory: tokens on disk, bucket by bucket.
 
-Two processes hold sets of tokens as a party's node holds them (`federation.matching_set`), half of
-them shared, and match them as a job does, over a pipe: no table, no Flower, no encryption. Measured
-of each: CPU-seconds, peak memory and disk, for a job's `memory_limit`. A wrong match fails the run.
-Linux only.
+Two processes hold sets of tokens as a party's node holds them (`federation.matching.token_set`),
+half of them shared, and match them as a job does, over a pipe: no table, no Flower, no encryption.
+Measured of each: CPU-seconds, peak memory and disk, for a job's `memory_limit`. A wrong match fails
+the run. Linux only.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from psi_peers.contest import MB, WrongMatchError, cpu
 
-from federation.matching_set import MatchingSet, TokenBatch
+from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.specification import MatchSpec
 from privacy.psi import (
     SenderReply,

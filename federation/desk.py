@@ -8,6 +8,7 @@ Leaves to others: the steps (`work`, `matching`), who may be used (`population`)
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -21,8 +22,10 @@ from federation.messages import Body, Message
 from federation.party import PartyFolder, write_atomically
 from federation.population import Population, open_source, read_population
 from federation.progress import Progress, report
+from federation.workers import engine_for
 from privacy.accounting.events import Event
 from privacy.accounting.ledger import Ledger
+from privacy.psi.engine import CurveEngine
 
 __all__ = ["Desk", "undamaged"]
 
@@ -130,6 +133,14 @@ class Desk:
             raise self.refusal(
                 "train.match", f"match {match!r} has not ended here: run it first"
             ) from error
+
+    def engine(self, job: str, points: int) -> CurveEngine:
+        """Return what does the arithmetic of a job of about so many multiplications, and reports.
+
+        Raises:
+            WorkerError: the workers that the party is configured to use are not there.
+        """
+        return engine_for(self.folder.config.workers, points, progress=partial(self.tell_done, job))
 
     def refusal(self, term: str, remedy: str) -> RefusedError:
         """Return this party's own refusal."""

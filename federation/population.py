@@ -29,7 +29,7 @@ from connectors.quality import read_table
 from connectors.schema import Classification, Column, ColumnType, Schema
 from federation.errors import WorkspaceError
 from federation.gate import PeopleUsed
-from federation.matching_set import TokenBatch
+from federation.matching.token_set import TokenBatch
 from federation.party import DataConfig
 from privacy.identifiers import (
     CompositeKey,

@@ -3,7 +3,7 @@
 Guarantees: the budget is looked at before anything is computed; a job stays what it was when this
 party answered first.
 
-Leaves to others: matches (`matching`), alignments (`aligning`), what every step needs (`desk`), the
+Leaves to others: matches and alignments (`matching`), what every step needs (`desk`), the
 steps themselves (`jobs`), who may be used (`population`), what may leave (`gate`), and turning
 failures into refusals (`node`).
 """
@@ -15,14 +15,14 @@ from contextlib import contextmanager
 import numpy as np
 
 from compliance import records
-from federation.aligning import Aligning
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.expand import choose_segment
 from federation.jobs.train import JointModel, parse_model, train_round, training_plan
-from federation.matching import Matching
+from federation.matching.aligning import Aligning
+from federation.matching.pairs import Matching
 from federation.messages import (
     Acknowledged,
     ExpandDone,

@@ -25,7 +25,7 @@ Guarantees: no I/O; a side's state is frozen and can be stored between two messa
 counts for each step, and a second one that differs is refused.
 
 Leaves to others: the curve (`privacy.psi`), reading people (`population`), keeping tokens
-(`matching_set`), limits over many matches (`match_history`), sending (`gate`).
+(`matching.token_set`), limits over many matches (`matching.history`), sending (`gate`).
 """
 
 from collections.abc import Generator, Mapping, Sequence

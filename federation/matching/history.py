@@ -27,7 +27,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, Validati
 
 from compliance.terms import MatchTerms
 from federation.errors import RefusedError, WorkspaceError
-from federation.matching_set import MatchingSet
+from federation.matching.token_set import MatchingSet
 from federation.party import write_atomically
 
 __all__ = ["MatchHistory"]

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from compliance import records
 from compliance.terms import Linkage, Reveal, Role
-from federation.bringing import bring, commitment, commitment_key, people_of
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.match import Comparison, MatchPlan, MatchState, learner_of, size_mechanism
-from federation.match_history import MatchHistory
-from federation.matching_set import MatchingSet
+from federation.matching.bringing import bring, commitment, commitment_key, people_of
+from federation.matching.history import MatchHistory
+from federation.matching.token_set import MatchingSet
 from federation.members import Members
 from federation.messages import (
     MatchAccept,
@@ -48,7 +48,6 @@ from federation.messages import (
 from federation.party import write_atomically
 from federation.population import recipe_for, tokens_allowed
 from federation.specification import MatchSpec
-from federation.workers import engine_for
 from privacy.errors import PeerMessageError
 from privacy.linkage import resolve
 from privacy.mechanisms import noised_count
@@ -71,6 +70,7 @@ class _Pair:
     spec: MatchSpec
     peer: str
     own: MatchingSet
+    people: Members
     state: MatchState
     secret: Secret
 
@@ -123,7 +123,7 @@ class Matching:
         return self._desk.release(
             message,
             accepted,
-            people=self._people(pair).used,
+            people=pair.people.used,
             charge=charge,
             results=(self._bound(pair),),
         )
@@ -138,7 +138,7 @@ class Matching:
             message,
             blinded,
             payload,
-            people=self._people(pair).used,
+            people=pair.people.used,
             results=(self._bound(pair),),
         )
 
@@ -154,7 +154,7 @@ class Matching:
             payload = plan.reply(
                 body.bucket,
                 batch.tokens,
-                self._numbers(pair)[batch.rows],
+                self._numbers(pair, plan)[batch.rows],
                 message.payload,
                 secret,
                 self._engine(pair, plan),
@@ -188,7 +188,7 @@ class Matching:
     def _finish(self, message: Message, pair: _Pair, plan: MatchPlan) -> Released:
         """Put the buckets together and say what the peer, or the coordinator, may know of it."""
         found, counted = _load_found(pair, plan.buckets.count)
-        people, mechanism = self._people(pair), size_mechanism(self._terms)
+        people, mechanism = pair.people, size_mechanism(self._terms)
         members, places = self._members(people, found)
         size = len(members.keys)
         if plan.noise is not None:
@@ -221,7 +221,7 @@ class Matching:
         """Keep what the learner says at the end: the size, or whose records matched."""
         body = expect(message, MatchOutcome)
         pair = self._load(message, body.spec, learns=False)
-        plan, people = self._plan(pair), self._people(pair)
+        plan, people = self._plan(pair), pair.people
         if len(pair.state.heard) < plan.buckets.count:
             raise MessageError(f"outcome of job {body.spec.name!r} before its last bucket")
         if (body.size is None) is not self._both:
@@ -294,7 +294,8 @@ class Matching:
         if state.own != side:
             raise MessageError(_ANOTHER_SET.format(job=spec.name))
         history.record(spec.name, peer, own, at=self._desk.clock(), key=key)
-        return self._save(_Pair(directory, spec, peer, own, state, secret))
+        people = people_of(self._desk, spec.name)
+        return self._save(_Pair(directory, spec, peer, own, people, state, secret))
 
     def _hold(self, side: MatchSide, party: str) -> None:
         """Hold what the other side says of itself against the agreement, before any computing."""
@@ -349,13 +350,13 @@ class Matching:
             raise MessageError(f"{message.header.kind} for job {job!r}, whose set is gone")
         if commitment(secret, own) != state.own.commitment:
             raise MessageError(_ANOTHER_SET.format(job=job))
-        return _Pair(directory, spec, peer, own, state, secret)
+        return _Pair(directory, spec, peer, own, people_of(self._desk, job), state, secret)
 
     def _save(self, pair: _Pair, state: MatchState | None = None) -> _Pair:
         now = pair.state if state is None else state
         content = now.model_dump_json().encode()
         write_atomically(pair.directory / "state.json", content, mode=0o600)
-        return _Pair(pair.directory, pair.spec, pair.peer, pair.own, now, pair.secret)
+        return _Pair(pair.directory, pair.spec, pair.peer, pair.own, pair.people, now, pair.secret)
 
     @contextmanager
     def _heard(self, pair: _Pair, bucket: int, message: Message) -> Iterator[None]:
@@ -374,7 +375,7 @@ class Matching:
         pair: _Pair,
         payload: bytes = b"",
     ) -> Released:
-        used = self._people(pair).used
+        used = pair.people.used
         return self._desk.release(message, body, payload, recipient=pair.peer, people=used)
 
     def _blinded(self, pair: _Pair, bucket: int) -> tuple[MatchBlinded, bytes]:
@@ -396,9 +397,6 @@ class Matching:
     def _within(self, bucket: int, plan: MatchPlan) -> None:
         if bucket >= plan.buckets.count:
             raise MessageError(f"bucket {bucket} of {plan.buckets.count}")
-
-    def _people(self, pair: _Pair) -> Members:
-        return people_of(self._desk, pair.spec.name)
 
     def _members(
         self, people: Members, found: NDArray[np.void]
@@ -433,10 +431,12 @@ class Matching:
             raise MessageError(f"{pair.peer} names places at which nobody stands")
         return rows
 
-    def _numbers(self, pair: _Pair) -> NDArray[np.uint64]:
+    def _numbers(self, pair: _Pair, plan: MatchPlan) -> NDArray[np.uint64]:
         """Return a random number for each record, by which a learner tells records apart."""
+        count = len(pair.people.used.keys)
+        if not plan.links_records:
+            return np.zeros(count, dtype=np.uint64)
         stream = SecretStream(pair.secret, "match record numbers")
-        count = len(self._people(pair).used.keys)
         return np.frombuffer(stream.take(8 * count), dtype="<u8").astype(np.uint64)
 
     def _directory(self, job: str, peer: str) -> Path:
@@ -453,13 +453,8 @@ class Matching:
 
     def _engine(self, pair: _Pair, plan: MatchPlan) -> CurveEngine:
         sizes = plan.buckets
-        return engine_for(
-            self._desk.folder.config.workers,
-            (sizes.receiver_capacity + sizes.sender_capacity) * sizes.count,
-            progress=lambda operation, done, total: self._desk.tell_done(
-                pair.spec.name, operation, done, total
-            ),
-        )
+        points = (sizes.receiver_capacity + sizes.sender_capacity) * sizes.count
+        return self._desk.engine(pair.spec.name, points)
 
 
 def _save_found(

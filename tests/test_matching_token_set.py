@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation import matching_set
 from federation.errors import WorkspaceError
-from federation.matching_set import MatchingSet, TokenBatch
+from federation.matching import token_set
+from federation.matching.token_set import MatchingSet, TokenBatch
 from privacy.psi.buckets import bucket_numbers
 
 
@@ -91,9 +91,7 @@ def test_what_a_crash_leaves_is_no_set_and_is_swept_away(
     class Killed(BaseException):
         pass
 
-    real = {
-        name: getattr(matching_set, name) for name in ("_append", "_sorted", "write_atomically")
-    }
+    real = {name: getattr(token_set, name) for name in ("_append", "_sorted", "write_atomically")}
     steps = 0
 
     def count(name: str) -> Callable[..., object]:
@@ -107,7 +105,7 @@ def test_what_a_crash_leaves_is_no_set_and_is_swept_away(
         return counted
 
     for name in real:
-        monkeypatch.setattr(matching_set, name, count(name))
+        monkeypatch.setattr(token_set, name, count(name))
     stop, crashes = 1, 0
     while True:
         steps = 0

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compliance.terms import MatchTerms
-from federation import match_history
 from federation.errors import RefusedError, WorkspaceError
-from federation.match_history import MatchHistory
-from federation.matching_set import MatchingSet, TokenBatch
+from federation.matching import history as module
+from federation.matching.history import MatchHistory
+from federation.matching.token_set import MatchingSet, TokenBatch
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY, TICK = timedelta(days=1), timedelta(microseconds=1)
@@ -281,7 +281,7 @@ def test_a_crash_at_any_write_forgets_nothing(
 ) -> None:
     first, second = sets(range(10)), sets(range(12))
     history().record("job-0", "brand", first, at=NOW)
-    real, left = match_history.write_atomically, write
+    real, left = module.write_atomically, write
 
     def dying(path: Path, content: bytes, *, mode: int) -> None:
         nonlocal left
@@ -293,7 +293,7 @@ def test_a_crash_at_any_write_forgets_nothing(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(match_history, "write_atomically", dying)
+        patch.setattr(module, "write_atomically", dying)
         with pytest.raises(Killed):
             history().record("job-1", "brand", second, at=NOW + DAY)
     tight = terms(maximum_matches=1)
@@ -317,12 +317,12 @@ def test_a_match_is_counted_only_after_its_set_is_kept(
 ) -> None:
     """So that a match that was counted always has a set to hold the next one against."""
     written: list[str] = []
-    real = match_history.write_atomically
+    real = module.write_atomically
 
     def watched(path: Path, content: bytes, *, mode: int) -> None:
         written.append(path.name)
         real(path, content, mode=mode)
 
-    monkeypatch.setattr(match_history, "write_atomically", watched)
+    monkeypatch.setattr(module, "write_atomically", watched)
     history().record("job-0", "brand", sets(range(3)), at=NOW)
     assert written == ["last-set.bin", "history.json"]

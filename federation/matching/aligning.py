@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compliance import records
-from federation.bringing import bring, commitment, commitment_key, people_of
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError
 from federation.gate import Leaf, Minimum, PeopleUsed, Released
 from federation.jobs.align import AlignPlan, AlignState, count_mechanism
 from federation.jobs.exchange import expect
-from federation.match_history import MatchHistory
-from federation.matching_set import MatchingSet
+from federation.matching.bringing import bring, commitment, commitment_key, people_of
+from federation.matching.history import MatchHistory
+from federation.matching.token_set import MatchingSet
 from federation.messages import (
     Acknowledged,
     AlignBind,
@@ -51,7 +51,6 @@ from federation.messages import (
 from federation.party import write_atomically
 from federation.population import recipe_for
 from federation.specification import AlignSpec
-from federation.workers import engine_for
 from privacy.errors import PeerMessageError
 from privacy.psi.engine import CurveEngine
 from privacy.randomness import SECRET_BYTES, Secret, derive_secret
@@ -326,13 +325,8 @@ class Aligning:
 
     def _engine(self, run: _Run) -> CurveEngine:
         plan = run.plan
-        return engine_for(
-            self._desk.folder.config.workers,
-            len(plan.parties) * plan.ring.capacity * plan.buckets,
-            progress=lambda operation, done, total: self._desk.tell_done(
-                run.spec.name, operation, done, total
-            ),
-        )
+        points = len(plan.parties) * plan.ring.capacity * plan.buckets
+        return self._desk.engine(run.spec.name, points)
 
 
 def _save(directory: Path, state: AlignState) -> None:

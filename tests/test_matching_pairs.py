@@ -32,12 +32,12 @@ from parties import (
 from compliance import records
 from compliance.log.verifier import verify_log
 from compliance.terms import Linkage, Reveal
-from federation import matching, matching_set
 from federation.audit import verify_all, verify_party
 from federation.collaboration import Collaboration
 from federation.errors import RefusedError
 from federation.jobs.match import MatchPlan
-from federation.matching_set import MatchingSet
+from federation.matching import token_set
+from federation.matching.token_set import MatchingSet
 from federation.members import Members
 from federation.messages import (
     Body,
@@ -48,6 +48,7 @@ from federation.messages import (
     MatchOutcome,
     MatchReply,
     MatchRequest,
+    MatchSide,
     Message,
     Refused,
     SealedMessage,
@@ -358,9 +359,7 @@ def _plan(world: World, reveal: Reveal, learner: str, peer: str) -> MatchPlan:
         )
         for name, other in ((learner, peer), (peer, learner))
     }
-    own, other = (
-        matching.MatchSide.model_validate(states[learner][one]) for one in ("own", "other")
-    )
+    own, other = (MatchSide.model_validate(states[learner][one]) for one in ("own", "other"))
     return MatchPlan.of(MATCH, world.agreement.match, learner=own, peer=other)
 
 
@@ -1210,7 +1209,7 @@ def test_a_full_disk_is_told_and_the_job_goes_on_when_there_is_room(
     question = request(one, "retailer", "brand")
     with monkeypatch.context() as patch:  # /dev/full refuses every write as a full disk does
         patch.setattr(
-            matching_set, "_append", lambda _: os.fdopen(os.open("/dev/full", os.O_WRONLY), "ab")
+            token_set, "_append", lambda _: os.fdopen(os.open("/dev/full", os.O_WRONLY), "ab")
         )
         refused(one, "retailer", question, "computation", keeps=False)
     assert "No space left on device" in caplog.text

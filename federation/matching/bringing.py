@@ -3,13 +3,13 @@
 ```
 jobs/JOB/
   people.npz   who takes part
-  set/         their tokens (`matching_set`)
+  set/         their tokens (`token_set`)
 ```
 
 Guarantees: both are read once for a job; a set that has more identifiers than was declared, or
 differs too much from the last one, is refused before anything of it leaves, and read anew.
 
-Leaves to others: who may be used (`population`), limits over time (`match_history`), and what
+Leaves to others: who may be used (`population`), limits over time (`history`), and what
 becomes of the set.
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 
 from federation.desk import Desk, undamaged
 from federation.errors import RefusedError
-from federation.match_history import MatchHistory
-from federation.matching_set import MatchingSet, TokenBatch
+from federation.matching.history import MatchHistory
+from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.members import Members
 from federation.population import recipe_for
 from privacy.randomness import Secret, derive_secret

@@ -19,12 +19,12 @@ from parties import MATCH, PEOPLE, ROLES, World, record
 from compliance import records
 from compliance.signing import Envelope
 from compliance.terms import Role
-from federation.bringing import _first_of_rank, commitment
 from federation.coordinator import write_jobs
 from federation.errors import MessageError, RefusedError, WorkspaceError
 from federation.jobs.align import AlignPlan
-from federation.match_history import MatchHistory
-from federation.matching_set import MatchingSet, TokenBatch
+from federation.matching.bringing import _first_of_rank, commitment
+from federation.matching.history import MatchHistory
+from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.messages import (
     Acknowledged,
     AlignBind,
