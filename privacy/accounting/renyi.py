@@ -26,7 +26,6 @@ from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
 
 from privacy.accounting.events import (
     DiscreteGaussianEvent,
@@ -119,6 +118,8 @@ def _gaussian(noise: float, probability: float) -> NDArray[np.float64]:
 
 def _sampled(noise: float, probability: float, order: int) -> float:
     """Return ln A / (α - 1), A - 1 being summed from k = 2 so that a small one keeps its digits."""
+    from scipy.special import gammaln, logsumexp
+
     k = np.arange(2, order + 1, dtype=np.float64)
     exponent = k * (k - 1.0) / (2.0 * noise**2)
     logarithms = (
