@@ -114,20 +114,21 @@ class Node:
             locked(folder),
             LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
         ):
-            if log.tree_size and not folder.ledger.exists():
+            store = folder.ledger_store(self._agreement)
+            if log.tree_size and not store.exists():
                 raise WorkspaceError(
-                    f"{folder.ledger} is missing, and the log says it was there: restore it; a new "
-                    "one would spend the budget twice"
+                    f"ledger {store.name} is missing, and the log says it was there: restore it; "
+                    "a new one would spend the budget twice"
                 )
             ledger = Ledger.open(
-                folder.ledger,
+                store,
                 agreement=self._agreement.digest,
                 budget=Budget(epsilon=terms.epsilon, delta=terms.delta),
             )
             if not log.tree_size and ledger.statement().charges:
                 raise WorkspaceError(
-                    f"{folder.log} is empty, and {folder.ledger} has charges: restore the log; a "
-                    "new one would prove nothing of them"
+                    f"{folder.log} is empty, and ledger {store.name} has charges: restore the log; "
+                    "a new one would prove nothing of them"
                 )
             gate = Gate(folder, self._agreement, log, ledger, clock=self._clock)
             yield Desk(folder, self._agreement, gate, ledger, clock=self._clock)

@@ -7,7 +7,7 @@ PARTY/
   keys/            identity, log, encryption: seeds, readable by their owner only
   data/            tables and consents (or a database elsewhere)
   log/             the append-only log (C2SP tlog-tiles)
-  ledger.sqlite    the privacy budget
+  ledger.sqlite    the privacy budget (or a database elsewhere)
   jobs/JOB/        what a job must remember between two messages
   outbox/          answers given, kept so that a repeated question gets the same answer
   models/ segments/   results
@@ -46,6 +46,7 @@ from compliance.signing import ENVELOPE_LIMIT, SigningKey
 from compliance.terms import DATA_ROLES, KeyName, PartyTerm, Role
 from federation.errors import WorkspaceError
 from federation.workers import WorkersConfig
+from privacy.accounting.store import LedgerStore, ledger_store
 from privacy.encryption import DecryptionKey
 from privacy.randomness import SECRET_BYTES, Secret, new_secret, seeded_secret
 
@@ -222,6 +223,8 @@ class PartyConfig(_Closed):
         data: its people; none for the coordinator.
         consent: its consent events; none for the coordinator.
         workers: who does its arithmetic; two threads where left out.
+        ledger: URL of the PostgreSQL database that keeps its privacy budget; a file in its folder
+            where left out.
         unsafe_seed: makes every secret of this party predictable, for reproducible trials only.
     """
 
@@ -230,6 +233,7 @@ class PartyConfig(_Closed):
     data: DataConfig | None = None
     consent: Path | None = None
     workers: WorkersConfig | None = None
+    ledger: str | None = None
     unsafe_seed: int | None = None
 
 
@@ -254,7 +258,8 @@ class PartyFolder:
     def create(cls, path: Path, config: PartyConfig) -> Self:
         """Write a new party's folder, or open the one that is there if it says the same.
 
-        Its workers may be others than before, as they change no result.
+        Its workers may be others than before, as they change no result; where its ledger is kept
+        is its own matter and stays.
 
         Raises:
             WorkspaceError: the folder belongs to a party configured otherwise.
@@ -262,6 +267,7 @@ class PartyFolder:
         file = path / "party.json"
         if file.exists():
             found = cls(path).config
+            config = config.model_copy(update={"ledger": found.ledger})
             if found.model_copy(update={"workers": config.workers}) != config:
                 raise WorkspaceError(
                     f"{file} describes another configuration of this party: name another "
@@ -291,8 +297,17 @@ class PartyFolder:
 
     @property
     def ledger(self) -> Path:
-        """File of the privacy ledger."""
+        """File of the privacy ledger, where it is kept in one."""
         return self.path / "ledger.sqlite"
+
+    def ledger_store(self, agreement: Agreement) -> LedgerStore:
+        """Return where the privacy ledger under an agreement is kept.
+
+        Raises:
+            LedgerError: the configured URL is malformed, or its driver is not installed.
+        """
+        place = self.config.ledger or self.ledger
+        return ledger_store(place, party=self.name, agreement=agreement.digest)
 
     @property
     def outbox(self) -> Path:

