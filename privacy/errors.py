@@ -4,6 +4,7 @@
 PrivacyError
 ├── InvalidParameterError   the caller asked for something outside its range: change the call
 ├── PeerMessageError        another party sent bytes that break the protocol: refuse them
+├── MissingPartiesError     too few parties are left for a sum: run again when they are there
 ├── WorkerError             a worker of the party's own is not there or ended: see to it, run again
 ├── BudgetExceededError     the agreement's budget does not allow it: ask for less or amend
 └── LedgerError             the ledger is another's, damaged, or a charge is in another state
@@ -17,6 +18,7 @@ __all__ = [
     "BudgetExceededError",
     "InvalidParameterError",
     "LedgerError",
+    "MissingPartiesError",
     "PeerMessageError",
     "PrivacyError",
     "WorkerError",
@@ -33,6 +35,28 @@ class InvalidParameterError(PrivacyError):
 
 class PeerMessageError(PrivacyError):
     """What another party sent breaks the protocol; nothing of it was used."""
+
+
+class MissingPartiesError(PrivacyError):
+    """Too few parties are left for a sum; nothing was summed or revealed.
+
+    Attributes:
+        present: how many got so far.
+        needed: how many it takes.
+    """
+
+    def __init__(self, *, present: int, needed: int, parties: int, what: str) -> None:
+        self.present = present
+        self.needed = needed
+        super().__init__(
+            f"{present} of {parties} parties {what}, {needed} are needed: {self.missing} missing; "
+            "aggregate again, under another context, when more are there"
+        )
+
+    @property
+    def missing(self) -> int:
+        """How many more it would take."""
+        return max(0, self.needed - self.present)
 
 
 class WorkerError(PrivacyError):
