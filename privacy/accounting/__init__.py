@@ -1,14 +1,21 @@
 """Privacy accounting: what was released, what it cost, how much noise that takes, what is left.
 
-`events` describes mechanisms, `accountant` prices them, `calibration` finds the noise for a price,
-`ledger` keeps a party's spending under the agreement's cap. Each rests on those before it.
+`events` describes mechanisms, `accountant` prices them (by loss distributions, or by `renyi`
+bounds), `calibration` finds the noise for a price, `ledger` keeps a party's spending under the
+agreement's cap. Each rests on those before it.
 """
 
 from privacy.accounting.accountant import Accountant, epsilon_of
-from privacy.accounting.calibration import calibrate_noise_multiplier
+from privacy.accounting.calibration import (
+    calibrate_discrete_gaussian,
+    calibrate_distributed_discrete_gaussian,
+    calibrate_noise_multiplier,
+)
 from privacy.accounting.events import (
     ComposedEvent,
+    DiscreteGaussianEvent,
     DiscreteLaplaceEvent,
+    DistributedDiscreteGaussianEvent,
     Event,
     GaussianEvent,
     RepeatedEvent,
@@ -24,13 +31,17 @@ __all__ = [
     "Charge",
     "ChargeState",
     "ComposedEvent",
+    "DiscreteGaussianEvent",
     "DiscreteLaplaceEvent",
+    "DistributedDiscreteGaussianEvent",
     "Event",
     "GaussianEvent",
     "Ledger",
     "RepeatedEvent",
     "SampledGaussianEvent",
     "Statement",
+    "calibrate_discrete_gaussian",
+    "calibrate_distributed_discrete_gaussian",
     "calibrate_noise_multiplier",
     "epsilon_of",
     "from_json",

@@ -1,15 +1,17 @@
 """What a person has lost in all: (ε, δ) of any composition of events.
 
-Guarantees: an upper bound for adaptive composition under adding or removing one person, by
-privacy loss distributions (Koskela et al. 2020; Doroshenko et al. 2022, "Connect the Dots")
-discretised at 10⁻⁴ and rounded towards privacy. Events are first brought into a normal form (how
-often each mechanism ran), and only that is priced: repeating equals composing, and order never
-matters, to the last bit.
+Guarantees: an upper bound for adaptive composition under adding or removing one person. Where every
+mechanism has a known privacy loss distribution, those are composed (Koskela et al. 2020;
+Doroshenko et al. 2022, "Connect the Dots"), discretised at 10⁻⁴ and rounded towards privacy. Where
+a discrete Gaussian stands among them, which is bounded in Rényi divergence only, the whole is
+composed there (`renyi`). Events are first brought into a normal form (how often each mechanism
+ran), and only that is priced: repeating equals composing, and order never matters, to the last bit.
 
 Limits: convolutions are in floating point, with an error near 10⁻¹⁵ in δ. Below a δ of 10⁻¹⁰ that
 error could outweigh the rounding, so a smaller δ is refused. A composition whose expected loss is
-past 10 nats (an ε of some 30, which protects nobody), or of more than a million steps of one
-mechanism, is priced at infinity instead of at the cost of gigabytes.
+past 10 nats (an ε of some 30), or of more than a million steps of one mechanism, would take
+gigabytes, and is composed in Rényi divergence too. Bounds hold for mechanisms whose parameters do
+not depend on outcomes; that later jobs are asked for in the light of earlier ones is not priced.
 
 Leaves to others: what may be spent (`ledger`) and how much noise to add (`calibration`).
 """
@@ -20,17 +22,22 @@ from collections.abc import Iterable
 from functools import lru_cache, reduce
 from typing import Any, Self, TypeAlias
 
+from privacy.accounting import renyi
 from privacy.accounting.events import (
     MAXIMUM_COUNT,
     MAXIMUM_NOISE,
+    MINIMUM_NOISE,
     ComposedEvent,
+    DiscreteGaussianEvent,
     DiscreteLaplaceEvent,
+    DistributedDiscreteGaussianEvent,
     Event,
     GaussianEvent,
     RepeatedEvent,
     SampledGaussianEvent,
     to_json,
 )
+from privacy.accounting.renyi import Mechanism, NormalForm
 from privacy.errors import InvalidParameterError
 
 __all__ = ["MINIMUM_DELTA", "Accountant", "check_delta", "epsilon_of"]
@@ -41,15 +48,16 @@ MINIMUM_DELTA = 1e-10
 _DISCRETISATION = 1e-4
 _MAXIMUM_EXPECTED_LOSS = 10.0
 
-_Mechanism: TypeAlias = GaussianEvent | SampledGaussianEvent | DiscreteLaplaceEvent
-_NormalForm: TypeAlias = tuple[tuple[_Mechanism, int], ...]
+# Mechanisms whose privacy loss distribution is known.
+_Known: TypeAlias = GaussianEvent | SampledGaussianEvent | DiscreteLaplaceEvent
+_KnownForm: TypeAlias = tuple[tuple[_Known, int], ...]
 
 
 class Accountant:
     """Adds up events and prices the whole. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._counts: Counter[_Mechanism] = Counter()
+        self._counts: Counter[Mechanism] = Counter()
 
     def compose(self, event: Event, count: int = 1) -> Self:
         """Add `event`, `count` times; the whole of it or, if refused, nothing.
@@ -72,7 +80,7 @@ class Accountant:
             delta: in [10⁻¹⁰, 1).
 
         Returns:
-            An upper bound: 0 for nothing, infinity for more than is worth pricing.
+            An upper bound; 0 for nothing.
 
         Raises:
             InvalidParameterError: if `delta` is out of range.
@@ -107,19 +115,19 @@ def check_delta(delta: float) -> None:
         )
 
 
-def _mechanisms(event: Event) -> Counter[_Mechanism]:
+def _mechanisms(event: Event) -> Counter[Mechanism]:
     """Count how often each mechanism runs in `event`; a whole sample is no sample."""
     match event:
-        case GaussianEvent() | DiscreteLaplaceEvent():
+        case GaussianEvent() | DiscreteLaplaceEvent() | DiscreteGaussianEvent():
             return Counter({event: 1})
         case SampledGaussianEvent(sampling_probability=1.0):
             return Counter({GaussianEvent(noise_multiplier=event.noise_multiplier): event.steps})
-        case SampledGaussianEvent():
+        case SampledGaussianEvent() | DistributedDiscreteGaussianEvent():
             return Counter({event.model_copy(update={"steps": 1}): event.steps})
         case RepeatedEvent():
             return _multiplied(_mechanisms(event.event), event.count)
         case ComposedEvent():
-            total: Counter[_Mechanism] = Counter()
+            total: Counter[Mechanism] = Counter()
             for part in event.events:
                 total.update(_mechanisms(part))
             return total
@@ -129,43 +137,50 @@ def _mechanisms(event: Event) -> Counter[_Mechanism]:
             )
 
 
-def _multiplied(counts: Counter[_Mechanism], factor: int) -> Counter[_Mechanism]:
+def _multiplied(counts: Counter[Mechanism], factor: int) -> Counter[Mechanism]:
     return Counter({mechanism: count * factor for mechanism, count in counts.items()})
 
 
 @lru_cache(maxsize=1024)
-def _epsilon(form: _NormalForm, delta: float) -> float:
+def _epsilon(form: NormalForm, delta: float) -> float:
     """Price a normal form."""
     if not form:
         return 0.0
-    form = _pooled(form)
-    if any(count > MAXIMUM_COUNT or _peak_loss(m) > _MAXIMUM_EXPECTED_LOSS for m, count in form):
-        return math.inf
-    if math.fsum(count * _expected_loss(m) for m, count in form) > _MAXIMUM_EXPECTED_LOSS:
-        return math.inf
-    whole = reduce(lambda left, right: left.compose(right), (_distribution(*part) for part in form))
+    known = tuple((m, n) for m, n in form if isinstance(m, _Known))
+    if len(known) < len(form) or not _is_bearable(pooled := _pooled(known)):
+        return renyi.epsilon(form, delta)
+    parts = (_distribution(*part) for part in pooled)
+    whole = reduce(lambda left, right: left.compose(right), parts)
     return float(whole.get_epsilon_for_delta(delta))
 
 
-def _pooled(form: _NormalForm) -> _NormalForm:
+def _is_bearable(form: _KnownForm) -> bool:
+    """Tell whether the distribution of a normal form's loss fits into memory."""
+    if any(count > MAXIMUM_COUNT or _peak_loss(m) > _MAXIMUM_EXPECTED_LOSS for m, count in form):
+        return False
+    return math.fsum(count * _expected_loss(m) for m, count in form) <= _MAXIMUM_EXPECTED_LOSS
+
+
+def _pooled(form: _KnownForm) -> _KnownForm:
     """Replace all Gaussians by the one that equals them: 1/s² adds up (Dong et al. 2022, §3.2)."""
     gaussians = [(m.noise_multiplier, n) for m, n in form if isinstance(m, GaussianEvent)]
     if not gaussians:
         return form
     precision = math.fsum(count / noise**2 for noise, count in gaussians)
-    pooled = GaussianEvent(noise_multiplier=min(1.0 / math.sqrt(precision), MAXIMUM_NOISE))
+    noise = min(max(1.0 / math.sqrt(precision), MINIMUM_NOISE), MAXIMUM_NOISE)
+    pooled = GaussianEvent(noise_multiplier=noise)
     others = tuple(part for part in form if not isinstance(part[0], GaussianEvent))
     return ((pooled, 1), *others)
 
 
-def _peak_loss(mechanism: _Mechanism) -> float:
+def _peak_loss(mechanism: _Known) -> float:
     """Bound one run's expected loss, in nats, for a person who is surely in the sample."""
     if isinstance(mechanism, DiscreteLaplaceEvent):
         return mechanism.sensitivity / mechanism.scale
     return 0.5 / mechanism.noise_multiplier**2
 
 
-def _expected_loss(mechanism: _Mechanism) -> float:
+def _expected_loss(mechanism: _Known) -> float:
     """Bound one run's expected loss (its Kullback-Leibler divergence), in nats.
 
     For Gaussian noise s, sampled with probability q, the divergence is at most q / (2s²), by
@@ -182,7 +197,7 @@ def _expected_loss(mechanism: _Mechanism) -> float:
 
 
 @lru_cache(maxsize=8)
-def _distribution(mechanism: _Mechanism, count: int) -> Any:
+def _distribution(mechanism: _Known, count: int) -> Any:
     """Make the privacy loss distribution of `count` runs of `mechanism`."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 

@@ -5,7 +5,7 @@ canonical bytes (RFC 8785), and only those bytes are read back. Leaves to others
 mechanism (`privacy.training`) and pricing it (`accountant`).
 
 Every event speaks of one person's rows being added or removed, and assumes that the mechanism
-bounds what one person can change: by clipping for the Gaussian, by counting once for the Laplace.
+bounds what one person can change: by clipping for the Gaussians, by counting once for the Laplace.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -26,8 +26,12 @@ from privacy.errors import InvalidParameterError
 __all__ = [
     "MAXIMUM_COUNT",
     "MAXIMUM_NOISE",
+    "MINIMUM_NOISE",
+    "MINIMUM_NOISE_SCALE",
     "ComposedEvent",
+    "DiscreteGaussianEvent",
     "DiscreteLaplaceEvent",
+    "DistributedDiscreteGaussianEvent",
     "Event",
     "GaussianEvent",
     "RepeatedEvent",
@@ -42,14 +46,23 @@ MAXIMUM_COUNT = 1_000_000
 MAXIMUM_NOISE = 1e6
 """Most noise, relative to the sensitivity, that is worth an event."""
 
-_MINIMUM_NOISE = 1e-6
+MINIMUM_NOISE = 1e-6
+"""Least noise, relative to the sensitivity, that an event may have."""
+
+MINIMUM_NOISE_SCALE = 0.5
+"""Least spread, in units of the grid, at which sums of discrete Gaussians are understood."""
+
+_MAXIMUM_GRID = 1e12
+_MAXIMUM_PARTIES = 10_000
+_MAXIMUM_DIMENSION = 1_000_000_000
 _MAXIMUM_SENSITIVITY = 10_000
 _MAXIMUM_PARTS = 10_000
 _MAXIMUM_DEPTH = 16
 _MAXIMUM_JSON_BYTES = 1 << 20
 
-_Noise = Annotated[float, Field(ge=_MINIMUM_NOISE, le=MAXIMUM_NOISE, allow_inf_nan=False)]
+_Noise = Annotated[float, Field(ge=MINIMUM_NOISE, le=MAXIMUM_NOISE, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1, le=MAXIMUM_COUNT)]
+_Probability = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 
 
 class _Event(BaseModel):
@@ -101,7 +114,7 @@ class SampledGaussianEvent(_Event):
 
     kind: Literal["sampled-gaussian"] = "sampled-gaussian"
     noise_multiplier: _Noise
-    sampling_probability: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
+    sampling_probability: _Probability
     steps: _Count
 
 
@@ -119,6 +132,51 @@ class DiscreteLaplaceEvent(_Event):
     kind: Literal["discrete-laplace"] = "discrete-laplace"
     scale: _Noise
     sensitivity: Annotated[int, Field(ge=1, le=_MAXIMUM_SENSITIVITY)] = 1
+
+
+class DiscreteGaussianEvent(_Event):
+    """One release of integers plus discrete Gaussian noise (Canonne, Kamath and Steinke 2020).
+
+    Each coordinate's noise takes the integer k with probability proportional to exp(-k² / 2σ²).
+
+    Attributes:
+        noise_multiplier: σ divided by the L2 sensitivity of the integers, in [10⁻⁶, 10⁶].
+    """
+
+    kind: Literal["discrete-gaussian"] = "discrete-gaussian"
+    noise_multiplier: _Noise
+
+
+class DistributedDiscreteGaussianEvent(_Event):
+    """Releases of sums of integer vectors, to which several parties added discrete Gaussian noise.
+
+    Only the sum is seen (secure aggregation), modulo something large or not. The sum of discrete
+    Gaussians is no discrete Gaussian; the accountant charges for the difference (Kairouz, Liu and
+    Steinke 2021). Quantities are in units of the grid that vectors were rounded to, after rounding.
+
+    Someone with rows at m parties weighs m times as much, and is in a sample with probability
+    1 - (1 - q)^m: multiply `l2_sensitivity` and raise `sampling_probability` accordingly.
+
+    Attributes:
+        noise_scale: σ of the noise that each party adds to each coordinate, in [0.5, 10¹²].
+        honest_parties: parties whose noise is surely in the sum and unknown to whoever looks at it,
+            1 to 10⁴: without those that may drop out, those that collude, and the onlooker.
+        dimension: coordinates of the vector, 1 to 10⁹.
+        l2_sensitivity: most that one person can change the sum of integers by, in the Euclidean
+            norm, rounding included, in (0, 10¹²].
+        sampling_probability: chance of a person to be in a step's Poisson sample, in (0, 1].
+        steps: number of releases, 1 to `MAXIMUM_COUNT`.
+    """
+
+    kind: Literal["distributed-discrete-gaussian"] = "distributed-discrete-gaussian"
+    noise_scale: Annotated[
+        float, Field(ge=MINIMUM_NOISE_SCALE, le=_MAXIMUM_GRID, allow_inf_nan=False)
+    ]
+    honest_parties: Annotated[int, Field(ge=1, le=_MAXIMUM_PARTIES)]
+    dimension: Annotated[int, Field(ge=1, le=_MAXIMUM_DIMENSION)]
+    l2_sensitivity: Annotated[float, Field(gt=0.0, le=_MAXIMUM_GRID, allow_inf_nan=False)]
+    sampling_probability: _Probability = 1.0
+    steps: _Count = 1
 
 
 class RepeatedEvent(_Event):
@@ -159,7 +217,13 @@ class ComposedEvent(_Event):
 
 
 Event = Annotated[
-    GaussianEvent | SampledGaussianEvent | DiscreteLaplaceEvent | RepeatedEvent | ComposedEvent,
+    GaussianEvent
+    | SampledGaussianEvent
+    | DiscreteLaplaceEvent
+    | DiscreteGaussianEvent
+    | DistributedDiscreteGaussianEvent
+    | RepeatedEvent
+    | ComposedEvent,
     Field(discriminator="kind"),
 ]
 """Any event that can be priced."""
