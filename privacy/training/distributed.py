@@ -1,0 +1,445 @@
+"""Logistic regression whose noise is shared: parties add parts of it, only the sum is seen.
+
+```
+every party                              secure sum               coordinator
+1  plan (the same at all)                                        1  plan; start
+2  clipped gradient at the weights,
+   first round: and second moments
+3  whole numbers + its share of noise  ──►  Σ over parties  ──►  4  one preconditioned step
+        ▲                                                              │
+        └───────────────────────── weights ────────────────────────────┘   … `rounds` times
+                                                                   5  model: mean of the last half
+```
+
+Guarantees: all sums together are (ε, δ)-private for a person with a row in each of up to
+`max_parties_per_person` tables, add or remove, towards whoever sees the sums and knows the noise
+of at most `tolerated` parties, those that dropped out of a sum included. A row's weight in a sum is
+bounded in whole numbers (`integer_sums`); the noise is discrete Gaussian, of which `parties -
+tolerated` shares make up the whole (Kairouz, Liu and Steinke 2021). Every party takes part with
+all its rows: nothing is sampled, and nothing depends on the true number of rows.
+
+A party that looks at the model knows its own share: it is one of the tolerated.
+
+Leaves to others: the secure sum, which must reveal one sum over at least `parties - tolerated`
+parties or none; charging `charge` before each round; and never giving one stream to two
+contributions.
+
+How few rounds suffice: the logistic loss curves nowhere more than ¼X'X (Böhning and Lindsay 1988),
+so one noised X'X preconditions all steps, whatever the weights. The ridge under it is as long as
+the noise that is left in the mean of all gradients; directions in which the data say less than
+the noise are left where they are.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.accounting import (
+    ComposedEvent,
+    DistributedDiscreteGaussianEvent,
+    Event,
+    calibrate_discrete_gaussian,
+    epsilon_of,
+)
+from privacy.errors import InvalidParameterError
+from privacy.mechanisms import MAXIMUM_SIGMA, discrete_gaussian
+from privacy.randomness import SecretStream
+from privacy.training.integer_sums import (
+    FRACTION_BITS,
+    MOMENT_CLIP,
+    check_rows,
+    check_weights,
+    gradient_clip,
+    gradient_sum,
+    moment_sum,
+    moments,
+)
+
+__all__ = [
+    "DescentState",
+    "DistributedPlan",
+    "SharedNoise",
+    "party_contribution",
+    "plan_distributed",
+    "server_step",
+    "start_descent",
+]
+
+_CURVATURE: Final = 0.25  # of the logistic loss, at most
+_MOMENTUM: Final = 0.5
+_MOMENTS_SHARE: Final = 0.25  # of 1/σ², the currency in which Gaussians add up
+_ROUNDING: Final = 1.0 / 256  # of the sensitivity, that rounding to the grid may add
+_MAXIMUM_ROUNDING: Final = 0.25
+_MAXIMUM_ROUNDS: Final = 1000
+_MAXIMUM_PARTIES: Final = 1000
+_MAXIMUM_WIDTH: Final = 5000
+_MAXIMUM_SHIFT: Final = 44
+_NOISE_CUT: Final = 16  # times σ: no draw of `discrete_gaussian` lies beyond
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedNoise:
+    """How one kind of vector is put on a grid and noised by every party.
+
+    Attributes:
+        length: entries of the vector, ≥ 1.
+        clip: most that one row adds, in the L2 norm and in units of `integer_sums`.
+        shift: the sent integers are those units divided by 2^`shift`, rounded.
+        noise_scale: σ of each party's discrete Gaussian noise, in sent integers.
+        honest_parties: shares of noise that are counted on.
+        rows_per_person: rows that one person may have in all tables together.
+    """
+
+    length: int
+    clip: int
+    shift: int
+    noise_scale: float
+    honest_parties: int
+    rows_per_person: int
+
+    def charge(self, steps: int = 1) -> DistributedDiscreteGaussianEvent:
+        """Return what `steps` sums with this noise cost."""
+        return DistributedDiscreteGaussianEvent(
+            noise_scale=self.noise_scale,
+            honest_parties=self.honest_parties,
+            dimension=self.length,
+            l2_sensitivity=_sensitivity(self.clip, self.shift, self.length, self.rows_per_person),
+            steps=steps,
+        )
+
+    def bound(self, declared_rows: int) -> int:
+        """Return the largest magnitude of an entry that a party with `declared_rows` sends."""
+        return self.limit(declared_rows) + math.ceil(_NOISE_CUT * self.noise_scale)
+
+    def limit(self, declared_rows: int) -> int:
+        """Return the largest magnitude of an entry before noise; beyond it is cut off."""
+        return (declared_rows * self.clip >> self.shift) + 1
+
+    def contribution(
+        self, total: NDArray[np.int64], declared_rows: int, stream: SecretStream
+    ) -> NDArray[np.int64]:
+        """Step 3: put a party's sum on the grid and add its share of the noise."""
+        half = (1 << self.shift) >> 1
+        limit = self.limit(declared_rows)
+        # Rounding changes an entry's difference by less than 1; cutting off enlarges none.
+        rounded = np.clip((total + half) >> self.shift, -limit, limit)
+        return rounded + discrete_gaussian(self.noise_scale, self.length, stream)
+
+
+@dataclass(frozen=True)
+class DistributedPlan:
+    """What parties and coordinator do; made from public terms alone by `plan_distributed`.
+
+    Attributes:
+        width: features of a row, d, the constant among them.
+        declared_rows: public number of rows of each party, in the order of the parties.
+        tolerated: parties that may collude, look on or drop out.
+        rounds: secure sums, R.
+        epsilon: what all rounds cost at `delta`; at most what was asked.
+        delta: as asked.
+        gradient: noise of each round's gradient.
+        moments: noise of the second moments, which the first round sends too.
+    """
+
+    width: int
+    declared_rows: tuple[int, ...]
+    tolerated: int
+    rounds: int
+    epsilon: float
+    delta: float
+    gradient: SharedNoise
+    moments: SharedNoise
+
+    def charge(self, round_number: int) -> Event:
+        """Return what round `round_number`, from 1, costs a person.
+
+        Raises:
+            InvalidParameterError: if there is no such round.
+        """
+        self.check_round(round_number)
+        gradient = self.gradient.charge()
+        if round_number > 1:
+            return gradient
+        return ComposedEvent(events=(gradient, self.moments.charge()))
+
+    def length(self, round_number: int) -> int:
+        """Return how many integers a party sends in round `round_number`.
+
+        Raises:
+            InvalidParameterError: if there is no such round.
+        """
+        self.check_round(round_number)
+        return self.gradient.length + (self.moments.length if round_number == 1 else 0)
+
+    @cached_property
+    def sum_bound(self) -> int:
+        """Largest magnitude of an entry of any round's sum: a ring larger than twice it is safe."""
+        return max(
+            sum(noise.bound(rows) for rows in self.declared_rows)
+            for noise in (self.gradient, self.moments)
+        )
+
+    def check_round(self, round_number: int) -> None:
+        """Refuse a round that the plan does not have.
+
+        Raises:
+            InvalidParameterError: if it does not.
+        """
+        if not 1 <= round_number <= self.rounds:
+            raise InvalidParameterError(f"expected a round 1 to {self.rounds}, got {round_number}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DescentState:
+    """Where the coordinator stands; everything in it may be published.
+
+    Attributes:
+        round_number: the round to be asked next; one more than the last when all is done.
+        weights: where the next gradient is wanted, shape (d,).
+        position: weights after the last step, shape (d,).
+        velocity: the last step, shape (d,).
+        model: mean of the positions after the last half of the rounds, so far, shape (d,).
+        preconditioner: inverse of the bounded curvature, shape (d, d); None before round 1.
+    """
+
+    round_number: int
+    weights: NDArray[np.float64]
+    position: NDArray[np.float64]
+    velocity: NDArray[np.float64]
+    model: NDArray[np.float64]
+    preconditioner: NDArray[np.float64] | None = None
+
+
+def plan_distributed(
+    *,
+    width: int,
+    declared_rows: Sequence[int],
+    tolerated: int,
+    epsilon: float,
+    delta: float,
+    max_parties_per_person: int = 1,
+    rounds: int = 10,
+    clipping_norm: float = 0.5,
+) -> DistributedPlan:
+    """Step 1: derive everything from public terms. The same terms give the same plan.
+
+    A person's rows at K parties add up in one sum, so noise grows with K, not with its root.
+
+    Args:
+        width: encoded columns, 1 to 5000.
+        declared_rows: each party's public number of rows, ≥ 1; 2 to 1000 parties.
+        tolerated: parties whose noise is not counted on, 0 to parties - 1.
+        epsilon: for everything together, > 0.
+        delta: in [10⁻¹⁰, 1).
+        max_parties_per_person: tables that one person may stand in, with one row each, K.
+        rounds: secure sums, 1 to 1000.
+        clipping_norm: most that a row's gradient weighs. Half the largest norm of a row clips
+            nothing at the start, where every residual is ½, and the misjudged rows later.
+
+    Raises:
+        InvalidParameterError: if a term is out of range, or no noise keeps the promise.
+    """
+    parties = len(declared_rows)
+    for name, value, least, most in (
+        ("width", width, 1, _MAXIMUM_WIDTH),
+        ("number of parties", parties, 2, _MAXIMUM_PARTIES),
+        ("tolerated", tolerated, 0, parties - 1),
+        ("max_parties_per_person", max_parties_per_person, 1, parties),
+        ("rounds", rounds, 1, _MAXIMUM_ROUNDS),
+        ("declared_rows", min(declared_rows, default=0), 1, 1 << 32),
+        ("declared_rows", max(declared_rows, default=0), 1, 1 << 32),
+    ):
+        if not least <= value <= most:
+            raise InvalidParameterError(f"{name}: expected {least} to {most}, got {value}")
+    whole = calibrate_discrete_gaussian(epsilon=epsilon, delta=delta)
+    gradient = _share(
+        length=width,
+        clip=gradient_clip(clipping_norm),
+        noise_multiplier=whole * math.sqrt(rounds / (1.0 - _MOMENTS_SHARE)),
+        honest_parties=parties - tolerated,
+        rows_per_person=max_parties_per_person,
+    )
+    second = _share(
+        length=width * (width + 1) // 2,
+        clip=MOMENT_CLIP,
+        noise_multiplier=whole / math.sqrt(_MOMENTS_SHARE),
+        honest_parties=parties - tolerated,
+        rows_per_person=max_parties_per_person,
+    )
+    cost = epsilon_of([gradient.charge(rounds), second.charge()], delta)
+    if cost > epsilon:
+        raise InvalidParameterError(
+            f"the noise would cost epsilon {cost:.6f}, asked was {epsilon}: allow a larger epsilon"
+        )
+    return DistributedPlan(
+        width, tuple(declared_rows), tolerated, rounds, cost, delta, gradient, second
+    )
+
+
+def party_contribution(
+    weights: NDArray[np.float64],
+    features: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    plan: DistributedPlan,
+    stream: SecretStream,
+    *,
+    party: int,
+    round_number: int,
+) -> NDArray[np.int64]:
+    """Steps 2 and 3: what one party puts into a round's secure sum.
+
+    Args:
+        weights: from the coordinator, shape (d,), finite.
+        features: the party's encoded rows, one a person, shape (n, d), finite.
+        labels: shape (n,), in [0, 1].
+        plan: made by the party itself.
+        stream: of this round alone; secret for ever.
+        party: the party's place in the plan's `declared_rows`.
+        round_number: 1 to `plan.rounds`.
+
+    Returns:
+        Shape (`plan.length(round_number)`,): the noised gradient, in the first round followed by
+        the noised second moments. Nobody but the secure sum may see it: it holds only a share of
+        the noise.
+
+    Raises:
+        InvalidParameterError: if shapes do not fit, a value is out of range, or there is no such
+            party or round.
+    """
+    plan.check_round(round_number)
+    if not 0 <= party < len(plan.declared_rows):
+        raise InvalidParameterError(
+            f"expected a party 0 to {len(plan.declared_rows) - 1}, got {party}"
+        )
+    check_rows(plan.width, features, labels)
+    rows = plan.declared_rows[party]
+    gradient = gradient_sum(weights, features, labels, plan.gradient.clip)
+    parts = [plan.gradient.contribution(gradient, rows, stream)]
+    if round_number == 1:
+        parts.append(plan.moments.contribution(moment_sum(features), rows, stream))
+    return np.concatenate(parts)
+
+
+def start_descent(plan: DistributedPlan) -> DescentState:
+    """Step 1 at the coordinator: the state before the first round, at weights of 0."""
+    zero = np.zeros(plan.width)
+    return DescentState(round_number=1, weights=zero, position=zero, velocity=zero, model=zero)
+
+
+def server_step(
+    total: NDArray[np.int64],
+    state: DescentState,
+    plan: DistributedPlan,
+    contributors: Collection[int],
+) -> DescentState:
+    """Step 4, and 5 after the last round: go on from a round's sum.
+
+    Args:
+        total: the secure sum, shape (`plan.length(state.round_number)`,), as signed integers.
+        state: from `start_descent` or the step before.
+        plan: the same as at the parties.
+        contributors: places of the parties that are in the sum, no two alike. What is missing is
+            made up for by their declared rows.
+
+    Raises:
+        InvalidParameterError: if the sum has another length or an entry that no such sum can
+            have, if parties are unknown or twice there, or if fewer than `parties - tolerated`
+            took part: such a sum has too little noise and should never have been revealed.
+    """
+    plan.check_round(state.round_number)
+    known = set(contributors)
+    if len(known) < len(contributors) or not known <= set(range(len(plan.declared_rows))):
+        raise InvalidParameterError("contributors: expected distinct places of the plan's parties")
+    if len(known) < plan.gradient.honest_parties:
+        raise InvalidParameterError(
+            f"expected a sum over {plan.gradient.honest_parties} parties or more, got {len(known)}"
+        )
+    expected = plan.length(state.round_number)
+    if total.shape != (expected,) or total.dtype != np.int64:
+        raise InvalidParameterError(
+            f"expected a sum of {expected} int64, got shape {total.shape} of {total.dtype}"
+        )
+    if bool((total > plan.sum_bound).any() or (total < -plan.sum_bound).any()):
+        raise InvalidParameterError(
+            f"expected entries of magnitude {plan.sum_bound} at most: the sum wrapped or is broken"
+        )
+    whole = sum(plan.declared_rows) / sum(plan.declared_rows[party] for party in known)
+    gradient = total[: plan.width] * (whole * _unit(plan.gradient.shift))
+    preconditioner = state.preconditioner
+    if state.round_number == 1:
+        second = moments(total[plan.width :] * (whole * 2.0**plan.moments.shift), plan.width)
+        preconditioner = _preconditioner(second, plan)
+    if preconditioner is None:
+        raise RuntimeError("a state after round 1 has a preconditioner")
+    velocity = _MOMENTUM * state.velocity - preconditioner @ gradient
+    position = state.position + velocity
+    averaged = state.round_number - plan.rounds // 2  # of the last ⌈R/2⌉ positions
+    model = position if averaged <= 1 else state.model + (position - state.model) / averaged
+    following = replace(
+        state,
+        round_number=state.round_number + 1,
+        weights=position + _MOMENTUM * velocity,
+        position=position,
+        velocity=velocity,
+        model=model,
+        preconditioner=preconditioner,
+    )
+    check_weights(following.weights, math.inf)
+    return following
+
+
+def _preconditioner(second: NDArray[np.float64], plan: DistributedPlan) -> NDArray[np.float64]:
+    """Invert ¼X'X + ridge, where eigenvalues that noise made negative count as 0."""
+    noise = plan.gradient.noise_scale * _unit(plan.gradient.shift)
+    noise *= math.sqrt(len(plan.declared_rows))
+    ridge = noise * math.sqrt(plan.width / plan.rounds)
+    values, vectors = np.linalg.eigh(second)
+    inverse = 1.0 / (_CURVATURE * np.maximum(values, 0.0) + ridge)
+    return np.asarray((vectors * inverse) @ vectors.T, dtype=np.float64)
+
+
+def _share(
+    *, length: int, clip: int, noise_multiplier: float, honest_parties: int, rows_per_person: int
+) -> SharedNoise:
+    """Choose the grid and the noise: the coarsest grid on which rounding costs next to nothing.
+
+    Raises:
+        InvalidParameterError: if noise so large needs a grid so coarse that rounding costs much.
+    """
+    shift = max(0, math.floor(math.log2(_ROUNDING * clip / math.sqrt(length))))
+    for coarser in range(shift, _MAXIMUM_SHIFT):
+        if math.sqrt(length) * 2.0**coarser > _MAXIMUM_ROUNDING * clip:
+            break
+        sensitivity = _sensitivity(clip, coarser, length, rows_per_person)
+        scale = noise_multiplier * sensitivity / math.sqrt(honest_parties) * (1.0 + 1e-9)
+        if scale <= MAXIMUM_SIGMA:
+            return SharedNoise(
+                length=length,
+                clip=clip,
+                shift=coarser,
+                noise_scale=scale,
+                honest_parties=honest_parties,
+                rows_per_person=rows_per_person,
+            )
+    raise InvalidParameterError(
+        f"a noise multiplier of {noise_multiplier:.0f} on {length} entries does not fit the noise "
+        f"of at most {MAXIMUM_SIGMA:.0f} that can be drawn: allow a larger epsilon or fewer rounds"
+    )
+
+
+def _sensitivity(clip: int, shift: int, length: int, rows_per_person: int) -> float:
+    """Return what a person changes on the grid: each row's clip, and less than 1 an entry.
+
+    Rounding is done once for each party's sum, and a person may have a row at several.
+    """
+    return rows_per_person * (clip / 2.0**shift + math.sqrt(length)) * (1.0 + 1e-12)
+
+
+def _unit(shift: int) -> float:
+    """Return the value of one sent integer of a gradient."""
+    return 2.0 ** (shift - 2 * FRACTION_BITS)
