@@ -39,6 +39,7 @@ from compliance.terms import (
     MatchTerms,
     Moment,
     Name,
+    NoiseSource,
     PartyTerm,
     Purpose,
     Role,
@@ -266,6 +267,28 @@ class Agreement(Terms):
         for field, limit, most in limits:
             if (asked := getattr(self.train, field)) > most:
                 yield f"train.{field}: {asked} passes the {limit}, {most}"
+        if any(noise is not NoiseSource.LOCAL for noise in self.train.noise):
+            yield from self._sum_mistakes()
+
+    def _sum_mistakes(self) -> Iterator[str]:
+        """Say why no secure sum could be: see `privacy.secagg.Plan` for the two limits."""
+        partners = len(self.by_role(Role.PARTNER))
+        colluding, absent = self.train.colluding_partners, self.train.absent_partners
+        if partners < 2:
+            yield f"train.noise: secure sums need 2 partners or more, got {partners}"
+            return
+        if colluding + absent >= partners:
+            yield (
+                f"train.colluding_partners and absent_partners: {colluding} and {absent} of "
+                f"{partners} partners leave nobody to count on"
+            )
+            return
+        if 2 * absent + self.train.colluding_in_sums(partners) >= partners:
+            yield (
+                f"train.absent_partners: of {partners} partners, {colluding} of them colluding, "
+                f"{absent} may not be missing: a coordinator that lies could have two sums of one "
+                "round"
+            )
 
 
 @dataclass(frozen=True)

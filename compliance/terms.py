@@ -42,6 +42,7 @@ __all__ = [
     "MatchTerms",
     "Moment",
     "Name",
+    "NoiseSource",
     "PartyTerm",
     "Purpose",
     "Reveal",
@@ -464,6 +465,17 @@ class MatchTerms(Terms):
                 yield f"reveal {self.reveal.value!r} needs exactly one key, to count people by"
 
 
+class NoiseSource(StrEnum):
+    """Who makes a trained model private."""
+
+    LOCAL = "local"
+    """Each partner adds all the noise to its own model: nobody is trusted."""
+    DISTRIBUTED = "distributed"
+    """Partners add shares of the noise; only sums over partners are revealed, by secure sums."""
+    UNSAFE_NONE = "unsafe-none"
+    """Nobody: secure sums hide the partners from each other, and protect no person."""
+
+
 class TrainTerms(Terms):
     """How models are trained.
 
@@ -474,8 +486,13 @@ class TrainTerms(Terms):
         delta: its failure probability, likewise.
         max_parties_per_person: partners that may hold the same person; the loss adds up over them.
         clipping_norm: bound of one person's gradient in the Euclidean norm.
-        max_steps: gradient steps of a job at each partner.
-        max_rounds: averagings of a job.
+        max_steps: gradient steps of a job at each partner, where it adds the noise itself.
+        max_rounds: averagings, or secure sums, of a job.
+        noise: who may add the noise.
+        colluding_partners: of secure sums: partners that may join forces, the coordinator with
+            them, without a loss of privacy. Whoever reads the model knows its own share of the
+            noise, so that 0 holds against the coordinator alone.
+        absent_partners: of secure sums: partners that may be missing from one, for whatever reason.
     """
 
     purpose: Purpose
@@ -486,6 +503,19 @@ class TrainTerms(Terms):
     clipping_norm: Annotated[Finite, Field(gt=0)]
     max_steps: Count
     max_rounds: Count
+    noise: Annotated[tuple[NoiseSource, ...], Field(min_length=1), AfterValidator(unique)] = (
+        NoiseSource.LOCAL,
+    )
+    colluding_partners: Annotated[int, Field(ge=0, lt=1_000)] = 1
+    absent_partners: Annotated[int, Field(ge=0, lt=1_000)] = 0
+
+    def colluding_in_sums(self, partners: int) -> int:
+        """Return how many colluding partners a secure sum over `partners` has to withstand.
+
+        None where one partner alone is counted on: its noise is whole, and needs no sum to hide in.
+        """
+        counted_on = partners - self.colluding_partners - self.absent_partners
+        return self.colluding_partners if counted_on >= 2 else 0
 
 
 class ExpandTerms(Terms):

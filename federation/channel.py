@@ -53,11 +53,17 @@ class Channel(Protocol):
         """
         ...
 
-    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
         """Send every parcel and return every answer, in the same order.
 
+        Args:
+            parcels: to one node each.
+            most_missing: how many answers may be missing; None stands in their place.
+
         Raises:
-            PartyUnreachableError: an answer is missing or the node failed.
+            PartyUnreachableError: more are missing, or as many nodes failed.
             MessageError: an answer is no message of ours.
         """
         ...
@@ -133,17 +139,27 @@ class GridChannel:
                 )
             time.sleep(self._poll)
 
-    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
-        """Send and wait for every answer; see `Channel.exchange`."""
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
+        """Send and wait for every answer; see `Channel.exchange`.
+
+        A node is missing when Flower says that it failed, or after the deadline.
+        """
         sent = self._send(parcels)
-        answers: dict[str, SealedMessage] = {}
+        answers: dict[str, SealedMessage | None] = {}
         begun = self._clock()
         while True:
-            answers |= self._collect({one: sent[one] for one in sent if one not in answers})
+            answers |= self._collect(
+                {one: sent[one] for one in sent if one not in answers},
+                most_missing - sum(answer is None for answer in answers.values()),
+            )
             if len(answers) == len(sent):
                 return [answers[one] for one in sent]
             waited = self._clock() - begun
             if waited > self._deadline:
+                if len(sent) - sum(one is not None for one in answers.values()) <= most_missing:
+                    return [answers.get(one) for one in sent]
                 silent = [parcel.addressee for one, parcel in sent.items() if one not in answers]
                 raise PartyUnreachableError(
                     f"no answer from {', '.join(silent)} within {self._deadline:g} s: look at "
@@ -169,14 +185,20 @@ class GridChannel:
             )
         return dict(zip(taken, parcels, strict=True))
 
-    def _collect(self, missing: Mapping[str, Parcel]) -> Mapping[str, SealedMessage]:
+    def _collect(
+        self, missing: Mapping[str, Parcel], may_fail: int
+    ) -> Mapping[str, SealedMessage | None]:
         """Pull the answers that are there, by the id of the message that each one answers."""
-        found = {}
+        found: dict[str, SealedMessage | None] = {}
         for reply in self._grid.pull_messages(list(missing)):
             question = reply.metadata.reply_to_message_id
             if question not in missing:
                 continue
             addressee = missing[question].addressee
+            if reply.has_error() and may_fail > 0:
+                found[question] = None
+                may_fail -= 1
+                continue
             if reply.has_error():
                 raise PartyUnreachableError(
                     f"{addressee} failed before it could answer "

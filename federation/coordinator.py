@@ -21,7 +21,7 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.errors import describe
 from compliance.log.writer import LogWriter
-from compliance.terms import Role
+from compliance.terms import NoiseSource, Role
 from federation.channel import Channel, Parcel
 from federation.clock import Clock, utc_now
 from federation.errors import (
@@ -33,10 +33,12 @@ from federation.errors import (
 )
 from federation.gate import Departure, Gate
 from federation.jobs.align import coordinate_align
-from federation.jobs.exchange import Outgoing, Relay, expect
+from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
 from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
-from federation.jobs.train import JointModel, coordinate_train
+from federation.jobs.model import JointModel
+from federation.jobs.sums import coordinate_sums
+from federation.jobs.train import coordinate_train
 from federation.messages import (
     EVERYONE,
     Identify,
@@ -59,7 +61,9 @@ ROLL_CALL = "roll-call"
 
 _JOBS = TypeAdapter(tuple[JobSpec, ...], config=ConfigDict(hide_input_in_errors=True))
 
-Job = Generator[Sequence[Outgoing], Sequence[Message], JointModel | None]
+_ABSENCES = TypeAdapter(tuple[tuple[str, ...], ...])
+
+Job = Generator[Exchange, Sequence[Message], JointModel | None]
 
 
 def read_jobs(folder: PartyFolder) -> tuple[JobSpec, ...]:
@@ -82,6 +86,49 @@ def read_jobs(folder: PartyFolder) -> tuple[JobSpec, ...]:
 def write_jobs(folder: PartyFolder, jobs: Sequence[JobSpec]) -> None:
     """List the jobs to run in the coordinator's folder."""
     write_atomically(folder.path / "jobs.json", _JOBS.dump_json(tuple(jobs), indent=2) + b"\n")
+
+
+class Absences:
+    """Who was missing in which tolerant exchange of a job, so that a repeated run is the same.
+
+    What parties answered once they repeat, and only that: whoever was left out stays so, and
+    whoever was there must be there again.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "absences.json"
+        self._missing: list[tuple[str, ...]] = []
+        self._number = 0
+        try:
+            self._missing = list(_ABSENCES.validate_json(self._file.read_bytes()))
+        except FileNotFoundError:
+            pass
+        except ValidationError as error:
+            raise WorkspaceError(
+                f"{self._file} is damaged: run the job under another name"
+            ) from error
+
+    @property
+    def known(self) -> bool:
+        """Whether the exchange at hand was had before."""
+        return self._number < len(self._missing)
+
+    def next(self) -> tuple[str, ...]:
+        """Return who is left out of the exchange at hand, as before."""
+        return self._missing[self._number] if self.known else ()
+
+    def keep(self, outgoing: Sequence[Outgoing], answers: Sequence[Message]) -> None:
+        """Keep who was missing, before anything is said that follows from it; go on to the next."""
+        if not self.known:
+            there = {message.header.sender for message in answers}
+            named = (_recipient(item) for item in outgoing)
+            self._missing.append(tuple(name for name in named if name not in there))
+            write_atomically(self._file, _ABSENCES.dump_json(tuple(self._missing)))
+        self._number += 1
+
+
+def _recipient(item: Outgoing) -> str:
+    return item.message.header.recipient if isinstance(item, Relay) else item.recipient
 
 
 class Coordinator:
@@ -146,6 +193,8 @@ class Coordinator:
         parcels = [Parcel(node, question) for node in channel.nodes(len(people))]
         found: dict[str, int] = {}
         for parcel, answer in zip(parcels, channel.exchange(parcels), strict=True):
+            if answer is None:
+                raise RuntimeError("an exchange that tolerates nothing left an answer out")
             message = self._verify(question, answer, ROLL_CALL)
             expect(message, Present)
             found[message.header.sender] = parcel.node
@@ -162,7 +211,9 @@ class Coordinator:
             raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
         try:
-            model = self._drive(gate, channel, nodes, self._job(spec))
+            model = self._drive(
+                gate, channel, nodes, self._job(spec), Absences(self._folder.job(spec.name))
+            )
         except FederationError:
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
             raise
@@ -172,8 +223,8 @@ class Coordinator:
                 records.ModelTrained,
                 spec.name,
                 model_digest=model.digest,
-                rounds=model.rounds,
-                parties=model.parties,
+                rounds=model.making.rounds,
+                parties=model.making.parties,
                 epsilon=model.epsilon,
                 delta=model.delta,
             )
@@ -187,30 +238,63 @@ class Coordinator:
         if isinstance(spec, AlignSpec):
             return coordinate_align(self._agreement, spec)
         if isinstance(spec, TrainSpec):
-            return coordinate_train(self._agreement, spec, encoder_for(self._agreement).names)
+            coordinate = coordinate_train if spec.noise is NoiseSource.LOCAL else coordinate_sums
+            return coordinate(self._agreement, spec, encoder_for(self._agreement).names)
         return coordinate_expand(self._agreement, spec)
 
     def _drive(
-        self, gate: Gate, channel: Channel, nodes: Mapping[str, int], job: Job
+        self,
+        gate: Gate,
+        channel: Channel,
+        nodes: Mapping[str, int],
+        job: Job,
+        absences: Absences,
     ) -> JointModel | None:
         """Send what the job yields, verify the answers, hand them back, until it returns."""
         try:
-            outgoing = next(job)
+            exchange = next(job)
             while True:
-                self._tell(outgoing)
-                sealed = [self._seal(gate, item) for item in outgoing]
-                parcels = [Parcel(nodes[name], message, name) for name, message in sealed]
-                answers = channel.exchange(parcels)
-                verified = []
-                for item, (name, question), answer in zip(outgoing, sealed, answers, strict=True):
-                    message = self._verify(question, answer, item.job)
-                    if message.header.sender != name:
-                        raise MessageError(f"{message.header.sender} answered a question to {name}")
-                    verified.append(message)
-                outgoing = job.send(verified)
+                if isinstance(exchange, Tolerant):
+                    left_out = absences.next()
+                    answers = self._exchange(
+                        gate,
+                        channel,
+                        nodes,
+                        [item for item in exchange.outgoing if _recipient(item) not in left_out],
+                        most_missing=0 if absences.known else exchange.most_missing,
+                    )
+                    absences.keep(exchange.outgoing, answers)
+                else:
+                    answers = self._exchange(gate, channel, nodes, exchange)
+                exchange = job.send(answers)
         except StopIteration as end:
             model: JointModel | None = end.value
             return model
+
+    def _exchange(
+        self,
+        gate: Gate,
+        channel: Channel,
+        nodes: Mapping[str, int],
+        outgoing: Sequence[Outgoing],
+        *,
+        most_missing: int = 0,
+    ) -> list[Message]:
+        """Say everything; return the verified answers that came, in order."""
+        self._tell(outgoing)
+        sealed = [self._seal(gate, item) for item in outgoing]
+        parcels = [Parcel(nodes[name], message, name) for name, message in sealed]
+        answers = channel.exchange(parcels, most_missing=most_missing)
+        verified = []
+        for item, (name, question), answer in zip(outgoing, sealed, answers, strict=True):
+            if answer is None:
+                report(Progress(self._folder.name, item.job, f"goes on without {name}"))
+                continue
+            message = self._verify(question, answer, item.job)
+            if message.header.sender != name:
+                raise MessageError(f"{message.header.sender} answered a question to {name}")
+            verified.append(message)
+        return verified
 
     def _tell(self, outgoing: Sequence[Outgoing]) -> None:
         kinds = {
@@ -227,7 +311,7 @@ class Coordinator:
 
     def _seal(self, gate: Gate, item: Outgoing) -> tuple[str, SealedMessage]:
         if isinstance(item, Relay):
-            return item.message.header.recipient, item.message.sealed
+            return _recipient(item), item.message.sealed
         departure = Departure(item.job, item.recipient, item.body, item.payload)
         return item.recipient, gate.release(departure).message
 

@@ -15,6 +15,7 @@ moment (`jobs`), how bytes travel (`channel`).
 
 import hashlib
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Annotated, Literal
 
 import numpy as np
@@ -64,6 +65,11 @@ __all__ = [
     "Present",
     "Refused",
     "SealedMessage",
+    "SumAsk",
+    "SumExact",
+    "SumNoised",
+    "SumPhase",
+    "SumSaid",
     "TrainRequest",
     "TrainUpdate",
     "content_digest",
@@ -295,6 +301,51 @@ class TrainUpdate(_Closed):
     width: int = Field(ge=1, le=1_000_000)
 
 
+class SumPhase(StrEnum):
+    """Rounds of a secure sum (`privacy.secagg`), which all happen in one round of training."""
+
+    ADVERTISE = "advertise"
+    SHARE = "share"
+    MASK = "mask"
+    CONFIRM = "confirm"
+    UNMASK = "unmask"
+
+
+class SumAsk(_Closed):
+    """Coordinator to partner: go on with a secure sum.
+
+    The payload is what `privacy.secagg`'s server says; in the first phase the model's parameters,
+    at which the sum is wanted.
+    """
+
+    kind: Literal["sum.ask"] = "sum.ask"
+    spec: TrainSpec
+    round: int = Field(ge=1, le=1_000)
+    phase: SumPhase
+
+
+class SumSaid(_Closed):
+    """Partner to coordinator: what `privacy.secagg`'s client says, of nobody (payload)."""
+
+    kind: Literal["sum.said"] = "sum.said"
+    round: int = Field(ge=1, le=1_000)
+    phase: SumPhase
+
+
+class SumNoised(_Closed):
+    """Partner to coordinator: its masked part of a sum, with its share of the noise (payload)."""
+
+    kind: Literal["sum.noised"] = "sum.noised"
+    round: int = Field(ge=1, le=1_000)
+
+
+class SumExact(_Closed):
+    """Partner to coordinator: its masked part of a sum that protects no person (payload)."""
+
+    kind: Literal["sum.exact"] = "sum.exact"
+    round: int = Field(ge=1, le=1_000)
+
+
 class ModelPublished(_Closed):
     """Coordinator to every party: the joint model (payload: its JSON)."""
 
@@ -352,6 +403,10 @@ Body = Annotated[
     | AlignDone
     | TrainRequest
     | TrainUpdate
+    | SumAsk
+    | SumSaid
+    | SumNoised
+    | SumExact
     | ModelPublished
     | ExpandRequest
     | ExpandDone

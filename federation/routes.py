@@ -65,6 +65,10 @@ ROUTES: Final[Mapping[str, Route]] = {
     "align.done": Route(_PEOPLE, _OPERATOR, concerns_people=True),
     "train.request": Route(_OPERATOR, _PARTNER),
     "train.update": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "sum.ask": Route(_OPERATOR, _PARTNER),
+    "sum.said": Route(_PARTNER, _OPERATOR),
+    "sum.noised": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "sum.exact": Route(_PARTNER, _OPERATOR, concerns_people=True),
     "model.published": Route(_OPERATOR, _PEOPLE),
     "expand.request": Route(_OPERATOR, _PARTNER),
     "expand.done": Route(_PARTNER, _OPERATOR, concerns_people=True),
@@ -77,7 +81,7 @@ ROUTES: Final[Mapping[str, Route]] = {
 def is_charged(kind: str, agreement: Agreement) -> bool:
     """Tell whether saying this costs privacy budget: an update, or what blurs or tells a count."""
     match kind:
-        case "train.update" | "align.bound":
+        case "train.update" | "sum.noised" | "align.bound":
             return True
         case "match.accept":
             return agreement.match.reveal is Reveal.SIZE_ONLY

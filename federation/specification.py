@@ -7,12 +7,14 @@ Leaves to others: the noise multiplier, which each party derives itself from ε 
 takes from anybody.
 """
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from compliance.agreement import Agreement
-from compliance.terms import Reveal
+from compliance.terms import NoiseSource, Reveal
 
 __all__ = [
     "AlignSpec",
@@ -28,6 +30,13 @@ _PARTNER_LEARNS = frozenset({Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BOTH_LEARN_ME
 _BASE_BYTES = 320 << 20  # interpreter, libraries and Flower; measured, see docs/scale.md
 _BYTES_PER_POINT = 512  # points, tags, and their copies on the way; measured
 _LARGEST_BUCKET_BITS = 20
+
+_ROUNDS: Final[Mapping[NoiseSource, int]] = {
+    NoiseSource.LOCAL: 1,
+    NoiseSource.DISTRIBUTED: 10,
+    NoiseSource.UNSAFE_NONE: 25,  # at most: it ends when a round gains nothing
+}
+_LOCAL_ONLY: Final = ("steps", "sampling_probability", "learning_rate")
 
 JobName = Annotated[
     str,
@@ -80,22 +89,56 @@ class TrainSpec(_Spec):
 
     Attributes:
         match: the match job whose members are the positives.
-        epsilon: privacy loss per person over all parties and rounds.
-        delta: its failure probability.
-        steps: gradient steps at each partner, over all rounds.
-        rounds: how often the partners' models are averaged; divides `steps`.
+        noise: who adds the noise.
+        epsilon: privacy loss per person over all parties and rounds; left out without noise.
+        delta: its failure probability, likewise.
+        rounds: how often the partners' models are averaged, which divides `steps` (1 where left
+            out); or secure sums: 10 where left out, up to 25 without noise.
+        steps: gradient steps at each partner, over all rounds; of local noise only, as are:
         sampling_probability: chance of a row to enter a step (Poisson sampling).
         learning_rate: step length on the noised mean gradient.
     """
 
     kind: Literal["train"] = "train"
     match: JobName
-    epsilon: float = Field(gt=0, allow_inf_nan=False)
-    delta: float = Field(gt=0, lt=1, allow_inf_nan=False)
-    steps: int = Field(default=300, ge=2, le=100_000)
+    noise: NoiseSource = NoiseSource.LOCAL
+    epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    delta: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
     rounds: int = Field(default=1, ge=1, le=1_000)
+    steps: int = Field(default=300, ge=2, le=100_000)
     sampling_probability: float = Field(default=0.2, gt=0, le=1, allow_inf_nan=False)
     learning_rate: float = Field(default=20.0, gt=0, le=1_000, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rounds_of_noise(cls, data: Any) -> Any:
+        """Fill in how many rounds the kind of noise has."""
+        if not isinstance(data, Mapping) or "rounds" in data:
+            return data
+        try:
+            return {**data, "rounds": _ROUNDS[NoiseSource(data.get("noise", NoiseSource.LOCAL))]}
+        except ValueError:  # no such noise, which its own field says best
+            return data
+
+    @model_validator(mode="after")
+    def _fits_noise(self) -> Self:
+        private = self.noise is not NoiseSource.UNSAFE_NONE
+        for name in ("epsilon", "delta"):
+            if (getattr(self, name) is None) is private:
+                what = "needs" if private else "has no"
+                raise ValueError(f"noise {self.noise.value!r} {what} {name}")
+        if self.noise is not NoiseSource.LOCAL:
+            for name in _LOCAL_ONLY:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"noise {self.noise.value!r} has no {name}: leave it out")
+        return self
+
+    @property
+    def promise(self) -> tuple[float, float]:
+        """(ε, δ) that the job promises each person; infinite and 1 without noise."""
+        if self.epsilon is None or self.delta is None:
+            return math.inf, 1.0
+        return self.epsilon, self.delta
 
     @property
     def steps_per_round(self) -> int:
@@ -127,19 +170,23 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
     """
     found: list[tuple[str, str]] = []
     if isinstance(spec, TrainSpec):
-        terms = agreement.train
-        limits: tuple[tuple[str, float, float], ...] = (
+        terms, local = agreement.train, spec.noise is NoiseSource.LOCAL
+        if spec.noise not in terms.noise:
+            allowed = " or ".join(repr(noise.value) for noise in terms.noise)
+            remedy = f"job {spec.name!r} asks for {spec.noise.value!r}: ask for {allowed}"
+            found.append(("train.noise", remedy))
+        limits: tuple[tuple[str, float | None, float], ...] = (
             ("epsilon", spec.epsilon, terms.epsilon),
             ("delta", spec.delta, terms.delta),
-            ("max_steps", spec.steps, terms.max_steps),
+            ("max_steps", spec.steps if local else None, terms.max_steps),
             ("max_rounds", spec.rounds, terms.max_rounds),
         )
         found += [
             (f"train.{term}", f"job {spec.name!r} asks for {asked:g}: ask for at most {most:g}")
             for term, asked, most in limits
-            if asked > most
+            if asked is not None and asked > most
         ]
-        if spec.steps % spec.rounds:
+        if local and spec.steps % spec.rounds:
             remedy = f"job {spec.name!r}: {spec.steps} steps cannot be divided into {spec.rounds}"
             found.append(("train.max_rounds", f"{remedy} equal rounds: choose a multiple"))
         if agreement.match.reveal not in _PARTNER_LEARNS:

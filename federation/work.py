@@ -1,18 +1,15 @@
-"""A party's part of training and expansion, and who does what with each message.
+"""A party's part of expansion, and who does what with each message.
 
-Guarantees: the budget is looked at before anything is computed; a job stays what it was when this
-party answered first.
+Guarantees: a job stays what it was when this party answered first.
 
-Leaves to others: matches and alignments (`matching`), what every step needs (`desk`), the
-steps themselves (`jobs`), who may be used (`population`), what may leave (`gate`), and turning
-failures into refusals (`node`).
+Leaves to others: matches and alignments (`matching`), training (`training`), what every step needs
+(`desk`), the steps themselves (`jobs`), who may be used (`population`), what may leave (`gate`),
+and turning failures into refusals (`node`).
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-
-import numpy as np
 
 from compliance import records
 from federation.desk import Desk, undamaged
@@ -20,24 +17,22 @@ from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.expand import choose_segment
-from federation.jobs.train import JointModel, parse_model, train_round, training_plan
+from federation.jobs.model import JointModel
 from federation.matching.aligning import Aligning
 from federation.matching.pairs import Matching
 from federation.messages import (
-    Acknowledged,
     ExpandDone,
     ExpandRequest,
     Identify,
     Message,
-    ModelPublished,
     Present,
-    TrainRequest,
 )
 from federation.party import write_atomically
 from federation.population import encoder_for
 from federation.specification import JobSpec, policy_objections
-from privacy.accounting.events import RepeatedEvent
-from privacy.accounting.ledger import ChargeState
+from federation.training.local import LocalTraining
+from federation.training.publishing import Publishing
+from federation.training.summing import Summing
 
 __all__ = ["Work"]
 
@@ -62,8 +57,9 @@ class Work:
             Identify: self._present,
             **self._matching.steps,
             **self._aligning.steps,
-            TrainRequest: self._train,
-            ModelPublished: self._keep_model,
+            **LocalTraining(self._desk).steps,
+            **Summing(self._desk).steps,
+            **Publishing(self._desk).steps,
             ExpandRequest: self._expand,
         }
         step = steps.get(type(message.body))
@@ -94,70 +90,6 @@ class Work:
 
     def _present(self, message: Message) -> Released:
         return self._desk.release(message, Present())
-
-    def _train(self, message: Message) -> Released:
-        desk = self._desk
-        body = expect(message, TrainRequest)
-        job, agreement = message.header.job, desk.agreement
-        plan = training_plan(
-            body.spec, agreement, expected_rows=agreement.dataset(desk.folder.name).declared_rows
-        )
-        rounds_left = max(1, body.spec.rounds - body.round + 1)
-        desk.gate.check_budget(RepeatedEvent(event=plan.charge, count=rounds_left))
-        people = desk.people(job, agreement.train.purpose, with_features=True)
-        members = desk.members(body.spec.match).among(people.keys)
-        if body.round == 1:
-            desk.tell_findings(job, people)
-        desk.tell(job, f"trains, round {body.round} of {body.spec.rounds}", people.used)
-        update, payload = train_round(
-            message,
-            plan,
-            encoder_for(agreement).encode(people.features),
-            members.astype(np.float64),
-            desk.folder.fresh_secret(f"train/{message.sealed.digest}"),
-            on_step=lambda done, total: desk.tell_done(job, "trains", done, total),
-        )
-        minimum = Minimum("match.minimum_match", int(members.sum()), agreement.match.minimum_match)
-        released = desk.release(
-            message,
-            update,
-            payload,
-            people=people.used,
-            minimums=(minimum,),
-            charge=plan.charge,
-        )
-        desk.tell(job, f"gave round {body.round}", charged=True)
-        return released
-
-    def _keep_model(self, message: Message) -> Released:
-        desk = self._desk
-        model = parse_model(message, desk.agreement, encoder_for(desk.agreement).names)
-        self._check_trained(model)
-        path = desk.folder.model(model.job)
-        kept = {
-            "model_digest": model.digest,
-            "rounds": model.rounds,
-            "parties": model.parties,
-            "epsilon": model.epsilon,
-            "delta": model.delta,
-        }
-        with desk.result(path, message, model.canonical_bytes):
-            released = desk.release(
-                message, Acknowledged(), results=((records.ModelTrained, kept),)
-            )
-        desk.tell(model.job, "keeps the joint model")
-        return released
-
-    def _check_trained(self, model: JointModel) -> None:
-        """Refuse a model that names this partner for rounds which it never gave."""
-        if self._desk.folder.name not in model.parties:
-            return
-        for number in range(1, model.rounds + 1):
-            charge = self._desk.ledger.charge(
-                f"{model.job}/train.update/{self._desk.coordinator}/round-{number}"
-            )
-            if charge is None or charge.state is not ChargeState.COMMITTED:
-                raise MessageError(f"model of job {model.job!r}: round {number} was not given here")
 
     def _expand(self, message: Message) -> Released:
         import pandas as pd

@@ -304,9 +304,11 @@ class World:
     def nodes(self, at_least: int) -> Sequence[int]:
         return range(len(PEOPLE))
 
-    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
         names = list(PEOPLE)
-        answers = []
+        answers: list[SealedMessage | None] = []
         for parcel in parcels:
             name = names[parcel.node]
             answer = self.handle(name, parcel.message)

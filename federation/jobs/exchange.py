@@ -4,6 +4,7 @@ A coordinator's side of a job is a generator: it yields what to send and is resu
 verified answers, in the same order. It does no I/O and knows no transport.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,16 @@ from pydantic import BaseModel
 from federation.errors import MessageError, RefusedError
 from federation.messages import Body, Encrypted, Message, Refused
 
-__all__ = ["Outgoing", "Relay", "Say", "expect", "expect_encrypted", "rows_of"]
+__all__ = [
+    "Exchange",
+    "Outgoing",
+    "Relay",
+    "Say",
+    "Tolerant",
+    "expect",
+    "expect_encrypted",
+    "rows_of",
+]
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
@@ -42,6 +52,25 @@ class Relay:
 
 
 Outgoing = Say | Relay
+
+
+@dataclass(frozen=True)
+class Tolerant:
+    """An exchange that goes on without some of the parties, if they cannot be reached.
+
+    Only the answers that came are handed back. Whoever is missing once is left out by the job.
+
+    Attributes:
+        outgoing: what is said, to one party each.
+        most_missing: answers that may be missing, 0 or more.
+    """
+
+    outgoing: Sequence[Outgoing]
+    most_missing: int
+
+
+Exchange = Sequence[Outgoing] | Tolerant
+"""What a job asks to be sent at once."""
 
 
 def expect(message: Message, kind: type[BodyT]) -> BodyT:

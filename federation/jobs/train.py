@@ -16,24 +16,19 @@ Guarantees: no I/O; the noise multiplier is derived here from (ε, δ), never ta
 Leaves to others: gradients, noise and accounting (`privacy`), rows (`population`).
 """
 
-import hashlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
-import rfc8785
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.errors import MessageError
 from federation.jobs.exchange import Outgoing, Say, expect
+from federation.jobs.model import JointModel, Making, agreed_model, publish
 from federation.messages import (
-    Acknowledged,
     Message,
-    ModelPublished,
     TrainRequest,
     TrainUpdate,
     weights_from_bytes,
@@ -46,61 +41,12 @@ from privacy.randomness import Secret, SecretStream
 from privacy.training.dp_sgd import DpSgdParameters, LogisticGradient, train
 
 __all__ = [
-    "JointModel",
     "TrainingPlan",
+    "check_trained",
     "coordinate_train",
-    "parse_model",
     "train_round",
     "training_plan",
 ]
-
-Weight = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class JointModel(BaseModel):
-    """A published model: what it scores with, and what it cost.
-
-    Attributes:
-        agreement: digest of the agreement it was trained under.
-        job: the training job.
-        match: the match job whose members were the positives.
-        columns: name of each encoded column.
-        weights: one weight per encoded column.
-        rounds: averagings.
-        epsilon: privacy loss per person, over all parties and rounds.
-        delta: its failure probability.
-        noise_multiplier: of every gradient step at every party.
-        parties: partners whose rows trained it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: Literal[1] = 1
-    agreement: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    job: str
-    match: str
-    columns: tuple[str, ...]
-    weights: tuple[Weight, ...]
-    rounds: int
-    epsilon: float
-    delta: float
-    noise_multiplier: Weight
-    parties: tuple[str, ...]
-
-    @property
-    def canonical_bytes(self) -> bytes:
-        """The model as canonical JSON (RFC 8785)."""
-        return rfc8785.dumps(self.model_dump(mode="json"))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical bytes, in hex."""
-        return hashlib.sha256(self.canonical_bytes).hexdigest()
-
-    def score(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return one score per row of encoded `features`, shape (n, columns): larger is liker."""
-        scores: NDArray[np.float64] = features @ np.asarray(self.weights)
-        return scores
 
 
 @dataclass(frozen=True)
@@ -130,15 +76,15 @@ def training_plan(
     Raises:
         InvalidParameterError: no noise reaches the asked ε.
     """
-    terms = agreement.train
+    terms, (epsilon, delta) = agreement.train, spec.promise
     compositions = parties or terms.max_parties_per_person
     parameters = DpSgdParameters(
         steps=spec.steps_per_round,
         sampling_probability=spec.sampling_probability,
         clipping_norm=terms.clipping_norm,
         noise_multiplier=calibrate_noise_multiplier(
-            epsilon=spec.epsilon,
-            delta=spec.delta,
+            epsilon=epsilon,
+            delta=delta,
             sampling_probability=spec.sampling_probability,
             steps=spec.steps_per_round * spec.rounds,
             compositions=compositions,
@@ -190,47 +136,6 @@ def train_round(
     return TrainUpdate(round=body.round, width=body.width), weights_to_bytes(weights)
 
 
-def parse_model(message: Message, agreement: Agreement, columns: Sequence[str]) -> JointModel:
-    """Step 5: read a published model.
-
-    Raises:
-        MessageError: it is malformed, or says anything else than its job, the agreement and the
-            agreed columns do.
-    """
-    spec = expect(message, ModelPublished).spec
-    try:
-        model = JointModel.model_validate_json(message.payload)
-    except ValidationError as error:
-        raise MessageError(f"published model with {error.error_count()} mistakes") from error
-    noise = training_plan(spec, agreement, expected_rows=1).parameters.noise_multiplier
-    agreed = _joint_model(agreement, spec, columns, model.weights, noise)
-    if model != agreed or len(model.weights) != len(columns):
-        raise MessageError("published model of another job, agreement or columns than announced")
-    return model
-
-
-def _joint_model(
-    agreement: Agreement,
-    spec: TrainSpec,
-    columns: Sequence[str],
-    weights: tuple[float, ...],
-    noise_multiplier: float,
-) -> JointModel:
-    """Say of a model what its job and the agreement say."""
-    return JointModel(
-        agreement=agreement.digest,
-        job=spec.name,
-        match=spec.match,
-        columns=tuple(columns),
-        weights=weights,
-        rounds=spec.rounds,
-        epsilon=spec.epsilon,
-        delta=spec.delta,
-        noise_multiplier=noise_multiplier,
-        parties=tuple(party.name for party in agreement.by_role(Role.PARTNER)),
-    )
-
-
 def coordinate_train(
     agreement: Agreement, spec: TrainSpec, columns: Sequence[str]
 ) -> Generator[Sequence[Outgoing], Sequence[Message], JointModel]:
@@ -243,22 +148,39 @@ def coordinate_train(
         What to send next; resumed with the answers in the same order.
     """
     partners = [party.name for party in agreement.by_role(Role.PARTNER)]
-    people = [*partners, *(party.name for party in agreement.by_role(Role.BRAND))]
     width = len(columns)
-    weights = np.zeros(width)
+    weights, first = np.zeros(width), None
     for number in range(1, spec.rounds + 1):
         request = TrainRequest(spec=spec, round=number, width=width)
         payload = weights_to_bytes(weights)
         updates = yield [Say(name, spec.name, request, payload) for name in partners]  # 1
         weights = np.mean([_weights(update, number, width) for update in updates], axis=0)  # 3
-    plan = training_plan(spec, agreement, expected_rows=1)
-    noise = plan.parameters.noise_multiplier
-    model = _joint_model(agreement, spec, columns, tuple(weights.tolist()), noise)
-    published = ModelPublished(spec=spec)
-    answers = yield [Say(name, spec.name, published, model.canonical_bytes) for name in people]  # 4
-    for answer in answers:
-        expect(answer, Acknowledged)
+        first = weights if first is None else first
+    making = _making(agreement, spec, weights if first is None else first)
+    model = agreed_model(agreement, spec, columns, weights.tolist(), making)
+    yield from publish(agreement, spec, model)  # 4
     return model
+
+
+def check_trained(model: JointModel, agreement: Agreement, spec: TrainSpec) -> None:
+    """Step 5: hold a published model against its job, trained with local noise.
+
+    Raises:
+        MessageError: it says anything else of its making than job and agreement do.
+    """
+    one_shot = model.making.one_shot
+    if one_shot is None or model.making != _making(agreement, spec, np.asarray(one_shot)):
+        raise MessageError("published model of another making than announced")
+
+
+def _making(agreement: Agreement, spec: TrainSpec, first: NDArray[np.float64]) -> Making:
+    plan = training_plan(spec, agreement, expected_rows=1)
+    return Making(
+        rounds=spec.rounds,
+        noise_multiplier=plan.parameters.noise_multiplier,
+        parties=tuple(party.name for party in agreement.by_role(Role.PARTNER)),
+        one_shot=tuple(first.tolist()),
+    )
 
 
 def _weights(update: Message, number: int, width: int) -> NDArray[np.float64]:

@@ -24,7 +24,8 @@ from connectors.errors import SourceFormatError
 from federation.clock import Clock
 from federation.collaboration import EvaluateSection
 from federation.errors import WorkspaceError
-from federation.jobs.train import JointModel, training_plan
+from federation.jobs.model import JointModel
+from federation.jobs.train import training_plan
 from federation.members import Members
 from federation.party import PartyFolder
 from federation.population import encoder_for, open_source, read_population

@@ -1,0 +1,521 @@
+"""Train by secure sums: one joint logistic-regression model; nobody sees what a partner computed.
+
+```
+coordinator                         partner
+1  sum.ask  advertise (weights) ─►  2 fresh keys                              sum.said
+3  sum.ask  share               ─►  4 shares of its secrets, for the others   sum.said
+5  sum.ask  mask                ─►  6 its part of the sum, noised and masked  sum.noised
+                                                           or exact and masked  sum.exact
+7  sum.ask  confirm             ─►  8 signs who is in the sum                 sum.said
+9  sum.ask  unmask              ─►  10 gives away what unmasks the sum alone  sum.said
+11 one step of the model on the sum                                  … for every round
+12 model.published              ─►  13 keep the model (the brand too)
+```
+
+Partners that cannot be reached drop out, as many as the threshold leaves, and stay out.
+
+Guarantees: no I/O; everything about noise, thresholds and prices is derived here from the job and
+the agreement, never taken from a message.
+
+Leaves to others: the secure sum (`privacy.secagg`), gradients, steps and noise
+(`privacy.training`), storing states between messages (`federation.training`).
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
+import rfc8785
+from numpy.typing import NDArray
+
+from compliance.agreement import Agreement
+from compliance.errors import SignatureError
+from compliance.signing import VerifyingKey
+from compliance.terms import NoiseSource, Role
+from federation.errors import MessageError, PartyUnreachableError, RefusedError
+from federation.jobs.exchange import Exchange, Say, Tolerant, expect
+from federation.jobs.model import JointModel, Making, agreed_model, publish
+from federation.messages import (
+    Message,
+    SumAsk,
+    SumExact,
+    SumNoised,
+    SumPhase,
+    SumSaid,
+    weights_to_bytes,
+)
+from federation.specification import TrainSpec
+from privacy import secagg
+from privacy.accounting.events import ComposedEvent, Event
+from privacy.errors import InvalidParameterError, PeerMessageError, PrivacyError
+from privacy.randomness import SecretStream
+from privacy.secagg.messages import (
+    Confirmation,
+    KeyAdvertisement,
+    MaskedVector,
+    SealedShares,
+    Unmasking,
+)
+from privacy.training.distributed import (
+    DescentState,
+    DistributedPlan,
+    party_contribution,
+    plan_distributed,
+    server_step,
+    start_descent,
+)
+from privacy.training.newton import (
+    ExactPlan,
+    NewtonState,
+    UnsafeExactSumsWarning,
+    averaging_contribution,
+    newton_contribution,
+    newton_step,
+    start_from_average,
+    unsafe_exact_plan,
+)
+
+__all__ = [
+    "AgreedKeys",
+    "ExactSums",
+    "NoisedSums",
+    "Standing",
+    "Sums",
+    "check_summed",
+    "coordinate_sums",
+    "partners_of",
+    "ring_of",
+    "sum_plan",
+    "sums_for",
+    "whole_charge",
+]
+
+_RING: Final = 64
+_LARGEST_CLIP = 0.5  # of the norm of a row, which is 1 at most: see `plan_distributed`
+
+Said = TypeVar("Said", KeyAdvertisement, SealedShares, MaskedVector, Confirmation, Unmasking)
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Where a training stands between two sums.
+
+    Attributes:
+        weights: where the next sum is wanted, shape (width,).
+        model: what the training would leave now, shape (width,).
+        one_shot: mean of the partners' own models, where it was free.
+        finished: whether no further sum is wanted.
+        state: what the method itself remembers.
+    """
+
+    weights: NDArray[np.float64]
+    model: NDArray[np.float64]
+    one_shot: NDArray[np.float64] | None
+    finished: bool
+    state: DescentState | NewtonState | None
+
+
+class Sums(Protocol):
+    """A way to train by sums over partners: the same at all, from what all know."""
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Noise on a gradient's sum, divided by what one person changes in it; 0 for none."""
+        ...
+
+    def length(self, number: int) -> int:
+        """Return the entries of the sum of round `number`, from 1."""
+        ...
+
+    def charge(self, number: int) -> Event | None:
+        """Return what round `number` costs a person; None where it promises nothing."""
+        ...
+
+    def contribution(
+        self,
+        number: int,
+        party: int,
+        weights: NDArray[np.float64],
+        features: NDArray[np.float64],
+        labels: NDArray[np.float64],
+        stream: SecretStream,
+    ) -> NDArray[np.int64]:
+        """Return what a partner puts into the sum of round `number`.
+
+        Args:
+            number: from 1.
+            party: its place among the partners, in the order of their names.
+            weights: the coordinator's, shape (width,), finite.
+            features: encoded rows, shape (n, width).
+            labels: 1.0 for members, 0.0 for all others, shape (n,).
+            stream: of this round alone, secret for ever.
+
+        Raises:
+            InvalidParameterError: a value is out of range.
+        """
+        ...
+
+    def start(self) -> Standing:
+        """Return where the training begins."""
+        ...
+
+    def step(
+        self, total: NDArray[np.int64], standing: Standing, parties: Sequence[int]
+    ) -> Standing:
+        """Go on from a sum over the partners at the places `parties`.
+
+        Raises:
+            InvalidParameterError: it is no such sum.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoisedSums:
+    """Sums whose noise the partners share."""
+
+    plan: DistributedPlan
+
+    @property
+    def noise_multiplier(self) -> float:
+        """See `Sums`."""
+        charge = self.plan.gradient.charge()
+        return charge.noise_scale * math.sqrt(charge.honest_parties) / charge.l2_sensitivity
+
+    def length(self, number: int) -> int:
+        """See `Sums`."""
+        return self.plan.length(number)
+
+    def charge(self, number: int) -> Event:
+        """See `Sums`."""
+        return self.plan.charge(number)
+
+    def contribution(
+        self,
+        number: int,
+        party: int,
+        weights: NDArray[np.float64],
+        features: NDArray[np.float64],
+        labels: NDArray[np.float64],
+        stream: SecretStream,
+    ) -> NDArray[np.int64]:
+        """See `Sums`."""
+        return party_contribution(
+            weights, features, labels, self.plan, stream, party=party, round_number=number
+        )
+
+    def start(self) -> Standing:
+        """See `Sums`."""
+        return self._standing(start_descent(self.plan))
+
+    def step(
+        self, total: NDArray[np.int64], standing: Standing, parties: Sequence[int]
+    ) -> Standing:
+        """See `Sums`."""
+        state = standing.state
+        if not isinstance(state, DescentState):
+            raise TypeError("a standing of another training")
+        return self._standing(server_step(total, state, self.plan, parties))
+
+    def _standing(self, state: DescentState) -> Standing:
+        finished = state.round_number > self.plan.rounds
+        return Standing(state.weights, state.model, None, finished, state)
+
+
+@dataclass(frozen=True)
+class ExactSums:
+    """Sums without noise, which protect no person: averaging once, then Newton's method."""
+
+    plan: ExactPlan
+    noise_multiplier: float = 0.0
+
+    def length(self, number: int) -> int:
+        """See `Sums`."""
+        return self.plan.width if number == 1 else self.plan.length
+
+    def charge(self, number: int) -> None:
+        """See `Sums`."""
+
+    def contribution(
+        self,
+        number: int,
+        party: int,  # noqa: ARG002 -- all do the same
+        weights: NDArray[np.float64],
+        features: NDArray[np.float64],
+        labels: NDArray[np.float64],
+        stream: SecretStream,  # noqa: ARG002 -- there is no noise
+    ) -> NDArray[np.int64]:
+        """See `Sums`."""
+        if number == 1:
+            return averaging_contribution(self.plan, features, labels)
+        return newton_contribution(weights, features, labels, self.plan)
+
+    def start(self) -> Standing:
+        """See `Sums`."""
+        nothing = np.zeros(self.plan.width)
+        return Standing(nothing, nothing, None, finished=False, state=None)
+
+    def step(
+        self, total: NDArray[np.int64], standing: Standing, parties: Sequence[int]
+    ) -> Standing:
+        """See `Sums`."""
+        if isinstance(standing.state, NewtonState):
+            state = newton_step(total, standing.state, self.plan)
+        else:
+            state = start_from_average(total, self.plan, contributors=len(parties))
+        return Standing(state.weights, state.weights, state.one_shot, state.finished, state)
+
+
+@dataclass(frozen=True)
+class AgreedKeys:
+    """Whose signing key is whose, by the agreement."""
+
+    agreement: Agreement
+
+    @cached_property
+    def _keys(self) -> dict[str, VerifyingKey]:
+        return {
+            party.name: VerifyingKey.from_base64(party.identity_key)
+            for party in self.agreement.parties
+        }
+
+    def verify(self, party: str, signature: bytes, message: bytes) -> None:
+        """Return only if `signature` is that party's over `message`.
+
+        Raises:
+            PeerMessageError: in every other case.
+        """
+        if party not in self._keys:
+            raise PeerMessageError(f"a signature of {party}, who is no party of the agreement")
+        try:
+            self._keys[party].verify(signature, message)
+        except SignatureError as error:
+            raise PeerMessageError(f"{party}: {error}") from error
+
+
+def partners_of(agreement: Agreement) -> tuple[str, ...]:
+    """Return the partners in the order of their names."""
+    return tuple(sorted(party.name for party in agreement.by_role(Role.PARTNER)))
+
+
+def sums_for(spec: TrainSpec, agreement: Agreement, *, width: int) -> Sums:
+    """Derive how to train from the job and the agreement alone.
+
+    Args:
+        spec: a job whose noise is not local.
+        agreement: the partners, their declared rows, and the terms of training.
+        width: encoded columns.
+
+    Raises:
+        InvalidParameterError: no noise keeps the promise.
+    """
+    terms = agreement.train
+    rows = [agreement.dataset(name).declared_rows for name in partners_of(agreement)]
+    if spec.noise is NoiseSource.UNSAFE_NONE:
+        with warnings.catch_warnings():  # the job and the agreement name the danger themselves
+            warnings.simplefilter("ignore", UnsafeExactSumsWarning)
+            return ExactSums(unsafe_exact_plan(width=width, declared_rows=rows))
+    epsilon, delta = spec.promise
+    return NoisedSums(
+        plan_distributed(
+            width=width,
+            declared_rows=rows,
+            tolerated=terms.colluding_partners + terms.absent_partners,
+            epsilon=epsilon,
+            delta=delta,
+            max_parties_per_person=terms.max_parties_per_person,
+            rounds=spec.rounds,
+            clipping_norm=min(terms.clipping_norm, _LARGEST_CLIP),
+        )
+    )
+
+
+def whole_charge(sums: Sums, spec: TrainSpec) -> Event | None:
+    """Return what all rounds of a job cost a person; None where they promise nothing."""
+    charges = [sums.charge(number) for number in range(1, spec.rounds + 1)]
+    known = tuple(charge for charge in charges if charge is not None)
+    return ComposedEvent(events=known) if known else None
+
+
+def sum_plan(spec: TrainSpec, agreement: Agreement, number: int, *, length: int) -> secagg.Plan:
+    """Return the plan of a round's secure sum.
+
+    No more partners may be missing than agreed, so that noise is missing of no more than those and
+    the colluding ones.
+    """
+    partners, terms = partners_of(agreement), agreement.train
+    named: dict[str, str | int] = {"agreement": agreement.digest, "job": spec.name, "round": number}
+    return secagg.Plan(
+        context=hashlib.sha256(rfc8785.dumps({**named})).hexdigest(),
+        parties=partners,
+        threshold=len(partners) - terms.absent_partners,
+        colluding=terms.colluding_in_sums(len(partners)),
+        ring_bits=_RING,
+        length=length,
+    )
+
+
+def ring_of(plan: secagg.Plan) -> secagg.FixedPoint:
+    """Return how whole numbers are written for a sum."""
+    return secagg.FixedPoint(ring_bits=_RING, parties=len(plan.parties), fraction_bits=0)
+
+
+def coordinate_sums(
+    agreement: Agreement, spec: TrainSpec, columns: Sequence[str]
+) -> Generator[Exchange, Sequence[Message], JointModel]:
+    """Steps 1 to 12, at the coordinator.
+
+    Yields:
+        What to send next; resumed with the answers that came, in the same order.
+    """
+    try:
+        sums = sums_for(spec, agreement, width=len(columns))
+    except InvalidParameterError as error:
+        (coordinator,) = agreement.by_role(Role.COORDINATOR)
+        raise RefusedError(
+            party=coordinator.name, term="train.epsilon", remedy=str(error)
+        ) from error
+    partners = partners_of(agreement)
+    standing, present, number = sums.start(), partners, 0
+    while number < spec.rounds and not standing.finished:
+        number += 1
+        one = _Sum(agreement, spec, number, sums.length(number))
+        try:
+            total, summed, present = yield from one.run(standing.weights, present)
+            standing = sums.step(total, standing, [partners.index(name) for name in summed])  # 11
+        except PrivacyError as error:
+            raise MessageError(f"secure sum {number} of job {spec.name!r}: {error}") from error
+    making = Making(
+        rounds=number,
+        noise_multiplier=sums.noise_multiplier,
+        parties=present,
+        one_shot=None if standing.one_shot is None else tuple(standing.one_shot.tolist()),
+    )
+    model = agreed_model(agreement, spec, columns, standing.model.tolist(), making)
+    missing = [name for name in partners if name not in present]
+    yield from publish(agreement, spec, model, missing)  # 12
+    return model
+
+
+def check_summed(model: JointModel, agreement: Agreement, spec: TrainSpec) -> None:
+    """Step 13: hold a published model against its job, trained by secure sums.
+
+    Raises:
+        MessageError: it says anything else of its making than job and agreement do.
+    """
+    sums = sums_for(spec, agreement, width=len(model.columns))
+    making, partners = model.making, partners_of(agreement)
+    plan = sum_plan(spec, agreement, making.rounds, length=1)
+    exact = spec.noise is NoiseSource.UNSAFE_NONE
+    named = tuple(name for name in partners if name in making.parties)
+    if (
+        making.parties != named
+        or len(named) < plan.threshold
+        or making.noise_multiplier != sums.noise_multiplier
+        or (making.rounds > spec.rounds if exact else making.rounds != spec.rounds)
+        or (making.one_shot is not None) is not exact
+        or (making.one_shot is not None and len(making.one_shot) != len(model.columns))
+    ):
+        raise MessageError("published model of another making than announced")
+
+
+class _Sum:
+    """One secure sum, at the coordinator."""
+
+    def __init__(self, agreement: Agreement, spec: TrainSpec, number: int, length: int) -> None:
+        self._spec = spec
+        self._number = number
+        self._plan = sum_plan(spec, agreement, number, length=length)
+        self._server = secagg.Server(self._plan, AgreedKeys(agreement))
+
+    def run(
+        self, weights: NDArray[np.float64], present: tuple[str, ...]
+    ) -> Generator[
+        Exchange, Sequence[Message], tuple[NDArray[np.int64], tuple[str, ...], tuple[str, ...]]
+    ]:
+        """Sum what the partners that are present contribute at `weights`.
+
+        Returns:
+            The sum, who is in it, and who answered to the end.
+        """
+        server = self._server
+        state: secagg.ServerState = server.open()
+        payload = weights_to_bytes(weights)
+        heard = yield self._ask(SumPhase.ADVERTISE, dict.fromkeys(present, payload))  # 1
+        for message in heard:
+            state = server.take_keys(state, self._said(message, KeyAdvertisement))
+        state, roster = server.close_keys(state)
+        payload = roster.to_json()
+        heard = yield self._ask(SumPhase.SHARE, {_sender(one): payload for one in heard})  # 3
+        for message in heard:
+            state = server.take_shares(state, self._said(message, SealedShares))
+        state, deliveries = server.close_shares(state)
+        heard = yield self._ask(  # 5
+            SumPhase.MASK, {one.recipient: one.to_json() for one in deliveries}
+        )
+        for message in heard:
+            state = server.take_vector(state, self._said(message, MaskedVector))
+        state, survivors = server.close_vectors(state)
+        payload = survivors.to_json()
+        heard = yield self._ask(SumPhase.CONFIRM, dict.fromkeys(survivors.parties, payload))  # 7
+        for message in heard:
+            state = server.take_confirmation(state, self._said(message, Confirmation))
+        state, confirmations = server.close_confirmations(state)
+        payload = confirmations.to_json()
+        heard = yield self._ask(SumPhase.UNMASK, {_sender(one): payload for one in heard})  # 9
+        for message in heard:
+            state = server.take_unmasking(state, self._said(message, Unmasking))
+        summed = server.close(state)
+        total = ring_of(self._plan).integers(summed.total)
+        return total, summed.parties, tuple(sorted(_sender(one) for one in heard))
+
+    def _ask(self, phase: SumPhase, payloads: dict[str, bytes]) -> Tolerant:
+        """Ask partners; as many may be missing as leaves the threshold.
+
+        Raises:
+            PartyUnreachableError: too few are left.
+        """
+        spare = len(payloads) - self._plan.threshold
+        if spare < 0:
+            raise PartyUnreachableError(
+                f"{len(payloads)} partners are left for the sum of job {self._spec.name!r}, of "
+                f"{self._plan.threshold} that it takes: run it under another name when they are "
+                "back"
+            )
+        body = SumAsk(spec=self._spec, round=self._number, phase=phase)
+        said = [Say(name, self._spec.name, body, payload) for name, payload in payloads.items()]
+        return Tolerant(said, spare)
+
+    def _said(self, message: Message, kind: type[Said]) -> Said:
+        """Read what a partner said for itself.
+
+        Raises:
+            RefusedError, MessageError: it said something else, or in another's name.
+        """
+        number = self._round_of(message, masked=kind is MaskedVector)
+        sender = _sender(message)
+        if number != self._number:
+            raise MessageError(f"{sender} answered round {number}; expected {self._number}")
+        try:
+            said = kind.from_json(message.payload, self._plan)
+        except PeerMessageError as error:
+            raise MessageError(f"{sender}: {error}") from error
+        if said.sender != sender:
+            raise MessageError(f"{sender} spoke in the name of {said.sender}")
+        return said
+
+    def _round_of(self, message: Message, *, masked: bool) -> int:
+        if not masked:
+            return expect(message, SumSaid).round
+        if self._spec.noise is NoiseSource.UNSAFE_NONE:
+            return expect(message, SumExact).round
+        return expect(message, SumNoised).round
+
+
+def _sender(message: Message) -> str:
+    return message.header.sender

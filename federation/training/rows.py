@@ -1,0 +1,82 @@
+"""A party's rows for a training of several rounds: read once, and the same in every round.
+
+```
+jobs/JOB/
+  people.npz   whose rows they are
+  rows.npz     encoded features and labels
+```
+
+Guarantees: every round is about the same people, whose consent the gate reads again each time;
+readable by the owner only, whole or not at all.
+
+Leaves to others: who may be used (`population`), what is computed (`jobs.sums`).
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.desk import Desk, undamaged
+from federation.errors import RefusedError
+from federation.gate import PeopleUsed
+from federation.matching.bringing import people_of
+from federation.members import Members
+from federation.party import write_atomically
+from federation.population import encoder_for
+from federation.specification import TrainSpec
+
+__all__ = ["TrainingRows", "bring_rows"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """A party's rows.
+
+    Attributes:
+        used: whose they are, as the gate wants it declared.
+        features: encoded, shape (n, width).
+        labels: 1.0 for members of the match, 0.0 for all others, shape (n,).
+    """
+
+    used: PeopleUsed
+    features: NDArray[np.float64]
+    labels: NDArray[np.float64]
+
+    @property
+    def members(self) -> int:
+        """Rows that are members of the match."""
+        return int(np.count_nonzero(self.labels))
+
+
+def bring_rows(desk: Desk, spec: TrainSpec) -> TrainingRows:
+    """Return the rows that a party brings to a job, which are read at first use.
+
+    Raises:
+        RefusedError: the match has not ended here, or there are more rows than declared.
+        WorkspaceError, ConnectorError, ComplianceError: they cannot be read.
+    """
+    folder = desk.folder
+    path, people_path = folder.job(spec.name) / "rows.npz", folder.job(spec.name) / "people.npz"
+    if not path.exists():
+        people = desk.people(spec.name, desk.agreement.train.purpose, with_features=True)
+        desk.tell_findings(spec.name, people)
+        declared = desk.agreement.dataset(folder.name).declared_rows
+        if len(people.keys) > declared:
+            raise RefusedError(
+                party=folder.name,
+                term="datasets.declared_rows",
+                remedy=f"more rows than the {declared} that its data set may bring: declare more",
+            )
+        members = desk.members(spec.match).among(people.keys)
+        content = io.BytesIO()
+        np.savez(
+            content,
+            features=encoder_for(desk.agreement).encode(people.features),
+            labels=members.astype(np.float64),
+        )
+        Members(people.used, np.zeros(0, dtype=np.str_)).save(people_path)
+        write_atomically(path, content.getvalue(), mode=0o600)
+    with undamaged(path), np.load(path, allow_pickle=False) as stored:
+        return TrainingRows(people_of(desk, spec.name).used, stored["features"], stored["labels"])

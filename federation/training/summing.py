@@ -1,0 +1,279 @@
+"""A party's part of secure sums: its state between messages, and what it puts into a sum.
+
+```
+jobs/JOB/round-NNNN/
+  weights.bin    where the sum is wanted
+  PHASE.json     the question of a phase, and what the secure sum remembers after it
+```
+
+Guarantees: a phase is answered once, and the same question gets the same answer, also after a
+crash; secrets that no later phase needs are removed when the next phase is asked; a part of a sum
+leaves only when its round is charged.
+
+Leaves to others: the steps (`jobs.sums`), the rows (`rows`), what may leave (`gate`).
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from compliance.terms import NoiseSource
+from federation.desk import Desk, undamaged
+from federation.errors import MessageError
+from federation.gate import Minimum, Released
+from federation.jobs.exchange import expect
+from federation.jobs.sums import (
+    AgreedKeys,
+    Sums,
+    partners_of,
+    ring_of,
+    sum_plan,
+    sums_for,
+    whole_charge,
+)
+from federation.messages import (
+    Digest,
+    Message,
+    SumAsk,
+    SumExact,
+    SumNoised,
+    SumPhase,
+    SumSaid,
+    weights_from_bytes,
+)
+from federation.party import PartyFolder, write_atomically
+from federation.population import encoder_for
+from federation.specification import TrainSpec
+from federation.training.rows import TrainingRows, bring_rows
+from privacy import secagg
+from privacy.errors import PeerMessageError
+from privacy.randomness import SECRET_BYTES, Secret, SecretStream, derive_secret
+from privacy.secagg.messages import (
+    Confirmation,
+    Confirmations,
+    KeyRoster,
+    SealedShares,
+    ShareDelivery,
+    Survivors,
+    Unmasking,
+)
+
+__all__ = ["Summing", "forget_sums"]
+
+_PHASES: Final = tuple(SumPhase)
+
+
+class _Kept(BaseModel):
+    """What a party keeps of a phase.
+
+    Attributes:
+        asked: digest of the question, which alone is answered.
+        state: the secure sum's, after it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    asked: Digest
+    state: secagg.ClientState
+
+
+class _Answer(NamedTuple):
+    """A phase's state, what is said of it, and the rows that it was made from, if any."""
+
+    state: secagg.ClientState
+    payload: bytes
+    rows: TrainingRows | None = None
+
+    @classmethod
+    def of(cls, state: secagg.ClientState, said: Confirmation | SealedShares | Unmasking) -> Self:
+        return cls(state, said.to_json())
+
+
+class _Round:
+    """One round's folder."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.weights = directory / "weights.bin"
+
+    def kept(self, phase: SumPhase) -> _Kept | None:
+        path = self._path(phase)
+        if not path.exists():
+            return None
+        with undamaged(path):
+            return _Kept.model_validate_json(path.read_bytes())
+
+    def keep(self, phase: SumPhase, kept: _Kept) -> None:
+        write_atomically(self._path(phase), kept.model_dump_json().encode(), mode=0o600)
+
+    def forget_before(self, phase: SumPhase) -> None:
+        """Remove what the phases before the last one remember."""
+        for earlier in _PHASES[: max(0, _PHASES.index(phase) - 1)]:
+            self._path(earlier).unlink(missing_ok=True)
+
+    def end(self) -> None:
+        """Remove all but what tells that the round was had."""
+        self.forget_before(SumPhase.UNMASK)
+        self._path(SumPhase.CONFIRM).unlink(missing_ok=True)
+        self.weights.unlink(missing_ok=True)
+
+    def _path(self, phase: SumPhase) -> Path:
+        return self._directory / f"{phase}.json"
+
+
+class Summing:
+    """What a party does with the messages of secure sums."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @property
+    def steps(self) -> Mapping[type[object], Callable[[Message], Released]]:
+        """What is done with each kind of message."""
+        return {SumAsk: self._answer}
+
+    def _answer(self, message: Message) -> Released:
+        """Take part in a phase.
+
+        1. A phase has one question, and follows the one before.
+        2. Compute, keep the state; a crash from here on repeats this step from the state before.
+        3. Let the answer out.
+        """
+        desk, body = self._desk, expect(message, SumAsk)
+        spec, number, phase = body.spec, body.round, body.phase
+        if spec.noise is NoiseSource.LOCAL:
+            raise MessageError(f"job {spec.name!r} is trained with local noise: it has no sums")
+        sums = sums_for(spec, desk.agreement, width=len(encoder_for(desk.agreement).names))
+        if number > spec.rounds:
+            raise MessageError(f"round {number} of a job of {spec.rounds} rounds")
+        this = self._round(spec, number)
+        kept = this.kept(phase)  # 1
+        if kept is not None and kept.asked != message.sealed.digest:
+            raise MessageError(f"a second question of phase {phase} in round {number}")
+        this.forget_before(phase)
+        if phase is SumPhase.ADVERTISE:
+            answer = self._advertise(message, spec, sums, number, this)
+        else:
+            before = this.kept(_PHASES[_PHASES.index(phase) - 1])
+            if before is None:
+                raise MessageError(f"phase {phase} of round {number} before the one before it")
+            answer = self._go_on(message, body, sums, this, before.state)
+        if kept is None:
+            this.keep(phase, _Kept(asked=message.sealed.digest, state=answer.state))  # 2
+        if answer.rows is None:
+            return desk.release(message, SumSaid(round=number, phase=phase), answer.payload)  # 3
+        return self._release_part(message, sums, number, answer)
+
+    def _advertise(
+        self, message: Message, spec: TrainSpec, sums: Sums, number: int, this: _Round
+    ) -> _Answer:
+        """Step 2: keep where the sum is wanted, and make keys."""
+        desk = self._desk
+        if number == 1:
+            if (charge := whole_charge(sums, spec)) is not None:
+                desk.gate.check_budget(charge)
+            rows = bring_rows(desk, spec)
+            desk.tell(spec.name, "takes part in secure sums", rows.used)
+        else:
+            self._round(spec, number - 1).end()
+        weights = weights_from_bytes(message.payload, len(encoder_for(desk.agreement).names))
+        write_atomically(this.weights, weights.astype("<f8").tobytes(), mode=0o600)
+        secret = desk.folder.fresh_secret(f"sum/{message.sealed.digest}")
+        if (kept := this.kept(SumPhase.ADVERTISE)) is not None:
+            secret = _secret_of(kept.state)
+        state, said = self._client(spec, sums, number).advertise(secret)
+        return _Answer(state, said.to_json())
+
+    def _go_on(
+        self,
+        message: Message,
+        body: SumAsk,
+        sums: Sums,
+        this: _Round,
+        before: secagg.ClientState,
+    ) -> _Answer:
+        """Steps 4, 6, 8 and 10."""
+        client, payload = self._client(body.spec, sums, body.round), message.payload
+        try:
+            match body.phase:
+                case SumPhase.SHARE:
+                    roster = KeyRoster.from_json(payload, client.plan)
+                    return _Answer.of(*client.share(before, roster))
+                case SumPhase.CONFIRM:
+                    survivors = Survivors.from_json(payload, client.plan)
+                    return _Answer.of(*client.confirm(before, survivors))
+                case SumPhase.UNMASK:
+                    confirmations = Confirmations.from_json(payload, client.plan)
+                    return _Answer.of(*client.unmask(before, confirmations))
+                case _:
+                    return self._mask(message, body, sums, this, before)
+        except PeerMessageError as error:
+            raise MessageError(f"job {body.spec.name!r}, round {body.round}: {error}") from error
+
+    def _mask(
+        self,
+        message: Message,
+        body: SumAsk,
+        sums: Sums,
+        this: _Round,
+        before: secagg.ClientState,
+    ) -> _Answer:
+        """Step 6: compute on the party's rows, and mask."""
+        desk, spec, number = self._desk, body.spec, body.round
+        rows = bring_rows(desk, spec)
+        client = self._client(spec, sums, number)
+        with undamaged(this.weights):
+            weights = weights_from_bytes(this.weights.read_bytes(), rows.features.shape[1])
+        desk.tell(spec.name, f"computes, round {number} of {spec.rounds}", rows.used)
+        part = sums.contribution(
+            number,
+            partners_of(desk.agreement).index(desk.folder.name),
+            weights,
+            rows.features,
+            rows.labels,
+            SecretStream(derive_secret(_secret_of(before), "noise"), f"sum/round-{number}"),
+        )
+        delivery = ShareDelivery.from_json(message.payload, client.plan)
+        state, masked = client.mask(before, delivery, ring_of(client.plan).to_ring(part))
+        return _Answer(state, masked.to_json(), rows)
+
+    def _release_part(self, message: Message, sums: Sums, number: int, answer: _Answer) -> Released:
+        """Let a masked part out, which costs what its round does."""
+        desk, rows = self._desk, answer.rows
+        if rows is None:
+            raise RuntimeError("a part is made from rows")
+        charge, least = sums.charge(number), desk.agreement.match.minimum_match
+        released = desk.release(
+            message,
+            SumExact(round=number) if charge is None else SumNoised(round=number),
+            answer.payload,
+            people=rows.used,
+            minimums=(Minimum("match.minimum_match", rows.members, least),),
+            charge=charge,
+        )
+        desk.tell(message.header.job, f"gave round {number}", charged=charge is not None)
+        return released
+
+    def _client(self, spec: TrainSpec, sums: Sums, number: int) -> secagg.Client:
+        agreement, folder = self._desk.agreement, self._desk.folder
+        plan = sum_plan(spec, agreement, number, length=sums.length(number))
+        return secagg.Client(plan, folder.name, folder.identity_key(), AgreedKeys(agreement))
+
+    def _round(self, spec: TrainSpec, number: int) -> _Round:
+        return _Round(self._desk.folder.job(spec.name) / f"round-{number:04d}")
+
+
+def forget_sums(folder: PartyFolder, job: str) -> None:
+    """Remove rows, and what sums remember, of a job that has left its model."""
+    for directory in folder.job(job).glob("round-*"):
+        _Round(directory).end()
+    (folder.job(job) / "rows.npz").unlink(missing_ok=True)
+
+
+def _secret_of(state: secagg.ClientState) -> Secret:
+    secret = getattr(state, "secret", None)
+    if not isinstance(secret, bytes) or len(secret) != SECRET_BYTES:
+        raise MessageError("a secure sum has gone on already: its secret is no more")
+    return Secret(secret)
