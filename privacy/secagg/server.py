@@ -145,7 +145,7 @@ def read_server_state(data: bytes) -> ServerState:
     """
     try:
         return _STATE.validate_json(data)
-    except (ValidationError, PeerMessageError) as error:
+    except ValidationError as error:
         raise InvalidParameterError(
             "a stored state of a secure aggregation that cannot be read: begin another one"
         ) from error
@@ -357,12 +357,12 @@ class Server:
             advertised, secret = roster.keys[party], secrets.get(party)
             masked = [one for one in roster.neighbours(party) if one in survivors]
             if party in survivors:
-                secret = _fitting(secret, keys.commitment, advertised.mask_commitment, party)
-                keys.add_mask(total, keys.own_mask(secret), negative=True)
+                own = _fitting(secret, keys.commitment, advertised.mask_commitment, party)
+                keys.add_mask(total, keys.own_mask(own), negative=True)
             elif masked:
-                secret = _fitting(secret, keys.public_key, advertised.mask_key, party)
+                private = keys.private_key(_fitting(secret, _public_of, advertised.mask_key, party))
                 for one in masked:
-                    shared = keys.agree(secret, roster.keys[one].mask_key)
+                    shared = keys.agree(private, roster.keys[one].mask_key)
                     keys.add_mask(
                         total, keys.common_mask(shared, roster.digest), negative=one < party
                     )
@@ -415,6 +415,10 @@ def _fitting(
             "it wrongly, or one who holds a share lied"
         )
     return secret
+
+
+def _public_of(secret: Secret) -> bytes:
+    return keys.public_bytes(keys.private_key(secret))
 
 
 def _kind(owner: str, survivors: tuple[str, ...]) -> ShareKind:
