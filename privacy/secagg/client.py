@@ -257,9 +257,8 @@ class Client:
                 raise PeerMessageError(f"shares from {one.party}, which is no neighbour")
             held[one.party] = self._opened(one, secrets, roster)
             shared = keys.agree(secrets.mask, roster.keys[one.party].mask_key)
-            keys.add_mask(
-                total, keys.common_mask(shared, roster.digest), negative=one.party < self.name
-            )
+            mask = keys.common_mask(shared, roster.digest, self.name, one.party)
+            keys.add_mask(total, mask, negative=one.party < self.name)
         masked = MaskedVector(
             aggregation=self.plan.digest, sender=self.name, vector=total.tobytes()
         )

@@ -155,9 +155,14 @@ def _channel_key(shared: Secret, roster: str, sender: str, recipient: str) -> Se
     return derive_secret(shared, f"secure aggregation shares {roster} {sender} {recipient}")
 
 
-def common_mask(shared: Secret, roster: str) -> SecretStream:
-    """Return the mask that two neighbours have in common: one adds it, the other takes it away."""
-    return SecretStream(shared, f"secure aggregation common mask {roster}")
+def common_mask(shared: Secret, roster: str, one: str, other: str) -> SecretStream:
+    """Return the mask that two neighbours have in common: one adds it, the other takes it away.
+
+    It depends on both names: a third party that copies a key of one of them would otherwise have
+    the same mask in common with the other, which cancels it.
+    """
+    first, second = sorted((one, other))
+    return SecretStream(shared, f"secure aggregation common mask {roster} {first} {second}")
 
 
 def own_mask(seed: Secret) -> SecretStream:
