@@ -38,7 +38,7 @@ class PeerMessageError(PrivacyError):
 
 
 class MissingPartiesError(PrivacyError):
-    """Too few parties are left for a sum; nothing was summed or revealed.
+    """Too few parties are left for a sum; nothing was summed.
 
     Attributes:
         present: how many got so far.

@@ -8,8 +8,7 @@
 from privacy.secagg.client import Client, ClientState, read_client_state
 from privacy.secagg.fixed_point import FixedPoint
 from privacy.secagg.keys import Signer, Verifier
-from privacy.secagg.neighbourhood import Neighbourhood, choose_neighbourhood
-from privacy.secagg.plan import Plan, ServerTrust
+from privacy.secagg.plan import Neighbours, Plan, ServerTrust
 from privacy.secagg.server import Aggregate, Server, ServerState, read_server_state
 
 __all__ = [
@@ -17,14 +16,13 @@ __all__ = [
     "Client",
     "ClientState",
     "FixedPoint",
-    "Neighbourhood",
+    "Neighbours",
     "Plan",
     "Server",
     "ServerState",
     "ServerTrust",
     "Signer",
     "Verifier",
-    "choose_neighbourhood",
     "read_client_state",
     "read_server_state",
 ]

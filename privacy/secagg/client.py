@@ -104,11 +104,12 @@ class Advertised(_State):
 
 
 class Shared(_State):
-    """After round 1: the secret, and everybody's keys."""
+    """After round 1: the secret, everybody's keys, and the party's shares of its own secrets."""
 
     kind: Literal["shared"] = "shared"
     secret: _SecretBytes = Field(repr=False)
     roster: KeyRoster
+    own: HeldShare
 
 
 class Masked(_State):
@@ -151,7 +152,7 @@ def read_client_state(data: bytes) -> ClientState:
     """
     try:
         return _STATE.validate_json(data)
-    except (ValidationError, PeerMessageError) as error:
+    except ValidationError as error:
         raise InvalidParameterError(
             "a stored state of a secure aggregation that cannot be read: begin another one"
         ) from error
@@ -205,22 +206,14 @@ class Client:
         mine = roster.keys.get(self.name)
         if mine is None or keys.signed_keys(mine) != keys.signed_keys(self._unsigned(secrets)):
             raise PeerMessageError(f"the roster has other keys of {self.name} than it advertised")
+        held = self._cut(state.secret, secrets, roster)
+        own = held.pop(self.name)
         sealed = tuple(
-            SealedShare(
-                party=neighbour,
-                sealed=keys.seal(
-                    held.mask_key + held.own_mask,
-                    keys.agree(secrets.channel, roster.keys[neighbour].channel_key),
-                    roster.digest,
-                    self.name,
-                    neighbour,
-                ),
-            )
-            for neighbour, held in self._cut(state.secret, secrets, roster).items()
-            if neighbour != self.name
+            SealedShare(party=party, sealed=self._sealed(party, share, secrets, roster))
+            for party, share in held.items()
         )
-        said = SealedShares(aggregation=self.plan.digest, sender=self.name, shares=sealed)
-        return Shared(aggregation=self.plan.digest, secret=state.secret, roster=message), said
+        new = Shared(aggregation=self.plan.digest, secret=state.secret, roster=message, own=own)
+        return new, SealedShares(aggregation=self.plan.digest, sender=self.name, shares=sealed)
 
     def mask(
         self,
@@ -256,20 +249,16 @@ class Client:
         check_enough(
             len(message.shares) + 1, self.plan.share_threshold, self.plan, "shared their secrets"
         )
-        held = {self.name: self._cut(state.secret, secrets, roster)[self.name]}
+        held = {self.name: state.own}
         total = vector.copy()
         keys.add_mask(total, keys.own_mask(secrets.own_mask))
         for one in message.shares:
             if one.party not in near:
                 raise PeerMessageError(f"shares from {one.party}, which is no neighbour")
             held[one.party] = self._opened(one, secrets, roster)
-            keys.add_mask(
-                total,
-                keys.common_mask(
-                    keys.agree(secrets.mask, roster.keys[one.party].mask_key), roster.digest
-                ),
-                negative=one.party < self.name,
-            )
+            shared = keys.agree(secrets.mask, roster.keys[one.party].mask_key)
+            mask = keys.common_mask(shared, roster.digest, self.name, one.party)
+            keys.add_mask(total, mask, negative=one.party < self.name)
         masked = MaskedVector(
             aggregation=self.plan.digest, sender=self.name, vector=total.tobytes()
         )
@@ -356,8 +345,8 @@ class Client:
         return KeyAdvertisement(
             aggregation=self.plan.digest,
             sender=self.name,
-            channel_key=keys.public_key(secrets.channel),
-            mask_key=keys.public_key(secrets.mask),
+            channel_key=keys.public_bytes(secrets.channel),
+            mask_key=keys.public_bytes(secrets.mask),
             mask_commitment=keys.commitment(secrets.own_mask),
             signature=b"none",
         )
@@ -367,21 +356,20 @@ class Client:
         holders = sorted((self.name, *roster.neighbours(self.name)))
         places = [roster.place(holder) for holder in holders]
         needed = self.plan.share_threshold
+        stream = SecretStream(Secret(secret), f"secure aggregation {roster.digest} polynomials")
         mask_key, own_mask = (
-            split_secret(
-                one,
-                needed,
-                places,
-                SecretStream(
-                    Secret(secret), f"secure aggregation {roster.digest} shares of {purpose}"
-                ),
-            )
-            for one, purpose in ((secrets.mask, "mask key"), (secrets.own_mask, "own mask"))
+            split_secret(one, needed, places, stream)
+            for one in (Secret(secrets.mask.private_bytes_raw()), secrets.own_mask)
         )
         return {
             holder: HeldShare(owner=self.name, mask_key=first, own_mask=second)
             for holder, first, second in zip(holders, mask_key, own_mask, strict=True)
         }
+
+    def _sealed(self, party: str, share: HeldShare, secrets: PartySecrets, roster: Roster) -> bytes:
+        shared = keys.agree(secrets.channel, roster.keys[party].channel_key)
+        plaintext = share.mask_key + share.own_mask
+        return keys.seal(plaintext, shared, roster.digest, self.name, party)
 
     def _opened(self, one: SealedShare, secrets: PartySecrets, roster: Roster) -> HeldShare:
         shared = keys.agree(secrets.channel, roster.keys[one.party].channel_key)

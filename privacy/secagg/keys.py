@@ -54,23 +54,22 @@ class PartySecrets:
 
     Attributes:
         channel: private key for shares.
-        mask: private key for masks in common, 32 bytes.
+        mask: private key for masks in common.
         own_mask: seed of the party's own mask.
     """
 
-    channel: Secret
-    mask: Secret
+    channel: X25519PrivateKey
+    mask: X25519PrivateKey
     own_mask: Secret
 
     @classmethod
     def derived(cls, secret: Secret, aggregation: str) -> "PartySecrets":
         """Derive them; another aggregation has others, even from the same secret."""
-        return cls(
-            *(
-                derive_secret(secret, f"secure aggregation {aggregation} {purpose}")
-                for purpose in ("channel key", "mask key", "own mask")
-            )
+        channel, mask, own_mask = (
+            derive_secret(secret, f"secure aggregation {aggregation} {purpose}")
+            for purpose in ("channel key", "mask key", "own mask")
         )
+        return cls(private_key(channel), private_key(mask), own_mask)
 
 
 def signed_keys(message: KeyAdvertisement) -> bytes:
@@ -103,21 +102,24 @@ def _encode(*parts: str) -> bytes:
     return "\n".join(("comity secure aggregation 1", *parts)).encode()
 
 
-def public_key(private: Secret) -> bytes:
-    """Return the X25519 public key of a private one, 32 bytes."""
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+def private_key(secret: Secret) -> X25519PrivateKey:
+    """Load a private key; that takes as long as one agreement."""
+    return X25519PrivateKey.from_private_bytes(secret)
 
 
-def agree(private: Secret, public: bytes) -> Secret:
+def public_bytes(private: X25519PrivateKey) -> bytes:
+    """Return the public key of a private one, 32 bytes."""
+    return private.public_key().public_bytes_raw()
+
+
+def agree(private: X25519PrivateKey, public: bytes) -> Secret:
     """Return what both holders of two key pairs compute, and nobody else (RFC 7748 §6.1).
 
     Raises:
         PeerMessageError: the public key is of low order.
     """
     try:
-        shared = X25519PrivateKey.from_private_bytes(private).exchange(
-            X25519PublicKey.from_public_bytes(public)
-        )
+        shared = private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError as error:
         raise PeerMessageError("expected an X25519 key of large order, got another") from error
     return Secret(shared)
@@ -153,9 +155,14 @@ def _channel_key(shared: Secret, roster: str, sender: str, recipient: str) -> Se
     return derive_secret(shared, f"secure aggregation shares {roster} {sender} {recipient}")
 
 
-def common_mask(shared: Secret, roster: str) -> SecretStream:
-    """Return the mask that two neighbours have in common: one adds it, the other takes it away."""
-    return SecretStream(shared, f"secure aggregation common mask {roster}")
+def common_mask(shared: Secret, roster: str, one: str, other: str) -> SecretStream:
+    """Return the mask that two neighbours have in common: one adds it, the other takes it away.
+
+    It depends on both names: a third party that copies a key of one of them would otherwise have
+    the same mask in common with the other, which cancels it.
+    """
+    first, second = sorted((one, other))
+    return SecretStream(shared, f"secure aggregation common mask {roster} {first} {second}")
 
 
 def own_mask(seed: Secret) -> SecretStream:

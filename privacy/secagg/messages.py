@@ -30,9 +30,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
     ValidationError,
-    model_validator,
 )
 
 from privacy.errors import PeerMessageError
@@ -59,7 +57,7 @@ SEALED_BYTES = 2 * SHARE_BYTES + 16
 """A share of each of a party's two secrets, and the authentication tag."""
 
 _Key = Annotated[bytes, Field(min_length=32, max_length=32)]
-_Signature = Annotated[bytes, Field(min_length=1, max_length=8_192)]
+_Signature = Annotated[bytes, Field(min_length=1, max_length=4_096)]
 _Item = TypeVar("_Item")
 
 
@@ -93,18 +91,6 @@ class _Said(_Closed):
 
     aggregation: Digest
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _refuse(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(data)
-        except ValidationError as error:
-            mistakes = "; ".join(
-                f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}"
-                for item in error.errors(include_url=False, include_input=False)[:3]
-            )
-            raise PeerMessageError(f"malformed {cls.__name__}: {mistakes}") from error
-
     def to_json(self) -> bytes:
         """Write the message as JSON; bytes in it become base64."""
         return self.model_dump_json().encode()
@@ -120,7 +106,14 @@ class _Said(_Closed):
             raise PeerMessageError(
                 f"expected a message of at most {plan.largest_message} bytes, got {len(data)}"
             )
-        return cls.model_validate_json(data)
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            mistakes = "; ".join(
+                f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}"
+                for item in error.errors(include_url=False, include_input=False)[:3]
+            )
+            raise PeerMessageError(f"malformed {cls.__name__}: {mistakes}") from error
 
 
 class KeyAdvertisement(_Said):

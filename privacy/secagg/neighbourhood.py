@@ -12,23 +12,24 @@ Source: Bell, Bonawitz, Gascón, Lepoint and Raykova, "Secure single-server aggr
 """
 
 # With n parties, of which c collude and d drop out, each has k neighbours: those that stand up to
-# k/2 places before and behind it. They are k of the other n-1, drawn without replacement. t of
-# them must reveal a share. By union bounds over parties, H being hypergeometric:
+# k/2 places before and behind it. They are k of the others, drawn without replacement. t of them
+# must reveal a share. H(m, c, k) counts the marked among k drawn of m, of which c are marked
+# (hypergeometric). By union bounds over parties:
 #
-#   privacy    n · P[H(n-1, c, k) >= t]                 t colluding neighbours know a secret
+#   privacy    n · P[H(n-d-1, c, k) >= t]               t colluding neighbours know a secret; worst
+#                                                       where the d are gone before the draw
 #              + C(n,2) · (c+d)_k / (n)_k  <= 2^-40     the honest ones who stay have two gaps of
 #                                                       k/2: the sum falls into two parts
 #   success    n · P[H(n-1, d, k) >= k-t+1]  <= 2^-20   too few neighbours stay
 #
-# (m)_k is the falling factorial: the chance that k given places are all among m of n.
+# (m)_k is a falling factorial: the quotient is the chance that k given places are all among c+d.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import comb, perm
-from typing import Annotated, Final
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Final
 
 from privacy.errors import InvalidParameterError
 from privacy.randomness import Secret, SecretStream
@@ -42,7 +43,8 @@ SUCCESS_BITS: Final = 20
 """A random graph leaves somebody too few neighbours with a chance of at most 2⁻²⁰."""
 
 
-class Neighbourhood(BaseModel):
+@dataclass(frozen=True)
+class Neighbourhood:
     """How many neighbours each party has, and how many of them give a secret back.
 
     Attributes:
@@ -50,12 +52,11 @@ class Neighbourhood(BaseModel):
         share_threshold: shares that give a secret back.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    degree: Annotated[int, Field(ge=2, multiple_of=2)]
-    share_threshold: Annotated[int, Field(ge=2)]
+    degree: int
+    share_threshold: int
 
 
+@lru_cache(maxsize=64)
 def choose_neighbourhood(parties: int, *, colluding: int, dropping: int) -> Neighbourhood | None:
     """Return the smallest neighbourhood that holds, or None where only the complete graph does.
 
@@ -72,11 +73,12 @@ def choose_neighbourhood(parties: int, *, colluding: int, dropping: int) -> Neig
             f"expected fewer colluding and dropping parties than the {parties} there are, got "
             f"{colluding} and {dropping}"
         )
-    for degree in range(2, parties - 1, 2):
+    for degree in range(2, parties - dropping - 1, 2):
         gone = colluding + dropping
         parted = comb(parties, 2) * Fraction(perm(gone, degree), perm(parties, degree))
         allowed = Fraction(1, 2**PRIVACY_BITS) - parted
-        threshold = _smallest_threshold(parties, colluding, degree, allowed)
+        near = list(_chances(parties - dropping - 1, colluding, degree))
+        threshold = _smallest_threshold([parties * chance for chance in near], allowed)
         if threshold is None:
             continue
         few = sum(list(_chances(parties - 1, dropping, degree))[degree - threshold + 1 :])
@@ -85,15 +87,15 @@ def choose_neighbourhood(parties: int, *, colluding: int, dropping: int) -> Neig
     return None
 
 
-def _smallest_threshold(parties: int, colluding: int, degree: int, allowed: Fraction) -> int | None:
-    """Return the fewest shares that no party's colluding neighbours hold, but by chance."""
-    chances = list(_chances(parties - 1, colluding, degree))
-    tail = Fraction(0)
-    for threshold in range(degree, 1, -1):
-        tail += chances[threshold]
-        if parties * tail > allowed:
-            return threshold + 1 if threshold < degree else None
-    return 2 if allowed >= 0 else None
+def _smallest_threshold(chances: list[Fraction], allowed: Fraction) -> int | None:
+    """Return the smallest t of 2 or more for which chances from t on are allowed in all."""
+    found = None
+    for threshold in range(len(chances) - 1, 1, -1):
+        allowed -= chances[threshold]
+        if allowed < 0:
+            break
+        found = threshold
+    return found
 
 
 def _chances(population: int, marked: int, drawn: int) -> Iterator[Fraction]:
@@ -109,7 +111,7 @@ class Graph:
 
     Attributes:
         order: places round the circle.
-        reach: neighbours on each side; as many as there are, where all are neighbours.
+        reach: neighbours on each side; as many as there are parties, where all are neighbours.
     """
 
     order: tuple[int, ...]
@@ -118,7 +120,7 @@ class Graph:
     @classmethod
     def drawn(cls, parties: int, neighbourhood: Neighbourhood | None, digest: bytes) -> "Graph":
         """Draw the order of the circle from 32 public bytes that no party chose."""
-        if neighbourhood is None or neighbourhood.degree >= parties - 1:
+        if neighbourhood is None:
             return cls(tuple(range(parties)), parties)
         stream = SecretStream(Secret(digest), "secure aggregation neighbourhoods")
         return cls(tuple(stream.permutation(parties).tolist()), neighbourhood.degree // 2)

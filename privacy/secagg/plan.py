@@ -10,6 +10,7 @@ say it; that `context` is never used twice; and how many truly collude.
 
 import hashlib
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -24,12 +25,13 @@ from pydantic import (
 )
 
 from privacy.errors import InvalidParameterError
-from privacy.secagg.neighbourhood import Neighbourhood
+from privacy.secagg.neighbourhood import Neighbourhood, choose_neighbourhood
 
 __all__ = [
     "MAXIMUM_LENGTH",
     "MAXIMUM_PARTIES",
     "Digest",
+    "Neighbours",
     "PartyName",
     "Plan",
     "ServerTrust",
@@ -41,7 +43,7 @@ MAXIMUM_PARTIES: Final = 1_000
 MAXIMUM_LENGTH: Final = 1 << 27
 """Most entries of a vector; a gigabyte of 64-bit integers."""
 
-_ROOM_FOR_ONE: Final = 2_048  # bytes of JSON that one party may take in a list of all
+_ROOM_FOR_ONE: Final = 8_192  # bytes of JSON that one party may take in a list of all
 
 PartyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -57,6 +59,16 @@ class ServerTrust(StrEnum):
     """It may send anything to anybody, to learn more (malicious)."""
 
 
+class Neighbours(StrEnum):
+    """With whom a party masks."""
+
+    ALL = "all"
+    """With every other party (Bonawitz et al.)."""
+    FEW = "few"
+    """With some on a random circle, as many as it takes (Bell et al.); with all where few parties
+    leave no choice."""
+
+
 class Plan(BaseModel):
     """Who aggregates what, and who may fail.
 
@@ -69,15 +81,15 @@ class Plan(BaseModel):
         ring_bits: sums are modulo 2³² or 2⁶⁴. Whoever encodes the inputs keeps the sum of all
             of them below that (`fixed_point`): a wrapped sum cannot be told from another.
         length: entries of every vector.
-        neighbourhood: who masks with whom; None for everybody with everybody.
+        neighbours: with whom a party masks. Few are enough for a server that follows the protocol.
 
     Raises:
         InvalidParameterError: a value is out of range; or the threshold is too low: it must be
             c + 2, so that two honest inputs hide each other, and more than (n + c) / 2 where the
             server may lie. Else it could show two sets of survivors to t parties each and get both
             secrets of a party: honest parties answer one set only, so that the two groups share
-            none but colluding parties, 2t <= (n - c) + 2c. For c = 0 this is t > n / 2.
-            A server that may lie takes everybody as everybody's neighbour.
+            none but colluding parties, 2t <= (n - c) + 2c. For c = 0 this is t > n / 2. Or few
+            neighbours are to do with a server that may lie: it could choose who they are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -91,7 +103,7 @@ class Plan(BaseModel):
     server: Annotated[ServerTrust, Field(strict=False)] = ServerTrust.MAY_LIE
     ring_bits: Literal[32, 64] = 64
     length: Annotated[int, Field(ge=1, le=MAXIMUM_LENGTH)]
-    neighbourhood: Neighbourhood | None = None
+    neighbours: Annotated[Neighbours, Field(strict=False)] = Neighbours.ALL
 
     @model_validator(mode="wrap")
     @classmethod
@@ -107,6 +119,16 @@ class Plan(BaseModel):
         return plan
 
     @property
+    def neighbourhood(self) -> Neighbourhood | None:
+        """Who masks with whom, if `colluding` collude and all but `threshold` drop out."""
+        if self.neighbours is Neighbours.ALL:
+            return None
+        count = len(self.parties)
+        return choose_neighbourhood(
+            count, colluding=self.colluding, dropping=count - self.threshold
+        )
+
+    @property
     def share_threshold(self) -> int:
         """Shares that give a secret back."""
         return self.neighbourhood.share_threshold if self.neighbourhood else self.threshold
@@ -114,7 +136,7 @@ class Plan(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of the plan in its canonical form (RFC 8785)."""
-        return hashlib.sha256(rfc8785.dumps(self.model_dump(mode="json"))).hexdigest()
+        return _digest(self)
 
     @property
     def entry(self) -> "np.dtype[np.unsignedinteger[Any]]":
@@ -132,6 +154,11 @@ class Plan(BaseModel):
         return _ROOM_FOR_ONE * (len(self.parties) + 1) + (self.vector_bytes + 2) // 3 * 4
 
 
+@lru_cache(maxsize=64)
+def _digest(plan: Plan) -> str:
+    return hashlib.sha256(rfc8785.dumps(plan.model_dump(mode="json"))).hexdigest()
+
+
 def _check(plan: Plan) -> None:
     n, t, c = len(plan.parties), plan.threshold, plan.colluding
     if list(plan.parties) != sorted(set(plan.parties)):
@@ -146,16 +173,8 @@ def _check(plan: Plan) -> None:
             f"plan of a sum: a server that may lie needs a threshold of more than (n + c) / 2, "
             f"so of {(n + c) // 2 + 1} or more for {n} parties of which {c} collude, got {t}"
         )
-    if plan.neighbourhood is None:
-        return
-    if plan.server is ServerTrust.MAY_LIE:
+    if plan.server is ServerTrust.MAY_LIE and plan.neighbours is Neighbours.FEW:
         raise InvalidParameterError(
-            "plan of a sum: a server that may lie could choose who is whose neighbour: leave "
-            "the neighbourhood out, so that all are"
-        )
-    if not plan.neighbourhood.share_threshold <= min(plan.neighbourhood.degree, t):
-        raise InvalidParameterError(
-            f"plan of a sum: expected a share threshold of at most the degree "
-            f"{plan.neighbourhood.degree} and the threshold {t}, got "
-            f"{plan.neighbourhood.share_threshold}"
+            "plan of a sum: a server that may lie could choose who is whose neighbour: make all "
+            "parties neighbours"
         )

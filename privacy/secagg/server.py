@@ -20,8 +20,9 @@ Source: Bonawitz et al., CCS 2017, figure 4.
 #   3  take_confirmation, close_confirmations             -> Confirmations to all of U4
 #   4  take_unmasking, close                              -> the sum
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -145,7 +146,7 @@ def read_server_state(data: bytes) -> ServerState:
     """
     try:
         return _STATE.validate_json(data)
-    except (ValidationError, PeerMessageError) as error:
+    except ValidationError as error:
         raise InvalidParameterError(
             "a stored state of a secure aggregation that cannot be read: begin another one"
         ) from error
@@ -350,23 +351,31 @@ class Server:
         state = self._in_turn(state, AwaitingUnmaskings)
         self._check_enough(state.heard, "revealed shares")
         roster = Roster.of(state.roster, self.plan)
-        secrets = _put_together(state.heard, roster, self.plan)
+        shares = _by_owner(state.heard, roster)
         total = self._vector(state.total).copy()
         survivors = frozenset(state.survivors)
         for party in state.sharers:
-            advertised, secret = roster.keys[party], secrets.get(party)
+            advertised, revealed = roster.keys[party], shares.get(party, {})
             masked = [one for one in roster.neighbours(party) if one in survivors]
             if party in survivors:
-                secret = _fitting(secret, keys.commitment, advertised.mask_commitment, party)
-                keys.add_mask(total, keys.own_mask(secret), negative=True)
+                own = self._put_together(party, revealed)
+                _check_fit(party, keys.commitment(own), advertised.mask_commitment)
+                keys.add_mask(total, keys.own_mask(own), negative=True)
             elif masked:
-                secret = _fitting(secret, keys.public_key, advertised.mask_key, party)
+                private = keys.private_key(self._put_together(party, revealed))
+                _check_fit(party, keys.public_bytes(private), advertised.mask_key)
                 for one in masked:
-                    shared = keys.agree(secret, roster.keys[one].mask_key)
-                    keys.add_mask(
-                        total, keys.common_mask(shared, roster.digest), negative=one < party
-                    )
+                    shared = keys.agree(private, roster.keys[one].mask_key)
+                    mask = keys.common_mask(shared, roster.digest, party, one)
+                    keys.add_mask(total, mask, negative=one < party)
         return Aggregate(state.survivors, total)
+
+    def _put_together(self, party: str, revealed: Mapping[int, int]) -> Secret:
+        """Give a party's secret back from the shares at their places."""
+        needed = self.plan.share_threshold
+        check_enough(len(revealed), needed, self.plan, f"revealed a share of {party}'s secret")
+        places = tuple(sorted(revealed)[:needed])
+        return combine_shares([revealed[place] for place in places], _weights(places))
 
     def _vector(self, data: bytes) -> "NDArray[np.unsignedinteger[Any]]":
         return np.frombuffer(data, dtype=self.plan.entry)
@@ -384,37 +393,25 @@ class Server:
         return state
 
 
-def _put_together(
-    unmaskings: Iterable[Unmasking], roster: Roster, plan: Plan
-) -> Mapping[str, Secret | None]:
-    """Return the secret that each owner's shares give; None where they give none."""
-    shares: dict[str, list[tuple[int, int]]] = {}
+def _by_owner(unmaskings: Iterable[Unmasking], roster: Roster) -> dict[str, dict[int, int]]:
+    """Return the revealed shares of each owner's secret, by their places."""
+    shares: dict[str, dict[int, int]] = {}
     for message in unmaskings:
         place = roster.place(message.sender)
         for one in message.shares:
-            shares.setdefault(one.owner, []).append((place, read_share(one.share)))
-    weights: dict[tuple[int, ...], list[int]] = {}
-    secrets = {}
-    for owner, revealed in shares.items():
-        check_enough(
-            len(revealed), plan.share_threshold, plan, f"revealed a share of {owner}'s secret"
-        )
-        places, values = zip(*sorted(revealed)[: plan.share_threshold], strict=True)
-        if places not in weights:
-            weights[places] = interpolation_weights(places)
-        secrets[owner] = combine_shares(values, weights[places])
-    return secrets
+            shares.setdefault(one.owner, {})[place] = read_share(one.share)
+    return shares
 
 
-def _fitting(
-    secret: Secret | None, public: Callable[[Secret], bytes], advertised: bytes, party: str
-) -> Secret:
-    if secret is None or public(secret) != advertised:
+def _check_fit(party: str, found: bytes, advertised: bytes) -> None:
+    if found != advertised:
         raise PeerMessageError(
             f"the revealed shares of {party}'s secret do not fit what it advertised: {party} cut "
             "it wrongly, or one who holds a share lied"
         )
-    return secret
+
+
+_weights = lru_cache(maxsize=8)(interpolation_weights)  # most secrets have the same holders
 
 
 def _kind(owner: str, survivors: tuple[str, ...]) -> ShareKind:

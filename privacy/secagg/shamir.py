@@ -20,6 +20,7 @@ __all__ = [
     "PRIME",
     "SHARE_BYTES",
     "combine_shares",
+    "evaluate",
     "interpolation_weights",
     "read_share",
     "split_secret",
@@ -64,18 +65,20 @@ def split_secret(
     return [evaluate(coefficients, place).to_bytes(SHARE_BYTES, "little") for place in places]
 
 
-def combine_shares(shares: Sequence[int], weights: Sequence[int]) -> Secret | None:
+def combine_shares(shares: Sequence[int], weights: Sequence[int]) -> Secret:
     """Give the secret back.
 
     Args:
         shares: as `read_share` returns them, one for each weight.
         weights: of their places, from `interpolation_weights`.
 
-    Returns:
-        The secret; None if the shares fit no secret of 32 bytes.
+    Raises:
+        PeerMessageError: the shares fit no secret of 32 bytes: one is wrong.
     """
     value = sum(share * weight for share, weight in zip(shares, weights, strict=True)) % PRIME
-    return Secret(value.to_bytes(SECRET_BYTES, "little")) if value < 1 << 256 else None
+    if value >= 1 << 8 * SECRET_BYTES:
+        raise PeerMessageError("the shares of a secret do not fit together: one of them is wrong")
+    return Secret(value.to_bytes(SECRET_BYTES, "little"))
 
 
 def read_share(share: bytes) -> int:
