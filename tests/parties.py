@@ -21,6 +21,7 @@ from federation.channel import Parcel
 from federation.collaboration import Collaboration, build_agreement
 from federation.coordinator import Coordinator
 from federation.enclosure import decrypt, encrypt
+from federation.errors import PartyUnreachableError
 from federation.messages import (
     HEADER_TYPE,
     Body,
@@ -246,6 +247,8 @@ class World:
     now: datetime = NOW
     wire: list[SealedMessage] = field(default_factory=list)
     listener: Listener = lambda _, __, answer: answer
+    unreachable: set[str] = field(default_factory=set)
+    """Parties whose nodes give no answer."""
 
     @classmethod
     def make(
@@ -311,6 +314,11 @@ class World:
         answers: list[SealedMessage | None] = []
         for parcel in parcels:
             name = names[parcel.node]
+            if name in self.unreachable:
+                if answers.count(None) == most_missing:
+                    raise PartyUnreachableError(f"no answer from {name}")
+                answers.append(None)
+                continue
             answer = self.handle(name, parcel.message)
             self.wire += [parcel.message, answer]
             answers.append(self.listener(name, parcel.message, answer))

@@ -25,7 +25,7 @@ from compliance import records
 from federation.channel import Parcel
 from federation.coordinator import Coordinator, read_jobs, write_jobs
 from federation.errors import MessageError, PartyUnreachableError, RefusedError, WorkspaceError
-from federation.jobs.train import JointModel
+from federation.jobs.model import JointModel
 from federation.messages import (
     Acknowledged,
     MatchAccept,

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,13 @@ from hypothesis import strategies as st
 from parties import EXPAND, MATCH, TRAIN, Parties
 from pydantic import ValidationError
 
-from compliance.terms import Reveal
+from compliance.terms import NoiseSource, Reveal
 from federation.errors import MessageError, RefusedError
 from federation.jobs.exchange import Outgoing, Relay, Say
 from federation.jobs.expand import choose_segment, coordinate_expand
 from federation.jobs.match import coordinate_match
-from federation.jobs.train import (
-    JointModel,
-    coordinate_train,
-    parse_model,
-    train_round,
-    training_plan,
-)
+from federation.jobs.model import JointModel, Making
+from federation.jobs.train import coordinate_train, train_round, training_plan
 from federation.messages import (
     Acknowledged,
     Body,
@@ -49,6 +44,7 @@ from federation.messages import (
     weights_to_bytes,
 )
 from federation.specification import ExpandSpec, MatchSpec, TrainSpec, policy_objections
+from federation.training.publishing import parse_model
 from privacy.randomness import seeded_secret
 
 PARTIES = Parties.in_memory()
@@ -320,8 +316,9 @@ def test_training_hands_round_the_average_and_publishes_it() -> None:
         job.send([acknowledged(name) for name in (*PARTNERS, "brand")])
     model = end.value.value
     assert model.weights == (4.0, 0.0, 0.0, 2.0)
-    assert (model.epsilon, model.delta, model.rounds) == (1.0, 1e-5, 2)
-    assert model.parties == ("retailer", "courier")
+    assert (model.epsilon, model.delta, model.making.rounds) == (1.0, 1e-5, 2)
+    assert model.making.parties == ("retailer", "courier")
+    assert model.making.one_shot == (2.0, 2.0, 2.0, 2.0)
     for item in published:
         assert parse_model(heard(item), AGREEMENT, COLUMNS) == model
 
@@ -395,12 +392,12 @@ def test_noise_follows_from_epsilon_and_never_from_the_question() -> None:
     quieter = training_plan(looser, AGREEMENT, expected_rows=40).parameters.noise_multiplier
     assert plan.parameters.noise_multiplier > quieter
     assert plan.charge.count == AGREEMENT.train.max_parties_per_person
-    assert "noise" not in str(TrainSpec.model_fields) + str(TrainRequest.model_fields)
+    assert "noise_multiplier" not in str(TrainSpec.model_fields) + str(TrainRequest.model_fields)
     lonely = training_plan(TRAIN, AGREEMENT, expected_rows=40, parties=1)
     assert lonely.parameters.noise_multiplier < plan.parameters.noise_multiplier
 
 
-def model(**changes: object) -> bytes:
+def model(*, making: Mapping[str, object] | None = None, **changes: object) -> bytes:
     noise = training_plan(TRAIN, AGREEMENT, expected_rows=1).parameters.noise_multiplier
     right = JointModel(
         agreement=AGREEMENT.digest,
@@ -408,13 +405,18 @@ def model(**changes: object) -> bytes:
         match="find",
         columns=COLUMNS,
         weights=(1.0, 2.0, 3.0, 4.0),
-        rounds=2,
+        noise=NoiseSource.LOCAL,
         epsilon=1.0,
         delta=1e-5,
-        noise_multiplier=noise,
-        parties=("retailer", "courier"),
+        making=Making(
+            rounds=2,
+            noise_multiplier=noise,
+            parties=("retailer", "courier"),
+            one_shot=(1.0, 2.0, 2.0, 4.0),
+        ),
     )
     fields = right.model_dump(mode="json") | changes
+    fields["making"] = {**fields["making"], **(making or {})}
     return json.dumps(fields).encode()
 
 
@@ -437,16 +439,19 @@ WRONG_MODELS = {
     "another match": model(match="other"),
     "another epsilon": model(epsilon=0.1),
     "another delta": model(delta=1e-9),
-    "other rounds": model(rounds=3),
-    "other parties": model(parties=["retailer"]),
+    "other rounds": model(making={"rounds": 3}),
+    "other parties": model(making={"parties": ["retailer"]}),
+    "no average of the first round": model(making={"one_shot": None}),
+    "noise of others": model(noise="distributed"),
     "other columns": model(columns=["age", "height", "colour=red", "constant"]),
     "columns in another order": model(columns=list(reversed(COLUMNS))),
     "a weight missing": model(weights=[1.0, 2.0, 3.0]),
     "a weight too many": model(weights=[1.0] * 5),
     "a weight that is no number": model(weights=[1.0, 2.0, 3.0, float("nan")]),
     "an endless weight": model(weights=[1.0, 2.0, 3.0, float("inf")]),
-    "noise that is no number": model(noise_multiplier=float("nan")),
-    "rounds beyond any": model(rounds=10**30),
+    "less noise": model(making={"noise_multiplier": 0.1}),
+    "noise that is no number": model(making={"noise_multiplier": float("nan")}),
+    "rounds beyond any": model(making={"rounds": 10**30}),
     "an unknown field": model(more=1),
 }
 

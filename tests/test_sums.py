@@ -1,0 +1,621 @@
+"""Training by secure sums: what is promised, what each side says, who may be missing."""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import parties
+import pytest
+from parties import MATCH, PEOPLE, ROLES, Parties, World
+from pydantic import ValidationError
+
+from compliance import records
+from compliance.errors import InvalidAgreementError
+from compliance.terms import NoiseSource, Role
+from federation.audit import verify_party
+from federation.coordinator import write_jobs
+from federation.errors import MessageError, PartyUnreachableError, RefusedError
+from federation.jobs.model import JointModel
+from federation.jobs.sums import AgreedKeys, partners_of, sum_plan, sums_for, whole_charge
+from federation.messages import (
+    ModelPublished,
+    Refused,
+    SealedMessage,
+    SumAsk,
+    SumExact,
+    SumNoised,
+    SumPhase,
+    SumSaid,
+    weights_from_bytes,
+    weights_to_bytes,
+)
+from federation.specification import TrainSpec, policy_objections
+from privacy.accounting.accountant import epsilon_of
+from privacy.accounting.ledger import ChargeState
+from privacy.errors import PeerMessageError
+from privacy.randomness import SecretStream, seeded_secret
+from privacy.secagg import Server
+from privacy.secagg.messages import KeyAdvertisement, MaskedVector, SealedShares
+
+NOISED = TrainSpec(
+    name="model", match="find", noise=NoiseSource.DISTRIBUTED, epsilon=1.0, delta=1e-5, rounds=2
+)
+EXACT = TrainSpec(name="model", match="find", noise=NoiseSource.UNSAFE_NONE, rounds=3)
+SUMS = {
+    "noise": [one.value for one in NoiseSource],
+    "max_rounds": 30,
+    "max_parties_per_person": 1,
+}
+WIDTH = 4
+
+
+def agreement(partners: int = 2, **train: object) -> Any:
+    """The contract, with the first of five partners."""
+    with pytest.MonkeyPatch.context() as patch:
+        with_partners(patch, partners)
+        return Parties.in_memory(train=SUMS | train).agreement
+
+
+def with_partners(patch: pytest.MonkeyPatch, partners: int) -> None:
+    """Add partners to the small world: each knows forty people."""
+    for number in range(2, partners):
+        patch.setitem(parties.ROLES, f"shop-{number}", Role.PARTNER)
+        patch.setitem(parties.PEOPLE, f"shop-{number}", range(5 * number, 5 * number + 40))
+
+
+# --- terms and plans --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "rounds"),
+    [
+        ({"noise": "local", "epsilon": 1, "delta": 1e-5}, 1),
+        ({"noise": "distributed", "epsilon": 1, "delta": 1e-5}, 10),
+        ({"noise": "unsafe-none"}, 25),
+        ({"noise": "distributed", "epsilon": 1, "delta": 1e-5, "rounds": 3}, 3),
+    ],
+)
+def test_every_kind_of_noise_has_its_rounds(spec: Mapping[str, object], rounds: int) -> None:
+    found = TrainSpec.model_validate({"name": "model", "match": "find", **spec})
+    assert found.rounds == rounds
+    assert TrainSpec.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"noise": "distributed"},
+        {"noise": "distributed", "epsilon": 1},
+        {"noise": "local"},
+        {"noise": "unsafe-none", "epsilon": 1, "delta": 1e-5},
+        {"noise": "none"},
+        {"noise": "distributed", "epsilon": 1, "delta": 1e-5, "steps": 20},
+        {"noise": "distributed", "epsilon": 1, "delta": 1e-5, "learning_rate": 1},
+        {"noise": "distributed", "epsilon": -1, "delta": 1e-5},
+        {"noise": "distributed", "epsilon": float("inf"), "delta": 1e-5},
+    ],
+)
+def test_a_job_says_what_its_noise_has_and_no_more(spec: Mapping[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TrainSpec.model_validate({"name": "model", "match": "find", **spec})
+
+
+@pytest.mark.parametrize("noise", NoiseSource)
+def test_only_agreed_noise_is_used(noise: NoiseSource) -> None:
+    asked = NOISED if noise is NoiseSource.DISTRIBUTED else EXACT
+    if noise is NoiseSource.LOCAL:
+        asked = TrainSpec(name="model", match="find", epsilon=1, delta=1e-5, steps=10)
+    others = [one.value for one in NoiseSource if one is not noise]
+    terms = [term for term, _ in policy_objections(asked, agreement(noise=others))]
+    assert terms == ["train.noise"]
+    assert policy_objections(asked, agreement(noise=[noise.value])) == ()
+
+
+@pytest.mark.parametrize(
+    ("partners", "colluding", "absent", "problem"),
+    [
+        (2, 1, 0, None),
+        (2, 0, 0, None),
+        (3, 0, 1, None),
+        (4, 1, 1, None),
+        (5, 1, 1, None),
+        (5, 2, 1, None),
+        (5, 4, 0, None),
+        (2, 2, 0, "leave nobody"),
+        (2, 0, 1, "may not be missing"),
+        (2, 1, 1, "leave nobody"),
+        (3, 1, 1, None),  # one is left, whose noise is whole
+        (4, 2, 1, None),
+        (5, 2, 2, None),
+        (5, 1, 2, "may not be missing"),
+        (4, 0, 2, "may not be missing"),
+    ],
+)
+def test_an_agreement_on_sums_that_could_not_be_is_refused(
+    partners: int, colluding: int, absent: int, problem: str | None
+) -> None:
+    terms = {"colluding_partners": colluding, "absent_partners": absent}
+    if problem is not None:
+        with pytest.raises(InvalidAgreementError, match=problem):
+            agreement(partners, **terms)
+        return
+    signed = agreement(partners, **terms)
+    plan = sum_plan(NOISED, signed, 1, length=7)
+    assert plan.parties == partners_of(signed)
+    assert plan.threshold == partners - absent
+    # What is counted on is there however many are missing and collude.
+    charge = sums_for(NOISED, signed, width=WIDTH).charge(2)
+    assert charge.honest_parties == plan.threshold - colluding
+
+
+def test_every_round_of_every_job_is_a_sum_of_its_own() -> None:
+    signed, other = agreement(), agreement(max_rounds=29)
+    another = NOISED.model_copy(update={"name": "another"})
+    plans = [
+        sum_plan(spec, one, number, length=7)
+        for spec in (NOISED, another)
+        for one in (signed, other)
+        for number in (1, 2)
+    ]
+    assert len({plan.context for plan in plans}) == len(plans) == 8
+
+
+def test_a_job_costs_what_it_asks_for_and_not_more() -> None:
+    signed = agreement(5)
+    whole = whole_charge(sums_for(NOISED, signed, width=WIDTH), NOISED)
+    assert whole is not None
+    assert 0.9 < epsilon_of([whole], 1e-5) <= 1.0
+    assert whole_charge(sums_for(EXACT, signed, width=WIDTH), EXACT) is None
+
+
+def test_only_a_party_of_the_agreement_signs() -> None:
+    made = Parties.in_memory(train=SUMS)
+    keys, message = AgreedKeys(made.agreement), b"these are my keys"
+    keys.verify("retailer", made.keys["retailer"].sign(message), message)
+    for name, signer in (("courier", "retailer"), ("stranger", "retailer")):
+        with pytest.raises(PeerMessageError):
+            keys.verify(name, made.keys[signer].sign(message), message)
+
+
+# --- whole jobs -------------------------------------------------------------------------------
+
+
+def world(path: Path, spec: TrainSpec, **train: object) -> World:
+    made = World.make(path, train=SUMS | train)
+    write_jobs(made.folder("coordinator"), (MATCH, spec))
+    return made
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, World]:
+    """A job with noise and one without, of three partners, brought to their end."""
+    with pytest.MonkeyPatch.context() as patch:
+        with_partners(patch, 3)
+        made = {
+            spec.noise.value: world(tmp_path_factory.mktemp(spec.noise.value), spec)
+            for spec in (NOISED, EXACT)
+        }
+        for one in made.values():
+            one.run()
+    return made
+
+
+def model_of(made: World, name: str) -> JointModel:
+    return JointModel.model_validate_json(made.folder(name).model("model").read_bytes())
+
+
+@pytest.mark.parametrize("noise", ["distributed", "unsafe-none"])
+def test_everybody_has_the_same_model(ended: Mapping[str, World], noise: str) -> None:
+    made = ended[noise]
+    models = [
+        model_of(made, name) for name in ("coordinator", "brand", *partners_of(made.agreement))
+    ]
+    assert all(one == models[0] for one in models)
+    assert models[0].making.parties == partners_of(made.agreement)
+
+
+def test_every_round_is_charged_to_every_partner_once(ended: Mapping[str, World]) -> None:
+    made = ended["distributed"]
+    for name in partners_of(made.agreement):
+        charges = made.statement(name).charges
+        assert [one.charge_id for one in charges] == [
+            f"model/sum.noised/coordinator/round-{number}" for number in (1, 2)
+        ]
+        assert {one.state for one in charges} == {ChargeState.COMMITTED}
+        assert 0.9 < made.statement(name).epsilon_spent <= 1.0
+    assert not made.statement("brand").charges
+
+
+def test_exact_sums_are_named_in_the_log_and_promise_nothing(ended: Mapping[str, World]) -> None:
+    made = ended["unsafe-none"]
+    for name in partners_of(made.agreement):
+        assert made.statement(name).epsilon_spent == 0
+        said = [leaf for leaf in made.leaves(name) if isinstance(leaf, records.Release)]
+        assert sum(leaf.computation == "sum.exact" for leaf in said) == 3
+        (trained,) = (leaf for leaf in made.leaves(name) if isinstance(leaf, records.ModelTrained))
+        assert (trained.epsilon, trained.delta) == (None, None)
+
+
+def test_exact_sums_train_what_all_rows_in_one_place_would(ended: Mapping[str, World]) -> None:
+    """The parts are made anew from the parties' tables, and added in the open."""
+    made = ended["unsafe-none"]
+    from federation.population import encoder_for
+
+    sums, parts = sums_for(EXACT, made.agreement, width=WIDTH), {}
+    for name in partners_of(made.agreement):
+        table = pd.read_csv(made.table(name))
+        members = set(made.members(name).tolist())
+        columns = {"age": table["age"].to_numpy(float), "colour": table["colour"].to_numpy(str)}
+        features = encoder_for(made.agreement).encode(columns)
+        labels = table["record"].isin(members).to_numpy(float)
+        parts[name] = features, labels
+    standing = sums.start()
+    stream = SecretStream(seeded_secret(1, "unused"), "unused")
+    for number in (1, 2, 3):
+        if standing.finished:
+            break
+        total = sum(
+            sums.contribution(number, place, standing.weights, *parts[name], stream)
+            for place, name in enumerate(parts)
+        )
+        standing = sums.step(total, standing, range(3))
+    model = model_of(made, "coordinator")
+    assert model.weights == tuple(standing.model.tolist())
+    assert model.making.one_shot == tuple(standing.one_shot.tolist())
+
+
+def test_rows_and_secrets_are_gone_when_the_model_is_there(ended: Mapping[str, World]) -> None:
+    for made in ended.values():
+        for name in partners_of(made.agreement):
+            left = {path.name for path in made.folder(name).job("model").rglob("*.*")}
+            assert left == {"people.npz", "specification.json", "consents-read.json", "unmask.json"}
+
+
+def test_whoever_reads_the_wire_finds_no_part_in_clear(ended: Mapping[str, World]) -> None:
+    """Two partners' masked parts, as far as they are the same numbers: none."""
+    made = ended["unsafe-none"]
+    masked = [
+        MaskedVector.model_validate_json(message.payload).vector
+        for message in map(made.read, made.wire)
+        if isinstance(message.body, SumExact) and message.body.round == 1
+    ]
+    assert len(masked) == 3
+    numbers = [np.frombuffer(one, "<i8") for one in masked]
+    assert all((np.abs(one) > 1 << 50).any() for one in numbers)
+
+
+def test_what_was_trained_can_be_verified_by_anybody(ended: Mapping[str, World]) -> None:
+    for made in ended.values():
+        for folder in made.workspace.folders:
+            verify_party(folder.path)
+
+
+# --- who may be missing -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", SumPhase)
+def test_a_partner_lost_at_any_phase_is_left_out_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: SumPhase
+) -> None:
+    with_partners(monkeypatch, 3)
+    spec = EXACT.model_copy(update={"rounds": 2})
+    made = world(tmp_path, spec, colluding_partners=0, absent_partners=1)
+    lost: list[int] = []
+
+    def lose(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        body = made.read(question).body
+        if isinstance(body, SumAsk) and (body.round, body.phase) == (1, phase):
+            made.unreachable.add("courier")
+            lost.append(1)
+        return answer
+
+    # The brand and the retailer are asked before the courier hears of the phase, or after it.
+    made.listener = lose
+    made.run()
+    assert lost
+    model = model_of(made, "brand")
+    assert model.making.parties == ("retailer", "shop-2")
+    assert not made.folder("courier").model("model").exists()
+    report = verify_party(made.folder("courier").path)
+    assert report.counts["release"] >= 1
+
+
+def test_more_missing_than_agreed_end_the_job_and_it_goes_on_when_they_are_back(
+    tmp_path: Path,
+) -> None:
+    made = world(tmp_path, NOISED)
+    rounds = []
+
+    def lose(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        body = made.read(question).body
+        if isinstance(body, SumAsk):
+            rounds.append(body.round)
+            if (body.round, body.phase) == (2, SumPhase.SHARE):
+                made.unreachable.add("courier")
+        return answer
+
+    made.listener = lose
+    with pytest.raises(PartyUnreachableError):
+        made.run()
+    made.unreachable.clear()
+    made.listener = lambda _, __, answer: answer
+    spent = made.statement("courier").epsilon_spent
+    made.run()
+    assert max(rounds) == 2
+    assert model_of(made, "brand").making.parties == ("courier", "retailer")
+    assert spent < made.statement("courier").epsilon_spent <= 1.0
+
+
+def test_who_was_left_out_once_stays_so_when_the_job_is_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_partners(monkeypatch, 3)
+    spec = EXACT.model_copy(update={"rounds": 2})
+    made = world(tmp_path, spec, colluding_partners=0, absent_partners=1)
+
+    def lose(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        body = made.read(question).body
+        if isinstance(body, SumAsk) and (body.round, body.phase) == (1, SumPhase.CONFIRM):
+            made.unreachable.add("courier")
+        if isinstance(body, ModelPublished):
+            raise KeyboardInterrupt
+        return answer
+
+    made.listener = lose
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    made.unreachable.clear()
+    made.listener = lambda _, __, answer: answer
+    before = len(made.wire)
+    made.run()
+    again = {
+        message.header.recipient
+        for message in map(made.read, made.wire[before:])
+        if isinstance(message.body, SumAsk) and message.body.round == 2
+    }
+    assert again == {"retailer", "shop-2"}
+    assert model_of(made, "brand").making.parties == ("retailer", "shop-2")
+
+
+# --- a coordinator that breaks the protocol ---------------------------------------------------
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> World:
+    """Two partners that have matched."""
+    made = world(tmp_path, NOISED)
+    write_jobs(made.folder("coordinator"), (MATCH,))
+    made.run()
+    return made
+
+
+def ask(
+    made: World,
+    phase: SumPhase,
+    payload: bytes,
+    *,
+    number: int = 1,
+    spec: TrainSpec = NOISED,
+    name: str = "retailer",
+) -> SealedMessage:
+    body = SumAsk(spec=spec, round=number, phase=phase)
+    return made.parties.seal("coordinator", name, spec.name, body, payload)
+
+
+ZEROS = weights_to_bytes(np.zeros(WIDTH))
+
+
+def refused(made: World, message: SealedMessage, name: str = "retailer") -> str:
+    body = made.ask(name, message).body
+    assert isinstance(body, Refused)
+    assert isinstance(made.leaves(name)[-1], records.Refusal)
+    return body.term
+
+
+@pytest.mark.parametrize("phase", list(SumPhase)[1:])
+def test_no_phase_comes_before_the_one_before_it(asked: World, phase: SumPhase) -> None:
+    assert refused(asked, ask(asked, phase, b"{}")) == "message"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        weights_to_bytes(np.zeros(WIDTH + 1)),
+        weights_to_bytes(np.full(WIDTH, np.nan)),
+        weights_to_bytes(np.full(WIDTH, np.inf)),
+    ],
+    ids=["nothing", "too many", "no number", "endless"],
+)
+def test_weights_that_are_none_begin_nothing(asked: World, payload: bytes) -> None:
+    assert refused(asked, ask(asked, SumPhase.ADVERTISE, payload)) == "message"
+    assert isinstance(asked.ask("retailer", ask(asked, SumPhase.ADVERTISE, ZEROS)).body, SumSaid)
+
+
+def test_a_round_is_begun_once_and_repeats_its_answer(asked: World) -> None:
+    first = ask(asked, SumPhase.ADVERTISE, ZEROS)
+    answer = asked.handle("retailer", first)
+    assert asked.handle("retailer", first) == answer
+    elsewhere = weights_to_bytes(np.ones(WIDTH))
+    assert refused(asked, ask(asked, SumPhase.ADVERTISE, elsewhere)) == "message"
+
+
+def test_rounds_and_noise_that_the_job_does_not_have_are_refused(asked: World) -> None:
+    assert refused(asked, ask(asked, SumPhase.ADVERTISE, ZEROS, number=3)) == "message"
+    local = TrainSpec(name="other", match="find", epsilon=1, delta=1e-5, steps=10)
+    assert refused(asked, ask(asked, SumPhase.ADVERTISE, ZEROS, spec=local)) == "message"
+
+
+def test_a_job_that_the_budget_cannot_bear_is_refused_before_anything_is_computed(
+    tmp_path: Path,
+) -> None:
+    made = World.make(tmp_path, train=SUMS | {"epsilon": 1.2}, budget={"epsilon": 1.2})
+    write_jobs(made.folder("coordinator"), (MATCH,))
+    made.run()
+    first = NOISED.model_copy(update={"epsilon": 1.1, "name": "first"})
+    write_jobs(made.folder("coordinator"), (MATCH, first))
+    made.run()
+    assert refused(made, ask(made, SumPhase.ADVERTISE, ZEROS)) == "budget.epsilon"
+    assert not (made.folder("retailer").job("model") / "rows.npz").exists()
+
+
+def to_the_mask(made: World) -> tuple[Mapping[str, SealedMessage], Server]:
+    """Bring both partners to the question for their parts."""
+    plan = sum_plan(
+        NOISED,
+        made.agreement,
+        1,
+        length=sums_for(NOISED, made.agreement, width=WIDTH).length(1),
+    )
+    server = Server(plan, AgreedKeys(made.agreement))
+    state = server.open()
+    for name in plan.parties:
+        answer = made.ask(name, ask(made, SumPhase.ADVERTISE, ZEROS, name=name))
+        state = server.take_keys(state, KeyAdvertisement.from_json(answer.payload, plan))
+    state, roster = server.close_keys(state)
+    for name in plan.parties:
+        answer = made.ask(name, ask(made, SumPhase.SHARE, roster.to_json(), name=name))
+        state = server.take_shares(state, SealedShares.from_json(answer.payload, plan))
+    _, deliveries = server.close_shares(state)
+    questions = {
+        one.recipient: ask(made, SumPhase.MASK, one.to_json(), name=one.recipient)
+        for one in deliveries
+    }
+    return questions, server
+
+
+def test_another_partners_shares_are_no_reason_to_compute(asked: World) -> None:
+    questions, _ = to_the_mask(asked)
+    misled = asked.read(questions["courier"]).payload
+    assert refused(asked, ask(asked, SumPhase.MASK, misled)) == "message"
+    assert not asked.statement("retailer").charges
+    assert isinstance(asked.ask("retailer", questions["retailer"]).body, SumNoised)
+    assert len(asked.statement("retailer").charges) == 1
+
+
+def test_consent_withdrawn_between_two_phases_stops_the_part(asked: World) -> None:
+    questions, _ = to_the_mask(asked)
+    asked.withdraw("retailer", [15])
+    assert refused(asked, questions["retailer"]) == "consent"
+    assert asked.statement("retailer").epsilon_spent == 0
+
+
+def test_killed_at_any_renaming_a_part_is_the_same_and_charged_once(tmp_path: Path) -> None:
+    made = world(tmp_path / "one", NOISED)
+    write_jobs(made.folder("coordinator"), (MATCH,))
+    made.run()
+    questions, _ = to_the_mask(made)
+    undisturbed = made.copy(tmp_path / "undisturbed")
+    expected = undisturbed.ask("retailer", questions["retailer"]).payload
+    kills = 0
+    for after in range(1, 40):
+        child = os.fork()
+        if child == 0:
+            left = [after]
+
+            def hook(event: str, _: object, left: list[int] = left) -> None:
+                if event == "os.rename":
+                    left[0] -= 1
+                    if left[0] == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            import sys
+
+            sys.addaudithook(hook)
+            try:
+                made.handle("retailer", questions["retailer"])
+            except BaseException:  # noqa: BLE001 -- this process must not return
+                os._exit(3)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, -signal.SIGKILL)
+        if status == 0:
+            break
+        kills += 1
+    assert kills > 4
+    assert made.ask("retailer", questions["retailer"]).payload == expected
+    (charge,) = made.statement("retailer").charges
+    assert charge.state is ChargeState.COMMITTED
+    verify_party(made.folder("retailer").path)
+
+
+# --- partners that break the protocol ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", SumPhase)
+def test_a_partner_that_says_something_else_ends_the_job(tmp_path: Path, phase: SumPhase) -> None:
+    made = world(tmp_path, NOISED)
+
+    def lie(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        asked = made.read(question)
+        if name != "courier" or not isinstance(asked.body, SumAsk) or asked.body.phase is not phase:
+            return answer
+        body = made.read(answer).body
+        words = json.loads(made.read(answer).payload)
+        words["sender"] = "retailer"
+        return made.parties.seal(
+            "courier",
+            "coordinator",
+            "model",
+            body,
+            json.dumps(words).encode(),
+            answers=question.digest,
+        )
+
+    made.listener = lie
+    with pytest.raises(MessageError, match="courier"):
+        made.run()
+
+
+def test_a_model_that_names_other_partners_or_less_noise_is_refused(tmp_path: Path) -> None:
+    made = world(tmp_path, NOISED)
+    wrong: list[str] = []
+
+    def watch(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        message = made.read(question)
+        if isinstance(message.body, ModelPublished) and name == "brand" and not wrong:
+            model = json.loads(message.payload)
+            for changes in (
+                {"parties": ["retailer"]},
+                {"parties": ["courier", "stranger"]},
+                {"noise_multiplier": 0.5},
+                {"rounds": 1},
+                {"one_shot": [0.0] * WIDTH},
+            ):
+                lie = {**model, "making": {**model["making"], **changes}}
+                payload = json.dumps(lie).encode()
+                sealed = made.parties.seal("coordinator", "courier", "model", message.body, payload)
+                wrong.append(refused(made, sealed, "courier"))
+        return answer
+
+    made.listener = watch
+    made.run()
+    assert wrong == ["message"] * 5
+
+
+def test_a_refusal_ends_the_job_and_names_who_refused(tmp_path: Path) -> None:
+    made = world(tmp_path, NOISED)
+
+    def withdraw(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        body = made.read(question).body
+        if isinstance(body, SumAsk) and body.phase is SumPhase.SHARE:
+            made.withdraw("courier", [25])
+        return answer
+
+    made.listener = withdraw
+    with pytest.raises(RefusedError) as raised:
+        made.run()
+    assert (raised.value.party, raised.value.term) == ("courier", "consent")
+
+
+def test_no_weights_are_told_but_the_coordinators_own(ended: Mapping[str, World]) -> None:
+    made = ended["distributed"]
+    for message in map(made.read, made.wire):
+        if isinstance(message.body, SumAsk) and message.body.phase is SumPhase.ADVERTISE:
+            assert weights_from_bytes(message.payload, WIDTH).shape == (WIDTH,)
+    assert set(PEOPLE) <= set(ROLES)
