@@ -448,6 +448,17 @@ class TestLyingServer:
             with pytest.raises(PeerMessageError, match=f"other keys of {A}"):
                 simulation.clients[A].share(simulation.states[A], message)
 
+    def test_a_roster_of_too_few_or_under_another_name_is_refused(self) -> None:
+        simulation = Simulation(plan_of(3, 2)).until(1)
+        alone = simulation.told.model_copy(
+            update={"advertisements": simulation.told.advertisements[:1]}
+        )
+        with pytest.raises(MissingPartiesError, match="1 of 3 parties advertised keys"):
+            simulation.clients[A].share(simulation.states[A], alone)
+        renamed = simulation.told.model_copy(update={"aggregation": "0" * 64})
+        with pytest.raises(PeerMessageError, match="another agreement, job or round"):
+            simulation.clients[A].share(simulation.states[A], renamed)
+
     def test_a_copied_key_cancels_no_mask(self) -> None:
         """C advertises A's mask key as its own: B's masks with A and C must not be the same."""
         plan = plan_of(3, 3, colluding=1)
