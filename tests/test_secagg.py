@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ WHAT = (
     "confirmed who survived",
     "revealed shares",
 )
-A, B, C, D = names(4)
+A, B, C, D, E = names(5)
 
 
 @st.composite
@@ -295,6 +296,51 @@ class TestLyingServer:
         with pytest.raises(PeerMessageError, match="out of turn"):
             simulation.clients[B].unmask(unmasked, simulation.told)
 
+    @settings(max_examples=40)
+    @given(st.data())
+    def test_no_lists_of_survivors_give_both_secrets_of_a_party(self, data: st.DataObject) -> None:
+        """The server shows anything to anybody; one party, if agreed, is in league with it."""
+        colluding = data.draw(st.integers(0, 1))
+        simulation = masked_of_five(colluding)
+        plan, everybody = simulation.plan, simulation.plan.parties
+        subsets = st.sets(st.sampled_from(everybody), min_size=3).map(sorted).map(tuple)
+        lists = [*data.draw(st.lists(subsets, min_size=1, max_size=2)), everybody]
+        signed, states = {shown: {} for shown in lists}, {}
+        roster = Roster.of(simulation.told_roster, plan)
+        for name in everybody[colluding:]:
+            shown = data.draw(st.sampled_from(lists))
+            try:
+                states[name], said = simulation.clients[name].confirm(
+                    simulation.states[name], survivors(simulation, shown)
+                )
+            except (PeerMessageError, MissingPartiesError):
+                continue
+            signed[shown][name] = said
+        for shown in lists:
+            for name in everybody[:colluding]:
+                signature = simulation.directory.keys[name].sign(
+                    keys.signed_survivors(plan.digest, roster.digest, shown)
+                )
+                signed[shown][name] = Confirmation(
+                    aggregation=plan.digest, sender=name, signature=signature
+                )
+        known = {
+            (one, owner, kind)
+            for one in everybody[:colluding]
+            for owner in everybody
+            for kind in ShareKind
+        }
+        for (name, state), shown in itertools.product(states.items(), lists):
+            items = [one for _, one in sorted(signed[shown].items()) if one.sender in shown]
+            try:
+                _, said = simulation.clients[name].unmask(state, confirmations(simulation, items))
+            except (PeerMessageError, MissingPartiesError):
+                continue
+            known |= {(name, one.owner, one.kind) for one in said.shares}
+        for owner in everybody:
+            counts = [sum((one, owner, kind) in known for one in everybody) for kind in ShareKind]
+            assert min(counts) < plan.threshold
+
     def test_different_sets_of_survivors_find_no_quorum(self) -> None:
         simulation = Simulation(plan_of(4, 3)).until(3)
         everybody, others = tuple(simulation.plan.parties), (B, C, D)
@@ -354,17 +400,19 @@ class TestLyingServer:
         assert np.array_equal(bare, simulation.inputs[A])
 
     @pytest.mark.parametrize(
-        "parties",
+        ("parties", "match"),
         [
-            pytest.param((A, B), id="too few"),
-            pytest.param((B, C, D), id="not the party itself"),
-            pytest.param((A, B, C, "stranger"), id="a stranger"),
-            pytest.param((A, B, C, D), id="one that shared nothing"),
+            ((A, B), "2 of 5 parties sent a masked vector, 3 are needed: 1 missing"),
+            ((B, C, D), f"{A} sent its masked vector and is no survivor"),
+            ((A, B, C, "stranger"), "was not given: stranger"),
+            ((A, B, C, E), f"was not given: {E}"),
         ],
     )
-    def test_survivors_that_cannot_be_are_not_signed(self, parties: tuple[str, ...]) -> None:
-        simulation = Simulation(plan_of(4, 3), {D: 1}).until(3)
-        with pytest.raises((PeerMessageError, MissingPartiesError)):
+    def test_survivors_that_cannot_be_are_not_signed(
+        self, parties: tuple[str, ...], match: str
+    ) -> None:
+        simulation = Simulation(plan_of(5, 3), {E: 1}).until(3)
+        with pytest.raises((PeerMessageError, MissingPartiesError), match=match):
             simulation.clients[A].confirm(simulation.states[A], survivors(simulation, parties))
 
     def test_keys_that_their_owner_did_not_sign_are_refused(self) -> None:
@@ -399,6 +447,17 @@ class TestLyingServer:
         for message in (without, others):
             with pytest.raises(PeerMessageError, match=f"other keys of {A}"):
                 simulation.clients[A].share(simulation.states[A], message)
+
+    def test_a_roster_of_too_few_or_under_another_name_is_refused(self) -> None:
+        simulation = Simulation(plan_of(3, 2)).until(1)
+        alone = simulation.told.model_copy(
+            update={"advertisements": simulation.told.advertisements[:1]}
+        )
+        with pytest.raises(MissingPartiesError, match="1 of 3 parties advertised keys"):
+            simulation.clients[A].share(simulation.states[A], alone)
+        renamed = simulation.told.model_copy(update={"aggregation": "0" * 64})
+        with pytest.raises(PeerMessageError, match="another agreement, job or round"):
+            simulation.clients[A].share(simulation.states[A], renamed)
 
     def test_a_copied_key_cancels_no_mask(self) -> None:
         """C advertises A's mask key as its own: B's masks with A and C must not be the same."""
@@ -471,6 +530,7 @@ class TestLyingServer:
     def test_shares_open_for_their_recipient_from_their_sender_alone(self) -> None:
         simulation = Simulation(plan_of(3, 2)).until(2)
         mine, other = simulation.told[A], simulation.told[B]
+        reflected = SealedShare(party=B, sealed=other.shares[0].sealed)  # what A sealed for B
         swapped = tuple(
             SealedShare(party=one.party, sealed=two.sealed)
             for one, two in zip(mine.shares, reversed(mine.shares), strict=True)
@@ -482,11 +542,27 @@ class TestLyingServer:
         cases = {
             "brought to": other,
             "that do not open": mine.model_copy(update={"shares": swapped}),
+            f"shares from {B} that do not": mine.model_copy(
+                update={"shares": (reflected, mine.shares[1])}
+            ),
             "do not open:": mine.model_copy(update={"shares": (tampered, mine.shares[1])}),
             "no neighbour": mine.model_copy(update={"shares": (own, *mine.shares)}),
         }
         for match, message in cases.items():
             with pytest.raises(PeerMessageError, match=match):
+                simulation.clients[A].mask(simulation.states[A], message, simulation.inputs[A])
+
+    def test_shares_outside_the_field_are_refused_from_whoever_cut_them(self) -> None:
+        simulation = Simulation(plan_of(3, 2)).until(2)
+        roster = Roster.of(simulation.told_roster, simulation.plan)
+        secrets = keys.PartySecrets.derived(simulation.secret(B), simulation.plan.digest)
+        shared = keys.agree(secrets.channel, roster.keys[A].channel_key)
+        good = bytes(SHARE_BYTES)
+        for plaintext in (good + b"\xff" * SHARE_BYTES, b"\xff" * SHARE_BYTES + good):
+            sealed = keys.seal(plaintext, shared, roster.digest, B, A)
+            shares = (SealedShare(party=B, sealed=sealed), simulation.told[A].shares[1])
+            message = simulation.told[A].model_copy(update={"shares": shares})
+            with pytest.raises(PeerMessageError, match="below the field's order"):
                 simulation.clients[A].mask(simulation.states[A], message, simulation.inputs[A])
 
     def test_too_few_shares_leave_the_input_unsent(self) -> None:
@@ -528,6 +604,12 @@ class TestLyingServer:
     def sealed_for(recipient: str, message: Any) -> SealedShare:
         (share,) = [one for one in message.shares if one.party == recipient]
         return SealedShare(party=message.sender, sealed=share.sealed)
+
+
+@lru_cache
+def masked_of_five(colluding: int) -> Simulation:
+    """Five parties after round 2, at the lowest threshold; states are frozen."""
+    return Simulation(plan_of(5, 3 + colluding, colluding=colluding)).until(3)
 
 
 def survivors(simulation: Simulation, parties: tuple[str, ...]) -> Survivors:

@@ -163,6 +163,44 @@ class TestKeys:
         keys.add_mask(total, keys.own_mask(secret), negative=True)
         assert np.array_equal(total, np.arange(length, dtype=entry))
 
+    def test_secrets_differ_by_aggregation_and_purpose(self) -> None:
+        secret = new_secret()
+        derived = [keys.PartySecrets.derived(secret, digest * 64) for digest in "01"]
+        raw = {
+            part
+            for one in derived
+            for part in (
+                one.channel.private_bytes_raw(),
+                one.mask.private_bytes_raw(),
+                one.own_mask,
+                keys.commitment(one.own_mask),
+                keys.own_mask(one.own_mask).take(32),
+            )
+        }
+        assert len(raw) == 10
+
+    def test_a_common_mask_is_of_one_roster_and_two_parties_in_either_order(self) -> None:
+        shared = new_secret()
+        cases = [("0", "a", "b"), ("1", "a", "b"), ("0", "a", "c"), ("0", "b", "c")]
+        masks = [keys.common_mask(shared, *case).take(32) for case in cases]
+        assert len(set(masks)) == 4
+        assert keys.common_mask(shared, "0", "b", "a").take(32) == masks[0]
+
+    def test_shares_open_under_one_key_roster_sender_and_recipient(self) -> None:
+        shared = new_secret()
+        sealed = keys.seal(b"shares", shared, "0", "a", "b")
+        assert keys.unseal(sealed, shared, "0", "a", "b") == b"shares"
+        others = [
+            (new_secret(), "0", "a", "b"),
+            (shared, "1", "a", "b"),
+            (shared, "0", "c", "b"),
+            (shared, "0", "a", "c"),
+            (shared, "0", "b", "a"),
+        ]
+        for other in others:
+            with pytest.raises(PeerMessageError, match="do not open"):
+                keys.unseal(sealed, *other)
+
     def test_what_is_signed_once_is_nothing_else(self) -> None:
         simulation = Simulation(plan_of(3, 2))
         said = simulation.speak("party-000", 0)
@@ -173,8 +211,9 @@ class TestKeys:
         signed.add(keys.signed_keys(said.model_copy(update={"aggregation": "0" * 64})))
         for survivors in (("a", "b"), ("a-b",), ("a",)):
             signed.add(keys.signed_survivors("0" * 64, "1" * 64, survivors))
-        signed.add(keys.signed_survivors("1" * 64, "0" * 64, ("a", "b")))
-        assert len(signed) == 10
+        signed.add(keys.signed_survivors("1" * 64, "1" * 64, ("a", "b")))
+        signed.add(keys.signed_survivors("0" * 64, "0" * 64, ("a", "b")))
+        assert len(signed) == 11
 
 
 class TestPlan:

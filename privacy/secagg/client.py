@@ -25,7 +25,7 @@ CCS 2017, figure 4, with the steps against a malicious server.
 # The caller must still store every new state, and destroy it after 4.
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ __all__ = [
     "Client",
     "ClientState",
     "Confirmed",
+    "HeldShare",
     "Masked",
     "Shared",
     "Unmasked",
@@ -219,7 +220,7 @@ class Client:
         self,
         state: ClientState,
         message: ShareDelivery,
-        vector: "NDArray[np.unsignedinteger]",
+        vector: "NDArray[np.unsignedinteger[Any]]",
     ) -> tuple[Masked, MaskedVector]:
         """Round 2: open the neighbours' shares, and mask the input.
 

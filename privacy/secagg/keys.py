@@ -11,8 +11,8 @@ Sources: RFC 7748 (X25519), RFC 5869 (HKDF), NIST SP 800-38D (AES-GCM).
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -24,7 +24,23 @@ from privacy.errors import PeerMessageError
 from privacy.randomness import Secret, SecretStream, derive_secret
 from privacy.secagg.messages import KeyAdvertisement
 
-__all__ = ["PartySecrets", "Signer", "Verifier", "add_mask", "agree", "signed_keys"]
+__all__ = [
+    "PartySecrets",
+    "Signer",
+    "Verifier",
+    "add_mask",
+    "agree",
+    "commitment",
+    "common_mask",
+    "own_mask",
+    "private_key",
+    "public_bytes",
+    "roster_digest",
+    "seal",
+    "signed_keys",
+    "signed_survivors",
+    "unseal",
+]
 
 _MASK_CHUNK = 1 << 18  # bytes, so that a piece of mask stays in the processor's cache
 _NONCE = bytes(12)  # every key of the channel encrypts one message
@@ -60,7 +76,7 @@ class PartySecrets:
 
     channel: X25519PrivateKey
     mask: X25519PrivateKey
-    own_mask: Secret
+    own_mask: Secret = field(repr=False)
 
     @classmethod
     def derived(cls, secret: Secret, aggregation: str) -> "PartySecrets":
@@ -171,7 +187,7 @@ def own_mask(seed: Secret) -> SecretStream:
 
 
 def add_mask(
-    total: "NDArray[np.unsignedinteger]", stream: SecretStream, *, negative: bool = False
+    total: "NDArray[np.unsignedinteger[Any]]", stream: SecretStream, *, negative: bool = False
 ) -> None:
     """Add a mask to a vector in place, or take it away, modulo the vector's own width."""
     step = _MASK_CHUNK // total.itemsize

@@ -186,7 +186,7 @@ class MaskedVector(_Said):
     """
 
     sender: PartyName
-    vector: Annotated[bytes, Field(min_length=4, max_length=8 * MAXIMUM_LENGTH)]
+    vector: Annotated[bytes, Field(min_length=4, max_length=8 * MAXIMUM_LENGTH, repr=False)]
 
 
 class Survivors(_Said):
@@ -236,7 +236,7 @@ class RevealedShare(_Closed):
 
     owner: PartyName
     kind: Annotated[ShareKind, Field(strict=False)]
-    share: Annotated[bytes, Field(min_length=SHARE_BYTES, max_length=SHARE_BYTES)]
+    share: Annotated[bytes, Field(min_length=SHARE_BYTES, max_length=SHARE_BYTES, repr=False)]
 
 
 class Unmasking(_Said):

@@ -16,7 +16,7 @@ from privacy.secagg.messages import KeyAdvertisement, KeyRoster
 from privacy.secagg.neighbourhood import Graph
 from privacy.secagg.plan import Plan
 
-__all__ = ["Roster", "check_advertisement"]
+__all__ = ["Roster", "check_advertisement", "check_aggregation", "check_enough", "check_party"]
 
 
 @dataclass(frozen=True)
