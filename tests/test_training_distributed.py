@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from privacy.accounting import epsilon_of
+from privacy.accounting import Budget, epsilon_of
 from privacy.errors import InvalidParameterError
 from privacy.mechanisms import MAXIMUM_SIGMA
 from privacy.randomness import SecretStream, seeded_secret
@@ -28,9 +28,9 @@ WIDTH = 6
 USUAL = {
     "width": WIDTH,
     "declared_rows": (900, 1000, 1100, 1000),
-    "tolerated": 1,
-    "epsilon": 1.0,
-    "delta": 1e-6,
+    "colluding": 0,
+    "dropouts": 1,
+    "budget": Budget(epsilon=1.0, delta=1e-6),
 }
 
 
@@ -84,12 +84,13 @@ class TestPlan:
         self, width: int, declared_rows: list[int], data: st.DataObject
     ) -> None:
         parties = len(declared_rows)
+        colluding = data.draw(st.integers(0, parties - 1))
         terms = {
             "width": width,
             "declared_rows": declared_rows,
-            "tolerated": data.draw(st.integers(0, parties - 1)),
-            "epsilon": data.draw(st.sampled_from([0.1, 1.0, 4.0])),
-            "delta": 1e-5,
+            "colluding": colluding,
+            "dropouts": data.draw(st.integers(0, parties - 1 - colluding)),
+            "budget": Budget(data.draw(st.sampled_from([0.1, 1.0, 4.0])), 1e-5),
             "max_parties_per_person": data.draw(st.integers(1, parties)),
             "rounds": data.draw(st.integers(1, 40)),
         }
@@ -98,21 +99,26 @@ class TestPlan:
         charges = [plan.charge(number) for number in range(1, plan.rounds + 1)]
         priced = epsilon_of(charges, 1e-5)
         assert priced == pytest.approx(plan.epsilon, rel=1e-9)
-        assert 0.97 * terms["epsilon"] < priced <= terms["epsilon"]
-        assert plan.sum_bound < 1 << 62
+        assert 0.97 * terms["budget"].epsilon < priced <= terms["budget"].epsilon
+        assert plan.sum_bound < 1 << (plan.ring_bits - 1)
         for noise in (plan.gradient, plan.moments):
             charge = noise.charge()
-            assert charge.honest_parties == parties - terms["tolerated"]
+            assert charge.honest_parties == parties - colluding - terms["dropouts"]
             # Written out: a row at each of K parties, and what rounding each of their sums can add.
             clip = Fraction(noise.clip, 1 << noise.shift)
             rows = terms["max_parties_per_person"]
             assert charge.l2_sensitivity >= rows * (clip + Fraction(math.sqrt(noise.length)))
             assert noise.noise_scale <= MAXIMUM_SIGMA
 
-    def test_counts_on_fewer_shares_when_more_are_tolerated(self) -> None:
+    def test_counts_on_fewer_shares_when_more_may_collude_or_drop_out(self) -> None:
         scales = [
-            plan_distributed(**USUAL | {"tolerated": tolerated}).gradient.noise_scale
-            for tolerated in range(4)
+            plan_distributed(**USUAL | terms).gradient.noise_scale
+            for terms in (
+                {"colluding": 0, "dropouts": 0},
+                {"colluding": 1, "dropouts": 0},
+                {"colluding": 1, "dropouts": 1},
+                {"colluding": 0, "dropouts": 3},
+            )
         ]
         expected = [scales[0] * math.sqrt(4 / honest) for honest in (4, 3, 2, 1)]
         assert scales == pytest.approx(expected)
@@ -128,12 +134,12 @@ class TestPlan:
         "change",
         [{"width": bad} for bad in (0, 5001)]
         + [{"declared_rows": bad} for bad in ((), (10,), (10, 0), (10, -1), (10, 1 << 40))]
-        + [{"tolerated": bad} for bad in (-1, 4)]
+        + [{"colluding": bad} for bad in (-1, 3, 4)]
+        + [{"dropouts": bad} for bad in (-1, 4)]
         + [{"max_parties_per_person": bad} for bad in (0, 5)]
         + [{"rounds": bad} for bad in (0, 1001)]
         + [{"clipping_norm": bad} for bad in (0.0, 1.5, math.nan)]
-        + [{"epsilon": bad} for bad in (0.0, -1.0, math.nan, math.inf, 1e-9)]
-        + [{"delta": bad} for bad in (0.0, 1.0, math.nan)],
+        + [{"budget": Budget(1e-9, 1e-6)}],
         ids=str,
     )
     def test_out_of_range_is_refused(self, change: dict[str, object]) -> None:
@@ -142,7 +148,9 @@ class TestPlan:
 
     def test_so_strict_that_the_noise_cannot_be_drawn_is_refused(self) -> None:
         with pytest.raises(InvalidParameterError, match="allow a larger epsilon or fewer rounds"):
-            plan_distributed(**USUAL | {"epsilon": 0.002, "width": 5000, "rounds": 1000})
+            plan_distributed(
+                **USUAL | {"budget": Budget(0.002, 1e-6), "width": 5000, "rounds": 1000}
+            )
 
     def test_has_no_rounds_but_its_own(self) -> None:
         plan = plan_distributed(**USUAL)
@@ -193,7 +201,9 @@ class TestContribution:
         assert second.std() > wanted * (1 - 4 / math.sqrt(2 * second.size))
 
     def test_stays_within_the_bound_whatever_was_declared(self) -> None:
-        plan = plan_distributed(**USUAL | {"declared_rows": (1, 1, 1, 1), "epsilon": 30.0})
+        plan = plan_distributed(
+            **USUAL | {"declared_rows": (1, 1, 1, 1), "budget": Budget(30.0, 1e-6)}
+        )
         state = start_descent(plan)
         sent = contribute(plan, state, 0, rows=5000)
         bounds = plan.gradient.bound(1), plan.moments.bound(1)
@@ -240,7 +250,7 @@ class TestContribution:
 
 class TestServer:
     def test_finds_what_the_labels_depend_on_where_noise_is_small(self) -> None:
-        plan = plan_distributed(**USUAL | {"epsilon": 100.0})
+        plan = plan_distributed(**USUAL | {"budget": Budget(100.0, 1e-6)})
         parts = [made_up(rows, seed=party) for party, rows in enumerate(plan.declared_rows)]
         features = np.concatenate([rows for rows, _ in parts])
         scores = features @ trained(plan).model
@@ -248,7 +258,7 @@ class TestServer:
         assert np.corrcoef(scores, truth)[0, 1] > 0.99
 
     def test_makes_up_for_a_party_that_drops_out_of_any_round(self) -> None:
-        plan = plan_distributed(**USUAL | {"epsilon": 100.0})
+        plan = plan_distributed(**USUAL | {"budget": Budget(100.0, 1e-6)})
         features, _ = made_up(1000, seed=9)
         whole = features @ trained(plan).model
         for absent in ({1: 2}, {4: 0, 5: 1}):
@@ -303,7 +313,7 @@ class TestServer:
                 server_step(total, start_descent(plan), plan, range(4))
 
     def test_survives_a_sum_of_nothing_but_noise(self) -> None:
-        plan = plan_distributed(**USUAL | {"epsilon": 0.05})
+        plan = plan_distributed(**USUAL | {"budget": Budget(0.05, 1e-6)})
         state = start_descent(plan)
         while state.round_number <= plan.rounds:
             total = np.sum([contribute(plan, state, p, rows=0) for p in range(4)], axis=0)
@@ -313,12 +323,12 @@ class TestServer:
 
 
 def test_a_canary_cannot_be_told_apart_better_than_was_charged() -> None:
-    """A row that weighs all it may on one entry, seen by a tolerated party without its own noise.
+    """A row that weighs all it may on one entry, seen by a colluding party less its own noise.
 
     Every entry is an attack of its own. An attacker who thresholds it must obey
     true positives ≤ e^ε · false positives + δ (Kairouz et al. 2015).
     """
-    plan = plan_distributed(**USUAL | {"width": 5000, "rounds": 1, "epsilon": 3.0})
+    plan = plan_distributed(**USUAL | {"width": 5000, "rounds": 1, "budget": Budget(3.0, 1e-6)})
     noise, delta, attacks = plan.gradient, 0.01, 5000
     epsilon = epsilon_of([noise.charge()], delta)
     canary, nobody = np.full(attacks, noise.clip), np.zeros(attacks, dtype=np.int64)

@@ -159,18 +159,18 @@ class TestPlan:
 
     @pytest.mark.parametrize(
         ("width", "rows"),
-        [(1, [5]), (5001, [5]), (5, []), (5, [0]), (5, [5, -1]), (5, [1 << 33]), (5, [1] * 1001)],
+        [(1, [5]), (5001, [5]), (5, []), (5, [0]), (5, [5, -1]), (5, [1 << 27]), (5, [1] * 1001)],
         ids=lambda value: str(value)[:20],
     )
     def test_out_of_range_is_refused(self, width: int, rows: list[int]) -> None:
         with pytest.raises(InvalidParameterError, match="expected"):
             unsafe_exact_plan(width=width, declared_rows=rows)
 
-    @pytest.mark.parametrize("rows", [[1], [10**9, 5], [5] * 1000, [1 << 31, 1 << 31]], ids=len)
+    @pytest.mark.parametrize("rows", [[1], [10**7, 5], [5] * 1000, [1 << 26] * 1000], ids=len)
     def test_leaves_room_for_every_sum(self, rows: list[int]) -> None:
         plan = unsafe_exact_plan(width=WIDTH, declared_rows=rows)
         assert sum(rows) * 1025 * 2.0**plan.fraction_bits <= plan.sum_bound
-        assert plan.fraction_bits >= 10
+        assert plan.fraction_bits >= 14
 
     def test_refuses_sums_of_another_length_type_or_range(self) -> None:
         plan = plan_for(10, 10)

@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_the_floating_engine() -> None:
 
 def test_the_moments_are_those_of_the_rows() -> None:
     features, _ = made_up(500)
-    found = moments(moment_sum(features).astype(float), WIDTH)
+    found = moments(moment_sum(features), WIDTH)
     np.testing.assert_allclose(found, features.T @ features, atol=500 * 2.0**-13)
     np.testing.assert_array_equal(found, found.T)
 
