@@ -22,8 +22,10 @@ from privacy.training import (
     Encoder,
     GradientEngine,
     LogisticGradient,
+    ModuleClipping,
     ModuleGradient,
     NumericFeature,
+    RidgeGradient,
     Scale,
     UnsafeNoNoiseWarning,
     fit_without_privacy,
@@ -47,6 +49,10 @@ def logistic_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return binary_cross_entropy_with_logits(outputs.squeeze(-1), labels, reduction="none")
 
 
+def squared_loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return 0.5 * (outputs.squeeze(-1) - labels) ** 2
+
+
 def linear_module(width: int = WIDTH) -> torch.nn.Module:
     return torch.nn.Linear(width, 1, bias=False)
 
@@ -56,9 +62,13 @@ def deep_module() -> torch.nn.Module:
 
 
 ENGINES: dict[str, Callable[[], GradientEngine]] = {
-    "closed form": lambda: LogisticGradient(WIDTH),
+    "logistic, closed form": lambda: LogisticGradient(WIDTH),
+    "ridge, closed form": lambda: RidgeGradient(WIDTH),
     "linear module": lambda: ModuleGradient(linear_module, logistic_loss),
     "deep module": lambda: ModuleGradient(deep_module, logistic_loss),
+    "deep module, row by row": lambda: ModuleGradient(
+        deep_module, logistic_loss, clipping=ModuleClipping.PER_ROW
+    ),
 }
 
 
@@ -155,20 +165,32 @@ class TestOracles:
         width=st.integers(1, 8),
         scale=st.sampled_from([0.01, 1.0, 30.0]),
         norm=st.sampled_from([0.01, 0.5, 10.0]),
+        contestants=st.tuples(
+            st.sampled_from([(LogisticGradient, logistic_loss), (RidgeGradient, squared_loss)]),
+            st.sampled_from(ModuleClipping),
+        ),
     )
-    def test_the_closed_form_equals_opacus(
-        self, seed: int, rows: int, width: int, scale: float, norm: float
+    def test_the_closed_forms_equal_opacus(
+        self,
+        seed: int,
+        rows: int,
+        width: int,
+        scale: float,
+        norm: float,
+        contestants: tuple[tuple[type[LogisticGradient], Callable], ModuleClipping],
     ) -> None:
         features, labels = made_up(rows, seed, width)
         weights = np.random.default_rng(seed + 1).normal(size=width) * scale
-        opacus = ModuleGradient(lambda: linear_module(width), logistic_loss)
+        (closed, loss), clipping = contestants
+        opacus = ModuleGradient(lambda: linear_module(width), loss, clipping=clipping)
         np.testing.assert_allclose(
-            LogisticGradient(width).clipped_gradient_sum(weights, features, labels, norm),
+            closed(width).clipped_gradient_sum(weights, features, labels, norm),
             opacus.clipped_gradient_sum(weights, features, labels, norm),
             atol=1e-9,
         )
 
-    def test_a_deep_module_equals_plain_torch_row_by_row(self) -> None:
+    @pytest.mark.parametrize("clipping", ModuleClipping)
+    def test_a_deep_module_equals_plain_torch_row_by_row(self, clipping: ModuleClipping) -> None:
         features, labels = made_up(20)
         module = deep_module().double()
         weights = torch.nn.utils.parameters_to_vector(module.parameters()).detach().numpy().copy()
@@ -178,7 +200,7 @@ class TestOracles:
             logistic_loss(module(row[None]), label[None]).sum().backward()
             gradient = torch.cat([p.grad.ravel() for p in module.parameters()]).numpy()
             expected += gradient * min(1.0, 0.3 / np.linalg.norm(gradient))
-        engine = ModuleGradient(deep_module, logistic_loss)
+        engine = ModuleGradient(deep_module, logistic_loss, clipping=clipping)
         total = engine.clipped_gradient_sum(weights, features, labels, 0.3)
         np.testing.assert_allclose(total, expected, atol=1e-12)
 
@@ -211,14 +233,56 @@ class TestModules:
 
     def test_keep_frozen_parameters_out(self) -> None:
         def half_frozen() -> torch.nn.Module:
+            torch.manual_seed(0)  # the frozen layer keeps what it starts with
             module = deep_module()
             module[0].requires_grad_(requires_grad=False)
             return module
 
-        assert ModuleGradient(half_frozen, logistic_loss).parameter_count == 4
+        engines = [
+            ModuleGradient(half_frozen, logistic_loss, clipping=clipping)
+            for clipping in ModuleClipping
+        ]
+        sums = [engine.clipped_gradient_sum(np.ones(4), *made_up(9), 0.2) for engine in engines]
+        np.testing.assert_allclose(*sums, atol=1e-12)
 
-    def test_a_row_of_infinite_gradient_counts_as_nothing(self) -> None:
-        engine = ModuleGradient(linear_module, lambda out, y: (out.squeeze(-1) - y) ** 4)
+    def test_may_leave_a_parameter_unused(self) -> None:
+        class Part(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.used, self.idle = linear_module(), linear_module()
+
+            def forward(self, rows: torch.Tensor) -> torch.Tensor:
+                return self.used(rows)
+
+        for clipping in ModuleClipping:
+            engine = ModuleGradient(Part, logistic_loss, clipping=clipping)
+            total = engine.clipped_gradient_sum(np.ones(2 * WIDTH), *made_up(9), 0.2)
+            assert (total[:WIDTH] != 0.0).all()
+            assert (total[WIDTH:] == 0.0).all()
+
+    def test_that_share_parameters_between_layers_are_clipped_row_by_row_only(self) -> None:
+        def tied() -> torch.nn.Module:
+            square = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+            return torch.nn.Sequential(square, torch.nn.Tanh(), square, linear_module())
+
+        weights, rows = np.full(WIDTH * WIDTH + WIDTH, 0.1), made_up(9)
+        with pytest.raises(InvalidParameterError, match="PER_ROW"):
+            ModuleGradient(tied, logistic_loss).clipped_gradient_sum(weights, *rows, 0.2)
+        engine = ModuleGradient(tied, logistic_loss, clipping=ModuleClipping.PER_ROW)
+        assert np.linalg.norm(engine.clipped_gradient_sum(weights, *rows, 0.2)) > 0.0
+
+    @pytest.mark.parametrize("clipping", ModuleClipping)
+    def test_draw_no_randomness_from_torch(self, clipping: ModuleClipping) -> None:
+        engine = ModuleGradient(deep_module, logistic_loss, clipping=clipping)
+        before = torch.random.get_rng_state()
+        train(engine, np.zeros(engine.parameter_count), *made_up(20), USUAL, stream())
+        assert torch.equal(before, torch.random.get_rng_state())
+
+    @pytest.mark.parametrize("clipping", ModuleClipping)
+    def test_a_row_of_infinite_gradient_counts_as_nothing(self, clipping: ModuleClipping) -> None:
+        engine = ModuleGradient(
+            linear_module, lambda out, y: (out.squeeze(-1) - y) ** 4, clipping=clipping
+        )
         features, labels = made_up(3)
         expected = engine.clipped_gradient_sum(np.ones(WIDTH), features[:2], labels[:2], 1.0)
         features[2] = 1e200
@@ -242,7 +306,8 @@ class TestParameters:
             {name: bad}
             for name in ("clipping_norm", "noise_multiplier", "learning_rate")
             for bad in (0.0, -1.0, math.nan, math.inf)
-        ],
+        ]
+        + [{"penalty": bad} for bad in (-0.1, math.nan, math.inf)],
         ids=str,
     )
     def test_out_of_range_are_refused(self, change: dict[str, float]) -> None:
@@ -320,6 +385,23 @@ class TestTrain:
             iterates.append(weights)
         trained = train(engine, np.zeros(WIDTH), features, labels, parameters, stream())
         np.testing.assert_allclose(trained, np.mean(iterates[2:], axis=0), atol=1e-12)
+
+    @pytest.mark.filterwarnings("ignore::privacy.training.UnsafeNoNoiseWarning")
+    def test_a_penalty_leads_to_the_ridge_solution(self) -> None:
+        features, labels = made_up(200)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        parameters = DpSgdParameters.unsafe_without_noise(
+            steps=300,
+            sampling_probability=1.0,
+            clipping_norm=100.0,
+            learning_rate=1.0,
+            expected_rows=200,
+            penalty=0.3,
+        )
+        found = train(RidgeGradient(WIDTH), np.zeros(WIDTH), features, labels, parameters, stream())
+        moments = features.T @ features / 200 + 0.3 * np.eye(WIDTH)
+        expected = np.linalg.solve(moments, features.T @ labels / 200)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
 
     def test_no_rows_and_empty_samples_still_get_noise(self) -> None:
         nobody = self.run(rows=0)

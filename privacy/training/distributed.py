@@ -13,16 +13,16 @@ every party                              secure sum               coordinator
 
 Guarantees: all sums together are (ε, δ)-private for a person with a row in each of up to
 `max_parties_per_person` tables, add or remove, towards whoever sees the sums and knows the noise
-of at most `tolerated` parties, those that dropped out of a sum included. A row's weight in a sum is
-bounded in whole numbers (`integer_sums`); the noise is discrete Gaussian, of which `parties -
-tolerated` shares make up the whole (Kairouz, Liu and Steinke 2021). Every party takes part with
-all its rows: nothing is sampled, and nothing depends on the true number of rows.
+of at most `colluding` parties, while at most `dropouts` are missing from a sum. A row's weight in a
+sum is bounded in whole numbers (`integer_sums`); the noise is discrete Gaussian, and the shares of
+the `honest_parties` that are left make up the whole (Kairouz, Liu and Steinke 2021). Every party
+takes part with all its rows: nothing is sampled, and nothing depends on the true number of rows.
 
-A party that looks at the model knows its own share: it is one of the tolerated.
+A party that looks at the model knows its own share of the noise: it colludes, with itself.
 
-Leaves to others: the secure sum, which must reveal one sum over at least `parties - tolerated`
-parties or none; charging `charge` before each round; and never giving one stream to two
-contributions.
+Leaves to others: the secure sum, which must reveal one sum over at least `least_contributors` or
+none; charging `charge` before each round; answering a round once; and never giving one stream to
+two contributions.
 
 How few rounds suffice: the logistic loss curves nowhere more than ¼X'X (Böhning and Lindsay 1988),
 so one noised X'X preconditions all steps, whatever the weights. The ridge under it is as long as
@@ -40,6 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.accounting import (
+    Budget,
     ComposedEvent,
     DistributedDiscreteGaussianEvent,
     Event,
@@ -51,6 +52,7 @@ from privacy.mechanisms import MAXIMUM_SIGMA, discrete_gaussian
 from privacy.randomness import SecretStream
 from privacy.training.integer_sums import (
     FRACTION_BITS,
+    MAXIMUM_ROWS,
     MOMENT_CLIP,
     check_rows,
     check_weights,
@@ -127,18 +129,19 @@ class SharedNoise:
         half = (1 << self.shift) >> 1
         limit = self.limit(declared_rows)
         # Rounding changes an entry's difference by less than 1; cutting off enlarges none.
-        rounded = np.clip((total + half) >> self.shift, -limit, limit)
+        rounded: NDArray[np.int64] = np.clip((total + half) >> self.shift, -limit, limit)
         return rounded + discrete_gaussian(self.noise_scale, self.length, stream)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistributedPlan:
     """What parties and coordinator do; made from public terms alone by `plan_distributed`.
 
     Attributes:
         width: features of a row, d, the constant among them.
         declared_rows: public number of rows of each party, in the order of the parties.
-        tolerated: parties that may collude, look on or drop out.
+        colluding: parties whose noise may be known to who looks.
+        dropouts: parties that may be missing from a sum.
         rounds: secure sums, R.
         epsilon: what all rounds cost at `delta`; at most what was asked.
         delta: as asked.
@@ -148,7 +151,8 @@ class DistributedPlan:
 
     width: int
     declared_rows: tuple[int, ...]
-    tolerated: int
+    colluding: int
+    dropouts: int
     rounds: int
     epsilon: float
     delta: float
@@ -176,13 +180,26 @@ class DistributedPlan:
         self.check_round(round_number)
         return self.gradient.length + (self.moments.length if round_number == 1 else 0)
 
+    @property
+    def least_contributors(self) -> int:
+        """Parties that a sum has at least: the threshold of the secure sum."""
+        return len(self.declared_rows) - self.dropouts
+
     @cached_property
+    def entry_bound(self) -> int:
+        """Largest magnitude of an entry that any party sends."""
+        rows = max(self.declared_rows)
+        return max(noise.bound(rows) for noise in (self.gradient, self.moments))
+
+    @property
     def sum_bound(self) -> int:
-        """Largest magnitude of an entry of any round's sum: a ring larger than twice it is safe."""
-        return max(
-            sum(noise.bound(rows) for rows in self.declared_rows)
-            for noise in (self.gradient, self.moments)
-        )
+        """Largest magnitude of an entry of a sum."""
+        return len(self.declared_rows) * self.entry_bound
+
+    @property
+    def ring_bits(self) -> int:
+        """Bits of the smallest ring in which no sum wraps around, 32 or 64."""
+        return 32 if self.sum_bound < 1 << 31 else 64
 
     def check_round(self, round_number: int) -> None:
         """Refuse a round that the plan does not have.
@@ -219,9 +236,9 @@ def plan_distributed(
     *,
     width: int,
     declared_rows: Sequence[int],
-    tolerated: int,
-    epsilon: float,
-    delta: float,
+    colluding: int,
+    dropouts: int,
+    budget: Budget,
     max_parties_per_person: int = 1,
     rounds: int = 10,
     clipping_norm: float = 0.5,
@@ -232,10 +249,12 @@ def plan_distributed(
 
     Args:
         width: encoded columns, 1 to 5000.
-        declared_rows: each party's public number of rows, ≥ 1; 2 to 1000 parties.
-        tolerated: parties whose noise is not counted on, 0 to parties - 1.
-        epsilon: for everything together, > 0.
-        delta: in [10⁻¹⁰, 1).
+        declared_rows: each party's public number of rows, 1 to 2²⁶; 2 to 1000 parties.
+        colluding: parties that may tell their noise to who sees the sums, 0 or more; 1 where a
+            party sees the model.
+        dropouts: parties that may be missing from a sum, 0 or more. The noise of at least one
+            party must be left: colluding + dropouts is below the number of parties.
+        budget: what a person may lose by everything together.
         max_parties_per_person: tables that one person may stand in, with one row each, K.
         rounds: secure sums, 1 to 1000.
         clipping_norm: most that a row's gradient weighs. Half the largest norm of a row clips
@@ -248,36 +267,46 @@ def plan_distributed(
     for name, value, least, most in (
         ("width", width, 1, _MAXIMUM_WIDTH),
         ("number of parties", parties, 2, _MAXIMUM_PARTIES),
-        ("tolerated", tolerated, 0, parties - 1),
+        ("colluding", colluding, 0, parties - 1),
+        ("dropouts", dropouts, 0, parties - 1 - colluding),
         ("max_parties_per_person", max_parties_per_person, 1, parties),
         ("rounds", rounds, 1, _MAXIMUM_ROUNDS),
-        ("declared_rows", min(declared_rows, default=0), 1, 1 << 32),
-        ("declared_rows", max(declared_rows, default=0), 1, 1 << 32),
+        ("declared_rows", min(declared_rows, default=0), 1, MAXIMUM_ROWS),
+        ("declared_rows", max(declared_rows, default=0), 1, MAXIMUM_ROWS),
     ):
         if not least <= value <= most:
             raise InvalidParameterError(f"{name}: expected {least} to {most}, got {value}")
-    whole = calibrate_discrete_gaussian(epsilon=epsilon, delta=delta)
+    honest_parties = parties - colluding - dropouts
+    whole = calibrate_discrete_gaussian(epsilon=budget.epsilon, delta=budget.delta)
     gradient = _share(
         length=width,
         clip=gradient_clip(clipping_norm),
         noise_multiplier=whole * math.sqrt(rounds / (1.0 - _MOMENTS_SHARE)),
-        honest_parties=parties - tolerated,
+        honest_parties=honest_parties,
         rows_per_person=max_parties_per_person,
     )
     second = _share(
         length=width * (width + 1) // 2,
         clip=MOMENT_CLIP,
         noise_multiplier=whole / math.sqrt(_MOMENTS_SHARE),
-        honest_parties=parties - tolerated,
+        honest_parties=honest_parties,
         rows_per_person=max_parties_per_person,
     )
-    cost = epsilon_of([gradient.charge(rounds), second.charge()], delta)
-    if cost > epsilon:
+    cost = epsilon_of([gradient.charge(rounds), second.charge()], budget.delta)
+    if cost > budget.epsilon:
         raise InvalidParameterError(
-            f"the noise would cost epsilon {cost:.6f}, asked was {epsilon}: allow a larger epsilon"
+            f"the noise would cost epsilon {cost:.6f} of {budget.epsilon}: allow a larger epsilon"
         )
     return DistributedPlan(
-        width, tuple(declared_rows), tolerated, rounds, cost, delta, gradient, second
+        width=width,
+        declared_rows=tuple(declared_rows),
+        colluding=colluding,
+        dropouts=dropouts,
+        rounds=rounds,
+        epsilon=cost,
+        delta=budget.delta,
+        gradient=gradient,
+        moments=second,
     )
 
 
@@ -348,16 +377,16 @@ def server_step(
 
     Raises:
         InvalidParameterError: if the sum has another length or an entry that no such sum can
-            have, if parties are unknown or twice there, or if fewer than `parties - tolerated`
+            have, if parties are unknown or twice there, or if fewer than `least_contributors`
             took part: such a sum has too little noise and should never have been revealed.
     """
     plan.check_round(state.round_number)
     known = set(contributors)
     if len(known) < len(contributors) or not known <= set(range(len(plan.declared_rows))):
         raise InvalidParameterError("contributors: expected distinct places of the plan's parties")
-    if len(known) < plan.gradient.honest_parties:
+    if len(known) < plan.least_contributors:
         raise InvalidParameterError(
-            f"expected a sum over {plan.gradient.honest_parties} parties or more, got {len(known)}"
+            f"expected a sum over {plan.least_contributors} parties or more, got {len(known)}"
         )
     expected = plan.length(state.round_number)
     if total.shape != (expected,) or total.dtype != np.int64:
@@ -372,7 +401,7 @@ def server_step(
     gradient = total[: plan.width] * (whole * _unit(plan.gradient.shift))
     preconditioner = state.preconditioner
     if state.round_number == 1:
-        second = moments(total[plan.width :] * (whole * 2.0**plan.moments.shift), plan.width)
+        second = moments(total[plan.width :], plan.width) * (whole * 2.0**plan.moments.shift)
         preconditioner = _preconditioner(second, plan)
     if preconditioner is None:
         raise RuntimeError("a state after round 1 has a preconditioner")

@@ -20,6 +20,7 @@ from privacy.errors import InvalidParameterError
 
 __all__ = [
     "FRACTION_BITS",
+    "MAXIMUM_ROWS",
     "MAXIMUM_WEIGHTS",
     "MOMENT_CLIP",
     "check_rows",
@@ -34,6 +35,9 @@ __all__ = [
 FRACTION_BITS: Final = 14
 """A feature or a residual is a multiple of 2⁻¹⁴, so that a product of two is one of 2⁻²⁸."""
 
+MAXIMUM_ROWS: Final = 1 << 26
+"""Most rows of one party: as many products of at most 2²⁸, times 2⁸, fit 64 bits."""
+
 MAXIMUM_WEIGHTS: Final = 2.0**18
 """Largest norm of weights at which x·w is exact."""
 
@@ -45,7 +49,6 @@ _WEIGHT_BITS: Final = 20
 _DIAGONAL: Final = 181  # 181² <= 2¹⁵: a diagonal entry counts for √½ of its value
 _OFF_DIAGONAL: Final = 256
 _ROWS_AT_ONCE: Final = 1 << 13  # 2¹³ products of at most 2²⁸ stay exact
-_MAXIMUM_ROWS: Final = 1 << 26  # 2²⁶ products of at most 2²⁸, times 2⁸, fit 64 bits
 
 
 def gradient_clip(clipping_norm: float) -> int:
@@ -127,7 +130,7 @@ def moment_sum(features: NDArray[np.float64]) -> NDArray[np.int64]:
     return triangle
 
 
-def moments(total: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+def moments(total: NDArray[np.int64], width: int) -> NDArray[np.float64]:
     """Read a sum of `moment_sum` as the symmetric matrix X'X, shape (`width`, `width`).
 
     Noise of one spread on `total` becomes noise on the matrix whose eigenvalues do not depend on
@@ -158,9 +161,9 @@ def check_rows(width: int, features: NDArray[np.float64], labels: NDArray[np.flo
         )
     if labels.shape != features.shape[:1]:
         raise InvalidParameterError(f"expected {len(features)} labels, got shape {labels.shape}")
-    if len(features) > _MAXIMUM_ROWS:
+    if len(features) > MAXIMUM_ROWS:
         raise InvalidParameterError(
-            f"expected at most {_MAXIMUM_ROWS} rows, got {len(features)}: a sum could overflow"
+            f"expected at most {MAXIMUM_ROWS} rows, got {len(features)}: a sum could overflow"
         )
     broken = int(len(features) - np.isfinite(features).all(axis=1).sum())
     if broken:

@@ -31,7 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError
-from privacy.training.integer_sums import check_rows, check_weights, row_chunks
+from privacy.training.integer_sums import (
+    MAXIMUM_ROWS,
+    check_rows,
+    check_weights,
+    row_chunks,
+)
 
 __all__ = [
     "ExactPlan",
@@ -80,7 +85,7 @@ class ExactPlan:
 
     @property
     def sum_bound(self) -> int:
-        """Largest magnitude of an entry of a sum: a ring larger than twice it is safe."""
+        """Largest magnitude of an entry of a sum; the ring has 64 bits."""
         return (1 << 62) - 1
 
     def encode(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -100,7 +105,7 @@ class ExactPlan:
             )
         if bool((total > self.sum_bound).any() or (total < -self.sum_bound).any()):
             raise InvalidParameterError("a sum's entry is out of range: it wrapped or is broken")
-        return total * 2.0**-self.fraction_bits
+        return np.asarray(total * 2.0**-self.fraction_bits, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,7 +142,7 @@ def unsafe_exact_plan(*, width: int, declared_rows: Sequence[int]) -> ExactPlan:
 
     Args:
         width: encoded columns, 2 to 5000; the last is the constant, as `Encoder` has it.
-        declared_rows: each party's largest number of rows, ≥ 1; 1 to 1000 parties, up to 2³² rows.
+        declared_rows: each party's largest number of rows, 1 to 2²⁶; 1 to 1000 parties.
 
     Warns:
         UnsafeExactSumsWarning: always.
@@ -302,34 +307,39 @@ def _penalised_step(
     """Find the penalty that the quadratic model itself makes likeliest, and the step under it.
 
     The fixed point of: number of directions that the data decide, over the size of the weights
-    that the step leads to (MacKay 1992, equation 4.7). It costs the coordinator's time, no round.
+    that the step leads to (MacKay's re-estimation of α). It costs the coordinator time, no round.
 
     Raises:
         LinAlgError: if the curvature is singular in the constant's direction.
     """
     shrunk = np.append(np.ones(len(weights) - 1), 0.0)
+
+    def solve(ridge: float) -> NDArray[np.float64]:
+        slope = gradient + ridge * shrunk * weights
+        step = np.linalg.solve(curvature + ridge * np.diag(shrunk), slope)
+        return np.asarray(step, dtype=np.float64)
+
     values = np.maximum(np.linalg.eigvalsh(curvature[:-1, :-1]), 0.0)
     for _ in range(_PENALTY_UPDATES):
-        slope = gradient + penalty * shrunk * weights
-        step = np.linalg.solve(curvature + penalty * np.diag(shrunk), slope)
+        step = solve(penalty)
         size = float(np.sum(shrunk * (weights - step) ** 2))
         decided = float(np.sum(values / (values + penalty)))
         found = min(max(decided / max(size, 1e-12), _LEAST_PENALTY), _LARGEST_PENALTY)
         if abs(math.log(found / penalty)) < _SAME_PENALTY:
             break
         penalty = found
-    return penalty, step
+    return penalty, solve(penalty)
 
 
 def _plan(width: int, declared_rows: Sequence[int]) -> ExactPlan:
     """Check the terms and choose the finest grid whose sums fit 62 bits."""
     if not 2 <= width <= 5000:
         raise InvalidParameterError(f"expected a width of 2 to 5000, got {width}")
-    if not 1 <= len(declared_rows) <= 1000 or min(declared_rows) < 1:
-        raise InvalidParameterError("expected 1 to 1000 parties, each with 1 declared row or more")
-    if sum(declared_rows) > 1 << 32:
-        raise InvalidParameterError(f"expected up to 2³² rows, got {sum(declared_rows)}")
+    if not 1 <= len(declared_rows) <= 1000:
+        raise InvalidParameterError(f"expected 1 to 1000 parties, got {len(declared_rows)}")
+    if not 1 <= min(declared_rows) <= max(declared_rows) <= MAXIMUM_ROWS:
+        raise InvalidParameterError(f"expected 1 to {MAXIMUM_ROWS} declared rows of every party")
     # A row's loss is at most ln 2 + 1024, everything else of it is below 1; weights reach 1024 too.
-    largest = (_MAXIMUM_WEIGHTS + 1.0) * max(len(declared_rows) * max(declared_rows), 1)
+    largest = (_MAXIMUM_WEIGHTS + 1.0) * len(declared_rows) * max(declared_rows)
     fraction_bits = min(_MAXIMUM_FRACTION_BITS, 61 - math.ceil(math.log2(largest)))
     return ExactPlan(width, tuple(declared_rows), fraction_bits)
