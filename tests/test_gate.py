@@ -58,6 +58,10 @@ BODIES: dict[str, Body] = {
     "align.done": messages.AlignDone(),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),
+    "sum.ask": messages.SumAsk(spec=TRAIN, round=1, phase=messages.SumPhase.SHARE),
+    "sum.said": messages.SumSaid(round=1, phase=messages.SumPhase.SHARE),
+    "sum.noised": messages.SumNoised(round=1),
+    "sum.exact": messages.SumExact(round=1),
     "model.published": messages.ModelPublished(spec=TRAIN),
     "expand.request": messages.ExpandRequest(spec=EXPAND),
     "expand.done": messages.ExpandDone(),
@@ -90,6 +94,10 @@ ROUTED = {
     "align.done": ANSWERED,
     "train.request": {("coordinator", "partner")},
     "train.update": {("partner", "coordinator")},
+    "sum.ask": {("coordinator", "partner")},
+    "sum.said": {("partner", "coordinator")},
+    "sum.noised": {("partner", "coordinator")},
+    "sum.exact": {("partner", "coordinator")},
     "model.published": {("coordinator", "brand"), ("coordinator", "partner")},
     "expand.request": {("coordinator", "partner")},
     "expand.done": {("partner", "coordinator")},
@@ -189,6 +197,8 @@ class TestRoutes:
             "align.tags",
             "align.done",
             "train.update",
+            "sum.noised",
+            "sum.exact",
             "expand.done",
         }
 
@@ -207,7 +217,7 @@ class TestRoutes:
         terms = AGREED.match.model_copy(update={"reveal": reveal})
         agreed = AGREED.model_copy(update={"match": terms})
         found = {kind for kind in ROUTES if is_charged(kind, agreed)}
-        assert found == {"train.update", "align.bound"} | charged
+        assert found == {"train.update", "sum.noised", "align.bound"} | charged
 
     def test_what_must_be_encrypted_leaves_so_and_nothing_else_does(self, world: World) -> None:
         secret = b"what only the recipient may read"

@@ -58,6 +58,7 @@ match_specs = st.builds(
 align_specs = match_specs.map(lambda spec: AlignSpec(**spec.model_dump(exclude={"kind"})))
 ring_sides = st.builds(messages.AlignSide, recipe=digests, commitment=digests)
 places = st.integers(0, 7)
+phases = st.sampled_from(messages.SumPhase)
 sides = st.builds(MatchSide, recipe=digests, points=st.integers(1, 1 << 36), commitment=digests)
 train_specs = st.builds(
     TrainSpec,
@@ -99,6 +100,10 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "align.common": st.builds(messages.AlignCommon, spec=align_specs, bucket=counts),
     "train.request": st.builds(TrainRequest, spec=train_specs, round=rounds, width=widths),
     "train.update": st.builds(TrainUpdate, round=rounds, width=widths),
+    "sum.ask": st.builds(messages.SumAsk, spec=train_specs, round=rounds, phase=phases),
+    "sum.said": st.builds(messages.SumSaid, round=rounds, phase=phases),
+    "sum.noised": st.builds(messages.SumNoised, round=rounds),
+    "sum.exact": st.builds(messages.SumExact, round=rounds),
     "model.published": st.builds(ModelPublished, spec=train_specs),
     "expand.request": st.builds(messages.ExpandRequest, spec=expand_specs),
     "refused": st.builds(

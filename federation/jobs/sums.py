@@ -52,6 +52,7 @@ from federation.messages import (
 from federation.specification import TrainSpec
 from privacy import secagg
 from privacy.accounting.events import ComposedEvent, Event
+from privacy.accounting.ledger import Budget
 from privacy.errors import InvalidParameterError, PeerMessageError, PrivacyError
 from privacy.randomness import SecretStream
 from privacy.secagg.messages import (
@@ -325,9 +326,9 @@ def sums_for(spec: TrainSpec, agreement: Agreement, *, width: int) -> Sums:
         plan_distributed(
             width=width,
             declared_rows=rows,
-            tolerated=terms.colluding_partners + terms.absent_partners,
-            epsilon=epsilon,
-            delta=delta,
+            colluding=terms.colluding_partners,
+            dropouts=terms.absent_partners,
+            budget=Budget(epsilon=epsilon, delta=delta),
             max_parties_per_person=terms.max_parties_per_person,
             rounds=spec.rounds,
             clipping_norm=min(terms.clipping_norm, _LARGEST_CLIP),
