@@ -32,7 +32,7 @@ the noise are left where they are.
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -409,8 +409,7 @@ def server_step(
     position = state.position + velocity
     averaged = state.round_number - plan.rounds // 2  # of the last ⌈R/2⌉ positions
     model = position if averaged <= 1 else state.model + (position - state.model) / averaged
-    following = replace(
-        state,
+    following = DescentState(
         round_number=state.round_number + 1,
         weights=position + _MOMENTUM * velocity,
         position=position,
