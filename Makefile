@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test bench bench-psi bench-match bench-secagg docs clean
+.PHONY: demo lint test bench bench-psi bench-match bench-secagg bench-training docs clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -34,6 +34,9 @@ bench-match: $(VENV)/.test  ## measure whole matches over Flower, and the protoc
 
 bench-secagg: $(VENV)/.test  ## measure secure sums, all parties in one process
 	$(BIN)/python benchmarks/secagg.py
+
+bench-training: $(VENV)/.test  ## measure training over partners: what it reaches, what it costs
+	$(BIN)/python benchmarks/training.py
 
 docs: $(VENV)/.test  ## run every snippet of the README and the docs
 	$(BIN)/python -m pytest tests/test_docs.py

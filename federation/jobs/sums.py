@@ -112,6 +112,7 @@ class Standing:
         one_shot: mean of the partners' own models, where it was free.
         finished: whether no further sum is wanted.
         state: what the method itself remembers.
+        parties: places of the partners that were in the last sum.
     """
 
     weights: NDArray[np.float64]
@@ -119,6 +120,7 @@ class Standing:
     one_shot: NDArray[np.float64] | None
     finished: bool
     state: DescentState | NewtonState | None
+    parties: tuple[int, ...] = ()
 
 
 class Sums(Protocol):
@@ -266,10 +268,25 @@ class ExactSums:
     ) -> Standing:
         """See `Sums`."""
         if isinstance(standing.state, NewtonState):
-            state = newton_step(total, standing.state, self.plan)
+            before = standing.state
+            if tuple(parties) != standing.parties:  # other rows: losses cannot be compared
+                before = NewtonState(
+                    weights=before.weights,
+                    one_shot=before.one_shot,
+                    rounds=before.rounds,
+                    penalty=before.penalty,
+                )
+            state = newton_step(total, before, self.plan)
         else:
             state = start_from_average(total, self.plan, contributors=len(parties))
-        return Standing(state.weights, state.weights, state.one_shot, state.finished, state)
+        return Standing(
+            weights=state.weights,
+            model=state.weights,
+            one_shot=state.one_shot,
+            finished=state.finished,
+            state=state,
+            parties=tuple(parties),
+        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ What it is not: differentially private. Sums over parties hide the parties, and 
 sums of a thousand numbers can give rows away, more of them the fewer rows there are. It is for
 agreements that allow exact sums, and says so in every plan (`unsafe_exact_plan`).
 
-Leaves to others: whether the agreement allows it, and the secure sum.
+Leaves to others: whether the agreement allows it, and the secure sum. Losses are compared between
+rounds, so all sums are over the same parties: if one drops out for good, begin anew.
 """
 
 import math
@@ -50,6 +51,7 @@ __all__ = [
 ]
 
 _MAXIMUM_WEIGHTS: Final = 1024.0
+_LONGEST_WEIGHTS: Final = 1023.0  # that a step leads to: rounding stays below the maximum
 _MAXIMUM_FRACTION_BITS: Final = 40
 _ROUNDS_ALONE: Final = 30
 _FIRST_PENALTY: Final = 1.0
@@ -288,7 +290,7 @@ def newton_step(total: NDArray[np.int64], state: NewtonState, plan: ExactPlan) -
     weights = state.weights - step
     norm = float(np.linalg.norm(weights))
     return NewtonState(
-        weights=weights * min(1.0, _MAXIMUM_WEIGHTS / max(norm, 1.0)),
+        weights=weights * min(1.0, _LONGEST_WEIGHTS / max(norm, 1.0)),
         one_shot=state.one_shot,
         rounds=state.rounds + 1,
         penalty=penalty,
