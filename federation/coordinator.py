@@ -46,6 +46,7 @@ from federation.messages import (
     Present,
     Refused,
     SealedMessage,
+    SumAsk,
     unseal,
 )
 from federation.party import PartyFolder, locked, write_atomically
@@ -125,6 +126,14 @@ class Absences:
             self._missing.append(tuple(name for name in named if name not in there))
             write_atomically(self._file, _ABSENCES.dump_json(tuple(self._missing)))
         self._number += 1
+
+
+def _stage(item: Outgoing) -> str:
+    if isinstance(item, Relay):
+        return f"carries {item.message.header.kind}"
+    if isinstance(item.body, SumAsk):
+        return f"says {item.body.kind}: {item.body.phase}, round {item.body.round}"
+    return f"says {item.body.kind}"
 
 
 def _recipient(item: Outgoing) -> str:
@@ -297,16 +306,7 @@ class Coordinator:
         return verified
 
     def _tell(self, outgoing: Sequence[Outgoing]) -> None:
-        kinds = {
-            (
-                item.job,
-                f"carries {item.message.header.kind}"
-                if isinstance(item, Relay)
-                else f"says {item.body.kind}",
-            )
-            for item in outgoing
-        }
-        for job, stage in kinds:
+        for job, stage in dict.fromkeys((item.job, _stage(item)) for item in outgoing):
             report(Progress(self._folder.name, job, stage))
 
     def _seal(self, gate: Gate, item: Outgoing) -> tuple[str, SealedMessage]:

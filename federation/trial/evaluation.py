@@ -43,6 +43,7 @@ class Who(StrEnum):
     """Whose rows a model saw."""
 
     JOINT = "all partners together"
+    AVERAGED = "all partners' own models, averaged once"
     ALONE = "alone"
     NOBODY = "random order"
 
@@ -101,7 +102,8 @@ def evaluate(
         unsafe_seed: makes the yardsticks' noise and the random order reproducible.
 
     Returns:
-        The joint model with privacy and without; each partner alone likewise; a random order.
+        The joint model as it was trained, the partners' own averaged once where that was free, and
+        a joint one without privacy; each partner alone, with privacy and without; a random order.
 
     Raises:
         WorkspaceError: the training has not ended.
@@ -116,13 +118,17 @@ def evaluate(
     _check_truth(rows, source / truth.path)
     judge = _judge(rows)
     measured = [judge(Who.JOINT, None, spec.epsilon, np.asarray(model.weights))]
+    if model.making.one_shot is not None and model.making.rounds > 1:
+        one_shot = np.asarray(model.making.one_shot)
+        measured.append(judge(Who.AVERAGED, None, spec.epsilon, one_shot))
     features = np.concatenate([part.features for part in rows])
     members = np.concatenate([part.members for part in rows])
     report(Progress("evaluation", spec.name, "trains the yardsticks"))
     measured.append(judge(Who.JOINT, None, None, fit_without_privacy(features, members)))
     for part in rows:
-        alone = _alone(workspace, part, spec, unsafe_seed)
-        measured.append(judge(Who.ALONE, part.party.name, spec.epsilon, alone))
+        if spec.epsilon is not None:
+            alone = _alone(workspace, part, spec, unsafe_seed)
+            measured.append(judge(Who.ALONE, part.party.name, spec.epsilon, alone))
         weights = fit_without_privacy(part.features, part.members)
         measured.append(judge(Who.ALONE, part.party.name, None, weights))
     secret = new_secret() if unsafe_seed is None else seeded_secret(unsafe_seed, "evaluation")
@@ -161,7 +167,7 @@ def _measure(
 def _alone(
     workspace: Workspace, part: _Rows, spec: TrainSpec, unsafe_seed: int | None
 ) -> NDArray[np.float64]:
-    """Train on one partner's rows with the same ε, which then covers one table only."""
+    """Train on one partner's rows with the same ε and local noise, which covers one table only."""
     agreement, name = workspace.agreement, part.party.name
     declared = agreement.dataset(name).declared_rows
     parameters = training_plan(

@@ -7,7 +7,7 @@ Leaves to others: running (`embedded`), judging (`evaluation`), verifying logs (
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.terms import Role
+from compliance.terms import NoiseSource, Role
 from federation.audit import VerifiedParty
 from federation.party import write_atomically
-from federation.specification import JobSpec
-from federation.trial.evaluation import Measured
+from federation.specification import JobSpec, TrainSpec
+from federation.trial.evaluation import Measured, Who
 
 __all__ = ["ModelFigures", "PartyFigures", "Quality", "Report", "build_report", "write_report"]
 
@@ -154,7 +154,7 @@ def build_report(
             "Epsilon covers the published model, not the match, whose outcome the partners learn.",
         ),
         trust=(
-            "For epsilon: each partner trusts its own node only; noise is added there in full.",
+            *_trusted_for_epsilon(agreement, jobs),
             "For the match: both sides follow the protocol (semi-honest); see the threat model.",
             "For the proof: nobody; the logs verify offline against the signed agreement.",
             "For availability: the coordinator, which can delay or stop jobs.",
@@ -246,15 +246,35 @@ def _svg(figure: Any) -> str:
     return text[text.index("<svg") :]
 
 
+def _trusted_for_epsilon(agreement: Agreement, jobs: Sequence[JobSpec]) -> Iterator[str]:
+    """Say whom ε rests on, for every way in which a job was trained."""
+    terms = agreement.train
+    for noise in dict.fromkeys(spec.noise for spec in jobs if isinstance(spec, TrainSpec)):
+        match noise:
+            case NoiseSource.LOCAL:
+                yield (
+                    "For epsilon: each partner trusts its own node only; noise is added there in "
+                    "full."
+                )
+            case NoiseSource.DISTRIBUTED:
+                yield (
+                    f"For epsilon: no more than {terms.colluding_partners} partners join forces "
+                    f"with each other or the coordinator, and no more than {terms.absent_partners} "
+                    "are missing from a sum."
+                )
+            case NoiseSource.UNSAFE_NONE:
+                yield "No epsilon holds for a job without noise: its sums protect no person."
+
+
 def _shown(measured: Sequence[Measured]) -> list[Measured]:
     """The joint model, its ceiling, and the random order: what a curve should be held against."""
-    return [one for one in measured if one.party is None]
+    return [one for one in measured if one.who in {Who.JOINT, Who.NOBODY}]
 
 
 def _label(one: Measured) -> str:
-    if one.party is None and one.epsilon is not None:
+    if one.who is Who.JOINT and one.epsilon is not None:
         return f"joint, epsilon {one.epsilon:g} (AUC {one.everyone.auc:.3f})"
-    name = "joint, no privacy" if one.who.name == "JOINT" else "random order"
+    name = "joint, no privacy" if one.who is Who.JOINT else "random order"
     return f"{name} (AUC {one.everyone.auc:.3f})"
 
 
