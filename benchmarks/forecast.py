@@ -175,7 +175,7 @@ def measure(table: Table, settings: Sequence[Setting], repeats: int) -> Iterator
         for place, one in enumerate(labels):
             one[np.random.default_rng([repeat, place]).random(len(one)) >= first.known] = 0
         positives.append(sum(one.sum() for one in labels))
-        for noise in (None, *map(_noise, settings)):
+        for noise in (None, *map(noise_of, settings)):
             models = [
                 _train(table.features[share], one, noise, f"{first}/{repeat}/{place}")
                 for place, (share, one) in enumerate(zip(shares, labels, strict=True))
@@ -184,7 +184,7 @@ def measure(table: Table, settings: Sequence[Setting], repeats: int) -> Iterator
             quality = ranking_quality(scores, table.labels[table.held_out] == 1)
             aucs.setdefault(noise, []).append(quality.auc)
     for setting in settings:
-        noise = _noise(setting)
+        noise = noise_of(setting)
         shape = TrainingShape(
             rows=(setting.rows,) * setting.partners,
             positives=round(fmean(positives)),
@@ -197,7 +197,8 @@ def measure(table: Table, settings: Sequence[Setting], repeats: int) -> Iterator
         yield Point(setting, shape.positives, ratio, fmean(aucs[None]), fmean(aucs[noise]))
 
 
-def _noise(setting: Setting) -> float:
+def noise_of(setting: Setting) -> float:
+    """Return the noise multiplier of a setting, for a person at one partner."""
     return calibrate_noise_multiplier(
         epsilon=setting.epsilon, delta=DELTA, sampling_probability=SAMPLING, steps=STEPS
     )

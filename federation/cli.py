@@ -355,25 +355,27 @@ def _examples() -> Path:
 
 def _print_plan(planned: Any) -> None:
     job_column = Column("job", no_wrap=True)
-    columns = ("computation", "who", "epsilon", "spent after", "left after", "fits again", "noise")
-    table = Table(job_column, *columns)
+    table = Table(
+        job_column, "computation", "epsilon", "spent after", "left after", "more would fit"
+    )
     for job in planned.jobs:
         table.add_row(
             job.job,
             job.computation,
-            ", ".join(job.who),
             f"{job.epsilon:.3f}" if job.epsilon else "–",
             f"{job.epsilon_spent:.3f}",
             f"{job.epsilon_left:.3f}",
-            "–" if job.repeats is None else f"{job.repeats} x",
-            f"{job.noise_multiplier:.3f}" if job.noise_multiplier else "–",
+            "–" if job.repeats is None else str(job.repeats),
         )
     out.print(table)
     for job in planned.jobs:
         refused = f"[bold red]would be refused[/] under {job.refused_by}: {job.remedy}"
         out.print(f"[bold]{job.job}[/]: {refused if job.refused_by else job.note}")
-        for minimum in job.minimums:
-            out.print(f"  takes {minimum.people} people ({minimum.term})", markup=False)
+        details = [f"at {', '.join(job.who)}"]
+        details += [f"takes {one.people} people ({one.term})" for one in job.minimums]
+        if job.noise_multiplier is not None:
+            details.append(f"noise multiplier {job.noise_multiplier:.3f}")
+        out.print(f"  {'; '.join(details)}", markup=False)
         if job.forecast is not None:
             _print_forecast(job.forecast)
     out.print(

@@ -25,6 +25,7 @@ from federation.jobs.match import learner_of, size_mechanism
 from federation.jobs.train import training_plan
 from federation.population import encoder_for
 from federation.specification import AlignSpec, ExpandSpec, JobSpec, MatchSpec, TrainSpec
+from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, RepeatedEvent, SampledGaussianEvent
 from privacy.accounting.ledger import Budget
 from privacy.accounting.price import (
@@ -281,6 +282,11 @@ class _Planner:
             repeats=min(repeats) if repeats else None,
         )
 
+    def _after(self, charges: Charges) -> float:
+        """Return what would be spent at the party that spends most."""
+        ledgers = set(self._with(charges).values())
+        return max(epsilon_of(events, self._budget.delta) for events in ledgers)
+
     def _with(self, charges: Charges) -> Charges:
         return {party: spent + charges.get(party, ()) for party, spent in self._charged.items()}
 
@@ -292,7 +298,10 @@ class _Planner:
             return f"{budget}; {left}"
         at = draft.charges_at
         best = largest_within(
-            lambda epsilon: self.price(at(epsilon)).epsilon_spent, self._budget.epsilon, draft.asked
+            lambda epsilon: self._after(at(epsilon)),
+            spent=self._after({}),
+            cap=self._budget.epsilon,
+            asked=draft.asked,
         )
         if best is None:
             return f"{budget}; {left}, too little for any such job"

@@ -97,34 +97,35 @@ def price_tag(spent: Sequence[Event], job: Sequence[Event], budget: Budget) -> P
 
 
 def _repeats(spent: Sequence[Event], job: Sequence[Event], budget: Budget) -> int | None:
-    """Count how often a job fits, doubling first, then halving the gap."""
+    """Count how often a job fits after what is spent."""
     if not job:
         return None
     once = ComposedEvent(events=tuple(job))
 
-    def fit(count: int) -> bool:
-        further = RepeatedEvent(event=once, count=count)
-        return epsilon_of([*spent, further], budget.delta) <= budget.epsilon
+    def after(count: int) -> float:
+        further = [RepeatedEvent(event=once, count=count)] if count else []
+        return epsilon_of([*spent, *further], budget.delta)
 
-    fitting, failing = 0, 1
-    while failing <= MOST_REPEATS and fit(failing):
-        fitting, failing = failing, 2 * failing
-    failing = min(failing, MOST_REPEATS + 1)
-    while failing - fitting > 1:
-        middle = (fitting + failing) // 2
-        fitting, failing = (middle, failing) if fit(middle) else (fitting, middle)
-    return fitting
+    before, one = after(0), after(1)
+    if one > budget.epsilon:
+        return 0
+    # Prices of many runs take long to compute: begin a little above what squares suggest.
+    likely = (budget.epsilon**2 - before**2) / max(one**2 - before**2, budget.epsilon**2 * 1e-6)
+    limit = min(math.ceil(1.3 * likely) + 2, MOST_REPEATS + 1)
+    if after(limit) <= budget.epsilon:
+        limit = MOST_REPEATS + 1
+    return _most(after, budget.epsilon, limit, power=1)
 
 
-def largest_within(after: Callable[[float], float], cap: float, asked: float) -> float | None:
+def largest_within(
+    after: Callable[[float], float], *, spent: float, cap: float, asked: float
+) -> float | None:
     """Find the largest ε to ask for with which a ledger stays within its cap.
-
-    Prices of Gaussian noise add up much like squares, so that a straight line through squares lands
-    close; every other turn halves the gap, whatever the prices do.
 
     Args:
         after: ε spent in all if the job were asked for with that ε; never falls. An
             `InvalidParameterError` counts as too much.
+        spent: in all if nothing were asked for.
         cap: the ledger's.
         asked: ε that is too much, > 0.
 
@@ -136,29 +137,43 @@ def largest_within(after: Callable[[float], float], cap: float, asked: float) ->
 
     def at(steps: int) -> float:
         try:
-            return after(_on_grid(steps, step))
+            return after(_on_grid(steps, step)) if steps else spent
         except InvalidParameterError:
             return math.inf
 
-    low, high = 0, math.ceil(asked / step)
-    low_price, high_price = 0.0, after(asked)
-    turn = 0
+    most = _most(at, cap, math.ceil(asked / step), power=2)
+    return _on_grid(most, step) if most else None
+
+
+def _most(price: Callable[[int], float], cap: float, limit: int, *, power: int) -> int:
+    """Find the largest number below `limit`, where nothing fits, whose price is within the cap.
+
+    Args:
+        price: never falls; of 0 it is within the cap.
+        cap: most that may be paid.
+        limit: taken not to fit, 1 or more.
+        power: of the number to which the square of the price is likely to be proportional. A
+            straight line lands close then; every other turn halves the gap, whatever prices do.
+    """
+    low, high = 0, limit
+    low_price, high_price = price(0), price(limit)
     while high - low > 1:
-        turn += 1
-        share = 0.5
-        if turn % 3 and high_price < math.inf:
-            share = (cap**2 - low_price**2) / (high_price**2 - low_price**2)
-        squares = low**2 + share * (high**2 - low**2)
-        guess = min(max(math.floor(math.sqrt(squares)), low + 1), high - 1)
-        # A guess that fits is followed by its neighbour, which most often does not.
-        price = at(guess)
-        if price <= cap:
-            low, low_price = guess, price
-            if high - low > 1 and (price := at(low + 1)) > cap:
-                high, high_price = low + 1, price
-        else:
-            high, high_price = guess, price
-    return _on_grid(low, step) if low else None
+        for straight in (True, False):
+            share = 0.5
+            if straight and cap < high_price < math.inf:
+                share = (cap**2 - low_price**2) / (high_price**2 - low_price**2)
+            guess = (low**power + share * (high**power - low**power)) ** (1.0 / power)
+            number = min(max(math.floor(guess), low + 1), high - 1)
+            # The neighbour of one that fits most often does not, and then all is found.
+            for one in (number, number + 1) if straight else (number,):
+                if low < one < high:
+                    if (cost := price(one)) <= cap:
+                        low, low_price = one, cost
+                    else:
+                        high, high_price = one, cost
+            if high - low == 1:
+                break
+    return low
 
 
 def _on_grid(steps: int, step: float) -> float:
