@@ -151,7 +151,7 @@ def plan(
 
     Leaves with 1 if anything would be refused.
 
-    Example: comity plan examples/lookalike/collaboration.toml --positives 3000
+    Example: comity plan examples/lookalike/collaboration.toml --positives 300
     """
     from federation.collaboration import load_collaboration
     from federation.plan import plan as make_plan

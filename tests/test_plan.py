@@ -154,7 +154,7 @@ class TestForecast:
             self.forecast(tables, **told)
 
     def test_few_positives_are_warned_of(self) -> None:
-        """On such a table AUC fell from .70 to .61 with 590 positives, epsilon 1."""
+        """With 590 positives and wide rows, DP-SGD at epsilon 1 loses half of what it could rank."""
 
         def warned(rows: int, positives: int) -> str | None:
             content = parties.collaboration(train={"max_parties_per_person": 1, "max_steps": 300})

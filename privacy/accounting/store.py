@@ -251,7 +251,7 @@ class PostgresqlStore:
             )
         except ImportError as error:
             raise LedgerError(
-                f"no driver for PostgreSQL is installed: pip install {error.name}"
+                "no driver for PostgreSQL is installed: pip install 'psycopg[binary]'"
             ) from error
         self._party = party
         self._agreement = agreement
