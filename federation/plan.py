@@ -459,11 +459,12 @@ class _Planner:
         )
         return minimum.term, remedy
 
-    def _forecast(self, spec: TrainSpec, step: SampledGaussianEvent) -> TrainingForecast:
+    def _forecast(self, spec: TrainSpec, step: SampledGaussianEvent) -> TrainingForecast | None:
         rows = tuple(self._agreement.dataset(name).declared_rows for name in self._partners)
+        if sum(rows) < 2:
+            return None  # nobody to tell apart
         brand = self._agreement.dataset(self._brand).declared_rows
         positives = min(brand, sum(rows) // 2) if self._positives is None else self._positives
-
         shape = TrainingShape(
             rows=rows,
             positives=positives,

@@ -91,9 +91,17 @@ def price_tag(spent: Sequence[Event], job: Sequence[Event], budget: Budget) -> P
         epsilon_spent=after,
         epsilon_left=max(0.0, budget.epsilon - after),
         fits=fits,
-        smallest_budget=math.ceil(100.0 * after) / 100.0,
+        smallest_budget=_hundredths_above(after),
         repeats=_repeats([*spent, *job], job, budget) if fits else 0,
     )
+
+
+def _hundredths_above(epsilon: float) -> float:
+    """Return the least multiple of 0.01 that is not below `epsilon`, whatever floats do to it."""
+    hundredths = math.floor(100.0 * epsilon)
+    while hundredths / 100.0 < epsilon:
+        hundredths += 1
+    return hundredths / 100.0
 
 
 def _repeats(spent: Sequence[Event], job: Sequence[Event], budget: Budget) -> int | None:
