@@ -131,17 +131,32 @@ def simulate_command(
 
 
 @app.command()
-def plan(file: CollaborationFile, as_json: JsonFlag = False) -> None:
-    """Say what a collaboration file would run, what it would cost, what would be refused.
+def plan(
+    file: CollaborationFile,
+    positives: Annotated[
+        int | None,
+        typer.Option(
+            "--positives",
+            help="Members whom the partners' tables hold together, for the forecast; left out, "
+            "every row that the brand declares.",
+        ),
+    ] = None,
+    auc: Annotated[
+        float,
+        typer.Option("--auc", help="AUC that a model is taken to reach without noise."),
+    ] = 0.8,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what a collaboration file would run, cost and leave, and what would be refused.
 
     Leaves with 1 if anything would be refused.
 
-    Example: comity plan examples/lookalike/collaboration.toml
+    Example: comity plan examples/lookalike/collaboration.toml --positives 300
     """
     from federation.collaboration import load_collaboration
     from federation.plan import plan as make_plan
 
-    planned = make_plan(load_collaboration(file))
+    planned = make_plan(load_collaboration(file), positives=positives, auc=auc)
     if as_json:
         _print_json(planned.model_dump(mode="json"))
     else:
@@ -340,24 +355,46 @@ def _examples() -> Path:
 
 def _print_plan(planned: Any) -> None:
     job_column = Column("job", no_wrap=True)
-    table = Table(job_column, "computation", "who", "epsilon", "spent after", "noise")
+    table = Table(
+        job_column, "computation", "epsilon", "spent after", "left after", "more would fit"
+    )
     for job in planned.jobs:
         table.add_row(
             job.job,
             job.computation,
-            ", ".join(job.who),
             f"{job.epsilon:.3f}" if job.epsilon else "–",
             f"{job.epsilon_spent:.3f}",
-            f"{job.noise_multiplier:.3f}" if job.noise_multiplier else "–",
+            f"{job.epsilon_left:.3f}",
+            "–" if job.repeats is None else str(job.repeats),
         )
     out.print(table)
     for job in planned.jobs:
         refused = f"[bold red]would be refused[/] under {job.refused_by}: {job.remedy}"
         out.print(f"[bold]{job.job}[/]: {refused if job.refused_by else job.note}")
+        details = [f"at {', '.join(job.who)}"]
+        details += [f"takes {one.people} people ({one.term})" for one in job.minimums]
+        if job.noise_multiplier is not None:
+            details.append(f"noise multiplier {job.noise_multiplier:.3f}")
+        out.print(f"  {'; '.join(details)}", markup=False)
+        if job.forecast is not None:
+            _print_forecast(job.forecast)
     out.print(
         f"epsilon left: {planned.epsilon_left:.3f} of {planned.epsilon_cap:.3f} per person at "
         f"delta {planned.delta:g}, a person in up to {planned.max_parties_per_person} tables"
     )
+
+
+def _print_forecast(forecast: Any) -> None:
+    source = "assumed; --positives says otherwise" if forecast.assumed else "as given"
+    out.print(
+        f"  expected AUC loss {forecast.auc_loss:.3f} ({forecast.auc_loss_least:.3f} to "
+        f"{forecast.auc_loss_most:.3f}) of a model that reaches {forecast.auc:.3f} without noise: "
+        f"{forecast.positives} positives ({source}) of {forecast.rows} rows, {forecast.columns} "
+        f"columns, signal to noise {forecast.signal_to_noise:.1f}",
+        markup=False,
+    )
+    if forecast.warning:
+        out.print(f"  [bold yellow]warning[/] {escape(forecast.warning)}")
 
 
 def _print_report(report: Any, workspace: Path) -> None:

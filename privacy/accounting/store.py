@@ -251,7 +251,7 @@ class PostgresqlStore:
             )
         except ImportError as error:
             raise LedgerError(
-                f"no driver for PostgreSQL is installed: pip install {error.name}"
+                "no driver for PostgreSQL is installed: pip install 'psycopg[binary]'"
             ) from error
         self._party = party
         self._agreement = agreement
@@ -266,9 +266,7 @@ class PostgresqlStore:
     def exists(self) -> bool:
         """Tell whether the party's ledger under the agreement has been started."""
         with self._connection() as connection:
-            if not self._are_made(connection):
-                return False
-            return self._transaction(connection).terms() is not None
+            return self._are_made(connection) and self._held(connection).find()
 
     @contextmanager
     def transaction(self, *, create: bool = False) -> Iterator[LedgerTransaction]:
@@ -276,16 +274,18 @@ class PostgresqlStore:
         import sqlalchemy as sa
 
         with self._connection() as connection:
-            for setting in (f"lock_timeout = '{_BUSY_SECONDS}s'", "synchronous_commit = on"):
-                connection.execute(sa.text(f"SET LOCAL {setting}"))
-            held = self._transaction(connection)
-            if create and not (self._are_made(connection) and held.lock()):
+            settings = {"lock_timeout": f"{_BUSY_SECONDS}s", "synchronous_commit": "on"}
+            local = [sa.func.set_config(name, value, True) for name, value in settings.items()]
+            connection.execute(sa.select(*local))
+            held = self._held(connection)
+            found = (not create or self._are_made(connection)) and held.find(lock=True)
+            if create and not found:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self._STARTING)))
                 self._tables.metadata.create_all(connection)
-            held.lock()
+                held.find(lock=True)  # another may have started it in the meantime
             yield held
 
-    def _transaction(self, connection: Any) -> "_PostgresqlTransaction":
+    def _held(self, connection: Any) -> "_PostgresqlTransaction":
         return _PostgresqlTransaction(connection, self._tables, self._party, self._agreement)
 
     def _are_made(self, connection: Any) -> bool:
@@ -349,19 +349,24 @@ class _PostgresqlTransaction:
         self._connection = connection
         self._tables = tables
         self._key = {"party": party, "agreement": agreement}
+        self._terms: LedgerTerms | None = None
 
-    def lock(self) -> bool:
-        """Wait until the ledger is free; return whether there is one."""
-        locked = self._row().with_for_update()
-        return self._connection.execute(locked).one_or_none() is not None
+    def find(self, *, lock: bool = False) -> bool:
+        """Read what the ledger is kept for; wait until it is free; return whether there is one."""
+        table = self._tables.ledgers
+        row = table.select().with_only_columns(table.c.agreement, table.c.epsilon, table.c.delta)
+        row = row.filter_by(**self._key)
+        found = self._connection.execute(row.with_for_update() if lock else row).one_or_none()
+        self._terms = None if found is None else LedgerTerms(*found)
+        return found is not None
 
     def terms(self) -> LedgerTerms | None:
-        found = self._connection.execute(self._row()).one_or_none()
-        return None if found is None else LedgerTerms(*found)
+        return self._terms
 
     def start(self, terms: LedgerTerms) -> None:
         values = self._key | {"epsilon": terms.epsilon, "delta": terms.delta}
         self._connection.execute(self._tables.ledgers.insert().values(**values))
+        self._terms = LedgerTerms(self._key["agreement"], terms.epsilon, terms.delta)
 
     def charges(self) -> Sequence[StoredCharge]:
         table = self._tables.charges
@@ -384,12 +389,4 @@ class _PostgresqlTransaction:
                 index_elements=["party", "agreement", "charge_id"],
                 set_={"event": charge.event, "state": charge.state},
             )
-        )
-
-    def _row(self) -> Any:
-        table = self._tables.ledgers
-        return (
-            table.select()
-            .with_only_columns(table.c.agreement, table.c.epsilon, table.c.delta)
-            .filter_by(**self._key)
         )
