@@ -16,15 +16,23 @@ from pydantic import BaseModel, ConfigDict
 
 from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError
-from compliance.terms import Reveal, Role
+from compliance.terms import NoiseSource, Reveal, Role
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.errors import RefusedError
 from federation.jobs.align import AlignPlan, count_mechanism
 from federation.jobs.match import learner_of, size_mechanism
+from federation.jobs.sums import Sums, sums_for, whole_charge
 from federation.jobs.train import training_plan
 from federation.population import encoder_for
-from federation.specification import AlignSpec, ExpandSpec, JobSpec, MatchSpec, TrainSpec
+from federation.specification import (
+    AlignSpec,
+    ExpandSpec,
+    JobSpec,
+    MatchSpec,
+    TrainSpec,
+    policy_objections,
+)
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, RepeatedEvent, SampledGaussianEvent
 from privacy.accounting.ledger import Budget
@@ -108,7 +116,7 @@ class PlannedJob(_Closed):
         epsilon_left: left of the budget after it.
         repeats: further such jobs that would fit after it, at most 1,000; None where nothing is
             charged.
-        noise_multiplier: of every gradient step, if it trains with noise at each party.
+        noise_multiplier: of every gradient step or sum, if it trains with noise.
         minimums: sizes that must hold while it runs.
         forecast: of what the noise does to the model, if it trains so.
         refused_by: the term that would refuse it, if any.
@@ -378,48 +386,95 @@ class _Planner:
         )
 
     def _train(self, spec: TrainSpec) -> _Draft:
-        tables = self._agreement.train.max_parties_per_person
-        note = (
-            f"holds for a person in up to {tables} partners' tables; {spec.rounds} round(s) of "
-            f"{spec.steps_per_round} steps"
-        )
-
-        def charge_at(epsilon: float) -> Event:
-            asked = spec.model_copy(update={"epsilon": epsilon})
-            charge = training_plan(asked, self._agreement, expected_rows=1).charge
-            return RepeatedEvent(event=charge, count=spec.rounds)
+        refusal = next(iter(policy_objections(spec, self._agreement)), None)
+        if spec.match in self._refused:
+            refusal = "train.match", f"match {spec.match!r} would be refused: mend it"
+        asked, note = spec.epsilon, self._train_note(spec)
+        if asked is None:
+            minimums = (self._minimum_match,)
+            return _Draft(who=self._partners, note=note, minimums=minimums, refusal=refusal)
 
         def charges_at(epsilon: float) -> Charges:
-            return dict.fromkeys(self._partners, (charge_at(epsilon),))
+            charge = self._train_charge(spec.model_copy(update={"epsilon": epsilon}))
+            return dict.fromkeys(self._partners, (charge,))
 
         def reaches(epsilon: float) -> bool:
             try:
-                charge_at(epsilon)
+                charges_at(epsilon)
             except InvalidParameterError:
                 return False
             return True
 
         try:
-            charge = charge_at(spec.epsilon)
+            charges = charges_at(asked)
         except InvalidParameterError as error:
-            smallest = smallest_within(reaches, spec.epsilon)
+            smallest = smallest_within(reaches, asked)
             least = "" if smallest is None else f"; {smallest:g} is the smallest in reach"
             return _Draft(who=self._partners, note=note, refusal=("epsilon", f"{error}{least}"))
-        step = _sampled_gaussian(charge)
-        refused = spec.match in self._refused
+        noise, shape = self._train_noise(spec)
         return _Draft(
             who=self._partners,
             note=note,
-            charges=dict.fromkeys(self._partners, (charge,)),
+            charges=charges,
             minimums=(self._minimum_match,),
-            refusal=("train.match", f"match {spec.match!r} would be refused: mend it")
-            if refused
-            else None,
+            refusal=refusal,
             epsilon_term="an epsilon",
-            asked=spec.epsilon,
+            asked=asked,
             charges_at=charges_at,
-            noise_multiplier=step.noise_multiplier if step else None,
-            forecast=self._forecast(spec, step) if step else None,
+            noise_multiplier=noise,
+            forecast=None if shape is None else self._forecast(asked, shape),
+        )
+
+    def _train_note(self, spec: TrainSpec) -> str:
+        terms = self._agreement.train
+        if spec.noise is NoiseSource.UNSAFE_NONE:
+            return f"protects no person: up to {spec.rounds} exact sums over partners"
+        tables = f"holds for a person in up to {terms.max_parties_per_person} partners' tables"
+        if spec.noise is NoiseSource.LOCAL:
+            return f"{tables}; {spec.rounds} round(s) of {spec.steps_per_round} steps"
+        return (
+            f"{tables}, though {terms.colluding_partners} partners collude and "
+            f"{terms.absent_partners} are missing; {spec.rounds} secure sums"
+        )
+
+    def _sums(self, spec: TrainSpec) -> Sums:
+        return sums_for(spec, self._agreement, width=encoder_for(self._agreement).width)
+
+    def _train_charge(self, spec: TrainSpec) -> Event:
+        if spec.noise is NoiseSource.LOCAL:
+            charge = training_plan(spec, self._agreement, expected_rows=1).charge
+            return RepeatedEvent(event=charge, count=spec.rounds)
+        if (whole := whole_charge(self._sums(spec), spec)) is None:
+            raise RuntimeError("sums with noise have a price")
+        return whole
+
+    def _train_noise(self, spec: TrainSpec) -> tuple[float, TrainingShape | None]:
+        """Return the noise multiplier, and the training's shape where somebody can be told apart.
+
+        Sums are taken as steps on all rows in one place.
+        """
+        declared = tuple(self._agreement.dataset(name).declared_rows for name in self._partners)
+        if spec.noise is NoiseSource.LOCAL:
+            parameters = training_plan(spec, self._agreement, expected_rows=1).parameters
+            noise, rows = parameters.noise_multiplier, declared
+            step = parameters.event.model_copy(update={"steps": spec.steps})
+            clipping_norm = self._agreement.train.clipping_norm
+        else:
+            sums = self._sums(spec)
+            noise, rows, clipping_norm = sums.noise_multiplier, (sum(declared),), 1.0
+            step = SampledGaussianEvent(
+                noise_multiplier=sums.gradient_noise, sampling_probability=1.0, steps=spec.rounds
+            )
+        if sum(declared) < 2:
+            return noise, None
+        brand = self._agreement.dataset(self._brand).declared_rows
+        positives = min(brand, sum(declared) // 2) if self._positives is None else self._positives
+        return noise, TrainingShape(
+            rows=rows,
+            positives=positives,
+            columns=encoder_for(self._agreement).width,
+            event=step,
+            clipping_norm=clipping_norm,
         )
 
     def _expand(self, spec: ExpandSpec) -> _Draft:
@@ -459,31 +514,19 @@ class _Planner:
         )
         return minimum.term, remedy
 
-    def _forecast(self, spec: TrainSpec, step: SampledGaussianEvent) -> TrainingForecast | None:
-        rows = tuple(self._agreement.dataset(name).declared_rows for name in self._partners)
-        if sum(rows) < 2:
-            return None  # nobody to tell apart
-        brand = self._agreement.dataset(self._brand).declared_rows
-        positives = min(brand, sum(rows) // 2) if self._positives is None else self._positives
-        shape = TrainingShape(
-            rows=rows,
-            positives=positives,
-            columns=encoder_for(self._agreement).width,
-            event=step.model_copy(update={"steps": spec.steps_per_round * spec.rounds}),
-            clipping_norm=self._agreement.train.clipping_norm,
-        )
+    def _forecast(self, epsilon: float, shape: TrainingShape) -> TrainingForecast:
         found = forecast(shape, self._auc)
         warning = None
         if found.lost >= _HEAVY_LOSS:
             warning = (
-                f"about {positives} positives cannot carry epsilon {spec.epsilon:g} over "
+                f"about {shape.positives} positives cannot carry epsilon {epsilon:g} over "
                 f"{shape.columns} columns: the noise is likely to take {found.lost:.0%} of what a "
                 "model would have above guessing; bring more positives, agree on fewer columns, or "
                 "allow a larger epsilon"
             )
         return TrainingForecast(
-            rows=sum(rows),
-            positives=positives,
+            rows=sum(shape.rows),
+            positives=shape.positives,
             assumed=self._positives is None,
             columns=shape.columns,
             signal_to_noise=found.ratio,
@@ -494,10 +537,3 @@ class _Planner:
             auc_loss_most=found.auc_loss(found.most),
             warning=warning,
         )
-
-
-def _sampled_gaussian(event: Event) -> SampledGaussianEvent | None:
-    """Return what is repeated, if it is training with local noise; forecasts are of that alone."""
-    while isinstance(event, RepeatedEvent):
-        event = event.event
-    return event if isinstance(event, SampledGaussianEvent) else None

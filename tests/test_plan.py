@@ -12,7 +12,7 @@ from compliance.terms import ColumnTerm
 from federation.audit import verify_party
 from federation.cli import main
 from federation.collaboration import Collaboration, load_collaboration
-from federation.errors import RefusedError
+from federation.errors import CollaborationError, RefusedError
 from federation.plan import Plan, PlannedJob, plan
 from federation.specification import TrainSpec
 from federation.trial.simulation import simulate
@@ -291,3 +291,40 @@ class TestRefused:
         assert (found(best).refused_by, found(best + 0.01).refused_by) == (None, "budget.epsilon")
         # With sizes alone the brand tells every partner, a partner the brand.
         assert (best < 1.0) is (reveal == "size-only")
+
+
+def summed(asked: str, **terms: object) -> Document:
+    content = document()
+    match, _, expand = content["jobs"]
+    model = {"kind": "train", "name": "model", "match": "find", "noise": asked, "rounds": 3}
+    if asked != "unsafe-none":
+        model |= {"epsilon": 0.9, "delta": 1e-5}
+    train = content["agreement"]["train"] | {"noise": ["distributed", "unsafe-none"], **terms}
+    agreement = content["agreement"] | {"train": train}
+    return content | {"agreement": agreement, "jobs": [match, model, expand]}
+
+
+def test_secure_sums_are_planned_with_whom_they_trust_and_what_the_noise_does(
+    tables: Path,
+) -> None:
+    _, train, _ = planned(summed("distributed"), tables).jobs
+    assert train.refused_by is None
+    assert 0.8 < train.epsilon <= 0.9
+    assert "1 partners collude and 0 are missing; 3 secure sums" in train.note
+    assert train.noise_multiplier is not None
+    assert train.forecast is not None
+    _, trusting, _ = planned(summed("distributed", colluding_partners=0), tables).jobs
+    assert trusting.forecast is not None
+    assert trusting.forecast.auc_loss < train.forecast.auc_loss
+
+
+def test_sums_without_noise_are_planned_as_what_they_are(tables: Path) -> None:
+    _, train, _ = planned(summed("unsafe-none"), tables).jobs
+    assert train.refused_by is None
+    assert (train.epsilon, train.noise_multiplier, train.forecast) == (0, None, None)
+    assert train.note.startswith("protects no person")
+
+
+def test_noise_that_is_not_agreed_is_no_plan(tables: Path) -> None:
+    with pytest.raises(CollaborationError, match=r"agreement\.train\.noise"):
+        planned(summed("distributed", noise=["local"]), tables)

@@ -70,6 +70,7 @@ from privacy.training.distributed import (
     server_step,
     start_descent,
 )
+from privacy.training.integer_sums import FRACTION_BITS
 from privacy.training.newton import (
     ExactPlan,
     NewtonState,
@@ -131,6 +132,11 @@ class Sums(Protocol):
         """Noise on a gradient's sum, divided by what one person changes in it; 0 for none."""
         ...
 
+    @property
+    def gradient_noise(self) -> float:
+        """Standard deviation of all partners' noise on a gradient's sum; rows weigh at most 1."""
+        ...
+
     def length(self, number: int) -> int:
         """Return the entries of the sum of round `number`, from 1."""
         ...
@@ -190,6 +196,12 @@ class NoisedSums:
         charge = self.plan.gradient.charge()
         return charge.noise_scale * math.sqrt(charge.honest_parties) / charge.l2_sensitivity
 
+    @property
+    def gradient_noise(self) -> float:
+        """See `Sums`."""
+        noise, parties = self.plan.gradient, len(self.plan.declared_rows)
+        return noise.noise_scale * math.sqrt(parties) * 2.0 ** (noise.shift - 2 * FRACTION_BITS)
+
     def length(self, number: int) -> int:
         """See `Sums`."""
         return self.plan.length(number)
@@ -236,6 +248,7 @@ class ExactSums:
 
     plan: ExactPlan
     noise_multiplier: float = 0.0
+    gradient_noise: float = 0.0
 
     def length(self, number: int) -> int:
         """See `Sums`."""
