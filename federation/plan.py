@@ -162,9 +162,9 @@ def _align(
         plan = AlignPlan.of(spec, agreement, party=people[0])
     except RefusedError as error:
         return job.model_copy(update={"refused_by": error.term, "remedy": error.remedy}), []
-    event, budget = count_mechanism(plan.terms), agreement.budget
-    after = epsilon_of([*charged, event], budget.delta)
-    found: dict[str, object] = {"epsilon": epsilon_of([event], budget.delta)}
+    event, budget, delta = count_mechanism(plan.terms), agreement.budget, agreement.accounted_delta
+    after = epsilon_of([*charged, event], delta)
+    found: dict[str, object] = {"epsilon": epsilon_of([event], delta)}
     if after > budget.epsilon:
         found["refused_by"] = "budget.epsilon"
         found["remedy"] = f"agree on a budget of at least {math.ceil(100 * after) / 100:.2f}"
@@ -181,7 +181,8 @@ def _train(
     spent: float,
 ) -> tuple[PlannedJob, list[Event]]:
     """Plan a training after what is charged already; return it and all that is charged then."""
-    budget, tables = agreement.budget, agreement.train.max_parties_per_person
+    budget, delta = agreement.budget, agreement.accounted_delta
+    tables = agreement.train.max_parties_per_person
     job = PlannedJob(
         job=spec.name,
         computation=spec.kind,
@@ -196,9 +197,9 @@ def _train(
     except InvalidParameterError as error:
         return job.model_copy(update={"refused_by": "epsilon", "remedy": str(error)}), []
     rounds = [plan.charge] * spec.rounds
-    after = epsilon_of([*charged, *rounds], budget.delta)
+    after = epsilon_of([*charged, *rounds], delta)
     found: dict[str, object] = {
-        "epsilon": epsilon_of(rounds, budget.delta),
+        "epsilon": epsilon_of(rounds, delta),
         "noise_multiplier": plan.parameters.noise_multiplier,
     }
     if after > budget.epsilon:

@@ -52,14 +52,15 @@ from privacy.randomness import Secret
 ALIGN = AlignSpec(name="together")
 RING = ("brand", "retailer", "courier")
 FOUR = {"store": range(15, 28)}
-QUIET = {"key": "email", "epsilon": 10.0, "delta": 0.5}  # few dummies
+QUIET = {"key": "email", "epsilon": 10.0, "delta": 0.014}  # few dummies
+FEW_MATCHES = {"maximum_matches": 7, "period_days": 365}  # so few that so large a delta is agreed
 CHEAP = {"key": "email", "epsilon": 1.0}
 
 
 def make(path: Path, alignment: Mapping[str, object] | None = None, **changes: Any) -> World:
     """A world that aligns; nothing is dear in it unless a test says so."""
-    agreed = {"alignment": alignment or QUIET, **changes.pop("match", {})}
-    budget = changes.pop("budget", {"epsilon": 12.0})
+    agreed = {**FEW_MATCHES, "alignment": alignment or QUIET, **changes.pop("match", {})}
+    budget = changes.pop("budget", {"epsilon": 12.0, "delta": 1e-5 if alignment else 0.999})
     world = World.make(path, match=agreed, budget=budget, **changes)
     return jobs(world, ALIGN)
 
@@ -168,7 +169,7 @@ def test_only_the_agreed_key_is_brought_and_once_for_each_person(finished: World
 
 
 def test_the_agreed_key_may_be_another_than_the_first(tmp_path: Path) -> None:
-    world = make(tmp_path / "world", {**QUIET, "key": "phone"})
+    world = make(tmp_path / "world", {**CHEAP, "key": "phone"})
     halted(world, "align.joined", after=3)
     own = MatchingSet.open(world.folder("brand").job("together") / "set")
     assert own is not None
@@ -255,7 +256,7 @@ def test_the_coordinator_counts_every_group_with_dummies_alone(finished: World) 
             assert 0 <= counts[0] - counts[1] <= plan.ring.most_dummies
             blurs.add(counts[0] - counts[1])
     assert len(blurs) > 1
-    assert {len(one) for one in tags.values()} == {plan.ring.capacity}
+    assert {len(one) for one in tags.values()} == set(plan.ring.capacities)
 
 
 def test_the_seed_is_where_the_parties_are_and_not_at_the_coordinator(finished: World) -> None:
@@ -569,7 +570,7 @@ def test_points_out_of_turn_are_refused(stopped: Callable[[str], World]) -> None
 
 def test_a_partys_own_set_does_not_come_to_it(stopped: Callable[[str], World]) -> None:
     world = stopped("seeded")
-    capacity = AlignPlan.of(ALIGN, world.agreement, party="brand").ring.capacity
+    capacity = AlignPlan.of(ALIGN, world.agreement, party="brand").ring.capacities[1]
     body = AlignPass(spec=ALIGN, bucket=0, place=1)
     assert refused(world, "retailer", "brand", body, bytes(32 * capacity)) == "message"
 
