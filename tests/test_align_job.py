@@ -63,7 +63,9 @@ def side(commitment: str = ONE, recipe: str = ONE) -> AlignSide:
 SIDES = (side(ONE), side(TWO), side(THREE))
 
 
-def agreement_of(count: int = 3, *, epsilon: float | None = 10.0, delta: float = 0.014) -> Agreement:
+def agreement_of(
+    count: int = 3, *, epsilon: float | None = 10.0, delta: float = 0.014
+) -> Agreement:
     roles = {"brand": Role.BRAND, "coordinator": Role.COORDINATOR}
     alignment = (
         {"alignment": {"key": "email", "epsilon": epsilon, "delta": delta}} if epsilon else {}

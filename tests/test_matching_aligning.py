@@ -1,9 +1,11 @@
 """Whole parties align: what each finds, what each could read, and what it refuses."""
 
+import contextlib
 import hmac
 import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 from collections import defaultdict
@@ -22,6 +24,7 @@ from compliance.terms import Role
 from federation.coordinator import write_jobs
 from federation.errors import MessageError, RefusedError, WorkspaceError
 from federation.jobs.align import AlignPlan
+from federation.matching import aligning as module
 from federation.matching.bringing import _first_of_rank, commitment
 from federation.matching.history import MatchHistory
 from federation.matching.token_set import MatchingSet, TokenBatch
@@ -120,6 +123,7 @@ def test_each_party_pays_once_and_its_log_tells_the_price(finished: World) -> No
         (charge,) = finished.statement(name).charges
         assert charge.charge_id == "together/align.bound/coordinator"
         assert finished.statement(name).epsilon_spent == pytest.approx(1.0, rel=1e-3)
+        assert finished.statement(name).delta == 1e-5 - 7 * 1e-12  # seven may be cut
         assert sum(isinstance(one, records.BudgetCommitted) for one in finished.leaves(name)) == 1
 
 
@@ -318,10 +322,11 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, World]:
     """One alignment, as it was at each of its stops."""
     path = tmp_path_factory.mktemp("stages")
     world = make(path / "world")
+    few = halted(make(path / "few", match={"minimum_match": 11}), "align.tags", after=3)
     return {
         name: halted(world, kind, after=after).copy(path / name.replace(" ", "-"))
         for name, (kind, after) in STOPS.items()
-    }
+    } | {"tagged, too few": few}
 
 
 @pytest.fixture
@@ -372,6 +377,55 @@ def _die_at_renaming(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+class Killed(BaseException):
+    """A crash, that nothing catches."""
+
+
+@pytest.mark.parametrize("minimum", [10, 11], ids=["done", "too few"])
+def test_secrets_that_a_crash_left_at_the_end_go_with_the_next_message(
+    stopped: Callable[[str], World], monkeypatch: pytest.MonkeyPatch, minimum: int
+) -> None:
+    world = stopped("tagged" if minimum == 10 else "tagged, too few")
+
+    def die(_: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_clear", die)
+        with pytest.raises(Killed):
+            world.run()
+    brand = world.folder("brand").job("together")
+    assert (brand / "secret").exists()
+    assert (brand / "aligned.npz").exists() == (minimum == 10)
+    with contextlib.suppress(RefusedError):
+        world.run()
+    for name in RING:
+        kept = {path.name for path in world.folder(name).job("together").iterdir()}
+        assert not kept & {"secret", "seed", "common-00000.npy"}
+
+
+def test_what_is_under_way_is_not_swept_away(stopped: Callable[[str], World]) -> None:
+    world = stopped("tagged")
+    assert refused(world, "brand", "coordinator", COMMON, bytes(3)) == "message"
+    assert (world.folder("brand").job("together") / "secret").exists()
+
+
+@pytest.mark.parametrize("lost", ["all", "state"])
+def test_a_job_whose_folder_is_gone_does_not_run_again_uncounted(
+    finished: World, tmp_path: Path, lost: str
+) -> None:
+    world = finished.copy(tmp_path / "copy")
+    directory = world.folder("brand").job("together")
+    if lost == "all":
+        shutil.rmtree(directory)
+    else:
+        (directory / "state.json").unlink()
+    join = world.parties.seal("coordinator", "brand", "together", AlignJoin(spec=ALIGN))
+    answer = unseal(world.handle("brand", otherwise_written(world, join)), world.agreement).body
+    assert isinstance(answer, Refused)
+    assert (answer.term, "another name" in answer.remedy) == ("match.maximum_matches", True)
 
 
 def test_a_step_whose_worker_fails_is_done_again(
@@ -632,12 +686,18 @@ def test_below_the_minimum_nobody_keeps_anything(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match=r"match\.minimum_match: below the minimum of 11"):
         world.run()
     for name in RING:
-        assert not list(world.folder(name).path.rglob("aligned.npz*"))
+        kept = {path.name for path in world.folder(name).job("together").iterdir()}
+        outcome = {"secret", "seed", "aligned.npz", "common-00000.npy"}
+        assert not kept & outcome
         assert not list(world.folder(name).path.rglob("*.pending"))
         refusals = [one for one in world.leaves(name) if isinstance(one, records.Refusal)]
         assert [one.term for one in refusals] == ["match.minimum_match"]
+    with pytest.raises(RefusedError, match=r"match\.minimum_match: fewer than 11 people"):
+        world.run()  # the verdict stays
+    for name in RING:
         after = BLIND.model_copy(update={"bucket": 1})
-        assert refused(world, name, "coordinator", after) == "message"
+        assert refused(world, name, "coordinator", after) == "match.minimum_match"
+        assert len(world.statement(name).charges) == 1
     assert not said(world, "align.done")
 
 
@@ -662,7 +722,7 @@ def test_an_alignment_counts_as_a_match_with_every_other_party(tmp_path: Path) -
     with pytest.raises(RefusedError, match=r"match\.maximum_matches: 1 matches with "):
         world.run()
     jobs(world, AlignSpec(name="again"))
-    (world.folder("courier").path / "matches" / "history.json").unlink()
+    shutil.rmtree(world.folder("courier").path / "matches")
     assert ask(world, "courier", "coordinator", AlignJoin(spec=ALIGN)).header.kind == "align.joined"
     history = (world.folder("courier").path / "matches" / "history.json").read_text()
     assert [f'"peer":"{name}"' in history for name in RING] == [True, True, False]

@@ -158,9 +158,7 @@ class AlignState(BaseModel):
         if bucket > len(self.ended) or not self.heard or None in self.heard:
             raise MessageError(f"end of bucket {bucket} before all sets went round")
         none = (None,) * len(self.heard)
-        return self.model_copy(
-            update={"ended": (*self.ended, digest), "heard": none, "last": last}
-        )
+        return self.model_copy(update={"ended": (*self.ended, digest), "heard": none, "last": last})
 
     def fall_short(self) -> Self:
         """Keep of the outcome that it was below the agreed minimum, and no more."""
