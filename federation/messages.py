@@ -208,14 +208,13 @@ class AlignJoined(_Closed):
 
 
 class AlignBind(_Closed):
-    """Coordinator to every data party: what each said of itself, in the order of the ring."""
+    """Coordinator to every data party: what each said of itself.
+
+    Payload: the envelopes of their `align.joined`, a line each, in the order of the ring.
+    """
 
     kind: Literal["align.bind"] = "align.bind"
     spec: AlignSpec
-    sides: Annotated[
-        tuple[AlignSide, ...],
-        Field(min_length=ALIGNED_PARTIES[0], max_length=ALIGNED_PARTIES[1]),
-    ]
 
 
 class AlignBound(_Closed):

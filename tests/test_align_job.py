@@ -484,14 +484,15 @@ def script() -> Iterator[tuple[list[Any], list[Message]]]:
     """Every question of a whole alignment, with its right answers."""
     ring = PLAN.parties
 
-    def ask(body: Body) -> list[Any]:
-        return [Say(name, "together", body) for name in ring]
+    def ask(body: Body, payload: bytes = b"") -> list[Any]:
+        return [Say(name, "together", body, payload) for name in ring]
 
     joined = [
         heard(n, "coordinator", AlignJoined(side=s)) for n, s in zip(ring, SIDES, strict=True)
     ]
     yield ask(AlignJoin(spec=SPEC)), joined
-    yield ask(AlignBind(spec=SPEC, sides=SIDES)), answered(AlignBound())
+    signed = b"\n".join(one.sealed.envelope for one in joined)
+    yield ask(AlignBind(spec=SPEC), signed), answered(AlignBound())
     seeds = [heard("brand", name, AlignSeed(spec=SPEC)) for name in ring[1:]]
     yield [Say("brand", "together", AlignInvite(spec=SPEC, place=at)) for at in (1, 2)], seeds
     yield [Relay(one) for one in seeds], answered(Acknowledged())[1:]

@@ -1,6 +1,5 @@
 """Whole parties align: what each finds, what each could read, and what it refuses."""
 
-import contextlib
 import hmac
 import itertools
 import json
@@ -9,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -322,11 +321,10 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, World]:
     """One alignment, as it was at each of its stops."""
     path = tmp_path_factory.mktemp("stages")
     world = make(path / "world")
-    few = halted(make(path / "few", match={"minimum_match": 11}), "align.tags", after=3)
     return {
         name: halted(world, kind, after=after).copy(path / name.replace(" ", "-"))
         for name, (kind, after) in STOPS.items()
-    } | {"tagged, too few": few}
+    }
 
 
 @pytest.fixture
@@ -383,11 +381,8 @@ class Killed(BaseException):
     """A crash, that nothing catches."""
 
 
-@pytest.mark.parametrize("minimum", [10, 11], ids=["done", "too few"])
-def test_secrets_that_a_crash_left_at_the_end_go_with_the_next_message(
-    stopped: Callable[[str], World], monkeypatch: pytest.MonkeyPatch, minimum: int
-) -> None:
-    world = stopped("tagged" if minimum == 10 else "tagged, too few")
+def killed_at_its_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until the brand has ended and would take away what must not stay."""
 
     def die(_: Path) -> None:
         raise Killed
@@ -396,14 +391,22 @@ def test_secrets_that_a_crash_left_at_the_end_go_with_the_next_message(
         patch.setattr(module, "_clear", die)
         with pytest.raises(Killed):
             world.run()
-    brand = world.folder("brand").job("together")
-    assert (brand / "secret").exists()
-    assert (brand / "aligned.npz").exists() == (minimum == 10)
-    with contextlib.suppress(RefusedError):
-        world.run()
+    assert "secret" in kept(world, "brand")
+
+
+def kept(world: World, name: str) -> set[str]:
+    return {path.name for path in world.folder(name).job("together").iterdir()}
+
+
+def test_secrets_that_a_crash_left_at_the_end_go_with_the_next_message(
+    stopped: Callable[[str], World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = stopped("tagged")
+    killed_at_its_end(world, monkeypatch)
+    world.run()
     for name in RING:
-        kept = {path.name for path in world.folder(name).job("together").iterdir()}
-        assert not kept & {"secret", "seed", "common-00000.npy"}
+        assert not kept(world, name) & {"secret", "seed", "common-00000.npy"}
+        assert sorted(aligned(world, name)) == list(range(20, 30))
 
 
 def test_what_is_under_way_is_not_swept_away(stopped: Callable[[str], World]) -> None:
@@ -472,12 +475,12 @@ def points_for(world: World, name: str) -> tuple[str, AlignPass, bytes]:
 
 BLIND = AlignBlind(spec=ALIGN, bucket=0)
 COMMON = AlignCommon(spec=ALIGN, bucket=0)
+BIND = AlignBind(spec=ALIGN)
 
 
 def test_nothing_is_done_before_a_party_has_joined(tmp_path: Path) -> None:
     world = make(tmp_path / "world")
-    side = AlignSide(recipe="0" * 64, commitment="0" * 64)
-    for body in (AlignBind(spec=ALIGN, sides=(side,) * 3), BLIND, COMMON):
+    for body in (BIND, BLIND, COMMON):
         assert refused(world, "retailer", "coordinator", body) == "message"
     assert refused(world, "retailer", "brand", AlignSeed(spec=ALIGN), bytes(32)) == "message"
     assert not world.statement("retailer").charges
@@ -499,6 +502,15 @@ def sides_of(world: World) -> list[AlignSide]:
     return [AlignSide(**json.loads(path.read_text())["own"]) for path in paths]
 
 
+def signed(world: World, name: str, side: AlignSide, job: str = "together") -> bytes:
+    """What a party says of itself, as it signs it."""
+    return world.parties.seal(name, "coordinator", job, AlignJoined(side=side)).envelope
+
+
+def signed_by_all(world: World, sides: Sequence[AlignSide]) -> bytes:
+    return b"\n".join(signed(world, *each) for each in zip(RING, sides, strict=True))
+
+
 def otherwise_written(world: World, sealed: SealedMessage) -> SealedMessage:
     """The coordinator's message, its header with other spaces: another message by its digest."""
     content = json.loads(Envelope.from_json(sealed.envelope).payload_bytes)
@@ -509,19 +521,52 @@ def test_a_party_is_bound_to_its_own_set_and_pays_once(stopped: Callable[[str], 
     world = stopped("joined")
     right = sides_of(world)
     strange = AlignSide(recipe=right[0].recipe, commitment="0" * 64)
-    for sides in ([strange, *right[1:]], right[:1] * 3 + right, right[::-1]):
-        body = AlignBind(spec=ALIGN, sides=tuple(sides[:8]))
-        assert refused(world, "brand", "coordinator", body) == "message"
-    bind = AlignBind(spec=ALIGN, sides=tuple(right))
-    assert ask(world, "brand", "coordinator", bind).header.kind == "align.bound"
-    other = AlignBind(spec=ALIGN, sides=(*right[:2], strange))
-    assert refused(world, "brand", "coordinator", other) == "message"
-    assert ask(world, "brand", "coordinator", bind).header.kind == "align.bound"  # repeated
-    again = otherwise_written(world, world.parties.seal("coordinator", "brand", "together", bind))
+    other = signed_by_all(world, [strange, *right[1:]])  # as if it had signed another set before
+    assert refused(world, "brand", "coordinator", BIND, other) == "message"
+    bind = signed_by_all(world, right)
+    assert ask(world, "brand", "coordinator", BIND, bind).header.kind == "align.bound"
+    other = signed_by_all(world, [*right[:2], strange])
+    assert refused(world, "brand", "coordinator", BIND, other) == "message"
+    repeated = ask(world, "brand", "coordinator", BIND, bind)
+    assert repeated.header.kind == "align.bound"
+    sealed = world.parties.seal("coordinator", "brand", "together", BIND, bind)
+    again = otherwise_written(world, sealed)
     answer = unseal(world.handle("brand", again), world.agreement).body
     assert isinstance(answer, Refused)
     assert answer.term == "budget.epsilon"
     assert len(world.statement("brand").charges) == 1
+
+
+def test_what_others_say_of_themselves_is_not_the_coordinators_word(
+    stopped: Callable[[str], World],
+) -> None:
+    world = stopped("joined")
+    right = sides_of(world)
+    first, second, third = (signed(world, *each) for each in zip(RING, right, strict=True))
+    strange = AlignSide(recipe=right[0].recipe, commitment="ab" * 32)
+    sealed = SealedMessage(second, b"")
+    changed = json.loads(second) | {"payload": json.loads(third)["payload"]}
+    elsewhere = World.make(world.folder("brand").path.parent.parent / "elsewhere")
+    refusal = Refused(term="consent", remedy="ask")
+    for forged in (
+        signed(world, "coordinator", strange),
+        signed(world, "courier", strange),
+        signed(world, "retailer", right[1], job="another"),
+        signed(elsewhere, "retailer", strange),
+        json.dumps(changed).encode(),
+        world.parties.seal("retailer", "coordinator", "together", refusal).envelope,
+        otherwise_written(world, sealed).envelope,
+        b"",
+        b"{}",
+    ):
+        lines = b"\n".join([first, forged, third])
+        assert refused(world, "brand", "coordinator", BIND, lines) == "message"
+    for lines in ([], [first, second], [first, second, third, third], [second, first, third]):
+        assert refused(world, "brand", "coordinator", BIND, b"\n".join(lines)) == "message"
+    assert not world.statement("brand").charges
+    assert not [one for one in world.leaves("brand") if isinstance(one, records.MatchBound)]
+    right_lines = b"\n".join([first, second, third])
+    assert ask(world, "brand", "coordinator", BIND, right_lines).header.kind == "align.bound"
 
 
 def test_a_party_that_normalises_otherwise_says_so_before_it_pays(
@@ -530,8 +575,8 @@ def test_a_party_that_normalises_otherwise_says_so_before_it_pays(
     world = stopped("joined")
     right = sides_of(world)
     other = AlignSide(recipe="0" * 64, commitment=right[1].commitment)
-    bind = AlignBind(spec=ALIGN, sides=(right[0], other, right[2]))
-    assert refused(world, "brand", "coordinator", bind) == "match.recipe"
+    bind = signed_by_all(world, [right[0], other, right[2]])
+    assert refused(world, "brand", "coordinator", BIND, bind) == "match.recipe"
     assert not world.statement("brand").charges
 
 
@@ -681,20 +726,20 @@ def test_an_end_counts_once(finished: World, tmp_path: Path) -> None:
 # --- terms ---------------------------------------------------------------------------------------
 
 
-def test_below_the_minimum_nobody_keeps_anything(tmp_path: Path) -> None:
+def test_below_the_minimum_nobody_keeps_anything_but_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = make(tmp_path / "world", match={"minimum_match": 11})
-    with pytest.raises(RefusedError, match=r"match\.minimum_match: below the minimum of 11"):
+    killed_at_its_end(world, monkeypatch)
+    with pytest.raises(RefusedError, match=r"brand .* match\.minimum_match: fewer than 11 people"):
         world.run()
     for name in RING:
-        kept = {path.name for path in world.folder(name).job("together").iterdir()}
         outcome = {"secret", "seed", "aligned.npz", "common-00000.npy"}
-        assert not kept & outcome
+        assert not kept(world, name) & outcome
         assert not list(world.folder(name).path.rglob("*.pending"))
         refusals = [one for one in world.leaves(name) if isinstance(one, records.Refusal)]
         assert [one.term for one in refusals] == ["match.minimum_match"]
-    with pytest.raises(RefusedError, match=r"match\.minimum_match: fewer than 11 people"):
-        world.run()  # the verdict stays
-    for name in RING:
+        assert ("fewer than" in refusals[0].remedy) == (name == "brand")
         after = BLIND.model_copy(update={"bucket": 1})
         assert refused(world, name, "coordinator", after) == "match.minimum_match"
         assert len(world.statement(name).charges) == 1

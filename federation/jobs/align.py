@@ -4,7 +4,8 @@
 coordinator                       every party of the ring
 1  align.join    ──────────►      2  reads its people, binds itself to a set
    compares recipes  ◄──────         align.joined
-3  align.bind    ──────────►      4  holds that against its own, pays for what will be counted
+3  align.bind    ──────────►      4  holds what all signed against its own, and pays for what
+                                     will be counted
                      ◄──────         align.bound
 5  align.invite  ─► the first     6  align.seed  ─────►  every other: acknowledged
    for every bucket
@@ -52,6 +53,8 @@ from federation.messages import (
     AlignSide,
     AlignTags,
     Message,
+    SealedMessage,
+    unseal,
 )
 from federation.specification import AlignSpec
 from privacy.accounting.events import DiscreteLaplaceEvent
@@ -63,7 +66,7 @@ from privacy.psi.field import ELEMENT_BYTES
 from privacy.psi.many_party import Ring, common_places
 from privacy.randomness import Secret, derive_secret
 
-__all__ = ["AlignPlan", "AlignState", "coordinate_align", "count_mechanism"]
+__all__ = ["AlignPlan", "AlignState", "coordinate_align", "count_mechanism", "joined_sides"]
 
 _SENSITIVITY = 2  # who enters or leaves one party leaves one group's count for another's
 _PLACE = np.dtype("<u4")
@@ -342,6 +345,38 @@ class AlignPlan:
         return tokens[tokens >= 0]
 
 
+def joined_sides(
+    payload: bytes, spec: AlignSpec, agreement: Agreement, ring: Sequence[str]
+) -> tuple[AlignSide, ...]:
+    """Step 4: read what each party of the ring said of itself, as it signed that.
+
+    Args:
+        payload: the envelopes, a line each, in the order of the ring.
+        spec: the job in which they were made.
+        agreement: under which, and by whose keys.
+        ring: the parties.
+
+    Raises:
+        MessageError: they are not one of each party, or somebody's is not its own, or of this job.
+    """
+    envelopes = payload.split(b"\n", len(ring))
+    if len(envelopes) != len(ring):
+        raise MessageError(
+            f"got what {len(envelopes)} parties of the alignment signed; expected {len(ring)}"
+        )
+    sides = []
+    for name, envelope in zip(ring, envelopes, strict=True):
+        message = unseal(SealedMessage(envelope, b""), agreement)
+        header, body = message.header, message.body
+        if not isinstance(body, AlignJoined) or (header.sender, header.job) != (name, spec.name):
+            raise MessageError(
+                f"got {header.kind} of {header.sender} in job {header.job!r}; expected what {name} "
+                f"said of itself in job {spec.name!r}"
+            )
+        sides.append(body.side)
+    return tuple(sides)
+
+
 def coordinate_align(
     agreement: Agreement, spec: AlignSpec
 ) -> Generator[Sequence[Outgoing], Sequence[Message], None]:
@@ -356,7 +391,8 @@ def coordinate_align(
     answers = yield [Say(name, job, AlignJoin(spec=spec)) for name in ring]  # 1
     sides = tuple(expect(one, AlignJoined).side for one in answers)
     _check_recipes(sides, ring, coordinator.name)
-    answers = yield [Say(name, job, AlignBind(spec=spec, sides=sides)) for name in ring]  # 3
+    joined = b"\n".join(one.sealed.envelope for one in answers)
+    answers = yield [Say(name, job, AlignBind(spec=spec), joined) for name in ring]  # 3
     for one in answers:
         expect(one, AlignBound)
     others = range(1, len(ring))

@@ -29,7 +29,7 @@ from compliance import records
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError, RefusedError
 from federation.gate import Leaf, Minimum, PeopleUsed, Released
-from federation.jobs.align import AlignPlan, AlignState, count_mechanism
+from federation.jobs.align import AlignPlan, AlignState, count_mechanism, joined_sides
 from federation.jobs.exchange import expect
 from federation.matching.bringing import bring, commitment, commitment_key, people_of
 from federation.matching.history import MatchHistory
@@ -159,15 +159,16 @@ class Aligning:
         return self._desk.release(message, AlignJoined(side=side), people=run.people)
 
     def _bind(self, message: Message) -> Released:
-        """Hold what all say of themselves against this party's own, and pay for the counts."""
+        """Hold what all signed of themselves against this party's own, and pay for the counts."""
         body = expect(message, AlignBind)
         run = self._load(body.spec)
         parties = run.plan.parties
-        if any(side.recipe != run.state.own.recipe for side in body.sides):
+        sides = joined_sides(message.payload, body.spec, self._desk.agreement, parties)
+        if any(side.recipe != run.state.own.recipe for side in sides):
             raise self._desk.refusal(
                 "match.recipe", "the parties of the alignment normalise identifiers differently"
             )
-        _save(run.directory, run.state.bind(body.sides, run.place, len(parties)))
+        _save(run.directory, run.state.bind(sides, run.place, len(parties)))
         bound: list[tuple[Leaf, Mapping[str, object]]] = [
             (
                 records.MatchBound,
@@ -177,7 +178,7 @@ class Aligning:
                     "peer_commitment": side.commitment,
                 },
             )
-            for peer, side in zip(parties, body.sides, strict=True)
+            for peer, side in zip(parties, sides, strict=True)
             if peer != self._name
         ]
         return self._desk.release(
