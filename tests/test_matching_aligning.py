@@ -41,6 +41,7 @@ from federation.messages import (
     AlignTags,
     Body,
     Encrypted,
+    MatchRequest,
     Message,
     Refused,
     SealedMessage,
@@ -427,6 +428,17 @@ def test_a_job_whose_folder_is_gone_does_not_run_again_uncounted(
         (directory / "state.json").unlink()
     join = world.parties.seal("coordinator", "brand", "together", AlignJoin(spec=ALIGN))
     answer = unseal(world.handle("brand", otherwise_written(world, join)), world.agreement).body
+    assert isinstance(answer, Refused)
+    assert (answer.term, "another name" in answer.remedy) == ("match.maximum_matches", True)
+
+
+def test_nor_does_a_match_between_two(tmp_path: Path) -> None:
+    world = World.make(tmp_path / "world")
+    request = MatchRequest(spec=MATCH, peer="brand")
+    sealed = world.parties.seal("coordinator", "retailer", "find", request)
+    assert world.ask("retailer", sealed).header.kind == "match.offer"
+    shutil.rmtree(world.folder("retailer").job("find"))
+    answer = world.ask("retailer", otherwise_written(world, sealed)).body
     assert isinstance(answer, Refused)
     assert (answer.term, "another name" in answer.remedy) == ("match.maximum_matches", True)
 

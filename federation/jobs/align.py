@@ -53,8 +53,7 @@ from federation.messages import (
     AlignSide,
     AlignTags,
     Message,
-    SealedMessage,
-    unseal,
+    unseal_header,
 )
 from federation.specification import AlignSpec
 from privacy.accounting.events import DiscreteLaplaceEvent
@@ -366,8 +365,8 @@ def joined_sides(
         )
     sides = []
     for name, envelope in zip(ring, envelopes, strict=True):
-        message = unseal(SealedMessage(envelope, b""), agreement)
-        header, body = message.header, message.body
+        header = unseal_header(envelope, agreement)
+        body = header.body
         if not isinstance(body, AlignJoined) or (header.sender, header.job) != (name, spec.name):
             raise MessageError(
                 f"got {header.kind} of {header.sender} in job {header.job!r}; expected what {name} "

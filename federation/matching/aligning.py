@@ -18,7 +18,7 @@ Leaves to others: the steps (`jobs.align`), what may leave (`gate`).
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -278,9 +278,9 @@ class Aligning:
         _save(run.directory, state)
         if not last:
             return self._desk.release(message, Acknowledged())
-        return self._finish(message, replace(run, state=state))
+        return self._finish(message, run, state)
 
-    def _finish(self, message: Message, run: _Run) -> Released:
+    def _finish(self, message: Message, run: _Run, state: AlignState) -> Released:
         """Keep whom all know; or, where they are too few, that they are too few."""
         parts = [run.common(bucket) for bucket in range(run.plan.buckets)]
         members = people_of(self._desk, run.spec.name).of_rows(np.concatenate(_load_rows(parts)))
@@ -295,7 +295,7 @@ class Aligning:
                 )
         except RefusedError as refusal:
             if refusal.term == minimum.term:
-                _save(run.directory, run.state.fall_short())
+                _save(run.directory, state.fall_short())
                 _clear(run.directory)
             raise
         _clear(run.directory)
