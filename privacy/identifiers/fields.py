@@ -89,6 +89,8 @@ def normalise_name(value: str) -> str | None:
 
 def _bare(text: str) -> str:
     """Return letters, digits and the marks that stay, in NFKD."""
+    if text.isascii():
+        return "".join(filter(str.isalnum, text))
     kept: list[str] = []
     marked = False  # whether the letter before keeps its marks
     for char in unicodedata.normalize("NFKD", text):
