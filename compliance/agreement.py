@@ -15,7 +15,7 @@ Sources: RFC 8785 (canonical JSON), DSSE v1.0 (through `compliance.signing`), RF
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal, Self
 
 import rfc8785
@@ -42,6 +42,7 @@ from compliance.terms import (
     NoiseSource,
     PartyTerm,
     Purpose,
+    Reveal,
     Role,
     Terms,
     Text,
@@ -50,7 +51,15 @@ from compliance.terms import (
     unique,
 )
 
-__all__ = ["ALIGNED_PARTIES", "MOST_PARTIES", "PAYLOAD_TYPE", "Agreement", "SignedAgreement", "iso"]
+__all__ = [
+    "ALIGNED_PARTIES",
+    "CUT_SHARE",
+    "MOST_PARTIES",
+    "PAYLOAD_TYPE",
+    "Agreement",
+    "SignedAgreement",
+    "iso",
+]
 
 PAYLOAD_TYPE: Final = "application/vnd.comity.agreement+json"
 """DSSE payload type of a signed agreement."""
@@ -61,6 +70,9 @@ MOST_PARTIES: Final = 24
 ALIGNED_PARTIES: Final = (3, 8)
 """Fewest and most data parties that can be aligned: two match by themselves, and what hides the
 counts of groups doubles with every party."""
+
+CUT_SHARE: Final = 0.1
+"""Share of the budget's δ that cutting noise may take, over all matches that are allowed."""
 
 
 class Agreement(Terms):
@@ -143,6 +155,29 @@ class Agreement(Terms):
     def digest(self) -> str:
         """SHA-256 of `canonical_bytes`, 64 hexadecimal digits: what every record refers to."""
         return hashlib.sha256(self.canonical_bytes).hexdigest()
+
+    @property
+    def cut_delta(self) -> float:
+        """What cutting noise may add to a person's δ, over all matches that are allowed.
+
+        Noise that is made of dummies has bounds, and what lies beyond is cut off. Of the matches
+        that a party may have with each other one, each with a partner costs `match.size_delta`
+        where sizes alone are revealed; an alignment is one with every party, and costs its `delta`.
+        """
+        sizes = self.match.size_delta if self.match.reveal is Reveal.SIZE_ONLY else 0.0
+        alignment = self.match.alignment.delta if self.match.alignment is not None else 0.0
+        return self._most_matches * max(len(self.by_role(Role.PARTNER)) * sizes, alignment)
+
+    @property
+    def accounted_delta(self) -> float:
+        """The δ at which all charges are priced: what cuts of noise leave of the budget's."""
+        return self.budget.delta - self.cut_delta
+
+    @property
+    def _most_matches(self) -> int:
+        """Matches of a party with another while the agreement lasts."""
+        period = timedelta(days=self.match.period_days)
+        return self.match.maximum_matches * -((self.valid_from - self.valid_until) // period)
 
     def party(self, name: str) -> PartyTerm:
         """Return the party of that name.
@@ -259,6 +294,13 @@ class Agreement(Terms):
                 yield f"{computation}.purpose: {terms.purpose!r} is not among the purposes"
         if not self.valid_from < self.valid_until:
             yield f"valid_until: {iso(self.valid_until)} is not after {iso(self.valid_from)}"
+        if self.cut_delta > CUT_SHARE * self.budget.delta:
+            yield (
+                f"match: cutting noise may add {self.cut_delta:.2g} to the δ of a person in the "
+                f"{self._most_matches} matches of a party with another that are allowed, more than "
+                f"{CUT_SHARE:.0%} of the budget's delta, {self.budget.delta:g}: agree on a smaller "
+                "size_delta or alignment.delta, or on fewer matches"
+            )
         limits = (
             ("max_parties_per_person", "number of partners", len(self.by_role(Role.PARTNER))),
             ("epsilon", "budget's epsilon", self.budget.epsilon),

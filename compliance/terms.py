@@ -389,12 +389,12 @@ class AlignmentTerms(Terms):
     Attributes:
         key: what people are aligned by, one of the keys of the match.
         epsilon: privacy loss per person of what the coordinator can count.
-        delta: chance that the noise on a count is cut.
+        delta: what cutting that noise adds to the δ of an alignment.
     """
 
     key: KeyName
     epsilon: Annotated[Epsilon, Field(ge=1e-3, le=10)]
-    delta: Delta = 1e-9
+    delta: Delta = 1e-12
 
 
 class MatchTerms(Terms):
@@ -414,7 +414,7 @@ class MatchTerms(Terms):
         set_size_bucket: sets are padded to a multiple of this, which alone shows on the wire.
         size_epsilon: privacy loss of a size; with it, whoever may not know the members is told how
             many they are, with noise. Left out: nobody is told a size.
-        size_delta: chance that the noise on a size is cut.
+        size_delta: what cutting the noise on a size adds to the δ of a match; with `size-only`.
         maximum_matches: matches of a party with another in `period_days`.
         period_days: see there.
         maximum_change: share of a party's set that may come or go between two matches, in (0, 1].
@@ -437,7 +437,7 @@ class MatchTerms(Terms):
     minimum_match: Count
     set_size_bucket: Count
     size_epsilon: Annotated[Epsilon, Field(ge=1e-3, le=100)] | None = None
-    size_delta: Delta = 1e-9
+    size_delta: Delta = 1e-12
     maximum_matches: Count = 12
     period_days: Annotated[int, Field(ge=1, le=3_650)] = 30
     maximum_change: Annotated[Finite, Field(gt=0, le=1)] = 0.5

@@ -244,9 +244,9 @@ class _Charges:
             return "reserves a charge that was reserved before and not refunded"
         try:
             event = from_json(leaf.mechanism)
-            problem = self._understated("epsilon", leaf.epsilon, event) or self._understated(
-                "epsilon_spent", leaf.epsilon_spent, *self._held, event
-            )
+            problem = self._understated(
+                "epsilon", leaf.epsilon, event, delta=leaf.delta
+            ) or self._understated("epsilon_spent", leaf.epsilon_spent, *self._held, event)
         except InvalidParameterError:
             return "names a mechanism, or a delta, that nobody can price"
         if not problem:
@@ -287,11 +287,16 @@ class _Charges:
         """What weighs on the budget."""
         return (*self._committed.values(), *self._pending.values())
 
-    def _understated(self, field: str, said: float, *events: Event) -> str:
-        """Say by how much a logged ε is below the price of `events`, where that can be computed."""
+    def _understated(
+        self, field: str, said: float, *events: Event, delta: float | None = None
+    ) -> str:
+        """Say by how much a logged ε is below the price of `events`, where that can be computed.
+
+        It is priced at `delta`, or at what cuts of noise leave of the agreement's.
+        """
         if not self.repriced:
             return ""
-        price = epsilon_of(events, self._budget.delta)
+        price = epsilon_of(events, delta or self._agreement.accounted_delta)
         if said >= price * (1 - _TOLERANCE):
             return ""
         return f"understates {field}: expected at least {price:.6f}, got {said:.6f}"

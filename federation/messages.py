@@ -74,6 +74,7 @@ __all__ = [
     "TrainUpdate",
     "content_digest",
     "unseal",
+    "unseal_header",
     "weights_from_bytes",
     "weights_to_bytes",
 ]
@@ -214,14 +215,13 @@ class AlignJoined(_Closed):
 
 
 class AlignBind(_Closed):
-    """Coordinator to every data party: what each said of itself, in the order of the ring."""
+    """Coordinator to every data party: what each said of itself.
+
+    Payload: the envelopes of their `align.joined`, a line each, in the order of the ring.
+    """
 
     kind: Literal["align.bind"] = "align.bind"
     spec: AlignSpec
-    sides: Annotated[
-        tuple[AlignSide, ...],
-        Field(min_length=ALIGNED_PARTIES[0], max_length=ALIGNED_PARTIES[1]),
-    ]
 
 
 class AlignBound(_Closed):
@@ -518,30 +518,11 @@ def unseal(sealed: SealedMessage, agreement: Agreement) -> Message:
         MessageError: at the first step that fails; nothing of the message may be used.
     """
     # 1
-    if len(sealed.envelope) > MAX_HEADER_BYTES or len(sealed.payload) > MAX_PAYLOAD_BYTES:
+    if len(sealed.payload) > MAX_PAYLOAD_BYTES:
         raise MessageError(
-            f"message of {len(sealed.envelope)} + {len(sealed.payload)} bytes; at most "
-            f"{MAX_HEADER_BYTES} + {MAX_PAYLOAD_BYTES} are accepted"
+            f"payload of {len(sealed.payload)} bytes; at most {MAX_PAYLOAD_BYTES} are accepted"
         )
-    try:
-        # 2
-        envelope = Envelope.from_json(sealed.envelope)
-        if envelope.payload_type != HEADER_TYPE:
-            raise MessageError(f"message of another type; expected {HEADER_TYPE}")
-        header = Header.model_validate_json(envelope.payload_bytes)
-        # 3
-        envelope.verify_by(header.sender, _sender_key(agreement, header.sender))
-    except (ComplianceError, ValidationError) as error:
-        detail = f"{error.error_count()} errors" if isinstance(error, ValidationError) else error
-        raise MessageError(f"message that cannot be trusted: {detail}") from error
-    if envelope.signers != (header.sender,) or envelope.to_json() != sealed.envelope:
-        raise MessageError(f"envelope of {header.sender}'s message was changed on its way")
-    # 4
-    if header.agreement != agreement.digest:
-        raise MessageError(
-            f"message from {header.sender} under agreement {header.agreement[:16]}…; "
-            f"this party holds {agreement.digest[:16]}…: both must hold the same signed agreement"
-        )
+    header = unseal_header(sealed.envelope, agreement)  # 1 to 4
     # 5
     if len(sealed.payload) != header.payload_bytes:
         raise MessageError(
@@ -551,6 +532,39 @@ def unseal(sealed: SealedMessage, agreement: Agreement) -> Message:
     if content_digest(sealed.payload) != header.payload_digest:
         raise MessageError(f"payload of a message from {header.sender} is not the one signed")
     return Message(header, header.body, sealed.payload, sealed)
+
+
+def unseal_header(written: bytes, agreement: Agreement) -> Header:
+    """Verify what somebody signed, whose payload is not at hand: steps 1 to 4 of `unseal`.
+
+    Raises:
+        MessageError: at the first step that fails.
+    """
+    # 1
+    if len(written) > MAX_HEADER_BYTES:
+        raise MessageError(
+            f"envelope of {len(written)} bytes; at most {MAX_HEADER_BYTES} are accepted"
+        )
+    try:
+        # 2
+        envelope = Envelope.from_json(written)
+        if envelope.payload_type != HEADER_TYPE:
+            raise MessageError(f"message of another type; expected {HEADER_TYPE}")
+        header = Header.model_validate_json(envelope.payload_bytes)
+        # 3
+        envelope.verify_by(header.sender, _sender_key(agreement, header.sender))
+    except (ComplianceError, ValidationError) as error:
+        detail = f"{error.error_count()} errors" if isinstance(error, ValidationError) else error
+        raise MessageError(f"message that cannot be trusted: {detail}") from error
+    if envelope.signers != (header.sender,) or envelope.to_json() != written:
+        raise MessageError(f"envelope of {header.sender}'s message was changed on its way")
+    # 4
+    if header.agreement != agreement.digest:
+        raise MessageError(
+            f"message from {header.sender} under agreement {header.agreement[:16]}…; "
+            f"this party holds {agreement.digest[:16]}…: both must hold the same signed agreement"
+        )
+    return header
 
 
 def _array(payload: bytes, dtype: str, count: int, what: str) -> NDArray[np.generic]:

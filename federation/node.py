@@ -79,7 +79,9 @@ class Node:
         5. Whatever fails becomes a refusal.
         """
         with self._desk() as desk:
+            work = Work(desk)
             desk.gate.settle()  # 1
+            work.settle()
             if (kept := desk.gate.recall(sealed.digest)) is not None:  # 2
                 self._folder.keep_pending(sealed.digest)
                 return kept
@@ -93,7 +95,7 @@ class Node:
                 if (problem := off_route(message.header, self._agreement)) is not None:
                     raise MessageError(f"{asker}: {problem}")
                 opened = decrypt(message, self._folder.decryption_key())
-                return Work(desk).answer(opened)  # 4
+                return work.answer(opened)  # 4
             except (FederationError, PrivacyError, ConnectorError, ComplianceError) as error:  # 5
                 refusal = self._refusal(job, error)
             return desk.gate.refuse(refusal, job=job, recipient=asker, answers=sealed.digest)
@@ -109,12 +111,12 @@ class Node:
 
     @contextmanager
     def _desk(self) -> Iterator[Desk]:
-        folder, terms = self._folder, self._agreement.budget
+        folder, agreement = self._folder, self._agreement
         with (
             locked(folder),
             LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
         ):
-            store = folder.ledger_store(self._agreement)
+            store = folder.ledger_store(agreement)
             if log.tree_size and not store.exists():
                 raise WorkspaceError(
                     f"ledger {store.name} is missing, and the log says it was there: restore it; "
@@ -122,13 +124,13 @@ class Node:
                 )
             ledger = Ledger.open(
                 store,
-                agreement=self._agreement.digest,
-                budget=Budget(epsilon=terms.epsilon, delta=terms.delta),
+                agreement=agreement.digest,
+                budget=Budget(epsilon=agreement.budget.epsilon, delta=agreement.accounted_delta),
             )
             if not log.tree_size and ledger.statement().charges:
                 raise WorkspaceError(
                     f"{folder.log} is empty, and ledger {store.name} has charges: restore the log; "
                     "a new one would prove nothing of them"
                 )
-            gate = Gate(folder, self._agreement, log, ledger, clock=self._clock)
-            yield Desk(folder, self._agreement, gate, ledger, clock=self._clock)
+            gate = Gate(folder, agreement, log, ledger, clock=self._clock)
+            yield Desk(folder, agreement, gate, ledger, clock=self._clock)

@@ -240,7 +240,7 @@ class _Planner:
         self._agreement = agreement
         self._auc = auc
         self._positives = positives
-        self._budget = Budget(agreement.budget.epsilon, agreement.budget.delta)
+        self._budget = Budget(agreement.budget.epsilon, agreement.accounted_delta)
         self._partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
         (self._brand,) = (party.name for party in agreement.by_role(Role.BRAND))
         self._charged: Charges = dict.fromkeys((self._brand, *self._partners), ())

@@ -344,7 +344,7 @@ class World:
 
     def statement(self, name: str) -> Statement:
         """A party's budget."""
-        budget = Budget(self.agreement.budget.epsilon, self.agreement.budget.delta)
+        budget = Budget(self.agreement.budget.epsilon, self.agreement.accounted_delta)
         path = self.folder(name).ledger
         return Ledger.open(path, agreement=self.agreement.digest, budget=budget).statement()
 

@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "04a9278ba3e43b47661147e37866bd288b8ed2d9c8c9248bd46fabc1d37940d5"
+GOLDEN_DIGEST = "36957b1cc5a2ff994582b4052cabb79451f475da8b45e5c33ecb8e6332ce5e2b"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
@@ -368,6 +368,46 @@ COLUMNS = st.builds(
     st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,20}", fullmatch=True),
     st.lists(LINES, min_size=2, max_size=5, unique=True),
 )
+
+
+class TestCuts:
+    """What cutting noise adds to δ, over all matches that are allowed: here 12 in each 30 days."""
+
+    SIZES: Mapping[str, Any] = {"reveal": "size-only", "keys": ["email"], "size_epsilon": 1.0}
+
+    def agreed(self, **match: Any) -> Agreement:
+        terms = make_terms()
+        for one in terms["datasets"]:
+            one["identifiers"] = ["email"]
+        return Agreement.from_terms(terms | {"match": terms["match"] | match})
+
+    def test_where_nothing_is_cut_the_whole_budget_is_accounted(self) -> None:
+        for match in ({}, {"size_delta": 0.5}, {"size_epsilon": 1.0, "size_delta": 0.5}):
+            agreement = self.agreed(**match)
+            assert (agreement.cut_delta, agreement.accounted_delta) == (0.0, 1e-6)
+
+    def test_sizes_with_every_partner_and_alignments_share_the_matches(self) -> None:
+        alignment = {"key": "email", "epsilon": 1.0, "delta": 3e-12}
+        for match, once in (
+            (self.SIZES, 2e-12),
+            ({"alignment": alignment}, 3e-12),
+            (self.SIZES | {"alignment": alignment}, 3e-12),
+        ):
+            agreement = self.agreed(**match)
+            assert agreement.cut_delta == pytest.approx(12 * 13 * once)  # 365 days begin 13 months
+            assert agreement.accounted_delta == 1e-6 - agreement.cut_delta
+
+    @pytest.mark.parametrize("what", ["sizes", "alignment"])
+    def test_more_than_a_tenth_of_the_budget_is_refused(self, what: str) -> None:
+        def agreed(cut: float) -> Agreement:
+            few = {"maximum_matches": 5, "period_days": 73}  # 25 in the year
+            if what == "sizes":
+                return self.agreed(**self.SIZES, **few, size_delta=cut / 50)
+            return self.agreed(**few, alignment={"key": "email", "epsilon": 1, "delta": cut / 25})
+
+        assert agreed(0.999e-7).accounted_delta == pytest.approx(0.9e-6, rel=1e-3)
+        with pytest.raises(InvalidAgreementError, match=r"in the 25 matches .* more than 10% of"):
+            agreed(1.001e-7)
 
 
 class TestTerms:

@@ -63,14 +63,20 @@ def side(commitment: str = ONE, recipe: str = ONE) -> AlignSide:
 SIDES = (side(ONE), side(TWO), side(THREE))
 
 
-def agreement_of(count: int = 3, *, epsilon: float | None = 10.0, delta: float = 0.5) -> Agreement:
+def agreement_of(
+    count: int = 3, *, epsilon: float | None = 10.0, delta: float = 0.014
+) -> Agreement:
     roles = {"brand": Role.BRAND, "coordinator": Role.COORDINATOR}
     alignment = (
         {"alignment": {"key": "email", "epsilon": epsilon, "delta": delta}} if epsilon else {}
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parties, "ROLES", roles | dict.fromkeys(NAMES[1:count], Role.PARTNER))
-        return Parties.in_memory(match=alignment, train={"max_parties_per_person": 1}).agreement
+        return Parties.in_memory(
+            match={"maximum_matches": 7, "period_days": 365} | alignment,
+            train={"max_parties_per_person": 1},
+            budget={"delta": 0.999},
+        ).agreement
 
 
 AGREEMENTS = {count: agreement_of(count) for count in (3, 4, 5)}
@@ -101,7 +107,7 @@ def contract(count: int = 3, **changes: object) -> Agreement:
 @pytest.mark.parametrize("count", [3, 8])
 def test_three_to_eight_data_parties_can_agree_on_an_alignment(count: int) -> None:
     agreed = contract(count).match.alignment
-    assert agreed == AlignmentTerms(key="email", epsilon=1.0, delta=1e-9)
+    assert agreed == AlignmentTerms(key="email", epsilon=1.0, delta=1e-12)
 
 
 @pytest.mark.parametrize("count", [2, 9])
@@ -231,24 +237,39 @@ def test_everybody_derives_the_same_plan_with_room_for_every_dummy() -> None:
         plan = AlignPlan.of(SPEC, agreement, party="courier")
         assert plan == AlignPlan.of(SPEC, agreement, party="coordinator")
         assert plan.parties == NAMES[:count]
-        assert (plan.points, plan.buckets) == (50, 1)
-        assert plan.ring.capacity == 50 + plan.ring.most_dummies
-        assert plan.ring.delta == 0.5
+        assert (plan.points, plan.buckets) == ((50,) * count, 1)
+        assert plan.ring.capacities == (50 + plan.ring.most_dummies,) * count
+        assert plan.ring.delta == 0.014
     assert plan_of(3, 24).buckets == 5
 
 
-def test_the_largest_set_decides_on_the_plan_in_padded_points() -> None:
-    agreement = AGREEMENTS[3]
-    large = agreement.datasets[1].model_copy(update={"declared_rows": 71})
-    datasets = (agreement.datasets[0], large, agreement.datasets[2])
+def test_each_party_sends_points_for_the_rows_that_it_declared_alone() -> None:
+    """The largest set decides on the number of buckets, and on nobody else's room to guess."""
+    agreement, rows = AGREEMENTS[3], {"courier": 71, "retailer": 10_000, "brand": 50}
+    datasets = tuple(
+        one.model_copy(update={"declared_rows": rows[one.party]}) for one in agreement.datasets
+    )
     changed = agreement.model_copy(update={"datasets": datasets})
-    assert AlignPlan.of(SPEC, changed, party="brand").points == 80
+    plan = AlignPlan.of(SPEC, changed, party="brand")
+    padded = {"courier": 80, "retailer": 10_000, "brand": 50}
+    assert plan.points == tuple(padded[name] for name in plan.parties)
+    capacities = dict(zip(plan.parties, plan.ring.capacities, strict=True))
+    assert capacities == {name: n + plan.ring.most_dummies for name, n in padded.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AlignSpec, "bucket_points", 1_000)
+        plan = AlignPlan.of(SPEC, changed, party="brand")
+    assert plan.buckets == 11
+    mean = [points / plan.buckets for points in plan.points]
+    assert all(
+        own <= capacity - plan.ring.most_dummies <= points
+        for own, capacity, points in zip(mean, plan.ring.capacities, plan.points, strict=True)
+    )
 
 
 def test_a_buckets_points_stay_within_the_jobs_room() -> None:
     for room in (24, 40, 64):
         plan = plan_of(3, room)
-        mean = plan.points / plan.buckets + plan.ring.most_dummies
+        mean = max(plan.points) / plan.buckets + plan.ring.most_dummies
         assert mean <= room
 
 
@@ -333,11 +354,11 @@ def round_the_ring(plan: AlignPlan, held: Sequence[Sequence[int]]) -> list[list[
             payload = plan.blind(name, bucket, own, keys[place], SEED, ENGINE)
             for hop in range(1, count):
                 key = keys[(place + hop) % count]
-                payload = plan.pass_on(payload, key, ENGINE, last=hop + 1 == count)
+                payload = plan.pass_on(payload, place, key, ENGINE, last=hop + 1 == count)
             tags.append(payload)
         for place, places in enumerate(plan.compare(tags)):
             own_numbers = cut[place][bucket]
-            hits = plan.matched(len(own_numbers), keys[place], places)
+            hits = plan.matched(len(own_numbers), plan.parties[place], keys[place], places)
             found[place] += [own_numbers[hit] for hit in hits]
     return found
 
@@ -383,15 +404,15 @@ def test_points_that_break_the_protocol_are_refused(*, last: bool) -> None:
     plan, points, key = blinded_by_brand()
     for wrong in (b"", points[:-1], points[:-32], points + points[:32]):
         with pytest.raises(MessageError, match="plan the same buckets"):
-            plan.pass_on(wrong, key, ENGINE, last=last)
+            plan.pass_on(wrong, 0, key, ENGINE, last=last)
     for first in ((2).to_bytes(32, "little"), bytes(32), b"\xff" * 32, points[32:64]):
         with pytest.raises(PeerMessageError):
-            plan.pass_on(first + points[32:], key, ENGINE, last=last)
+            plan.pass_on(first + points[32:], 0, key, ENGINE, last=last)
 
 
 def test_tags_that_are_none_are_refused_by_the_coordinator() -> None:
     plan, points, key = blinded_by_brand()
-    tags = plan.pass_on(points, key, ENGINE, last=True)
+    tags = plan.pass_on(points, 0, key, ENGINE, last=True)
     assert len(plan.compare([tags] * 3)) == 3
     for wrong in (b"", tags[:-12], tags + tags[:12], tags[:12] + tags[:-12], points):
         for at in range(3):
@@ -405,19 +426,21 @@ def test_places_that_cannot_be_are_refused() -> None:
     def payload(*places: int) -> bytes:
         return np.array(places, dtype="<u4").tobytes()
 
-    plan.matched(9, key, payload(0, plan.ring.capacity - 1))
-    with pytest.raises(MessageError, match="multiple of 4"):
-        plan.matched(9, key, payload(0)[:-1])
-    for wrong in (payload(1, 1), payload(plan.ring.capacity), payload(2**32 - 1)):
+    (most, *_) = plan.ring.capacities
+    plan.matched(9, "brand", key, payload(0, most - 1))
+    for longer in (payload(0)[:-1], payload(*range(most), 0), bytes(1 << 20)):
+        with pytest.raises(MessageError, match=f"a multiple of 4, up to {4 * most}"):
+            plan.matched(9, "brand", key, longer)
+    for wrong in (payload(1, 1), payload(most), payload(2**32 - 1)):
         with pytest.raises(PeerMessageError):
-            plan.matched(9, key, wrong)
+            plan.matched(9, "brand", key, wrong)
 
 
 # --- the coordinator -----------------------------------------------------------------------------
 
 PLAN = plan_of(3, 24)
 TAGS = [
-    np.random.default_rng(7).bytes(12 * PLAN.ring.capacity)
+    np.random.default_rng(7).bytes(12 * PLAN.ring.capacities[0])
     for _ in range(PLAN.buckets * len(PLAN.parties))
 ]
 
@@ -461,14 +484,15 @@ def script() -> Iterator[tuple[list[Any], list[Message]]]:
     """Every question of a whole alignment, with its right answers."""
     ring = PLAN.parties
 
-    def ask(body: Body) -> list[Any]:
-        return [Say(name, "together", body) for name in ring]
+    def ask(body: Body, payload: bytes = b"") -> list[Any]:
+        return [Say(name, "together", body, payload) for name in ring]
 
     joined = [
         heard(n, "coordinator", AlignJoined(side=s)) for n, s in zip(ring, SIDES, strict=True)
     ]
     yield ask(AlignJoin(spec=SPEC)), joined
-    yield ask(AlignBind(spec=SPEC, sides=SIDES)), answered(AlignBound())
+    signed = b"\n".join(one.sealed.envelope for one in joined)
+    yield ask(AlignBind(spec=SPEC), signed), answered(AlignBound())
     seeds = [heard("brand", name, AlignSeed(spec=SPEC)) for name in ring[1:]]
     yield [Say("brand", "together", AlignInvite(spec=SPEC, place=at)) for at in (1, 2)], seeds
     yield [Relay(one) for one in seeds], answered(Acknowledged())[1:]
@@ -561,7 +585,7 @@ def test_tags_of_another_bucket_or_set_are_refused() -> None:
                     "retailer",
                     "coordinator",
                     AlignTags(bucket=0, place=0),
-                    TAGS[0][:12] * PLAN.ring.capacity,
+                    TAGS[0][:12] * PLAN.ring.capacities[0],
                 ),
                 *right[1:],
             ]

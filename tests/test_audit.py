@@ -167,6 +167,10 @@ def log(workspace: Path) -> Callable[..., VerifiedParty]:
     """Write leaves into a fresh log, signed by the party's own key; verify it."""
     folder = PartyFolder(workspace / "courier")
     shutil.rmtree(folder.log)
+    return log_of(folder)
+
+
+def log_of(folder: PartyFolder) -> Callable[..., VerifiedParty]:
 
     def write(*leaves: Mapping[str, Any], **changes: str) -> VerifiedParty:
         common = {
@@ -188,6 +192,20 @@ def log(workspace: Path) -> Callable[..., VerifiedParty]:
 def unpriced(monkeypatch: pytest.MonkeyPatch) -> None:
     """An auditor's installation: nothing here can price a mechanism."""
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
+
+
+def test_all_that_is_spent_is_priced_at_what_cuts_leave_of_delta(tmp_path: Path) -> None:
+    alignment = {"key": "email", "epsilon": 1.0, "delta": 9e-7}
+    once = {"maximum_matches": 1, "period_days": 365}
+    world = World.make(tmp_path, match=once | {"alignment": alignment})
+    left = epsilon_of([COSTLY], DELTA - 9e-7)
+    assert left > PRICE
+    folder = world.folder("courier")
+    with pytest.raises(LogCorruptedError, match="understates epsilon_spent"):
+        log_of(folder)(OPENED, reserved(epsilon_spent=PRICE))
+    shutil.rmtree(folder.log)
+    paid = [reserved(epsilon_spent=left), released(), committed(spent=left)]
+    assert log_of(folder)(OPENED, *paid).epsilon_spent == left
 
 
 class TestAfterACrash:

@@ -47,7 +47,7 @@ BODIES: dict[str, Body] = {
     "match.done": messages.MatchDone(),
     "align.join": messages.AlignJoin(spec=ALIGN),
     "align.joined": messages.AlignJoined(side=RING_SIDE),
-    "align.bind": messages.AlignBind(spec=ALIGN, sides=(RING_SIDE,) * 3),
+    "align.bind": messages.AlignBind(spec=ALIGN),
     "align.bound": messages.AlignBound(),
     "align.invite": messages.AlignInvite(spec=ALIGN, place=1),
     "align.seed": messages.AlignSeed(spec=ALIGN),

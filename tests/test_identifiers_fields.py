@@ -109,6 +109,35 @@ class TestName:
     def test_nothing_has_no_normal_form(self, value: str) -> None:
         assert normalise_name(value) is None
 
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("\u30ac\u30ae", "\u30ab\u30ad"),  # ga-gi and ka-ki
+            ("\u3070\u3070", "\u306f\u306f"),  # baba and haha
+            ("\u3071\u3071", "\u306f\u306f"),  # papa and haha
+            ("\u0e1b\u0e49\u0e32", "\u0e1b\u0e48\u0e32"),  # Thai, two tones
+            ("\u0e01\u0e38", "\u0e01\u0e39"),  # Thai, two vowels below
+            ("\u0915\u094d\u0937", "\u0915\u0937"),  # Devanagari, with virama
+            ("\u0921\u093c", "\u0921"),  # and with nukta
+        ],
+    )
+    def test_marks_that_tell_names_apart_in_their_script_stay(self, one: str, other: str) -> None:
+        assert normalise_name(one) != normalise_name(other)
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("\u30ac", "\u30ab\u3099"),  # composed or not
+            ("\u30ac\u30ae", "\uff76\uff9e\uff77\uff9e"),  # full or half width
+            ("\u03ac\u03ad", "\u03b1\u03b5"),
+            ("\u0451\u0439", "\u0435\u0438"),
+            ("e-\u0301", "e"),
+            ("1\u0301", "1"),
+        ],
+    )
+    def test_one_name_in_two_spellings_is_one(self, one: str, other: str) -> None:
+        assert normalise_name(one) == normalise_name(other)
+
     def test_vowel_signs_are_no_accents(self) -> None:
         assert normalise_name("\u0915\u093f") != normalise_name("\u0915\u0941")
 
@@ -180,6 +209,19 @@ class TestDigitsAndText:
     ) -> None:
         assert normalise_digits(spelling) == normalised
 
+    @pytest.mark.parametrize(
+        "value", ["1.0", "12.000", "1,0", "1,234.0", "1.234,00", "\uff11\uff0e\uff10", "1.\u0660"]
+    )
+    def test_a_whole_number_kept_as_a_real_one_is_not_read_as_ten_times_as_much(
+        self, value: str
+    ) -> None:
+        assert normalise_digits(value) is None
+        assert reader_of(FieldRule.DIGITS, RECIPE).reject(value) == "malformed"
+
+    def test_dots_that_set_off_parts_are_read(self) -> None:
+        assert normalise_digits("1.2.0") == "120"
+        assert normalise_digits("12.10") == "1210"
+
     @pytest.mark.parametrize("value", ["", "-", "12a", "1+2", "\u2460\u0301"])
     def test_letters_and_symbols_are_no_digits(self, value: str) -> None:
         assert normalise_digits(value) is None
@@ -204,7 +246,11 @@ class TestDigitsAndText:
 @given(
     value=st.text(max_size=12)
     | st.text("a\u0301\u00df\u0130\u200b -\u00e9\u01c4\u0345", max_size=6)
+    | st.text(
+        "a1\u0301\u0345\u30ab\u3099\uff9e\u0e48\u0e01\u05c1\u05e9\u093c\u20dd-\u0130", max_size=7
+    )
 )
+@example(value="\u0345\u30ab\u0345")
 @example(value="e\u200b\u0301")
 @example(value="a-\u0301b")
 def test_normalising_twice_changes_nothing(what: FieldRule | IdentifierKind, value: str) -> None:

@@ -9,7 +9,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from phonenumbers import PhoneMetadata, PhoneNumberDesc
 
-from privacy.identifiers import normalise_phone, phones
+from privacy.identifiers import (
+    EmailRule,
+    FieldRule,
+    IdentifierKind,
+    Recipe,
+    RejectionReason,
+    normalise_phone,
+    phones,
+)
+from privacy.identifiers.readers import reader_of
 
 REGIONS = tuple(sorted(phonenumbers.SUPPORTED_REGIONS))
 SEPARATORS = ("", "", "", "", " ", "-", ".", "/", " (", ") ")
@@ -127,6 +136,43 @@ def test_usual_spellings_take_the_short_way(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(phones, "_by_library", lambda value, region: pytest.fail("the long way"))
     for spelling in ("(212) 736-5000", "+1 212.736.5000", "011 44 20 7946 0018", "1 212 736/5000"):
         assert normalise_phone(spelling, "US") is not None
+
+
+@pytest.mark.parametrize("what", [IdentifierKind.PHONE, FieldRule.PHONE])
+@pytest.mark.parametrize(
+    ("value", "region"),
+    [
+        ("30901820.0", "DE"),
+        ("030901820.0", "DE"),
+        ("+4930901820.00", "DE"),
+        ("030 901820.0", "DE"),
+        ("2127365000.0", "US"),
+        ("30901820\uff0e\uff10", "DE"),
+        ("30901820,0", "DE"),
+    ],
+)
+def test_a_number_kept_as_a_real_one_is_not_read_as_another(
+    value: str, region: str, what: IdentifierKind | FieldRule
+) -> None:
+    """Or the dot would be a separator, and the number somebody else's."""
+    recipe = Recipe(region, EmailRule.AS_WRITTEN, 2, (), ("phone",))
+    reader = reader_of(what, recipe)
+    assert reader.normalise(value) is None
+    assert reader.reject(value) == RejectionReason.MALFORMED
+    before = reader_of(what, Recipe(region, EmailRule.AS_WRITTEN))  # as ever
+    assert before.normalise(value) == by_library(value, region)
+
+
+def test_dots_that_set_off_parts_of_a_number_are_read() -> None:
+    recipe = Recipe("DE", EmailRule.AS_WRITTEN, 2, (), ("phone",))
+    read = reader_of(IdentifierKind.PHONE, recipe).normalise
+    assert read("+49.30.901820.0") == "+49309018200"  # whoever answers at the switchboard
+    assert read("030.901820") == "+4930901820"
+
+
+def test_an_extension_is_no_part_of_a_number() -> None:
+    for spelling in ("212-736-5000 x7", "212-736-5000;ext=8", "212-736-5000 ext. 9"):
+        assert normalise_phone(spelling, "US") == "+12127365000"
 
 
 @pytest.mark.parametrize("region", ["", "us", "XX", "001", "USA"])

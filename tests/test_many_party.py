@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from privacy.accounting.events import DiscreteLaplaceEvent
 from privacy.errors import InvalidParameterError, PeerMessageError
 from privacy.psi.blinding import TAG_BYTES
-from privacy.psi.field import PRIME, encode_elements
+from privacy.psi.engine import validate_points
+from privacy.psi.field import PRIME, decode_elements, encode_elements
 from privacy.psi.many_party import MAXIMUM_PARTIES, Ring, common_places
 from privacy.psi.portable import PortableEngine
 from privacy.randomness import Secret, seeded_secret
@@ -21,10 +22,12 @@ Bytes: TypeAlias = NDArray[np.uint8]
 ENGINE = PortableEngine()
 QUIET = DiscreteLaplaceEvent(scale=0.05, sensitivity=2)  # so little noise that groups get 2 dummies
 SEED = seeded_secret(0, "ring test")
-FIELDS = {"parties": 3, "capacity": 60, "mechanism": QUIET, "delta": 1e-9}
+FIELDS = {"capacities": (60,) * 3, "mechanism": QUIET, "delta": 1e-9}
 
 
-def ring(**changed: object) -> Ring:
+def ring(parties: int = 3, **changed: object) -> Ring:
+    if (capacity := changed.pop("capacity", None)) is not None:
+        changed["capacities"] = (capacity,) * parties
     return Ring(**(FIELDS | changed))
 
 
@@ -50,12 +53,12 @@ def run(shared: Ring, sets: Sequence[Sequence[int]], seed: Secret = SEED) -> Out
         points = shared.blind(tokens_of(numbers), party, keys[party], seed, engine=ENGINE)
         *others, last = [(party + hop) % shared.parties for hop in range(1, shared.parties)]
         for other in others:
-            points = shared.pass_on(points, keys[other], engine=ENGINE)
-        tags.append(shared.tags(points, keys[last], engine=ENGINE))
-    common = common_places(tags, shared.capacity)
+            points = shared.pass_on(points, party, keys[other], engine=ENGINE)
+        tags.append(shared.tags(points, party, keys[last], engine=ENGINE))
+    common = common_places(tags, shared.capacities)
     matched = [
-        shared.matched(len(numbers), key, places)
-        for numbers, key, places in zip(sets, keys, common, strict=True)
+        shared.matched(len(sets[party]), party, keys[party], common[party])
+        for party in range(shared.parties)
     ]
     return Outcome(tags, common, matched)
 
@@ -108,9 +111,44 @@ class TestRing:
         assert np.std(counts) == pytest.approx(np.sqrt(2 * ratio) / (1 - ratio), rel=0.2)
         assert np.mean(counts) == pytest.approx(noisy._middle, abs=1.5)
 
-    def test_every_set_shows_its_capacity_and_nothing_else(self) -> None:
-        outcome = run(ring(), [[], [1], [1, 2, 3, 4]])
-        assert [part.shape for part in outcome.tags] == [(60, TAG_BYTES)] * 3
+    def test_every_set_shows_its_own_capacity_and_nothing_else(self) -> None:
+        outcome = run(ring(capacities=(60, 20, 33)), [[], [1], [1]])
+        assert [part.shape for part in outcome.tags] == [(60, TAG_BYTES), (20, 12), (33, 12)]
+
+    def test_parties_of_different_sizes_find_what_all_have(self) -> None:
+        sets = [list(range(40)), [3], list(range(2, 12))]
+        outcome = run(ring(capacities=(60, 20, 33)), sets)
+        found = [
+            [own[index] for index in matched if index >= 0]
+            for own, matched in zip(sets, outcome.matched, strict=True)
+        ]
+        assert found == [[3]] * 3
+
+    def test_a_party_brings_no_more_than_its_own_capacity(self) -> None:
+        shared, key = ring(capacities=(60, 20, 33)), secrets_of(3)[1]
+        with pytest.raises(InvalidParameterError, match="up to 20"):
+            shared.blind(tokens_of(range(21)), 1, key, SEED, engine=ENGINE)
+        large = shared.blind(tokens_of(range(21)), 0, key, SEED, engine=ENGINE)
+        for step in (shared.pass_on, shared.tags):
+            with pytest.raises(PeerMessageError, match=r"\(20, 32\)"):
+                step(large, 1, key, engine=ENGINE)
+
+    @pytest.mark.parametrize("scale", [0.2, 2.0, 20.0])
+    @pytest.mark.parametrize("delta", [1e-3, 1e-6])
+    def test_cutting_the_noise_of_both_counts_adds_no_more_than_delta(
+        self, scale: float, delta: float
+    ) -> None:
+        """A person who comes to a party adds one to one count, and takes one from another."""
+        mechanism = DiscreteLaplaceEvent(scale=scale, sensitivity=2)
+        middle = ring(capacity=10_000, mechanism=mechanism, delta=delta)._middle
+        ratio, k = np.exp(-1 / scale), np.arange(-middle, middle + 1)
+        mass = (1 - ratio) / (1 + ratio) * ratio ** np.abs(k)
+        mass[[0, -1]] = ratio**middle / (1 + ratio)  # what is beyond falls on the ends
+        without, with_ = np.append(mass, 0.0), np.append(0.0, mass)
+        first, second = np.outer(without, with_), np.outer(with_, without)
+        cut = np.maximum(first - np.exp(2 / scale) * (1 + 1e-12) * second, 0).sum()
+        assert mass.sum() == pytest.approx(1)
+        assert 0 < cut <= delta
 
     def test_no_party_can_compare_what_it_passes_on(self) -> None:
         shared, keys = ring(), secrets_of(3)
@@ -119,7 +157,7 @@ class TestRing:
             for party in range(3)
         ]
         passed = [
-            shared.pass_on(blinded[party], keys[(party + 1) % 3], engine=ENGINE)
+            shared.pass_on(blinded[party], party, keys[(party + 1) % 3], engine=ENGINE)
             for party in range(3)
         ]
         for first, second in itertools.combinations([*blinded, *passed], 2):
@@ -136,8 +174,9 @@ class TestRing:
     @pytest.mark.parametrize(
         "changed",
         [
-            {"parties": 2},
-            {"parties": MAXIMUM_PARTIES + 1},
+            {"capacities": (60,) * 2},
+            {"capacities": (60_000,) * (MAXIMUM_PARTIES + 1)},
+            {"capacities": (60, 12, 60)},
             {"delta": 0.0},
             {"delta": 1.0},
             {"capacity": 12},
@@ -152,7 +191,7 @@ class TestRing:
     def test_the_least_capacity_is_one_more_than_all_dummies(self) -> None:
         least = ring().most_dummies + 1
         assert len(run(ring(capacity=least), [[1], [1], [1]]).common[0]) >= 1
-        with pytest.raises(InvalidParameterError, match="capacity"):
+        with pytest.raises(InvalidParameterError, match="capacities"):
             ring(capacity=least - 1)
 
     @pytest.mark.parametrize("party", [-1, 3])
@@ -194,10 +233,31 @@ class TestHostileRing:
     ) -> None:
         shared, keys = ring(), secrets_of(3)
         points = shared.blind(tokens_of([1, 2]), 0, keys[0], SEED, engine=ENGINE)
-        shared.pass_on(points, keys[1], engine=ENGINE)
+        shared.pass_on(points, 0, keys[1], engine=ENGINE)
         for step in (shared.pass_on, shared.tags):
             with pytest.raises(PeerMessageError):
-                step(tamper(points), keys[1], engine=ENGINE)
+                step(tamper(points), 0, keys[1], engine=ENGINE)
+
+    def test_points_that_differ_by_low_order_alone_go_no_further(self) -> None:
+        """Both are fit to be sent, and their products under any secret are one."""
+        shared, keys = ring(), secrets_of(3)
+        points = shared.blind(tokens_of([1, 2]), 0, keys[0], SEED, engine=ENGINE)
+        (u,) = decode_elements(points[:1])
+        points[1:2] = encode_elements([pow(u, -1, PRIME)])  # u of P + (0, 0), which has order 2
+        validate_points(points, 60, engine=ENGINE)
+        for step in (shared.pass_on, shared.tags):
+            with pytest.raises(PeerMessageError, match="got 1 that repeat"):
+                step(points, 0, keys[1], engine=ENGINE)
+
+    def test_no_party_outside_the_ring_has_a_set(self) -> None:
+        shared, (key, *_) = ring(), secrets_of(3)
+        points = shared.blind(tokens_of([1, 2]), 0, key, SEED, engine=ENGINE)
+        for party in (-1, 3):
+            for step in (shared.pass_on, shared.tags):
+                with pytest.raises(InvalidParameterError, match="from 0 to 2"):
+                    step(points, party, key, engine=ENGINE)
+            with pytest.raises(InvalidParameterError, match="from 0 to 2"):
+                shared.matched(2, party, key, np.array([0]))
 
     @pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS.keys())
     def test_the_comparer_refuses_tags_that_are_none(
@@ -207,7 +267,7 @@ class TestHostileRing:
         for party in range(3):
             tampered = [tamper(part) if at == party else part for at, part in enumerate(tags)]
             with pytest.raises(PeerMessageError):
-                common_places(tampered, 60)
+                common_places(tampered, (60,) * 3)
 
     @pytest.mark.parametrize(
         "places",
@@ -217,14 +277,15 @@ class TestHostileRing:
             np.array([60]),
             np.array([[1]]),
             np.array([1.0]),
+            np.arange(61),
         ],
-        ids=["repeated", "negative", "beyond", "nested", "real"],
+        ids=["repeated", "negative", "beyond", "nested", "real", "too many"],
     )
     def test_places_that_cannot_be_are_refused(self, places: NDArray[np.int64]) -> None:
-        ring().matched(3, SEED, np.array([0, 59]))
+        ring().matched(3, 0, SEED, np.array([0, 59]))
         with pytest.raises(PeerMessageError):
-            ring().matched(3, SEED, places)
+            ring().matched(3, 0, SEED, places)
 
     def test_more_tokens_than_the_capacity_are_refused(self) -> None:
         with pytest.raises(InvalidParameterError, match="up to 60"):
-            ring().matched(61, SEED, np.array([0]))
+            ring().matched(61, 0, SEED, np.array([0]))

@@ -112,6 +112,15 @@ def test_a_repeated_job_counts_once_and_keeps_its_time(
     history().check_count("job-2", "brand", TERMS, at=NOW + 7 * DAY)
 
 
+def test_a_job_that_was_matched_is_not_new(history: History, sets: Sets) -> None:
+    history().check_new("job-0")
+    history().record("job-0", "brand", sets(range(3)), at=NOW)
+    with pytest.raises(RefusedError, match="run it under another name") as caught:
+        history().check_new("job-0")
+    assert (caught.value.party, caught.value.term) == ("retailer", "match.maximum_matches")
+    history().check_new("job-1")
+
+
 def test_what_record_returns_knows_what_it_recorded(history: History, sets: Sets) -> None:
     known = history()
     for number in range(2):
@@ -183,6 +192,24 @@ def test_the_change_is_what_came_and_went(
 
 def test_a_first_set_may_be_any(history: History, sets: Sets) -> None:
     history().check_change(sets(range(100)), terms(maximum_change=0.01))
+
+
+def test_a_set_of_nobody_does_not_make_way_for_any_other(history: History, sets: Sets) -> None:
+    whole = terms(maximum_change=1.0)
+    history().record("job-0", "brand", sets(range(10)), at=NOW)
+    history().check_change(sets([]), whole)
+    history().record("job-1", "brand", sets([]), at=NOW)
+    with pytest.raises(RefusedError, match="maximum_change"):
+        history().check_change(sets(range(50, 60)), whole)
+    history().check_change(sets(range(12)), TERMS)
+
+
+def test_after_none_but_sets_of_nobody_comes_a_first_set(history: History, sets: Sets) -> None:
+    history().record("job-0", "brand", sets([]), at=NOW)
+    history().check_change(sets(range(10)), TERMS)
+    history().record("job-1", "brand", sets(range(10)), at=NOW)
+    with pytest.raises(RefusedError, match="maximum_change"):
+        history().check_change(sets(range(50, 60)), TERMS)
 
 
 def test_a_set_is_held_against_the_last_one_whomever_it_was_matched_with(
@@ -265,6 +292,18 @@ def test_a_last_set_that_is_damaged_or_lost_is_refused(
         history().check_change(sets(range(10)), TERMS)
 
 
+@pytest.mark.parametrize("last", ["last-set.bin", "last-set-email.bin"])
+def test_a_history_that_is_lost_beside_a_last_set_is_not_begun_anew(
+    history: History, sets: Sets, tmp_path: Path, last: str
+) -> None:
+    key = "email" if "email" in last else None
+    history().record("job-0", "brand", sets(range(10)), at=NOW, key=key)
+    (tmp_path / "matches" / "history.json").unlink()
+    assert [path.name for path in (tmp_path / "matches").iterdir()] == [last]
+    with pytest.raises(WorkspaceError, match=r"history\.json is missing: restore it"):
+        history()
+
+
 class Killed(BaseException):
     """A crash, that nothing catches."""
 
@@ -312,6 +351,32 @@ def test_a_crash_at_any_write_forgets_nothing(
     assert last == (tmp_path / "other" / "last-set.bin").read_bytes()
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("write", [1, 2, 3])
+def test_a_crash_in_the_first_match_is_taken_for_no_loss(
+    history: History, sets: Sets, monkeypatch: pytest.MonkeyPatch, write: int, after: bool
+) -> None:
+    own, real, left = sets(range(10)), module.write_atomically, write
+
+    def dying(path: Path, content: bytes, *, mode: int) -> None:
+        nonlocal left
+        left -= 1
+        if left or after:
+            real(path, content, mode=mode)
+        if not left:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_atomically", dying)
+        with pytest.raises(Killed):
+            history().record("job-0", "brand", own, at=NOW)
+    history().check_count("job-0", "brand", TERMS, at=NOW)
+    history().check_change(own, TERMS)
+    history().record("job-0", "brand", own, at=NOW)
+    with pytest.raises(RefusedError, match="1 matches with brand"):
+        history().check_count("job-1", "brand", terms(maximum_matches=1), at=NOW)
+
+
 def test_a_match_is_counted_only_after_its_set_is_kept(
     history: History, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,4 +390,6 @@ def test_a_match_is_counted_only_after_its_set_is_kept(
 
     monkeypatch.setattr(module, "write_atomically", watched)
     history().record("job-0", "brand", sets(range(3)), at=NOW)
-    assert written == ["last-set.bin", "history.json"]
+    assert written == ["history.json", "last-set.bin", "history.json"]
+    history().record("job-1", "brand", sets(range(4)), at=NOW)
+    assert written[3:] == ["last-set.bin", "history.json"]

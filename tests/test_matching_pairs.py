@@ -419,9 +419,7 @@ def test_sizes_are_noised_on_their_way(tmp_path: Path) -> None:
     """With strong noise, learner and peer hold sizes that agree with neither truth nor each other."""
     sizes = set()
     for seed in range(3):
-        world = make(
-            tmp_path / str(seed), SIZE, size_epsilon=0.5, size_delta=1e-3, unsafe_seed=seed
-        )
+        world = make(tmp_path / str(seed), SIZE, size_epsilon=0.5, unsafe_seed=seed)
         list(carry(world, "retailer", "brand"))
         at = {name: files(world, name) for name in ("retailer", "brand")}
         sizes.add((at["retailer"]["with-brand/size"], at["brand"]["with-retailer/size"]))

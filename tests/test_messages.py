@@ -87,11 +87,7 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     ),
     "align.join": st.builds(messages.AlignJoin, spec=align_specs),
     "align.joined": st.builds(messages.AlignJoined, side=ring_sides),
-    "align.bind": st.builds(
-        messages.AlignBind,
-        spec=align_specs,
-        sides=st.lists(ring_sides, min_size=3, max_size=8).map(tuple),
-    ),
+    "align.bind": st.builds(messages.AlignBind, spec=align_specs),
     "align.invite": st.builds(messages.AlignInvite, spec=align_specs, place=places),
     "align.seed": st.builds(messages.AlignSeed, spec=align_specs),
     "align.blind": st.builds(messages.AlignBlind, spec=align_specs, bucket=counts),

@@ -4,7 +4,8 @@
 coordinator                       every party of the ring
 1  align.join    ──────────►      2  reads its people, binds itself to a set
    compares recipes  ◄──────         align.joined
-3  align.bind    ──────────►      4  holds that against its own, pays for what will be counted
+3  align.bind    ──────────►      4  holds what all signed against its own, and pays for what
+                                     will be counted
                      ◄──────         align.bound
 5  align.invite  ─► the first     6  align.seed  ─────►  every other: acknowledged
    for every bucket
@@ -52,6 +53,7 @@ from federation.messages import (
     AlignSide,
     AlignTags,
     Message,
+    unseal_header,
 )
 from federation.specification import AlignSpec
 from privacy.accounting.events import DiscreteLaplaceEvent
@@ -63,7 +65,7 @@ from privacy.psi.field import ELEMENT_BYTES
 from privacy.psi.many_party import Ring, common_places
 from privacy.randomness import Secret, derive_secret
 
-__all__ = ["AlignPlan", "AlignState", "coordinate_align", "count_mechanism"]
+__all__ = ["AlignPlan", "AlignState", "coordinate_align", "count_mechanism", "joined_sides"]
 
 _SENSITIVITY = 2  # who enters or leaves one party leaves one group's count for another's
 _PLACE = np.dtype("<u4")
@@ -73,7 +75,10 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def count_mechanism(terms: AlignmentTerms) -> DiscreteLaplaceEvent:
-    """Return the noise on every count of the coordinator's: ε per person, at whichever parties."""
+    """Return the noise on every count of the coordinator's: ε per person, at whichever parties.
+
+    A person of a party is all its rows that identifiers link, and comes or goes as a whole.
+    """
     return DiscreteLaplaceEvent(scale=_SENSITIVITY / terms.epsilon, sensitivity=_SENSITIVITY)
 
 
@@ -86,6 +91,8 @@ class AlignState(BaseModel):
         heard: of the bucket under way: digest of the message that brought each party's set, in the
             order of the ring.
         ended: digests of the messages that ended a bucket, one each.
+        last: whether the last of these ended the last bucket.
+        below_minimum: whether all that is known of the outcome is that it was too small.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,6 +101,8 @@ class AlignState(BaseModel):
     sides: tuple[AlignSide, ...] = ()
     heard: tuple[Digest | None, ...] = ()
     ended: tuple[Digest, ...] = ()
+    last: bool = False
+    below_minimum: bool = False
 
     def bind(self, sides: tuple[AlignSide, ...], place: int, parties: int) -> Self:
         """Take what all parties say of themselves.
@@ -132,8 +141,13 @@ class AlignState(BaseModel):
         """Take back a message that broke the protocol: another may come."""
         return self._with(place, None)
 
-    def end(self, bucket: int, digest: str) -> Self:
+    def end(self, bucket: int, digest: str, *, last: bool = False) -> Self:
         """Take the message that ends a bucket: the one under way, or one that is repeated.
+
+        Args:
+            bucket: its number.
+            digest: of the message.
+            last: whether it is the last one.
 
         Raises:
             MessageError: the bucket is another one, some set has not come round, or another
@@ -146,7 +160,11 @@ class AlignState(BaseModel):
         if bucket > len(self.ended) or not self.heard or None in self.heard:
             raise MessageError(f"end of bucket {bucket} before all sets went round")
         none = (None,) * len(self.heard)
-        return self.model_copy(update={"ended": (*self.ended, digest), "heard": none})
+        return self.model_copy(update={"ended": (*self.ended, digest), "heard": none, "last": last})
+
+    def fall_short(self) -> Self:
+        """Keep of the outcome that it was below the agreed minimum, and no more."""
+        return self.model_copy(update={"below_minimum": True})
 
     def _with(self, place: int, digest: str | None) -> Self:
         heard = (*self.heard[:place], digest, *self.heard[place + 1 :])
@@ -160,14 +178,14 @@ class AlignPlan:
     Attributes:
         parties: the ring, in order.
         terms: the agreement's.
-        points: points that stand for each party's set, before it is cut.
+        points: points that stand for each party's set, before it is cut, in the ring's order.
         buckets: how many there are.
         ring: of every bucket.
     """
 
     parties: tuple[str, ...]
     terms: AlignmentTerms
-    points: int
+    points: tuple[int, ...]
     buckets: int
     ring: Ring
 
@@ -194,21 +212,23 @@ class AlignPlan:
             one.name for role in (Role.BRAND, Role.PARTNER) for one in agreement.by_role(role)
         )
         noise = count_mechanism(terms), terms.delta
-        ring = Ring(len(names), _UNBOUNDED, *noise)
-        if 2 * ring.most_dummies > spec.bucket_points:
+        dummies = Ring((_UNBOUNDED,) * len(names), *noise).most_dummies
+        if 2 * dummies > spec.bucket_points:
             raise RefusedError(
                 party=party,
                 term="match.alignment.epsilon",
-                remedy=f"noise takes up to {ring.most_dummies} points of a bucket, more than half "
+                remedy=f"noise takes up to {dummies} points of a bucket, more than half "
                 f"of the {spec.bucket_points} that job {spec.name!r} has room for: give it more "
                 "memory, or agree on a larger epsilon",
             )
-        rows = max(agreement.dataset(name).declared_rows for name in names)
-        points = padded_count(rows, agreement.match.set_size_bucket)
-        room = spec.bucket_points - ring.most_dummies
-        cut = plan_buckets(points, points, bucket_points=room)
-        capacity = cut.receiver_capacity + ring.most_dummies
-        return cls(names, terms, points, cut.count, Ring(len(names), capacity, *noise))
+        points = tuple(
+            padded_count(agreement.dataset(name).declared_rows, agreement.match.set_size_bucket)
+            for name in names
+        )
+        room = spec.bucket_points - dummies
+        cuts = [plan_buckets(max(points), own, bucket_points=room) for own in points]
+        ring = Ring(tuple(cut.sender_capacity + dummies for cut in cuts), *noise)
+        return cls(names, terms, points, cuts[0].count, ring)
 
     def after(self, party: str) -> str:
         """Return the next party in the ring."""
@@ -260,16 +280,25 @@ class AlignPlan:
         place = self.parties.index(party)
         return self.ring.blind(tokens, place, secret, of_bucket, engine=engine).tobytes()
 
-    def pass_on(self, payload: bytes, secret: Secret, engine: CurveEngine, *, last: bool) -> bytes:
+    def pass_on(
+        self, payload: bytes, place: int, secret: Secret, engine: CurveEngine, *, last: bool
+    ) -> bytes:
         """Step 9: multiply another party's points; at the last party, cut them to tags.
+
+        Args:
+            payload: the points.
+            place: of the party whose they are.
+            secret: of the party that multiplies, of this bucket.
+            engine: the curve's arithmetic.
+            last: whether that party is the last.
 
         Raises:
             MessageError: the payload has another length.
             PeerMessageError: its points break the protocol.
         """
-        points: Points = rows_of(payload, self.ring.capacity, ELEMENT_BYTES)
+        points: Points = rows_of(payload, self.ring.capacities[place], ELEMENT_BYTES)
         step = self.ring.tags if last else self.ring.pass_on
-        return step(points, secret, engine=engine).tobytes()
+        return step(points, place, secret, engine=engine).tobytes()
 
     def compare(self, payloads: Sequence[bytes]) -> tuple[bytes, ...]:
         """Step 10: find what all sets hold; return the places for each party.
@@ -277,25 +306,74 @@ class AlignPlan:
         Raises:
             MessageError: a payload has another length, or its tags break the protocol.
         """
-        sets: list[Tags] = [rows_of(one, self.ring.capacity, TAG_BYTES) for one in payloads]
+        capacities = self.ring.capacities
+        sets: list[Tags] = [
+            rows_of(one, capacity, TAG_BYTES)
+            for one, capacity in zip(payloads, capacities, strict=True)
+        ]
         try:
-            common = common_places(sets, self.ring.capacity)
+            common = common_places(sets, capacities)
         except PeerMessageError as error:
             raise MessageError(str(error)) from error
         return tuple(row.astype(_PLACE).tobytes() for row in common)
 
-    def matched(self, token_count: int, secret: Secret, payload: bytes) -> NDArray[np.int64]:
+    def matched(
+        self, token_count: int, party: str, secret: Secret, payload: bytes
+    ) -> NDArray[np.int64]:
         """Step 11: return which tokens stand at the common places, shape (m,), dummies left out.
 
+        Args:
+            token_count: how many tokens the party has in the bucket.
+            party: whose they are.
+            secret: the party's, of this bucket.
+            payload: the places.
+
         Raises:
-            MessageError: the payload has another length.
+            MessageError: the payload has another length, or more places than there are.
             PeerMessageError: places repeat or are out of range.
         """
-        if len(payload) % _PLACE.itemsize:
-            raise MessageError(f"places: got {len(payload)} bytes, expected a multiple of 4")
+        place = self.parties.index(party)
+        most = self.ring.capacities[place] * _PLACE.itemsize
+        if len(payload) > most or len(payload) % _PLACE.itemsize:
+            raise MessageError(
+                f"places: got {len(payload)} bytes, expected a multiple of {_PLACE.itemsize}, up "
+                f"to {most}"
+            )
         common = np.frombuffer(payload, dtype=_PLACE).astype(np.int64)
-        tokens = self.ring.matched(token_count, secret, common)
+        tokens = self.ring.matched(token_count, place, secret, common)
         return tokens[tokens >= 0]
+
+
+def joined_sides(
+    payload: bytes, spec: AlignSpec, agreement: Agreement, ring: Sequence[str]
+) -> tuple[AlignSide, ...]:
+    """Step 4: read what each party of the ring said of itself, as it signed that.
+
+    Args:
+        payload: the envelopes, a line each, in the order of the ring.
+        spec: the job in which they were made.
+        agreement: under which, and by whose keys.
+        ring: the parties.
+
+    Raises:
+        MessageError: they are not one of each party, or somebody's is not its own, or of this job.
+    """
+    envelopes = payload.split(b"\n", len(ring))
+    if len(envelopes) != len(ring):
+        raise MessageError(
+            f"got what {len(envelopes)} parties of the alignment signed; expected {len(ring)}"
+        )
+    sides = []
+    for name, envelope in zip(ring, envelopes, strict=True):
+        header = unseal_header(envelope, agreement)
+        body = header.body
+        if not isinstance(body, AlignJoined) or (header.sender, header.job) != (name, spec.name):
+            raise MessageError(
+                f"got {header.kind} of {header.sender} in job {header.job!r}; expected what {name} "
+                f"said of itself in job {spec.name!r}"
+            )
+        sides.append(body.side)
+    return tuple(sides)
 
 
 def coordinate_align(
@@ -312,7 +390,8 @@ def coordinate_align(
     answers = yield [Say(name, job, AlignJoin(spec=spec)) for name in ring]  # 1
     sides = tuple(expect(one, AlignJoined).side for one in answers)
     _check_recipes(sides, ring, coordinator.name)
-    answers = yield [Say(name, job, AlignBind(spec=spec, sides=sides)) for name in ring]  # 3
+    joined = b"\n".join(one.sealed.envelope for one in answers)
+    answers = yield [Say(name, job, AlignBind(spec=spec), joined) for name in ring]  # 3
     for one in answers:
         expect(one, AlignBound)
     others = range(1, len(ring))

@@ -9,7 +9,8 @@ jobs/JOB/
 
 Guarantees: of each party's set, one message counts for each bucket, also after a crash; the secret
 of a bucket belongs to one set and one cut; points are taken from the party before in the ring and
-given to the one after, and to nobody else.
+given to the one after, and to nobody else. Secrets go with the end of an alignment; where it found
+too few, whom it found goes too, and only that stays: it was too few.
 
 Leaves to others: the steps (`jobs.align`), what may leave (`gate`).
 """
@@ -22,12 +23,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from compliance import records
 from federation.desk import Desk, undamaged
-from federation.errors import MessageError
+from federation.errors import MessageError, RefusedError
 from federation.gate import Leaf, Minimum, PeopleUsed, Released
-from federation.jobs.align import AlignPlan, AlignState, count_mechanism
+from federation.jobs.align import AlignPlan, AlignState, count_mechanism, joined_sides
 from federation.jobs.exchange import expect
 from federation.matching.bringing import bring, commitment, commitment_key, people_of
 from federation.matching.history import MatchHistory
@@ -56,6 +58,8 @@ from privacy.psi.engine import CurveEngine
 from privacy.randomness import SECRET_BYTES, Secret, derive_secret
 
 __all__ = ["Aligning"]
+
+_MINIMUM = "match.minimum_match"
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,22 @@ class Aligning:
             AlignCommon: self._end_bucket,
         }
 
+    def settle(self) -> None:
+        """Take away what is left of alignments that are over, had a crash kept it.
+
+        One is over when its last message is answered, or has shown that too few were found. What
+        cannot be read is told when its job is met again.
+        """
+        for secret in self._desk.folder.path.glob("jobs/*/secret"):
+            try:
+                content = (secret.parent / "state.json").read_bytes()
+                state = AlignState.model_validate_json(content)
+            except (FileNotFoundError, ValidationError):
+                continue
+            answered = state.last and self._desk.gate.recall(state.ended[-1]) is not None
+            if answered or state.below_minimum:
+                _clear(secret.parent)
+
     def _join(self, message: Message) -> Released:
         """Read the set, once for a job, and bind this party to it."""
         spec = expect(message, AlignJoin).spec
@@ -121,6 +141,7 @@ class Aligning:
             key=plan.terms.key,
         )
         if not secret_file.exists():
+            history.check_new(spec.name)
             fresh = folder.fresh_secret(f"align/{message.sealed.digest}")
             write_atomically(secret_file, fresh, mode=0o600)
         secret = Secret(secret_file.read_bytes())
@@ -138,15 +159,16 @@ class Aligning:
         return self._desk.release(message, AlignJoined(side=side), people=run.people)
 
     def _bind(self, message: Message) -> Released:
-        """Hold what all say of themselves against this party's own, and pay for the counts."""
+        """Hold what all signed of themselves against this party's own, and pay for the counts."""
         body = expect(message, AlignBind)
         run = self._load(body.spec)
         parties = run.plan.parties
-        if any(side.recipe != run.state.own.recipe for side in body.sides):
+        sides = joined_sides(message.payload, body.spec, self._desk.agreement, parties)
+        if any(side.recipe != run.state.own.recipe for side in sides):
             raise self._desk.refusal(
                 "match.recipe", "the parties of the alignment normalise identifiers differently"
             )
-        _save(run.directory, run.state.bind(body.sides, run.place, len(parties)))
+        _save(run.directory, run.state.bind(sides, run.place, len(parties)))
         bound: list[tuple[Leaf, Mapping[str, object]]] = [
             (
                 records.MatchBound,
@@ -156,7 +178,7 @@ class Aligning:
                     "peer_commitment": side.commitment,
                 },
             )
-            for peer, side in zip(parties, body.sides, strict=True)
+            for peer, side in zip(parties, sides, strict=True)
             if peer != self._name
         ]
         return self._desk.release(
@@ -217,8 +239,9 @@ class Aligning:
         last = run.plan.after(self._name) == owner
         with self._heard(run, body.bucket, body.place, message):
             self._tell_bucket(run, body.bucket, f"blinds the people of {owner}")
+            secret = self._secret(run, body.bucket)
             payload = run.plan.pass_on(
-                message.payload, self._secret(run, body.bucket), self._engine(run), last=last
+                message.payload, body.place, secret, self._engine(run), last=last
             )
         if not last:
             return self._pass(message, run, body.bucket, body.place, payload)
@@ -246,30 +269,36 @@ class Aligning:
         body = expect(message, AlignCommon)
         run = self._bound(body.spec)
         run.plan.within(body.bucket)
-        state = run.state.end(body.bucket, message.sealed.digest)
+        last = body.bucket + 1 == run.plan.buckets
+        state = run.state.end(body.bucket, message.sealed.digest, last=last)
         batch = run.own.bucket(body.bucket, run.plan.buckets)
         secret = self._secret(run, body.bucket)
-        tokens = run.plan.matched(len(batch.tokens), secret, message.payload)
+        tokens = run.plan.matched(len(batch.tokens), self._name, secret, message.payload)
         _save_rows(run.common(body.bucket), batch.rows[tokens])
         _save(run.directory, state)
-        if body.bucket + 1 < run.plan.buckets:
+        if not last:
             return self._desk.release(message, Acknowledged())
-        return self._finish(message, run)
+        return self._finish(message, run, state)
 
-    def _finish(self, message: Message, run: _Run) -> Released:
+    def _finish(self, message: Message, run: _Run, state: AlignState) -> Released:
+        """Keep whom all know; or, where they are too few, that they are too few."""
         parts = [run.common(bucket) for bucket in range(run.plan.buckets)]
         members = people_of(self._desk, run.spec.name).of_rows(np.concatenate(_load_rows(parts)))
         size = len(members.keys)
-        self._desk.tell(run.spec.name, "knows which of its people all parties know", rows=size)
-        with self._desk.result(run.directory / "aligned.npz", message, members.to_bytes()):
-            released = self._desk.release(
-                message,
-                AlignDone(),
-                people=run.people,
-                minimums=(Minimum("match.minimum_match", size, self._terms.minimum_match),),
-            )
-        for file in (run.directory / "secret", run.seed, *parts):
-            file.unlink(missing_ok=True)
+        minimum = Minimum(_MINIMUM, size, self._terms.minimum_match)
+        if size >= minimum.required:
+            self._desk.tell(run.spec.name, "knows which of its people all parties know", rows=size)
+        try:
+            with self._desk.result(run.directory / "aligned.npz", message, members.to_bytes()):
+                released = self._desk.release(
+                    message, AlignDone(), people=run.people, minimums=(minimum,)
+                )
+        except RefusedError as refusal:
+            if refusal.term == minimum.term:
+                _save(run.directory, state.fall_short())
+                _clear(run.directory)
+            raise
+        _clear(run.directory)
         return released
 
     def _plan(self, spec: AlignSpec) -> AlignPlan:
@@ -282,6 +311,12 @@ class Aligning:
             with undamaged(directory):
                 content = (directory / "state.json").read_bytes()
                 state = AlignState.model_validate_json(content)
+                if state.below_minimum:
+                    raise self._desk.refusal(
+                        _MINIMUM,
+                        f"fewer than {self._terms.minimum_match} people are known to all, and who "
+                        "they are was not kept: run the job under another name",
+                    )
                 secret = Secret((directory / "secret").read_bytes())
         except FileNotFoundError as error:
             raise MessageError(f"no alignment of job {spec.name!r} is under way") from error
@@ -325,12 +360,18 @@ class Aligning:
 
     def _engine(self, run: _Run) -> CurveEngine:
         plan = run.plan
-        points = len(plan.parties) * plan.ring.capacity * plan.buckets
+        points = sum(plan.ring.capacities) * plan.buckets
         return self._desk.engine(run.spec.name, points)
 
 
 def _save(directory: Path, state: AlignState) -> None:
     write_atomically(directory / "state.json", state.model_dump_json().encode(), mode=0o600)
+
+
+def _clear(directory: Path) -> None:
+    """Remove the secrets of an alignment and whom its buckets found; the key to them goes last."""
+    for file in (*directory.glob("common-*.npy"), directory / "seed", directory / "secret"):
+        file.unlink(missing_ok=True)
 
 
 def _save_rows(path: Path, rows: NDArray[np.int64]) -> None:

@@ -43,12 +43,15 @@ def bring(
             identifier; all keys and identifiers where left out.
 
     Raises:
-        RefusedError: the set has more identifiers, or differs more from the last one, than agreed.
+        RefusedError: the set has more identifiers, or differs more from the last one, than agreed;
+            or the job was matched before, and its set is gone.
         WorkspaceError: the set is damaged, or the disk is full.
     """
     directory, terms = desk.folder.job(job), desk.agreement.match
     own = MatchingSet.open(directory / "set")
     if own is None:
+        if not told:
+            history.check_new(job)
         people = desk.people(job, terms.purpose)
         desk.tell_findings(job, people)
         desk.tell(job, "brings its people to the match", people.used)

@@ -4,16 +4,20 @@
 matches/
   history.json       every match and alignment that this party took part in: when, in which job,
                      with whom
-  last-set.bin       hashes of the tokens of the last set, sorted, to measure how the next differs
+  last-set.bin       hashes of the tokens of the last set that had any, sorted, to measure how the
+                     next differs
   last-set-KEY.bin   likewise of the last set of one key alone, which was aligned
 ```
 
 Guarantees: a match that would pass the agreed number in the agreed period, or whose set differs
 from the last one by more than the agreed share, is refused before anything of it leaves; matches
-are counted at both sides, so that neither can pass the cap alone. A repeated job counts once.
+are counted at both sides, so that neither can pass the cap alone. A repeated job counts once. A
+history of which a part is lost is not begun anew. A set of nobody is not remembered: the next one
+is held against the last that had anybody.
 
 Leaves to others: what another party's set holds, which it alone knows: its commitment lets an
-auditor compare later.
+auditor compare later; and a folder of which all is lost. The last set of all keys and that of one
+key are not held against each other.
 """
 
 from collections.abc import Sequence
@@ -58,15 +62,32 @@ class MatchHistory:
         """Read a party's matches; none where there is no such directory.
 
         Raises:
-            WorkspaceError: the history is damaged. It is not begun anew: that would forget the cap.
+            WorkspaceError: the history is damaged, or lost though a last set is there. It is not
+                begun anew: that would forget the cap.
         """
         file = directory / "history.json"
         try:
             return cls(directory, party, _MATCHES.validate_json(file.read_bytes()))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if any(directory.glob("last-set*.bin")):
+                raise WorkspaceError(f"{file} is missing: restore it from a backup") from error
             return cls(directory, party, ())
         except (ValidationError, OSError) as error:
             raise WorkspaceError(f"{file} cannot be read: restore it from a backup") from error
+
+    def check_new(self, job: str) -> None:
+        """Refuse a job of which nothing is left but that it was matched: it would not count again.
+
+        Raises:
+            RefusedError: the job is in the history.
+        """
+        if any(one.job == job for one in self._matches):
+            raise RefusedError(
+                party=self._party,
+                term="match.maximum_matches",
+                remedy=f"job {job!r} was matched before, and what it read is gone: run it under "
+                "another name, so that it counts",
+            )
 
     def check_count(self, job: str, peer: str, terms: MatchTerms, *, at: datetime) -> None:
         """Refuse one match more than agreed with a peer.
@@ -115,14 +136,25 @@ class MatchHistory:
     def record(
         self, job: str, peer: str, own: MatchingSet, *, at: datetime, key: str | None = None
     ) -> Self:
-        """Remember a match that is about to begin; once more changes nothing."""
+        """Remember a match that is about to begin; once more changes nothing.
+
+        1. There is a history before there is a last set: a set without one is a loss.
+        2. There is a set before a match counts: the next one has something to be held against.
+        """
+        last = self._last_set_file(key)
+        if not (self._directory / "history.json").exists():  # 1
+            self._write(self._matches)
         keys: NDArray[np.uint64] = own.hashes()
-        write_atomically(self._last_set_file(key), keys.tobytes(), mode=0o600)
+        if len(keys) or not last.exists():
+            write_atomically(last, keys.tobytes(), mode=0o600)  # 2
         if any((one.job, one.peer) == (job, peer) for one in self._matches):
             return self
         matches = (*self._matches, _Match(time=at, job=job, peer=peer, key=key))
-        write_atomically(self._directory / "history.json", _MATCHES.dump_json(matches), mode=0o600)
+        self._write(matches)
         return type(self)(self._directory, self._party, matches)
+
+    def _write(self, matches: tuple[_Match, ...]) -> None:
+        write_atomically(self._directory / "history.json", _MATCHES.dump_json(matches), mode=0o600)
 
     def _last_set_file(self, key: str | None) -> Path:
         return self._directory / (f"last-set-{key}.bin" if key else "last-set.bin")

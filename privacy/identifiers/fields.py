@@ -11,9 +11,11 @@ import re
 import unicodedata
 from datetime import date
 from enum import StrEnum
+from functools import lru_cache
 
 from privacy.identifiers.blanks import BLANKS, WITHOUT_ZERO_WIDTH
 from privacy.identifiers.codes import normalise_code
+from privacy.identifiers.decimals import is_decimal
 
 __all__ = [
     "FieldRule",
@@ -52,7 +54,8 @@ class FieldRule(StrEnum):
     """How one field of a composite key is normalised."""
 
     NAME = "name"
-    """Letters and digits only, without accents, case folded: `O'Brien-Łoś` is `obrienlos`."""
+    """Letters and digits only, case folded, and of Latin, Greek and Cyrillic without accents:
+    `O'Brien-Łoś` is `obrienlos`."""
     DATE = "date"
     """A day, year first: 1980-05-01, 1980/5/1, 1980.5.1, 19800501; midnight may follow."""
     DATE_DAY_FIRST = "date_day_first"
@@ -64,7 +67,7 @@ class FieldRule(StrEnum):
     CODE = "code"
     """Blanks and dashes off, upper case: member numbers of one more programme, house numbers."""
     DIGITS = "digits"
-    """ASCII digits, whatever punctuation stands between; letters are malformed."""
+    """ASCII digits, whatever punctuation stands between; letters, and 12.0, are malformed."""
     TEXT = "text"
     """Unicode NFKC, case folded, one space for any blanks."""
     EMAIL = "email"
@@ -74,20 +77,37 @@ class FieldRule(StrEnum):
 
 
 def normalise_name(value: str) -> str | None:
-    """Return the letters and digits, without accents and case folded; None if there are none.
+    """Return the letters and digits, case folded and in NFKD; None if there are none.
 
-    Unicode NFKD; characters of a nonzero combining class leave, so that vowel signs of Indic
-    scripts stay. Letters that do not decompose are spelt in ASCII: æ ae, œ oe, ø o, đ d, ð d, ħ h,
-    ł l, þ th, ß ss; and the dotless i, i.
+    Marks over and under (of a nonzero combining class) leave with letters that are Latin, Greek or
+    Cyrillic, and with what is no letter. In other scripts they tell names apart, as the voicing of
+    kana and the tones of Thai do, and stay. Letters that do not decompose are spelt in ASCII: æ ae,
+    œ oe, ø o, đ d, ð d, ħ h, ł l, þ th, ß ss; and the dotless i, i.
     """
-    folded = _bare(_bare(value).casefold()).translate(_WITHOUT_DECOMPOSITION)
-    return "".join(char for char in folded if unicodedata.category(char)[0] in "LNM") or None
+    return _bare(_bare(value).casefold()).translate(_WITHOUT_DECOMPOSITION) or None
 
 
 def _bare(text: str) -> str:
+    """Return letters, digits and the marks that stay, in NFKD."""
     if text.isascii():
-        return text
-    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+        return "".join(filter(str.isalnum, text))
+    kept: list[str] = []
+    marked = False  # whether the letter before keeps its marks
+    for char in unicodedata.normalize("NFKD", text):
+        if unicodedata.category(char)[0] not in "LNM":
+            continue
+        if not unicodedata.combining(char):
+            marked = _keeps_marks(char)
+        elif not marked:
+            continue
+        kept.append(char)
+    return "".join(kept)
+
+
+@lru_cache(maxsize=4096)
+def _keeps_marks(char: str) -> bool:
+    without = unicodedata.name(char, "").startswith(("LATIN ", "GREEK ", "CYRILLIC "))
+    return unicodedata.category(char)[0] in "LM" and not without
 
 
 def normalise_date(value: str, rule: FieldRule) -> str | None:
@@ -127,13 +147,16 @@ def normalise_postcode(value: str, region: str) -> str | None:
 
 
 def normalise_digits(value: str) -> str | None:
-    """Return the digits in ASCII; None if there are none, or letters or symbols among them."""
-    text = unicodedata.normalize("NFKC", value)
-    digits = "".join(str(unicodedata.decimal(char)) for char in text if char.isdecimal())
+    """Return the digits in ASCII.
+
+    None if there are none, letters or symbols stand among them, or it is a number such as 12.0.
+    """
+    normal = unicodedata.normalize("NFKC", value)
+    text = "".join(str(unicodedata.decimal(char, char)) for char in normal)
     between = (char for char in text if not char.isdecimal() and char not in BLANKS)
-    if any(unicodedata.category(char)[0] not in "PZ" for char in between):
+    if any(unicodedata.category(char)[0] not in "PZ" for char in between) or is_decimal(text):
         return None
-    return digits or None
+    return "".join(filter(str.isdecimal, text)) or None
 
 
 def normalise_text(value: str) -> str | None:

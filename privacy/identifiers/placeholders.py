@@ -1,7 +1,8 @@
 """Values typed to fill a field that must not be empty.
 
 Guarantees: the lists are closed and part of recipe version 2: all parties reject the same values.
-They hold what stands for nobody, and no word that is somebody's name: Null and Nan are names.
+They hold what stands for nobody. Of names they hold no word that is one: Null and Nan are people.
+Of codes and e-mail addresses they do: a member number NA, or null@example.com, is nobody's.
 
 Leaves to others: a shop's own fillers, such as its head office's number.
 """

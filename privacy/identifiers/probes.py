@@ -108,6 +108,10 @@ _PHONES = (
     "+999 123 4567",
     "112",
     "0000000000",
+    "2127365000.0",
+    "30901820.0",
+    "+49.30.901820.0",
+    "212-736-5000;ext=8",
 )
 _CODES = (
     "ab-12 34",
@@ -137,6 +141,9 @@ _WORDS = (
     "\u0130stanbul \u01c4",
     "\u0915\u093f\u0924\u093e\u092c",
     "\ud55c\uae00 \u5c71\u7530",
+    "\u30ac\u30ae \u30ab\u30ad\uff76\uff9e",
+    "\u0e1b\u0e49\u0e32 \u0e1b\u0e48\u0e32",
+    "\u05e9\u05c1 \u0623\u0628 \u0439\u03ac",
     "\ufb01n \u1e9e \u2460",
     "unknown",
 )
@@ -153,7 +160,7 @@ _PROBES: dict[str, tuple[str, ...]] = {
     IdentifierKind.MEMBER_ID: _CODES,
     FieldRule.CODE: _CODES,
     FieldRule.POSTCODE: _CODES,
-    FieldRule.DIGITS: (*_CODES, "12 34-56.7", "\u0663\u0664\u0665"),
+    FieldRule.DIGITS: (*_CODES, "12 34-56.7", "\u0663\u0664\u0665", "12.0", "12,00", "1.2.0"),
     FieldRule.NAME: _WORDS,
     FieldRule.TEXT: _WORDS,
     FieldRule.DATE: _DATES,

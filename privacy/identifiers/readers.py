@@ -1,17 +1,20 @@
 """How a value of a kind, or of a field's rule, is read under a recipe.
 
 Guarantees: one place decides which normaliser, which placeholders and which reasons belong to a
-column. Version 1 rejects nothing as a placeholder and calls everything unreadable malformed.
+column. Version 1 rejects nothing as a placeholder, calls everything unreadable malformed, and reads
+the dot of a telephone number kept as a real number (`decimals`) as a separator.
 
 Leaves to others: blanks, missing values and digests (`privacy.identifiers.columns`).
 """
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from privacy.identifiers import placeholders
 from privacy.identifiers.codes import normalise_code
+from privacy.identifiers.decimals import is_decimal
 from privacy.identifiers.devices import is_limited, normalise_advertising_id
 from privacy.identifiers.emails import normalise_email
 from privacy.identifiers.fields import (
@@ -62,8 +65,9 @@ def _reader(what: IdentifierKind | FieldRule, recipe: Recipe) -> Reader:
                 _reject_email,
             )
         case IdentifierKind.PHONE | FieldRule.PHONE:
+            read = normalise_phone if recipe.version == 1 else _read_phone
             return Reader(
-                partial(normalise_phone, default_region=recipe.default_region),
+                partial(read, default_region=recipe.default_region),
                 lambda _, normal: placeholders.is_placeholder_phone(normal),
                 partial(_reject_phone, region=recipe.default_region),
             )
@@ -95,6 +99,11 @@ def _prose(normalise: Callable[[str], str | None]) -> Reader:
     return Reader(normalise, lambda text, _: placeholders.is_filler_in_prose(text), _reject)
 
 
+def _read_phone(text: str, default_region: str) -> str | None:
+    decimal = is_decimal(unicodedata.normalize("NFKC", text))
+    return None if decimal else normalise_phone(text, default_region)
+
+
 def _never(_text: str, _normal: str) -> bool:
     return False
 
@@ -117,6 +126,8 @@ def _reject_phone(text: str, region: str) -> RejectionReason:
     digits = "".join(char for char in text if char.isdecimal())
     if len(set(digits)) == 1 or placeholders.is_run(digits):
         return RejectionReason.PLACEHOLDER
+    if is_decimal(unicodedata.normalize("NFKC", text)):
+        return RejectionReason.MALFORMED
     if is_written_like_a_phone(text, region):
         return RejectionReason.IMPOSSIBLE
     return _reject(text)

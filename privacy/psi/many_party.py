@@ -4,11 +4,14 @@ Guarantees, against parties that follow the protocol (semi-honest) and a compare
 with none of them, under decisional Diffie-Hellman on Curve25519 and SHA-512 as a random oracle: a
 party learns which of its tokens all others have, and a number for each that is the same at all of
 them; it learns nothing of what only some share. The comparer learns, for every group of parties,
-how many tokens just they share, with two-sided geometric noise: (ε, δ)-private for every person.
+how many tokens just they share, with two-sided geometric noise: (ε, δ)-private for every person
+that comes to a party or goes from it.
 
-Leaves to others: a fresh secret for every run, the agreed capacity, charging the noise, one token
-per person (with k, a person changes counts by k), and a comparer that keeps what it computes to
-itself. One party that colludes with the comparer learns which of its tokens each other party has.
+Leaves to others: a fresh secret for every run, the agreed capacities, charging the noise and its
+cut, one token per person (with k, a person changes counts by k), and a comparer that keeps what it
+computes to itself. One party that colludes with the comparer learns which of its tokens each other
+party has. One party that leaves its dummies out takes the noise from the counts of every group that
+it belongs to, for all of the group: the others paid for it, and cannot see that it is gone.
 
 Source: Meadows, IEEE S&P 1986, taken round a ring; noise by dummies that several parties share,
 as in He, Machanavajjhala, Flynn and Srivastava, "Composing differential privacy and secure
@@ -48,7 +51,7 @@ from privacy.psi.blinding import (
     tags_of,
     validate_tags,
 )
-from privacy.psi.engine import CurveEngine, Points, validate_points
+from privacy.psi.engine import CurveEngine, Points, count_repeats, validate_points
 from privacy.randomness import Secret, SecretStream
 
 __all__ = ["MAXIMUM_PARTIES", "Ring", "common_places"]
@@ -64,19 +67,21 @@ _DUMMY_KIND = 0  # no identifier has it
 class Ring:
     """What the parties of one ring share.
 
+    The noise is the parties' in common: it is there if every member of a group brings the group's
+    dummies, as all do that follow the protocol.
+
     Attributes:
-        parties: 3 to `MAXIMUM_PARTIES`.
-        capacity: points that stand for each party's set, common dummies included.
+        capacities: points that stand for each party's set, common dummies included; 3 to
+            `MAXIMUM_PARTIES` of them.
         mechanism: noise on what the comparer can count; a person who enters or leaves one party
             changes two of its counts by one, so that the sensitivity is 2 or more.
-        delta: chance that a count's noise is cut, in (0, 1).
+        delta: what cutting the noise adds to the δ of a run, at most, in (0, 1).
 
     Raises:
-        InvalidParameterError: if a field is out of range, or dummies may fill the capacity.
+        InvalidParameterError: if a field is out of range, or dummies may fill a capacity.
     """
 
-    parties: int
-    capacity: int
+    capacities: tuple[int, ...]
     mechanism: DiscreteLaplaceEvent
     delta: float
 
@@ -90,11 +95,16 @@ class Ring:
             raise InvalidParameterError(f"expected a delta between 0 and 1, got {self.delta}")
         if self.mechanism.sensitivity < 2:
             raise InvalidParameterError("expected a sensitivity of 2 or more, got 1")
-        if self.capacity <= self.most_dummies:
+        if min(self.capacities) <= self.most_dummies:
             raise InvalidParameterError(
-                f"expected a capacity of more than {self.most_dummies} points, which common "
-                f"dummies may take, got {self.capacity}: agree on more, or on less noise"
+                f"expected capacities of more than {self.most_dummies} points, which common "
+                f"dummies may take, got {self.capacities}: agree on more, or on less noise"
             )
+
+    @property
+    def parties(self) -> int:
+        """How many there are."""
+        return len(self.capacities)
 
     @property
     def most_dummies(self) -> int:
@@ -120,16 +130,13 @@ class Ring:
             engine: the curve's arithmetic.
 
         Returns:
-            (capacity, 32) points.
+            (capacity, 32) points: as many as stand for the party's set.
 
         Raises:
             InvalidParameterError: if tokens repeat, are too many, or have another type or shape;
                 or there is no such party.
         """
-        if not 0 <= party < self.parties:
-            raise InvalidParameterError(
-                f"expected a party from 0 to {self.parties - 1}, got {party}"
-            )
+        capacity = self._capacity(party)
         if tokens.ndim != 2 or tokens.shape[1] < 2 or (tokens[:, 0] == _DUMMY_KIND).any():
             raise InvalidParameterError("expected tokens of shape (n, 2 or more) without kind 0")
         dummies = [
@@ -138,32 +145,47 @@ class Ring:
             if party in group
         ]
         everything = np.concatenate([tokens, *dummies])
-        return blind(everything, secret, _ROLE, engine=engine, capacity=self.capacity)
+        return blind(everything, secret, _ROLE, engine=engine, capacity=capacity)
 
-    def pass_on(self, points: Points, secret: Secret, *, engine: CurveEngine) -> Points:
+    def pass_on(self, points: Points, party: int, secret: Secret, *, engine: CurveEngine) -> Points:
         """Step 2: multiply another party's set, keeping its order.
 
-        Raises:
-            PeerMessageError: if `points` break the protocol.
-        """
-        validate_points(points, self.capacity, engine=engine)
-        return engine.multiply(points, scalar(secret, _ROLE))
+        Args:
+            points: the set.
+            party: whose it is.
+            secret: of the party that multiplies, the same as in step 1.
+            engine: the curve's arithmetic.
 
-    def tags(self, points: Points, secret: Secret, *, engine: CurveEngine) -> Tags:
+        Raises:
+            PeerMessageError: if `points` break the protocol; also if two of them differ by a point
+                of low order alone, so that their products are one.
+            InvalidParameterError: if there is no such party.
+        """
+        validate_points(points, self._capacity(party), engine=engine)
+        products = engine.multiply(points, scalar(secret, _ROLE))
+        if repeats := count_repeats(products):
+            raise PeerMessageError(
+                f"expected {len(points)} points of different products, got {repeats} that repeat: "
+                "a party of the ring does not follow the protocol"
+            )
+        return products
+
+    def tags(self, points: Points, party: int, secret: Secret, *, engine: CurveEngine) -> Tags:
         """Step 2, at the last party: multiply and cut to what the comparer gets, (capacity, 12).
 
         Raises:
-            PeerMessageError: if `points` break the protocol.
+            PeerMessageError, InvalidParameterError: as `pass_on` does.
         """
-        return tags_of(self.pass_on(points, secret, engine=engine))
+        return tags_of(self.pass_on(points, party, secret, engine=engine))
 
     def matched(
-        self, token_count: int, secret: Secret, common: NDArray[np.int64]
+        self, token_count: int, party: int, secret: Secret, common: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """Step 4: find the party's own tokens at the places that the comparer names.
 
         Args:
             token_count: how many tokens step 1 was given.
+            party: the same as in step 1.
             secret: the same as in step 1.
             common: (m,) places, the party's own from `common_places`.
 
@@ -171,19 +193,32 @@ class Ring:
             (m,) index of the token at each place, or -1 where a dummy stands: at every party.
 
         Raises:
-            InvalidParameterError: if there are more tokens than `capacity`.
-            PeerMessageError: if places repeat or are out of range.
+            InvalidParameterError: if there are more tokens than the capacity, or no such party.
+            PeerMessageError: if places are too many, repeat or are out of range.
         """
-        check_capacity(token_count, self.capacity)
-        _validate_places(common, self.capacity)
-        owner = np.full(self.capacity, -1, dtype=np.int64)
-        owner[places(secret, _ROLE, self.capacity)[:token_count]] = np.arange(token_count)
+        capacity = self._capacity(party)
+        check_capacity(token_count, capacity)
+        _validate_places(common, capacity)
+        owner = np.full(capacity, -1, dtype=np.int64)
+        owner[places(secret, _ROLE, capacity)[:token_count]] = np.arange(token_count)
         return owner[common]
 
     @property
     def _middle(self) -> int:
-        """Mean number of dummies of a group, so large that noise passes it only with `delta`."""
-        return math.ceil(self.mechanism.scale * math.log(1.0 / self.delta)) + 1
+        """Mean number of dummies of a group.
+
+        So large that the cut adds at most `delta` to a run's δ. One person changes two counts, and
+        of each the cut adds at most 2·q^m / (1 + q) ≤ q^(m - 1), with q = exp(-1 / scale) and m the
+        mean: the mass at both ends, where the neighbour has less, or none.
+        """
+        return math.ceil(self.mechanism.scale * math.log(2.0 / self.delta)) + 1
+
+    def _capacity(self, party: int) -> int:
+        if not 0 <= party < self.parties:
+            raise InvalidParameterError(
+                f"expected a party from 0 to {self.parties - 1}, got {party}"
+            )
+        return self.capacities[party]
 
     def _groups(self) -> Iterator[tuple[int, ...]]:
         for size in range(2, self.parties + 1):
@@ -202,12 +237,12 @@ class Ring:
         )
 
 
-def common_places(sets: Sequence[Tags], capacity: int) -> NDArray[np.int64]:
+def common_places(sets: Sequence[Tags], capacities: Sequence[int]) -> NDArray[np.int64]:
     """Step 3, at the comparer: find the tags that all sets hold.
 
     Args:
         sets: one (capacity, 12) array of tags for each party, 3 or more.
-        capacity: the ring's.
+        capacities: the ring's, one for each set.
 
     Returns:
         (parties, m) where the m common tags stand in each set; columns are ordered by tag, which
@@ -216,7 +251,7 @@ def common_places(sets: Sequence[Tags], capacity: int) -> NDArray[np.int64]:
     Raises:
         PeerMessageError: if a set has another shape or type, or repeats a tag.
     """
-    for tags in sets:
+    for tags, capacity in zip(sets, capacities, strict=True):
         validate_tags(tags, capacity)
     first = sets[0]
     kept = np.arange(len(first))
@@ -233,5 +268,7 @@ def _validate_places(common: NDArray[np.int64], capacity: int) -> None:
         raise PeerMessageError(
             f"expected places as int64 of shape (m,), got {common.dtype} of shape {common.shape}"
         )
+    if len(common) > capacity:
+        raise PeerMessageError(f"expected up to {capacity} places, got {len(common)}")
     if ((common < 0) | (common >= capacity)).any() or len(np.unique(common)) < len(common):
         raise PeerMessageError(f"expected distinct places below {capacity}, got others")
