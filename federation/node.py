@@ -79,7 +79,9 @@ class Node:
         5. Whatever fails becomes a refusal.
         """
         with self._desk() as desk:
+            work = Work(desk)
             desk.gate.settle()  # 1
+            work.settle()
             if (kept := desk.gate.recall(sealed.digest)) is not None:  # 2
                 self._folder.keep_pending(sealed.digest)
                 return kept
@@ -93,7 +95,7 @@ class Node:
                 if (problem := off_route(message.header, self._agreement)) is not None:
                     raise MessageError(f"{asker}: {problem}")
                 opened = decrypt(message, self._folder.decryption_key())
-                return Work(desk).answer(opened)  # 4
+                return work.answer(opened)  # 4
             except (FederationError, PrivacyError, ConnectorError, ComplianceError) as error:  # 5
                 refusal = self._refusal(job, error)
             return desk.gate.refuse(refusal, job=job, recipient=asker, answers=sealed.digest)

@@ -50,6 +50,10 @@ class Work:
         self._matching = Matching(desk)
         self._aligning = Aligning(desk)
 
+    def settle(self) -> None:
+        """Take away what a crash left of work that is over."""
+        self._matching.settle()
+
     def answer(self, message: Message) -> Released:
         """Do what a verified message on its right way to this party asks.
 

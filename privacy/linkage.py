@@ -88,7 +88,7 @@ def resolve(left: Integers, right: Integers, rank: Integers | None = None) -> Li
     lefts, rights = (_dense(side, beyond=8 * len(side) + _SLICE) for side in (left, right))
     ranks = None if rank is None else _dense(rank, beyond=_MOST_RANKS)
     contend = _contending(lefts, rights)
-    if ranks is not None and ranks.most > _MOST_RANKS:
+    if ranks is not None and ranks.room > _MOST_RANKS:
         contend[:] = True
     alone = _alone(lefts, rights, ranks, ~contend)  # 1
     rest = _settled(  # 2
@@ -134,7 +134,8 @@ class _Numbered(NamedTuple):
     codes: Integers
 
     @property
-    def most(self) -> int:
+    def room(self) -> int:
+        """One more than the largest number."""
         if self.names is not None:
             return len(self.names)
         return int(self.codes.max()) + 1 if len(self.codes) else 0
@@ -161,8 +162,8 @@ def _contending(lefts: _Numbered, rights: _Numbered) -> NDArray[np.bool_]:
     edges = len(lefts.codes)
     contend = np.zeros(edges, dtype=np.bool_)
     for here, there in ((lefts, rights), (rights, lefts)):
-        one = np.zeros(here.most, dtype=there.codes.dtype)  # any of those whom a record met
-        several = np.zeros(here.most, dtype=np.bool_)
+        one = np.zeros(here.room, dtype=there.codes.dtype)  # any of those whom a record met
+        several = np.zeros(here.room, dtype=np.bool_)
         for part in _slices(edges):
             one[here.codes[part]] = there.codes[part]
         for part in _slices(edges):
@@ -176,8 +177,8 @@ def _alone(
     lefts: _Numbered, rights: _Numbered, ranks: _Numbered | None, edges: NDArray[np.bool_]
 ) -> _Matched:
     """Match the pairs of edges of which neither record met another."""
-    partner = np.zeros(lefts.most, dtype=rights.codes.dtype)
-    met: Integers = np.zeros(lefts.most, dtype=np.uint32 if ranks is None else np.uint64)
+    partner = np.zeros(lefts.room, dtype=rights.codes.dtype)
+    met: Integers = np.zeros(lefts.room, dtype=np.uint32 if ranks is None else np.uint64)
     for part in _slices(len(edges)):
         here = lefts.codes[part][edges[part]]
         partner[here] = rights.codes[part][edges[part]]

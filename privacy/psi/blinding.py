@@ -55,8 +55,8 @@ def blind(
     Raises:
         InvalidParameterError: if tokens repeat, are too many, or have another type or shape.
     """
-    check_capacity(len(tokens), capacity)
     require_distinct(tokens)
+    check_capacity(len(tokens), capacity)
     padding = SecretStream(secret, f"psi {role} padding").take(
         (capacity - len(tokens)) * _DUMMY_BYTES
     )
