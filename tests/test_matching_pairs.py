@@ -1,5 +1,6 @@
 """Whole parties match: who ends with what, who is told nothing, and what is refused on the way."""
 
+import contextlib
 import hmac
 import itertools
 import json
@@ -932,7 +933,7 @@ def test_an_outcome_that_cannot_be_is_refused_and_the_true_one_taken(
     plan = _plan(one, "retailer", "brand")
     capacity = plan.peer.records if isinstance(plan, RecordPlan) else points(plan)[1]
     real = set(world_pair(one, "brand", "retailer"))
-    nobody = next(number for number in range(capacity) if (0, number) not in real)
+    nobody = next(at for at in product(range(4), range(capacity)) if at not in real)
     assert {tuple(row) for row in places.tolist()} <= real
     for size, pairs, payload in [
         (None, len(good) // 8, good[:-1]),
@@ -942,7 +943,7 @@ def test_an_outcome_that_cannot_be_is_refused_and_the_true_one_taken(
         (None, 2, good[8:16] + good[:8]),
         (None, 1, place(4, 0)),
         (None, 1, place(0, capacity)),
-        (None, 1, place(0, nobody)),
+        (None, 1, place(*nobody)),
         (20, len(good) // 8, good),
         (20, 0, b""),
     ]:
@@ -1013,6 +1014,33 @@ def test_a_match_that_has_ended_is_over(world: Worlds, reveal: Reveal) -> None:
         refused(one, step.party, again, "message")
     first = json.loads(json.dumps(steps[0].question.envelope.decode()))
     assert one.handle(learner, SealedMessage(first.encode(), b"")) == steps[0].answer
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda first, last, tags: first[:12] + last[12:],
+        lambda first, last, tags: last[:tags] + first[tags : tags + 32] + last[tags + 32 :],
+    ],
+    ids=["tags", "points"],
+)
+def test_what_came_in_an_earlier_bucket_is_refused_in_a_later_one(
+    world: Worlds, small_buckets: int, spoil: Callable[[bytes, bytes, int], bytes]
+) -> None:
+    """A record of the peer's that stands in several buckets would match several people."""
+    one, replies = world(BOTH), list[bytes]()
+    for step in carry(one, "retailer", "brand"):
+        reply = one.read(step.answer)
+        if not isinstance(reply.body, MatchReply):
+            continue
+        replies.append(reply.payload)
+        if len(replies) == small_buckets:
+            tags = 12 * points(_plan(one, "retailer", "brand"))[0]
+            content = spoil(replies[0], reply.payload, tags)
+            answers = reply.header.answers
+            forged = say(one, "brand", "retailer", reply.body, content, answers)
+            refused(one, "retailer", forged, "computation")
+    assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]
 
 
 # --- what binds a party ------------------------------------------------------------------------
@@ -1292,6 +1320,55 @@ def test_a_full_disk_is_told_and_the_job_goes_on_when_there_is_room(
     assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]
     (kind,) = [one for one in one.leaves("retailer") if isinstance(one, records.Refusal)]
     assert kind.term == "computation"
+
+
+def die_removing(patch: pytest.MonkeyPatch, removal: int) -> None:
+    """Die before the given removal of a file that a pair's match needed."""
+    real, done = os.unlink, 0
+
+    def unlink(path: Any, **named: Any) -> None:
+        nonlocal done
+        if "with-" in os.fspath(path) or "dir_fd" in named:
+            if done == removal:
+                raise Killed
+            done += 1
+        real(path, **named)
+
+    patch.setattr(os, "unlink", unlink)
+
+
+@pytest.mark.parametrize(
+    ("reveal", "seen", "removal"),
+    [(BOTH, HIDDEN, 0), (BOTH, HIDDEN, 2), (PARTNER_LEARNS, SEEN, 0)],
+)
+def test_what_a_match_needed_is_gone_at_the_next_message_after_a_crash_at_its_end(
+    world: Worlds, monkeypatch: pytest.MonkeyPatch, reveal: Reveal, seen: bool, removal: int
+) -> None:
+    """Whatever that message is: here one that is refused."""
+    one, party = world(reveal, seen), "retailer"
+    question = request(one, "retailer", "brand")
+    while party != "coordinator":
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            die_removing(patch, removal)
+            one.handle(party, question)
+        question = one.handle(party, question)
+        party = unseal(question, one.agreement).header.recipient
+    for name, other in (("retailer", "brand"), ("brand", "retailer")):
+        refused(one, name, request(one, name, name), "match.reveal", keeps=False)
+        held = {Path(path).name for path in files(one, name) if path.startswith("with-")}
+        learns = {"members.npz"} if name == "brand" and reveal is BOTH else set()
+        assert held == {"state.json", "commitment"} | learns
+        assert not (one.folder(name).job("find") / f"with-{other}" / "records").exists()
+    assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]
+
+
+def test_a_secret_stays_while_its_match_is_not_over(tmp_path: Path) -> None:
+    """Its last message was refused for the minimum, and may be asked again."""
+    world = make(tmp_path, minimum_match=len(SHARED["retailer"]) + 1)
+    *_, last = carry(world, "retailer", "brand")
+    for _ in range(2):
+        refused(world, "retailer", last.question, "match.minimum_match")
+    assert "with-brand/secret" in files(world, "retailer")
 
 
 DAMAGED = {

@@ -493,8 +493,9 @@ class Matching:
 
 def _clear(directory: Path) -> None:
     """Take away what a match that is over needs no more; the secret last, by which it is met."""
-    for findings in directory.glob("*found-*"):
-        findings.unlink()
+    for pattern in ("found-*", ".*.tmp"):  # what a crash left half-written too
+        for file in directory.glob(pattern):
+            file.unlink()
     if (directory / "records").exists():
         shutil.rmtree(directory / "records")
     (directory / "secret").unlink(missing_ok=True)
