@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "04a9278ba3e43b47661147e37866bd288b8ed2d9c8c9248bd46fabc1d37940d5"
+GOLDEN_DIGEST = "5f42e082f808e9fcbcf6443f42fe36847d70e7566b8527d8a3d7f3073e6a46e8"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
@@ -242,6 +242,7 @@ MALFORMED = {
     "field with an unknown rule": composite("person", fields=[{"name": "born", "rule": "soundex"}]),
     "unknown linkage": put("match.linkage", "fuzzy"),
     "unknown reveal": put("match.reveal", "everybody-learns-all"),
+    "keys revealed by a text": put("match.reveal_keys", "yes"),
     "size without noise": put("match.reveal", "size-only"),
     "size by several keys": lambda terms: terms["match"].update(
         reveal="size-only", size_epsilon=1.0

@@ -20,7 +20,7 @@ Leaves to others: the steps (`jobs.match`), token by token or record by record (
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -422,7 +422,8 @@ class Matching:
         now = pair.state if state is None else state
         content = now.model_dump_json().encode()
         write_atomically(pair.directory / "state.json", content, mode=0o600)
-        return replace(pair, state=now)
+        fixed = (pair.directory, pair.spec, pair.peer, pair.own, pair.people)
+        return _Pair(*fixed, now, pair.secret, pair.widths)
 
     @contextmanager
     def _heard(self, pair: _Pair, bucket: int, message: Message, *, last: bool) -> Iterator[None]:

@@ -107,11 +107,10 @@ class RecordMatch:
             PeerMessageError: a tag occurs twice in a set.
         """
         try:
-            met = [(np.zeros(0, dtype=np.uint32),) * 2, *self._met()]
+            mine, theirs = _joined(self._met())
         except PeerMessageError:
             self._file(self.plan.chunks - 1).unlink()  # its message may be mended
             raise
-        mine, theirs = (np.concatenate(side) for side in zip(*met, strict=True))
         count = len(mine)
         if self.one_to_one:
             linked = resolve(mine, theirs)
@@ -202,6 +201,13 @@ class RecordMatch:
         first = begin + side * self.plan.learner.points
         offset = 2 * _EDGES.itemsize + first * _TAG.itemsize
         return np.fromfile(self._file(chunk), dtype=_TAG, count=end - begin, offset=offset)
+
+
+def _joined(
+    parts: Iterator[tuple[NDArray[np.uint32], NDArray[np.uint32]]],
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    columns = [list(column) for column in zip(*parts, strict=True)]
+    return np.concatenate(columns[0]), np.concatenate(columns[1])
 
 
 def _shelved(tags: Tags, groups: Groups, chunk: int) -> tuple[NDArray[np.void], NDArray[np.uint32]]:
