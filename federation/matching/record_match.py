@@ -115,13 +115,13 @@ class RecordMatch:
         if self.one_to_one:
             linked = resolve(mine, theirs)
             order = np.argsort(linked.right)
-            mine, theirs = linked.left[order], linked.right[order]
+            rows = self._laid_out.rows[linked.left[order]]
+            theirs = linked.right[order].astype(np.uint32)
         else:
             matched = np.zeros(self.plan.chunks * self.plan.learner.records, dtype=np.bool_)
             matched[mine] = True
-            mine = np.flatnonzero(matched)
+            rows = self._laid_out.rows[matched]
             theirs.sort()
-        rows = self._laid_out.rows[mine]
         places = np.zeros(len(theirs) if told else 0, dtype=PLACE)
         if told:
             places["bucket"], places["place"] = np.divmod(theirs, self.plan.peer.records)
