@@ -69,6 +69,7 @@ PARTNER_LEARNS, BRAND_LEARNS = Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BRAND_LEARN
 BOTH, SIZE = Reveal.BOTH_LEARN_MEMBERS, Reveal.SIZE_ONLY
 WEAK = 4.0  # a size_epsilon whose noise passes `NEAR` twice in ten million draws
 NEAR = 4
+DECLARED = "datasets.declared_rows"
 HIDDEN, SEEN = False, True  # whether the learner may see by which keys
 BOTH_WAYS = pytest.mark.parametrize("seen", [HIDDEN, SEEN], ids=["hidden", "seen"])
 BUDGET = {"epsilon": 50.0}
@@ -727,6 +728,34 @@ def test_more_identifiers_than_declared_are_refused_by_their_own_party(
     crowded_table = table(few).head(10)
     crowded_table.to_csv(world.table(few), index=False)
     assert not isinstance(world.ask(few, last.question).body, Refused)  # heard anew once mended
+
+
+def test_more_people_than_declared_are_refused_where_records_are_matched(tmp_path: Path) -> None:
+    """Their identifiers alone would be few enough: one in three people has no phone."""
+    world = make(tmp_path, rows=45)
+    answer = refused(world, "retailer", request(world, "retailer", "brand"), DECLARED, keeps=False)
+    assert answer.remedy == "more people than the 45 declared: declare more rows"
+    table("retailer").head(45).to_csv(world.table("retailer"), index=False)
+    assert isinstance(world.ask("retailer", request(world, "retailer", "brand")).body, MatchOffer)
+
+
+def test_more_identifiers_of_a_person_than_declared_are_refused(tmp_path: Path) -> None:
+    """A party that brings another column than it agreed to."""
+    world = make(tmp_path)
+    two = table("retailer").assign(email2=["other@gmx.net", *[""] * 49])
+    two.to_csv(world.table("retailer"), index=False)
+    config = world.folder("retailer").path / "party.json"
+    told = json.loads(config.read_text())
+    told["data"]["identifiers"]["email"] = ["email", "email2"]
+    config.write_text(json.dumps(told))
+    answer = refused(
+        world,
+        "retailer",
+        request(world, "retailer", "brand"),
+        "datasets.identifiers_per_person",
+        keeps=False,
+    )
+    assert "more identifiers than the 2 declared" in answer.remedy
 
 
 def test_a_job_that_is_another_at_the_other_side_is_refused(world: Worlds) -> None:
