@@ -16,8 +16,9 @@ earlier ones: it still gets one tag for each, so that it tests as many tokens as
 (one-more Diffie-Hellman; De Cristofaro, Kim and Tsudik, ASIACRYPT 2010). It may lay the identifiers
 of one person out as several records, and so learn by which they match.
 
-Source: the protocol of `two_party`; groups of a record's keys as in Buddhavarapu et al., "Multi-key
-private matching for compute", ePrint 2021/770.
+Source: the protocol of `two_party`, shuffled by record. Buddhavarapu et al., "Multi-key private
+matching for compute", ePrint 2021/770, join rows by several keys under the same assumption, for a
+union to compute on that nobody is to see.
 """
 
 # The protocol. As in `two_party`, but r and s are one for all chunks of a set, since a record's
