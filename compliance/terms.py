@@ -123,7 +123,8 @@ class Linkage(StrEnum):
     ANY_KEY = "any-key"
     """They share a key. A record may match several."""
     ONE_TO_ONE = "one-to-one"
-    """They share keys, and each matches no other: the first of the agreed keys decides."""
+    """They share keys, and each matches no other: the number of shared keys decides, or where
+    `reveal_keys` is agreed, the first of them."""
 
 
 class ColumnType(StrEnum):
@@ -410,6 +411,9 @@ class MatchTerms(Terms):
         composites: the composite keys.
         linkage: when two records count as one person.
         reveal: who learns the outcome.
+        reveal_keys: whether the party that learns members may see by which of the keys each
+            matched, and how many identifiers each record of the other bears. Without it, it sees
+            how many they share.
         minimum_match: matches below which nothing is used.
         set_size_bucket: sets are padded to a multiple of this, which alone shows on the wire.
         size_epsilon: privacy loss of a size; with it, whoever may not know the members is told how
@@ -434,6 +438,7 @@ class MatchTerms(Terms):
     composites: Annotated[tuple[CompositeTerm, ...], Field(max_length=64)] = ()
     linkage: Linkage = Linkage.ONE_TO_ONE
     reveal: Reveal
+    reveal_keys: Annotated[bool, Field(strict=True)] = False
     minimum_match: Count
     set_size_bucket: Count
     size_epsilon: Annotated[Epsilon, Field(ge=1e-3, le=100)] | None = None

@@ -152,7 +152,7 @@ class MatchAccept(_Closed):
 
 
 class MatchBlinded(_Closed):
-    """Learner to peer: a bucket of its blinded, padded, shuffled identifiers (payload: points)."""
+    """Learner to peer: a bucket of its blinded, padded identifiers or records (payload: points)."""
 
     kind: Literal["match.blinded"] = "match.blinded"
     spec: MatchSpec
@@ -173,7 +173,8 @@ class MatchOutcome(_Closed):
     Attributes:
         spec: the job.
         size: people that matched, with noise; None where the peer may know who they are.
-        pairs: places of the peer's own points that matched (payload), 0 where it may not know.
+        pairs: places of the peer's own points, or records, that matched (payload); 0 where it may
+            not know.
     """
 
     kind: Literal["match.outcome"] = "match.outcome"

@@ -47,6 +47,7 @@ class Work:
 
     def settle(self) -> None:
         """Take away what a crash left of work that is over."""
+        self._matching.settle()
         self._aligning.settle()
 
     def answer(self, message: Message) -> Released:

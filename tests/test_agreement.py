@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "36957b1cc5a2ff994582b4052cabb79451f475da8b45e5c33ecb8e6332ce5e2b"
+GOLDEN_DIGEST = "b61220ab514d892b0a6beba7b2e56ab79975c8620d7bcb6400b848f8caf8bfe3"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
@@ -242,6 +242,7 @@ MALFORMED = {
     "field with an unknown rule": composite("person", fields=[{"name": "born", "rule": "soundex"}]),
     "unknown linkage": put("match.linkage", "fuzzy"),
     "unknown reveal": put("match.reveal", "everybody-learns-all"),
+    "keys revealed by a text": put("match.reveal_keys", "yes"),
     "size without noise": put("match.reveal", "size-only"),
     "size by several keys": lambda terms: terms["match"].update(
         reveal="size-only", size_epsilon=1.0

@@ -264,7 +264,8 @@ def test_the_default_of_a_key_is_the_models(key: str) -> None:
     elif isinstance(default, tuple):
         assert ticked(told) == list(default)
     else:
-        assert ticked(told) == [str(default) if default != "" else '""']
+        spelt = str(default).lower() if isinstance(default, bool) else str(default)
+        assert ticked(told) == [spelt or '""']
 
 
 @pytest.mark.parametrize("key", ROWS)

@@ -1,6 +1,7 @@
 """One-to-one matching of records by the keys they share."""
 
 import time
+import tracemalloc
 from collections import Counter
 from importlib import metadata
 from itertools import pairwise
@@ -77,6 +78,30 @@ def slowly(edges: list[Edge]) -> tuple[Pairs, tuple[int, ...]]:
             rights |= {b for _, b in above}
     open_ = {(a, b) for a, b in keys if a not in lefts and b not in rights}
     told = len(keys) - len(matched) - len(open_), len(open_)
+    return matched, (*told, len({a for a, _ in open_}), len({b for _, b in open_}))
+
+
+def slowly_by_count(edges: list[Edge]) -> tuple[set[tuple[int, int, int]], tuple[int, ...]]:
+    """Apply the rule for keys that nobody knows, pair by pair."""
+    shared = Counter((a, b) for a, b, _ in edges)
+    matched: set[tuple[int, int, int]] = set()
+    open_ = dict(shared)
+    while True:
+        above = {
+            one
+            for one, count in open_.items()
+            if all(
+                count > other
+                for pair, other in open_.items()
+                if pair != one and (pair[0] == one[0] or pair[1] == one[1])
+            )
+        }
+        if not above:
+            break
+        matched |= {(a, b, shared[a, b]) for a, b in above}
+        lefts, rights = {a for a, _ in above}, {b for _, b in above}
+        open_ = {(a, b): n for (a, b), n in open_.items() if a not in lefts and b not in rights}
+    told = len(shared) - len(matched) - len(open_), len(open_)
     return matched, (*told, len({a for a, _ in open_}), len({b for _, b in open_}))
 
 
@@ -175,6 +200,39 @@ class TestProperties:
             (a, b) for a, b, *_ in pairs(resolved(edges))
         }
 
+    @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=14))
+    def test_unknown_keys_count_as_many_of_one_rank(self, edges: list[tuple[int, int]]) -> None:
+        """Only the number of edges counts: as if each pair had met first by one key of all."""
+        shared = Counter(edges)
+        spelt = [(a, b, key) for (a, b), count in shared.items() for key in range(count)]
+        found = resolve(*np.array(edges, dtype=np.int64).reshape(-1, 2).T)
+        matched, told = slowly_by_count(spelt)
+        columns = (found.left, found.right, found.keys)
+        assert set(zip(*(column.tolist() for column in columns), strict=True)) == matched
+        assert counts(found) == told
+        assert not found.rank.any()
+
+    @given(edges_, st.integers(60, 70))
+    def test_more_ranks_than_bits_change_nothing(self, edges: list[Edge], ranks: int) -> None:
+        far = [(100 + rank, 100 + rank, rank) for rank in range(4, ranks)]
+        found, expected = pairs(resolved([*edges, *far])), pairs(resolved(edges))
+        assert found == expected | {(a, b, rank, 1) for a, b, rank in far}
+
+    def test_ten_million_pairs_that_meet_nobody_else_take_little_memory(self) -> None:
+        """A tenth of it here: 1,000,000 pairs by two keys each, of which few contend."""
+        pairs_, rng = 1_000_000, np.random.default_rng(3)
+        left = np.tile(rng.permutation(pairs_).astype(np.uint32), 2)
+        right = np.tile(rng.permutation(pairs_).astype(np.uint32), 2)
+        right[:1000] = right[1000:2000]
+        rank = np.repeat(np.array([0, 1], dtype=np.uint8), pairs_)
+        for ranks in (rank, None):
+            tracemalloc.start()
+            linkage = resolve(left, right, ranks)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert len(linkage.left) > 990_000
+            assert peak < 100 * pairs_
+
     def test_a_million_edges_take_seconds(self) -> None:
         rng = np.random.default_rng(11)
         left = rng.integers(0, 300_000, 1_000_000)
@@ -272,15 +330,18 @@ def by_token(found: Tokens, row: str) -> pd.DataFrame:
     return pd.DataFrame({"token": text, row: found.rows, "rank": found.ranks})
 
 
-def test_four_precise_keys_find_people_in_spite_of_mistakes() -> None:
+@pytest.mark.parametrize("seen", [True, False], ids=["keys seen", "keys hidden"])
+def test_four_precise_keys_find_people_in_spite_of_mistakes(seen: bool) -> None:
     here, there = febrl("dataset4a.csv"), febrl("dataset4b.csv")
     met = by_token(tokens(here), "left").merge(
         by_token(tokens(there), "right"), on=["token", "rank"]
     )
-    linkage = resolve(met["left"].to_numpy(), met["right"].to_numpy(), met["rank"].to_numpy())
+    ranks = met["rank"].to_numpy() if seen else None
+    linkage = resolve(met["left"].to_numpy(), met["right"].to_numpy(), ranks)
     same = here["person"].to_numpy()[linkage.left] == there["person"].to_numpy()[linkage.right]
     recall, precision = same.sum() / len(here), same.mean()
     assert len(here) == len(there) == here["person"].nunique() == 5_000
     assert recall >= 0.96, f"recall {recall:.4f}"
     assert precision >= 0.99, f"precision {precision:.4f}"
-    assert (np.bincount(linkage.rank, minlength=4) > 0).all(), "a key finds nobody"
+    if seen:
+        assert (np.bincount(linkage.rank, minlength=4) > 0).all(), "a key finds nobody"

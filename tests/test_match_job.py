@@ -18,11 +18,15 @@ from compliance.terms import Linkage, MatchTerms, Reveal, Role
 from federation.errors import MessageError, RefusedError
 from federation.jobs.exchange import Relay, Say
 from federation.jobs.match import (
+    PLACE,
     Comparison,
     MatchPlan,
     MatchState,
+    RecordPlan,
     coordinate_match,
     learner_of,
+    places_of,
+    record_widths,
     size_mechanism,
 )
 from federation.messages import (
@@ -46,6 +50,7 @@ from federation.specification import MatchSpec
 from privacy.errors import PeerMessageError
 from privacy.psi.buckets import bucket_numbers
 from privacy.psi.portable import PortableEngine
+from privacy.psi.records import Groups
 from privacy.randomness import SecretStream, seeded_secret
 
 ENGINE = PortableEngine(workers=1)
@@ -120,6 +125,14 @@ def test_a_repeated_message_changes_nothing_and_a_second_one_is_refused() -> Non
             state.hear(bucket, digest)
 
 
+def test_the_last_message_is_marked_until_it_is_taken_back() -> None:
+    state = MatchState(own=side()).hear(0, ONE).hear(1, TWO, last=True)
+    assert state.last
+    assert state.hear(1, TWO, last=True) == state
+    assert not state.forget(1).last
+    assert not MatchState(own=side()).hear(0, ONE).last
+
+
 def test_a_message_that_was_taken_back_leaves_its_bucket_open() -> None:
     state = MatchState(own=side()).hear(0, ONE)
     assert state.forget(1) == state
@@ -189,6 +202,89 @@ def test_a_buckets_secret_belongs_to_one_pair_set_cut_and_bucket() -> None:
     ]
     assert len(set(secrets)) == len(secrets) == 16
     assert plans[0].secret(LEARNER, ONE, 0) == secrets[0]
+
+
+def agreed(mine: int, theirs: int, **match: object) -> Agreement:
+    """The brand bears `theirs` identifiers a person, and the retailer `mine`."""
+    agreement = Parties.in_memory().agreement
+    widths = {"brand": theirs, "retailer": mine}
+    datasets = tuple(
+        one.model_copy(update={"identifiers_per_person": widths.get(one.party, 9)})
+        for one in agreement.datasets
+    )
+    terms_ = agreement.match.model_copy(update=match)
+    return agreement.model_copy(update={"datasets": datasets, "match": terms_})
+
+
+ANY, ONE_EACH = {"linkage": Linkage.ANY_KEY}, {"linkage": Linkage.ONE_TO_ONE}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "match", "expected"),
+    [
+        (3, 2, ONE_EACH, (3, 2)),
+        (3, 2, ANY, (3, 1)),
+        (3, 1, ONE_EACH, (3, 1)),
+        (1, 2, ONE_EACH, (1, 2)),
+        (1, 2, ANY, None),  # one identifier of the learner's: nothing to hide
+        (1, 1, ONE_EACH, None),
+        (3, 2, ONE_EACH | {"reveal_keys": True}, None),
+        (3, 2, ANY | {"reveal_keys": True}, None),
+        (3, 2, {"reveal": Reveal.SIZE_ONLY}, None),
+    ],
+)
+def test_records_are_matched_where_somebody_bears_several_identifiers_and_keys_are_hidden(
+    mine: int, theirs: int, match: dict[str, object], expected: tuple[int, int] | None
+) -> None:
+    assert record_widths(agreed(mine, theirs, **match), "retailer", "brand") == expected
+
+
+def test_both_sides_make_the_same_plan_of_records() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MatchSpec, "bucket_points", 12)
+        plan = RecordPlan.of(MATCH, (3, 2), learner=side(60), peer=side(20))
+    assert (plan.chunks, plan.learner, plan.peer) == (5, Groups(4, 3), Groups(2, 2))
+    places = plan.places(LEARNER, plan.learner)
+    assert sorted(places.tolist()) == list(range(20))
+
+
+def test_a_payload_of_another_length_is_refused_record_by_record() -> None:
+    plan = RecordPlan(1, Groups(4, 2), Groups(3, 2))
+    none, nobody = np.zeros(0, dtype=np.int64), tokens([])
+    blinded = plan.blind(0, nobody, none, LEARNER, ENGINE)
+    reply = plan.reply(0, nobody, none, blinded, PEER, ENGINE)
+    mine, theirs = plan.compare(reply, LEARNER, ENGINE)
+    assert (len(mine), len(theirs)) == (8, 6)
+    for wrong in (b"", blinded[:-1], blinded[:-32], blinded * 2):
+        with pytest.raises(MessageError, match="bytes, expected"):
+            plan.reply(0, nobody, none, wrong, PEER, ENGINE)
+    for wrong in (b"", reply[:-1], reply[12:], reply + bytes(8), reply * 2):
+        with pytest.raises(MessageError, match="bytes, expected"):
+            plan.compare(wrong, LEARNER, ENGINE)
+
+
+def test_the_secret_of_all_chunks_belongs_to_one_pair_set_and_cut() -> None:
+    plans = [RecordPlan(chunks, Groups(4, 2), Groups(3, 2)) for chunks in (1, 2)]
+    secrets = {
+        plan.secret(of, digest) for plan in plans for of in (LEARNER, PEER) for digest in (ONE, TWO)
+    }
+    assert len(secrets) == 8
+
+
+def place_bytes(*places: tuple[int, int]) -> bytes:
+    return np.array(list(places), dtype=PLACE).tobytes()
+
+
+def test_places_ascend_and_come_once() -> None:
+    good = [(0, 5), (0, 9), (2, 0), (2, 1)]
+    assert places_of(place_bytes(*good), 4).tolist() == good
+    assert len(places_of(b"", 0)) == 0
+    for wrong in ([(0, 5), (0, 5)], [(0, 9), (0, 5)], [(1, 0), (0, 5)]):
+        with pytest.raises(MessageError, match="twice, or places in another order"):
+            places_of(place_bytes(*wrong), 2)
+    for pairs in (0, 3, 5):
+        with pytest.raises(MessageError, match="bytes, expected"):
+            places_of(place_bytes(*good), pairs)
 
 
 class Matched(NamedTuple):

@@ -1,5 +1,6 @@
 """Whole parties match: who ends with what, who is told nothing, and what is refused on the way."""
 
+import contextlib
 import hmac
 import itertools
 import json
@@ -28,6 +29,7 @@ from parties import (
     record,
     table,
 )
+from test_linkage import KEYS, febrl
 
 from compliance import records
 from compliance.log.verifier import verify_log
@@ -35,8 +37,9 @@ from compliance.terms import Linkage, Reveal
 from federation.audit import verify_all, verify_party
 from federation.collaboration import Collaboration
 from federation.errors import RefusedError
-from federation.jobs.match import MatchPlan
+from federation.jobs.match import MatchPlan, RecordPlan, record_widths
 from federation.matching import token_set
+from federation.matching.record_set import NOBODY, RecordSet
 from federation.matching.token_set import MatchingSet
 from federation.members import Members
 from federation.messages import (
@@ -66,6 +69,9 @@ PARTNER_LEARNS, BRAND_LEARNS = Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BRAND_LEARN
 BOTH, SIZE = Reveal.BOTH_LEARN_MEMBERS, Reveal.SIZE_ONLY
 WEAK = 4.0  # a size_epsilon whose noise passes `NEAR` twice in ten million draws
 NEAR = 4
+DECLARED = "datasets.declared_rows"
+HIDDEN, SEEN = False, True  # whether the learner may see by which keys
+BOTH_WAYS = pytest.mark.parametrize("seen", [HIDDEN, SEEN], ids=["hidden", "seen"])
 BUDGET = {"epsilon": 50.0}
 
 Tables = Callable[[str], pd.DataFrame]
@@ -103,8 +109,10 @@ def make(
     """A world whose one job is a match."""
     path.mkdir(parents=True, exist_ok=True)
     for name in PEOPLE:
-        tables(name).to_csv(path / f"{name}.csv", index=False)
-        consents(name).to_csv(path / f"{name}-consents.csv", index=False)
+        held = tables(name)
+        held.to_csv(path / f"{name}.csv", index=False)
+        everybody = consents(name).iloc[0].to_dict() | {"subject": held["record"]}
+        pd.DataFrame(everybody).to_csv(path / f"{name}-consents.csv", index=False)
     if reveal is SIZE:
         unsafe_seed = (
             5 if unsafe_seed is None else unsafe_seed
@@ -135,30 +143,36 @@ def quick_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Reveal], World]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> "Worlds":
     """Worlds in which nothing has happened yet, one for each `reveal`. Copy before use."""
-    worlds: dict[Reveal, World] = {}
+    worlds: dict[tuple[Reveal, bool], World] = {}
 
-    def of(reveal: Reveal) -> World:
-        if reveal not in worlds:
-            worlds[reveal] = make(tmp_path_factory.mktemp("made"), reveal)
-        return worlds[reveal]
+    def of(reveal: Reveal, seen: bool = HIDDEN) -> World:
+        if (reveal, seen) not in worlds:
+            directory = tmp_path_factory.mktemp("made")
+            worlds[reveal, seen] = make(directory, reveal, reveal_keys=seen)
+        return worlds[reveal, seen]
 
     return of
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Reveal, Linkage], World]:
+def ended(tmp_path_factory: pytest.TempPathFactory) -> "Ended":
     """Worlds in which the coordinator has run the whole match."""
-    worlds: dict[tuple[Reveal, Linkage], World] = {}
+    worlds: dict[tuple[Reveal, Linkage, bool], World] = {}
 
-    def of(reveal: Reveal, linkage: Linkage = Linkage.ONE_TO_ONE) -> World:
-        if (reveal, linkage) not in worlds:
-            directory = tmp_path_factory.mktemp("ended")
-            one = make(directory, reveal, tables=household, linkage=linkage)
+    def of(reveal: Reveal, linkage: Linkage = Linkage.ONE_TO_ONE, seen: bool = HIDDEN) -> World:
+        if (reveal, linkage, seen) not in worlds:
+            one = make(
+                tmp_path_factory.mktemp("ended"),
+                reveal,
+                tables=household,
+                linkage=linkage,
+                reveal_keys=seen,
+            )
             one.run()
-            worlds[reveal, linkage] = one
-        return worlds[reveal, linkage]
+            worlds[reveal, linkage, seen] = one
+        return worlds[reveal, linkage, seen]
 
     return of
 
@@ -167,13 +181,13 @@ Ended = Callable[..., World]
 
 
 @pytest.fixture
-def world(made: Callable[[Reveal], World], tmp_path: Path) -> Callable[[Reveal], World]:
+def world(made: "Worlds", tmp_path: Path) -> "Worlds":
     """Fresh copies of those."""
     numbered = itertools.count()
-    return lambda reveal: made(reveal).copy(tmp_path / f"copy-{next(numbered)}")
+    return lambda *which: made(*which).copy(tmp_path / f"copy-{next(numbered)}")
 
 
-Worlds = Callable[[Reveal], World]
+Worlds = Callable[..., World]
 
 
 class Step(NamedTuple):
@@ -251,7 +265,8 @@ def refused(
     assert leaf.term == term
     assert world.outbox(party) == kept
     if keeps:
-        assert files(world, party) == held
+        now = files(world, party)
+        assert {path: now[path] for path in now if "/records/" not in path or path in held} == held
     return answer.body
 
 
@@ -299,28 +314,44 @@ def told(world: World, party: str) -> list[Message]:
     return [message for message in read if message.header.recipient == party]
 
 
-@pytest.mark.parametrize(("reveal", "linkage"), list(product(Reveal, Linkage)))
+AGREED = [(*one, HIDDEN) for one in product(Reveal, Linkage)] + [
+    (BOTH, Linkage.ANY_KEY, SEEN),
+    (BOTH, Linkage.ONE_TO_ONE, SEEN),
+    (PARTNER_LEARNS, Linkage.ONE_TO_ONE, SEEN),
+]
+
+
+def linked(partner: str, seen: bool) -> list[int]:
+    """Who of a household is matched one to one: an unseen key leaves 22 tied between two."""
+    return [one for one in SHARED[partner] if seen or one != 22]
+
+
+@pytest.mark.parametrize(("reveal", "linkage", "seen"), AGREED)
 def test_each_ends_with_what_was_agreed_and_with_no_more(
-    ended: Ended, reveal: Reveal, linkage: Linkage
+    ended: Ended, reveal: Reveal, linkage: Linkage, seen: bool
 ) -> None:
-    world = ended(reveal, linkage)
+    world = ended(reveal, linkage, seen)
     holds(world)
     for name, expected in LEARNT[reveal].items():
         held = files(world, name)
         results = {path for path in held if path.endswith(("members.npz", "size"))}
         assert results == expected
-        assert any("found" in path for path in held) is (name in _learners(reveal))
+        assert not [path for path in held if "found" in path or "records" in path]
         assert not [path for path in held if path.endswith("secret")]
-    extra = [40] if linkage is Linkage.ANY_KEY else []
     for partner in PARTNERS:
+        here = there = SHARED[partner]
+        if linkage is Linkage.ANY_KEY:
+            here = [*here, 40]
+        else:
+            here = there = linked(partner, seen)
         if reveal is SIZE:
             for party, file in ((partner, "with-brand/size"), ("brand", f"with-{partner}/size")):
                 assert abs(int(files(world, party)[file]) - len(SHARED[partner])) <= NEAR
             continue
         if reveal is not BRAND_LEARNS:
-            assert sorted(people(world, partner, "members.npz")) == SHARED[partner] + extra
+            assert sorted(people(world, partner, "members.npz")) == here
         if reveal is not PARTNER_LEARNS:
-            assert sorted(people(world, "brand", f"with-{partner}/members.npz")) == SHARED[partner]
+            assert sorted(people(world, "brand", f"with-{partner}/members.npz")) == there
     _is_told_no_more(world, reveal)
 
 
@@ -344,15 +375,23 @@ def _is_told_no_more(world: World, reveal: Reveal) -> None:
                 assert bool(size) is (reveal is BOTH)
             elif isinstance(body, MatchBlinded):
                 other = message.header.sender
-                assert size == 32 * _plan(world, reveal, other, name).buckets.receiver_capacity
-            elif not isinstance(body, MatchReply):
+                assert size == 32 * points(_plan(world, other, name))[0]
+            elif isinstance(body, MatchReply):
+                plan = _plan(world, name, message.header.sender)
+                mine, theirs = points(plan)
+                numbers = isinstance(plan, MatchPlan) and plan.links_records
+                assert size == 12 * mine + (40 if numbers else 32) * theirs
+            else:
                 assert size == 0
     for message in told(world, "coordinator"):
         assert message.payload == b""
         assert set(message.body.model_dump()) == {"kind"}
 
 
-def _plan(world: World, reveal: Reveal, learner: str, peer: str) -> MatchPlan:
+Plan = MatchPlan | RecordPlan
+
+
+def _plan(world: World, learner: str, peer: str) -> Plan:
     states = {
         name: json.loads(
             (world.folder(name).job("find") / f"with-{other}" / "state.json").read_bytes()
@@ -360,15 +399,35 @@ def _plan(world: World, reveal: Reveal, learner: str, peer: str) -> MatchPlan:
         for name, other in ((learner, peer), (peer, learner))
     }
     own, other = (MatchSide.model_validate(states[learner][one]) for one in ("own", "other"))
-    return MatchPlan.of(MATCH, world.agreement.match, learner=own, peer=other)
+    widths = record_widths(world.agreement, learner, peer)
+    if widths is None:
+        return MatchPlan.of(MATCH, world.agreement.match, learner=own, peer=other)
+    return RecordPlan.of(MATCH, widths, learner=own, peer=other)
 
 
-def test_both_sides_list_the_same_people_in_the_same_order(ended: Ended) -> None:
+def points(plan: Plan) -> tuple[int, int]:
+    """Points of a bucket of the learner's and of the peer's."""
+    if isinstance(plan, RecordPlan):
+        return plan.learner.points, plan.peer.points
+    return plan.buckets.receiver_capacity, plan.buckets.sender_capacity
+
+
+def blind_nobody(plan: Plan, label: str) -> bytes:
+    """Points of nobody, as a learner sends them."""
+    secret, nobody = seeded_secret(1, label), np.zeros((0, 33), dtype=np.uint8)
+    if isinstance(plan, RecordPlan):
+        return plan.blind(0, nobody, np.zeros(0, dtype=np.int64), secret, PortableEngine())
+    return plan.blind(0, nobody, secret, PortableEngine())
+
+
+@BOTH_WAYS
+def test_both_sides_list_the_same_people_in_the_same_order(ended: Ended, seen: bool) -> None:
+    world = ended(BOTH, Linkage.ONE_TO_ONE, seen)
     for partner in PARTNERS:
-        here = people(ended(BOTH), partner, "members.npz")
-        assert here == people(ended(BOTH), "brand", f"with-{partner}/members.npz")
+        here = people(world, partner, "members.npz")
+        assert here == people(world, "brand", f"with-{partner}/members.npz")
         assert here != sorted(here)  # nor does the order tell where they stand in a table
-        assert sorted(here) == SHARED[partner]
+        assert sorted(here) == linked(partner, seen)
 
 
 @pytest.mark.parametrize("reveal", [PARTNER_LEARNS, BRAND_LEARNS])
@@ -540,6 +599,39 @@ def test_people_are_found_by_a_composite_key_however_it_is_spelt(tmp_path: Path)
     assert world.read(last.answer).body.term == "match.minimum_match"  # type: ignore[union-attr]
 
 
+def test_people_are_found_in_spite_of_mistakes_by_keys_that_nobody_sees(tmp_path: Path) -> None:
+    """The same 5,000 people as in test_linkage, and as many of them found, over messages."""
+
+    def people_of(party: str) -> pd.DataFrame:
+        rows = febrl("dataset4a.csv" if party == "brand" else "dataset4b.csv")
+        return rows.assign(record=rows["rec_id"]).head(1 if party == "courier" else None)
+
+    world = make(
+        tmp_path,
+        BOTH,
+        tables=people_of,
+        rows=5_000,
+        identifiers={key.name: {field.name: field.name for field in key.fields} for key in KEYS},
+        keys=[key.name for key in KEYS],
+        composites=[
+            {
+                "name": key.name,
+                "fields": [{"name": one.name, "rule": one.rule} for one in key.fields],
+            }
+            for key in KEYS
+        ],
+    )
+    *_, last = carry(world, "retailer", "brand")
+    assert world.read(last.answer).body == MatchDone()
+    here, there = (
+        [key.split("-")[1] for key in Members.load(world.folder(name).job("find") / file).keys]
+        for name, file in (("retailer", "members.npz"), ("brand", "with-retailer/members.npz"))
+    )
+    right = sum(one == other for one, other in zip(here, there, strict=True))
+    assert right / 5_000 >= 0.96
+    assert right / len(here) >= 0.99
+
+
 # --- before any point travels --------------------------------------------------------------------
 
 
@@ -580,13 +672,14 @@ def offered(world: World, reveal: Reveal) -> tuple[Step, MatchOffer]:
 
 WRONG_SIDES: Mapping[str, Mapping[str, object]] = {
     "match.recipe": {"recipe": "0" * 64},
-    "datasets.declared_rows": {"points": 110},
+    "datasets.declared_rows": {"points": 120},
     "message": {"points": 95},
 }
 
 
-def test_a_peer_holds_an_offer_against_the_agreement(world: Worlds) -> None:
-    one = world(PARTNER_LEARNS)
+@BOTH_WAYS
+def test_a_peer_holds_an_offer_against_the_agreement(world: Worlds, seen: bool) -> None:
+    one = world(PARTNER_LEARNS, seen)
     step, body = offered(one, PARTNER_LEARNS)
 
     def offer(**changes: object) -> SealedMessage:
@@ -596,7 +689,7 @@ def test_a_peer_holds_an_offer_against_the_agreement(world: Worlds) -> None:
     for term, changes in WRONG_SIDES.items():
         refused(one, "brand", offer(**changes), term)
         assert files(one, "brand") == {}  # not even its people were read
-    assert isinstance(one.ask("brand", offer(points=100)).body, MatchAccept)  # as many as may be
+    assert isinstance(one.ask("brand", offer(points=80)).body, MatchAccept)  # fewer than it brings
     refused(one, "brand", step.answer, "message")  # the first offer counts
 
 
@@ -633,6 +726,34 @@ def test_more_identifiers_than_declared_are_refused_by_their_own_party(
     crowded_table = table(few).head(10)
     crowded_table.to_csv(world.table(few), index=False)
     assert not isinstance(world.ask(few, last.question).body, Refused)  # heard anew once mended
+
+
+def test_more_people_than_declared_are_refused_where_records_are_matched(tmp_path: Path) -> None:
+    """Their identifiers alone would be few enough: one in three people has no phone."""
+    world = make(tmp_path, rows=45)
+    answer = refused(world, "retailer", request(world, "retailer", "brand"), DECLARED, keeps=False)
+    assert answer.remedy == "more people than the 45 declared: declare more rows"
+    table("retailer").head(45).to_csv(world.table("retailer"), index=False)
+    assert isinstance(world.ask("retailer", request(world, "retailer", "brand")).body, MatchOffer)
+
+
+def test_more_identifiers_of_a_person_than_declared_are_refused(tmp_path: Path) -> None:
+    """A party that brings another column than it agreed to."""
+    world = make(tmp_path)
+    two = table("retailer").assign(email2=["other@gmx.net", *[""] * 49])
+    two.to_csv(world.table("retailer"), index=False)
+    config = world.folder("retailer").path / "party.json"
+    told = json.loads(config.read_text())
+    told["data"]["identifiers"]["email"] = ["email", "email2"]
+    config.write_text(json.dumps(told))
+    answer = refused(
+        world,
+        "retailer",
+        request(world, "retailer", "brand"),
+        "datasets.identifiers_per_person",
+        keeps=False,
+    )
+    assert "more identifiers than the 2 declared" in answer.remedy
 
 
 def test_a_job_that_is_another_at_the_other_side_is_refused(world: Worlds) -> None:
@@ -676,17 +797,15 @@ def test_a_peer_that_plays_the_learner_is_told_nothing(world: Worlds, reveal: Re
     accepted = one.read(accept.answer).body
     assert isinstance(accepted, MatchAccept)
     blinded = one.handle(learner, accept.answer)
-    plan = _plan(one, reveal, learner, peer)
-    secret = seeded_secret(1, "a peer's own")
-    points = plan.blind(0, np.zeros((0, 33), dtype=np.uint8), secret, PortableEngine())
+    sent_points = blind_nobody(_plan(one, learner, peer), "a peer's own")
     ask = MatchBlinded(spec=MATCH, bucket=0)
     for answers in (blinded.digest, accept.question.digest):
-        refused(one, learner, say(one, peer, learner, ask, points, answers), "match.reveal")
+        refused(one, learner, say(one, peer, learner, ask, sent_points, answers), "match.reveal")
     outcome = MatchOutcome(spec=MATCH, size=None if reveal is BOTH else 7, pairs=0)
     refused(one, learner, say(one, peer, learner, outcome, b"", blinded.digest), "match.reveal")
     sent = accept.answer.digest
     for body in (accepted, MatchReply(spec=MATCH, bucket=0)):
-        refused(one, peer, say(one, learner, peer, body, points, sent), "match.reveal")
+        refused(one, peer, say(one, learner, peer, body, sent_points, sent), "match.reveal")
     assert isinstance(one.ask(peer, blinded).body, MatchReply)
 
 
@@ -706,16 +825,16 @@ def spoilt(points: bytes) -> Iterator[bytes]:
 
 @pytest.fixture
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Cut sets into two buckets."""
-    monkeypatch.setattr(MatchSpec, "bucket_points", 45)
+    """Cut sets of people with two identifiers into two buckets."""
+    monkeypatch.setattr(MatchSpec, "bucket_points", 50)
     return 2
 
 
+@BOTH_WAYS
 def test_a_learner_that_breaks_the_protocol_is_refused_and_may_mend_it(
-    world: Worlds, small_buckets: int
+    world: Worlds, small_buckets: int, seen: bool
 ) -> None:
-    one = world(BOTH)
-    seen = 0
+    one, buckets = world(BOTH, seen), 0
     for step in carry(one, "retailer", "brand"):
         blinded = one.read(step.answer)
         if not isinstance(blinded.body, MatchBlinded):
@@ -729,24 +848,23 @@ def test_a_learner_that_breaks_the_protocol_is_refused_and_may_mend_it(
             words = MatchBlinded(spec=MATCH, bucket=number)
             forged = say(one, "retailer", "brand", words, blinded.payload, answers)
             refused(one, "brand", forged, "message")
-        seen += 1
-    assert seen == small_buckets
+        buckets += 1
+    assert buckets == small_buckets
     assert len(people(one, "retailer", "members.npz")) == len(SHARED["retailer"])
 
 
+@BOTH_WAYS
 def test_a_peer_that_breaks_the_protocol_is_refused_and_may_mend_it(
-    world: Worlds, small_buckets: int
+    world: Worlds, small_buckets: int, seen: bool
 ) -> None:
-    one = world(BOTH)
-    seen = 0
+    one, buckets = world(BOTH, seen), 0
     for step in carry(one, "retailer", "brand"):
         reply = one.read(step.answer)
         if not isinstance(reply.body, MatchReply):
             continue
-        buckets = _plan(one, BOTH, "retailer", "brand").buckets
+        mine, theirs = points(_plan(one, "retailer", "brand"))
         bucket, answers, payload = reply.body.bucket, reply.header.answers, reply.payload
-        begin, end = 12 * buckets.receiver_capacity, 12 * buckets.receiver_capacity
-        end += 32 * buckets.sender_capacity
+        begin, end = 12 * mine, 12 * mine + 32 * theirs
         wrong = [payload[:begin] + one + payload[end:] for one in spoilt(payload[begin:end])]
         wrong += [payload[12:24] + payload[12:], payload[12:], payload[:-8], b""]
         for content in wrong:
@@ -758,8 +876,8 @@ def test_a_peer_that_breaks_the_protocol_is_refused_and_may_mend_it(
             refused(
                 one, "retailer", say(one, "brand", "retailer", words, payload, answers), "message"
             )
-        seen += 1
-    assert seen == small_buckets
+        buckets += 1
+    assert buckets == small_buckets
     assert people(one, "retailer", "members.npz") == people(
         one, "brand", "with-retailer/members.npz"
     )
@@ -864,28 +982,31 @@ def place(bucket: int, number: int) -> bytes:
     return bucket.to_bytes(4, "little") + number.to_bytes(4, "little")
 
 
+@BOTH_WAYS
 def test_an_outcome_that_cannot_be_is_refused_and_the_true_one_taken(
-    world: Worlds, small_buckets: int
+    world: Worlds, monkeypatch: pytest.MonkeyPatch, seen: bool
 ) -> None:
-    one = world(BOTH)
+    monkeypatch.setattr(MatchSpec, "bucket_points", 26)  # four, and 32 places for 30 people
+    one = world(BOTH, seen)
     step = upto(one, BOTH, "match.outcome")
     outcome = one.read(step.answer)
     assert isinstance(outcome.body, MatchOutcome)
     good, answers = outcome.payload, outcome.header.answers
     places = np.frombuffer(good, dtype="<u4").reshape(-1, 2)
-    capacity = _plan(one, BOTH, "retailer", "brand").buckets.sender_capacity
-    pair = world_pair(one, "brand", "retailer")
-    real = {tuple(row) for row in pair}
-    nobody = next(number for number in range(capacity) if (0, number) not in real)
+    plan = _plan(one, "retailer", "brand")
+    capacity = plan.peer.records if isinstance(plan, RecordPlan) else points(plan)[1]
+    real = set(world_pair(one, "brand", "retailer"))
+    nobody = next(at for at in product(range(4), range(capacity)) if at not in real)
     assert {tuple(row) for row in places.tolist()} <= real
     for size, pairs, payload in [
         (None, len(good) // 8, good[:-1]),
         (None, len(good) // 8 - 1, good),
         (None, 1, b""),
         (None, 2, good[:8] * 2),
-        (None, 1, place(small_buckets, 0)),
+        (None, 2, good[8:16] + good[:8]),
+        (None, 1, place(4, 0)),
         (None, 1, place(0, capacity)),
-        (None, 1, place(0, nobody)),
+        (None, 1, place(*nobody)),
         (20, len(good) // 8, good),
         (20, 0, b""),
     ]:
@@ -898,12 +1019,16 @@ def test_an_outcome_that_cannot_be_is_refused_and_the_true_one_taken(
 
 
 def world_pair(world: World, name: str, other: str) -> list[tuple[int, int]]:
-    """Where a peer's own points stand: bucket and place."""
-    directory = world.folder(name).job("find")
+    """Where a peer's own points stand, or its records: bucket and place."""
+    directory, plan = world.folder(name).job("find"), _plan(world, other, name)
+    if isinstance(plan, RecordPlan):
+        laid_out = RecordSet.open(directory / f"with-{other}" / "records")
+        assert laid_out is not None
+        found = np.flatnonzero(laid_out.rows != NOBODY)
+        return [divmod(int(at), plan.peer.records) for at in found]
     own = MatchingSet.open(directory / "set")
     assert own is not None
     secret = Secret((directory / f"with-{other}" / "secret").read_bytes())
-    plan = _plan(world, BOTH, other, name)
     return [
         (bucket, int(at))
         for bucket in range(plan.buckets.count)
@@ -917,11 +1042,10 @@ def world_pair(world: World, name: str, other: str) -> list[tuple[int, int]]:
 def test_a_bucket_after_the_last_is_refused(world: Worlds, small_buckets: int) -> None:
     one = world(BOTH)
     step = upto(one, BOTH, "match.outcome")
-    secret, nobody = seeded_secret(1, "one more"), np.zeros((0, 33), dtype=np.uint8)
-    points = _plan(one, BOTH, "retailer", "brand").blind(0, nobody, secret, PortableEngine())
+    nobody = blind_nobody(_plan(one, "retailer", "brand"), "one more")
     more = MatchBlinded(spec=MATCH, bucket=small_buckets)
     answers = step.question.digest
-    refused(one, "brand", say(one, "retailer", "brand", more, points, answers), "message")
+    refused(one, "brand", say(one, "retailer", "brand", more, nobody, answers), "message")
 
 
 def test_an_outcome_before_the_last_bucket_is_refused(world: Worlds, small_buckets: int) -> None:
@@ -953,6 +1077,33 @@ def test_a_match_that_has_ended_is_over(world: Worlds, reveal: Reveal) -> None:
         refused(one, step.party, again, "message")
     first = json.loads(json.dumps(steps[0].question.envelope.decode()))
     assert one.handle(learner, SealedMessage(first.encode(), b"")) == steps[0].answer
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda first, last, tags: first[:12] + last[12:],
+        lambda first, last, tags: last[:tags] + first[tags : tags + 32] + last[tags + 32 :],
+    ],
+    ids=["tags", "points"],
+)
+def test_what_came_in_an_earlier_bucket_is_refused_in_a_later_one(
+    world: Worlds, small_buckets: int, spoil: Callable[[bytes, bytes, int], bytes]
+) -> None:
+    """A record of the peer's that stands in several buckets would match several people."""
+    one, replies = world(BOTH), list[bytes]()
+    for step in carry(one, "retailer", "brand"):
+        reply = one.read(step.answer)
+        if not isinstance(reply.body, MatchReply):
+            continue
+        replies.append(reply.payload)
+        if len(replies) == small_buckets:
+            tags = 12 * points(_plan(one, "retailer", "brand"))[0]
+            content = spoil(replies[0], reply.payload, tags)
+            answers = reply.header.answers
+            forged = say(one, "brand", "retailer", reply.body, content, answers)
+            refused(one, "retailer", forged, "computation")
+    assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]
 
 
 # --- what binds a party ------------------------------------------------------------------------
@@ -1044,7 +1195,11 @@ class Calls:
 
     def __init__(self) -> None:
         self.met: dict[bytes, set[bytes]] = defaultdict(set)
-        self.now: list[bytes] = []
+        self.now: list[tuple[bytes, bytes]] = []
+
+    @property
+    def all(self) -> set[tuple[bytes, bytes]]:
+        return {(scalar, points) for scalar, inputs in self.met.items() for points in inputs}
 
 
 @pytest.fixture
@@ -1053,7 +1208,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
     def multiply(self: PortableEngine, points: np.ndarray, scalar: bytes) -> np.ndarray:
         found.met[scalar].add(points.tobytes())
-        found.now.append(scalar)
+        found.now.append((scalar, points.tobytes()))
         return real(self, points, scalar)
 
     monkeypatch.setattr(PortableEngine, "multiply", multiply)
@@ -1074,25 +1229,28 @@ def die_before(patch: pytest.MonkeyPatch, renaming: int) -> None:
     patch.setattr(Path, "replace", replace)
 
 
-@pytest.mark.parametrize("reveal", [BOTH, SIZE])
+@pytest.mark.parametrize(("reveal", "seen"), [(BOTH, HIDDEN), (BOTH, SEEN), (SIZE, HIDDEN)])
 def test_killed_at_every_write_a_match_goes_on_and_computes_no_finished_bucket_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     calls: Calls,
     small_buckets: int,
     reveal: Reveal,
+    seen: bool,
 ) -> None:
-    whole = make(tmp_path / "whole", reveal, unsafe_seed=3)
+    if reveal is SIZE:  # people with one identifier
+        monkeypatch.setattr(MatchSpec, "bucket_points", 45)
+    whole = make(tmp_path / "whole", reveal, unsafe_seed=3, reveal_keys=seen)
     list(carry(whole, *sides(reveal)))
     undisturbed = {scalar: set(inputs) for scalar, inputs in calls.met.items()}
     calls.met.clear()
-    world = make(tmp_path / "killed", reveal, unsafe_seed=3)
+    world = make(tmp_path / "killed", reveal, unsafe_seed=3, reveal_keys=seen)
     learner, handle = sides(reveal)[0], world.handle
-    deaths, finished = 0, set[bytes]()
+    deaths, finished = 0, set[tuple[bytes, bytes]]()
 
     def handle_dying(name: str, question: SealedMessage) -> SealedMessage:
         nonlocal deaths, finished
-        done = set[bytes]()
+        done = set[tuple[bytes, bytes]]()
         for renaming in itertools.count():
             found = found_files(world, name)
             calls.now.clear()
@@ -1104,10 +1262,11 @@ def test_killed_at_every_write_a_match_goes_on_and_computes_no_finished_bucket_a
                 except Killed:
                     deaths += 1
             assert finished.isdisjoint(calls.now)
-            done |= {scalar for scalar in calls.now if len(calls.met[scalar]) == 2}
-            if answer is not None or (name == learner and found_files(world, name) != found):
-                finished |= done
+            done |= set(calls.now)
+            if name == learner and found_files(world, name) != found:
+                finished |= set(calls.now[:1])  # the comparison, before the next bucket
             if answer is not None:
+                finished |= done
                 calls.now.clear()
                 assert handle(name, question) == answer
                 assert calls.now == []
@@ -1121,9 +1280,10 @@ def test_killed_at_every_write_a_match_goes_on_and_computes_no_finished_bucket_a
     for name in sides(reveal):
         assert results(world, name) == results(whole, name) != {}
     assert calls.met == undisturbed
-    assert {len(inputs) for inputs in calls.met.values()} == {2}  # its own points, and the peer's
-    assert finished == set(calls.met)
-    assert len(finished) == 2 * small_buckets
+    assert finished == calls.all
+    assert len(finished) == 4 * small_buckets  # at each side its own points, and the peer's
+    by_record = reveal is BOTH and not seen
+    assert len(calls.met) == (2 if by_record else 2 * small_buckets)
     ends = {name: verify_party(world.folder(name).path) for name in sides(reveal)}
     assert len(ends) == 2
 
@@ -1137,11 +1297,16 @@ def results(world: World, party: str) -> dict[str, bytes]:
     return {path: held[path] for path in held if path.endswith(("members.npz", "size"))}
 
 
+@BOTH_WAYS
 def test_no_scalar_meets_two_sets_though_data_change_between_crashes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: Calls, small_buckets: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: Calls,
+    small_buckets: int,
+    seen: bool,
 ) -> None:
     """Every crash finds another table; the set is the one that was first kept whole."""
-    world = make(tmp_path, BOTH, unsafe_seed=3, maximum_change=1.0)
+    world = make(tmp_path, BOTH, unsafe_seed=3, maximum_change=1.0, reveal_keys=seen)
     handle, changes = world.handle, itertools.count()
 
     def handle_changed(name: str, question: SealedMessage) -> SealedMessage:
@@ -1159,8 +1324,9 @@ def test_no_scalar_meets_two_sets_though_data_change_between_crashes(
     world.handle = handle_changed  # type: ignore[method-assign]
     *_, last = carry(world, "retailer", "brand")
     assert world.read(last.answer).body == MatchDone()
-    assert {len(inputs) for inputs in calls.met.values()} == {2}
-    assert len(calls.met) == 2 * small_buckets
+    scalars = 2 * small_buckets if seen else 2
+    assert len(calls.met) == scalars
+    assert {len(inputs) for inputs in calls.met.values()} == {4 * small_buckets // scalars}
     assert people(world, "retailer", "members.npz") == people(
         world, "brand", "with-retailer/members.npz"
     )
@@ -1219,33 +1385,87 @@ def test_a_full_disk_is_told_and_the_job_goes_on_when_there_is_room(
     assert kind.term == "computation"
 
 
+def die_removing(patch: pytest.MonkeyPatch, removal: int) -> None:
+    """Die before the given removal of a file that a pair's match needed."""
+    real, done = os.unlink, 0
+
+    def unlink(path: Any, **named: Any) -> None:
+        nonlocal done
+        if "with-" in os.fspath(path) or "dir_fd" in named:
+            if done == removal:
+                raise Killed
+            done += 1
+        real(path, **named)
+
+    patch.setattr(os, "unlink", unlink)
+
+
+@pytest.mark.parametrize(
+    ("reveal", "seen", "removal"),
+    [(BOTH, HIDDEN, 0), (BOTH, HIDDEN, 2), (PARTNER_LEARNS, SEEN, 0)],
+)
+def test_what_a_match_needed_is_gone_at_the_next_message_after_a_crash_at_its_end(
+    world: Worlds, monkeypatch: pytest.MonkeyPatch, reveal: Reveal, seen: bool, removal: int
+) -> None:
+    """Whatever that message is: here one that is refused."""
+    one, party = world(reveal, seen), "retailer"
+    question = request(one, "retailer", "brand")
+    while party != "coordinator":
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            die_removing(patch, removal)
+            one.handle(party, question)
+        question = one.handle(party, question)
+        party = unseal(question, one.agreement).header.recipient
+    for name, other in (("retailer", "brand"), ("brand", "retailer")):
+        refused(one, name, request(one, name, name), "match.reveal", keeps=False)
+        held = {Path(path).name for path in files(one, name) if path.startswith("with-")}
+        learns = {"members.npz"} if name == "brand" and reveal is BOTH else set()
+        assert held == {"state.json", "commitment"} | learns
+        assert not (one.folder(name).job("find") / f"with-{other}" / "records").exists()
+    assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]
+
+
+def test_a_secret_stays_while_its_match_is_not_over(tmp_path: Path) -> None:
+    """Its last message was refused for the minimum, and may be asked again."""
+    world = make(tmp_path, minimum_match=len(SHARED["retailer"]) + 1)
+    *_, last = carry(world, "retailer", "brand")
+    for _ in range(2):
+        refused(world, "retailer", last.question, "match.minimum_match")
+    assert "with-brand/secret" in files(world, "retailer")
+
+
 DAMAGED = {
     "with-brand/state.json": (b"", b"\xff", b'{"own": 1}'),
     "with-brand/secret": (b"", b"short"),
     "people.npz": (b"", b"PK\x03\x04"),
     "set/set.json": (b"", b"{}"),
     "set/tokens.bin": (b"", b"x"),
-    "with-brand/found-00000.npz": (b"", b"PK\x03\x04"),
+}
+DAMAGED_LATE = {  # read when the last bucket is done
+    HIDDEN: {
+        "with-brand/records/records.json": (b"", b"{}"),
+        "with-brand/records/rows.bin": (b"", b"x"),
+        "with-brand/found-00000.bin": (b"", b"x" * 5000),
+    },
+    SEEN: {"with-brand/found-00000.npz": (b"", b"PK\x03\x04")},
 }
 
 
-LATE = {"people.npz", "with-brand/found-00000.npz"}  # read when the last bucket is done
-
-
+@BOTH_WAYS
 def test_a_damaged_file_is_refused_and_a_mended_one_taken(
-    world: Worlds, small_buckets: int
+    world: Worlds, small_buckets: int, seen: bool
 ) -> None:
-    one = world(PARTNER_LEARNS)
+    one = world(PARTNER_LEARNS, seen)
     for step in carry(one, "retailer", "brand"):
         last = one.read(step.answer).body
         if isinstance(last, MatchReply) and last.bucket == small_buckets - 1:
             break
-    for file, contents in DAMAGED.items():
+    for file, contents in (DAMAGED | DAMAGED_LATE[seen]).items():
         path = one.folder("retailer").job("find") / file
         good = path.read_bytes()
         for content in contents:
             path.write_bytes(content)
-            refused(one, "retailer", step.answer, "computation", keeps=file not in LATE)
+            refused(one, "retailer", step.answer, "computation", keeps=file in DAMAGED)
         path.write_bytes(good)
     assert one.ask("retailer", step.answer).body == MatchDone()
     assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]

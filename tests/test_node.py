@@ -987,9 +987,9 @@ def test_the_parties_tell_each_other_padded_sizes_only(ended: World) -> None:
             case MatchBlinded():
                 assert len(message.payload) == 32 * said_of[way].points
                 assert fields == {"kind", "spec", "bucket"}
-            case MatchReply():  # tags of what was asked; own points, each with a record's number
+            case MatchReply():  # tags of what was asked, and own points
                 asked, own = said_of[way[::-1]].points, said_of[way].points
-                assert len(message.payload) == TAG_BYTES * asked + (32 + 8) * own
+                assert len(message.payload) == TAG_BYTES * asked + 32 * own
                 assert fields == {"kind", "spec", "bucket"}
             case MatchDone() | ExpandDone() | Present() | Acknowledged():
                 assert (message.payload, fields) == (b"", {"kind"})

@@ -18,8 +18,10 @@ coordinator              learner                               peer
 ```
 
 Who learns, and what, is the agreement's `reveal` term; the flow follows it, so that nobody receives
-what it must not learn. All but requests and ends is encrypted between the two: the coordinator
-sees how many buckets there are, and sizes in chunks.
+what it must not learn. Where people bear several identifiers, buckets are cut by record and keys
+stay hidden (`RecordPlan`), unless `reveal_keys` is agreed: then, and where everybody bears one,
+tokens are matched one by one (`MatchPlan`). All but requests and ends is encrypted between the two:
+the coordinator sees how many buckets there are, and sizes in chunks.
 
 Guarantees: no I/O; a side's state is frozen and can be stored between two messages; one message
 counts for each step, and a second one that differs is refused.
@@ -53,10 +55,18 @@ from federation.messages import (
 )
 from federation.specification import MatchSpec
 from privacy.accounting.events import DiscreteLaplaceEvent
-from privacy.psi.blinding import TAG_BYTES
+from privacy.psi.blinding import TAG_BYTES, Tags
 from privacy.psi.buckets import BucketPlan, plan_buckets
 from privacy.psi.engine import CurveEngine
 from privacy.psi.field import ELEMENT_BYTES
+from privacy.psi.records import (
+    Groups,
+    place_records,
+    plan_records,
+    receiver_blind_records,
+    receiver_tags,
+    sender_reply_records,
+)
 from privacy.psi.sizes import SizeNoise
 from privacy.psi.two_party import (
     SenderReply,
@@ -70,16 +80,23 @@ from privacy.psi.two_party import (
 from privacy.randomness import Secret, SecretStream, derive_secret
 
 __all__ = [
+    "PLACE",
     "Comparison",
+    "Found",
     "MatchPlan",
     "MatchState",
+    "RecordPlan",
     "coordinate_match",
     "learner_of",
+    "places_of",
+    "record_widths",
     "size_mechanism",
 ]
 
 _WIDTH = 33
 _NUMBER = np.dtype("<u8")
+PLACE = np.dtype([("bucket", "<u4"), ("place", "<u4")])
+"""Where a point of the peer's stands, or a record where buckets are cut by record."""
 
 
 def learner_of(agreement: Agreement, partner: str) -> tuple[str, str]:
@@ -97,13 +114,30 @@ def size_mechanism(terms: MatchTerms) -> DiscreteLaplaceEvent | None:
     return DiscreteLaplaceEvent(scale=1.0 / terms.size_epsilon)
 
 
+def record_widths(agreement: Agreement, learner: str, peer: str) -> tuple[int, int] | None:
+    """Return how many points stand for a record of the learner's and of the peer's.
+
+    None where tokens are matched one by one: there keys may be seen, or there is but one, and no
+    record bears a second identifier.
+    """
+    terms = agreement.match
+    if terms.reveal_keys or terms.reveal is Reveal.SIZE_ONLY:
+        return None
+    mine, theirs = (agreement.dataset(name).identifiers_per_person for name in (learner, peer))
+    if terms.linkage is Linkage.ANY_KEY:  # the peer's records need not be told apart
+        theirs = 1
+    return None if mine == theirs == 1 else (mine, theirs)
+
+
 class MatchState(BaseModel):
     """What a side of one pair remembers between two messages.
 
     Attributes:
         own: what it said of itself.
         other: what the other said; None before.
-        heard: digests of the messages that were taken, bucket by bucket: one each.
+        heard: digests of the messages that were taken: one for each bucket, and at a peer that is
+            told of the end, one of that.
+        last: whether the match is over when the last of them is answered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,6 +145,7 @@ class MatchState(BaseModel):
     own: MatchSide
     other: MatchSide | None = None
     heard: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    last: bool = False
 
     def meet(self, other: MatchSide) -> Self:
         """Take what the other side says of itself.
@@ -122,8 +157,13 @@ class MatchState(BaseModel):
             raise MessageError("the other side has described another set in this job")
         return self.model_copy(update={"other": other})
 
-    def hear(self, bucket: int, digest: str) -> Self:
+    def hear(self, bucket: int, digest: str, *, last: bool = False) -> Self:
         """Take the message of a bucket: the next, or one that was taken and is repeated.
+
+        Args:
+            bucket: its number; the number of buckets for the message of the end.
+            digest: of the message.
+            last: whether no other comes after it.
 
         Raises:
             MessageError: the bucket is not the next, or another message counts for it.
@@ -134,11 +174,11 @@ class MatchState(BaseModel):
             return self
         if bucket > len(self.heard):
             raise MessageError(f"message for bucket {bucket}; expected {len(self.heard)}")
-        return self.model_copy(update={"heard": (*self.heard, digest)})
+        return self.model_copy(update={"heard": (*self.heard, digest), "last": last})
 
     def forget(self, bucket: int) -> Self:
         """Take back the message of a bucket, which broke the protocol: another may come."""
-        return self.model_copy(update={"heard": self.heard[:bucket]})
+        return self.model_copy(update={"heard": self.heard[:bucket], "last": False})
 
 
 @dataclass(frozen=True)
@@ -161,8 +201,144 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What all buckets together told the learner.
+
+    Attributes:
+        rows: of its people who matched, each once, in the order in which they matched.
+        places: of the peer's points, or records, that matched, ascending, each once; where each
+            matches one other, in the same order; left empty where nobody is told of them.
+        count: how many tokens matched, dummies of size noise included.
+    """
+
+    rows: NDArray[np.uint32]
+    places: NDArray[np.void]
+    count: int
+
+
+def places_of(payload: bytes, pairs: int) -> NDArray[np.void]:
+    """Return the places that a learner names to its peer, shape (pairs,).
+
+    Raises:
+        MessageError: they have another number, or do not ascend.
+    """
+    if len(payload) != pairs * PLACE.itemsize:
+        raise MessageError(f"outcome: got {len(payload)} bytes, expected {pairs} places")
+    places = np.frombuffer(payload, dtype=PLACE)
+    bucket, place = places["bucket"], places["place"]
+    later = bucket[1:] > bucket[:-1]
+    later |= (bucket[1:] == bucket[:-1]) & (place[1:] > place[:-1])
+    if not later.all():
+        raise MessageError("outcome: the same place twice, or places in another order")
+    return places
+
+
+@dataclass(frozen=True)
+class RecordPlan:
+    """How one pair matches record by record, so that no key shows: the same at both sides.
+
+    Attributes:
+        chunks: how many buckets of records.
+        learner: how records stand in each of the learner's.
+        peer: likewise in the peer's; every token is a record where its records are not told apart.
+    """
+
+    chunks: int
+    learner: Groups
+    peer: Groups
+
+    @classmethod
+    def of(
+        cls, spec: MatchSpec, widths: tuple[int, int], *, learner: MatchSide, peer: MatchSide
+    ) -> Self:
+        """Plan from `record_widths`, the sides' padded sizes, and the job's limit of memory."""
+        whole = [
+            Groups(side.points // width, width)
+            for side, width in zip((learner, peer), widths, strict=True)
+        ]
+        return cls(*plan_records(whole[0], whole[1], chunk_points=spec.bucket_points))
+
+    def blind(
+        self,
+        chunk: int,
+        tokens: NDArray[np.uint8],
+        places: NDArray[np.integer],
+        secret: Secret,
+        engine: CurveEngine,
+    ) -> bytes:
+        """Step 5: blind a chunk of the learner's: tokens (n, 33), their records' places (n,)."""
+        return receiver_blind_records(
+            tokens, places, secret, chunk, engine=engine, groups=self.learner
+        ).tobytes()
+
+    def reply(
+        self,
+        chunk: int,
+        tokens: NDArray[np.uint8],
+        places: NDArray[np.integer],
+        payload: bytes,
+        secret: Secret,
+        engine: CurveEngine,
+    ) -> bytes:
+        """Step 6: blind the learner's points again, and a chunk of the peer's own.
+
+        Args:
+            chunk: its number.
+            tokens: the peer's own, shape (n, 33).
+            places: of the records that bear them, shape (n,).
+            payload: the learner's points.
+            secret: the peer's, of this pair.
+            engine: the curve's arithmetic.
+
+        Raises:
+            MessageError: the payload has another length.
+            PeerMessageError: its points break the protocol.
+        """
+        reply = sender_reply_records(
+            tokens,
+            places,
+            rows_of(payload, self.learner.points, ELEMENT_BYTES),
+            secret,
+            chunk,
+            engine=engine,
+            groups=self.peer,
+            receiver_groups=self.learner,
+        )
+        return reply.tags.tobytes() + reply.blinded.tobytes()
+
+    def compare(self, payload: bytes, secret: Secret, engine: CurveEngine) -> tuple[Tags, Tags]:
+        """Step 7: return the tags of a chunk of the learner's and of the peer's records.
+
+        Raises:
+            MessageError: the payload has another length.
+            PeerMessageError: its points or tags break the protocol.
+        """
+        cut = self.learner.points * TAG_BYTES
+        reply = SenderReply(
+            tags=rows_of(payload[:cut], self.learner.points, TAG_BYTES),
+            blinded=rows_of(payload[cut:], self.peer.points, ELEMENT_BYTES),
+        )
+        return receiver_tags(
+            reply, secret, engine=engine, groups=self.learner, sender_groups=self.peer
+        )
+
+    def secret(self, secret: Secret, digest: str) -> Secret:
+        """Return a side's secret of all chunks: of this set, cut in this way, and no other.
+
+        Args:
+            secret: the side's, of this pair in this job.
+            digest: of the side's own set.
+        """
+        return derive_secret(secret, f"match records in {self.chunks} chunks, set {digest}")
+
+    def places(self, secret: Secret, groups: Groups) -> NDArray[np.uint32]:
+        """Return where each record of a side stands, counted over all chunks; padding last."""
+        return place_records(secret, self.chunks * groups.records)
+
+
+@dataclass(frozen=True)
 class MatchPlan:
-    """How one pair matches: the same at both sides, from what both know.
+    """How one pair matches token by token: the same at both sides, from what both know.
 
     Attributes:
         terms: the agreement's.

@@ -4,24 +4,29 @@
 jobs/JOB/
   people.npz       who took part, and
   set/             their tokens (`bringing`)
-  with-PEER/       state.json · secret · commitment · found-N.npz · size: one pair's match
+  with-PEER/       state.json · secret · commitment · size: one pair's match, and until it is over
+                   what it needs on the way (`token_match`, `record_match`)
 ```
 
 Guarantees: a bucket that was answered is never computed again, also after a crash; the secret of a
 bucket belongs to one set, one cut and one pair, so that no scalar meets two sets; nothing of a
-match that passes the agreed number, size or change leaves.
+match that passes the agreed number, size or change leaves. When a match is over its secret and
+findings go, after a crash at the next message.
 
-Leaves to others: the steps (`jobs.match`), what may leave (`gate`).
+Leaves to others: the steps (`jobs.match`), token by token or record by record (`token_match`,
+`record_match`), what may leave (`gate`).
 """
 
-import io
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from compliance import records
 from compliance.terms import Linkage, Reveal, Role
@@ -29,9 +34,21 @@ from federation.desk import Desk, undamaged
 from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
-from federation.jobs.match import Comparison, MatchPlan, MatchState, learner_of, size_mechanism
+from federation.jobs.match import (
+    Found,
+    MatchPlan,
+    MatchState,
+    RecordPlan,
+    learner_of,
+    places_of,
+    record_widths,
+    size_mechanism,
+)
 from federation.matching.bringing import bring, commitment, commitment_key, people_of
 from federation.matching.history import MatchHistory
+from federation.matching.record_match import RecordMatch
+from federation.matching.record_set import Records
+from federation.matching.token_match import TokenMatch
 from federation.matching.token_set import MatchingSet
 from federation.members import Members
 from federation.messages import (
@@ -49,7 +66,6 @@ from federation.party import write_atomically
 from federation.population import recipe_for, tokens_allowed
 from federation.specification import MatchSpec
 from privacy.errors import PeerMessageError
-from privacy.linkage import resolve
 from privacy.mechanisms import noised_count
 from privacy.psi.buckets import padded_count
 from privacy.psi.engine import CurveEngine
@@ -57,14 +73,16 @@ from privacy.randomness import Secret, SecretStream
 
 __all__ = ["Matching"]
 
-_PLACE = np.dtype([("bucket", "<u4"), ("place", "<u4")])
 _ANOTHER_SET = "job {job!r} began with another set: run it under another name"
-_FOUND = np.dtype([*_PLACE.descr, ("row", "<i8"), ("rank", "<i8"), ("number", "<u8")])
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """One pair's match at this party."""
+    """One pair's match at this party.
+
+    Attributes:
+        widths: points of a record of the learner's and of the peer's; None token by token.
+    """
 
     directory: Path
     spec: MatchSpec
@@ -73,13 +91,25 @@ class _Pair:
     people: Members
     state: MatchState
     secret: Secret
+    widths: tuple[int, int] | None
 
     @property
     def size(self) -> Path:
         return self.directory / "size"
 
-    def found(self, bucket: int) -> Path:
-        return self.directory / f"found-{bucket:05d}.npz"
+
+class _Match(Protocol):
+    """A pair's match at one side, token by token or record by record."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def points(self) -> int: ...
+    def blind(self, bucket: int, engine: CurveEngine, /) -> bytes: ...
+    def reply(self, bucket: int, payload: bytes, engine: CurveEngine, /) -> bytes: ...
+    def compare(self, bucket: int, payload: bytes, engine: CurveEngine, /) -> None: ...
+    def found(self, *, told: bool) -> Found: ...
+    def rows_at(self, places: NDArray[np.void], /) -> NDArray[np.int64]: ...
 
 
 class Matching:
@@ -101,6 +131,21 @@ class Matching:
             MatchOutcome: self._keep,
         }
 
+    def settle(self) -> None:
+        """Take away what is left of matches that are over, had a crash kept it.
+
+        A match is over when its last message is answered. What cannot be read is told when its job
+        is met again.
+        """
+        for secret in self._desk.folder.path.glob("jobs/*/with-*/secret"):
+            try:
+                content = (secret.parent / "state.json").read_bytes()
+                state = MatchState.model_validate_json(content)
+            except (FileNotFoundError, ValidationError):
+                continue
+            if state.last and state.heard and self._desk.gate.recall(state.heard[-1]) is not None:
+                _clear(secret.parent)
+
     def _offer(self, message: Message) -> Released:
         body = expect(message, MatchRequest)
         if (self._desk.folder.name, body.peer) not in self._pairs():
@@ -115,7 +160,7 @@ class Matching:
         sender = message.header.sender
         if (sender, self._name) not in self._pairs():
             raise self._desk.refusal("match.reveal", f"nothing of this match is for {sender}")
-        self._hold(body.side, sender)
+        self._hold(body.side, sender, learns=True)
         pair = self._open(body.spec, sender, label=f"{sender}/{body.side.commitment}")
         pair = self._save(pair, pair.state.meet(body.side))
         charge = size_mechanism(self._terms) if self._size_only else None
@@ -131,9 +176,9 @@ class Matching:
     def _begin(self, message: Message) -> Released:
         body = expect(message, MatchAccept)
         pair = self._load(message, body.spec, learns=True)
-        self._hold(body.side, pair.peer)
+        self._hold(body.side, pair.peer, learns=False)
         pair = self._save(pair, pair.state.meet(body.side))
-        blinded, payload = self._blinded(pair, 0)
+        blinded, payload = self._blinded(pair, self._match(pair), 0)
         return self._desk.release(
             message,
             blinded,
@@ -145,67 +190,55 @@ class Matching:
     def _reply(self, message: Message) -> Released:
         body = expect(message, MatchBlinded)
         pair = self._load(message, body.spec, learns=False)
-        plan = self._plan(pair)
-        self._within(body.bucket, plan)
-        batch = pair.own.bucket(body.bucket, plan.buckets.count)
-        secret = plan.secret(pair.secret, pair.own.digest, body.bucket)
-        with self._heard(pair, body.bucket, message):
-            self._tell_bucket(pair, body.bucket, plan, f"blinds its people for {pair.peer}")
-            payload = plan.reply(
-                body.bucket,
-                batch.tokens,
-                self._numbers(pair, plan)[batch.rows],
-                message.payload,
-                secret,
-                self._engine(pair, plan),
-            )
+        match = self._match(pair)
+        self._within(body.bucket, match)
+        last = body.bucket + 1 == match.count and not self._peer_learns
+        with self._heard(pair, body.bucket, message, last=last):
+            self._tell_bucket(pair, match, body.bucket)
+            payload = match.reply(body.bucket, message.payload, self._engine(pair, match))
         said = MatchReply(spec=body.spec, bucket=body.bucket)
         released = self._say(message, said, pair, payload)
-        if body.bucket + 1 == plan.buckets.count and not self._peer_learns:
-            (pair.directory / "secret").unlink(missing_ok=True)
+        if last:
+            _clear(pair.directory)
         return released
 
     def _compare(self, message: Message) -> Released:
         body = expect(message, MatchReply)
         pair = self._load(message, body.spec, learns=True)
-        plan = self._plan(pair)
-        self._within(body.bucket, plan)
-        with self._heard(pair, body.bucket, message):
-            if not pair.found(body.bucket).exists():
-                batch = pair.own.bucket(body.bucket, plan.buckets.count)
-                secret = plan.secret(pair.secret, pair.own.digest, body.bucket)
-                compared = plan.compare(
-                    len(batch.tokens), message.payload, secret, self._engine(pair, plan)
-                )
-                _save_found(pair.found(body.bucket), body.bucket, compared, batch.rows, batch.ranks)
-        if body.bucket + 1 < plan.buckets.count:
-            blinded, payload = self._blinded(pair, body.bucket + 1)
+        match = self._match(pair)
+        self._within(body.bucket, match)
+        last = body.bucket + 1 == match.count
+        with self._heard(pair, body.bucket, message, last=last):
+            match.compare(body.bucket, message.payload, self._engine(pair, match))
+            found = match.found(told=self._both) if last else None
+        if found is None:
+            blinded, payload = self._blinded(pair, match, body.bucket + 1)
             return self._say(message, blinded, pair, payload)
-        released = self._finish(message, pair, plan)
-        (pair.directory / "secret").unlink(missing_ok=True)
+        released = self._finish(message, pair, match, found)
+        _clear(pair.directory)
         return released
 
-    def _finish(self, message: Message, pair: _Pair, plan: MatchPlan) -> Released:
-        """Put the buckets together and say what the peer, or the coordinator, may know of it."""
-        found, counted = _load_found(pair, plan.buckets.count)
-        people, mechanism = pair.people, size_mechanism(self._terms)
-        members, places = self._members(people, found)
+    def _finish(self, message: Message, pair: _Pair, match: _Match, found: Found) -> Released:
+        """Keep who matched, and say what the peer, or the coordinator, may know of it."""
+        mechanism = size_mechanism(self._terms)
+        members = pair.people.of_rows(found.rows.astype(np.int64))
         size = len(members.keys)
-        if plan.noise is not None:
-            size = plan.noise.size(counted, plan.buckets.count)
+        noise = match.plan.noise if isinstance(match, TokenMatch) else None
+        if noise is not None:
+            size = noise.size(found.count, match.count)
         minimum = Minimum("match.minimum_match", size, self._terms.minimum_match)
         stream = SecretStream(pair.secret, "match size")
         told = None if mechanism is None or self._both else noised_count(size, mechanism, stream)
-        payload = places.tobytes() if self._both else b""
-        outcome = MatchOutcome(spec=pair.spec, size=told, pairs=len(payload) // _PLACE.itemsize)
-        if plan.noise is not None:
+        payload = found.places.tobytes()
+        outcome = MatchOutcome(spec=pair.spec, size=told, pairs=len(found.places))
+        if noise is not None:
             self._desk.tell(
                 pair.spec.name, f"knows how many it shares with {pair.peer}, with noise"
             )
         else:
             self._desk.tell(pair.spec.name, "knows which of its people are members", rows=size)
-        content = members.to_bytes() if plan.noise is None else str(size).encode()
-        path = self._members_file(pair) if plan.noise is None else pair.size
+        content = members.to_bytes() if noise is None else str(size).encode()
+        path = self._members_file(pair) if noise is None else pair.size
         with self._desk.result(path, message, content):
             return self._desk.release(
                 message,
@@ -221,21 +254,19 @@ class Matching:
         """Keep what the learner says at the end: the size, or whose records matched."""
         body = expect(message, MatchOutcome)
         pair = self._load(message, body.spec, learns=False)
-        plan, people = self._plan(pair), pair.people
-        if len(pair.state.heard) < plan.buckets.count:
-            raise MessageError(f"outcome of job {body.spec.name!r} before its last bucket")
+        match = self._match(pair)
         if (body.size is None) is not self._both:
             raise MessageError(f"{message.header.sender} told another outcome than was agreed")
-        path, content = pair.size, str(body.size).encode()
-        if self._both:
-            places = _places_of(message.payload, body.pairs)
-            members = people.of_rows(self._rows_at(pair, plan, places))
-            path, content = self._members_file(pair), members.to_bytes()
+        with self._heard(pair, match.count, message, last=True):
+            path, content = pair.size, str(body.size).encode()
+            if self._both:
+                rows = match.rows_at(places_of(message.payload, body.pairs))
+                path, content = self._members_file(pair), pair.people.of_rows(rows).to_bytes()
         with self._desk.result(path, message, content):
             released = self._desk.release(
-                message, MatchDone(), recipient=self._desk.coordinator, people=people.used
+                message, MatchDone(), recipient=self._desk.coordinator, people=pair.people.used
             )
-        (pair.directory / "secret").unlink(missing_ok=True)
+        _clear(pair.directory)
         return released
 
     @property
@@ -265,6 +296,7 @@ class Matching:
         history = MatchHistory.open(folder.path / "matches", folder.name)
         history.check_count(spec.name, peer, self._terms, at=self._desk.clock())
         job = folder.job(spec.name)
+        told = any(job.glob("with-*/state.json"))
         # Who bore several identifiers would count several times, and the noise hide one of them.
         key = self._terms.keys[0] if self._size_only else None
         own = bring(
@@ -272,9 +304,14 @@ class Matching:
             spec.name,
             history,
             most=tokens_allowed(self._desk.agreement, self._name),
-            told=any(job.glob("with-*/state.json")),
+            told=told,
             key=key,
         )
+        people, widths = people_of(self._desk, spec.name), self._widths(peer)
+        count, width = own.token_count, 1
+        if widths is not None:
+            width = widths[0 if self._learns(peer) else 1]
+            count = self._count_records(own, people, width, told=told)
         secret_file, state_file = directory / "secret", directory / "state.json"
         if not secret_file.exists():
             if state_file.exists():
@@ -284,7 +321,7 @@ class Matching:
         write_atomically(directory / "commitment", commitment_key(secret), mode=0o600)
         side = MatchSide(
             recipe=recipe_for(self._terms).fingerprint(),
-            points=padded_count(own.token_count, self._terms.set_size_bucket),
+            points=padded_count(count, self._terms.set_size_bucket) * width,
             commitment=commitment(secret, own),
         )
         state = MatchState(own=side)
@@ -294,10 +331,33 @@ class Matching:
         if state.own != side:
             raise MessageError(_ANOTHER_SET.format(job=spec.name))
         history.record(spec.name, peer, own, at=self._desk.clock(), key=key)
-        people = people_of(self._desk, spec.name)
-        return self._save(_Pair(directory, spec, peer, own, people, state, secret))
+        return self._save(_Pair(directory, spec, peer, own, people, state, secret, widths))
 
-    def _hold(self, side: MatchSide, party: str) -> None:
+    def _learns(self, peer: str) -> bool:
+        return (self._name, peer) in self._pairs()
+
+    def _widths(self, peer: str) -> tuple[int, int] | None:
+        sides = (self._name, peer) if self._learns(peer) else (peer, self._name)
+        return record_widths(self._desk.agreement, *sides)
+
+    def _count_records(self, own: MatchingSet, people: Members, width: int, *, told: bool) -> int:
+        """Return how many records a set has, once they are as many and as wide as was declared."""
+        declared = self._desk.agreement.dataset(self._name)
+        held = Records.of(own, len(people.used.keys), by_row=width > 1)
+        term = remedy = None
+        if width > 1 and len(held.rows) > declared.declared_rows:
+            term = "datasets.declared_rows"
+            remedy = f"more people than the {declared.declared_rows} declared: declare more rows"
+        elif held.most > width:
+            term = "datasets.identifiers_per_person"
+            remedy = f"a row bears more identifiers than the {width} declared: bring those agreed"
+        if term is not None and remedy is not None:
+            if not told:
+                own.discard()
+            raise self._desk.refusal(term, remedy)
+        return len(held.rows)
+
+    def _hold(self, side: MatchSide, party: str, *, learns: bool) -> None:
         """Hold what the other side says of itself against the agreement, before any computing."""
         if side.recipe != recipe_for(self._terms).fingerprint():
             raise self._desk.refusal(
@@ -305,10 +365,15 @@ class Matching:
                 f"{party} normalises identifiers otherwise: install the same versions of "
                 "phonenumbers and email-validator at both",
             )
-        bucket = self._terms.set_size_bucket
-        if side.points != padded_count(side.points, bucket):
-            raise MessageError(f"{party} padded its set to no multiple of {bucket}")
-        most = padded_count(tokens_allowed(self._desk.agreement, party), bucket)
+        widths = self._widths(party)
+        width = 1 if widths is None else widths[0 if learns else 1]
+        bucket, agreement = self._terms.set_size_bucket, self._desk.agreement
+        if side.points != padded_count(side.points, bucket * width):
+            raise MessageError(f"{party} padded its set to no multiple of {bucket * width}")
+        allowed = tokens_allowed(agreement, party)
+        if width > 1:
+            allowed = agreement.dataset(party).declared_rows
+        most = padded_count(allowed, bucket) * width
         if side.points > most:
             raise self._desk.refusal(
                 "datasets.declared_rows",
@@ -350,18 +415,20 @@ class Matching:
             raise MessageError(f"{message.header.kind} for job {job!r}, whose set is gone")
         if commitment(secret, own) != state.own.commitment:
             raise MessageError(_ANOTHER_SET.format(job=job))
-        return _Pair(directory, spec, peer, own, people_of(self._desk, job), state, secret)
+        people, widths = people_of(self._desk, job), self._widths(peer)
+        return _Pair(directory, spec, peer, own, people, state, secret, widths)
 
     def _save(self, pair: _Pair, state: MatchState | None = None) -> _Pair:
         now = pair.state if state is None else state
         content = now.model_dump_json().encode()
         write_atomically(pair.directory / "state.json", content, mode=0o600)
-        return _Pair(pair.directory, pair.spec, pair.peer, pair.own, pair.people, now, pair.secret)
+        fixed = (pair.directory, pair.spec, pair.peer, pair.own, pair.people)
+        return _Pair(*fixed, now, pair.secret, pair.widths)
 
     @contextmanager
-    def _heard(self, pair: _Pair, bucket: int, message: Message) -> Iterator[None]:
+    def _heard(self, pair: _Pair, bucket: int, message: Message, *, last: bool) -> Iterator[None]:
         """Let a bucket's message count, before a secret touches it, if it keeps the protocol."""
-        self._save(pair, pair.state.hear(bucket, message.sealed.digest))
+        self._save(pair, pair.state.hear(bucket, message.sealed.digest, last=last))
         try:
             yield
         except (MessageError, PeerMessageError):
@@ -378,66 +445,35 @@ class Matching:
         used = pair.people.used
         return self._desk.release(message, body, payload, recipient=pair.peer, people=used)
 
-    def _blinded(self, pair: _Pair, bucket: int) -> tuple[MatchBlinded, bytes]:
-        plan = self._plan(pair)
-        batch = pair.own.bucket(bucket, plan.buckets.count)
-        secret = plan.secret(pair.secret, pair.own.digest, bucket)
-        self._tell_bucket(pair, bucket, plan, f"blinds its people for {pair.peer}")
-        payload = plan.blind(bucket, batch.tokens, secret, self._engine(pair, plan))
+    def _blinded(self, pair: _Pair, match: _Match, bucket: int) -> tuple[MatchBlinded, bytes]:
+        self._tell_bucket(pair, match, bucket)
+        payload = match.blind(bucket, self._engine(pair, match))
         return MatchBlinded(spec=pair.spec, bucket=bucket), payload
 
-    def _plan(self, pair: _Pair) -> MatchPlan:
+    def _match(self, pair: _Pair) -> _Match:
         own, other = pair.state.own, pair.state.other
         if other is None:
             raise MessageError(f"{pair.peer} has not said yet what it brings")
-        learns = (self._name, pair.peer) in self._pairs()
-        sides = (own, other) if learns else (other, own)
-        return MatchPlan.of(pair.spec, self._terms, learner=sides[0], peer=sides[1])
+        learns, people = self._learns(pair.peer), len(pair.people.used.keys)
+        learner, peer = (own, other) if learns else (other, own)
+        if pair.widths is None:
+            tokens = MatchPlan.of(pair.spec, self._terms, learner=learner, peer=peer)
+            return TokenMatch(tokens, pair.directory, pair.own, people, pair.secret)
+        plan = RecordPlan.of(pair.spec, pair.widths, learner=learner, peer=peer)
+        one_to_one = self._terms.linkage is Linkage.ONE_TO_ONE
+        return RecordMatch(
+            plan,
+            pair.directory,
+            pair.own,
+            people,
+            pair.secret,
+            learns=learns,
+            one_to_one=one_to_one,
+        )
 
-    def _within(self, bucket: int, plan: MatchPlan) -> None:
-        if bucket >= plan.buckets.count:
-            raise MessageError(f"bucket {bucket} of {plan.buckets.count}")
-
-    def _members(
-        self, people: Members, found: NDArray[np.void]
-    ) -> tuple[Members, NDArray[np.void]]:
-        """Return the members, and where the peer finds its own of each, in the same order."""
-        if self._terms.linkage is Linkage.ONE_TO_ONE:
-            numbers, codes = np.unique(found["number"], return_inverse=True)
-            linked = resolve(found["row"], codes, found["rank"])
-            key = found["row"] * len(numbers) + codes
-            first = np.unique(key, return_index=True)
-            wanted = linked.left * len(numbers) + linked.right
-            found = found[first[1][np.searchsorted(first[0], wanted)]]
-        found = np.sort(found, order=["bucket", "place"])
-        places = np.zeros(len(found), dtype=_PLACE)
-        places["bucket"], places["place"] = found["bucket"], found["place"]
-        return people.of_rows(found["row"]), places
-
-    def _rows_at(self, pair: _Pair, plan: MatchPlan, places: NDArray[np.void]) -> NDArray[np.int64]:
-        """Return whose tokens stood at the places that the learner names."""
-        rows = np.full(len(places), -1, dtype=np.int64)
-        for bucket in np.unique(places["bucket"]):
-            self._within(int(bucket), plan)
-            batch = pair.own.bucket(int(bucket), plan.buckets.count)
-            secret = plan.secret(pair.secret, pair.own.digest, int(bucket))
-            owner = np.full(plan.buckets.sender_capacity, -1, dtype=np.int64)
-            owner[plan.places(len(batch.tokens), secret)] = batch.rows
-            here = places["bucket"] == bucket
-            if (places["place"][here] >= len(owner)).any():
-                raise MessageError(f"{pair.peer} names places that there are not")
-            rows[here] = owner[places["place"][here]]
-        if (rows < 0).any():
-            raise MessageError(f"{pair.peer} names places at which nobody stands")
-        return rows
-
-    def _numbers(self, pair: _Pair, plan: MatchPlan) -> NDArray[np.uint64]:
-        """Return a random number for each record, by which a learner tells records apart."""
-        count = len(pair.people.used.keys)
-        if not plan.links_records:
-            return np.zeros(count, dtype=np.uint64)
-        stream = SecretStream(pair.secret, "match record numbers")
-        return np.frombuffer(stream.take(8 * count), dtype="<u8").astype(np.uint64)
+    def _within(self, bucket: int, match: _Match) -> None:
+        if bucket >= match.count:
+            raise MessageError(f"bucket {bucket} of {match.count}")
 
     def _directory(self, job: str, peer: str) -> Path:
         return self._desk.folder.job(job) / f"with-{peer}"
@@ -448,41 +484,19 @@ class Matching:
         members = self._desk.folder.members(pair.spec.name)
         return members if role is Role.PARTNER else pair.directory / members.name
 
-    def _tell_bucket(self, pair: _Pair, bucket: int, plan: MatchPlan, stage: str) -> None:
-        self._desk.tell_done(pair.spec.name, stage, bucket, plan.buckets.count)
+    def _tell_bucket(self, pair: _Pair, match: _Match, bucket: int) -> None:
+        stage = f"blinds its people for {pair.peer}"
+        self._desk.tell_done(pair.spec.name, stage, bucket, match.count)
 
-    def _engine(self, pair: _Pair, plan: MatchPlan) -> CurveEngine:
-        sizes = plan.buckets
-        points = (sizes.receiver_capacity + sizes.sender_capacity) * sizes.count
-        return self._desk.engine(pair.spec.name, points)
-
-
-def _save_found(
-    path: Path, bucket: int, compared: Comparison, rows: NDArray[np.int64], ranks: NDArray[np.int64]
-) -> None:
-    found = np.zeros(len(compared.tokens), dtype=_FOUND)
-    found["bucket"], found["place"] = bucket, compared.places
-    found["row"], found["rank"] = rows[compared.tokens], ranks[compared.tokens]
-    found["number"] = compared.numbers
-    content = io.BytesIO()
-    np.savez(content, found=found, count=np.array(compared.count))
-    write_atomically(path, content.getvalue(), mode=0o600)
+    def _engine(self, pair: _Pair, match: _Match) -> CurveEngine:
+        return self._desk.engine(pair.spec.name, match.points)
 
 
-def _load_found(pair: _Pair, buckets: int) -> tuple[NDArray[np.void], int]:
-    parts, count = [np.zeros(0, dtype=_FOUND)], 0
-    for bucket in range(buckets):
-        path = pair.found(bucket)
-        with undamaged(path), np.load(path, allow_pickle=False) as stored:
-            parts.append(stored["found"])
-            count += int(stored["count"])
-    return np.concatenate(parts), count
-
-
-def _places_of(payload: bytes, pairs: int) -> NDArray[np.void]:
-    if len(payload) != pairs * _PLACE.itemsize:
-        raise MessageError(f"outcome: got {len(payload)} bytes, expected {pairs} places")
-    places = np.frombuffer(payload, dtype=_PLACE)
-    if len(np.unique(places)) != len(places):
-        raise MessageError("outcome: the same place twice")
-    return places
+def _clear(directory: Path) -> None:
+    """Take away what a match that is over needs no more; the secret last, by which it is met."""
+    for pattern in ("found-*", ".*.tmp"):  # what a crash left half-written too
+        for file in directory.glob(pattern):
+            file.unlink()
+    if (directory / "records").exists():
+        shutil.rmtree(directory / "records")
+    (directory / "secret").unlink(missing_ok=True)

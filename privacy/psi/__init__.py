@@ -1,7 +1,8 @@
 """Private set intersection: who is in both sets, and nothing about who is in one.
 
-`two_party` and `many_party` hold the protocols, on what `blinding` does to a set; `buckets` cuts
-large sets for them; `engine` says what they ask of a curve, `portable` is the engine on libsodium,
+`two_party`, `records` and `many_party` hold the protocols, on what `blinding` does to a set: two
+parties' tokens, two parties' records whose keys stay hidden, and more parties; `buckets` cuts large
+sets for them; `engine` says what they ask of a curve, `portable` is the engine on libsodium,
 `hash_to_curve` and `field` the mathematics between them.
 """
 

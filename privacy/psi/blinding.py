@@ -22,6 +22,7 @@ __all__ = [
     "check_capacity",
     "common_rows",
     "places",
+    "require_distinct",
     "scalar",
     "tags_of",
     "validate_tags",
@@ -54,16 +55,8 @@ def blind(
     Raises:
         InvalidParameterError: if tokens repeat, are too many, or have another type or shape.
     """
-    if tokens.dtype != np.uint8 or tokens.ndim != 2 or tokens.shape[1] < 1:
-        raise InvalidParameterError(
-            f"expected tokens as uint8 of shape (n, k), got {tokens.dtype} of shape {tokens.shape}"
-        )
+    require_distinct(tokens)
     check_capacity(len(tokens), capacity)
-    if repeats := count_repeats(tokens):
-        raise InvalidParameterError(
-            f"expected distinct tokens, got {repeats} duplicates among {len(tokens)}: remove them "
-            "before matching"
-        )
     padding = SecretStream(secret, f"psi {role} padding").take(
         (capacity - len(tokens)) * _DUMMY_BYTES
     )
@@ -73,6 +66,23 @@ def blind(
     points[where[: len(tokens)]] = engine.hash_to_curve(tokens)
     points[where[len(tokens) :]] = engine.hash_to_curve(dummies)
     return engine.multiply(points, scalar(secret, role))
+
+
+def require_distinct(tokens: NDArray[np.uint8]) -> None:
+    """Refuse a party's own tokens that are not (n, k) bytes, k >= 1, all rows different.
+
+    Raises:
+        InvalidParameterError: if tokens repeat, or have another type or shape.
+    """
+    if tokens.dtype != np.uint8 or tokens.ndim != 2 or tokens.shape[1] < 1:
+        raise InvalidParameterError(
+            f"expected tokens as uint8 of shape (n, k), got {tokens.dtype} of shape {tokens.shape}"
+        )
+    if repeats := count_repeats(tokens):
+        raise InvalidParameterError(
+            f"expected distinct tokens, got {repeats} duplicates among {len(tokens)}: remove them "
+            "before matching"
+        )
 
 
 def check_capacity(token_count: int, capacity: int) -> None:
