@@ -38,7 +38,7 @@ BIN = Path(sys.executable).parent
 HOST = "127.0.0.1"
 TELEMETRY_OFF = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 START_SECONDS = 60
-RUN_SECONDS = 400
+RUN_SECONDS = 120
 STOP_SECONDS = 10
 
 
@@ -228,6 +228,7 @@ def run_deployed(
     *,
     exchange_seconds: float = 200,
     run_seconds: float = RUN_SECONDS,
+    stock: bool = False,
 ) -> str:
     """Run the jobs as docs/deploy.md says; returns what `flwr run` printed."""
     names = [folder.name for folder in workspace.people]
@@ -255,14 +256,17 @@ def run_deployed(
         processes.start(f"register-{name}", ["flwr", "supernode", "register", str(public)])
     for folder, port in zip(workspace.people, node_ports, strict=True):
         processes.finish(f"register-{folder.name}", seconds=START_SECONDS)
+        own = (
+            ["flower-supernode", "--host", HOST, "--port", str(port)]
+            + ["--node-config", f'party="{folder.path}"']
+            if stock
+            else ["comity", "node", "up", "--party", str(folder.path)]
+        )
         processes.start(
             f"supernode-{folder.name}",
             [
-                *("flower-supernode", "--superlink", link),
-                *("--root-certificates", str(certificate)),
+                *(*own, "--superlink", link, "--root-certificates", str(certificate)),
                 *("--auth-supernode-private-key", str(node_keys[folder.name][0])),
-                *("--host", HOST, "--port", str(port)),
-                *("--node-config", f'party="{folder.path}"'),
             ],
         )
     run_config = f'coordinator="{workspace.coordinator.path}" deadline-seconds={exchange_seconds}'
