@@ -38,7 +38,7 @@ __all__ = ["NodeConfig", "installed_bundle", "run_node"]
 
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
-_PATIENCE: Final = 0.1
+_PATIENCE: Final = 0.2
 """The pause between two looks for messages, as a part of the time since the last one."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
