@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ BIN = Path(sys.executable).parent
 HOST = "127.0.0.1"
 TELEMETRY_OFF = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 START_SECONDS = 60
-RUN_SECONDS = 120
+RUN_SECONDS = 400
 STOP_SECONDS = 10
 
 
@@ -128,6 +128,10 @@ class Processes:
             raise AssertionError(f"{name} left with {code}")
         return self.told(name)
 
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """The process of a command."""
+        return self._running[name]
+
     def told(self, name: str) -> str:
         """What a command has printed so far."""
         return self._output(name).read_text()
@@ -224,6 +228,33 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"nothing listens on port {port}")
 
 
+def children(pid: int) -> list[int]:
+    """The living children of a process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, parent = (path / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                found.append(int(path.name))
+    return found
+
+
+def listening_sockets(pids: Collection[int]) -> set[str]:
+    """The sockets on which processes wait for callers, TCP or Unix, by inode."""
+    own = set()
+    for pid in pids:
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                own.add(str(path.readlink()))
+    listening = set()
+    for name, state, inode in (("tcp", 3, 9), ("tcp6", 3, 9), ("unix", 3, 6)):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            cells = line.split()
+            if cells[state] == ("00010000" if name == "unix" else "0A"):
+                listening.add(f"socket:[{cells[inode]}]")
+    return own & listening
+
+
 class Deployment:
     """A SuperLink with TLS and keys for nodes, and nodes of parties, as docs/deploy.md says."""
 
@@ -258,17 +289,34 @@ class Deployment:
     ) -> None:
         """Start a node at every party: ours, or Flower's own."""
         keys = self.register([folder.name for folder in folders])
-        line = ("--superlink", self.address, "--root-certificates", str(self.certificate))
         for folder, port in zip(folders, free_ports(len(folders)), strict=True):
-            key = ("--auth-supernode-private-key", str(keys[folder.name]))
-            config = ("--node-config", f'party="{folder.path}"')
-            command = (
-                ["flower-supernode", *line, *key, "--host", HOST, "--port", str(port), *config]
-                if stock
-                else ["comity", "node", "up", "--party", str(folder.path), *line, *key, *options]
-            )
-            without = () if stock else tuple(TELEMETRY_OFF)
-            self._processes.start(f"supernode-{folder.name}", command, without=without)
+            name, key = f"supernode-{folder.name}", keys[folder.name]
+            if stock:
+                config = ["--node-config", f'party="{folder.path}"']
+                own = ["flower-supernode", "--host", HOST, "--port", str(port), *config]
+                self._processes.start(name, [*own, *self._line(key, self.certificate)])
+            else:
+                self.start_node(name, folder, key, options=options)
+
+    def start_node(
+        self,
+        name: str,
+        folder: PartyFolder,
+        key: Path,
+        *,
+        root_certificates: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        """Start a node of ours, with nothing in its environment that tells Flower to be quiet."""
+        line = self._line(key, root_certificates or self.certificate)
+        command = ["comity", "node", "up", "--party", str(folder.path), *line, *options]
+        self._processes.start(name, command, without=tuple(TELEMETRY_OFF))
+
+    def _line(self, key: Path, root_certificates: Path) -> Sequence[str]:
+        return (
+            *("--superlink", self.address, "--root-certificates", str(root_certificates)),
+            *("--auth-supernode-private-key", str(key)),
+        )
 
     def run(self, run_config: str, *, app: Path = BUNDLE, seconds: float, name: str = "run") -> str:
         """Run an app to its end; returns what it told."""

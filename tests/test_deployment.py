@@ -1,39 +1,56 @@
-"""A whole collaboration through a real SuperLink and three SuperNodes, against the same in one process."""
+"""Whole collaborations through a real SuperLink and parties' nodes, and attacks on these nodes."""
 
 import ast
+import fcntl
+import hashlib
 import io
-import ipaddress
 import os
+import re
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from conftest import Collaborate
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from deployment import (
+    BIN,
+    RUN_SECONDS,
+    START_SECONDS,
+    STOP_SECONDS,
+    TELEMETRY_OFF,
+    Deployment,
+    Processes,
+    Trap,
+    children,
+    listening_sockets,
+    write_certificate,
+    write_node_key,
+)
 from flwr.cli.build import build_fab_from_disk
+from parties import terms
+from trials import document, write_trial
 
 from federation.apps import BUNDLE
 from federation.audit import verify_party
 from federation.collaboration import load_collaboration
 from federation.embedded import run_embedded
 from federation.enclosure import decrypt
+from federation.members import Members
 from federation.messages import SealedMessage, unseal
 from federation.trial.workspace import Workspace, prepare_workspace
 
 ROOT = Path(__file__).resolve().parent.parent
+PROBER = Path(__file__).resolve().parent / "prober"
+processes_are_seen = pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="finds processes through /proc"
+)
 
 
 def made(workspace: Workspace) -> dict[str, bytes]:
@@ -63,47 +80,182 @@ def said(workspace: Workspace) -> list[tuple[str, ...]]:
     return sorted(found)
 
 
-@pytest.mark.deployment
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Flower's processes through /proc")
-@pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS + 2 * STOP_SECONDS)
-def test_a_deployment_says_and_makes_the_very_same_that_one_process_does(
-    collaborate: Collaborate, tmp_path: Path
-) -> None:
-    file = collaborate()
-    collaboration = load_collaboration(file)
-    embedded = prepare_workspace(collaboration, file, tmp_path / "embedded")
-    run_embedded(embedded.coordinator.path, [folder.path for folder in embedded.people])
+@dataclass(frozen=True)
+class Deployed:
+    """A collaboration that has run over nodes, which are still up, and the same in one process."""
 
-    deployed = prepare_workspace(collaboration, file, tmp_path / "deployed")
+    embedded: Workspace
+    workspace: Workspace
+    deployment: Deployment
+    processes: Processes
+    trap: Trap
+
+    def probe(self, name: str, *, rounds: int = 1, app: Path = PROBER) -> None:
+        config = f"nodes={len(self.workspace.people)} rounds={rounds}"
+        self.deployment.begin(config, app=app, name=name)
+
+    def probed(self, name: str) -> list[str]:
+        told = self.processes.finish(name, seconds=START_SECONDS)
+        return sorted(line for line in told.splitlines() if line.startswith("round "))
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    directory = tmp_path_factory.mktemp("deployed")
+    content = document()
+    content["jobs"].append({"kind": "align", "name": "everybody"})
+    content["agreement"] |= {
+        name: terms(**{name: change})[name]
+        for name, change in {
+            "match": {"alignment": {"key": "email", "epsilon": 1.0}},
+            "budget": {"epsilon": 3.0, "delta": 1e-4},
+        }.items()
+    }
+    file = write_trial(directory / "trial", content)
+    collaboration = load_collaboration(file)
+    embedded = prepare_workspace(collaboration, file, directory / "embedded")
+    run_embedded(embedded.coordinator.path, [folder.path for folder in embedded.people])
+    workspace = prepare_workspace(collaboration, file, directory / "workspace")
     environment = {
         **TELEMETRY_OFF,
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
     with (
         Trap() as trap,
-        Processes(tmp_path / "flower", environment | trap.environment) as processes,
+        Processes(directory / "flower", environment | trap.environment) as processes,
     ):
-        told = run_deployed(deployed, processes, tmp_path)
+        deployment = Deployment(processes, directory)
+        deployment.start_nodes(workspace.people, options=["--allow-bundle", digest_of(PROBER)])
+        told = deployment.run(
+            f'coordinator="{workspace.coordinator.path}" deadline-seconds={RUN_SECONDS}',
+            seconds=RUN_SECONDS,
+        )
         assert "raised an exception" not in told
-        quiet = [TELEMETRY_OFF.items() <= one.items() for _, one in processes.environments()]
-        assert len(quiet) >= 1 + len(deployed.people)
-        assert all(quiet)
-        assert not trap.caught()
+        yield Deployed(embedded, workspace, deployment, processes, trap)
     assert [pid for pid, _ in processes.environments()] == []
 
-    assert [words[:4] for words in said(deployed)] == [words[:4] for words in said(embedded)]
-    assert said(deployed) == said(embedded)
-    expected, found = made(embedded), made(deployed)
-    assert sorted(found) == sorted(expected)
-    assert [name for name in expected if found[name] != expected[name]] == []
-    models = {name: content for name, content in found.items() if "/models/" in name}
-    assert len(models) == 4
-    assert len(set(models.values())) == 1
-    assert sum("/segments/" in name for name in found) == 2
-    for here, there in zip(embedded.folders, deployed.folders, strict=True):
-        assert verify_party(there.path).counts == verify_party(here.path).counts
-    assert not (tmp_path / "flower" / "user").exists()
+
+def digest_of(app: Path) -> str:
+    return hashlib.sha256(build_fab_from_disk(app)).hexdigest()
+
+
+@pytest.mark.deployment
+@pytest.mark.xdist_group("deployment")
+@processes_are_seen
+@pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS)
+class TestDeployment:
+    def test_it_says_and_makes_the_very_same_that_one_process_does(
+        self, deployed: Deployed
+    ) -> None:
+        here, there = deployed.embedded, deployed.workspace
+        assert [words[:4] for words in said(there)] == [words[:4] for words in said(here)]
+        assert said(there) == said(here)
+        expected, found = made(here), made(there)
+        assert sorted(found) == sorted(expected)
+        assert [name for name in expected if found[name] != expected[name]] == []
+        models = {name: content for name, content in found.items() if "/models/" in name}
+        assert len(models) == 4
+        assert len(set(models.values())) == 1
+        assert sum("/segments/" in name for name in found) == 2
+        for one, other in zip(here.folders, there.folders, strict=True):
+            assert verify_party(other.path).counts == verify_party(one.path).counts
+
+    def test_three_parties_align_the_people_whom_all_know(self, deployed: Deployed) -> None:
+        aligned = [
+            [Members.load(folder.job("everybody") / "aligned.npz") for folder in workspace.people]
+            for workspace in (deployed.embedded, deployed.workspace)
+        ]
+        assert [list(one.keys) for one in aligned[0]] == [list(one.keys) for one in aligned[1]]
+        assert {len(one.keys) for one in aligned[0]} == {len(aligned[0][0].keys)}
+        assert len(aligned[0][0].keys) >= 5
+
+    def test_nobody_beyond_loopback_is_called(self, deployed: Deployed) -> None:
+        environments = list(deployed.processes.environments())
+        nodes = [one for _, one in environments if "supernode-" in one["FLWR_HOME"]]
+        others = [one for _, one in environments if "supernode-" not in one["FLWR_HOME"]]
+        assert all(TELEMETRY_OFF.keys().isdisjoint(one) for one in nodes)  # they need no telling
+        assert len(nodes) == 2 * len(deployed.workspace.people)
+        assert others
+        assert all(TELEMETRY_OFF.items() <= one.items() for one in others)
+        assert not deployed.trap.caught()
+        assert not (deployed.processes.flower_home("user")).exists()
+
+    def test_a_node_listens_nowhere_so_a_rogue_executor_finds_nothing(
+        self, deployed: Deployed
+    ) -> None:
+        pids = {
+            owner: {
+                pid
+                for pid, one in deployed.processes.environments()
+                if Path(one["FLWR_HOME"]).name == owner
+            }
+            for owner in ("supernode-brand", "superlink")
+        }
+        assert listening_sockets(pids["superlink"])  # or this test sees nothing at all
+        assert not listening_sockets(pids["supernode-brand"])
+
+    def test_another_app_bundle_is_refused_and_nothing_of_it_runs(
+        self, deployed: Deployed, tmp_path: Path
+    ) -> None:
+        other = shutil.copytree(PROBER, tmp_path / "other")
+        project = other / "pyproject.toml"
+        project.write_text(project.read_text().replace("0.1.0", "0.1.1"))
+        deployed.probe("run-refused", app=other)
+        nodes = len(deployed.workspace.people)
+        assert deployed.probed("run-refused") == nodes * ["round 0: error 7"]
+        assert digest_of(other) in deployed.processes.told("supernode-brand")
+        assert not list(tmp_path.parent.parent.glob("**/shipped-code-ran"))
+
+    def test_a_worker_that_is_killed_costs_one_answer_and_no_code_of_an_allowed_bundle_runs(
+        self, deployed: Deployed
+    ) -> None:
+        folder = deployed.workspace.people[1]
+        node = deployed.processes.process(f"supernode-{folder.name}")
+        (zygote,) = children(node.pid)
+        with (folder.path / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # so that the worker waits, and can be met
+            deployed.probe("run-killed", rounds=2)
+            end = time.monotonic() + START_SECONDS
+            while not (workers := children(zygote)):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            os.kill(workers[0], signal.SIGKILL)
+        nodes = len(deployed.workspace.people)
+        assert deployed.probed("run-killed") == [
+            *((nodes - 1) * ["round 0: answered"]),
+            "round 0: error 8",
+            *(nodes * ["round 1: answered"]),
+        ]
+        assert "ended by signal 9" in deployed.processes.told(f"supernode-{folder.name}")
+        assert node.poll() is None
+        assert children(node.pid) == [zygote]
+        homes = deployed.processes.flower_home("superlink").parent
+        assert not list(homes.glob("**/shipped-code-ran"))
+
+    def test_a_node_that_is_not_taken_says_so_and_leaves_with_2(
+        self, deployed: Deployed, tmp_path: Path
+    ) -> None:
+        brand = deployed.workspace.people[0]
+        other_root, _ = write_certificate(tmp_path)
+        key, _ = write_node_key(tmp_path, "stranger")
+        deployed.deployment.start_node("stranger", brand, key)
+        deployed.deployment.start_node("mistaken", brand, key, root_certificates=other_root)
+        for name, told in (("stranger", "does not take this node"), ("mistaken", "certificate")):
+            assert deployed.processes.process(name).wait(START_SECONDS) == 2
+            assert told in deployed.processes.told(name)
+
+    def test_a_node_stops_cleanly(self, deployed: Deployed) -> None:
+        node = deployed.processes.process("supernode-brand")
+        (zygote,) = children(node.pid)
+        node.terminate()
+        assert node.wait(STOP_SECONDS) == 0
+        assert not Path(f"/proc/{zygote}").exists()
+        told = deployed.processes.told("supernode-brand")
+        (number,) = re.findall(r"is connected to \S+ as node (\d+)", told)
+        deployed.processes.wait_until_told(
+            "superlink", f"Deactivated node_id={number}", seconds=STOP_SECONDS
+        )
 
 
 @pytest.mark.deployment
