@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test bench bench-psi bench-match docs clean
+.PHONY: demo lint test bench bench-psi bench-match bench-flower docs clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -31,6 +31,9 @@ bench-psi: $(VENV)/.test  ## measure matching at full size, beside peers that it
 bench-match: $(VENV)/.test  ## measure whole matches over Flower, and the protocol at ten times the size
 	$(BIN)/python benchmarks/match.py
 	$(BIN)/python benchmarks/from_disk.py
+
+bench-flower: $(VENV)/.test  ## measure round trips to nodes, beside Flower's own
+	$(BIN)/python benchmarks/round_trips.py
 
 docs: $(VENV)/.test  ## run every snippet of the README and the docs
 	$(BIN)/python -m pytest tests/test_docs.py

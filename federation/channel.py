@@ -76,9 +76,7 @@ def to_record(message: SealedMessage) -> RecordDict:
     if len(message.payload) <= INLINE_BYTES:
         return RecordDict({ENVELOPE: ConfigRecord(envelope | {"payload": message.payload})})
     array = Array(np.frombuffer(message.payload, dtype=np.uint8))
-    return RecordDict(
-        {ENVELOPE: ConfigRecord(envelope), PAYLOAD: ArrayRecord({"bytes": array})}
-    )
+    return RecordDict({ENVELOPE: ConfigRecord(envelope), PAYLOAD: ArrayRecord({"bytes": array})})
 
 
 def from_record(record: RecordDict) -> SealedMessage:

@@ -179,7 +179,7 @@ class TestDeployment:
         assert others
         assert all(TELEMETRY_OFF.items() <= one.items() for one in others)
         assert not deployed.trap.caught()
-        assert not (deployed.processes.flower_home("user")).exists()
+        assert not (deployed.processes.flower_home("superlink").parent / "user").exists()
 
     def test_a_node_listens_nowhere_so_a_rogue_executor_finds_nothing(
         self, deployed: Deployed

@@ -109,9 +109,9 @@ def installed_bundle() -> str:
 def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> NoReturn:
     """Answer messages until this process is told to end; SIGTERM ends it with exit code 0.
 
-    1. Read folder, agreement and key, so that mistakes show at once.
-    2. Fork the zygote, while there is a single thread and no line to the SuperLink.
-    3. Connect.
+    1. Read folder and agreement, so that mistakes in them show at once.
+    2. Fork the zygote, while there is a single thread, no key of the node's and no line.
+    3. Read the key, and connect.
     4. Take a message, have it answered, hand the answer in; look again, ever more rarely.
 
     Args:
@@ -130,15 +130,16 @@ def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> N
     if folder.config.role not in {Role.BRAND, Role.PARTNER}:
         raise WorkspaceError(f"{folder.path} is a {folder.config.role}'s: it has no node")
     folder.agreement()
-    key = read_node_key(config.auth_supernode_private_key)
-    certificates = config.root_certificates and config.root_certificates.read_bytes()
     allowed = frozenset({installed_bundle(), *config.allow_bundles})
     with (
         Zygote.started(  # 2
             partial(_answer, folder.path, listener), prepare=partial(_prepare, folder)
         ) as zygote,
         SuperLink.connected(  # 3
-            config.superlink, root_certificates=certificates, key=key, tell=tell
+            config.superlink,
+            root_certificates=config.root_certificates and config.root_certificates.read_bytes(),
+            key=read_node_key(config.auth_supernode_private_key),
+            tell=tell,
         ) as link,
     ):
         tell(f"{folder.name} is connected to {config.superlink} as node {link.node_id}")

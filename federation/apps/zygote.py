@@ -176,7 +176,7 @@ def _fork_workers(control: socket, work: Work) -> None:
             os.setpgid(worker, worker)
         os.close(descriptors[0])
         os.close(held)
-        select([alive, control], [], [])  # 2
+        select([alive, control.fileno()], [], [])  # 2
         with suppress(ProcessLookupError):
             os.killpg(worker, signal.SIGKILL)  # 3
         os.close(alive)
