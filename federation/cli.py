@@ -24,6 +24,7 @@ from compliance.errors import ComplianceError
 from compliance.rendering import render
 from compliance.terms import Role
 from federation.errors import FederationError, RefusedError, WorkspaceError
+from federation.progress import Progress
 
 __all__ = ["app", "main"]
 
@@ -271,6 +272,13 @@ def node_up(
     from federation.apps.launchers import NodeConfig, run_node
     from federation.watch import line
 
+    def tell(told: str) -> None:
+        err.print(told, markup=False)
+
+    def show(progress: Progress) -> None:
+        if not progress.total:  # a long step's pace is of interest at a terminal only
+            err.print(line(progress))
+
     given = {
         "party": party,
         "superlink": superlink,
@@ -278,11 +286,7 @@ def node_up(
         "auth_supernode_private_key": auth_supernode_private_key,
         "allow_bundles": allow_bundle,
     }
-    run_node(
-        NodeConfig.of(config, given),
-        tell=lambda told: err.print(told, markup=False),
-        listener=lambda progress: progress.total or err.print(line(progress)),
-    )
+    run_node(NodeConfig.of(config, given), tell=tell, listener=show)
 
 
 @log_app.command("verify")

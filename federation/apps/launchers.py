@@ -86,7 +86,6 @@ class NodeConfig(BaseModel):
         try:
             if file is not None:
                 found = tomllib.loads(file.read_text(encoding="utf-8"))
-            if not found.keys().isdisjoint(_PATHS):
                 found |= {key: file.parent / found[key] for key in _PATHS & found.keys()}
             named = {key.replace("_", "-"): one for key, one in given.items() if one is not None}
             return cls.model_validate(found | named)
@@ -137,21 +136,21 @@ def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> N
         ) as zygote,
         SuperLink.connected(  # 3
             config.superlink,
-            root_certificates=config.root_certificates and config.root_certificates.read_bytes(),
+            root_certificates=config.root_certificates,
             key=read_node_key(config.auth_supernode_private_key),
             tell=tell,
         ) as link,
     ):
         tell(f"{folder.name} is connected to {config.superlink} as node {link.node_id}")
-        _Desk(link, zygote, allowed, tell).stay()  # 4
+        _MessageLoop(link, zygote, allowed, tell).run()  # 4
 
 
 def _end(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
-class _Desk:
-    """Where messages come in and answers go out."""
+class _MessageLoop:
+    """Takes one message after the other."""
 
     def __init__(
         self, link: SuperLink, zygote: Zygote, allowed: frozenset[str], tell: Tell
@@ -160,10 +159,10 @@ class _Desk:
         self._zygote = zygote
         self._allowed = allowed
         self._tell = tell
-        self._run: int | None = None  # the last one that was allowed
+        self._allowed_run: int | None = None
 
-    def stay(self) -> NoReturn:
-        """Answer one message after the other."""
+    def run(self) -> NoReturn:
+        """Answer every message that comes."""
         last = time.monotonic()
         while True:
             if self._answered_one():
@@ -184,12 +183,12 @@ class _Desk:
 
     def _answer_to(self, question: CarriedMessage) -> CarriedMessage:
         run = question.head.metadata.run_id
-        if run != self._run:
+        if run != self._allowed_run:
             bundle = hashlib.sha256(self._link.bundle_of(run)).hexdigest()
             if bundle not in self._allowed:
                 self._tell(f"refused run {run}: its app bundle is {bundle}, which is not allowed")
                 return question.failed(Failure.OTHER_BUNDLE, "this node allows no such app bundle")
-            self._run = run
+            self._allowed_run = run
         try:
             return CarriedMessage.from_rows(self._zygote.ask(question.to_rows()))
         except WorkerEndedError as error:

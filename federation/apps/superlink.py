@@ -109,7 +109,7 @@ class SuperLink:
         cls,
         address: str,
         *,
-        root_certificates: bytes | None,
+        root_certificates: Path | None,
         key: ec.EllipticCurvePrivateKey,
         tell: Callable[[str], None],
     ) -> Iterator[Self]:
@@ -117,7 +117,7 @@ class SuperLink:
 
         Args:
             address: host:port.
-            root_certificates: PEM; those that httpx trusts where left out.
+            root_certificates: file of them, PEM; those that httpx trusts where left out.
             key: the node's.
             tell: told in one line that the SuperLink is away, or back.
 
@@ -125,11 +125,12 @@ class SuperLink:
             SuperLinkError: it does not take this node, or its certificate is another's.
         """
         public = key.public_key()
+        roots = None if root_certificates is None else root_certificates.read_bytes()
         version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
         with FleetHttpClient.from_server_address(
             address,
             insecure=False,
-            root_certificates=root_certificates,
+            root_certificates=roots,
             interceptors=[version, NodeAuthHttpInterceptor(key, public)],
         ) as client:
             link = cls(client, address, public, tell)
@@ -194,7 +195,7 @@ class SuperLink:
         """
         found = self._call(self._client.GetRun, GetRunRequest(node=self._node, run_id=run)).run
         wanted = GetFabRequest(node=self._node, hash_str=found.fab_hash, run_id=run)
-        return self._call(self._client.GetFab, wanted).fab.content
+        return bytes(self._call(self._client.GetFab, wanted).fab.content)
 
     def _pull_object(self, run: int, name: str) -> bytes:
         """Return an object, which may come a little later than the message that it is part of."""
@@ -203,7 +204,7 @@ class SuperLink:
         while True:
             answer = self._call(self._client.PullObject, request)
             if answer.object_available:
-                return answer.object_content
+                return bytes(answer.object_content)
             if not answer.object_found or time.monotonic() > end:
                 raise RunOverError
             time.sleep(_OBJECT_PAUSE)
