@@ -3,7 +3,8 @@
 A SuperLink and three nodes on loopback, with TLS and keys for nodes, are asked over and over which
 party they are: a message that is verified, logged and answered, and computes nothing. Once with
 `comity node up`, once with Flower's own `flower-supernode`, in the same run. Printed: median, 95th
-percentile and maximum of all rounds, and the CPU-seconds of a node a round. Linux only.
+percentile and maximum of all rounds; CPU-seconds of one node and of the coordinator with its
+SuperLink, start included. Linux only; waiting is measured, so the machine should be quiet.
 """
 
 import argparse
@@ -57,9 +58,11 @@ def measured(given: argparse.Namespace, *, stock: bool, scratch: Path) -> dict[s
             )
         names = [f"supernode-{folder.name}" for folder in workspace.people]
         used = [meter.usage(name) for name in names]
+        coordinator = meter.usage("superlink")
     return {
         "seconds": json.loads(results.read_text()),
         "cpu_seconds": sum(one.cpu_seconds for one in used) / len(used),
+        "coordinator_cpu_seconds": coordinator.cpu_seconds,
         "processes": max(one.processes for one in used),
         "peak_bytes": max(one.peak_bytes for one in used),
     }
@@ -72,14 +75,15 @@ def percentile(seconds: Sequence[float], share: float) -> float:
 
 def show(figures: dict[str, Any]) -> None:
     """Print the figures and the bars."""
-    row = "{:<18}{:>8}{:>10}{:>8}{:>8}{:>16}".format
-    print(row("", "rounds", "median s", "p95 s", "max s", "CPU-s of a node"))
+    row = "{:<18}{:>8}{:>10}{:>8}{:>8}{:>13}{:>13}".format
+    heads = ("rounds", "median s", "p95 s", "max s", "CPU-s: node", "coordinator")
+    print(row("", *heads))
     for name, one in figures.items():
         seconds = one["seconds"]
-        cells = (statistics.median(seconds), percentile(seconds, 0.95), max(seconds))
-        print(
-            row(name, len(seconds), *(f"{cell:.2f}" for cell in cells), f"{one['cpu_seconds']:.1f}")
-        )
+        times = (statistics.median(seconds), percentile(seconds, 0.95), max(seconds))
+        used = one["cpu_seconds"], one["coordinator_cpu_seconds"]
+        cells = [f"{cell:.2f}" for cell in times] + [f"{cell:.1f}" for cell in used]
+        print(row(name, len(seconds), *cells))
     own = figures[OWN]["seconds"]
     for what, found, bar in (
         ("median", statistics.median(own), MEDIAN_BAR),

@@ -199,7 +199,7 @@ class Processes:
 
 def write_node_key(directory: Path, name: str) -> tuple[Path, Path]:
     """A key by which a SuperLink knows a SuperNode, and its public half."""
-    key = ec.generate_private_key(ec.SECP384R1())
+    key = ec.generate_private_key(ec.SECP256R1())
     paths = directory / f"{name}.node", directory / f"{name}.node.pub"
     paths[0].write_bytes(
         key.private_bytes(

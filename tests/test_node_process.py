@@ -32,7 +32,7 @@ from federation.messages import SealedMessage
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ROOT / "federation" / "apps"
 PUBLIC = frozenset({"flwr.app", "flwr.clientapp", "flwr.serverapp"})
-CURVE = ec.generate_private_key(ec.SECP384R1())
+CURVE = ec.generate_private_key(ec.SECP256R1())
 
 
 def takes(call: Callable[..., Any], *names: str) -> bool:

@@ -58,7 +58,7 @@ _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
 
 
-class RunOverError(Exception):
+class RunOverError(SuperLinkError):
     """The run that a message belongs to has ended."""
 
 
@@ -68,7 +68,7 @@ def read_node_key(file: Path) -> ec.EllipticCurvePrivateKey:
     Raises:
         WorkspaceError: the file holds none in OpenSSH's format, or none of an elliptic curve.
     """
-    made = f"make one with: ssh-keygen -t ecdsa -b 384 -N '' -f {file}"
+    made = f"make one with: ssh-keygen -t ecdsa -b 256 -N '' -f {file}"
     try:
         key = load_ssh_private_key(file.read_bytes(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -206,7 +206,7 @@ class SuperLink:
             if answer.object_available:
                 return bytes(answer.object_content)
             if not answer.object_found or time.monotonic() > end:
-                raise RunOverError
+                raise RunOverError(f"the SuperLink at {self._address} has not all of a message")
             time.sleep(_OBJECT_PAUSE)
 
     def _beat(self, ended: threading.Event) -> None:
@@ -233,6 +233,10 @@ class SuperLink:
                         f"({error}): name the right address or certificate"
                     ) from error
                 told = str(error) or type(error).__name__
+            except ValueError as error:  # no message of Flower's
+                raise SuperLinkError(
+                    f"what answers at {self._address} is no SuperLink: name the right address"
+                ) from error
             except HTTPStatusError as error:
                 if error.response.status_code not in _AWAY:
                     raise self._refusal(error) from error
@@ -249,11 +253,12 @@ class SuperLink:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _refusal(self, error: HTTPStatusError) -> Exception:
+    def _refusal(self, error: HTTPStatusError) -> SuperLinkError:
         code = error.response.status_code
+        told = f"the SuperLink at {self._address} does not take this node's call (HTTP {code})"
         if code == 403:
-            return RunOverError()
-        told = f"the SuperLink at {self._address} does not take this node (HTTP {code})"
+            return RunOverError(f"{told}: the run has ended")
         return SuperLinkError(
-            f"{told}: its operator registers the node's public key, then start the node again"
+            f"{told}: its operator registers the node's public key, or reads why in its log; then "
+            "start the node again"
         )
