@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from federation.apps import launchers, superlink
 from federation.apps.carriage import CarriedMessage, Failure
 from federation.apps.launchers import NodeConfig
-from federation.apps.superlink import read_node_key
+from federation.apps.superlink import SuperLink, read_node_key
 from federation.channel import INLINE_BYTES, from_record, to_record
 from federation.errors import WorkspaceError
 from federation.messages import SealedMessage
@@ -313,6 +313,17 @@ def test_a_nodes_key_is_one_of_an_elliptic_curve_in_openssh_format(tmp_path: Pat
     file.write_bytes(b"nonsense")
     with pytest.raises(WorkspaceError, match=r"no private key in OpenSSH's format"):
         read_node_key(file)
+
+
+@pytest.mark.parametrize("content", [b"nonsense", b"\xff", b""])
+def test_root_certificates_that_are_none_are_named(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(content)
+    with (
+        pytest.raises(WorkspaceError, match=r"ca\.pem holds no certificates in PEM"),
+        SuperLink.connected("127.0.0.1:1", root_certificates=file, key=CURVE, tell=print),
+    ):
+        raise AssertionError
 
 
 def test_a_file_configures_a_node_and_options_come_before_it(tmp_path: Path) -> None:

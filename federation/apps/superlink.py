@@ -122,17 +122,22 @@ class SuperLink:
             tell: told in one line that the SuperLink is away, or back.
 
         Raises:
+            WorkspaceError: the file holds no certificates.
             SuperLinkError: it does not take this node, or its certificate is another's.
         """
         public = key.public_key()
         roots = None if root_certificates is None else root_certificates.read_bytes()
         version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
-        with FleetHttpClient.from_server_address(
-            address,
-            insecure=False,
-            root_certificates=roots,
-            interceptors=[version, NodeAuthHttpInterceptor(key, public)],
-        ) as client:
+        try:
+            client = FleetHttpClient.from_server_address(
+                address,
+                insecure=False,
+                root_certificates=roots,
+                interceptors=[version, NodeAuthHttpInterceptor(key, public)],
+            )
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            raise WorkspaceError(f"{root_certificates} holds no certificates in PEM") from error
+        with client:
             link = cls(client, address, public, tell)
             ended = threading.Event()
             heart = threading.Thread(target=link._beat, args=(ended,), daemon=True)
