@@ -1,11 +1,11 @@
 """What a whole match job costs two parties, beside the protocol alone in the same run.
 
-Two tables of e-mail addresses, half of them the same people, everybody consenting, are matched by a
-SuperLink with two SuperNodes on loopback, with TLS and keys for nodes: read, link, normalise, hash,
-match, and keep the members. Then the protocol alone matches as many hashes. Measured of every
-process, by its owner: CPU-seconds, and the most memory that one took; and the bytes of what the
-parties said. A wrong match fails the run; a missed bar is printed. Linux only; quote ratios, for
-absolute figures drift.
+Two tables of e-mail addresses, half of them the same people, everybody consenting, are matched over
+a SuperLink by two nodes (`comity node up`) on loopback, with TLS and keys for nodes: read, link,
+normalise, hash, match, and keep the members. Then the protocol alone matches as many hashes.
+Measured of every process, by its owner: CPU-seconds, and the most memory that one took; and the
+bytes of what the parties said. A wrong match fails the run; a missed bar is printed. Linux only;
+quote ratios, for absolute figures drift.
 """
 
 import argparse
@@ -198,9 +198,11 @@ def check_members(workspace: Workspace, size: int) -> None:
         raise WrongMatchError(f"expected the {len(both)} people of both, got {len(found)} others")
 
 
-def run_deployed(workspace: Workspace, directory: Path, *, patience: float) -> dict[str, Usage]:
-    """Run the job by Flower's own commands; return what everybody's processes used."""
-    import test_deployment as deployment
+def run_deployed(
+    workspace: Workspace, directory: Path, *, patience: float, stock: bool
+) -> dict[str, Usage]:
+    """Run the job over Flower; return what everybody's processes used."""
+    import deployment
 
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**deployment.TELEMETRY_OFF, "PATH": path}
@@ -208,8 +210,11 @@ def run_deployed(workspace: Workspace, directory: Path, *, patience: float) -> d
         deployment.Processes(directory / "flower", environment) as processes,
         Meter(processes) as meter,
     ):
-        deployment.run_deployed(
-            workspace, processes, directory, exchange_seconds=patience, run_seconds=patience
+        deployed = deployment.Deployment(processes, directory)
+        deployed.start_nodes(workspace.people, stock=stock)
+        deployed.run(
+            f'coordinator="{workspace.coordinator.path}" deadline-seconds={patience}',
+            seconds=patience,
         )
     owners = {name: f"supernode-{name}" for name in (BRAND, PARTNER)} | {COORDINATOR: "superlink"}
     return {name: meter.usage(owner) for name, owner in owners.items()}
@@ -245,6 +250,7 @@ def arguments(command: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--size", type=int, default=FULL_SIZE, help="rows of each party")
     parser.add_argument("--embedded", action="store_true", help="all parties in one process")
+    parser.add_argument("--stock", action="store_true", help="by Flower's own flower-supernode")
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the tables")
     parser.add_argument("--memory-limit", default="1GiB", help="of the job")
     parser.add_argument("--patience", type=float, default=3_600, help="seconds for an exchange")
@@ -292,7 +298,7 @@ def measured(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     usage = (
         {TOGETHER: in_processes_of_their_own(run_in_one_process, (workspace,))[0]}
         if given.embedded
-        else run_deployed(workspace, scratch, patience=given.patience)
+        else run_deployed(workspace, scratch, patience=given.patience, stock=given.stock)
     )
     wall = time.perf_counter() - started
     check_members(workspace, given.size)
@@ -309,6 +315,7 @@ def measured(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     return {
         "size": given.size,
         "embedded": given.embedded,
+        "stock": given.stock,
         "format": given.format,
         "memory_limit": given.memory_limit,
         "cpu": cpu(),

@@ -25,6 +25,9 @@ __all__ = ["Channel", "GridChannel", "Parcel", "from_record", "to_record"]
 ENVELOPE = "comity.envelope"
 PAYLOAD = "comity.payload"
 
+INLINE_BYTES = 1 << 18
+"""A payload up to this size travels beside its envelope."""
+
 SLOWEST_POLL_SECONDS = 1.0
 
 
@@ -70,17 +73,16 @@ class Channel(Protocol):
 
 
 def to_record(message: SealedMessage) -> RecordDict:
-    """Put a sealed message into Flower's record: bytes as uint8 arrays, which Flower streams."""
+    """Put a sealed message into Flower's record.
 
-    def array(content: bytes) -> ArrayRecord:
-        return ArrayRecord({"bytes": Array(np.frombuffer(content, dtype=np.uint8))})
-
-    return RecordDict(
-        {
-            ENVELOPE: ConfigRecord({"json": message.envelope.decode()}),
-            PAYLOAD: array(message.payload),
-        }
-    )
+    Each part of a record travels by a request of its own. A small payload is therefore put beside
+    the envelope; a large one into an array of bytes, which Flower streams in pieces.
+    """
+    envelope = {"json": message.envelope.decode()}
+    if len(message.payload) <= INLINE_BYTES:
+        return RecordDict({ENVELOPE: ConfigRecord(envelope | {"payload": message.payload})})
+    array = Array(np.frombuffer(message.payload, dtype=np.uint8))
+    return RecordDict({ENVELOPE: ConfigRecord(envelope), PAYLOAD: ArrayRecord({"bytes": array})})
 
 
 def from_record(record: RecordDict) -> SealedMessage:
@@ -90,8 +92,13 @@ def from_record(record: RecordDict) -> SealedMessage:
         MessageError: the record holds something else.
     """
     try:
-        envelope = record.config_records[ENVELOPE]["json"].encode()
-        payload = record.array_records[PAYLOAD]["bytes"].numpy()
+        parts = record.config_records[ENVELOPE]
+        envelope = parts["json"].encode()
+        payload = (
+            np.frombuffer(parts["payload"], dtype=np.uint8)
+            if "payload" in parts
+            else record.array_records[PAYLOAD]["bytes"].numpy()
+        )
     except Exception as error:  # numpy raises whatever it meets in foreign bytes
         raise MessageError(
             f"record without {ENVELOPE} and {PAYLOAD}: both sides must run the same version"
@@ -117,7 +124,7 @@ class GridChannel:
         grid: Grid,
         *,
         deadline_seconds: float = 600.0,
-        poll_seconds: float = 0.1,
+        poll_seconds: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._grid = grid

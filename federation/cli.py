@@ -24,6 +24,7 @@ from compliance.errors import ComplianceError
 from compliance.rendering import render
 from compliance.terms import Role
 from federation.errors import FederationError, RefusedError, WorkspaceError
+from federation.progress import Progress
 
 __all__ = ["app", "main"]
 
@@ -40,8 +41,10 @@ app = typer.Typer(
 )
 agreement_app = typer.Typer(no_args_is_help=True, help="The contract that every party signs.")
 log_app = typer.Typer(no_args_is_help=True, help="The parties' logs: verify them, read them.")
+node_app = typer.Typer(no_args_is_help=True, help="A party's node, which answers a coordinator.")
 app.add_typer(agreement_app, name="agreement")
 app.add_typer(log_app, name="log")
+app.add_typer(node_app, name="node")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -237,6 +240,68 @@ def agreement_verify(
         _print_json({"agreement": agreement.digest, "signed_by": names})
     else:
         out.print(f"holds: agreement {agreement.digest} signed by {', '.join(names)}")
+
+
+@node_app.command("up")
+def node_up(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="File (TOML) of the options below.")
+    ] = None,
+    party: Annotated[Path | None, typer.Option("--party", help="The party's folder.")] = None,
+    superlink: Annotated[
+        str | None,
+        typer.Option("--superlink", metavar="HOST:PORT", help="The coordinator's SuperLink."),
+    ] = None,
+    root_certificates: Annotated[
+        Path | None,
+        typer.Option(
+            "--root-certificates",
+            help="Certificates (PEM) that vouch for the SuperLink; the system's where left out.",
+        ),
+    ] = None,
+    auth_supernode_private_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--auth-supernode-private-key", help="The key by which the SuperLink knows this node."
+        ),
+    ] = None,
+    allow_bundle: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-bundle",
+            metavar="SHA256",
+            help="Answer runs with this app bundle too, beside the installed one.",
+        ),
+    ] = None,
+) -> None:
+    """Answer a coordinator's messages as a party, until SIGTERM (leaves with 0) or Ctrl-C.
+
+    Says when it is connected. A message is answered by a worker of its own, which is forked with
+    everything loaded. No port is opened, and nothing that the coordinator ships is run.
+
+    Example: comity node up --config /srv/comity/node.toml
+    """
+    from federation.apps.zygote import set_environment
+
+    set_environment()
+    from federation.apps.launchers import NodeConfig, run_node
+    from federation.watch import line
+
+    def tell(told: str) -> None:
+        err.print(told, markup=False)
+
+    def show(progress: Progress) -> None:
+        if not progress.total:  # a long step's pace is of interest at a terminal only
+            err.print(line(progress))
+
+    given = {
+        "party": party,
+        "superlink": superlink,
+        "root_certificates": root_certificates,
+        "auth_supernode_private_key": auth_supernode_private_key,
+        "allow_bundles": allow_bundle,
+    }
+    run_node(NodeConfig.of(config, given), tell=tell, listener=show)
 
 
 @log_app.command("verify")

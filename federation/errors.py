@@ -6,7 +6,8 @@ FederationError
 ├── WorkspaceError       the workspace holds something else: name another, or finish the old one
 ├── MessageError         bytes from another party break the protocol: nothing of them was used
 ├── RefusedError         a term of the agreement says no: its text names the term and the remedy
-└── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
+├── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
+└── SuperLinkError       a node is not taken, or calls another's SuperLink: two operators talk
 ```
 
 A wrong order of calls by our own code is a `RuntimeError`. No message carries an identifier, a
@@ -22,6 +23,7 @@ __all__ = [
     "MessageError",
     "PartyUnreachableError",
     "RefusedError",
+    "SuperLinkError",
     "WorkspaceError",
 ]
 
@@ -72,3 +74,7 @@ class RefusedError(FederationError):
 
 class PartyUnreachableError(FederationError):
     """A party gave no answer in time, or its process failed before it could answer."""
+
+
+class SuperLinkError(FederationError):
+    """A SuperLink does not take this party's node, or is not the one that was meant."""

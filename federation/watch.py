@@ -15,7 +15,7 @@ from rich.progress import Progress as Bars
 
 from federation.progress import Progress
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "line"]
 
 
 class Watch:
@@ -49,7 +49,7 @@ class Watch:
         if progress.total:
             self._advance(progress)
         else:
-            self._bars.console.print(_line(progress))
+            self._bars.console.print(line(progress))
 
     def _advance(self, progress: Progress) -> None:
         key = (progress.party, progress.job, progress.stage)
@@ -61,7 +61,8 @@ class Watch:
             self._bars.remove_task(self._tasks.pop(key))
 
 
-def _line(progress: Progress) -> str:
+def line(progress: Progress) -> str:
+    """Return a report as a line, in the markup of a console."""
     parts = [escape(progress.stage)]
     if progress.rows is not None:
         parts.append(f"{progress.rows:,} people")

@@ -201,6 +201,15 @@ ALLOWED = {
     "federation/workers.py": frozenset(
         {"concurrent.futures.ProcessPoolExecutor", "multiprocessing.get_context"}
     ),
+    # a node's own worker for each message, over sockets without a name
+    "federation/apps/zygote.py": frozenset(
+        {
+            *("os.fork", "select.select"),
+            *("socket.recv_fds", "socket.send_fds", "socket.socket", "socket.socketpair"),
+        }
+    ),
+    # what Flower's own client raises
+    "federation/apps/superlink.py": frozenset({"httpx.HTTPStatusError", "httpx.TransportError"}),
     # a party's own machines, likewise
     "federation/ray_executor.py": frozenset(
         {"ray", "ray.exceptions.RayError", "ray.exceptions.RayTaskError"}
@@ -369,8 +378,20 @@ def test_a_node_answers_with_what_was_released_and_nothing_else() -> None:
     assert not [name for name, _ in calls(app) if name.endswith("Record")]
 
 
-def test_flower_messages_are_made_in_four_places() -> None:
+def test_a_node_itself_says_nothing_but_why_there_is_no_answer() -> None:
+    carriage = ROOT / "federation" / "apps" / "carriage.py"
+    ((_, message),) = [call for call in calls(carriage) if call[0] == "Message"]
+    assert ast.unparse(message.args[0]) == "Error(failure, reason)"
+    launchers = ROOT / "federation" / "apps" / "launchers.py"
+    reasons = [call.args[1] for name, call in calls(launchers) if name.endswith(".failed")]
+    assert {ast.unparse(one) for one in reasons if not isinstance(one, ast.Constant)} == {
+        "type(error).__name__"
+    }
+
+
+def test_flower_messages_are_made_in_five_places() -> None:
     assert callers("Message", "FlowerMessage") == {
+        "federation/apps/carriage.py",  # names of errors, see above
         "federation/apps/client_app.py",
         "federation/channel.py",  # the coordinator's parcels, see below
         "federation/embedded.py",  # between the two, and the names of errors

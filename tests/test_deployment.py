@@ -1,274 +1,56 @@
-"""A whole collaboration through a real SuperLink and three SuperNodes, against the same in one process."""
+"""Whole collaborations through a real SuperLink and parties' nodes, and attacks on these nodes."""
 
 import ast
+import fcntl
+import hashlib
 import io
-import ipaddress
 import os
+import re
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from conftest import Collaborate
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from deployment import (
+    BIN,
+    RUN_SECONDS,
+    START_SECONDS,
+    STOP_SECONDS,
+    TELEMETRY_OFF,
+    Deployment,
+    Processes,
+    Trap,
+    children,
+    listening_sockets,
+    write_certificate,
+    write_node_key,
+)
 from flwr.cli.build import build_fab_from_disk
+from parties import terms
+from trials import document, write_trial
 
 from federation.apps import BUNDLE
 from federation.audit import verify_party
 from federation.collaboration import load_collaboration
 from federation.embedded import run_embedded
 from federation.enclosure import decrypt
+from federation.members import Members
 from federation.messages import SealedMessage, unseal
 from federation.trial.workspace import Workspace, prepare_workspace
 
 ROOT = Path(__file__).resolve().parent.parent
-BIN = Path(sys.executable).parent
-HOST = "127.0.0.1"
-TELEMETRY_OFF = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-START_SECONDS = 60
-RUN_SECONDS = 400
-STOP_SECONDS = 10
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def write_certificate(directory: Path) -> tuple[Path, Path]:
-    """A certificate for loopback that is its own root, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "superlink")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = directory / "superlink.pem", directory / "superlink.key"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths
-
-
-class Trap:
-    """What all web proxy settings point at: whoever looks beyond loopback is seen here."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server((HOST, 0))
-        self._socket.setblocking(False)
-        address = f"http://{HOST}:{self._socket.getsockname()[1]}"
-        names = ("http_proxy", "https_proxy", "all_proxy")
-        self.environment = {"no_proxy": HOST, "NO_PROXY": HOST} | {
-            spelling: address for name in names for spelling in (name, name.upper())
-        }
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-    def caught(self) -> bool:
-        """Whether anybody called."""
-        try:
-            self._socket.accept()[0].close()
-        except BlockingIOError:
-            return False
-        return True
-
-
-class Processes:
-    """Flower's own commands, each with its output in a file; none outlives the block."""
-
-    def __init__(self, home: Path, environment: Mapping[str, str]) -> None:
-        self._home = home
-        self._environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("FLWR_")
-        } | environment
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Start a command with a Flower home of its own."""
-        home = self.flower_home(name)
-        with self._output(name).open("ab") as output:
-            self._running[name] = subprocess.Popen(
-                [str(BIN / command[0]), *command[1:]],
-                env=self._environment | {"FLWR_HOME": str(home), "HOME": str(self._home / "user")},
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return self._running[name]
-
-    def finish(self, name: str, *, seconds: float) -> str:
-        """Wait for a command to end well; returns what it printed."""
-        if code := self._running[name].wait(timeout=seconds):
-            raise AssertionError(f"{name} left with {code}")
-        return self._output(name).read_text()
-
-    def flower_home(self, name: str) -> Path:
-        home = self._home / name
-        home.mkdir(parents=True, exist_ok=True)
-        return home
-
-    def environments(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """Every living process that was started here, at whatever remove, and its environment."""
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                lines = (path / "environ").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            environment = dict(line.split("=", 1) for line in lines if "=" in line)
-            if environment.get("FLWR_HOME", "").startswith(f"{self._home}/"):
-                yield int(path.name), environment
-
-    def last_output(self) -> str:
-        return "\n".join(
-            f"--- {name}\n" + "\n".join(self._output(name).read_text().splitlines()[-25:])
-            for name in self._running
-        )
-
-    def _output(self, name: str) -> Path:
-        return self._home / f"{name}.output"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for process in self._running.values():
-            process.terminate()
-        end = time.monotonic() + STOP_SECONDS
-        for process in self._running.values():
-            try:
-                process.wait(timeout=max(0.1, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        end = time.monotonic() + STOP_SECONDS
-        while (left := [pid for pid, _ in self.environments()]) and time.monotonic() < end:
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.1)
-        if error is not None:
-            error.add_note(self.last_output())
-
-
-def write_node_key(directory: Path, name: str) -> tuple[Path, Path]:
-    """A key by which a SuperLink knows a SuperNode, and its public half."""
-    key = ec.generate_private_key(ec.SECP384R1())
-    paths = directory / f"{name}.node", directory / f"{name}.node.pub"
-    paths[0].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.OpenSSH,
-            serialization.NoEncryption(),
-        )
-    )
-    paths[1].write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-        )
-    )
-    return paths
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection((HOST, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"nothing listens on port {port}")
-
-
-def run_deployed(
-    workspace: Workspace,
-    processes: Processes,
-    directory: Path,
-    *,
-    exchange_seconds: float = 200,
-    run_seconds: float = RUN_SECONDS,
-) -> str:
-    """Run the jobs as docs/deploy.md says; returns what `flwr run` printed."""
-    names = [folder.name for folder in workspace.people]
-    link_port, *node_ports = free_ports(1 + len(names))
-    link = f"{HOST}:{link_port}"
-    certificate, key = write_certificate(directory)
-    node_keys = {name: write_node_key(directory, name) for name in names}
-    superlink = processes.start(
-        "superlink",
-        [
-            *("flower-superlink", "--host", HOST, "--port", str(link_port)),
-            *("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
-            *("--ssl-ca-certfile", str(certificate)),
-            *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
-        ],
-    )
-    wait_for_port(link_port, superlink)
-    connection = (
-        f'[superlink]\ndefault = "ours"\n\n[superlink.ours]\naddress = "{link}"\n'
-        f'root-certificates = "{certificate}"\n'
-    )
-    for command in ("run", *(f"register-{name}" for name in names)):
-        (processes.flower_home(command) / "config.toml").write_text(connection)
-    for name, (_, public) in node_keys.items():
-        processes.start(f"register-{name}", ["flwr", "supernode", "register", str(public)])
-    for folder, port in zip(workspace.people, node_ports, strict=True):
-        processes.finish(f"register-{folder.name}", seconds=START_SECONDS)
-        processes.start(
-            f"supernode-{folder.name}",
-            [
-                *("flower-supernode", "--superlink", link),
-                *("--root-certificates", str(certificate)),
-                *("--auth-supernode-private-key", str(node_keys[folder.name][0])),
-                *("--host", HOST, "--port", str(port)),
-                *("--node-config", f'party="{folder.path}"'),
-            ],
-        )
-    run_config = f'coordinator="{workspace.coordinator.path}" deadline-seconds={exchange_seconds}'
-    command = ["flwr", "run", str(BUNDLE), "--run-config", run_config, "--stream"]
-    processes.start("run", command)
-    return processes.finish("run", seconds=run_seconds)
+PROBER = Path(__file__).resolve().parent / "prober"
+processes_are_seen = pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="finds processes through /proc"
+)
 
 
 def made(workspace: Workspace) -> dict[str, bytes]:
@@ -298,47 +80,182 @@ def said(workspace: Workspace) -> list[tuple[str, ...]]:
     return sorted(found)
 
 
-@pytest.mark.deployment
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Flower's processes through /proc")
-@pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS + 2 * STOP_SECONDS)
-def test_a_deployment_says_and_makes_the_very_same_that_one_process_does(
-    collaborate: Collaborate, tmp_path: Path
-) -> None:
-    file = collaborate()
-    collaboration = load_collaboration(file)
-    embedded = prepare_workspace(collaboration, file, tmp_path / "embedded")
-    run_embedded(embedded.coordinator.path, [folder.path for folder in embedded.people])
+@dataclass(frozen=True)
+class Deployed:
+    """A collaboration that has run over nodes, which are still up, and the same in one process."""
 
-    deployed = prepare_workspace(collaboration, file, tmp_path / "deployed")
+    embedded: Workspace
+    workspace: Workspace
+    deployment: Deployment
+    processes: Processes
+    trap: Trap
+
+    def probe(self, name: str, *, rounds: int = 1, app: Path = PROBER) -> None:
+        config = f"nodes={len(self.workspace.people)} rounds={rounds}"
+        self.deployment.begin(config, app=app, name=name)
+
+    def probed(self, name: str) -> list[str]:
+        told = self.processes.finish(name, seconds=START_SECONDS)
+        return sorted(line for line in told.splitlines() if line.startswith("round "))
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    directory = tmp_path_factory.mktemp("deployed")
+    content = document()
+    content["jobs"].append({"kind": "align", "name": "everybody"})
+    content["agreement"] |= {
+        name: terms(**{name: change})[name]
+        for name, change in {
+            "match": {"alignment": {"key": "email", "epsilon": 1.0}},
+            "budget": {"epsilon": 3.0, "delta": 1e-4},
+        }.items()
+    }
+    file = write_trial(directory / "trial", content)
+    collaboration = load_collaboration(file)
+    embedded = prepare_workspace(collaboration, file, directory / "embedded")
+    run_embedded(embedded.coordinator.path, [folder.path for folder in embedded.people])
+    workspace = prepare_workspace(collaboration, file, directory / "workspace")
     environment = {
         **TELEMETRY_OFF,
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
     with (
         Trap() as trap,
-        Processes(tmp_path / "flower", environment | trap.environment) as processes,
+        Processes(directory / "flower", environment | trap.environment) as processes,
     ):
-        told = run_deployed(deployed, processes, tmp_path)
+        deployment = Deployment(processes, directory)
+        deployment.start_nodes(workspace.people, options=["--allow-bundle", digest_of(PROBER)])
+        told = deployment.run(
+            f'coordinator="{workspace.coordinator.path}" deadline-seconds={RUN_SECONDS}',
+            seconds=RUN_SECONDS,
+        )
         assert "raised an exception" not in told
-        quiet = [TELEMETRY_OFF.items() <= one.items() for _, one in processes.environments()]
-        assert len(quiet) >= 1 + len(deployed.people)
-        assert all(quiet)
-        assert not trap.caught()
+        yield Deployed(embedded, workspace, deployment, processes, trap)
     assert [pid for pid, _ in processes.environments()] == []
 
-    assert [words[:4] for words in said(deployed)] == [words[:4] for words in said(embedded)]
-    assert said(deployed) == said(embedded)
-    expected, found = made(embedded), made(deployed)
-    assert sorted(found) == sorted(expected)
-    assert [name for name in expected if found[name] != expected[name]] == []
-    models = {name: content for name, content in found.items() if "/models/" in name}
-    assert len(models) == 4
-    assert len(set(models.values())) == 1
-    assert sum("/segments/" in name for name in found) == 2
-    for here, there in zip(embedded.folders, deployed.folders, strict=True):
-        assert verify_party(there.path).counts == verify_party(here.path).counts
-    assert not (tmp_path / "flower" / "user").exists()
+
+def digest_of(app: Path) -> str:
+    return hashlib.sha256(build_fab_from_disk(app)).hexdigest()
+
+
+@pytest.mark.deployment
+@pytest.mark.xdist_group("deployment")
+@processes_are_seen
+@pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS)
+class TestDeployment:
+    def test_it_says_and_makes_the_very_same_that_one_process_does(
+        self, deployed: Deployed
+    ) -> None:
+        here, there = deployed.embedded, deployed.workspace
+        assert [words[:4] for words in said(there)] == [words[:4] for words in said(here)]
+        assert said(there) == said(here)
+        expected, found = made(here), made(there)
+        assert sorted(found) == sorted(expected)
+        assert [name for name in expected if found[name] != expected[name]] == []
+        models = {name: content for name, content in found.items() if "/models/" in name}
+        assert len(models) == 4
+        assert len(set(models.values())) == 1
+        assert sum("/segments/" in name for name in found) == 2
+        for one, other in zip(here.folders, there.folders, strict=True):
+            assert verify_party(other.path).counts == verify_party(one.path).counts
+
+    def test_three_parties_align_the_people_whom_all_know(self, deployed: Deployed) -> None:
+        aligned = [
+            [Members.load(folder.job("everybody") / "aligned.npz") for folder in workspace.people]
+            for workspace in (deployed.embedded, deployed.workspace)
+        ]
+        assert [list(one.keys) for one in aligned[0]] == [list(one.keys) for one in aligned[1]]
+        assert {len(one.keys) for one in aligned[0]} == {len(aligned[0][0].keys)}
+        assert len(aligned[0][0].keys) >= 5
+
+    def test_nobody_beyond_loopback_is_called(self, deployed: Deployed) -> None:
+        environments = list(deployed.processes.environments())
+        nodes = [one for _, one in environments if "supernode-" in one["FLWR_HOME"]]
+        others = [one for _, one in environments if "supernode-" not in one["FLWR_HOME"]]
+        assert all(TELEMETRY_OFF.keys().isdisjoint(one) for one in nodes)  # they need no telling
+        assert len(nodes) == 2 * len(deployed.workspace.people)
+        assert others
+        assert all(TELEMETRY_OFF.items() <= one.items() for one in others)
+        assert not deployed.trap.caught()
+        assert not (deployed.processes.flower_home("superlink").parent / "user").exists()
+
+    def test_a_node_listens_nowhere_so_a_rogue_executor_finds_nothing(
+        self, deployed: Deployed
+    ) -> None:
+        pids = {
+            owner: {
+                pid
+                for pid, one in deployed.processes.environments()
+                if Path(one["FLWR_HOME"]).name == owner
+            }
+            for owner in ("supernode-brand", "superlink")
+        }
+        assert listening_sockets(pids["superlink"])  # or this test sees nothing at all
+        assert not listening_sockets(pids["supernode-brand"])
+
+    def test_another_app_bundle_is_refused_and_nothing_of_it_runs(
+        self, deployed: Deployed, tmp_path: Path
+    ) -> None:
+        other = shutil.copytree(PROBER, tmp_path / "other")
+        project = other / "pyproject.toml"
+        project.write_text(project.read_text().replace("0.1.0", "0.1.1"))
+        deployed.probe("run-refused", app=other)
+        nodes = len(deployed.workspace.people)
+        assert deployed.probed("run-refused") == nodes * ["round 0: error 7"]
+        assert digest_of(other) in deployed.processes.told("supernode-brand")
+        assert not list(tmp_path.parent.parent.glob("**/shipped-code-ran"))
+
+    def test_a_worker_that_is_killed_costs_one_answer_and_no_code_of_an_allowed_bundle_runs(
+        self, deployed: Deployed
+    ) -> None:
+        folder = deployed.workspace.people[1]
+        node = deployed.processes.process(f"supernode-{folder.name}")
+        (zygote,) = children(node.pid)
+        with (folder.path / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # so that the worker waits, and can be met
+            deployed.probe("run-killed", rounds=2)
+            end = time.monotonic() + START_SECONDS
+            while not (workers := children(zygote)):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            os.kill(workers[0], signal.SIGKILL)
+        nodes = len(deployed.workspace.people)
+        assert deployed.probed("run-killed") == [
+            *((nodes - 1) * ["round 0: answered"]),
+            "round 0: error 8",
+            *(nodes * ["round 1: answered"]),
+        ]
+        assert "ended by signal 9" in deployed.processes.told(f"supernode-{folder.name}")
+        assert node.poll() is None
+        assert children(node.pid) == [zygote]
+        homes = deployed.processes.flower_home("superlink").parent
+        assert not list(homes.glob("**/shipped-code-ran"))
+
+    def test_a_node_that_is_not_taken_says_so_and_leaves_with_2(
+        self, deployed: Deployed, tmp_path: Path
+    ) -> None:
+        brand = deployed.workspace.people[0]
+        other_root, _ = write_certificate(tmp_path)
+        key, _ = write_node_key(tmp_path, "stranger")
+        deployed.deployment.start_node("stranger", brand, key)
+        deployed.deployment.start_node("mistaken", brand, key, root_certificates=other_root)
+        for name, told in (("stranger", "does not take this node"), ("mistaken", "certificate")):
+            assert deployed.processes.process(name).wait(START_SECONDS) == 2
+            assert told in deployed.processes.told(name)
+
+    def test_a_node_stops_cleanly(self, deployed: Deployed) -> None:
+        node = deployed.processes.process("supernode-brand")
+        (zygote,) = children(node.pid)
+        node.terminate()
+        assert node.wait(STOP_SECONDS) == 0
+        assert not Path(f"/proc/{zygote}").exists()
+        told = deployed.processes.told("supernode-brand")
+        (number,) = re.findall(r"is connected to \S+ as node (\d+)", told)
+        deployed.processes.wait_until_told(
+            "superlink", f"Deactivated node_id={number}", seconds=STOP_SECONDS
+        )
 
 
 @pytest.mark.deployment

@@ -1,0 +1,1 @@
+"""An app whose messages do next to nothing."""

@@ -1,0 +1,222 @@
+"""A party's node as a process that stays: it waits for messages, and has a worker answer each.
+
+Guarantees: what runs is the app that the party has installed; nothing that a coordinator ships is
+unpacked, let alone run, and a run with another app bundle than the party allows is refused. A
+worker that dies costs its own message an answer, and no other. No port is opened, nothing is
+installed, and neither Flower's telemetry nor its update check is on.
+
+Leaves to others: the answer (`client_app`), isolation (`zygote`), the line (`superlink`).
+"""
+
+import hashlib
+import signal
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn, Self
+
+from flwr.app import Context, RecordDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from compliance.errors import describe
+from compliance.terms import Role
+from federation.apps import BUNDLE
+from federation.apps.carriage import CarriedMessage, Failure
+from federation.apps.client_app import app
+from federation.apps.superlink import RunOverError, SuperLink, read_node_key
+from federation.apps.zygote import WorkerEndedError, Zygote
+from federation.errors import WorkspaceError
+from federation.party import PartyFolder
+from federation.population import tokens_allowed
+from federation.progress import ProgressListener, listening
+from federation.workers import WorkerKind
+from privacy.psi.engines import choose_engine
+
+__all__ = ["NodeConfig", "installed_bundle", "run_node"]
+
+_SHORTEST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_PATIENCE: Final = 0.2
+"""The pause between two looks for messages, as a part of the time since the last one."""
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Tell = Callable[[str], None]
+
+
+class NodeConfig(BaseModel):
+    """What a node needs to know beside its party's folder; the keys of a file of it have dashes.
+
+    Attributes:
+        party: the party's folder.
+        superlink: host:port of the coordinator's SuperLink.
+        auth_supernode_private_key: file of the key by which the SuperLink knows the node.
+        root_certificates: file of the certificates that vouch for the SuperLink; the system's
+            where left out.
+        allow_bundles: SHA-256 digests of app bundles whose runs are answered, beside the installed
+            one.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+    )
+
+    party: Path
+    superlink: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+    auth_supernode_private_key: Path
+    root_certificates: Path | None = None
+    allow_bundles: tuple[Digest, ...] = ()
+
+    @classmethod
+    def of(cls, file: Path | None, given: Mapping[str, Any]) -> Self:
+        """Return what a file says, paths in it taken from its folder, and what is given instead.
+
+        Args:
+            file: TOML.
+            given: the attributes that count in place of the file's; those that are None do not.
+
+        Raises:
+            WorkspaceError: with all mistakes.
+        """
+        found: dict[str, Any] = {}
+        try:
+            if file is not None:
+                found = tomllib.loads(file.read_text(encoding="utf-8"))
+                found |= {key: file.parent / found[key] for key in _PATHS & found.keys()}
+            named = {key.replace("_", "-"): one for key, one in given.items() if one is not None}
+            return cls.model_validate(found | named)
+        except ValidationError as error:
+            raise WorkspaceError(f"{file or 'node'}: {describe(error)}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+            raise WorkspaceError(f"{file} is no file of a node: {error}") from error
+
+
+_PATHS: Final = frozenset({"party", "auth-supernode-private-key", "root-certificates"})
+
+
+def installed_bundle() -> str:
+    """Return the SHA-256 digest of the app bundle that this installation ships."""
+    from flwr.cli.build import build_fab_from_disk
+
+    return hashlib.sha256(build_fab_from_disk(BUNDLE)).hexdigest()
+
+
+def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> NoReturn:
+    """Answer messages until this process is told to end; SIGTERM ends it with exit code 0.
+
+    1. Read folder and agreement, so that mistakes in them show at once.
+    2. Fork the zygote, while there is a single thread, no key of the node's and no line.
+    3. Read the key, and connect.
+    4. Take a message, have it answered, hand the answer in; look again, ever more rarely.
+
+    Args:
+        config: the node's.
+        tell: told in one line what an operator wants to know.
+        listener: told how the party's work goes on, in the workers.
+
+    Raises:
+        WorkspaceError: folder, certificate or key are not what they must be.
+        InvalidAgreementError: the agreement is unsigned by somebody, or altered.
+        SuperLinkError: it does not take this node.
+        FederationError: the zygote has ended.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    folder = PartyFolder(config.party)  # 1
+    if folder.config.role not in {Role.BRAND, Role.PARTNER}:
+        raise WorkspaceError(f"{folder.path} is a {folder.config.role}'s: it has no node")
+    folder.agreement()
+    allowed = frozenset({installed_bundle(), *config.allow_bundles})
+    with (
+        Zygote.started(  # 2
+            partial(_answer, folder.path, listener), prepare=partial(_prepare, folder)
+        ) as zygote,
+        SuperLink.connected(  # 3
+            config.superlink,
+            root_certificates=config.root_certificates,
+            key=read_node_key(config.auth_supernode_private_key),
+            tell=tell,
+        ) as link,
+    ):
+        tell(f"{folder.name} is connected to {config.superlink} as node {link.node_id}")
+        _MessageLoop(link, zygote, allowed, tell).run()  # 4
+
+
+def _end(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+class _MessageLoop:
+    """Takes one message after the other."""
+
+    def __init__(
+        self, link: SuperLink, zygote: Zygote, allowed: frozenset[str], tell: Tell
+    ) -> None:
+        self._link = link
+        self._zygote = zygote
+        self._allowed = allowed
+        self._tell = tell
+        self._allowed_run: int | None = None
+
+    def run(self) -> NoReturn:
+        """Answer every message that comes."""
+        last = time.monotonic()
+        while True:
+            if self._answered_one():
+                last = time.monotonic()
+            else:
+                idle = _PATIENCE * (time.monotonic() - last)
+                time.sleep(min(max(idle, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+
+    def _answered_one(self) -> bool:
+        try:
+            question = self._link.pull()
+            if question is not None:
+                self._link.push(self._answer_to(question))
+        except RunOverError:
+            self._tell("a run has ended before its message was answered")
+            return True
+        return question is not None
+
+    def _answer_to(self, question: CarriedMessage) -> CarriedMessage:
+        run = question.head.metadata.run_id
+        if run != self._allowed_run:
+            bundle = hashlib.sha256(self._link.bundle_of(run)).hexdigest()
+            if bundle not in self._allowed:
+                self._tell(f"refused run {run}: its app bundle is {bundle}, which is not allowed")
+                return question.failed(Failure.OTHER_BUNDLE, "this node allows no such app bundle")
+            self._allowed_run = run
+        try:
+            return CarriedMessage.from_rows(self._zygote.ask(question.to_rows()))
+        except WorkerEndedError as error:
+            self._tell(f"a worker ended {error} before it had answered: the run is told so")
+            return question.failed(Failure.WORKER_ENDED, "the worker ended before it had answered")
+
+
+def _prepare(folder: PartyFolder) -> None:
+    """Generate and test the engine's code where this party's own people make it pay."""
+    workers = folder.config.workers
+    if workers is None or workers.kind is WorkerKind.THREADS:
+        choose_engine(2 * tokens_allowed(folder.agreement(), folder.name))
+
+
+def _answer(party: Path, listener: ProgressListener, rows: Sequence[bytes]) -> Sequence[bytes]:
+    """Answer a message, in a worker."""
+    question = CarriedMessage.from_rows(rows)
+    message = question.put_together()
+    context = Context(
+        run_id=message.metadata.run_id,
+        node_id=message.metadata.dst_node_id,
+        node_config={"party": str(party)},
+        state=RecordDict(),
+        run_config={},
+    )
+    try:
+        with listening(listener):
+            answer = CarriedMessage.take_apart(app(message, context))
+    except Exception as error:  # noqa: BLE001 -- whatever it is, the coordinator learns its kind
+        answer = question.failed(Failure.APP_RAISED, type(error).__name__)
+    return answer.to_rows()

@@ -1,0 +1,269 @@
+"""A node's end of the line to a SuperLink: Flower's Fleet interface, and nothing beside it.
+
+Guarantees: the line is TLS, and the SuperLink knows the node by its key; a SuperLink that is away
+is called again until it is back; whatever else it says becomes an error of ours. No port is opened
+here. How long an answer took is not told.
+
+Leaves to others: what is done with a message (`launchers`), who may ask (`compliance`). It leans on
+names of Flower that are not public; `tests/test_node_process.py` fails when they move.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+from flwr.proto.fab_pb2 import GetFabRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from httpx import HTTPStatusError, TransportError
+
+from federation.apps.carriage import CarriedMessage
+from federation.errors import SuperLinkError, WorkspaceError
+
+__all__ = ["RunOverError", "SuperLink", "read_node_key"]
+
+_HEARTBEAT_SECONDS: Final = 0.6 * HEARTBEAT_DEFAULT_INTERVAL
+_AWAY: Final = frozenset({502, 503, 504})
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 10.0
+_OBJECT_PAUSE: Final = 0.02
+_OBJECT_PATIENCE: Final = 60.0
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+
+
+class RunOverError(SuperLinkError):
+    """The run that a message belongs to has ended."""
+
+
+def read_node_key(file: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the key by which a SuperLink knows a node.
+
+    Raises:
+        WorkspaceError: the file holds none in OpenSSH's format, or none of an elliptic curve.
+    """
+    made = f"make one with: ssh-keygen -t ecdsa -b 256 -N '' -f {file}"
+    try:
+        key = load_ssh_private_key(file.read_bytes(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise WorkspaceError(
+            f"{file} holds no private key in OpenSSH's format without a password: {made}"
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise WorkspaceError(f"{file} holds no key of an elliptic curve: {made}")
+    return key
+
+
+class SuperLink:
+    """The SuperLink that a node is connected to; `connected` makes one.
+
+    Attributes:
+        node_id: the number that the SuperLink knows this node by.
+    """
+
+    def __init__(
+        self,
+        client: FleetHttpClient,
+        address: str,
+        key: ec.EllipticCurvePublicKey,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._tell = tell
+        request = ActivateNodeRequest(
+            public_key=public_key_to_bytes(key), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+        )
+        self.node_id = self._call(client.ActivateNode, request).node_id
+        self._node = Node(node_id=self.node_id)
+
+    @classmethod
+    @contextmanager
+    def connected(
+        cls,
+        address: str,
+        *,
+        root_certificates: Path | None,
+        key: ec.EllipticCurvePrivateKey,
+        tell: Callable[[str], None],
+    ) -> Iterator[Self]:
+        """Connect for the length of the block, and say good-bye after it.
+
+        Args:
+            address: host:port.
+            root_certificates: file of them, PEM; those that httpx trusts where left out.
+            key: the node's.
+            tell: told in one line that the SuperLink is away, or back.
+
+        Raises:
+            WorkspaceError: the file holds no certificates.
+            SuperLinkError: it does not take this node, or its certificate is another's.
+        """
+        public = key.public_key()
+        roots = None if root_certificates is None else root_certificates.read_bytes()
+        version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
+        try:
+            client = FleetHttpClient.from_server_address(
+                address,
+                insecure=False,
+                root_certificates=roots,
+                interceptors=[version, NodeAuthHttpInterceptor(key, public)],
+            )
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            raise WorkspaceError(f"{root_certificates} holds no certificates in PEM") from error
+        with client:
+            link = cls(client, address, public, tell)
+            ended = threading.Event()
+            heart = threading.Thread(target=link._beat, args=(ended,), daemon=True)
+            heart.start()
+            try:
+                yield link
+            finally:
+                ended.set()
+                with suppress(HTTPStatusError, TransportError):
+                    client.DeactivateNode(DeactivateNodeRequest(node_id=link.node_id))
+
+    def pull(self) -> CarriedMessage | None:
+        """Return the next message for this node, whole, if there is one."""
+        answer = self._call(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        if not answer.messages_list:
+            return None
+        head, tree = answer.messages_list[0], answer.message_object_trees[0]
+        run, root = head.metadata.run_id, head.metadata.message_id
+        names = dict.fromkeys(one.object_id for one in iterate_object_tree(tree))
+        objects = {name: self._pull_object(run, name) for name in names}
+        self._call(
+            self._client.ConfirmMessageReceived,
+            ConfirmMessageReceivedRequest(node=self._node, run_id=run, message_object_id=root),
+        )
+        return CarriedMessage(head, tree, objects)
+
+    def push(self, answer: CarriedMessage) -> None:
+        """Hand an answer in.
+
+        Raises:
+            RunOverError: nobody waits for it any more.
+        """
+        run = answer.head.metadata.run_id
+        taken = self._call(
+            self._client.PushMessages,
+            PushMessagesRequest(
+                node=self._node,
+                messages_list=[answer.head],
+                message_object_trees=[answer.tree],
+                clientapp_runtime_list=[0.0],
+            ),
+        )
+        for name in taken.objects_to_push:
+            self._call(
+                self._client.PushObject,
+                PushObjectRequest(
+                    node=self._node,
+                    run_id=run,
+                    object_id=name,
+                    object_content=answer.objects[name],
+                    session_id=taken.session_id,
+                ),
+            )
+
+    def bundle_of(self, run: int) -> bytes:
+        """Return the app bundle that a run was started with.
+
+        Raises:
+            RunOverError: it has ended.
+        """
+        found = self._call(self._client.GetRun, GetRunRequest(node=self._node, run_id=run)).run
+        wanted = GetFabRequest(node=self._node, hash_str=found.fab_hash, run_id=run)
+        return bytes(self._call(self._client.GetFab, wanted).fab.content)
+
+    def _pull_object(self, run: int, name: str) -> bytes:
+        """Return an object, which may come a little later than the message that it is part of."""
+        request = PullObjectRequest(node=self._node, run_id=run, object_id=name)
+        end = time.monotonic() + _OBJECT_PATIENCE
+        while True:
+            answer = self._call(self._client.PullObject, request)
+            if answer.object_available:
+                return bytes(answer.object_content)
+            if not answer.object_found or time.monotonic() > end:
+                raise RunOverError(f"the SuperLink at {self._address} has not all of a message")
+            time.sleep(_OBJECT_PAUSE)
+
+    def _beat(self, ended: threading.Event) -> None:
+        """Tell the SuperLink again and again that this node is there."""
+        request = SendNodeHeartbeatRequest(
+            node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+        )
+        while not ended.is_set():
+            taken = False
+            with suppress(HTTPStatusError, TransportError):
+                taken = self._client.SendNodeHeartbeat(request).success
+            ended.wait(_HEARTBEAT_SECONDS if taken else 1.0)
+
+    def _call(self, method: Callable[[_Request], _Answer], request: _Request) -> _Answer:
+        """Call the SuperLink until it answers."""
+        pause, away = _FIRST_PAUSE, False
+        while True:
+            try:
+                answer = method(request)
+            except TransportError as error:
+                if re.search("certificate|ssl|tls", str(error), re.IGNORECASE):
+                    raise SuperLinkError(
+                        f"{self._address} is not the SuperLink whose root certificate was given "
+                        f"({error}): name the right address or certificate"
+                    ) from error
+                told = str(error) or type(error).__name__
+            except ValueError as error:  # no message of Flower's
+                raise SuperLinkError(
+                    f"what answers at {self._address} is no SuperLink: name the right address"
+                ) from error
+            except HTTPStatusError as error:
+                if error.response.status_code not in _AWAY:
+                    raise self._refusal(error) from error
+                told = f"HTTP {error.response.status_code}"
+            else:
+                if away:
+                    self._tell(f"the SuperLink at {self._address} is back")
+                return answer
+            if not away:
+                self._tell(
+                    f"no SuperLink at {self._address} ({told}): calling again until it answers"
+                )
+            away = True
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _refusal(self, error: HTTPStatusError) -> SuperLinkError:
+        code = error.response.status_code
+        told = f"the SuperLink at {self._address} does not take this node's call (HTTP {code})"
+        if code == 403:
+            return RunOverError(f"{told}: the run has ended")
+        return SuperLinkError(
+            f"{told}: its operator registers the node's public key, or reads why in its log; then "
+            "start the node again"
+        )

@@ -1,0 +1,1 @@
+"""Tells how nodes answer."""
