@@ -174,11 +174,13 @@ class Dying:
     def nodes(self, at_least: int) -> Sequence[int]:
         return self._world.nodes(at_least)
 
-    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
         self._left -= 1
         if self._left < 0 and not self._answered:
             raise CutError
-        answers = self._world.exchange(parcels)
+        answers = self._world.exchange(parcels, most_missing=most_missing)
         if self._left < 0:
             raise CutError
         return answers
@@ -409,8 +411,10 @@ class Absent:
     def nodes(self, at_least: int) -> Sequence[int]:
         return self._nodes
 
-    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
-        return self._world.exchange(parcels)
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
+        return self._world.exchange(parcels, most_missing=most_missing)
 
 
 def run_with(world: World, nodes: Sequence[int]) -> None:

@@ -165,6 +165,34 @@ class ChannelContract:
             channel.exchange([Parcel(node, question(1)) for node in NODES])
         assert "example.com" not in str(raised.value)
 
+    @pytest.mark.parametrize("most_missing", [0, 1, 2])
+    def test_as_many_may_be_missing_as_the_exchange_allows_silent_or_failed(
+        self, open_channel: Callable[..., Channel], most_missing: int
+    ) -> None:
+        released = threading.Event()
+
+        def two_are_lost(message: Message, context: Context) -> RecordDict:
+            if context.node_id == NODES[1]:
+                raise ValueError("somebody@example.com")
+            if context.node_id == NODES[-1]:
+                released.wait(30)
+            return told_back(message, context)
+
+        channel = open_channel(two_are_lost, deadline_seconds=0.3)
+        parcels = [Parcel(node, question(1)) for node in NODES]
+        try:
+            if most_missing < 2:
+                with pytest.raises(PartyUnreachableError):
+                    channel.exchange(parcels, most_missing=most_missing)
+                return
+            answers = channel.exchange(parcels, most_missing=most_missing)
+        finally:
+            released.set()
+        lost = {1, len(NODES) - 1}
+        assert list(answers) == [
+            None if place in lost else expected_back(parcel) for place, parcel in enumerate(parcels)
+        ]
+
     def test_an_answer_that_is_no_message_of_ours_fails_the_whole_exchange(
         self, open_channel: Callable[..., Channel]
     ) -> None:
