@@ -178,7 +178,7 @@ class ChannelContract:
                 released.wait(30)
             return told_back(message, context)
 
-        channel = open_channel(two_are_lost, deadline_seconds=0.3)
+        channel = open_channel(two_are_lost, deadline_seconds=3.0 if most_missing == 2 else 0.3)
         parcels = [Parcel(node, question(1)) for node in NODES]
         try:
             if most_missing < 2:
