@@ -39,6 +39,7 @@ __all__ = [
     "KeyName",
     "Line",
     "Linkage",
+    "MatchProtocol",
     "MatchTerms",
     "Moment",
     "Name",
@@ -123,6 +124,15 @@ class Linkage(StrEnum):
     """They share a key. A record may match several."""
     ONE_TO_ONE = "one-to-one"
     """They share keys, and each matches no other: the first of the agreed keys decides."""
+
+
+class MatchProtocol(StrEnum):
+    """How a match is computed."""
+
+    ECDH = "ecdh"
+    """By Diffie-Hellman on Curve25519, in messages that the coordinator carries."""
+    RR22 = "rr22"
+    """By vector oblivious linear evaluation, over a direct link between the two parties."""
 
 
 class ColumnType(StrEnum):
@@ -408,6 +418,7 @@ class MatchTerms(Terms):
             composite keys.
         composites: the composite keys.
         linkage: when two records count as one person.
+        protocols: by which a match may be computed.
         reveal: who learns the outcome.
         minimum_match: matches below which nothing is used.
         set_size_bucket: sets are padded to a multiple of this, which alone shows on the wire.
@@ -432,6 +443,9 @@ class MatchTerms(Terms):
     ] = (IdentifierKind.EMAIL.value, IdentifierKind.PHONE.value)
     composites: Annotated[tuple[CompositeTerm, ...], Field(max_length=64)] = ()
     linkage: Linkage = Linkage.ONE_TO_ONE
+    protocols: Annotated[
+        tuple[MatchProtocol, ...], Field(min_length=1, max_length=2), AfterValidator(unique)
+    ] = (MatchProtocol.ECDH,)
     reveal: Reveal
     minimum_match: Count
     set_size_bucket: Count

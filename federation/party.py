@@ -45,6 +45,7 @@ from compliance.log.verifier import read_regular
 from compliance.signing import ENVELOPE_LIMIT, SigningKey
 from compliance.terms import DATA_ROLES, KeyName, PartyTerm, Role
 from federation.errors import WorkspaceError
+from federation.rr22.configuration import Rr22Config
 from federation.workers import WorkersConfig
 from privacy.encryption import DecryptionKey
 from privacy.randomness import SECRET_BYTES, Secret, new_secret, seeded_secret
@@ -222,6 +223,7 @@ class PartyConfig(_Closed):
         data: its people; none for the coordinator.
         consent: its consent events; none for the coordinator.
         workers: who does its arithmetic; two threads where left out.
+        rr22: what it needs for matches over a direct link; it takes part in none where left out.
         unsafe_seed: makes every secret of this party predictable, for reproducible trials only.
     """
 
@@ -230,6 +232,7 @@ class PartyConfig(_Closed):
     data: DataConfig | None = None
     consent: Path | None = None
     workers: WorkersConfig | None = None
+    rr22: Rr22Config | None = None
     unsafe_seed: int | None = None
 
 
@@ -254,7 +257,8 @@ class PartyFolder:
     def create(cls, path: Path, config: PartyConfig) -> Self:
         """Write a new party's folder, or open the one that is there if it says the same.
 
-        Its workers may be others than before, as they change no result.
+        Its workers and its environment for direct matches may be others than before, as they
+        change no result.
 
         Raises:
             WorkspaceError: the folder belongs to a party configured otherwise.
@@ -262,7 +266,8 @@ class PartyFolder:
         file = path / "party.json"
         if file.exists():
             found = cls(path).config
-            if found.model_copy(update={"workers": config.workers}) != config:
+            free = {"workers": config.workers, "rr22": config.rr22}
+            if found.model_copy(update=free) != config:
                 raise WorkspaceError(
                     f"{file} describes another configuration of this party: name another "
                     "workspace, or go on with the collaboration that made this one"

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import NameOID, PublicKeyAlgorithmOID
 
 from privacy.errors import PeerMessageError
 from privacy.randomness import Secret, derive_secret
@@ -30,6 +30,7 @@ _BEGINS = datetime(2000, 1, 1, tzinfo=UTC)
 _ENDS = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280, 4.1.2.5: never
 _SERIAL_BYTES = 19  # RFC 5280, 4.1.2.2: at most 20 bytes, and positive
 _MOST_CHARACTERS = 2_048
+_EXPECTED = "expected one Ed25519 certificate in PEM for the direct link"
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,12 @@ def check_certificate(pem: str) -> None:
     Raises:
         PeerMessageError: it is none, or of another kind of key.
     """
-    problem = PeerMessageError("expected one Ed25519 certificate in PEM for the direct link")
     try:
-        if len(pem) > _MOST_CHARACTERS:
-            raise problem
-        (certificate,) = x509.load_pem_x509_certificates(pem.encode())
+        (certificate,) = x509.load_pem_x509_certificates(pem[:_MOST_CHARACTERS].encode())
         certificate.verify_directly_issued_by(certificate)
-        if certificate.public_key_algorithm_oid != x509.oid.PublicKeyAlgorithmOID.ED25519:
-            raise problem
-    except PeerMessageError:
-        raise
+        one = certificate.public_bytes(Encoding.PEM).decode() == pem
+        kind = certificate.public_key_algorithm_oid
     except Exception as error:  # the library raises whatever it meets in foreign bytes
-        raise problem from error
+        raise PeerMessageError(_EXPECTED) from error
+    if not one or kind != PublicKeyAlgorithmOID.ED25519:
+        raise PeerMessageError(_EXPECTED)

@@ -30,7 +30,13 @@ from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.match import Comparison, MatchPlan, MatchState, learner_of, size_mechanism
-from federation.matching.bringing import bring, commitment, commitment_key, people_of
+from federation.matching.bringing import (
+    bring,
+    check_side,
+    commitment,
+    commitment_key,
+    people_of,
+)
 from federation.matching.history import MatchHistory
 from federation.matching.token_set import MatchingSet
 from federation.members import Members
@@ -299,22 +305,7 @@ class Matching:
 
     def _hold(self, side: MatchSide, party: str) -> None:
         """Hold what the other side says of itself against the agreement, before any computing."""
-        if side.recipe != recipe_for(self._terms).fingerprint():
-            raise self._desk.refusal(
-                "match.recipe",
-                f"{party} normalises identifiers otherwise: install the same versions of "
-                "phonenumbers and email-validator at both",
-            )
-        bucket = self._terms.set_size_bucket
-        if side.points != padded_count(side.points, bucket):
-            raise MessageError(f"{party} padded its set to no multiple of {bucket}")
-        most = padded_count(tokens_allowed(self._desk.agreement, party), bucket)
-        if side.points > most:
-            raise self._desk.refusal(
-                "datasets.declared_rows",
-                f"{party} brings more identifiers than the {most} that its data set may: agree on "
-                "more rows",
-            )
+        check_side(self._desk, side, party)
 
     def _bound(self, pair: _Pair) -> tuple[type[records.MatchBound], Mapping[str, object]]:
         if pair.state.other is None:

@@ -67,7 +67,7 @@ def run(asked: dict[str, Any]) -> dict[str, object]:
         failed = "match"
         report = psi.psi_execute(configuration(psi, asked), context)
         context.stop_link()
-    except Exception:
+    except Exception:  # noqa: BLE001 -- a word for whatever spu, or its absence, may raise
         return {"failed": failed}
     finally:
         for trace in TRACE.findall(LOG.read_bytes()):
@@ -80,8 +80,10 @@ def load_spu() -> tuple[Any, Any]:
     if version("spu") != SPU:
         raise PackageNotFoundError(f"spu {SPU}")
     found = importlib.util.find_spec("spu")
+    if found is None:
+        raise PackageNotFoundError("spu")
     package = types.ModuleType("spu")
-    package.__path__ = list(found.submodule_search_locations)
+    package.__path__ = list(found.submodule_search_locations or ())
     sys.modules["spu"] = package
     from spu import libpsi
     from spu.libspu import link

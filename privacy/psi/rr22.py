@@ -12,11 +12,13 @@ but for a chance below 2^-80.
 Leaves to others: the protocol, agreeing on the key, and drawing `Secret`s.
 """
 
+import hmac
+
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-from privacy.errors import InvalidParameterError, WorkerError
+from privacy.errors import InvalidParameterError, PeerMessageError, WorkerError
 from privacy.randomness import Secret, SecretStream, derive_secret
 
 __all__ = ["TAG_BYTES", "found_tokens", "from_lines", "match_key", "padded_tags", "to_lines"]
@@ -27,16 +29,20 @@ _LINE_BYTES = 2 * TAG_BYTES + 1
 _WORDS = np.dtype([("high", "<u8"), ("low", "<u8")])
 
 
-def match_key(learner_share: Secret, peer_share: Secret, label: str) -> Secret:
-    """Return the key of one match, to which both sides gave a share.
+def match_key(shares: frozenset[Secret], label: str) -> Secret:
+    """Return a key to which both sides gave a share; nobody who lacks one of them knows it.
 
     Args:
-        learner_share: 32 bytes.
-        peer_share: 32 bytes.
-        label: names the match.
+        shares: the two sides', 32 bytes each, in no order.
+        label: names the match, the bucket and the run.
+
+    Raises:
+        PeerMessageError: both are the same.
     """
-    mixed = (a ^ b for a, b in zip(learner_share, peer_share, strict=True))
-    return derive_secret(Secret(bytes(mixed)), label)
+    if len(shares) != 2:
+        raise PeerMessageError("both sides gave the same share of the key of tags")
+    one, other = sorted(shares)
+    return derive_secret(Secret(hmac.digest(one, other, "sha256")), label)
 
 
 def padded_tags(
@@ -114,8 +120,6 @@ def from_lines(content: bytes) -> NDArray[np.uint8]:
         WorkerError: it is something else.
     """
     try:
-        if len(content) % _LINE_BYTES:
-            raise ValueError(len(content))
         raw = bytes.fromhex(content.decode("ascii"))
         return np.frombuffer(raw, dtype=np.uint8).reshape(len(content) // _LINE_BYTES, TAG_BYTES)
     except ValueError as error:
