@@ -19,8 +19,12 @@ THANKS = b"thanks"
 def main() -> None:
     misbehaviour = sys.argv[1]
     asked = json.loads(sys.stdin.readline())
+    if misbehaviour == "environment":
+        answer({"failed": misbehaviour})
+    say({"ready": True})
+    sys.stdin.readline()
     threading.Thread(target=end_with_parent, daemon=True).start()
-    if misbehaviour in {"environment", "match"}:
+    if misbehaviour == "match":
         answer({"failed": misbehaviour})
     if misbehaviour == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -53,9 +57,13 @@ def main() -> None:
         answer({"done": 0})
 
 
-def answer(told: object) -> None:
+def say(told: object) -> None:
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
+
+
+def answer(told: object) -> None:
+    say(told)
     os._exit(0)
 
 

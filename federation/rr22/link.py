@@ -25,7 +25,7 @@ import json
 import shutil
 import ssl
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +55,17 @@ _MOST_ANSWER_BYTES: Final = 1 << 12
 _BINDING_BYTES: Final = 32
 _RETRY_SECONDS: Final = 0.1
 _MEETING_SECONDS: Final = 120.0
-_MATCHING_SECONDS: Final = 480.0  # a coordinator waits ten minutes for an answer, by default
+_FINDING_SECONDS: Final = 45.0
+_MATCHING_SECONDS: Final = 300.0  # a coordinator waits ten minutes for an answer, by default
 _PARTING_SECONDS: Final = 10.0
 _HANDSHAKE_SECONDS: Final = 10.0
 _STREAMS: Final = 2
 _HEAD: Final = b"id\n"
+_READY: Final = b"\n"
+_GO: Final = b"go\n"
+_GREETING_BYTES: Final = 4_096
+_TRIES: Final = 2
+_LONGEST_PLACE: Final = 107  # bytes in the name of a socket
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -116,7 +122,8 @@ class DirectLink:
 
         1. Write them where only this user reads.
         2. Wait for the other side, or go to it; prove each to each who and where it is.
-        3. Start the program, carry what it says to and fro, wait for its one answer.
+        3. Start the program; once both sides' are ready, let it go, carry what it says to and
+           fro, and wait for its one answer.
         4. Read what it found; remove everything.
 
         Raises:
@@ -125,11 +132,24 @@ class DirectLink:
                 else, was at another bucket, or went away.
             WorkerError: the program failed, was killed, took too long, or told what cannot be.
         """
+        if len(str(self.scratch / "peer.sock").encode()) > _LONGEST_PLACE:
+            raise WorkspaceError(
+                f"{self.scratch} is too long for a socket in it: name another rr22.scratch"
+            )
         with _private(self.scratch):
             (self.scratch / "own.csv").write_bytes(_HEAD + to_lines(tags))  # 1
             return asyncio.run(self._match(len(tags)))
 
     async def _match(self, count: int) -> Found:
+        for _ in range(_TRIES):
+            with suppress(_StalledError):
+                return await self._try(count)
+        raise WorkerError(
+            f"the programs at both ends of the direct link to {self.peer} did not find each other: "
+            "see that both machines are not overloaded, then run again"
+        )
+
+    async def _try(self, count: int) -> Found:
         tunnel = _Tunnel(self)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(tunnel.close)
@@ -143,10 +163,17 @@ class DirectLink:
                 ) from error
             program = await self._start()
             stack.push_async_callback(_end, program)
-            answer = await self._answer(program, tunnel)  # 3
-        told = _read_answer(answer)
-        if told is None or not 0 <= told <= count:
-            raise WorkerError("the program of the direct link gave no answer that can be read")
+            try:
+                async with asyncio.timeout(_MATCHING_SECONDS):
+                    answer = await self._answer(program, tunnel)  # 3
+            except TimeoutError as error:
+                raise WorkerError(
+                    f"a bucket took more than {_MATCHING_SECONDS:g} s over the direct link to "
+                    f"{self.peer}: it was given up; see that both machines are not overloaded"
+                ) from error
+        told = answer["done"]
+        if not isinstance(told, int) or not 0 <= told <= count:
+            raise self._unreadable()
         return Found(self._read(told), tunnel.received_bytes, tunnel.sent_bytes)  # 4
 
     @property
@@ -165,6 +192,7 @@ class DirectLink:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,
+                limit=_MOST_ANSWER_BYTES,
             )
         except OSError as error:
             raise WorkspaceError(
@@ -182,58 +210,75 @@ class DirectLink:
             program.stdin.write(json.dumps(question).encode() + b"\n")
         return program
 
-    async def _answer(self, program: Process, tunnel: "_Tunnel") -> bytes:
-        """Wait for the program's answer while the tunnel is there."""
+    async def _answer(self, program: Process, tunnel: "_Tunnel") -> dict[str, Any]:
+        """Bring both programs together, and wait for ours to answer while the tunnel is there."""
+        if program.stdout is None or program.stdin is None:
+            raise RuntimeError("the program was started with pipes")
+        await self._line(program, "ready")
+        try:
+            await tunnel.agree()
+        except (OSError, EOFError) as error:
+            raise self._broken() from error
+        program.stdin.write(_GO)
+        answer = asyncio.create_task(self._line(program, "done"))
+        carrying = asyncio.create_task(tunnel.carry())
+        both = {answer, carrying}
+        try:
+            await asyncio.wait(both, timeout=_FINDING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done() and not carrying.done() and tunnel.is_idle:
+                raise _StalledError
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():  # the other side may part first; then this one ends soon
+                await asyncio.wait({answer}, timeout=_PARTING_SECONDS)
+            if not answer.done():
+                raise self._broken()
+            told = await answer
+            await asyncio.wait({carrying}, timeout=_PARTING_SECONDS)  # the other hears the end
+            return told
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+
+    async def _line(self, program: Process, expected: str) -> dict[str, Any]:
+        """Read a line of the program's, and raise what it means if it is not the expected one."""
         if program.stdout is None:
             raise RuntimeError("the program was started with a pipe")
-        answer = asyncio.create_task(program.stdout.read(_MOST_ANSWER_BYTES))
-        carrying = asyncio.create_task(tunnel.carry())
         try:
-            async with asyncio.timeout(_MATCHING_SECONDS):
-                await asyncio.wait({answer, carrying}, return_when=asyncio.FIRST_COMPLETED)
-                if not answer.done():  # the other side may part first; then this one ends soon
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(asyncio.shield(answer), _PARTING_SECONDS)
-                if not answer.done():
-                    raise PartyUnreachableError(
-                        f"the direct link to {self.peer} broke while a bucket was matched: run "
-                        "again; finished buckets are kept"
-                    )
-                content = await answer
-                await self._check(program, content)
-                with suppress(TimeoutError):  # let the other side's program hear the end
-                    await asyncio.wait_for(asyncio.shield(carrying), _PARTING_SECONDS)
-                return content
-        except TimeoutError as error:
-            raise WorkerError(
-                f"a bucket took more than {_MATCHING_SECONDS:g} s over the direct link to "
-                f"{self.peer}: it was given up; see that both machines are not overloaded"
-            ) from error
-        finally:
-            for task in (answer, carrying):
-                task.cancel()
-                with suppress(asyncio.CancelledError, OSError):
-                    await task
-
-    async def _check(self, program: Process, content: bytes) -> None:
-        """Raise what a program's end without a result means."""
-        if _read_answer(content) is not None:
-            return
-        failed = _failure(content)
-        if failed == "environment":
+            content = await program.stdout.readline()
+        except ValueError as error:  # a line longer than the limit
+            raise self._unreadable() from error
+        told = _parse(content)
+        if expected in told:
+            return told
+        if told.get("failed") == "environment":
             raise WorkspaceError(
                 f"rr22.python {self.config.python} has not what is needed: {MAKE_ENVIRONMENT}"
             )
-        if failed is not None:
+        if "failed" in told:
             raise WorkerError(
-                f"the program of the direct link to {self.peer} failed at its {failed}: run again; "
-                "finished buckets are kept"
+                f"the program of the direct link to {self.peer} failed: run again; finished "
+                "buckets are kept"
             )
+        if content:
+            raise self._unreadable()
         with suppress(TimeoutError):
             await asyncio.wait_for(program.wait(), _PARTING_SECONDS)
         raise WorkerError(
             f"the program of the direct link to {self.peer} ended without an answer (exit code "
             f"{program.returncode}): if it was killed, give it more memory; then run again"
+        )
+
+    def _broken(self) -> PartyUnreachableError:
+        return PartyUnreachableError(
+            f"the direct link to {self.peer} broke while a bucket was matched: run again; finished "
+            "buckets are kept"
+        )
+
+    def _unreadable(self) -> WorkerError:
+        return WorkerError(
+            f"the program of the direct link to {self.peer} gave no answer that can be read: see "
+            "that rr22.python is the environment's"
         )
 
     def _read(self, told: int) -> NDArray[np.uint8]:
@@ -251,6 +296,10 @@ class DirectLink:
         return tags
 
 
+class _StalledError(Exception):
+    """The two programs wait for each other, as spu's do when one was late."""
+
+
 class _Tunnel:
     """Two TLS connections to the other party, each joined to one socket of the program's.
 
@@ -262,7 +311,7 @@ class _Tunnel:
         self._link = link
         self._streams: dict[int, _Streams] = {}
         self._complete = asyncio.Event()
-        self._calls: asyncio.Queue[_Streams] = asyncio.Queue(maxsize=1)
+        self._called: asyncio.Future[_Streams] = asyncio.get_running_loop().create_future()
         self._servers: list[asyncio.Server] = []
         self.received_bytes = self.sent_bytes = 0
 
@@ -271,10 +320,7 @@ class _Tunnel:
         link = self._link
         context = self._context()
         place = link.scratch / "peer.sock"
-        try:
-            self._servers.append(await asyncio.start_unix_server(self._call, place))
-        except OSError as error:  # the name of a socket has at most 107 bytes
-            raise WorkspaceError(f"{place} cannot be made: give a shorter rr22.scratch") from error
+        self._servers.append(await asyncio.start_unix_server(self._call, place))
         if link.dial is not None:
             for label in range(_STREAMS):
                 self._streams[label] = await self._dial(label, context)
@@ -292,13 +338,28 @@ class _Tunnel:
         await self._complete.wait()
         server.close()  # nobody else is waited for
 
+    async def agree(self) -> None:
+        """Tell the other side that our program is ready, and wait until its is.
+
+        Raises:
+            OSError, EOFError: the other side has gone.
+        """
+        reader, writer = self._streams[0]
+        writer.write(_READY)
+        await reader.readexactly(len(_READY))
+
     async def carry(self) -> None:
         """Carry what the programs say until they part."""
         mine = 0 if self._link.dial is not None else 1
         await asyncio.gather(
-            self._join(self._streams[mine], self._calls.get()),
+            self._join(self._streams[mine], self._called),
             self._join(self._streams[1 - mine], self._reach()),
         )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the programs have hardly said more than who they are."""
+        return self.received_bytes + self.sent_bytes < _GREETING_BYTES
 
     async def close(self) -> None:
         """Give up everything that is open."""
@@ -381,15 +442,15 @@ class _Tunnel:
         if len(self._streams) == _STREAMS:
             self._complete.set()
 
-    async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take the one connection that the program makes."""
-        try:
-            self._calls.put_nowait((reader, writer))
-        except asyncio.QueueFull:
+    def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take the one call of our program."""
+        if self._called.done():
             writer.close()
+        else:
+            self._called.set_result((reader, writer))
 
     async def _reach(self) -> _Streams:
-        """Connect to the program, once it listens."""
+        """Connect to our program, once it listens."""
         place = self._link.scratch / "own.sock"
         while True:
             try:
@@ -397,7 +458,7 @@ class _Tunnel:
             except OSError:
                 await asyncio.sleep(_RETRY_SECONDS / 10)
 
-    async def _join(self, outside: _Streams, inside: Coroutine[Any, Any, _Streams]) -> None:
+    async def _join(self, outside: _Streams, inside: Awaitable[_Streams]) -> None:
         local = await inside
         await asyncio.gather(
             self._pump(outside[0], local[1], inwards=True),
@@ -424,16 +485,6 @@ async def _end(program: Process) -> None:
         with suppress(ProcessLookupError):
             program.kill()
     await program.wait()
-
-
-def _read_answer(content: bytes) -> int | None:
-    told = _parse(content).get("done")
-    return told if isinstance(told, int) and not isinstance(told, bool) else None
-
-
-def _failure(content: bytes) -> str | None:
-    failed = _parse(content).get("failed")
-    return failed if failed in {"environment", "link", "match"} else None
 
 
 def _parse(content: bytes) -> dict[str, Any]:

@@ -5,9 +5,10 @@ Usage: worker.py, in an empty directory that it may write to; one line of JSON o
     {"learns": true, "input": "own.csv", "output": "found.csv",
      "own": "unix:/…/own.sock", "peer": "unix:/…/peer.sock", "seconds": 600}
 
-It answers with one line of JSON on standard output: {"done": 123}, how many were found (0 at the
-side that does not learn), or {"failed": "environment" | "link" | "match"}. When standard input
-ends before that, whoever started it is gone: it removes its directory and itself.
+It says {"ready": true} on standard output once it has loaded everything, and waits for a second
+line, "go": the two programs must begin at the same time. It ends with {"done": 123}, how many were
+found (0 at the side that does not learn), or {"failed": "environment" | "link" | "match"}. When
+standard input ends before that, whoever started it is gone: it removes its directory and itself.
 
 Guarantees: fast mode only (the other one of spu 0.9.5 loses matches silently); the result goes to
 the learner alone; what spu logs stays in this directory, and the trace that it leaves outside is
@@ -45,8 +46,15 @@ def main() -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     asked = json.loads(sys.stdin.readline())
+    try:
+        loaded = load_spu()
+    except Exception:  # noqa: BLE001 -- whatever the absence of spu, or of a library, may raise
+        print(json.dumps({"failed": "environment"}), file=answer, flush=True)
+        return
+    print(json.dumps({"ready": True}), file=answer, flush=True)
+    sys.stdin.readline()
     threading.Thread(target=end_with_parent, daemon=True).start()
-    print(json.dumps(run(asked)), file=answer, flush=True)
+    print(json.dumps(run(asked, *loaded)), file=answer, flush=True)
     os._exit(0)  # spu's own threads need not be waited for
 
 
@@ -57,12 +65,10 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def run(asked: dict[str, Any]) -> dict[str, object]:
+def run(asked: dict[str, Any], psi: Any, link: Any) -> dict[str, object]:
     """Match; every failure is one word, for what spu says of it may quote its input."""
-    failed = "environment"
+    failed = "link"
     try:
-        psi, link = load_spu()
-        failed = "link"
         context = link.create_brpc(description(link, asked), 0 if asked["learns"] else 1)
         failed = "match"
         report = psi.psi_execute(configuration(psi, asked), context)
