@@ -20,6 +20,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,9 @@ class _Pair:
 
     def found(self, bucket: int) -> Path:
         return self.directory / f"found-{bucket:05d}.npy"
+
+    def at(self, state: DirectState) -> Self:
+        return replace(self, state=state)
 
     @property
     def open_secret(self) -> Secret:
@@ -308,7 +312,7 @@ class DirectMatching:
         now = pair.state if state is None else state
         content = now.model_dump_json().encode()
         write_atomically(pair.directory / "state.json", content, mode=0o600)
-        return replace(pair, state=now)
+        return pair.at(now)
 
     def _found(self, pair: _Pair) -> NDArray[np.int64]:
         """Return whose tokens were found, of all buckets."""
