@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "04a9278ba3e43b47661147e37866bd288b8ed2d9c8c9248bd46fabc1d37940d5"
+GOLDEN_DIGEST = "04f155318a5f6dc7d48e5ebc90a5e308b51cf0f3ce5f9a22f49a4bec0d1a2f64"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
