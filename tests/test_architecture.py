@@ -207,6 +207,7 @@ LINK = frozenset(
         "asyncio.gather",
         "asyncio.get_running_loop",
         "asyncio.get_running_loop().create_future",
+        "asyncio.get_running_loop().time",
         "asyncio.open_connection",
         "asyncio.open_unix_connection",
         "asyncio.run",

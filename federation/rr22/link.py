@@ -55,7 +55,7 @@ _MOST_ANSWER_BYTES: Final = 1 << 12
 _BINDING_BYTES: Final = 32
 _RETRY_SECONDS: Final = 0.1
 _MEETING_SECONDS: Final = 120.0
-_FINDING_SECONDS: Final = 45.0
+_FINDING_SECONDS: Final = 90.0
 _MATCHING_SECONDS: Final = 300.0  # a coordinator waits ten minutes for an answer, by default
 _PARTING_SECONDS: Final = 10.0
 _HANDSHAKE_SECONDS: Final = 10.0
@@ -65,6 +65,7 @@ _READY: Final = b"\n"
 _GO: Final = b"go\n"
 _GREETING_BYTES: Final = 4_096
 _TRIES: Final = 2
+_STALLED: Final = 0.9
 _LONGEST_PLACE: Final = 107  # bytes in the name of a socket
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -223,10 +224,12 @@ class DirectLink:
         answer = asyncio.create_task(self._line(program, "done"))
         carrying = asyncio.create_task(tunnel.carry())
         both = {answer, carrying}
+        begun = asyncio.get_running_loop().time()
         try:
             await asyncio.wait(both, timeout=_FINDING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done() and not carrying.done() and tunnel.is_idle:
-                raise _StalledError
+            waited = asyncio.get_running_loop().time() - begun
+            if not answer.done() and tunnel.is_idle and waited > _STALLED * _FINDING_SECONDS:
+                raise _StalledError  # the other side says so at about the same time
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():  # the other side may part first; then this one ends soon
                 await asyncio.wait({answer}, timeout=_PARTING_SECONDS)
