@@ -4,6 +4,7 @@ A stand-in plays the program that does the cryptography, over the same sockets a
 `test_rr22.py` runs the real one.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from itertools import product
@@ -86,12 +87,12 @@ def state(world: Direct, party: str, peer: str) -> DirectState:
 
 
 def scratch(world: Direct) -> list[Path]:
-    """What programs have left, in any directory that a party of this world would give them."""
+    """Directories of this world's programs that are still there."""
     left = []
     for folder in world.workspace.people:
-        above = DirectLink.scratch_of(folder.config.rr22, "x").parent
-        left += above.glob(f"comity-{folder.name}-*")
-    return left
+        named = hashlib.sha256(str(folder.path).encode()).hexdigest()[:16]
+        left.append(DirectLink.scratch_of(folder.config.rr22, f"{folder.name}-{named}"))
+    return [directory for directory in left if directory.exists()]
 
 
 # --- whole matches -------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ _MEETING_SECONDS: Final = 120.0
 _FINDING_SECONDS: Final = 90.0
 _MATCHING_SECONDS: Final = 300.0  # a coordinator waits ten minutes for an answer, by default
 _PARTING_SECONDS: Final = 10.0
+_ENDING_SECONDS: Final = 1.0
 _HANDSHAKE_SECONDS: Final = 10.0
 _STREAMS: Final = 2
 _HEAD: Final = b"id\n"
@@ -484,6 +485,9 @@ class _Tunnel:
 
 
 async def _end(program: Process) -> None:
+    """Let a program end, and end it if it does not."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(program.wait(), _ENDING_SECONDS)
     if program.returncode is None:
         with suppress(ProcessLookupError):
             program.kill()
