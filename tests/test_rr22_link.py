@@ -213,7 +213,9 @@ def test_every_failure_of_the_program_is_an_error_of_ours(ends: Ends, misbehavio
     with pytest.raises(kind, match=told):
         mine.result()
     if misbehaviour != "miscounts":
-        with pytest.raises((PartyUnreachableError, WorkerError), match=r"retailer (broke|failed|ended)"):
+        with pytest.raises(
+            (PartyUnreachableError, WorkerError), match=r"retailer (broke|failed|ended)"
+        ):
             theirs.result()
 
 

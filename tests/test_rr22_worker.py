@@ -109,6 +109,7 @@ def test_it_matches_in_fast_mode_and_for_the_learner_alone(
         program.stdin.write("go\n")
         program.stdin.flush()
         assert json.loads(program.stdout.readline()) == {"done": 7 if learns else 0}
+        assert program.wait(20) == 0  # before standard input is closed, which would sweep up
     config, told = json.loads((directory / "asked.json").read_text())
     protocol, own, found = config["of"]
     assert protocol["of"] == ["RR22"]
