@@ -28,11 +28,11 @@ class Report:
     intersection_count = 7
 
 def psi_execute(config, context):
-    Path("asked.json").write_text(json.dumps([config, context.told]))
     print("a line of the log that names ann@gmx.net", flush=True)
     trace = Path(f"/tmp/psi_standin{os.getpid()}.trace")
     trace.write_text("")
     os.system(f"echo Trace has been written to {trace}.")
+    Path("asked.json").write_text(json.dumps([config, context.told]))
     if "fails" in config["of"][1]["path"]:
         raise RuntimeError("could not read ann@gmx.net")
     if "sleeps" in config["of"][1]["path"]:
@@ -158,3 +158,4 @@ def test_when_its_party_is_gone_it_leaves_nothing(spu: Path, tmp_path: Path) -> 
         program.stdin.close()
         assert program.wait(20) == 1
     assert not directory.exists()
+    assert not Path(f"/tmp/psi_standin{program.pid}.trace").exists()  # noqa: S108

@@ -61,6 +61,7 @@ def main() -> None:
 def end_with_parent() -> None:
     """Leave nothing behind when whoever started this program is gone."""
     sys.stdin.read()
+    remove_traces()
     shutil.rmtree(Path.cwd(), ignore_errors=True)
     os._exit(1)
 
@@ -76,9 +77,14 @@ def run(asked: dict[str, Any], psi: Any, link: Any) -> dict[str, object]:
     except Exception:  # noqa: BLE001 -- a word for whatever spu, or its absence, may raise
         return {"failed": failed}
     finally:
-        for trace in TRACE.findall(LOG.read_bytes()):
-            Path(os.fsdecode(trace)).unlink(missing_ok=True)
+        remove_traces()
     return {"done": report.intersection_count if asked["learns"] else 0}
+
+
+def remove_traces() -> None:
+    """Remove what spu has left outside this directory, as its log tells."""
+    for trace in TRACE.findall(LOG.read_bytes()):
+        Path(os.fsdecode(trace)).unlink(missing_ok=True)
 
 
 def load_spu() -> tuple[Any, Any]:
