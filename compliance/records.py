@@ -37,6 +37,7 @@ __all__ = [
     "ConsentUsed",
     "JobEnded",
     "JobStarted",
+    "LinkOpened",
     "MatchBound",
     "ModelTrained",
     "Record",
@@ -272,6 +273,20 @@ class MatchBound(_Leaf):
     peer_commitment: Digest
 
 
+class LinkOpened(_Leaf):
+    """The party opens a direct link to another, to match one bucket of their sets.
+
+    What travels over it is not in the log; the certificates tell who held the ends.
+    """
+
+    kind: Literal["link.opened"] = "link.opened"
+    peer: Name
+    protocol: Name
+    bucket: Annotated[int, Field(strict=True, ge=0, le=2**53 - 1)]
+    own_certificate: Digest
+    peer_certificate: Digest
+
+
 class JobStarted(_Leaf):
     """The party takes part in a job."""
 
@@ -297,6 +312,7 @@ Record = Annotated[
     | BudgetRefunded
     | ModelTrained
     | MatchBound
+    | LinkOpened
     | SegmentWritten
     | JobStarted
     | JobEnded,

@@ -39,6 +39,7 @@ __all__ = [
     "KeyName",
     "Line",
     "Linkage",
+    "MatchProtocol",
     "MatchTerms",
     "Moment",
     "Name",
@@ -125,6 +126,15 @@ class Linkage(StrEnum):
     ONE_TO_ONE = "one-to-one"
     """They share keys, and each matches no other: the number of shared keys decides, or where
     `reveal_keys` is agreed, the first of them."""
+
+
+class MatchProtocol(StrEnum):
+    """How a match is computed."""
+
+    ECDH = "ecdh"
+    """By Diffie-Hellman on Curve25519, in messages that the coordinator carries."""
+    RR22 = "rr22"
+    """By vector oblivious linear evaluation, over a direct link between the two parties."""
 
 
 class ColumnType(StrEnum):
@@ -410,6 +420,7 @@ class MatchTerms(Terms):
             composite keys.
         composites: the composite keys.
         linkage: when two records count as one person.
+        protocols: by which a match may be computed.
         reveal: who learns the outcome.
         reveal_keys: whether the party that learns members may see by which of the keys each
             matched, and how many identifiers each record of the other bears. Without it, it sees
@@ -437,6 +448,9 @@ class MatchTerms(Terms):
     ] = (IdentifierKind.EMAIL.value, IdentifierKind.PHONE.value)
     composites: Annotated[tuple[CompositeTerm, ...], Field(max_length=64)] = ()
     linkage: Linkage = Linkage.ONE_TO_ONE
+    protocols: Annotated[
+        tuple[MatchProtocol, ...], Field(min_length=1, max_length=2), AfterValidator(unique)
+    ] = (MatchProtocol.ECDH,)
     reveal: Reveal
     reveal_keys: Annotated[bool, Field(strict=True)] = False
     minimum_match: Count

@@ -36,6 +36,7 @@ from federation.jobs.align import coordinate_align
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
 from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
+from federation.jobs.match_direct import coordinate_direct
 from federation.jobs.model import JointModel
 from federation.jobs.sums import coordinate_sums
 from federation.jobs.train import coordinate_train
@@ -242,6 +243,9 @@ class Coordinator:
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
 
     def _job(self, spec: JobSpec) -> Job:
+        if isinstance(spec, MatchSpec) and spec.is_direct:
+            attempt = self._folder.fresh_secret(f"attempt/{self._clock().isoformat()}").hex()
+            return coordinate_direct(self._agreement, spec, attempt)
         if isinstance(spec, MatchSpec):
             return coordinate_match(self._agreement, spec)
         if isinstance(spec, AlignSpec):

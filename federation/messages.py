@@ -26,6 +26,7 @@ from compliance.agreement import ALIGNED_PARTIES, Agreement
 from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
 from federation.errors import MessageError
+from federation.rr22.configuration import Address
 from federation.specification import AlignSpec, ExpandSpec, JobName, MatchSpec, TrainSpec
 
 __all__ = [
@@ -52,11 +53,17 @@ __all__ = [
     "ExpandRequest",
     "Header",
     "Identify",
+    "LinkSide",
     "MatchAccept",
     "MatchBlinded",
+    "MatchClose",
     "MatchDone",
+    "MatchLink",
+    "MatchLinked",
     "MatchOffer",
+    "MatchOpen",
     "MatchOutcome",
+    "MatchReady",
     "MatchReply",
     "MatchRequest",
     "MatchSide",
@@ -127,6 +134,20 @@ class MatchSide(_Closed):
     commitment: Digest
 
 
+class LinkSide(_Closed):
+    """What a side of a match over a direct link tells the other of its end.
+
+    Attributes:
+        certificate: the one that it will show, made for this match alone (PEM).
+        share: its half of the key under which identifiers lie on disk (hex).
+        address: host:port where it can be reached; None where it only makes connections.
+    """
+
+    certificate: Annotated[str, Field(max_length=2_048)]
+    share: Digest = Field(repr=False)
+    address: Address | None = None
+
+
 class MatchRequest(_Closed):
     """Coordinator to the party that learns the outcome: start a match with `peer`."""
 
@@ -136,19 +157,21 @@ class MatchRequest(_Closed):
 
 
 class MatchOffer(_Closed):
-    """Learner to peer: this is what I bring."""
+    """Learner to peer: this is what I bring, and my end of a direct link where there is one."""
 
     kind: Literal["match.offer"] = "match.offer"
     spec: MatchSpec
     side: MatchSide
+    link: LinkSide | None = None
 
 
 class MatchAccept(_Closed):
-    """Peer to learner: this is what I bring."""
+    """Peer to learner: this is what I bring, and my end of a direct link where there is one."""
 
     kind: Literal["match.accept"] = "match.accept"
     spec: MatchSpec
     side: MatchSide
+    link: LinkSide | None = None
 
 
 class MatchBlinded(_Closed):
@@ -165,6 +188,62 @@ class MatchReply(_Closed):
     kind: Literal["match.reply"] = "match.reply"
     spec: MatchSpec
     bucket: Count
+
+
+class MatchReady(_Closed):
+    """Learner to coordinator: both are bound to their sets; match them over a direct link."""
+
+    kind: Literal["match.ready"] = "match.ready"
+    buckets: int = Field(ge=1, le=1 << 32)
+
+
+class MatchLink(_Closed):
+    """Coordinator to both sides: make ready to link with `peer` for a bucket.
+
+    Attributes:
+        spec: the job.
+        peer: the other side.
+        bucket: its number.
+        attempt: names this run of the job, so that what an earlier one said counts no more.
+    """
+
+    kind: Literal["match.link"] = "match.link"
+    spec: MatchSpec
+    peer: PartyName
+    bucket: Count
+    attempt: Digest
+
+
+class MatchOpen(_Closed):
+    """Each side to the other: open your end of the link for this bucket.
+
+    Attributes:
+        spec: the job.
+        bucket: its number.
+        attempt: as the coordinator named it.
+        needed: whether this side still needs the bucket; a peer always takes part.
+    """
+
+    kind: Literal["match.open"] = "match.open"
+    spec: MatchSpec
+    bucket: Count
+    attempt: Digest
+    needed: bool = True
+
+
+class MatchLinked(_Closed):
+    """To the coordinator: the bucket has been matched over the link."""
+
+    kind: Literal["match.linked"] = "match.linked"
+    bucket: Count
+
+
+class MatchClose(_Closed):
+    """Coordinator to a side, after the last bucket: end the match with `peer`."""
+
+    kind: Literal["match.close"] = "match.close"
+    spec: MatchSpec
+    peer: PartyName
 
 
 class MatchOutcome(_Closed):
@@ -389,6 +468,11 @@ Body = Annotated[
     | MatchAccept
     | MatchBlinded
     | MatchReply
+    | MatchReady
+    | MatchLink
+    | MatchOpen
+    | MatchLinked
+    | MatchClose
     | MatchOutcome
     | MatchDone
     | AlignJoin

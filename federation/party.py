@@ -45,6 +45,7 @@ from compliance.log.verifier import read_regular
 from compliance.signing import ENVELOPE_LIMIT, SigningKey
 from compliance.terms import DATA_ROLES, KeyName, PartyTerm, Role
 from federation.errors import WorkspaceError
+from federation.rr22.configuration import Rr22Config
 from federation.workers import WorkersConfig
 from privacy.accounting.store import LedgerStore, ledger_store
 from privacy.encryption import DecryptionKey
@@ -225,6 +226,7 @@ class PartyConfig(_Closed):
         workers: who does its arithmetic; two threads where left out.
         ledger: URL of the PostgreSQL database that keeps its privacy budget; a file in its folder
             where left out.
+        rr22: what it needs for matches over a direct link; it takes part in none where left out.
         unsafe_seed: makes every secret of this party predictable, for reproducible trials only.
     """
 
@@ -234,6 +236,7 @@ class PartyConfig(_Closed):
     consent: Path | None = None
     workers: WorkersConfig | None = None
     ledger: str | None = None
+    rr22: Rr22Config | None = None
     unsafe_seed: int | None = None
 
 
@@ -258,8 +261,8 @@ class PartyFolder:
     def create(cls, path: Path, config: PartyConfig) -> Self:
         """Write a new party's folder, or open the one that is there if it says the same.
 
-        Its workers may be others than before, as they change no result; where its ledger is kept
-        is its own matter and stays.
+        Its workers and its environment for direct matches may be others than before, as they change
+        no result; where its ledger is kept is its own matter and stays.
 
         Raises:
             WorkspaceError: the folder belongs to a party configured otherwise.
@@ -268,7 +271,8 @@ class PartyFolder:
         if file.exists():
             found = cls(path).config
             config = config.model_copy(update={"ledger": found.ledger})
-            if found.model_copy(update={"workers": config.workers}) != config:
+            free = {"workers": config.workers, "rr22": config.rr22}
+            if found.model_copy(update=free) != config:
                 raise WorkspaceError(
                     f"{file} describes another configuration of this party: name another "
                     "workspace, or go on with the collaboration that made this one"

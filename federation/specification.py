@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from compliance.agreement import Agreement
-from compliance.terms import NoiseSource, Reveal
+from compliance.terms import Linkage, MatchProtocol, NoiseSource, Reveal
 
 __all__ = [
     "AlignSpec",
@@ -27,9 +27,13 @@ __all__ = [
 ]
 
 _PARTNER_LEARNS = frozenset({Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BOTH_LEARN_MEMBERS})
+_ONE_LEARNS = frozenset({Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BRAND_LEARNS_MEMBERS})
 _BASE_BYTES = 320 << 20  # interpreter, libraries and Flower; measured, see docs/scale.md
 _BYTES_PER_POINT = 512  # points, tags, and their copies on the way; measured
 _LARGEST_BUCKET_BITS = 20
+_LINKED_BASE_BYTES = 480 << 20  # that, and the program in its own environment; measured likewise
+_LINKED_BYTES_PER_POINT = 1_400  # its tables, its files in memory, and ours; measured
+_LINKED_LEAST_BYTES = 768 << 20
 
 _ROUNDS: Final[Mapping[NoiseSource, int]] = {
     NoiseSource.LOCAL: 1,
@@ -68,10 +72,34 @@ class MatchSpec(_Bucketed):
 
     Attributes:
         memory_limit: bytes that a party's process may take while it matches, 512 MiB to 1 TiB; a
-            text such as `"1GiB"` is read too.
+            text such as `"1GiB"` is read too; at least 768 MiB with rr22, whose program counts.
+        protocol: by which it is computed, one that the agreement allows.
     """
 
     kind: Literal["match"] = "match"
+    protocol: MatchProtocol = MatchProtocol.ECDH
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the two sides match over a direct link of theirs."""
+        return self.protocol is MatchProtocol.RR22
+
+    @property
+    def bucket_points(self) -> int:
+        """Points of the larger set in a bucket, so many that a party stays within the limit."""
+        if not self.is_direct:
+            return super().bucket_points
+        room = (self.memory_limit - _LINKED_BASE_BYTES) // _LINKED_BYTES_PER_POINT
+        return 1 << min(room.bit_length() - 1, _LARGEST_BUCKET_BITS)
+
+    @model_validator(mode="after")
+    def _room_for_the_program(self) -> Self:
+        if self.is_direct and self.memory_limit < _LINKED_LEAST_BYTES:
+            raise ValueError(
+                "protocol 'rr22' needs a memory_limit of at least 768MiB: give it more, or match "
+                "by 'ecdh'"
+            )
+        return self
 
 
 class AlignSpec(_Bucketed):
@@ -192,6 +220,8 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         if agreement.match.reveal not in _PARTNER_LEARNS:
             remedy = f"job {spec.name!r} needs partners that know their members: agree on "
             found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
+    elif isinstance(spec, MatchSpec):
+        found += _match_objections(spec, agreement)
     elif isinstance(spec, AlignSpec) and agreement.match.alignment is None:
         remedy = f"job {spec.name!r}: no alignment of all parties is agreed: agree on one"
         found.append(("match.alignment", remedy))
@@ -200,3 +230,27 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         remedy = f"job {spec.name!r} asks for a share of {spec.share:g}: ask for at most {most:g}"
         found.append(("expand.maximum_share", remedy))
     return tuple(found)
+
+
+def _match_objections(spec: MatchSpec, agreement: Agreement) -> list[tuple[str, str]]:
+    terms, asked = agreement.match, f"job {spec.name!r} matches by {spec.protocol.value!r}"
+    found: list[tuple[str, str]] = []
+    if spec.protocol not in terms.protocols:
+        allowed = " or ".join(repr(one.value) for one in terms.protocols)
+        found.append(("match.protocols", f"{asked}: match by {allowed}, or agree on it"))
+    if not spec.is_direct:
+        return found
+    if terms.reveal not in _ONE_LEARNS:
+        remedy = f"{asked}, by which one side alone learns: agree on "
+        found.append(("match.reveal", remedy + " or ".join(sorted(_ONE_LEARNS)) + ", or use ecdh"))
+    if len(terms.keys) != 1:
+        remedy = f"{asked}, which tells by which key people matched: agree on one key, or use ecdh"
+        found.append(("match.keys", remedy))
+    several = any(one.identifiers_per_person > 1 for one in agreement.datasets)
+    if several and not terms.reveal_keys:
+        remedy = f"{asked}, which tells by which identifier people matched: agree on reveal_keys"
+        found.append(("match.reveal_keys", f"{remedy}, or use ecdh"))
+    if terms.linkage is Linkage.ONE_TO_ONE and several:
+        remedy = f"{asked}, which cannot link people who bear several identifiers: agree on "
+        found.append(("match.linkage", f"{remedy}{Linkage.ANY_KEY.value}, or use ecdh"))
+    return found

@@ -19,6 +19,7 @@ from federation.jobs.exchange import expect
 from federation.jobs.expand import choose_segment
 from federation.jobs.model import JointModel
 from federation.matching.aligning import Aligning
+from federation.matching.direct import DirectMatching
 from federation.matching.pairs import Matching
 from federation.messages import (
     ExpandDone,
@@ -29,7 +30,7 @@ from federation.messages import (
 )
 from federation.party import write_atomically
 from federation.population import encoder_for
-from federation.specification import JobSpec, policy_objections
+from federation.specification import JobSpec, MatchSpec, policy_objections
 from federation.training.local import LocalTraining
 from federation.training.publishing import Publishing
 from federation.training.summing import Summing
@@ -43,6 +44,7 @@ class Work:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._matching = Matching(desk)
+        self._direct = DirectMatching(desk)
         self._aligning = Aligning(desk)
 
     def settle(self) -> None:
@@ -58,9 +60,11 @@ class Work:
             MessageError: the message does not fit the moment.
             PrivacyError, ConnectorError, ComplianceError: the step failed; nothing has left.
         """
+        spec: JobSpec | None = getattr(message.body, "spec", None)
+        direct = isinstance(spec, MatchSpec) and spec.is_direct
         steps: Mapping[type[object], Callable[[Message], Released]] = {
             Identify: self._present,
-            **self._matching.steps,
+            **(self._direct.steps if direct else self._matching.steps),
             **self._aligning.steps,
             **LocalTraining(self._desk).steps,
             **Summing(self._desk).steps,
@@ -72,7 +76,6 @@ class Work:
             raise MessageError(f"{message.body.kind} is an answer, and nothing was asked")
         if message.header.sender == self._desk.coordinator and message.header.answers is not None:
             raise MessageError(f"{message.body.kind} opens an exchange, and answers nothing")
-        spec: JobSpec | None = getattr(message.body, "spec", None)
         if spec is None:
             return step(message)
         if spec.name != message.header.job:

@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "b61220ab514d892b0a6beba7b2e56ab79975c8620d7bcb6400b848f8caf8bfe3"
+GOLDEN_DIGEST = "5cd2d94b877f5cc22eefbb0101485c43692e2dd871fe56c65d2856a9ae98347f"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 

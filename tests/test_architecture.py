@@ -42,6 +42,7 @@ NETWORK = frozenset(
         "smtplib",
         "socket",
         "socketserver",
+        "spu",
         "ssl",
         "telnetlib",
         "urllib",
@@ -192,6 +193,45 @@ def aliases(path: Path) -> dict[str, str]:
     }
 
 
+LINK = frozenset(
+    {
+        "asyncio",
+        "asyncio.Event",
+        "asyncio.FIRST_COMPLETED",
+        "asyncio.Future",
+        "asyncio.Server",
+        "asyncio.StreamReader",
+        "asyncio.StreamWriter",
+        "asyncio.create_subprocess_exec",
+        "asyncio.create_task",
+        "asyncio.gather",
+        "asyncio.get_running_loop",
+        "asyncio.get_running_loop().create_future",
+        "asyncio.get_running_loop().time",
+        "asyncio.open_connection",
+        "asyncio.open_unix_connection",
+        "asyncio.run",
+        "asyncio.sleep",
+        "asyncio.start_server",
+        "asyncio.start_unix_server",
+        "asyncio.subprocess.DEVNULL",
+        "asyncio.subprocess.PIPE",
+        "asyncio.subprocess.Process",
+        "asyncio.timeout",
+        "asyncio.wait",
+        "asyncio.wait_for",
+        "ssl",
+        "ssl.CERT_REQUIRED",
+        "ssl.PEM_cert_to_DER_cert",
+        "ssl.PROTOCOL_TLS_CLIENT",
+        "ssl.PROTOCOL_TLS_SERVER",
+        "ssl.SSLContext",
+        "ssl.SSLError",
+        "ssl.TLSVersion",
+        "ssl.TLSVersion.TLSv1_3",
+    }
+)
+WORKER = "federation/rr22/worker.py"
 ALLOWED = {
     # machine code that was generated in this process has no other caller than ctypes: by address
     "privacy/psi/vector/program.py": frozenset(
@@ -210,6 +250,11 @@ ALLOWED = {
     ),
     # what Flower's own client raises
     "federation/apps/superlink.py": frozenset({"httpx.HTTPStatusError", "httpx.TransportError"}),
+    # the one link between two parties that the coordinator does not carry, and its program: only
+    # after both gates have let out that it may be opened, and to a certificate told beforehand
+    "federation/rr22/link.py": LINK,
+    # that program: it runs beside our processes, never in one
+    WORKER: frozenset({"spu.libpsi", "spu.libspu.link"}),
     # a party's own machines, likewise
     "federation/ray_executor.py": frozenset(
         {"ray", "ray.exceptions.RayError", "ray.exceptions.RayTaskError"}
@@ -220,6 +265,13 @@ ALLOWED = {
 @pytest.mark.parametrize("path", MODULES, ids=named)
 def test_nothing_but_flower_speaks_to_a_network_or_starts_a_program(path: Path) -> None:
     assert ways_out(path) == ALLOWED.get(named(path), frozenset())
+
+
+def test_the_program_of_the_direct_link_shares_nothing_with_us() -> None:
+    module = WORKER.removesuffix(".py").replace("/", ".")
+    assert not [named(path) for path in MODULES if module in {*imports(path), *mentions(path)}]
+    imported = {name.split(".")[0] for name in imports(ROOT / WORKER)}
+    assert imported - {"spu"} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,19 @@ digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 match_specs = st.builds(
     MatchSpec, name=names, memory_limit=st.integers(512 << 20, 1 << 40).map(ByteSize)
 )
-align_specs = match_specs.map(lambda spec: AlignSpec(**spec.model_dump(exclude={"kind"})))
+align_specs = match_specs.map(
+    lambda spec: AlignSpec(**spec.model_dump(exclude={"kind", "protocol"}))
+)
 ring_sides = st.builds(messages.AlignSide, recipe=digests, commitment=digests)
 places = st.integers(0, 7)
 phases = st.sampled_from(messages.SumPhase)
 sides = st.builds(MatchSide, recipe=digests, points=st.integers(1, 1 << 36), commitment=digests)
+links = st.none() | st.builds(
+    messages.LinkSide,
+    certificate=st.text(max_size=2_048),
+    share=digests,
+    address=st.none() | st.just("psi.retailer.example:7300"),
+)
 train_specs = st.builds(
     TrainSpec,
     name=names,
@@ -78,8 +86,17 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     kind: st.builds(model) for kind, model in KINDS.items() if set(model.model_fields) == {"kind"}
 } | {
     "match.request": st.builds(MatchRequest, spec=match_specs, peer=names),
-    "match.offer": st.builds(MatchOffer, spec=match_specs, side=sides),
-    "match.accept": st.builds(MatchAccept, spec=match_specs, side=sides),
+    "match.offer": st.builds(MatchOffer, spec=match_specs, side=sides, link=links),
+    "match.accept": st.builds(MatchAccept, spec=match_specs, side=sides, link=links),
+    "match.ready": st.builds(messages.MatchReady, buckets=st.integers(1, 1 << 32)),
+    "match.link": st.builds(
+        messages.MatchLink, spec=match_specs, peer=names, bucket=counts, attempt=digests
+    ),
+    "match.open": st.builds(
+        messages.MatchOpen, spec=match_specs, bucket=counts, attempt=digests, needed=st.booleans()
+    ),
+    "match.linked": st.builds(messages.MatchLinked, bucket=counts),
+    "match.close": st.builds(messages.MatchClose, spec=match_specs, peer=names),
     "match.blinded": st.builds(MatchBlinded, spec=match_specs, bucket=counts),
     "match.reply": st.builds(MatchReply, spec=match_specs, bucket=counts),
     "match.outcome": st.builds(

@@ -20,6 +20,7 @@ from compliance.records import (
     ConsentUsed,
     JobEnded,
     JobStarted,
+    LinkOpened,
     MatchBound,
     ModelTrained,
     Record,
@@ -73,6 +74,14 @@ EXAMPLES: list[Record] = [
     BudgetRefunded(**COMMON, charge_id="charge-1", reason="nothing was released"),
     ModelTrained(
         **COMMON, model_digest=DIGEST, rounds=2, parties=("retailer",), epsilon=2.0, delta=1e-6
+    ),
+    LinkOpened(
+        **COMMON,
+        peer="brand",
+        protocol="rr22",
+        bucket=3,
+        own_certificate="0f" * 32,
+        peer_certificate="a1" * 32,
     ),
     MatchBound(**COMMON, peer="brand", own_commitment="0f" * 32, peer_commitment="a1" * 32),
     SegmentWritten(**COMMON, segment="look-alikes", share=0.05, rows=3),

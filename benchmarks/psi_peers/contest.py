@@ -50,6 +50,7 @@ class Engine:
         module: what Comity's own environment must have; empty for nothing more.
         features: what the CPU must have.
         requirement: what pip installs for a peer; None runs in Comity's own environment.
+        program: what pip installs for a program that Comity starts in an environment of its own.
         pythons: interpreters that the peer has wheels for; empty for any.
         by_default: whether it runs without being named.
     """
@@ -59,6 +60,7 @@ class Engine:
     module: str = ""
     features: tuple[str, ...] = ()
     requirement: str | None = None
+    program: str | None = None
     pythons: tuple[str, ...] = ()
     by_default: bool = True
 
@@ -175,6 +177,9 @@ def run_parties(
 ) -> list[resource.struct_rusage]:
     """Run both parties to their end and return what each used, its children included."""
     environment = {**os.environ, "TMPDIR": str(folder)}
+    if engine.program is not None:
+        environment["COMITY_RR22_PYTHON"] = str(environment_for(engine, engine.program))
+        environment["PYTHONPATH"] = str(RUNNERS.parent.parent)
     tail = [str(folder), *map(str, free_ports()), *engine.options, str(workers)]
     running = {}
     for role in ROLES:
@@ -226,20 +231,31 @@ def interpreter_for(engine: Engine) -> Path:
         raise UnavailableError(f"this CPU has no {', '.join(sorted(lacking))}")
     if engine.module and find_spec(engine.module) is None:
         raise UnavailableError(f"{engine.module} is not installed")
+    if engine.program is not None:
+        environment_for(engine, engine.program)
     if engine.requirement is None:
         return Path(sys.executable)
-    folder = ENVIRONMENTS / engine.requirement.partition("==")[0]
+    return environment_for(engine, engine.requirement)
+
+
+def environment_for(engine: Engine, requirement: str) -> Path:
+    """Return the Python of the environment that has a package; make it if need be.
+
+    Raises:
+        UnavailableError: if a fitting Python or the package is missing.
+    """
+    folder = ENVIRONMENTS / requirement.partition("==")[0]
     interpreter, done = folder / "bin" / "python", folder / "installed"
-    if not (done.exists() and done.read_text() == engine.requirement):
-        print(f"installing {engine.requirement} below {ENVIRONMENTS.name}", file=sys.stderr)
+    if not (done.exists() and done.read_text() == requirement):
+        print(f"installing {requirement} below {ENVIRONMENTS.name}", file=sys.stderr)
         make = [python_for(engine), "-m", "venv", "--clear", folder]
-        fill = [interpreter, "-m", "pip", "install", "--quiet", engine.requirement]
+        fill = [interpreter, "-m", "pip", "install", "--quiet", requirement]
         try:
             for step in (make, fill):
                 subprocess.run(step, check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise UnavailableError(f"{engine.requirement} cannot be installed: {error}") from error
-        done.write_text(engine.requirement)
+            raise UnavailableError(f"{requirement} cannot be installed: {error}") from error
+        done.write_text(requirement)
     return interpreter
 
 
@@ -251,7 +267,8 @@ def python_for(engine: Engine) -> str:
         if found := shutil.which(f"python{version}"):
             return found
     raise UnavailableError(
-        f"{engine.requirement} needs Python {' or '.join(engine.pythons)}, which is not installed"
+        f"{engine.requirement or engine.program} needs Python {' or '.join(engine.pythons)}, which "
+        "is not installed"
     )
 
 

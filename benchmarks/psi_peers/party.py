@@ -62,10 +62,11 @@ class Party:
         """Note the CPU spent on imports and on generating code; the match begins here."""
         self._ready = time.process_time()
 
-    def report(self, rows: bytes = b"") -> None:
+    def report(self, rows: bytes = b"", *, received_bytes: int | None = None) -> None:
         """Write the figures, and what rows of the receiver's were found, as 64-bit integers.
 
-        Call it before the connection closes: the kernel forgets its counts then.
+        Call it before the connection closes, for the kernel forgets its counts then; or say what
+        was received.
         """
         if rows:
             (self.folder / "found.rows").write_bytes(rows)
@@ -74,7 +75,7 @@ class Party:
         figures = {
             "startup_cpu_seconds": self._ready,
             "peak_bytes": 1024 * max(int(own), children),
-            "received_bytes": _received_bytes(),
+            "received_bytes": _received_bytes() if received_bytes is None else received_bytes,
         }
         (self.folder / f"{self.role}.json").write_text(json.dumps(figures))
 

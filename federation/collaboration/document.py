@@ -10,7 +10,7 @@ Leaves to others: making folders, keys and signatures from it (`workspace`).
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -55,6 +55,7 @@ from federation.collaboration.mistakes import explain, to_json, well_formed
 from federation.errors import CollaborationError
 from federation.party import DataConfig
 from federation.population import recipe_for
+from federation.rr22.configuration import Rr22Config
 from federation.specification import JobSpec, policy_objections
 from federation.workers import WorkersConfig
 from privacy.encryption import DecryptionKey
@@ -85,6 +86,9 @@ class _Closed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_Means = TypeVar("_Means", WorkersConfig, Rr22Config)
+
+
 class PartySection(_Closed):
     """One party: who it is, where its people and their consents lie.
 
@@ -95,6 +99,7 @@ class PartySection(_Closed):
         consent: its consent events, CSV or Parquet; brand and partners only.
         declared_rows: a public round figure near the number of its people, and not below it.
         workers: who does its arithmetic; brand and partners only.
+        rr22: what it needs for matches over a direct link; brand and partners only.
     """
 
     name: Name
@@ -103,14 +108,15 @@ class PartySection(_Closed):
     consent: Path | None = None
     declared_rows: Count | None = None
     workers: WorkersConfig | None = None
+    rr22: Rr22Config | None = None
 
-    @field_validator("workers")
+    @field_validator("workers", "rr22")
     @classmethod
-    def _has_use_for(cls, workers: WorkersConfig, info: ValidationInfo) -> WorkersConfig:
+    def _has_use_for(cls, means: _Means, info: ValidationInfo) -> _Means:
         role = info.data.get("role")
         if role is not None and role not in DATA_ROLES:
             raise ValueError(f"a {role} computes nothing; remove it")
-        return workers
+        return means
 
 
 class AgreementSection(_Closed):

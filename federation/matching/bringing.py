@@ -18,14 +18,16 @@ import hmac
 import numpy as np
 
 from federation.desk import Desk, undamaged
-from federation.errors import RefusedError
+from federation.errors import MessageError, RefusedError
 from federation.matching.history import MatchHistory
 from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.members import Members
-from federation.population import recipe_for
+from federation.messages import MatchSide
+from federation.population import recipe_for, tokens_allowed
+from privacy.psi.buckets import padded_count
 from privacy.randomness import Secret, derive_secret
 
-__all__ = ["bring", "commitment", "commitment_key", "people_of"]
+__all__ = ["bring", "check_side", "commitment", "commitment_key", "people_of"]
 
 
 def bring(
@@ -72,6 +74,41 @@ def bring(
             own.discard()
         raise
     return own
+
+
+def check_side(desk: Desk, side: MatchSide, party: str, *, width: int = 1) -> None:
+    """Hold what another party says of its set against the agreement, before any computing.
+
+    Args:
+        desk: this party's.
+        side: what the other says.
+        party: its name.
+        width: points that stand for each of its records; 1 where its identifiers stand alone.
+
+    Raises:
+        RefusedError: it normalises otherwise, or brings more than its data set may.
+        MessageError: it pads its set otherwise than agreed.
+    """
+    terms = desk.agreement.match
+    if side.recipe != recipe_for(terms).fingerprint():
+        raise desk.refusal(
+            "match.recipe",
+            f"{party} normalises identifiers otherwise: install the same versions of "
+            "phonenumbers and email-validator at both",
+        )
+    bucket, agreement = terms.set_size_bucket, desk.agreement
+    if side.points != padded_count(side.points, bucket * width):
+        raise MessageError(f"{party} padded its set to no multiple of {bucket * width}")
+    allowed = tokens_allowed(agreement, party)
+    if width > 1:
+        allowed = agreement.dataset(party).declared_rows
+    most = padded_count(allowed, bucket) * width
+    if side.points > most:
+        raise desk.refusal(
+            "datasets.declared_rows",
+            f"{party} brings more identifiers than the {most} that its data set may: agree on "
+            "more rows",
+        )
 
 
 def people_of(desk: Desk, job: str) -> Members:

@@ -44,7 +44,13 @@ from federation.jobs.match import (
     record_widths,
     size_mechanism,
 )
-from federation.matching.bringing import bring, commitment, commitment_key, people_of
+from federation.matching.bringing import (
+    bring,
+    check_side,
+    commitment,
+    commitment_key,
+    people_of,
+)
 from federation.matching.history import MatchHistory
 from federation.matching.record_match import RecordMatch
 from federation.matching.record_set import Records
@@ -359,27 +365,9 @@ class Matching:
 
     def _hold(self, side: MatchSide, party: str, *, learns: bool) -> None:
         """Hold what the other side says of itself against the agreement, before any computing."""
-        if side.recipe != recipe_for(self._terms).fingerprint():
-            raise self._desk.refusal(
-                "match.recipe",
-                f"{party} normalises identifiers otherwise: install the same versions of "
-                "phonenumbers and email-validator at both",
-            )
         widths = self._widths(party)
         width = 1 if widths is None else widths[0 if learns else 1]
-        bucket, agreement = self._terms.set_size_bucket, self._desk.agreement
-        if side.points != padded_count(side.points, bucket * width):
-            raise MessageError(f"{party} padded its set to no multiple of {bucket * width}")
-        allowed = tokens_allowed(agreement, party)
-        if width > 1:
-            allowed = agreement.dataset(party).declared_rows
-        most = padded_count(allowed, bucket) * width
-        if side.points > most:
-            raise self._desk.refusal(
-                "datasets.declared_rows",
-                f"{party} brings more identifiers than the {most} that its data set may: agree on "
-                "more rows",
-            )
+        check_side(self._desk, side, party, width=width)
 
     def _bound(self, pair: _Pair) -> tuple[type[records.MatchBound], Mapping[str, object]]:
         if pair.state.other is None:

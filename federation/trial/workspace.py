@@ -174,6 +174,7 @@ def _prepare_party(
         data=data,
         consent=consent,
         workers=party.workers,
+        rr22=party.rr22,
         unsafe_seed=collaboration.unsafe_seed,
     )
     folder = PartyFolder.create(path, config)

@@ -1,0 +1,450 @@
+"""A party's part of a match over a direct link.
+
+```
+jobs/JOB/
+  people.npz       who took part, and
+  set/             their tokens (`bringing`)
+  with-PEER/       state.json · secret · commitment · found-N.npy: one pair's match
+```
+
+Guarantees: the link is opened after this party's gate has let `match.open` out for that bucket and
+attempt, and the other's has arrived; a bucket that was found is never matched again, also after a
+crash; what an opened link has cost is on disk before it is opened; nothing of a match that passes
+the agreed number, size or change leaves.
+
+Leaves to others: the steps (`jobs.match_direct`), the link (`rr22.link`), what may leave (`gate`).
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compliance import records
+from compliance.terms import MatchProtocol, Role
+from federation.desk import Desk, undamaged
+from federation.errors import MessageError
+from federation.gate import Minimum, Released
+from federation.jobs.exchange import expect
+from federation.jobs.match import learner_of, size_mechanism
+from federation.jobs.match_direct import DirectPlan, DirectState
+from federation.matching.bringing import (
+    bring,
+    check_side,
+    commitment,
+    commitment_key,
+    people_of,
+)
+from federation.matching.history import MatchHistory
+from federation.matching.token_set import MatchingSet
+from federation.members import Members
+from federation.messages import (
+    LinkSide,
+    MatchAccept,
+    MatchClose,
+    MatchDone,
+    MatchLink,
+    MatchLinked,
+    MatchOffer,
+    MatchOpen,
+    MatchOutcome,
+    MatchReady,
+    MatchRequest,
+    MatchSide,
+    Message,
+)
+from federation.party import write_atomically
+from federation.population import recipe_for, tokens_allowed
+from federation.rr22.configuration import Rr22Config
+from federation.rr22.link import MAKE_ENVIRONMENT, DirectLink
+from federation.specification import MatchSpec
+from privacy.certificates import OwnCertificate, check_certificate
+from privacy.mechanisms import noised_count
+from privacy.psi.buckets import padded_count
+from privacy.psi.rr22 import found_tokens, padded_tags
+from privacy.randomness import Secret, SecretStream, derive_secret
+
+__all__ = ["DirectMatching"]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One pair's match at this party; the secret is None once it has ended."""
+
+    directory: Path
+    spec: MatchSpec
+    peer: str
+    own: MatchingSet
+    people: Members
+    state: DirectState
+    secret: Secret | None
+
+    def found(self, bucket: int) -> Path:
+        return self.directory / f"found-{bucket:05d}.npy"
+
+    def at(self, state: DirectState) -> Self:
+        return replace(self, state=state)
+
+    @property
+    def open_secret(self) -> Secret:
+        if self.secret is None:
+            raise MessageError(f"the match of job {self.spec.name!r} with {self.peer} has ended")
+        return self.secret
+
+
+class DirectMatching:
+    """What a party does with the messages of a match over a direct link."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._terms = desk.agreement.match
+        self._name = desk.folder.name
+
+    @property
+    def steps(self) -> Mapping[type[object], Callable[[Message], Released]]:
+        """What is done with each kind of message."""
+        return {
+            MatchRequest: self._offer,
+            MatchOffer: self._accept,
+            MatchAccept: self._begin,
+            MatchLink: self._permit,
+            MatchOpen: self._match,
+            MatchClose: self._close,
+            MatchOutcome: self._keep,
+        }
+
+    def _offer(self, message: Message) -> Released:  # 2
+        body = expect(message, MatchRequest)
+        self._check_sides(self._name, body.peer)
+        pair = self._begin_pair(body.spec, body.peer, label=message.sealed.digest)
+        offer = MatchOffer(spec=body.spec, side=pair.state.own, link=self._end_of(pair))
+        return self._desk.release(message, offer, recipient=body.peer, people=pair.people.used)
+
+    def _accept(self, message: Message) -> Released:  # 2
+        body, sender = expect(message, MatchOffer), message.header.sender
+        self._check_sides(sender, self._name)
+        link = self._check_end(body.side, body.link, sender)
+        label = f"{sender}/{body.side.commitment}"
+        pair = self._begin_pair(body.spec, sender, label=label)
+        pair = self._save(pair, pair.state.meet(body.side, link))
+        accept = MatchAccept(spec=body.spec, side=pair.state.own, link=self._end_of(pair))
+        return self._desk.release(
+            message, accept, people=pair.people.used, results=(self._bound(pair),)
+        )
+
+    def _begin(self, message: Message) -> Released:  # 3
+        body, sender = expect(message, MatchAccept), message.header.sender
+        self._check_sides(self._name, sender)
+        if not self._desk.gate.has_sent(message.header.answers):
+            raise MessageError(f"match.accept for job {body.spec.name!r} answers nothing sent")
+        link = self._check_end(body.side, body.link, sender)
+        pair = self._load(body.spec, sender)
+        pair = self._save(pair, pair.state.meet(body.side, link))
+        return self._desk.release(
+            message,
+            MatchReady(buckets=self._plan(pair).buckets.count),
+            recipient=self._desk.coordinator,
+            people=pair.people.used,
+            results=(self._bound(pair),),
+        )
+
+    def _permit(self, message: Message) -> Released:  # 5
+        body = expect(message, MatchLink)
+        pair = self._load(body.spec, body.peer)
+        self._within(body.bucket, self._plan(pair))
+        needed = not (self._learns(pair) and pair.found(body.bucket).exists())
+        leaves = (self._opened(pair, body.bucket),) if needed and pair.secret else ()
+        self._save(pair, pair.state.permit(body.attempt, body.bucket))
+        return self._desk.release(
+            message,
+            MatchOpen(spec=body.spec, bucket=body.bucket, attempt=body.attempt, needed=needed),
+            recipient=body.peer,
+            people=pair.people.used,
+            results=leaves,
+        )
+
+    def _match(self, message: Message) -> Released:  # 7
+        body = expect(message, MatchOpen)
+        pair = self._load(body.spec, message.header.sender)
+        pair.state.check(body.attempt, body.bucket)
+        if not pair.found(body.bucket).exists() if self._learns(pair) else body.needed:
+            opened = self._save(pair, pair.state.open(body.bucket))
+            self._link(opened, body.bucket, body.attempt)
+        return self._desk.release(
+            message,
+            MatchLinked(bucket=body.bucket),
+            recipient=self._desk.coordinator,
+            people=pair.people.used,
+        )
+
+    def _link(self, pair: _Pair, bucket: int, attempt: str) -> None:
+        """Match a bucket over the link; what the learner finds is on disk before it parts."""
+        plan, learns, secret = self._plan(pair), self._learns(pair), pair.open_secret
+        batch = pair.own.bucket(bucket, plan.buckets.count)
+        own, other = self._share(secret), Secret(bytes.fromhex(self._link_of(pair).share))
+        key = plan.key(frozenset({own, other}), bucket, attempt)
+        fresh = self._desk.folder.fresh_secret(f"link/{pair.peer}/{bucket}/{attempt}")
+        capacity = plan.capacity(learns=learns)
+        tags, owners = padded_tags(batch.tokens, key, fresh, capacity=capacity)
+        stage = f"matches its people with {pair.peer} over a direct link"
+        self._desk.tell_done(pair.spec.name, stage, bucket, plan.buckets.count)
+        found = self._direct_link(pair, plan.binding(bucket, attempt)).match(tags)
+        if learns:
+            rows = batch.rows[found_tokens(found.tags, tags, owners)]
+            content = io.BytesIO()
+            np.save(content, rows)
+            write_atomically(pair.found(bucket), content.getvalue(), mode=0o600)
+
+    def _close(self, message: Message) -> Released:  # 9
+        body = expect(message, MatchClose)
+        pair = self._load(body.spec, body.peer)
+        if not self._learns(pair):
+            if size_mechanism(self._terms) is not None:
+                raise MessageError(f"job {body.spec.name!r} ends here with its outcome")
+            released = self._done(message, pair)
+        else:
+            released = self._finish(message, pair)
+        (pair.directory / "secret").unlink(missing_ok=True)
+        return released
+
+    def _finish(self, message: Message, pair: _Pair) -> Released:
+        """Put the buckets together and say what the peer may know of it."""
+        rows = self._found(pair)
+        members = pair.people.of_rows(rows)
+        size, mechanism = len(members.keys), size_mechanism(self._terms)
+        minimum = Minimum("match.minimum_match", size, self._terms.minimum_match)
+        self._desk.tell(pair.spec.name, "knows which of its people are members", rows=size)
+        with self._desk.result(self._members_file(pair), message, members.to_bytes()):
+            if mechanism is None:
+                return self._done(message, pair, minimum)
+            stream = SecretStream(pair.open_secret, "match size")
+            told = noised_count(size, mechanism, stream)
+            return self._desk.release(
+                message,
+                MatchOutcome(spec=pair.spec, size=told, pairs=0),
+                recipient=pair.peer,
+                people=members.used,
+                minimums=(minimum,),
+                charge=mechanism,
+            )
+
+    def _keep(self, message: Message) -> Released:  # 10
+        body = expect(message, MatchOutcome)
+        pair = self._load(body.spec, message.header.sender)
+        if self._learns(pair) or body.size is None or body.pairs:
+            raise MessageError(f"{pair.peer} told another outcome than was agreed")
+        if set(pair.state.links) != set(range(self._plan(pair).buckets.count)):
+            raise MessageError(f"outcome of job {body.spec.name!r} before its last bucket")
+        path = pair.directory / "size"
+        with self._desk.result(path, message, str(body.size).encode()):
+            released = self._done(message, pair)
+        (pair.directory / "secret").unlink(missing_ok=True)
+        return released
+
+    def _done(self, message: Message, pair: _Pair, *minimums: Minimum) -> Released:
+        return self._desk.release(
+            message,
+            MatchDone(),
+            recipient=self._desk.coordinator,
+            people=pair.people.used,
+            minimums=minimums,
+        )
+
+    def _begin_pair(self, spec: MatchSpec, peer: str, *, label: str) -> _Pair:
+        """Begin a pair's match, or go on with it: the set is read once for a job."""
+        self._config()
+        directory, folder = self._directory(spec.name, peer), self._desk.folder
+        history = MatchHistory.open(folder.path / "matches", folder.name)
+        history.check_count(spec.name, peer, self._terms, at=self._desk.clock())
+        own = bring(
+            self._desk,
+            spec.name,
+            history,
+            most=tokens_allowed(self._desk.agreement, self._name),
+            told=any(folder.job(spec.name).glob("with-*/state.json")),
+        )
+        secret_file, state_file = directory / "secret", directory / "state.json"
+        if not secret_file.exists():
+            if state_file.exists():
+                raise MessageError(f"the match of job {spec.name!r} with {peer} has ended here")
+            write_atomically(secret_file, folder.fresh_secret(f"match/{label}"), mode=0o600)
+        secret = Secret(secret_file.read_bytes())
+        write_atomically(directory / "commitment", commitment_key(secret), mode=0o600)
+        side = MatchSide(
+            recipe=recipe_for(self._terms).fingerprint(),
+            points=padded_count(own.token_count, self._terms.set_size_bucket),
+            commitment=commitment(secret, own),
+        )
+        state = DirectState(own=side)
+        if state_file.exists():  # a repeated question goes on with what was said before
+            with undamaged(state_file):
+                state = DirectState.model_validate_json(state_file.read_bytes())
+        if state.own != side:
+            raise MessageError(f"job {spec.name!r} began with another set: name another job")
+        history.record(spec.name, peer, own, at=self._desk.clock())
+        people = people_of(self._desk, spec.name)
+        return self._save(_Pair(directory, spec, peer, own, people, state, secret))
+
+    def _load(self, spec: MatchSpec, peer: str) -> _Pair:
+        """Go on with a pair's match."""
+        directory, job = self._directory(spec.name, peer), spec.name
+        own = MatchingSet.open(self._desk.folder.job(job) / "set")
+        try:
+            with undamaged(directory):
+                content = (directory / "state.json").read_bytes()
+                state = DirectState.model_validate_json(content)
+        except FileNotFoundError as error:
+            raise MessageError(f"job {job!r} with {peer}: nothing is under way") from error
+        if own is None:
+            raise MessageError(f"job {job!r} with {peer}: its set is gone")
+        file = directory / "secret"
+        secret = Secret(file.read_bytes()) if file.exists() else None
+        if secret is not None and commitment(secret, own) != state.own.commitment:
+            raise MessageError(f"job {job!r} began with another set: name another job")
+        return _Pair(directory, spec, peer, own, people_of(self._desk, job), state, secret)
+
+    def _save(self, pair: _Pair, state: DirectState | None = None) -> _Pair:
+        now = pair.state if state is None else state
+        content = now.model_dump_json().encode()
+        write_atomically(pair.directory / "state.json", content, mode=0o600)
+        return pair.at(now)
+
+    def _found(self, pair: _Pair) -> NDArray[np.int64]:
+        """Return whose tokens were found, of all buckets."""
+        parts = []
+        for bucket in range(self._plan(pair).buckets.count):
+            path = pair.found(bucket)
+            if not path.exists():
+                raise MessageError(f"job {pair.spec.name!r} is to end before bucket {bucket}")
+            with undamaged(path):
+                parts.append(np.load(path, allow_pickle=False))
+        return np.unique(np.concatenate(parts)).astype(np.int64)
+
+    def _config(self) -> Rr22Config:
+        """Return where this party's environment is.
+
+        Raises:
+            RefusedError: it has none.
+        """
+        config = self._desk.folder.config.rr22
+        if config is None:
+            raise self._desk.refusal(
+                "match.protocols",
+                f"{self._name} has no environment for matches over a direct link: "
+                f"{MAKE_ENVIRONMENT} as rr22.python",
+            )
+        return config
+
+    def _check_sides(self, learner: str, peer: str) -> None:
+        if (learner, peer) not in self._pairs():
+            raise self._desk.refusal(
+                "match.reveal", f"nothing of a match between {learner} and {peer} is agreed"
+            )
+
+    def _check_end(self, side: MatchSide, link: LinkSide | None, party: str) -> LinkSide:
+        """Hold what the other side says of itself and its end, before anything is opened."""
+        check_side(self._desk, side, party)
+        if link is None:
+            raise MessageError(f"{party} tells nothing of its end of the direct link")
+        check_certificate(link.certificate)
+        if link.address is None and self._config().reached_at is None:
+            raise self._desk.refusal(
+                "match.protocols",
+                f"neither {self._name} nor {party} says where it can be reached: one must name "
+                "rr22.listen in its party.json",
+            )
+        return link
+
+    def _end_of(self, pair: _Pair) -> LinkSide:
+        secret = pair.open_secret
+        return LinkSide(
+            certificate=self._certificate(secret).pem,
+            share=self._share(secret).hex(),
+            address=self._config().reached_at,
+        )
+
+    def _direct_link(self, pair: _Pair, binding: bytes) -> DirectLink:
+        """Return this side's end: the peer waits if it can be reached, otherwise the learner."""
+        config, other = self._config(), self._link_of(pair)
+        peer_waits = (other.address if self._learns(pair) else config.reached_at) is not None
+        folder = hashlib.sha256(str(self._desk.folder.path).encode()).hexdigest()[:16]
+        return DirectLink(
+            config=config,
+            peer=pair.peer,
+            own=self._certificate(pair.open_secret),
+            peer_certificate=other.certificate,
+            dial=other.address if peer_waits is self._learns(pair) else None,
+            binding=binding,
+            learns=self._learns(pair),
+            scratch=DirectLink.scratch_of(config, f"{self._name[:16]}-{folder}"),
+        )
+
+    def _bound(self, pair: _Pair) -> tuple[type[records.MatchBound], Mapping[str, object]]:
+        if pair.state.other is None:
+            raise RuntimeError("a pair is bound when both sides have spoken")
+        told = {
+            "peer": pair.peer,
+            "own_commitment": pair.state.own.commitment,
+            "peer_commitment": pair.state.other.commitment,
+        }
+        return records.MatchBound, told
+
+    def _opened(
+        self, pair: _Pair, bucket: int
+    ) -> tuple[type[records.LinkOpened], Mapping[str, object]]:
+        own, other = self._certificate(pair.open_secret).pem, self._link_of(pair).certificate
+        told = {
+            "peer": pair.peer,
+            "protocol": MatchProtocol.RR22.value,
+            "bucket": bucket,
+            "own_certificate": hashlib.sha256(own.encode()).hexdigest(),
+            "peer_certificate": hashlib.sha256(other.encode()).hexdigest(),
+        }
+        return records.LinkOpened, told
+
+    def _plan(self, pair: _Pair) -> DirectPlan:
+        own, other = pair.state.own, pair.state.other
+        if other is None:
+            raise MessageError(f"{pair.peer} has not said yet what it brings")
+        learner, peer, sides = own, other, (self._name, pair.peer)
+        if not self._learns(pair):
+            learner, peer, sides = other, own, (pair.peer, self._name)
+        return DirectPlan.of(self._desk.agreement, pair.spec, sides, learner=learner, peer=peer)
+
+    def _link_of(self, pair: _Pair) -> LinkSide:
+        if pair.state.link is None:
+            raise MessageError(f"{pair.peer} has not told its end of the link yet")
+        return pair.state.link
+
+    def _learns(self, pair: _Pair) -> bool:
+        return (self._name, pair.peer) in self._pairs()
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        agreement = self._desk.agreement
+        return [learner_of(agreement, one.name) for one in agreement.by_role(Role.PARTNER)]
+
+    def _within(self, bucket: int, plan: DirectPlan) -> None:
+        if bucket >= plan.buckets.count:
+            raise MessageError(f"bucket {bucket} of {plan.buckets.count}")
+
+    def _directory(self, job: str, peer: str) -> Path:
+        return self._desk.folder.job(job) / f"with-{peer}"
+
+    def _members_file(self, pair: _Pair) -> Path:
+        """Where members go: a partner has one match, with the brand."""
+        role = self._desk.agreement.party(self._name).role
+        members = self._desk.folder.members(pair.spec.name)
+        return members if role is Role.PARTNER else pair.directory / members.name
+
+    @staticmethod
+    def _certificate(secret: Secret) -> OwnCertificate:
+        return OwnCertificate.from_secret(derive_secret(secret, "direct link certificate"))
+
+    @staticmethod
+    def _share(secret: Secret) -> Secret:
+        return derive_secret(secret, "direct link share of the key of tags")
