@@ -40,7 +40,9 @@ class Direct(World):
     def parties(self) -> Parties:  # type: ignore[override]
         return super().parties
 
-    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
         with ThreadPoolExecutor(len(parcels)) as pool:
             return list(pool.map(lambda parcel: World.exchange(self, [parcel])[0], parcels))
 

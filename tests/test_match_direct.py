@@ -274,7 +274,7 @@ def agreed(*, identifiers: int = 1, **match: object) -> Agreement:
         ("match.reveal", {"reveal": Reveal.BOTH_LEARN_MEMBERS}),
         ("match.reveal", {"reveal": Reveal.SIZE_ONLY}),
         ("match.keys", {"keys": ("email", "phone")}),
-        ("match.linkage", {"identifiers": 2}),
+        ("match.linkage", {"identifiers": 2, "reveal_keys": True}),
     ],
 )
 def test_what_rr22_cannot_do_honestly_is_refused_with_the_remedy(
@@ -289,7 +289,10 @@ def test_what_rr22_cannot_do_honestly_is_refused_with_the_remedy(
 @pytest.mark.parametrize("reveal", [PARTNER_LEARNS, BRAND_LEARNS])
 def test_what_rr22_can_do_is_not_refused(reveal: Reveal) -> None:
     assert not policy_objections(DIRECT, agreed(reveal=reveal))
-    assert not policy_objections(DIRECT, agreed(linkage=Linkage.ANY_KEY, identifiers=3))
+    several = {"linkage": Linkage.ANY_KEY, "identifiers": 3}
+    assert not policy_objections(DIRECT, agreed(**several, reveal_keys=True))
+    hidden = policy_objections(DIRECT, agreed(**several))
+    assert [term for term, _ in hidden] == ["match.reveal_keys"]
 
 
 def test_ecdh_is_refused_where_only_rr22_is_agreed() -> None:

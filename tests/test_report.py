@@ -104,6 +104,7 @@ class TestFigures:
     def test_the_models_and_their_yardsticks(self, report: Report) -> None:
         assert [(model.name, model.epsilon) for model in report.models] == [
             ("all partners together", 1.0),
+            ("averaged once", 1.0),
             ("all partners together", None),
             ("retailer alone", 1.0),
             ("retailer alone", None),

@@ -43,7 +43,7 @@ class Who(StrEnum):
     """Whose rows a model saw."""
 
     JOINT = "all partners together"
-    AVERAGED = "all partners' own models, averaged once"
+    AVERAGED = "averaged once"
     ALONE = "alone"
     NOBODY = "random order"
 
