@@ -104,7 +104,7 @@ class Work:
         )
         rounds_left = max(1, body.spec.rounds - body.round + 1)
         desk.gate.check_budget(RepeatedEvent(event=plan.charge, count=rounds_left))
-        people = desk.people(job, agreement.train.purpose, with_features=True)
+        people = desk.people(job, agreement.train.purpose)
         members = desk.members(body.spec.match).among(people.keys)
         if body.round == 1:
             desk.tell_findings(job, people)
@@ -166,7 +166,7 @@ class Work:
         spec = expect(message, ExpandRequest).spec
         job, terms = message.header.job, desk.agreement.expand
         model = self._load_model(spec.train)
-        people = desk.people(job, terms.purpose, with_features=True)
+        people = desk.people(job, terms.purpose)
         scores = model.score(encoder_for(desk.agreement).encode(people.features))
         members = desk.members(model.match).among(people.keys)
         segment = choose_segment(

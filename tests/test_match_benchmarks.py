@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from federation.members import load_people
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SIZE = 600
 
@@ -66,12 +68,14 @@ def test_the_members_must_be_exactly_the_people_of_both(
     benchmark.check_members(workspace, SIZE)
 
     file = workspace.partners[0].members("find")
-    members = benchmark.Members.load(file)
+    people = load_people(workspace.partners[0].job("find") / "people")
+    members = benchmark.Members.load(file, people)
+    other = np.setdiff1d(np.arange(len(people.keys), dtype=np.uint32), members.rows)[:1]
     for wrong in (
-        members.keys[1:],
-        np.append(members.keys, members.used.keys[-1]),
-        np.append(members.keys[1:], members.used.keys[-1]),
+        members.rows[1:],
+        np.append(members.rows, other),
+        np.append(members.rows[1:], other),
     ):
-        benchmark.Members(members.used, wrong).save(file)
+        benchmark.Members(people, wrong).save(file)
         with pytest.raises(benchmark.WrongMatchError, match="expected the 300 people"):
             benchmark.check_members(workspace, SIZE)

@@ -38,7 +38,6 @@ from federation.errors import RefusedError
 from federation.jobs.match import MatchPlan
 from federation.matching import token_set
 from federation.matching.token_set import MatchingSet
-from federation.members import Members
 from federation.messages import (
     Body,
     MatchAccept,
@@ -232,8 +231,7 @@ def files(world: World, party: str) -> dict[str, bytes]:
 
 def people(world: World, party: str, file: str) -> list[int]:
     """The people whom a file of members lists, in its order."""
-    keys = Members.load(world.folder(party).job("find") / file).keys
-    return [int(key.split("#")[1]) - 700 for key in keys]
+    return [int(key.split("#")[1]) - 700 for key in world.listed(party, f"find/{file}")]
 
 
 def refused(
@@ -1224,14 +1222,14 @@ def test_a_full_disk_is_told_and_the_job_goes_on_when_there_is_room(
 DAMAGED = {
     "with-brand/state.json": (b"", b"\xff", b'{"own": 1}'),
     "with-brand/secret": (b"", b"short"),
-    "people.npz": (b"", b"PK\x03\x04"),
+    "people/people.json": (b"", b"{}"),
     "set/set.json": (b"", b"{}"),
     "set/tokens.bin": (b"", b"x"),
     "with-brand/found-00000.npz": (b"", b"PK\x03\x04"),
 }
 
 
-LATE = {"people.npz", "with-brand/found-00000.npz"}  # read when the last bucket is done
+LATE = {"people/people.json", "with-brand/found-00000.npz"}  # read when the last bucket is done
 
 
 def test_a_damaged_file_is_refused_and_a_mended_one_taken(

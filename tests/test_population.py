@@ -1,8 +1,9 @@
 """Who may be used: read from tables of a few people, against a slow way of deciding."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind
 from compliance.errors import InvalidAgreementError
 from compliance.terms import IdentifierKind
 from connectors import MissingColumnError, SourceNotFoundError
+from federation.consent_reading import ConsentReading
 from federation.errors import WorkspaceError
+from federation.matching.token_set import TokenBatch
 from federation.party import DataConfig, SeedRule
 from federation.population import (
     Population,
+    Use,
     encoder_for,
     open_source,
     read_population,
@@ -30,6 +34,7 @@ from federation.population import (
     schema_for,
     tokens_allowed,
 )
+from federation.shelves import scratch
 from privacy.identifiers import IdentifierKind as Kind
 from privacy.identifiers import hash_column, psi_tokens
 
@@ -91,17 +96,36 @@ def consenting(*subjects: str, withdrawn: Sequence[str] = ()) -> ConsentBook:
     return book(*given_, *[(subject, WITHDRAWN, "2026-01-01") for subject in withdrawn])
 
 
-def read(table: Rows, consent: ConsentBook, **changes: Any) -> Population:
-    fields: dict[str, Any] = {"purpose": PURPOSE, "at": NOW, "with_features": False, "data": WHOLE}
-    fields |= {"agreement": AGREEMENT} | changes
-    data, agreement = fields.pop("data"), fields.pop("agreement")
-    return read_population(table, data, agreement, consent, **fields)
+def read(
+    table: Any,
+    consent: ConsentBook,
+    *,
+    data: DataConfig = WHOLE,
+    agreement: Any = AGREEMENT,
+    at: datetime = NOW,
+    purpose: str = PURPOSE,
+    **use: Any,
+) -> Population:
+    """Read the people, and their tokens into memory."""
+    with scratch(Path(tempfile.mkdtemp()) / "reading") as beside:
+        file = beside.with_name("consents.parquet")
+        consent.save(file)
+        population = read_population(
+            table,
+            data,
+            agreement,
+            ConsentReading(file, agreement.purposes),
+            Use(purpose, at, **use),
+            scratch=beside,
+        )
+        parts = zip(*population.tokens, strict=True)
+        return replace(population, tokens=TokenBatch(*map(np.concatenate, parts)))
 
 
 def excluded(population: Population) -> dict[str, int]:
     found = dict(population.used.excluded)
     assert sum(found.values()) + len(population.keys) == population.used.rows
-    assert (population.used.keys == population.keys).all()
+    assert population.used.keys.count == len(population.keys)
     assert population.used.purpose == PURPOSE
     return found
 
@@ -289,6 +313,31 @@ def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: s
     assert set(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("key", "firsts"), [("email", [("a", 0), ("c", 0)]), ("phone", [("c", 1)])]
+)
+def test_of_several_identifiers_of_a_person_the_first_of_a_key_can_be_brought(
+    key: str, firsts: list[tuple[str, int]]
+) -> None:
+    table = rows(
+        ["a", "a@gmx.net", "", "b@gmx.net"],
+        ["c", "", "+12127365001", "c@gmx.net"],
+        ["d", "", "", ""],
+        ["e", "B@gmx.net", "+12127365002", ""],  # linked to the first by the second address
+    )
+    columns = {"email": ("email", "age"), "phone": "phone"}
+    data = WHOLE.model_copy(update={"identifiers": columns})
+    population = read(table, consenting("a", "c", "d", "e"), data=data, key=key)
+    assert population.keys.tolist() == ["a", "c", "d"]
+    tokens, token_rows, ranks = population.tokens
+    brought = zip(population.keys[token_rows].tolist(), ranks.tolist(), strict=True)
+    assert sorted(brought) == firsts
+    if key == "email":
+        expected = hash_column(["a@gmx.net", "c@gmx.net"], Kind.EMAIL, recipe_for(AGREEMENT.match))
+        wanted = psi_tokens(Kind.EMAIL, expected.digests)
+        assert {one.tobytes() for one in tokens} == {one.tobytes() for one in wanted}
+
+
 PERSON = {
     "name": "person",
     "fields": [{"name": "number", "rule": "phone"}, {"name": "tint", "rule": "text"}],
@@ -456,13 +505,5 @@ def test_a_file_is_looked_for_in_the_partys_folder(tmp_path: Path) -> None:
         open_source(WHOLE, tmp_path).columns()
     rows(["a", "a@gmx.net"]).frame.to_csv(tmp_path / "people.csv", index=False)
     assert open_source(WHOLE, tmp_path).columns() == COLUMNS
-    population = read_population(
-        open_source(WHOLE, tmp_path),
-        WHOLE,
-        AGREEMENT,
-        consenting("a"),
-        purpose=PURPOSE,
-        at=NOW,
-        with_features=True,
-    )
+    population = read(open_source(WHOLE, tmp_path), consenting("a"), with_features=True)
     assert population.keys.tolist() == ["a"]

@@ -2,7 +2,7 @@
 
 ```
 jobs/JOB/
-  people.npz · set/    who took part, and their tokens (`bringing`)
+  people/ · set/       who took part, and their tokens (`bringing`)
   state.json · secret · seed · commitment · common-N.npy   one alignment
   aligned.npz          the people whom all parties know, in the order that all have (`members`)
 ```
@@ -259,7 +259,7 @@ class Aligning:
     def _finish(self, message: Message, run: _Run) -> Released:
         parts = [run.common(bucket) for bucket in range(run.plan.buckets)]
         members = people_of(self._desk, run.spec.name).of_rows(np.concatenate(_load_rows(parts)))
-        size = len(members.keys)
+        size = len(members)
         self._desk.tell(run.spec.name, "knows which of its people all parties know", rows=size)
         with self._desk.result(run.directory / "aligned.npz", message, members.to_bytes()):
             released = self._desk.release(

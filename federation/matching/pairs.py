@@ -2,8 +2,7 @@
 
 ```
 jobs/JOB/
-  people.npz       who took part, and
-  set/             their tokens (`bringing`)
+  people/ set/     who took part, and their tokens (`bringing`)
   with-PEER/       state.json · secret · commitment · found-N.npz · size: one pair's match
 ```
 
@@ -190,7 +189,7 @@ class Matching:
         found, counted = _load_found(pair, plan.buckets.count)
         people, mechanism = pair.people, size_mechanism(self._terms)
         members, places = self._members(people, found)
-        size = len(members.keys)
+        size = len(members)
         if plan.noise is not None:
             size = plan.noise.size(counted, plan.buckets.count)
         minimum = Minimum("match.minimum_match", size, self._terms.minimum_match)
