@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from parties import NOW, PURPOSE, Parties
 
 from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind
 from compliance.errors import InvalidAgreementError
 from compliance.terms import IdentifierKind
-from connectors import MissingColumnError, SourceNotFoundError
+from connectors import MissingColumnError, SourceNotFoundError, fingerprints
 from federation.consent_reading import ConsentReading
 from federation.errors import WorkspaceError
 from federation.matching.token_set import TokenBatch
@@ -27,6 +27,7 @@ from federation.party import DataConfig, SeedRule
 from federation.population import (
     Population,
     Use,
+    _persons,
     encoder_for,
     open_source,
     read_population,
@@ -56,6 +57,7 @@ class Rows:
 
     frame: pd.DataFrame
     name: str = "rows"
+    most: int = 2  # in a batch, so that people are linked across batches
 
     def columns(self) -> tuple[str, ...]:
         return tuple(self.frame.columns)
@@ -68,7 +70,7 @@ class Rows:
         table = pa.Table.from_pandas(
             self.frame[list(columns)], schema=pa.schema(fields), preserve_index=False
         )
-        return iter(table.to_batches(max_chunksize=batch_rows))
+        return iter(table.to_batches(max_chunksize=min(self.most, batch_rows)))
 
     def count(self) -> int:
         return len(self.frame)
@@ -290,6 +292,27 @@ def test_rows_are_used_as_if_decided_one_by_one(
     assert excluded(population) == why
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 40).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))
+    )
+)
+@example((40, [(row, row + 1) for row in range(39)]))
+@example((40, [(row + 1, row) for row in reversed(range(39))]))
+@example((5, [(0, 4), (1, 4), (2, 4), (3, 4)]))
+def test_linked_rows_are_one_person_named_by_the_first(
+    linked: tuple[int, list[tuple[int, int]]],
+) -> None:
+    count, pairs = linked
+    person = list(range(count))
+    for one, other in pairs:
+        joined = {person[one], person[other]}
+        person = [min(joined) if name in joined else name for name in person]
+    found = _persons(count, np.array(pairs, dtype=np.uint32).reshape(-1, 2))
+    assert found.tolist() == person
+
+
 @settings(max_examples=60, deadline=None)
 @given(tables, st.sets(records_, max_size=3))
 def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: set[str]) -> None:
@@ -444,6 +467,68 @@ def test_a_feature_without_one_readable_value_is_told(column: str, worthless: st
     table = Rows(rows(["a", "a@gmx.net"], ["b", "b@gmx.net"]).frame.assign(**{column: worthless}))
     with pytest.raises(WorkspaceError, match=f"no row has a readable value in column '{column}'"):
         read(table, consenting("a", "b"), with_features=True)
+
+
+# --- disk ---------------------------------------------------------------------------------------
+
+
+def test_what_is_on_disk_while_people_are_read_is_the_owners_alone_and_goes(tmp_path: Path) -> None:
+    file, lasting = tmp_path / "consents.csv", tmp_path / "people"
+    consenting("a", "b").save(file)
+    lasting.mkdir()
+    with scratch(tmp_path / "reading.tmp") as beside:
+        population = read_population(
+            rows(["a", "a@gmx.net"], ["b", "b@gmx.net"]),
+            WHOLE,
+            AGREEMENT,
+            ConsentReading(file, AGREEMENT.purposes),
+            Use(PURPOSE, NOW),
+            scratch=beside,
+            place=lasting,
+        )
+        held = [path for path in beside.rglob("*") if path.is_file()]
+        assert held
+        assert all(path.stat().st_mode & 0o077 == 0 for path in (*held, *lasting.iterdir()))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "consents.csv",
+        "linked.arrow",
+        "people",
+        "used.arrow",
+    ]
+    assert population.keys.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("full", ["tokens/shelf-{token:02x}.bin", "people/shelf-{key:02x}.arrow"])
+def test_a_disk_that_fills_while_people_are_read_is_told(tmp_path: Path, full: str) -> None:
+    # /dev/full refuses every write as a full disk does.
+    file = tmp_path / "consents.csv"
+    consenting("a").save(file)
+    token = hash_column(["a@gmx.net"], Kind.EMAIL, recipe_for(AGREEMENT.match)).digests[0, -1]
+    key = int(fingerprints(pa.array(["a"]))[0] >> np.uint64(56))
+
+    @dataclass(frozen=True)
+    class Filling(Rows):
+        def scan(self, columns: Sequence[str], *, batch_rows: int = 65_536) -> Any:
+            place = tmp_path / "reading.tmp" / full.format(token=token, key=key)
+            place.unlink(missing_ok=True)
+            place.symlink_to("/dev/full")
+            return super().scan(columns, batch_rows=batch_rows)
+
+    def fill(table: Rows) -> Population:
+        with scratch(tmp_path / "reading.tmp") as beside:
+            return read_population(
+                table,
+                WHOLE,
+                AGREEMENT,
+                ConsentReading(file, AGREEMENT.purposes),
+                Use(PURPOSE, NOW),
+                scratch=beside,
+            )
+
+    table = rows(["a", "a@gmx.net"])
+    with pytest.raises(WorkspaceError, match="No space left on device: make room"):
+        fill(Filling(table.frame))
+    assert fill(table).keys.tolist() == ["a"]
 
 
 # --- columns ------------------------------------------------------------------------------------
