@@ -6,13 +6,14 @@ is kept and counted. Nothing is corrected, dropped or decided: the report is for
 people to act on, and stays with the party. Repetitions are counted by fingerprint.
 """
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from connectors.connector import Connector
 from connectors.errors import SourceFormatError
@@ -23,6 +24,7 @@ __all__ = ["QualityReport", "TableReading", "read_table"]
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _RFC3339 = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})$"
+_READ_BYTES = 1 << 22
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 
@@ -98,12 +100,13 @@ def read_table(
 class TableReading:
     """One reading of a table, batch by batch, and what is found wrong on the way.
 
-    Beside a batch it holds 8 bytes for every value of a key or identifier column.
+    Values of key and identifier columns are counted by fingerprints, in files without a name.
 
     Args:
         connector: where the table lives.
         schema: the columns to read; the batches have them in this order.
         progress: called with the number of rows read so far after each batch.
+        spill: the directory of these files; where left out, the system's own.
 
     Attributes:
         schema: of the batches; see `read_table` for the types.
@@ -115,6 +118,7 @@ class TableReading:
         schema: Schema,
         *,
         progress: Callable[[int], None] | None = None,
+        spill: Path | None = None,
     ) -> None:
         self._connector = connector
         self._columns = schema
@@ -129,8 +133,9 @@ class TableReading:
         self._unknown = _zeros(
             column for column in schema.of_type(ColumnType.CATEGORICAL) if column.categories
         )
-        self._seen: dict[str, list[NDArray[np.uint64]]] = {
-            column.name: [] for column in schema.of_type(ColumnType.IDENTIFIER, ColumnType.KEY)
+        self._seen = {
+            column.name: _Fingerprints(spill)
+            for column in schema.of_type(ColumnType.IDENTIFIER, ColumnType.KEY)
         }
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
@@ -139,6 +144,7 @@ class TableReading:
         Raises:
             MissingColumnError: the source lacks columns of the schema.
             ConnectorError: the source cannot be read, or a column's type has no text form.
+            OSError: the disk that fingerprints go to is full.
         """
         for batch in self._connector.scan(self._columns.names):
             values = [
@@ -157,7 +163,7 @@ class TableReading:
             wrong_type=self._wrong_type,
             out_of_range=self._out_of_range,
             unknown_category=self._unknown,
-            duplicate={name: _repeated(seen) for name, seen in self._seen.items()},
+            duplicate={name: seen.repeated() for name, seen in self._seen.items()},
         )
 
     def _read(self, column: Column, given: pa.Array) -> pa.Array:
@@ -181,7 +187,7 @@ class TableReading:
             known = pc.is_in(values.drop_null(), pa.array(column.categories, pa.string()))
             self._unknown[name] += _true_count(pc.invert(known))
         if name in self._seen:
-            self._seen[name].append(fingerprints(values.drop_null()))
+            self._seen[name].add(values.drop_null())
         return values
 
 
@@ -189,14 +195,31 @@ def _zeros(columns: Iterable[Column]) -> dict[str, int]:
     return {column.name: 0 for column in columns}
 
 
-def _repeated(parts: list[NDArray[np.uint64]]) -> int:
-    """Return how many values repeat another; sorted a sixteenth at a time, to save memory."""
-    repeated = 0
-    for sixteenth in range(16):
-        some = [part[part >> np.uint64(60) == sixteenth] for part in parts]
-        values = np.sort(np.concatenate(some)) if some else np.zeros(0, np.uint64)
-        repeated += int(np.count_nonzero(values[1:] == values[:-1]))
-    return repeated
+class _Fingerprints:
+    """Counts repetitions in a column that is too long for memory."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - lives with this object
+
+    def add(self, values: pa.Array) -> None:
+        """Take in more values, none of them null."""
+        self._file.write(fingerprints(values).data)
+
+    def repeated(self) -> int:
+        """Return how many values repeat an earlier one; a part of them is sorted at a time."""
+        self._file.flush()
+        size = self._file.tell()
+        parts = 1 << min(16, (size >> 24).bit_length())  # of 16 MiB or so
+        return sum(self._repeated_in(part, parts) for part in range(parts))
+
+    def _repeated_in(self, part: int, parts: int) -> int:
+        self._file.seek(0)
+        found = [np.zeros(0, dtype=np.uint64)]
+        while content := self._file.read(_READ_BYTES):
+            values = np.frombuffer(content, dtype=np.uint64)
+            found.append(values[values % np.uint64(parts) == part])
+        values = np.sort(np.concatenate(found))
+        return int(np.count_nonzero(values[1:] == values[:-1]))
 
 
 def _true_count(flags: pa.ChunkedArray) -> int:

@@ -62,6 +62,7 @@ __all__ = [
 DISPUTED = "no_under_another_record"
 DUPLICATE = "duplicate_person"
 _NO_ROW = (1 << 32) - 1
+_BLOCK_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -372,6 +373,30 @@ def _persons(count: int, pairs: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return person
 
 
+def _chosen(
+    person: NDArray[np.uint32], asked: NDArray[np.bool_], allowed: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return rows to be used, their people's other rows, and rows whose person said no elsewhere.
+
+    All have shape (n,). The numbers are looked at in blocks, since numpy widens them for a moment.
+    """
+    count = len(person)
+    blocks = [slice(begin, begin + _BLOCK_ROWS) for begin in range(0, count, _BLOCK_ROWS)]
+    said_no, keep, linked, disputed = np.zeros((4, count), dtype=np.bool_)
+    for block in blocks:
+        said_no[person[block][~allowed[block]]] = True
+    first = np.full(count, _NO_ROW, dtype=np.uint32)
+    for block in reversed(blocks):
+        disputed[block] = allowed[block] & said_no[person[block]]  # 4
+        rows = np.flatnonzero(asked[block] & allowed[block] & ~disputed[block])[::-1] + block.start
+        first[person[rows]] = rows  # of several, the last one written stays: the first row
+    is_used = first != _NO_ROW
+    keep[first[is_used]] = True  # 5
+    for block in blocks:
+        linked[block] = allowed[block] & ~keep[block] & is_used[person[block]]
+    return keep, linked, disputed
+
+
 def _references(rows: Path, chosen: NDArray[np.bool_], place: Path | None) -> References:
     """Return the references of chosen rows, in a file where a place for it is given."""
 
@@ -453,7 +478,7 @@ def read_population(
     schema, named = schema_for(data, agreement, with_features=use.with_features)
     identifiers = _Identifiers(data, agreement.match, scratch / "tokens", key=use.key)
     rows = _read_rows(  # 1
-        TableReading(connector, schema),
+        TableReading(connector, schema, spill=scratch),
         data,
         identifiers,
         scratch,
@@ -473,28 +498,22 @@ def read_population(
         rows.count,
         np.concatenate([_rows_of_one_reference(rows.people), identifiers.shelves.sort()]),
     )
-    said_no = np.zeros(rows.count, dtype=np.bool_)
-    said_no[person[~allowed]] = True
-    disputed = allowed & said_no[person]  # 4
-    agreeing = np.flatnonzero(asked & allowed & ~disputed)
-    first = np.full(rows.count, _NO_ROW, dtype=np.uint32)
-    first[person[agreeing[::-1]]] = agreeing[::-1]  # of several, the last one written stays
-    is_used = first != _NO_ROW
-    keep = np.zeros(rows.count, dtype=np.bool_)
-    keep[first[is_used]] = True  # 5
-    linked = allowed & ~keep & is_used[person]
+    keep, linked, disputed = _chosen(person, asked, allowed)
+    del person
     excluded = {
         str(reason.value): count for reason, count in heard.decision.excluded_among(asked).items()
     } | {
         DISPUTED: int(np.count_nonzero(asked & disputed)),
-        DUPLICATE: len(agreeing) - int(np.count_nonzero(keep)),
+        DUPLICATE: int(np.count_nonzero(asked & allowed & ~disputed & ~keep)),
     }
     features = {}
     if rows.features is not None:
         table = rows.features.filter(pa.array(keep))
         _require_readable(connector.name, table, agreement, named)
         features = _features(table, named)
-    number = np.where(keep, np.cumsum(keep, dtype=np.int32) - 1, -1).astype(np.int32)
+    number = np.cumsum(keep, dtype=np.int32)
+    number[~keep] = 0  # the first of them is number 1, until the next line
+    number -= 1
     return Population(
         used=PeopleUsed(
             use.purpose,

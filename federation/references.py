@@ -87,7 +87,7 @@ class References:
         if digest.hexdigest() != self.digest:
             raise self._damaged()
 
-    def at(self, rows: NDArray[np.int64]) -> pa.Array:
+    def at(self, rows: NDArray[np.integer]) -> pa.Array:
         """Return the references at some rows, shape (k,), in that order."""
         order = np.argsort(rows, kind="stable")
         wanted, begin = rows[order], 0
