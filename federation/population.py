@@ -61,6 +61,7 @@ __all__ = [
 
 DISPUTED = "no_under_another_record"
 DUPLICATE = "duplicate_person"
+_MOST_ROWS = 1 << 31
 _NO_ROW = (1 << 32) - 1
 _BLOCK_ROWS = 1 << 18
 
@@ -317,8 +318,8 @@ def _read_rows(
     subjects = pa.schema([PEOPLE.field("subject")])
     with people, owners_file(references) as file, pa.ipc.new_stream(file, subjects) as writer:
         for batch in reading:
-            if count + len(batch) >= _NO_ROW:
-                raise WorkspaceError("the table has 2^32 rows or more: cut it into several jobs")
+            if count + len(batch) > _MOST_ROWS:
+                raise WorkspaceError("the table has more than 2^31 rows: cut it into several jobs")
             subject = batch.column(data.key).fill_null("").cast(pa.large_string())
             numbers = pa.array(np.arange(count, count + len(batch), dtype=np.uint32))
             people.put(pa.record_batch([subject, numbers], schema=PEOPLE))

@@ -55,6 +55,13 @@ def test_a_match_of_tokens_on_disk_is_measured(tmp_path: Path) -> None:
     assert f"buckets of {content['bucket_points']:,}" in told
 
 
+def test_each_party_is_held_to_the_memory_limit_over_a_whole_match(tmp_path: Path) -> None:
+    content, told = run("whole_match.py", tmp_path / "whole.json", "--memory-limit", "768MiB")
+    assert "met     memory_limit of 768MiB" in told
+    assert set(content["usage"]["retailer"]) >= {"match.request", "match.accept", "match.reply"}
+    assert all(60e6 < peak < 768 << 20 for peak in content["peak_bytes"].values())
+
+
 def test_the_members_must_be_exactly_the_people_of_both(
     benchmark: ModuleType, tmp_path: Path
 ) -> None:
