@@ -3,7 +3,7 @@
 Guarantees: a row enters only if its person consents to the purpose now, under every record
 that bears the same identifier; and at most one row enters per person as far as identifiers tell,
 so that one person cannot count twice at this party. Nobody is dropped silently: every
-exclusion has a reason and a count. Of rows, only numbers are held in memory, some 30 bytes each;
+exclusion has a reason and a count. Of rows, only numbers are held in memory, 15 bytes each;
 references and tokens go to disk as they are read.
 
 Leaves to others: reading (`connectors`), deciding consent (`compliance`), normalising and hashing
