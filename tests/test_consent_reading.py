@@ -1,12 +1,13 @@
 """Consent is read at every use: an earlier reading counts only while nothing can have changed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,10 @@ from parties import MATCH, World
 from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind, read_events
 from compliance.errors import ConsentError, UnknownPurposeError
 from federation import consent_reading, messages
-from federation.consent_reading import ConsentReading
+from federation.consent_reading import PEOPLE as PEOPLE_ROWS
+from federation.consent_reading import ConsentReading, Heard
 from federation.references import References
+from federation.shelves import Shelves
 from federation.specification import MatchSpec
 
 PURPOSES = ("lookalike-audiences", "newsletter")
@@ -187,6 +190,70 @@ def test_an_answer_is_always_the_files_own(
         decision = book.decide(PEOPLE, purpose=PURPOSE, at=at)
         expected = decision.log_size if decision.allowed.all() else None
         assert party.ask(at=at) == expected
+
+
+def heard_of(party: Party, directory: Path, subjects: Sequence[str], at: datetime) -> Heard:
+    """What the party's file says of rows, decided from shelves."""
+    rows = pa.array(np.arange(len(subjects), dtype=np.uint32))
+    with Shelves(directory / "people", PEOPLE_ROWS) as people:
+        people.put(
+            pa.record_batch([pa.array(subjects, pa.large_string()), rows], schema=PEOPLE_ROWS)
+        )
+    reading = ConsentReading(party.file, PURPOSES)
+    return reading.decide(
+        people, len(subjects), purpose=PURPOSE, at=at, directory=directory / "events"
+    )
+
+
+@settings(deadline=None, max_examples=40)  # it waits for the disk
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["R1", "R2", "ä", "x" * 200]),
+            st.sampled_from(ConsentEventKind),
+            st.integers(-3, 3),
+            st.sampled_from(PURPOSES),
+        ),
+        max_size=12,
+    ),
+    st.lists(st.sampled_from(["R1", "R2", "ä", "x" * 200, "", "nobody"]), max_size=9),
+    st.integers(-3, 3),
+)
+def test_shelves_decide_as_one_book_does(
+    tmp_path_factory: pytest.TempPathFactory,
+    said: list[tuple[str, ConsentEventKind, int, str]],
+    asked: list[str],
+    step: int,
+) -> None:
+    party = Party(tmp_path_factory.mktemp("party"))
+    party.say(*(event(w, kind, at=NOON + n * SECOND, purpose=p) for w, kind, n, p in said))
+    at = NOON + step * SECOND
+    book = ConsentBook.load(party.file, purposes=PURPOSES)
+    whole = book.decide(np.array(asked, dtype=str), purpose=PURPOSE, at=at)
+    found = heard_of(party, tmp_path_factory.mktemp("shelves"), asked, at).decision
+    assert found.outcomes.tolist() == whole.outcomes.tolist()
+    assert (found.excluded, found.log_size) == (whole.excluded, whole.log_size)
+    assert found.next_event == whole.next_event
+
+
+def test_what_was_heard_of_all_rows_holds_for_those_that_are_used(
+    party: Party, tmp_path: Path, parsed: list[Path]
+) -> None:
+    heard = heard_of(party, tmp_path / "shelves", ["R1", "R4", "R2"], NOON)
+    reading, people = ConsentReading(party.file, PURPOSES), [References.of(PEOPLE)]
+    reading.keep(heard, np.array([True, False, True]), people, kept=party.kept)
+    assert party.ask(at=NOON + SECOND) == 3
+    assert len(parsed) == 1
+    party.say(event("R2", WITHDRAWN))
+    assert party.ask(at=NOON + SECOND) is None
+
+
+def test_nobody_who_did_not_consent_is_kept(party: Party, tmp_path: Path) -> None:
+    heard = heard_of(party, tmp_path / "shelves", ["R1", "R4"], NOON)
+    reading, people = ConsentReading(party.file, PURPOSES), [References.of(["R1", "R4"])]
+    with pytest.raises(RuntimeError, match="consent of everybody"):
+        reading.keep(heard, np.array([True, True]), people, kept=party.kept)
+    assert not party.kept.exists()
 
 
 def test_a_decision_says_until_when_it_holds() -> None:
