@@ -28,9 +28,10 @@ bench: $(VENV)/.test  ## measure, beside peers, in the same run
 bench-psi: $(VENV)/.test  ## measure matching at full size, beside peers that it installs apart
 	$(BIN)/python benchmarks/psi.py
 
-bench-match: $(VENV)/.test  ## measure whole matches over Flower, and the protocol at ten times the size
+bench-match: $(VENV)/.test  ## measure whole matches over Flower, and at ten times the size against the memory limit
 	$(BIN)/python benchmarks/match.py
 	$(BIN)/python benchmarks/from_disk.py
+	$(BIN)/python benchmarks/whole_match.py
 
 bench-secagg: $(VENV)/.test  ## measure secure sums, all parties in one process
 	$(BIN)/python benchmarks/secagg.py

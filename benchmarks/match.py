@@ -30,7 +30,7 @@ from pyarrow import csv, parquet
 
 from federation.collaboration import Collaboration
 from federation.embedded import run_embedded
-from federation.members import Members
+from federation.members import Members, load_people
 from federation.specification import MatchSpec
 from federation.trial.workspace import Workspace, prepare_workspace
 from privacy.psi import PortableEngine
@@ -192,7 +192,8 @@ def check_members(workspace: Workspace, size: int) -> None:
         WrongMatchError: with counts only.
     """
     (folder,) = workspace.partners
-    found = np.sort(Members.load(folder.members("find")).keys)
+    members = Members.load(folder.members("find"), load_people(folder.job("find") / "people"))
+    found = np.sort(members.references().to_numpy(zero_copy_only=False))
     both = sorted(set(people(BRAND, size)) & set(people(PARTNER, size)))
     if not np.array_equal(found, np.asarray(records(both).to_pylist())):
         raise WrongMatchError(f"expected the {len(both)} people of both, got {len(found)} others")

@@ -24,7 +24,8 @@ import gzip
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -42,7 +43,15 @@ from compliance.errors import ConsentError, UnknownPurposeError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ConsentBook", "ConsentDecision", "ConsentEvent", "ConsentEventKind", "ExclusionReason"]
+__all__ = [
+    "EVENTS",
+    "ConsentBook",
+    "ConsentDecision",
+    "ConsentEvent",
+    "ConsentEventKind",
+    "ExclusionReason",
+    "read_events",
+]
 
 
 class ConsentEventKind(StrEnum):
@@ -64,11 +73,15 @@ class ExclusionReason(StrEnum):
 _COLUMNS: Final = ("subject", "purpose", "event", "time")
 _KINDS: Final = tuple(ConsentEventKind)
 # By rank of the last event; the rank after all of theirs stands for no event at all.
-_OUTCOMES: Final = (
-    None,
-    ExclusionReason.REFUSED,
-    ExclusionReason.WITHDRAWN,
-    ExclusionReason.NO_RECORD,
+_OUTCOMES: Final = np.array(
+    [
+        0,
+        *(
+            1 + list(ExclusionReason).index(reason)
+            for reason in map(ExclusionReason, ("refused", "withdrawn", "no_record"))
+        ),
+    ],
+    dtype=np.uint8,
 )
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _END: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -76,6 +89,13 @@ _RFC_3339: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\
 _ENDINGS: Final = (".csv", ".csv.gz", ".parquet")
 _PURPOSE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._:/ -]{0,126}")
 _SHOWN_PURPOSES: Final = 20
+_BATCH_ROWS: Final = 65_536
+_BLOCK_BYTES: Final = 2 << 20  # of CSV; also the longest row that can be read
+_INSTANT: Final = pa.timestamp("us", "UTC")
+EVENTS: Final = pa.schema(
+    [("subject", pa.large_string()), ("purpose", pa.int32()), ("moment", pa.int64())]
+)
+"""Events as `read_events` gives them: subject, place of the purpose, moment and rank in one."""
 
 
 @dataclass(frozen=True)
@@ -109,17 +129,49 @@ class ConsentDecision:
     """Who may be used for a purpose, and why the others may not.
 
     Attributes:
-        allowed: shape (n,), one truth value for each subject asked about, in that order.
+        outcomes: shape (n,), for each subject asked about, in that order: 0 where it is allowed,
+            else the place, from 1, of the reason in `ExclusionReason`.
         log_size: number of events in the book that decided.
-        excluded: how many subjects were excluded, for every reason, 0 included.
         next_event: when the book has its next event for the purpose, so that the decision must be
             made anew; None if it has no later one.
     """
 
-    allowed: NDArray[np.bool_]
+    outcomes: NDArray[np.uint8]
     log_size: int
-    excluded: dict[ExclusionReason, int]
     next_event: datetime | None
+
+    @classmethod
+    def joined(cls, parts: Iterable[tuple[NDArray[Any], Self]], *, count: int) -> Self:
+        """Put together what several books, without an event in common, decided.
+
+        Args:
+            parts: places of people, shape (k,), and what one book decided about them.
+            count: how many people there are; about whom no book decided has no record.
+        """
+        outcomes = np.full(count, _OUTCOMES[-1])
+        log_size, due = 0, []
+        for places, decided in parts:
+            outcomes[places] = decided.outcomes
+            log_size += decided.log_size
+            if decided.next_event is not None:
+                due.append(decided.next_event)
+        return cls(outcomes, log_size, min(due, default=None))
+
+    @property
+    def allowed(self) -> NDArray[np.bool_]:
+        """Whether each subject may be used, shape (n,)."""
+        allowed: NDArray[np.bool_] = self.outcomes == 0
+        return allowed
+
+    @property
+    def excluded(self) -> dict[ExclusionReason, int]:
+        """How many subjects were excluded, for every reason, 0 included."""
+        return self.excluded_among(slice(None))
+
+    def excluded_among(self, asked: "NDArray[np.bool_] | slice") -> dict[ExclusionReason, int]:
+        """Return how many of some subjects, shape (n,), were excluded, for every reason."""
+        counts = np.bincount(self.outcomes[asked], minlength=1 + len(ExclusionReason)).tolist()
+        return dict(zip(ExclusionReason, counts[1:], strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +194,7 @@ class ConsentBook:
     @classmethod
     def empty(cls, *, purposes: Collection[str]) -> Self:
         """Return a book in which nobody has said anything."""
-        nobody = pa.array([], pa.string())
-        return cls._of(purposes, _table(nobody, nobody, pa.array([], pa.int64())))
+        return cls.of([], purposes=purposes)
 
     @classmethod
     def load(cls, path: Path, *, purposes: Collection[str]) -> Self:
@@ -158,23 +209,13 @@ class ConsentBook:
                 with an unknown event or with a malformed time; all are counted.
             UnknownPurposeError: the file names other purposes.
         """
-        table, torn = _read(path)
-        subject, purpose, event = (_text(table, name, path) for name in _COLUMNS[:3])
-        rank = pc.index_in(event, value_set=pa.array(_KINDS, pa.string()))
-        time = _microseconds(table, path)
-        mistakes = [
-            (torn, "with too many or too few fields"),
-            (pc.sum(pc.equal(subject, "")).as_py(), "without a subject"),
-            (rank.null_count, f"whose event is none of {', '.join(_KINDS)}"),
-            (time.null_count, "whose time is not RFC 3339 with an offset, from 1970 to 2199"),
-        ]
-        if found := [f"{rows} {what}" for rows, what in mistakes if rows]:
-            raise ConsentError(
-                f"consent file {path}: of {len(table) + torn} rows {'; '.join(found)}: correct them"
-            )
-        _check_purposes(purpose, purposes, f"consent file {path}")
-        moment = pc.add(pc.multiply(time, 4), rank)
-        return cls._of(purposes, _table(subject, purpose, moment))
+        return cls.of(read_events(path, purposes=purposes), purposes=purposes)
+
+    @classmethod
+    def of(cls, events: Iterable[Any], *, purposes: Collection[str]) -> Self:
+        """Return the book of events that `read_events` gave, with the same purposes."""
+        known = tuple(sorted(set(purposes)))
+        return cls._of(known, pa.Table.from_batches(list(events), schema=EVENTS))
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the other book holds the same events for the same purposes."""
@@ -217,15 +258,11 @@ class ConsentBook:
         latest = np.full(len(self._subjects) + 1, -1)  # the last one: whoever never said anything
         np.maximum.at(latest, subject[heard], moment[heard])
         place = pc.index_in(_strings(subjects), value_set=self._subjects)
-        outcome = latest[pc.fill_null(place, len(self._subjects)).to_numpy()] & 3
-        counts = np.bincount(outcome, minlength=len(_OUTCOMES))
+        rank = latest[pc.fill_null(place, len(self._subjects)).to_numpy()] & 3
         later = moment[~heard]
         return ConsentDecision(
-            allowed=outcome == 0,
+            outcomes=_OUTCOMES[rank],
             log_size=self.log_size,
-            excluded={
-                reason: int(rows) for reason, rows in zip(_OUTCOMES, counts, strict=True) if reason
-            },
             next_event=_moment(int(later.min()) >> 2) if len(later) else None,
         )
 
@@ -237,12 +274,14 @@ class ConsentBook:
             ConsentError: a subject is not text that can be written as UTF-8.
         """
         added = tuple(events)
+        foreign = Counter(one.purpose for one in added if one.purpose not in self.purposes)
+        _refuse_purposes(foreign, self.purposes, "events to append")
         purpose = pa.array([event.purpose for event in added], pa.string())
-        _check_purposes(purpose, self.purposes, "events to append")
         moment = [_microsecond(event.time) * 4 + _KINDS.index(event.event) for event in added]
         subject = _strings([event.subject for event in added])
-        more = _table(subject, purpose, pa.array(moment, pa.int64()))
-        return self._of(self.purposes, pa.concat_tables([self._in_order(), more]))
+        number = pc.index_in(purpose, value_set=pa.array(self.purposes, pa.string()))
+        more = pa.table([subject, number, pa.array(moment, pa.int64())], schema=EVENTS)
+        return self._of(self.purposes, pa.concat_tables([self._in_full(), more]))
 
     def save(self, path: Path) -> None:
         """Write the book as `.csv`, `.csv.gz` or `.parquet`, readable by its owner only.
@@ -258,7 +297,9 @@ class ConsentBook:
         table = pa.table(
             {
                 "subject": events["subject"],
-                "purpose": events["purpose"],
+                "purpose": pa.array(self.purposes, pa.string()).take(
+                    events["purpose"].combine_chunks()
+                ),
                 "event": pa.array(_KINDS, pa.string()).take(rank.combine_chunks()),
                 "time": pc.replace_substring(
                     pc.binary_join_element_wise(time.cast(pa.string()), "Z", ""), " ", "T"
@@ -273,71 +314,116 @@ class ConsentBook:
             ) from error
 
     @classmethod
-    def _of(cls, purposes: Collection[str], events: Any) -> Self:
-        """Number subjects and purposes, and drop repetitions."""
-        known = tuple(sorted(set(purposes)))
+    def _of(cls, purposes: tuple[str, ...], events: Any) -> Self:
+        """Number subjects, and drop repetitions."""
         subjects = events["subject"].combine_chunks().dictionary_encode()
-        purpose = pc.index_in(events["purpose"], value_set=pa.array(known, pa.string()))
-        numbered = pa.table([subjects.indices, purpose, events["moment"]], events.column_names)
-        distinct = numbered.group_by(numbered.column_names, use_threads=False).aggregate([])
-        return cls(known, subjects.dictionary, distinct)
+        numbered = pa.table(
+            [subjects.indices, events["purpose"], events["moment"]], events.column_names
+        )
+        return cls(purposes, subjects.dictionary, _distinct(numbered, len(purposes)))
+
+    def _in_full(self) -> Any:
+        """Return the events with their subjects."""
+        subject = self._subjects.take(self._events["subject"])
+        return pa.table([subject, self._events["purpose"], self._events["moment"]], schema=EVENTS)
 
     def _in_order(self) -> Any:
         """Return the events in their one order."""
-        events = self._events.combine_chunks()
         order = [(name, "ascending") for name in ("moment", "subject", "purpose")]
-        return _table(
-            self._subjects.take(events["subject"]),
-            pa.array(self.purposes, pa.string()).take(events["purpose"]),
-            events["moment"],
-        ).sort_by(order)
+        return self._in_full().combine_chunks().sort_by(order)
 
 
-def _table(subject: Any, purpose: Any, moment: Any) -> Any:
-    text = subject.cast(pa.large_string())  # more than 2 GiB of them are no rarity
-    return pa.table({"subject": text, "purpose": purpose, "moment": moment})
+def _distinct(events: Any, purposes: int) -> Any:
+    """Return every event once; what is said once about a purpose cannot be a repetition."""
+    about = events["subject"].to_numpy().astype(np.int64) * purposes + events["purpose"].to_numpy()
+    again = pa.array(np.bincount(about)[about] > 1) if len(about) else pa.array([], pa.bool_())
+    several = events.filter(again)
+    if not len(several):
+        return events
+    once = several.group_by(events.column_names, use_threads=False).aggregate([])
+    return pa.concat_tables([events.filter(pc.invert(again)), once.select(events.column_names)])
 
 
-def _check_purposes(found: Any, allowed: Collection[str], where: str) -> None:
+def read_events(path: Path, *, purposes: Collection[str]) -> Iterator[Any]:
+    """Read a consent file in batches, each in bounded memory.
+
+    Nothing of a batch may be used before all have been read: only then is every row known to be
+    sound.
+
+    Args:
+        path: `.csv`, `.csv.gz` or `.parquet`; other columns in it are ignored.
+        purposes: those that the agreement declares.
+
+    Yields:
+        Record batches of subject (text), purpose (its place among the sorted purposes) and moment
+        (microseconds since 1970, times 4, plus the rank of the event).
+
+    Raises:
+        ConsentError: the file cannot be read, lacks a column, or has rows without a subject,
+            with an unknown event or with a malformed time; all are counted.
+        UnknownPurposeError: the file names other purposes.
+    """
+    torn: list[int] = []
+    rows = without_subject = without_event = without_time = 0
+    known = pa.array(sorted(set(purposes)), pa.string())
+    foreign: Counter[str] = Counter()
+    for batch in _read(path, torn):
+        subject, purpose, event = (_text(batch, name, path) for name in _COLUMNS[:3])
+        rank = pc.index_in(event, value_set=pa.array(_KINDS, pa.string()))
+        number = pc.index_in(purpose, value_set=known)
+        time = _microseconds(batch, path)
+        rows += len(batch)
+        without_subject += pc.sum(pc.equal(subject, "")).as_py() or 0
+        without_event += rank.null_count
+        without_time += time.null_count
+        if number.null_count:
+            counts = pc.value_counts(purpose.filter(pc.is_null(number))).to_pylist()
+            foreign.update({pair["values"]: pair["counts"] for pair in counts})
+        if not (without_subject or without_event or without_time or foreign):
+            moment = pc.add(pc.multiply(time, 4), rank)
+            text = subject.cast(pa.large_string())
+            yield pa.record_batch([text, number, moment.cast(pa.int64())], schema=EVENTS)
+    mistakes = [
+        (len(torn), "with too many or too few fields"),
+        (without_subject, "without a subject"),
+        (without_event, f"whose event is none of {', '.join(_KINDS)}"),
+        (without_time, "whose time is not RFC 3339 with an offset, from 1970 to 2199"),
+    ]
+    if found := [f"{count} {what}" for count, what in mistakes if count]:
+        raise ConsentError(
+            f"consent file {path}: of {rows + len(torn)} rows {'; '.join(found)}: correct them"
+        )
+    _refuse_purposes(foreign, purposes, f"consent file {path}")
+
+
+def _refuse_purposes(foreign: Counter[str], allowed: Collection[str], where: str) -> None:
     """Refuse undeclared purposes; they are named only where they can be taken for purposes."""
-    known = pc.is_in(found, value_set=pa.array(sorted(allowed), pa.string()))
-    unknown = found.filter(pc.invert(known))
-    if not len(unknown):
+    if not foreign:
         return
-    rows = {pair["values"]: pair["counts"] for pair in pc.value_counts(unknown).to_pylist()}
-    if len(rows) <= _SHOWN_PURPOSES and all(map(_PURPOSE.fullmatch, rows)):
-        shown = ", ".join(f"{purpose!r} ({count} rows)" for purpose, count in sorted(rows.items()))
+    if len(foreign) <= _SHOWN_PURPOSES and all(map(_PURPOSE.fullmatch, foreign)):
+        counted = sorted(foreign.items())
+        shown = ", ".join(f"{purpose!r} ({count} rows)" for purpose, count in counted)
     else:
-        shown = f"{len(rows)} others in {len(unknown)} rows (is that column the purpose?)"
+        shown = f"{len(foreign)} others in {foreign.total()} rows (is that column the purpose?)"
     raise UnknownPurposeError(
         f"{where}: the agreement declares {_join(sorted(allowed))}, got {shown}: correct them, or "
         "have the agreement amended"
     )
 
 
-def _read(path: Path) -> tuple[Any, int]:
-    """Return the table, and the number of rows left out for having too many or too few fields."""
-    torn: list[int] = []
-
-    def skip(row: Any) -> str:
-        torn.append(row.actual_columns)
-        return "skip"
-
+def _read(path: Path, torn: list[int]) -> Iterator[Any]:
+    """Yield the columns, batch by batch; note rows with too many or too few fields."""
     try:
         if _ending(path) == ".parquet":
-            table = parquet.read_table(path)
+            with parquet.ParquetFile(path) as file:
+                _require_columns(file.schema_arrow.names, path)
+                batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=list(_COLUMNS))
+                yield from map(_sound, batches)
         else:
-            table = csv.read_csv(
-                path,
-                parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-                convert_options=csv.ConvertOptions(
-                    column_types=dict.fromkeys(_COLUMNS, pa.string()), strings_can_be_null=False
-                ),
-            )
-        amiss = [name for name in _COLUMNS if table.column_names.count(name) != 1]
-        if not amiss:
-            table = table.select(_COLUMNS)
-            table.validate(full=True)
+            with _csv(path, None, []) as reader:
+                _require_columns(reader.schema.names, path)
+            with _csv(path, _COLUMNS, torn) as reader:
+                yield from map(_sound, reader)
     except (pa.ArrowException, UnicodeError):
         # Arrow quotes the row it stumbled over: its error must not travel with ours.
         raise ConsentError(
@@ -345,13 +431,39 @@ def _read(path: Path) -> tuple[Any, int]:
         ) from None
     except OSError as error:
         raise ConsentError(f"consent file {path} cannot be read: {_reason(error)}") from error
-    if amiss:
+
+
+def _csv(path: Path, columns: Collection[str] | None, torn: list[int]) -> Any:
+    def skip(row: Any) -> str:
+        torn.append(row.actual_columns)
+        return "skip"
+
+    return csv.open_csv(
+        path,
+        # Arrow reads some blocks ahead; with threads, dozens of them.
+        read_options=csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=csv.ConvertOptions(
+            include_columns=columns,
+            column_types=dict.fromkeys(_COLUMNS, pa.string()),
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def _require_columns(found: Sequence[str], path: Path) -> None:
+    if amiss := [name for name in _COLUMNS if found.count(name) != 1]:
         # What was found is not shown: in a file without a header it is the first person's row.
         raise ConsentError(
             f"consent file {path}: expected each of the columns {_join(_COLUMNS)} once in its "
             f"header, not so {_join(amiss)}"
         )
-    return table, len(torn)
+
+
+def _sound(batch: Any) -> Any:
+    batch = batch.select(_COLUMNS)
+    batch.validate(full=True)
+    return batch
 
 
 def _text(table: Any, name: str, path: Path) -> Any:
@@ -368,22 +480,29 @@ def _text(table: Any, name: str, path: Path) -> Any:
 
 def _microseconds(table: Any, path: Path) -> Any:
     """Return microseconds since 1970, null where the time is malformed or out of range."""
-    import pandas as pd
-
     column = table["time"]
     if pa.types.is_timestamp(column.type):
         if column.type.tz is None:
             raise ConsentError(
                 f"consent file {path}: column time has no time zone: write it as UTC"
             )
-        time = column.cast(pa.timestamp("us", "UTC"), safe=False)
+        time = column.cast(_INSTANT, safe=False)
     else:
-        text = _text(table, "time", path)
-        text = pc.if_else(pc.match_substring_regex(text, _RFC_3339), text, None).to_pandas()
-        parsed = pd.to_datetime(text, errors="coerce", utc=True, format="ISO8601")
-        time = pa.array(parsed.dt.as_unit("us"))
+        time = _instants(_text(table, "time", path))
     in_range = pc.and_(pc.greater_equal(time, _EPOCH), pc.less(time, _END))
     return pc.if_else(in_range, time, None).cast(pa.int64())
+
+
+def _instants(text: Any) -> Any:
+    """Return the moments that texts tell, null where one is malformed."""
+    text = pc.if_else(pc.match_substring_regex(text, _RFC_3339), text, None)
+    try:
+        return text.cast(_INSTANT)
+    except pa.ArrowInvalid:  # no such day, or more than six digits of a second
+        import pandas as pd
+
+        parsed = pd.to_datetime(text.to_pandas(), errors="coerce", utc=True, format="ISO8601")
+        return pa.array(parsed.dt.as_unit("us"))
 
 
 def _microsecond(time: datetime) -> int:

@@ -13,7 +13,8 @@ from connectors.errors import (
     SourceUnavailableError,
 )
 from connectors.files import CsvConnector, ParquetConnector
-from connectors.quality import QualityReport, read_table
+from connectors.fingerprints import fingerprints
+from connectors.quality import QualityReport, TableReading, read_table
 from connectors.schema import Classification, Column, ColumnType, Schema
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "SourceNotFoundError",
     "SourceUnavailableError",
     "SqlSource",
+    "TableReading",
+    "fingerprints",
     "open_connector",
     "read_table",
 ]

@@ -1,24 +1,30 @@
 """Reading a table for use, and saying what is wrong with it.
 
-`read_table` guarantees the types that a schema promises and loses no row: what cannot be read
-becomes null and is counted, what merely looks wrong is kept and counted. Nothing is corrected,
-dropped or decided: the report is for the party's own people to act on, and stays with the party.
+`TableReading` (batch by batch) and `read_table` (at once) guarantee the types that a schema
+promises and lose no row: what cannot be read becomes null and is counted, what merely looks wrong
+is kept and counted. Nothing is corrected, dropped or decided: the report is for the party's own
+people to act on, and stays with the party. Repetitions are counted by fingerprint.
 """
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from connectors.connector import Connector
 from connectors.errors import SourceFormatError
-from connectors.schema import ColumnType, Schema, text_of
+from connectors.fingerprints import fingerprints
+from connectors.schema import Column, ColumnType, Schema, text_of
 
-__all__ = ["QualityReport", "read_table"]
+__all__ = ["QualityReport", "TableReading", "read_table"]
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _RFC3339 = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})$"
+_READ_BYTES = 1 << 22
 _INSTANT = pa.timestamp("us", tz="UTC")
 
 
@@ -86,61 +92,134 @@ def read_table(
         MissingColumnError: the source lacks columns of the schema.
         ConnectorError: the source cannot be read, or a column's type has no text form.
     """
-    target = pa.schema([(column.name, _arrow_type(column.type)) for column in schema.columns])
-    wrong_type = {
-        column.name: 0 for column in schema.of_type(ColumnType.NUMERIC, ColumnType.TIMESTAMP)
-    }
-    batches = []
-    rows = 0
-    for batch in connector.scan(schema.names):
-        arrays = []
-        for column in schema.columns:
-            given = batch.column(column.name)
-            try:
-                present = _present(given)
-                values = _READERS[column.type](present)
-            except pa.ArrowException:  # its message may quote a value
-                raise SourceFormatError(
-                    f"{connector.name}: column {column.name!r} holds {given.type}, which cannot be "
-                    f"read as {column.type}; export it as text"
-                ) from None
-            if column.name in wrong_type:
-                wrong_type[column.name] += values.null_count - present.null_count
-            arrays.append(values)
-        batches.append(pa.record_batch(arrays, schema=target))
-        rows += batch.num_rows
-        if progress is not None:
-            progress(rows)
-    table = pa.Table.from_batches(batches, schema=target)
-    return table, _report(table, schema, wrong_type)
+    reading = TableReading(connector, schema, progress=progress)
+    table = pa.Table.from_batches(reading, schema=reading.schema)
+    return table, reading.report()
 
 
-def _report(table: pa.Table, schema: Schema, wrong_type: dict[str, int]) -> QualityReport:
-    return QualityReport(
-        rows=table.num_rows,
-        missing={
-            name: table.column(name).null_count - wrong_type.get(name, 0) for name in schema.names
-        },
-        wrong_type=wrong_type,
-        out_of_range={
-            column.name: _true_count(pc.less(table.column(column.name), column.minimum))
-            + _true_count(pc.greater(table.column(column.name), column.maximum))
-            for column in schema.of_type(ColumnType.NUMERIC)
-        },
-        unknown_category={
-            column.name: _true_count(
-                pc.invert(pc.is_in(values, pa.array(column.categories, pa.string())))
-            )
-            for column in schema.of_type(ColumnType.CATEGORICAL)
-            if column.categories
-            for values in [table.column(column.name).drop_null()]
-        },
-        duplicate={
-            column.name: values.length() - pc.count_distinct(values).as_py()
+class TableReading:
+    """One reading of a table, batch by batch, and what is found wrong on the way.
+
+    Values of key and identifier columns are counted by fingerprints, in files without a name.
+
+    Args:
+        connector: where the table lives.
+        schema: the columns to read; the batches have them in this order.
+        progress: called with the number of rows read so far after each batch.
+        spill: the directory of these files; where left out, the system's own.
+
+    Attributes:
+        schema: of the batches; see `read_table` for the types.
+    """
+
+    def __init__(
+        self,
+        connector: Connector,
+        schema: Schema,
+        *,
+        progress: Callable[[int], None] | None = None,
+        spill: Path | None = None,
+    ) -> None:
+        self._connector = connector
+        self._columns = schema
+        self._progress = progress
+        self.schema = pa.schema(
+            [(column.name, _arrow_type(column.type)) for column in schema.columns]
+        )
+        self._rows = 0
+        self._missing = dict.fromkeys(schema.names, 0)
+        self._wrong_type = _zeros(schema.of_type(ColumnType.NUMERIC, ColumnType.TIMESTAMP))
+        self._out_of_range = _zeros(schema.of_type(ColumnType.NUMERIC))
+        self._unknown = _zeros(
+            column for column in schema.of_type(ColumnType.CATEGORICAL) if column.categories
+        )
+        self._seen = {
+            column.name: _Fingerprints(spill)
             for column in schema.of_type(ColumnType.IDENTIFIER, ColumnType.KEY)
-            for values in [table.column(column.name).drop_null()]
-        },
-    )
+        }
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """Read the table, once.
+
+        Raises:
+            MissingColumnError: the source lacks columns of the schema.
+            ConnectorError: the source cannot be read, or a column's type has no text form.
+            OSError: the disk that fingerprints go to is full.
+        """
+        for batch in self._connector.scan(self._columns.names):
+            values = [
+                self._read(column, batch.column(column.name)) for column in self._columns.columns
+            ]
+            self._rows += batch.num_rows
+            if self._progress is not None:
+                self._progress(self._rows)
+            yield pa.record_batch(values, schema=self.schema)
+
+    def report(self) -> QualityReport:
+        """Return what was found wrong in the batches that were read."""
+        return QualityReport(
+            rows=self._rows,
+            missing=self._missing,
+            wrong_type=self._wrong_type,
+            out_of_range=self._out_of_range,
+            unknown_category=self._unknown,
+            duplicate={name: seen.repeated() for name, seen in self._seen.items()},
+        )
+
+    def _read(self, column: Column, given: pa.Array) -> pa.Array:
+        name = column.name
+        try:
+            present = _present(given)
+            values = _READERS[column.type](present)
+        except pa.ArrowException:  # its message may quote a value
+            raise SourceFormatError(
+                f"{self._connector.name}: column {name!r} holds {given.type}, which cannot be "
+                f"read as {column.type}; export it as text"
+            ) from None
+        self._missing[name] += present.null_count
+        if name in self._wrong_type:
+            self._wrong_type[name] += values.null_count - present.null_count
+        if name in self._out_of_range:
+            self._out_of_range[name] += _true_count(pc.less(values, column.minimum)) + _true_count(
+                pc.greater(values, column.maximum)
+            )
+        if name in self._unknown:
+            known = pc.is_in(values.drop_null(), pa.array(column.categories, pa.string()))
+            self._unknown[name] += _true_count(pc.invert(known))
+        if name in self._seen:
+            self._seen[name].add(values.drop_null())
+        return values
+
+
+def _zeros(columns: Iterable[Column]) -> dict[str, int]:
+    return {column.name: 0 for column in columns}
+
+
+class _Fingerprints:
+    """Counts repetitions in a column that is too long for memory."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - lives with this object
+
+    def add(self, values: pa.Array) -> None:
+        """Take in more values, none of them null."""
+        self._file.write(fingerprints(values).data)
+
+    def repeated(self) -> int:
+        """Return how many values repeat an earlier one; a part of them is sorted at a time."""
+        self._file.flush()
+        size = self._file.tell()
+        parts = 1 << min(16, (size >> 24).bit_length())  # of 16 MiB or so
+        return sum(self._repeated_in(part, parts) for part in range(parts))
+
+    def _repeated_in(self, part: int, parts: int) -> int:
+        self._file.seek(0)
+        found = [np.zeros(0, dtype=np.uint64)]
+        while content := self._file.read(_READ_BYTES):
+            values = np.frombuffer(content, dtype=np.uint64)
+            found.append(values[values % np.uint64(parts) == part])
+        values = np.sort(np.concatenate(found))
+        return int(np.count_nonzero(values[1:] == values[:-1]))
 
 
 def _true_count(flags: pa.ChunkedArray) -> int:

@@ -17,11 +17,12 @@ from compliance.terms import Role
 from federation.clock import Clock
 from federation.errors import MessageError, RefusedError, WorkspaceError
 from federation.gate import Departure, Gate, Leaf, Minimum, PeopleUsed, Released
-from federation.members import Members
+from federation.members import Members, load_people
 from federation.messages import Body, Message
 from federation.party import PartyFolder, write_atomically
-from federation.population import Population, open_source, read_population
+from federation.population import Population, Use, open_source, read_population
 from federation.progress import Progress, report
+from federation.shelves import scratch
 from federation.workers import engine_for
 from privacy.accounting.events import Event
 from privacy.accounting.ledger import Ledger
@@ -96,12 +97,32 @@ class Desk:
             raise
         pending.replace(path)  # 3
 
-    def people(self, job: str, purpose: str, *, with_features: bool = False) -> Population:
-        """Read the people whom a job may use now.
+    def people(self, job: str, purpose: str) -> Population:
+        """Read the people whom a job may use now, their references and features into memory.
+
+        Raises:
+            WorkspaceError: as `population`, or the disk is full.
+            ConnectorError, ComplianceError: they cannot be read.
+        """
+        use = Use(purpose, self.clock(), with_features=True)
+        with scratch(self.folder.job(job) / "reading.tmp") as beside:
+            people = self.population(job, use, beside)
+        self.gate.keep_consents(job, people.heard, people.heard_rows, people.used)
+        return people
+
+    def population(self, job: str, use: Use, beside: Path, place: Path | None = None) -> Population:
+        """Read the people whom a job may use; see `read_population`.
+
+        Args:
+            job: its name.
+            use: what they are read for.
+            beside: an empty directory that lasts as long as their tokens are wanted.
+            place: a directory for their references.
 
         Raises:
             WorkspaceError: the party's configuration names no data or no consents.
             ConnectorError, ComplianceError: they cannot be read.
+            OSError: the disk is full, or cannot be written.
         """
         config, consents = self.folder.config, self.gate.consents
         if config.data is None or consents is None:
@@ -113,11 +134,17 @@ class Desk:
             open_source(config.data, self.folder.path),
             config.data,
             self.agreement,
-            consents.book(),
-            purpose=purpose,
-            at=self.clock(),
-            with_features=with_features,
+            consents,
+            use,
+            scratch=beside,
+            place=place,
         )
+
+    def taking_part(self, match: str) -> PeopleUsed:
+        """Return who takes part in a match, their references unread."""
+        directory = self.folder.job(match) / "people"
+        with undamaged(directory):
+            return load_people(directory)
 
     def members(self, match: str) -> Members:
         """Return whom a match found here.
@@ -128,7 +155,7 @@ class Desk:
         path = self.folder.members(match)
         try:
             with undamaged(path):
-                return Members.load(path)
+                return Members.load(path, self.taking_part(match))
         except FileNotFoundError as error:
             raise self.refusal(
                 "train.match", f"match {match!r} has not ended here: run it first"

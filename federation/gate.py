@@ -25,6 +25,7 @@ Leaves to others: what to say (`jobs`), how it travels (`channel`).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -38,11 +39,12 @@ from compliance.log.writer import LogWriter
 from compliance.signing import Envelope
 from federation import messages
 from federation.clock import Clock
-from federation.consent_reading import ConsentReading
+from federation.consent_reading import ConsentReading, Heard
 from federation.enclosure import encrypt
 from federation.errors import RefusedError
 from federation.messages import Body, Header, SealedMessage, content_digest
 from federation.party import PartyFolder, write_atomically
+from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, to_json
@@ -80,17 +82,17 @@ class PeopleUsed:
 
     Attributes:
         purpose: for which they were used.
-        keys: the party's own record references, shape (n,).
+        keys: the party's own record references, n of them.
         rows: rows the party holds, eligible or not.
         excluded: rows left out, by reason.
-        linked: further record references of the same people, whose "no" counts too, shape (m,).
+        linked: further record references of the same people, whose "no" counts too.
     """
 
     purpose: str
-    keys: NDArray[np.str_]
+    keys: References
     rows: int
     excluded: Mapping[str, int] = field(default_factory=dict)
-    linked: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, dtype=np.str_))
+    linked: References = field(default_factory=lambda: References.of(()))
 
 
 @dataclass(frozen=True)
@@ -323,10 +325,10 @@ class Gate:
         if self.consents is None:
             raise self._refusal("consent", f"{self._folder.name} has no consent file: name one")
         log_size = self.consents.all_allowed(
-            np.concatenate([people.keys, people.linked]) if len(people.linked) else people.keys,
+            (people.keys, people.linked),
             people.purpose,
             at=now,
-            kept=self._folder.job(departure.job) / "consents-read.json",
+            kept=self._consents_read(departure.job),
         )
         if log_size is None:
             raise self._refusal(
@@ -344,6 +346,25 @@ class Gate:
                 excluded=dict(people.excluded),
             )
         ]
+
+    def keep_consents(
+        self, job: str, heard: Heard, rows: NDArray[np.bool_], people: PeopleUsed
+    ) -> None:
+        """Keep what was heard when the people of a job were read, for its releases.
+
+        Args:
+            job: its name.
+            heard: what was decided about all rows.
+            rows: those of `people`, shape (n,).
+            people: whom the job uses.
+        """
+        if self.consents is None:
+            raise RuntimeError(f"{self._folder.name} has no consent file")
+        kept = self._consents_read(job)
+        self.consents.keep(heard, rows, (people.keys, people.linked), kept=kept)
+
+    def _consents_read(self, job: str) -> Path:
+        return self._folder.job(job) / "consents-read.json"
 
     def _check_minimums(self, departure: Departure) -> None:
         for minimum in departure.minimums:

@@ -3,15 +3,18 @@
 Guarantees: a row enters only if its person consents to the purpose now, under every record
 that bears the same identifier; and at most one row enters per person as far as identifiers tell,
 so that one person cannot count twice at this party. Nobody is dropped silently: every
-exclusion has a reason and a count.
+exclusion has a reason and a count. Of rows, only numbers are held in memory, 15 bytes each;
+references and tokens go to disk as they are read.
 
 Leaves to others: reading (`connectors`), deciding consent (`compliance`), normalising and hashing
 (`privacy`), and keeping what is here from leaving (`gate`).
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +24,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from compliance.agreement import Agreement
-from compliance.consent import ConsentBook
 from compliance.terms import MatchTerms
-from connectors import FileSource, SqlSource, open_connector
+from connectors import FileSource, SqlSource, TableReading, open_connector
 from connectors.connector import Connector
-from connectors.quality import read_table
 from connectors.schema import Classification, Column, ColumnType, Schema
+from federation.consent_reading import PEOPLE, ConsentReading, Heard
 from federation.errors import WorkspaceError
 from federation.gate import PeopleUsed
-from federation.matching.token_set import TokenBatch
+from federation.matching.token_set import TokenBatch, TokenShelves
 from federation.party import DataConfig
+from federation.references import References, owners_file
+from federation.shelves import Shelves
 from privacy.identifiers import (
     CompositeKey,
     EmailRule,
     FieldRule,
+    HashedColumn,
     KeyColumns,
     KeyField,
     Recipe,
@@ -45,6 +50,7 @@ from privacy.training.encoding import CategoricalFeature, Encoder, NumericFeatur
 
 __all__ = [
     "Population",
+    "Use",
     "encoder_for",
     "open_source",
     "read_population",
@@ -55,6 +61,27 @@ __all__ = [
 
 DISPUTED = "no_under_another_record"
 DUPLICATE = "duplicate_person"
+_MOST_ROWS = 1 << 31
+_NO_ROW = (1 << 32) - 1
+_BLOCK_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Use:
+    """What people are read for.
+
+    Attributes:
+        purpose: what their data would be used for.
+        at: moment at which consent is read, with a time zone.
+        with_features: whether the agreed features are read too, into memory.
+        key: the agreed key of which each person's first identifier alone is brought to a match;
+            all keys and identifiers where left out.
+    """
+
+    purpose: str
+    at: datetime
+    with_features: bool = False
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,18 +89,26 @@ class Population:
     """Eligible people of one party.
 
     Attributes:
-        keys: the party's own record references, shape (n,).
+        used: purpose, record references and counts, as the gate wants them declared.
         features: one array of n values per agreed feature; empty where the party has none.
-        tokens: identifiers ready for matching; no two are equal; rows are indices into `keys`.
-        used: purpose, keys and counts, as the gate wants them declared.
+        tokens: identifiers ready for matching, sorted by hash, no two equal; rows are indices into
+            the references. They are read once, while the scratch directory is there.
         findings: what was found wrong in the source, a sentence each, counts only.
+        heard: what was decided about consent, row by row of the table.
+        heard_rows: rows of the people and of their further records.
     """
 
-    keys: NDArray[np.str_]
-    features: Mapping[str, NDArray[np.generic]]
-    tokens: TokenBatch
     used: PeopleUsed
+    features: Mapping[str, NDArray[np.generic]]
+    tokens: Iterable[TokenBatch] = field(repr=False)
     findings: tuple[str, ...]
+    heard: Heard = field(repr=False)
+    heard_rows: NDArray[np.bool_] = field(repr=False)
+
+    @cached_property
+    def keys(self) -> NDArray[np.str_]:
+        """The party's own record references in memory, shape (n,)."""
+        return self.used.keys.to_numpy()
 
 
 def open_source(data: DataConfig, directory: Path) -> Connector:
@@ -164,7 +199,9 @@ def tokens_allowed(agreement: Agreement, party: str) -> int:
     return dataset.declared_rows * dataset.identifiers_per_person
 
 
-def _sources(table: pa.Table, data: DataConfig, recipe: Recipe) -> tuple[KeyColumns, ...]:
+def _sources(
+    batch: pa.RecordBatch | pa.Table, data: DataConfig, recipe: Recipe
+) -> tuple[KeyColumns, ...]:
     """Return the columns of every key, one source each; a composite key's in its order."""
     found: list[KeyColumns] = []
     for key, named in data.identifiers.items():
@@ -175,10 +212,10 @@ def _sources(table: pa.Table, data: DataConfig, recipe: Recipe) -> tuple[KeyColu
                     f"data.identifiers.{key}: names columns of {', '.join(named)}; the agreed "
                     f"fields are {', '.join(fields)}"
                 )
-            found.append(KeyColumns(key, tuple(table.column(named[field]) for field in fields)))
+            found.append(KeyColumns(key, tuple(batch.column(named[field]) for field in fields)))
         else:
             columns = (named,) if isinstance(named, str) else named
-            found += [KeyColumns(key, (table.column(column),)) for column in columns]
+            found += [KeyColumns(key, (batch.column(column),)) for column in columns]
     return tuple(found)
 
 
@@ -190,23 +227,6 @@ def _source_names(data: DataConfig) -> Iterator[str]:
             yield named if isinstance(named, str) else key
 
 
-def _tokens(table: pa.Table, data: DataConfig, terms: MatchTerms) -> tuple[TokenBatch, list[str]]:
-    """Hash every identifier; return the tokens, row by row, and what was rejected."""
-    recipe = recipe_for(terms)
-    sources = _sources(table, data, recipe)
-    found = tokens_of(sources, recipe)
-    told: list[str] = []
-    for source, hashed in zip(_source_names(data), found.hashed, strict=True):
-        told += [
-            f"{source}: {count:,} values {_SAYS[reason]}, not matched by them."
-            for reason, count in hashed.rejected.items()
-            if count and reason in _SAYS
-        ]
-        if hashed.already_hashed:
-            told.append(f"{source}: {hashed.already_hashed:,} values came hashed already.")
-    return TokenBatch(found.tokens, found.rows, found.ranks), told
-
-
 _SAYS = {
     RejectionReason.MALFORMED: "cannot be read",
     RejectionReason.IMPOSSIBLE: "are no existing day or number",
@@ -215,34 +235,182 @@ _SAYS = {
 }
 
 
-def _numbered(values: Any) -> NDArray[np.int64]:
-    """Number an Arrow array so that equal values, and only they, bear the same number."""
-    return np.asarray(values.dictionary_encode().indices.to_numpy(), dtype=np.int64)
+class _Identifiers:
+    """Hashes every identifier of a table, batch by batch, and counts what was rejected."""
+
+    def __init__(
+        self, data: DataConfig, terms: MatchTerms, directory: Path, *, key: str | None
+    ) -> None:
+        self._data = data
+        self._recipe = recipe_for(terms)
+        self._rank = None if key is None else self._recipe.rank(key)
+        self._names = tuple(_source_names(data))
+        self._rejected: list[Counter[RejectionReason]] = [Counter() for _ in self._names]
+        self._already_hashed = [0] * len(self._names)
+        directory.mkdir(mode=0o700)
+        self.shelves = TokenShelves(directory)
+
+    def put(self, batch: pa.RecordBatch | pa.Table, first_row: int) -> None:
+        """Hash the identifiers of a batch of rows."""
+        found = tokens_of(_sources(batch, self._data, self._recipe), self._recipe)
+        self._count(found.hashed)
+        tokens = TokenBatch(found.tokens, found.rows + first_row, found.ranks)
+        self.shelves.put(tokens, None if self._rank is None else _first_of_rank(tokens, self._rank))
+
+    def findings(self) -> Iterator[str]:
+        """Say what was rejected, counts only."""
+        for name, rejected, hashed in zip(
+            self._names, self._rejected, self._already_hashed, strict=True
+        ):
+            for reason in RejectionReason:
+                if (count := rejected[reason]) and reason in _SAYS:
+                    yield f"{name}: {count:,} values {_SAYS[reason]}, not matched by them."
+            if hashed:
+                yield f"{name}: {hashed:,} values came hashed already."
+
+    def _count(self, hashed: Iterable[HashedColumn]) -> None:
+        for source, column in enumerate(hashed):
+            self._rejected[source].update(column.rejected)
+            self._already_hashed[source] += column.already_hashed
 
 
-def _persons(
-    keys: NDArray[np.str_], tokens: NDArray[np.uint8], rows: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return each row's person: the first row that equal keys or tokens lead to, over any rows.
+def _first_of_rank(tokens: TokenBatch, rank: int) -> NDArray[np.bool_]:
+    """Tell which tokens are their row's first one of the key of that rank."""
+    found = np.flatnonzero(tokens.ranks == rank)
+    chosen = np.zeros(len(tokens.rows), dtype=np.bool_)
+    chosen[found[np.unique(tokens.rows[found], return_index=True)[1]]] = True
+    return chosen
 
-    Least row numbers spread from row to link and back until they rest.
+
+@dataclass(frozen=True)
+class _Rows:
+    """A table that was read.
+
+    Attributes:
+        count: how many rows it has.
+        people: their numbers on shelves, by record reference.
+        references: all record references, in the order of the rows.
+        asked: which rows the job is about, shape (n,).
+        features: the agreed features, where they were wanted.
+        findings: what was found wrong.
     """
-    width = pa.binary(tokens.shape[1])
-    whole = pa.py_buffer(np.ascontiguousarray(tokens))
-    of_token = _numbered(pa.Array.from_buffers(width, len(tokens), [None, whole]))
-    of_key = _numbered(pa.array(keys, pa.large_string()))
-    link = np.concatenate([of_key, of_token + len(keys)])
-    row = np.concatenate([np.arange(len(keys)), rows])
-    person = np.arange(len(keys))
-    while True:
-        least = np.full(len(keys) + len(tokens), len(keys))
-        np.minimum.at(least, link, person[row])
-        nearer = person.copy()
-        np.minimum.at(nearer, row, least[link])
-        nearer = nearer[nearer]
-        if np.array_equal(nearer, person):
-            return person
-        person = nearer
+
+    count: int
+    people: Shelves
+    references: Path
+    asked: NDArray[np.bool_]
+    features: pa.Table | None
+    findings: tuple[str, ...]
+
+
+def _read_rows(
+    reading: TableReading,
+    data: DataConfig,
+    identifiers: _Identifiers,
+    directory: Path,
+    *,
+    features: tuple[str, ...],
+) -> _Rows:
+    """Read a table once: lay out references and tokens on disk, and judge the values."""
+    count, asked, kept = 0, [np.zeros(0, dtype=np.bool_)], []
+    identifiers.put(reading.schema.empty_table(), 0)  # finds what is wrong with the configuration
+    people, references = Shelves(directory / "people", PEOPLE), directory / "references.arrow"
+    subjects = pa.schema([PEOPLE.field("subject")])
+    with people, owners_file(references) as file, pa.ipc.new_stream(file, subjects) as writer:
+        for batch in reading:
+            if count + len(batch) > _MOST_ROWS:
+                raise WorkspaceError("the table has more than 2^31 rows: cut it into several jobs")
+            subject = batch.column(data.key).fill_null("").cast(pa.large_string())
+            numbers = pa.array(np.arange(count, count + len(batch), dtype=np.uint32))
+            people.put(pa.record_batch([subject, numbers], schema=PEOPLE))
+            writer.write_batch(pa.record_batch([subject], schema=subjects))
+            identifiers.put(batch, count)
+            asked.append(_asked(batch, data))
+            kept.append(batch.select(list(features)))
+            count += len(batch)
+    wanted = pa.schema([reading.schema.field(name) for name in features])
+    return _Rows(
+        count,
+        people,
+        references,
+        np.concatenate(asked),
+        pa.Table.from_batches(kept, schema=wanted) if features else None,
+        (*reading.report().lines(), *identifiers.findings()),
+    )
+
+
+def _asked(batch: pa.RecordBatch, data: DataConfig) -> NDArray[np.bool_]:
+    if data.seeds is None:
+        return np.ones(len(batch), dtype=np.bool_)
+    is_seed = pc.equal(batch.column(data.seeds.column).fill_null(""), data.seeds.equals)
+    return np.asarray(is_seed.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _rows_of_one_reference(people: Shelves) -> NDArray[np.uint32]:
+    """Return pairs of rows with the same reference, shape (m, 2)."""
+    pairs = [np.zeros((0, 2), dtype=np.uint32)]
+    for shelf in people:
+        named = shelf["subject"].combine_chunks().dictionary_encode()
+        if len(named.dictionary) < len(named):
+            rows, code = shelf["row"].to_numpy(), named.indices.to_numpy()
+            first = rows[np.unique(code, return_index=True)[1]][code]
+            pairs.append(np.column_stack([rows, first])[rows != first])
+    return np.concatenate(pairs)
+
+
+def _persons(count: int, pairs: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return each row's person: the first row that pairs lead to, over any rows, shape (n,).
+
+    Of the persons at the two ends of a pair the later one joins the earlier one, until none does.
+    """
+    person = np.arange(count, dtype=np.uint32)
+    while len(pairs):
+        ends = np.sort(person[pairs], axis=1)
+        apart = ends[:, 0] != ends[:, 1]
+        pairs, ends = pairs[apart], ends[apart]
+        np.minimum.at(person, ends[:, 1], ends[:, 0])
+        while not np.array_equal(person, nearer := person[person]):
+            person = nearer
+    return person
+
+
+def _chosen(
+    person: NDArray[np.uint32], asked: NDArray[np.bool_], allowed: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return rows to be used, their people's other rows, and rows whose person said no elsewhere.
+
+    All have shape (n,). The numbers are looked at in blocks, since numpy widens them for a moment.
+    """
+    count = len(person)
+    blocks = [slice(begin, begin + _BLOCK_ROWS) for begin in range(0, count, _BLOCK_ROWS)]
+    said_no, keep, linked, disputed = np.zeros((4, count), dtype=np.bool_)
+    for block in blocks:
+        said_no[person[block][~allowed[block]]] = True
+    first = np.full(count, _NO_ROW, dtype=np.uint32)
+    for block in reversed(blocks):
+        disputed[block] = allowed[block] & said_no[person[block]]  # 4
+        rows = np.flatnonzero(asked[block] & allowed[block] & ~disputed[block])[::-1] + block.start
+        first[person[rows]] = rows  # of several, the last one written stays: the first row
+    is_used = first != _NO_ROW
+    keep[first[is_used]] = True  # 5
+    for block in blocks:
+        linked[block] = allowed[block] & ~keep[block] & is_used[person[block]]
+    return keep, linked, disputed
+
+
+def _references(rows: Path, chosen: NDArray[np.bool_], place: Path | None) -> References:
+    """Return the references of chosen rows, in a file where a place for it is given."""
+
+    def parts() -> Iterator[pa.Array]:
+        begin = 0
+        with pa.OSFile(str(rows)) as file, pa.ipc.open_stream(file) as reader:
+            for batch in reader:
+                yield batch.column(0).filter(pa.array(chosen[begin : begin + len(batch)]))
+                begin += len(batch)
+
+    if place is not None:
+        return References.write(place, parts())
+    return References.of(pa.chunked_array(parts(), pa.large_string()).combine_chunks())
 
 
 def _features(table: pa.Table, named: Mapping[str, str]) -> dict[str, NDArray[Any]]:
@@ -276,17 +444,17 @@ def read_population(
     connector: Connector,
     data: DataConfig,
     agreement: Agreement,
-    consent: ConsentBook,
+    consents: ConsentReading,
+    use: Use,
     *,
-    purpose: str,
-    at: datetime,
-    with_features: bool,
+    scratch: Path,
+    place: Path | None = None,
 ) -> Population:
     """Read a party's table and keep the people whom a job may use.
 
     1. Read the agreed columns and report their quality.
     2. The brand uses its seeds only.
-    3. Leave out people without consent for `purpose` as of `at`.
+    3. Leave out people without consent for the purpose as of the moment.
     4. Leave out rows of such a person under other records, seeds or not: no under one is no.
     5. Leave out all but the first row of a person.
 
@@ -296,59 +464,68 @@ def read_population(
         connector: the party's table.
         data: what its columns are called.
         agreement: columns, bounds, identifier recipe.
-        consent: the party's consent events.
-        purpose: what the people's data would be used for.
-        at: moment at which consent is read.
-        with_features: whether the agreed features are read too.
+        consents: the party's consents.
+        use: what the people are read for.
+        scratch: an empty directory; what is there serves the tokens, and nothing else.
+        place: a directory for the references of the people; where left out, they are in memory.
 
     Raises:
         MissingColumnError: the table lacks a column.
         ConnectorError: it cannot be read.
+        ComplianceError: the consents cannot be read.
         WorkspaceError: no row is a seed, or a feature is unreadable in every row.
+        OSError: the disk is full, or cannot be written.
     """
-    schema, named = schema_for(data, agreement, with_features=with_features)
-    table, quality = read_table(connector, schema)  # 1
-    keys = _strings(table, data.key)
-    asked = np.ones(len(keys), dtype=bool)
-    if data.seeds is not None:  # 2
-        asked = _strings(table, data.seeds.column) == data.seeds.equals
-        if not asked.any():
-            raise WorkspaceError(
-                f"{connector.name}: none of {len(keys):,} rows is a seed: no row holds "
-                f"{data.seeds.equals!r} in column {data.seeds.column!r}; mend the seeds rule"
-            )
-    tokens, rejected = _tokens(table, data, agreement.match)
-    decision = consent.decide(keys, purpose=purpose, at=at)  # 3
-    allowed = decision.allowed
-    person = _persons(keys, tokens.tokens, tokens.rows)
-    disputed = allowed & np.isin(person, person[~allowed])  # 4
-    agreeing = np.flatnonzero(asked & allowed & ~disputed)
-    keep = np.zeros(len(keys), dtype=bool)
-    keep[agreeing[np.unique(person[agreeing], return_index=True)[1]]] = True  # 5
-    if not asked.all():
-        decision = consent.decide(keys[asked], purpose=purpose, at=at)
-    excluded = {str(reason.value): count for reason, count in decision.excluded.items()} | {
+    schema, named = schema_for(data, agreement, with_features=use.with_features)
+    identifiers = _Identifiers(data, agreement.match, scratch / "tokens", key=use.key)
+    rows = _read_rows(  # 1
+        TableReading(connector, schema, spill=scratch),
+        data,
+        identifiers,
+        scratch,
+        features=tuple(dict.fromkeys(named.values())) if use.with_features else (),
+    )
+    asked = rows.asked
+    if data.seeds is not None and not asked.any():  # 2
+        raise WorkspaceError(
+            f"{connector.name}: none of {rows.count:,} rows is a seed: no row holds "
+            f"{data.seeds.equals!r} in column {data.seeds.column!r}; mend the seeds rule"
+        )
+    heard = consents.decide(  # 3
+        rows.people, rows.count, purpose=use.purpose, at=use.at, directory=scratch / "consents"
+    )
+    allowed = heard.decision.allowed
+    person = _persons(
+        rows.count,
+        np.concatenate([_rows_of_one_reference(rows.people), identifiers.shelves.sort()]),
+    )
+    keep, linked, disputed = _chosen(person, asked, allowed)
+    del person
+    excluded = {
+        str(reason.value): count for reason, count in heard.decision.excluded_among(asked).items()
+    } | {
         DISPUTED: int(np.count_nonzero(asked & disputed)),
-        DUPLICATE: len(agreeing) - int(np.count_nonzero(keep)),
+        DUPLICATE: int(np.count_nonzero(asked & allowed & ~disputed & ~keep)),
     }
-    kept_tokens = keep[tokens.rows]
-    table = table.filter(pa.array(keep))
-    if with_features:
+    features = {}
+    if rows.features is not None:
+        table = rows.features.filter(pa.array(keep))
         _require_readable(connector.name, table, agreement, named)
+        features = _features(table, named)
+    number = np.cumsum(keep, dtype=np.int32)
+    number[~keep] = 0  # the first of them is number 1, until the next line
+    number -= 1
     return Population(
-        keys=keys[keep],
-        features=_features(table, named) if with_features else {},
-        tokens=TokenBatch(
-            tokens.tokens[kept_tokens],
-            (np.cumsum(keep) - 1)[tokens.rows[kept_tokens]],
-            tokens.ranks[kept_tokens],
-        ),
         used=PeopleUsed(
-            purpose,
-            keys[keep],
+            use.purpose,
+            _references(rows.references, keep, place and place / "used.arrow"),
             int(np.count_nonzero(asked)),
             {reason: n for reason, n in excluded.items() if n},
-            linked=keys[allowed & ~keep & np.isin(person, person[keep])],
+            linked=_references(rows.references, linked, place and place / "linked.arrow"),
         ),
-        findings=(*quality.lines(), *rejected),
+        features=features,
+        tokens=identifiers.shelves.batches(number),
+        findings=rows.findings,
+        heard=heard,
+        heard_rows=keep | linked,
     )

@@ -106,7 +106,7 @@ class Work:
         spec = expect(message, ExpandRequest).spec
         job, terms = message.header.job, desk.agreement.expand
         model = self._load_model(spec.train)
-        people = desk.people(job, terms.purpose, with_features=True)
+        people = desk.people(job, terms.purpose)
         scores = model.score(encoder_for(desk.agreement).encode(people.features))
         members = desk.members(model.match).among(people.keys)
         segment = choose_segment(

@@ -22,6 +22,7 @@ from federation.collaboration import Collaboration, build_agreement
 from federation.coordinator import Coordinator
 from federation.enclosure import decrypt, encrypt
 from federation.errors import PartyUnreachableError
+from federation.members import Members, load_people
 from federation.messages import (
     HEADER_TYPE,
     Body,
@@ -355,5 +356,10 @@ class World:
 
     def members(self, name: str) -> np.ndarray:
         """Record references that a party's match found."""
-        with np.load(self.folder(name).members("find")) as stored:
-            return stored["keys"]
+        return self.listed(name, "find/members.npz")
+
+    def listed(self, name: str, file: str) -> np.ndarray:
+        """Record references that a file of members under `jobs` lists, in its order."""
+        path = self.folder(name).job(file)
+        people = load_people(self.folder(name).job(file.partition("/")[0]) / "people")
+        return np.asarray(Members.load(path, people).references().to_numpy(zero_copy_only=False))

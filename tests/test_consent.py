@@ -13,11 +13,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind, ExclusionReason
+from compliance import consent
+from compliance.consent import (
+    ConsentBook,
+    ConsentDecision,
+    ConsentEvent,
+    ConsentEventKind,
+    ExclusionReason,
+    read_events,
+)
 from compliance.errors import ComplianceError, ConsentError, UnknownPurposeError
 
 GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
@@ -175,6 +183,41 @@ class TestDecide:
     def test_a_moment_without_a_zone_is_refused(self) -> None:
         with pytest.raises(ConsentError, match="time zone"):
             allowed(book_of(event()), "R1", at=NOON.replace(tzinfo=None))
+
+
+class TestJoined:
+    @given(events=EVENTS, at=MOMENTS, parts=st.lists(st.integers(0, 2), min_size=9, max_size=9))
+    def test_books_of_different_people_decide_as_one(
+        self, events: list[ConsentEvent], at: datetime, parts: list[int]
+    ) -> None:
+        part_of = dict(zip(SUBJECTS, parts, strict=True))
+        asked: dict[str, Any] = {"purpose": PURPOSE, "at": at}
+
+        def part(number: int) -> tuple[Any, ConsentDecision]:
+            places = np.flatnonzero(np.array(parts) == number)
+            book = book_of(*(entry for entry in events if part_of[entry.subject] == number))
+            return places, book.decide(np.array(SUBJECTS)[places], **asked)
+
+        joined = ConsentDecision.joined(map(part, range(3)), count=len(SUBJECTS))
+        whole = book_of(*events).decide(np.array(SUBJECTS), **asked)
+        assert joined.outcomes.tolist() == whole.outcomes.tolist()
+        assert joined.excluded == whole.excluded
+        assert (joined.log_size, joined.next_event) == (whole.log_size, whole.next_event)
+
+    def test_nobody_is_allowed_about_whom_no_book_decides(self) -> None:
+        decision = ConsentDecision.joined([], count=2)
+        assert not decision.allowed.any()
+        assert decision.excluded[ExclusionReason.NO_RECORD] == 2
+
+    def test_exclusions_are_counted_among_those_asked(self) -> None:
+        book = book_of(event(), event(REFUSED, subject="R2"))
+        decision = book.decide(np.array(["R1", "R2", "R3"]), purpose=PURPOSE, at=NOON)
+        counts = decision.excluded_among(np.array([True, True, False]))
+        assert counts == {
+            ExclusionReason.NO_RECORD: 0,
+            ExclusionReason.REFUSED: 1,
+            ExclusionReason.WITHDRAWN: 0,
+        }
 
 
 class TestAppend:
@@ -436,6 +479,7 @@ class TestFiles:
         assert str(tmp_path / name) in str(caught.value)
         assert SECRET not in told(caught)
 
+    @settings(deadline=None)  # it waits for the disk
     @given(
         content=st.binary(max_size=200)
         | st.text(st.sampled_from('",\n\rsubject'), max_size=80).map(
@@ -453,6 +497,22 @@ class TestFiles:
         except ComplianceError:
             return
         assert book.log_size == 0
+
+    @pytest.mark.parametrize("bad", [0, 700, 1_499])
+    @pytest.mark.parametrize("what", ["event", "purpose"])
+    def test_a_mistake_in_any_batch_is_an_error_when_all_are_read(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch, bad: int, what: str
+    ) -> None:
+        monkeypatch.setattr(consent, "_BLOCK_BYTES", 16_384)
+        good = [f"R{row},{PURPOSE},given,{self.GOOD_TIMES[0]}" for row in range(1_500)]
+        mistaken = good[bad].replace("given" if what == "event" else PURPOSE, "other")
+        batches = read_events(write(*good[:bad], mistaken, *good[bad + 1 :]), purposes=PURPOSES)
+        read: list[int] = []
+        message = r"1500 rows 1 whose event|'other' \(1 rows"
+        with pytest.raises(ComplianceError, match=message) as caught:
+            read.extend(map(len, batches))
+        assert sum(read) <= bad
+        assert "R7" not in told(caught)
 
     def test_nothing_is_logged(self, write: Write, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.DEBUG):

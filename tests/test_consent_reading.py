@@ -1,19 +1,25 @@
 """Consent is read at every use: an earlier reading counts only while nothing can have changed."""
 
 import os
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parties import MATCH, World
 
-from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind
+from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind, read_events
 from compliance.errors import ConsentError, UnknownPurposeError
-from federation import messages
-from federation.consent_reading import ConsentReading
+from federation import consent_reading, messages
+from federation.consent_reading import PEOPLE as PEOPLE_ROWS
+from federation.consent_reading import ConsentReading, Heard
+from federation.references import References
+from federation.shelves import Shelves
 from federation.specification import MatchSpec
 
 PURPOSES = ("lookalike-audiences", "newsletter")
@@ -48,7 +54,7 @@ class Party:
     ) -> int | None:
         """Ask as a process that has just been started."""
         reading = ConsentReading(self.file, PURPOSES)
-        return reading.all_allowed(people, purpose, at=at, kept=self.kept)
+        return reading.all_allowed([References.of(people)], purpose, at=at, kept=self.kept)
 
 
 @pytest.fixture
@@ -62,14 +68,12 @@ def party(tmp_path: Path) -> Party:
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every consent file that is parsed from now on."""
     found: list[Path] = []
-    load = ConsentBook.load.__func__  # type: ignore[attr-defined]
 
-    def loading(kind: type[ConsentBook], path: Path, **purposes: tuple[str, ...]) -> ConsentBook:
+    def reading(path: Path, *, purposes: tuple[str, ...]) -> Iterator[Any]:
         found.append(path)
-        book: ConsentBook = load(kind, path, **purposes)
-        return book
+        yield from read_events(path, purposes=purposes)
 
-    monkeypatch.setattr(ConsentBook, "load", classmethod(loading))
+    monkeypatch.setattr(consent_reading, "read_events", reading)
     return found
 
 
@@ -136,26 +140,14 @@ def test_a_damaged_record_of_a_reading_counts_for_nothing(party: Party, content:
     assert party.ask() is None
 
 
-def test_a_book_is_parsed_again_only_if_the_file_changes(party: Party, parsed: list[Path]) -> None:
-    reading = ConsentReading(party.file, PURPOSES)
-    assert reading.book() == reading.book()
-    assert len(parsed) == 1
-    party.say(event("R4"))
-    assert reading.book().log_size == 4
-    assert len(parsed) == 2
-
-
 def test_a_file_that_changes_while_it_is_read_is_refused(
     party: Party, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = ConsentBook.load
-
-    def slow(path: Path, *, purposes: tuple[str, ...]) -> ConsentBook:
-        book = load(path, purposes=purposes)
+    def slow(path: Path, *, purposes: tuple[str, ...]) -> Iterator[Any]:
+        yield from read_events(path, purposes=purposes)
         party.say(event("R2", WITHDRAWN))
-        return book
 
-    monkeypatch.setattr(ConsentBook, "load", slow)
+    monkeypatch.setattr(consent_reading, "read_events", slow)
     with pytest.raises(ConsentError, match="changed while it was read"):
         party.ask()
     assert not party.kept.exists()
@@ -198,6 +190,70 @@ def test_an_answer_is_always_the_files_own(
         decision = book.decide(PEOPLE, purpose=PURPOSE, at=at)
         expected = decision.log_size if decision.allowed.all() else None
         assert party.ask(at=at) == expected
+
+
+def heard_of(party: Party, directory: Path, subjects: Sequence[str], at: datetime) -> Heard:
+    """What the party's file says of rows, decided from shelves."""
+    rows = pa.array(np.arange(len(subjects), dtype=np.uint32))
+    with Shelves(directory / "people", PEOPLE_ROWS) as people:
+        people.put(
+            pa.record_batch([pa.array(subjects, pa.large_string()), rows], schema=PEOPLE_ROWS)
+        )
+    reading = ConsentReading(party.file, PURPOSES)
+    return reading.decide(
+        people, len(subjects), purpose=PURPOSE, at=at, directory=directory / "events"
+    )
+
+
+@settings(deadline=None, max_examples=40)  # it waits for the disk
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["R1", "R2", "ä", "x" * 200]),
+            st.sampled_from(ConsentEventKind),
+            st.integers(-3, 3),
+            st.sampled_from(PURPOSES),
+        ),
+        max_size=12,
+    ),
+    st.lists(st.sampled_from(["R1", "R2", "ä", "x" * 200, "", "nobody"]), max_size=9),
+    st.integers(-3, 3),
+)
+def test_shelves_decide_as_one_book_does(
+    tmp_path_factory: pytest.TempPathFactory,
+    said: list[tuple[str, ConsentEventKind, int, str]],
+    asked: list[str],
+    step: int,
+) -> None:
+    party = Party(tmp_path_factory.mktemp("party"))
+    party.say(*(event(w, kind, at=NOON + n * SECOND, purpose=p) for w, kind, n, p in said))
+    at = NOON + step * SECOND
+    book = ConsentBook.load(party.file, purposes=PURPOSES)
+    whole = book.decide(np.array(asked, dtype=str), purpose=PURPOSE, at=at)
+    found = heard_of(party, tmp_path_factory.mktemp("shelves"), asked, at).decision
+    assert found.outcomes.tolist() == whole.outcomes.tolist()
+    assert (found.excluded, found.log_size) == (whole.excluded, whole.log_size)
+    assert found.next_event == whole.next_event
+
+
+def test_what_was_heard_of_all_rows_holds_for_those_that_are_used(
+    party: Party, tmp_path: Path, parsed: list[Path]
+) -> None:
+    heard = heard_of(party, tmp_path / "shelves", ["R1", "R4", "R2"], NOON)
+    reading, people = ConsentReading(party.file, PURPOSES), [References.of(PEOPLE)]
+    reading.keep(heard, np.array([True, False, True]), people, kept=party.kept)
+    assert party.ask(at=NOON + SECOND) == 3
+    assert len(parsed) == 1
+    party.say(event("R2", WITHDRAWN))
+    assert party.ask(at=NOON + SECOND) is None
+
+
+def test_nobody_who_did_not_consent_is_kept(party: Party, tmp_path: Path) -> None:
+    heard = heard_of(party, tmp_path / "shelves", ["R1", "R4"], NOON)
+    reading, people = ConsentReading(party.file, PURPOSES), [References.of(["R1", "R4"])]
+    with pytest.raises(RuntimeError, match="consent of everybody"):
+        reading.keep(heard, np.array([True, True]), people, kept=party.kept)
+    assert not party.kept.exists()
 
 
 def test_a_decision_says_until_when_it_holds() -> None:

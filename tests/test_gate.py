@@ -11,7 +11,6 @@ from itertools import count, permutations, product
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-import numpy as np
 import pytest
 from parties import EXPAND, MATCH, NOW, PEOPLE, PURPOSE, ROLES, TRAIN, Parties, World, record
 
@@ -24,6 +23,7 @@ from federation.errors import RefusedError
 from federation.gate import Departure, Gate, Minimum, PeopleUsed, Released
 from federation.messages import Body, SealedMessage, content_digest, unseal
 from federation.party import locked
+from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
 from federation.specification import AlignSpec
 from privacy.accounting import Budget, ChargeState, GaussianEvent, Ledger, epsilon_of
@@ -152,7 +152,7 @@ def opened(world: World, name: str = "retailer") -> Iterator[Gate]:
 
 
 def people(party: str = "retailer") -> PeopleUsed:
-    keys = np.array([record(party, person) for person in PEOPLE[party]])
+    keys = References.of([record(party, person) for person in PEOPLE[party]])
     return PeopleUsed(PURPOSE, keys, len(keys))
 
 
@@ -419,7 +419,7 @@ class TestRefusals:
         assert record("retailer", 33) not in str(refusal)
 
     def test_people_whom_the_party_does_not_know(self, world: World) -> None:
-        unknown = PeopleUsed(PURPOSE, np.array(["R1"]), 1)
+        unknown = PeopleUsed(PURPOSE, References.of(["R1"]), 1)
         expect_refusal(world, update(people=unknown), "consent")
 
     def test_people_who_consented_to_something_else(self, world: World) -> None:

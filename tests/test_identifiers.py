@@ -6,7 +6,7 @@ import numpy as np
 import phonenumbers
 import pytest
 from email_validator import EmailNotValidError, validate_email
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -23,6 +23,8 @@ from privacy.identifiers import (
     psi_tokens,
 )
 from privacy.identifiers.blanks import BLANKS
+from privacy.identifiers.placeholders import is_placeholder_email
+from privacy.identifiers.plain import plain_emails
 
 Bytes: TypeAlias = NDArray[np.uint8]
 
@@ -96,6 +98,21 @@ addresses = st.one_of(
     st.emails(),
     st.builds("{}@{}".format, plain_local_parts, domains),
     st.builds("{}@{}".format, st.text(max_size=12), domains),
+)
+NEARLY_PLAIN = (
+    *("ann@gmail.com", "+ann@gmail.com", ".@gmail.com", "ann@gmail.com\n", "ann@gmx.net@gmx.net"),
+    *("\u212aim@gmx.net", "a\u017f@gmx.net", "ann@\u212a.net", "ann@gmx.test", "NoReply@gmx.net"),
+    *("no.reply@gmail.com", "Test@test.com", "x" * 246 + "@gmx.net", "x" * 247 + "@gmx.net"),
+    *(
+        "ann@-gmx.net",
+        "ann@gmx..net",
+        "ann@gmx",
+        "a..n@gmx.net",
+        "\ud800@gmx.net",
+        "",
+        "@",
+        "0" * 64,
+    ),
 )
 us_numbers = st.integers(0, 9_999_999).map(lambda number: f"415{number:07d}")
 
@@ -192,6 +209,32 @@ class TestNormaliseEmail:
         else:
             expected = f"{validated.local_part}@{validated.ascii_domain}"
         assert normalise_email(value, EmailRule.AS_WRITTEN) == expected
+
+    @settings(deadline=None)  # the first domain of a kind loads its tables
+    @given(
+        values=st.lists(st.one_of(addresses, st.text(max_size=5), st.sampled_from(NEARLY_PLAIN))),
+        rule=st.sampled_from(RULES),
+    )
+    @example(values=list(NEARLY_PLAIN), rule=EmailRule.AS_WRITTEN)
+    @example(values=list(NEARLY_PLAIN), rule=EmailRule.PROVIDER_RULES)
+    def test_plain_columns_equal_one_address_at_a_time(
+        self, values: list[str], rule: EmailRule
+    ) -> None:
+        plain, normals = plain_emails(values, rule)
+        chosen = [value for value, is_plain in zip(values, plain.tolist(), strict=True) if is_plain]
+        expected = [normalise_email(value, rule) for value in chosen]
+        assert [normal.decode() for normal in normals] == expected
+        assert not any(is_placeholder_email(normal.decode()) for normal in normals)
+
+    def test_addresses_of_letters_digits_and_dots_are_plain(self) -> None:
+        values = [
+            "Ann.Lee@Mail.Example.CO.UK",
+            "a+b@gmail.com",
+            "x_1-2@gmx.net",
+            "ann@xn--p1ai.com",
+        ]
+        plain, _ = plain_emails([*values, "ann @gmx.net"], EmailRule.PROVIDER_RULES)
+        assert plain.tolist() == [True] * 4 + [False]
 
     @given(local=plain_local_parts, domain=domains, rule=st.sampled_from(RULES))
     def test_case_and_blanks_never_matter(self, local: str, domain: str, rule: EmailRule) -> None:

@@ -144,7 +144,7 @@ class TestFingerprint:
         self, module: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = EVERYTHING.fingerprint()
-        emails._ascii_domain.cache_clear()
+        emails.ascii_domain.cache_clear()
         with monkeypatch.context() as patch:
             if module is emails:  # as if the library did not know that .onion is reserved
                 patch.setattr("email_validator.SPECIAL_USE_DOMAIN_NAMES", [])
@@ -156,7 +156,7 @@ class TestFingerprint:
                 phones._main_plan.cache_clear()
                 phones._plan.cache_clear()
             assert EVERYTHING.fingerprint() != before
-        for cached in (emails._ascii_domain, phones._plans, phones._main_plan, phones._plan):
+        for cached in (emails.ascii_domain, phones._plans, phones._main_plan, phones._plan):
             cached.cache_clear()
         assert EVERYTHING.fingerprint() == before
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from federation.members import load_people
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SIZE = 600
 
@@ -53,6 +55,13 @@ def test_a_match_of_tokens_on_disk_is_measured(tmp_path: Path) -> None:
     assert f"buckets of {content['bucket_points']:,}" in told
 
 
+def test_each_party_is_held_to_the_memory_limit_over_a_whole_match(tmp_path: Path) -> None:
+    content, told = run("whole_match.py", tmp_path / "whole.json", "--memory-limit", "768MiB")
+    assert "met     memory_limit of 768MiB" in told
+    assert set(content["usage"]["retailer"]) >= {"match.request", "match.accept", "match.reply"}
+    assert all(60e6 < peak < 768 << 20 for peak in content["peak_bytes"].values())
+
+
 def test_the_members_must_be_exactly_the_people_of_both(
     benchmark: ModuleType, tmp_path: Path
 ) -> None:
@@ -66,12 +75,14 @@ def test_the_members_must_be_exactly_the_people_of_both(
     benchmark.check_members(workspace, SIZE)
 
     file = workspace.partners[0].members("find")
-    members = benchmark.Members.load(file)
+    people = load_people(workspace.partners[0].job("find") / "people")
+    members = benchmark.Members.load(file, people)
+    other = np.setdiff1d(np.arange(len(people.keys), dtype=np.uint32), members.rows)[:1]
     for wrong in (
-        members.keys[1:],
-        np.append(members.keys, members.used.keys[-1]),
-        np.append(members.keys[1:], members.used.keys[-1]),
+        members.rows[1:],
+        np.append(members.rows, other),
+        np.append(members.rows[1:], other),
     ):
-        benchmark.Members(members.used, wrong).save(file)
+        benchmark.Members(people, wrong).save(file)
         with pytest.raises(benchmark.WrongMatchError, match="expected the 300 people"):
             benchmark.check_members(workspace, SIZE)

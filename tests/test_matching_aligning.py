@@ -24,7 +24,7 @@ from federation.coordinator import write_jobs
 from federation.errors import MessageError, RefusedError, WorkspaceError
 from federation.jobs.align import AlignPlan
 from federation.matching import aligning as module
-from federation.matching.bringing import _first_of_rank, commitment
+from federation.matching.bringing import commitment
 from federation.matching.history import MatchHistory
 from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.messages import (
@@ -75,9 +75,8 @@ def jobs(world: World, *specs: JobSpec) -> World:
 
 def aligned(world: World, name: str, job: str = "together") -> list[int]:
     """The people whom a party found, in its order."""
-    with np.load(world.folder(name).job(job) / "aligned.npz") as stored:
-        numbers = {record(name, person): person for person in range(100)}
-        return [numbers[key] for key in stored["keys"]]
+    numbers = {record(name, person): person for person in range(100)}
+    return [numbers[key] for key in world.listed(name, f"{job}/aligned.npz")]
 
 
 def said(world: World, kind: str) -> list[Message]:
@@ -179,14 +178,6 @@ def test_the_agreed_key_may_be_another_than_the_first(tmp_path: Path) -> None:
     assert own is not None
     assert set(own.bucket(0, 1).ranks.tolist()) == {1}
     assert own.token_count == len([one for one in PEOPLE["brand"] if one % 3])
-
-
-def test_of_several_identifiers_of_a_person_the_first_counts() -> None:
-    tokens = np.arange(6, dtype=np.uint8).repeat(33).reshape(6, 33)
-    several = TokenBatch(tokens, np.array([0, 1, 1, 2, 0, 1]), np.array([1, 0, 1, 0, 1, 1]))
-    first = _first_of_rank(several, 1)
-    assert first.tokens[:, 0].tolist() == [0, 2]
-    assert first.rows.tolist() == [0, 1]
 
 
 # --- what each could read ------------------------------------------------------------------------

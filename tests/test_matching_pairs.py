@@ -41,7 +41,6 @@ from federation.jobs.match import MatchPlan, RecordPlan, record_widths
 from federation.matching import token_set
 from federation.matching.record_set import NOBODY, RecordSet
 from federation.matching.token_set import MatchingSet
-from federation.members import Members
 from federation.messages import (
     Body,
     MatchAccept,
@@ -246,8 +245,7 @@ def files(world: World, party: str) -> dict[str, bytes]:
 
 def people(world: World, party: str, file: str) -> list[int]:
     """The people whom a file of members lists, in its order."""
-    keys = Members.load(world.folder(party).job("find") / file).keys
-    return [int(key.split("#")[1]) - 700 for key in keys]
+    return [int(key.split("#")[1]) - 700 for key in world.listed(party, f"find/{file}")]
 
 
 def refused(
@@ -624,7 +622,7 @@ def test_people_are_found_in_spite_of_mistakes_by_keys_that_nobody_sees(tmp_path
     *_, last = carry(world, "retailer", "brand")
     assert world.read(last.answer).body == MatchDone()
     here, there = (
-        [key.split("-")[1] for key in Members.load(world.folder(name).job("find") / file).keys]
+        [key.split("-")[1] for key in world.listed(name, f"find/{file}")]
         for name, file in (("retailer", "members.npz"), ("brand", "with-retailer/members.npz"))
     )
     right = sum(one == other for one, other in zip(here, there, strict=True))
@@ -1437,7 +1435,7 @@ def test_a_secret_stays_while_its_match_is_not_over(tmp_path: Path) -> None:
 DAMAGED = {
     "with-brand/state.json": (b"", b"\xff", b'{"own": 1}'),
     "with-brand/secret": (b"", b"short"),
-    "people.npz": (b"", b"PK\x03\x04"),
+    "people/people.json": (b"", b"{}"),
     "set/set.json": (b"", b"{}"),
     "set/tokens.bin": (b"", b"x"),
 }

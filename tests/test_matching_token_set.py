@@ -123,8 +123,7 @@ def test_what_a_crash_leaves_is_no_set_and_is_swept_away(
 def test_a_full_disk_is_told_and_leaves_no_set(tmp_path: Path) -> None:
     # /dev/full refuses every write as a full disk does.
     directory = tmp_path / "set"
-    directory.mkdir()
-    shelf = directory / f"shelf-{batch([1]).tokens[0, -1]:02x}.bin"
+    shelf = tmp_path / "set.tmp" / f"shelf-{batch([1]).tokens[0, -1]:02x}.bin"
 
     def batches() -> Iterator[TokenBatch]:
         shelf.symlink_to("/dev/full")

@@ -681,7 +681,7 @@ def test_what_is_wrong_inside_is_told_inside_only(
 
 
 DAMAGES = {
-    "people.npz": (b"", b"\x00\xff", b"PK\x03\x04", b"{}"),
+    "people/people.json": (b"", b"\x00\xff", b"{}"),
     "set/set.json": (b"", b"\x00\xff", b'{"tokens": 1}'),
     "set/tokens.bin": (b"", b"\x00\xff"),
     "with-brand/state.json": (b"", b"\x00\xff", b'{"stage": "matched", "tokens": 1}'),

@@ -1,8 +1,9 @@
 """Who may be used: read from tables of a few people, against a slow way of deciding."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from parties import NOW, PURPOSE, Parties
 
 from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind
 from compliance.errors import InvalidAgreementError
 from compliance.terms import IdentifierKind
-from connectors import MissingColumnError, SourceNotFoundError
+from connectors import MissingColumnError, SourceNotFoundError, fingerprints
+from federation.consent_reading import ConsentReading
 from federation.errors import WorkspaceError
+from federation.matching.token_set import TokenBatch
 from federation.party import DataConfig, SeedRule
 from federation.population import (
     Population,
+    Use,
+    _persons,
     encoder_for,
     open_source,
     read_population,
@@ -30,6 +35,7 @@ from federation.population import (
     schema_for,
     tokens_allowed,
 )
+from federation.shelves import scratch
 from privacy.identifiers import IdentifierKind as Kind
 from privacy.identifiers import hash_column, psi_tokens
 
@@ -51,6 +57,7 @@ class Rows:
 
     frame: pd.DataFrame
     name: str = "rows"
+    most: int = 2  # in a batch, so that people are linked across batches
 
     def columns(self) -> tuple[str, ...]:
         return tuple(self.frame.columns)
@@ -63,7 +70,7 @@ class Rows:
         table = pa.Table.from_pandas(
             self.frame[list(columns)], schema=pa.schema(fields), preserve_index=False
         )
-        return iter(table.to_batches(max_chunksize=batch_rows))
+        return iter(table.to_batches(max_chunksize=min(self.most, batch_rows)))
 
     def count(self) -> int:
         return len(self.frame)
@@ -91,17 +98,36 @@ def consenting(*subjects: str, withdrawn: Sequence[str] = ()) -> ConsentBook:
     return book(*given_, *[(subject, WITHDRAWN, "2026-01-01") for subject in withdrawn])
 
 
-def read(table: Rows, consent: ConsentBook, **changes: Any) -> Population:
-    fields: dict[str, Any] = {"purpose": PURPOSE, "at": NOW, "with_features": False, "data": WHOLE}
-    fields |= {"agreement": AGREEMENT} | changes
-    data, agreement = fields.pop("data"), fields.pop("agreement")
-    return read_population(table, data, agreement, consent, **fields)
+def read(
+    table: Any,
+    consent: ConsentBook,
+    *,
+    data: DataConfig = WHOLE,
+    agreement: Any = AGREEMENT,
+    at: datetime = NOW,
+    purpose: str = PURPOSE,
+    **use: Any,
+) -> Population:
+    """Read the people, and their tokens into memory."""
+    with scratch(Path(tempfile.mkdtemp()) / "reading") as beside:
+        file = beside.with_name("consents.parquet")
+        consent.save(file)
+        population = read_population(
+            table,
+            data,
+            agreement,
+            ConsentReading(file, agreement.purposes),
+            Use(purpose, at, **use),
+            scratch=beside,
+        )
+        parts = zip(*population.tokens, strict=True)
+        return replace(population, tokens=TokenBatch(*map(np.concatenate, parts)))
 
 
 def excluded(population: Population) -> dict[str, int]:
     found = dict(population.used.excluded)
     assert sum(found.values()) + len(population.keys) == population.used.rows
-    assert (population.used.keys == population.keys).all()
+    assert population.used.keys.count == len(population.keys)
     assert population.used.purpose == PURPOSE
     return found
 
@@ -266,6 +292,27 @@ def test_rows_are_used_as_if_decided_one_by_one(
     assert excluded(population) == why
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 40).flatmap(
+        lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))
+    )
+)
+@example((40, [(row, row + 1) for row in range(39)]))
+@example((40, [(row + 1, row) for row in reversed(range(39))]))
+@example((5, [(0, 4), (1, 4), (2, 4), (3, 4)]))
+def test_linked_rows_are_one_person_named_by_the_first(
+    linked: tuple[int, list[tuple[int, int]]],
+) -> None:
+    count, pairs = linked
+    person = list(range(count))
+    for one, other in pairs:
+        joined = {person[one], person[other]}
+        person = [min(joined) if name in joined else name for name in person]
+    found = _persons(count, np.array(pairs, dtype=np.uint32).reshape(-1, 2))
+    assert found.tolist() == person
+
+
 @settings(max_examples=60, deadline=None)
 @given(tables, st.sets(records_, max_size=3))
 def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: set[str]) -> None:
@@ -287,6 +334,31 @@ def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: s
     ]
     assert len({token for _, token, _ in found}) == len(found)
     assert set(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "firsts"), [("email", [("a", 0), ("c", 0)]), ("phone", [("c", 1)])]
+)
+def test_of_several_identifiers_of_a_person_the_first_of_a_key_can_be_brought(
+    key: str, firsts: list[tuple[str, int]]
+) -> None:
+    table = rows(
+        ["a", "a@gmx.net", "", "b@gmx.net"],
+        ["c", "", "+12127365001", "c@gmx.net"],
+        ["d", "", "", ""],
+        ["e", "B@gmx.net", "+12127365002", ""],  # linked to the first by the second address
+    )
+    columns = {"email": ("email", "age"), "phone": "phone"}
+    data = WHOLE.model_copy(update={"identifiers": columns})
+    population = read(table, consenting("a", "c", "d", "e"), data=data, key=key)
+    assert population.keys.tolist() == ["a", "c", "d"]
+    tokens, token_rows, ranks = population.tokens
+    brought = zip(population.keys[token_rows].tolist(), ranks.tolist(), strict=True)
+    assert sorted(brought) == firsts
+    if key == "email":
+        expected = hash_column(["a@gmx.net", "c@gmx.net"], Kind.EMAIL, recipe_for(AGREEMENT.match))
+        wanted = psi_tokens(Kind.EMAIL, expected.digests)
+        assert {one.tobytes() for one in tokens} == {one.tobytes() for one in wanted}
 
 
 PERSON = {
@@ -397,6 +469,68 @@ def test_a_feature_without_one_readable_value_is_told(column: str, worthless: st
         read(table, consenting("a", "b"), with_features=True)
 
 
+# --- disk ---------------------------------------------------------------------------------------
+
+
+def test_what_is_on_disk_while_people_are_read_is_the_owners_alone_and_goes(tmp_path: Path) -> None:
+    file, lasting = tmp_path / "consents.csv", tmp_path / "people"
+    consenting("a", "b").save(file)
+    lasting.mkdir()
+    with scratch(tmp_path / "reading.tmp") as beside:
+        population = read_population(
+            rows(["a", "a@gmx.net"], ["b", "b@gmx.net"]),
+            WHOLE,
+            AGREEMENT,
+            ConsentReading(file, AGREEMENT.purposes),
+            Use(PURPOSE, NOW),
+            scratch=beside,
+            place=lasting,
+        )
+        held = [path for path in beside.rglob("*") if path.is_file()]
+        assert held
+        assert all(path.stat().st_mode & 0o077 == 0 for path in (*held, *lasting.iterdir()))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "consents.csv",
+        "linked.arrow",
+        "people",
+        "used.arrow",
+    ]
+    assert population.keys.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("full", ["tokens/shelf-{token:02x}.bin", "people/shelf-{key:02x}.arrow"])
+def test_a_disk_that_fills_while_people_are_read_is_told(tmp_path: Path, full: str) -> None:
+    # /dev/full refuses every write as a full disk does.
+    file = tmp_path / "consents.csv"
+    consenting("a").save(file)
+    token = hash_column(["a@gmx.net"], Kind.EMAIL, recipe_for(AGREEMENT.match)).digests[0, -1]
+    key = int(fingerprints(pa.array(["a"]))[0] >> np.uint64(56))
+
+    @dataclass(frozen=True)
+    class Filling(Rows):
+        def scan(self, columns: Sequence[str], *, batch_rows: int = 65_536) -> Any:
+            place = tmp_path / "reading.tmp" / full.format(token=token, key=key)
+            place.unlink(missing_ok=True)
+            place.symlink_to("/dev/full")
+            return super().scan(columns, batch_rows=batch_rows)
+
+    def fill(table: Rows) -> Population:
+        with scratch(tmp_path / "reading.tmp") as beside:
+            return read_population(
+                table,
+                WHOLE,
+                AGREEMENT,
+                ConsentReading(file, AGREEMENT.purposes),
+                Use(PURPOSE, NOW),
+                scratch=beside,
+            )
+
+    table = rows(["a", "a@gmx.net"])
+    with pytest.raises(WorkspaceError, match="No space left on device: make room"):
+        fill(Filling(table.frame))
+    assert fill(table).keys.tolist() == ["a"]
+
+
 # --- columns ------------------------------------------------------------------------------------
 
 
@@ -456,13 +590,5 @@ def test_a_file_is_looked_for_in_the_partys_folder(tmp_path: Path) -> None:
         open_source(WHOLE, tmp_path).columns()
     rows(["a", "a@gmx.net"]).frame.to_csv(tmp_path / "people.csv", index=False)
     assert open_source(WHOLE, tmp_path).columns() == COLUMNS
-    population = read_population(
-        open_source(WHOLE, tmp_path),
-        WHOLE,
-        AGREEMENT,
-        consenting("a"),
-        purpose=PURPOSE,
-        at=NOW,
-        with_features=True,
-    )
+    population = read(open_source(WHOLE, tmp_path), consenting("a"), with_features=True)
     assert population.keys.tolist() == ["a"]

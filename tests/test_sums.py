@@ -273,7 +273,11 @@ def test_rows_and_secrets_are_gone_when_the_model_is_there(ended: Mapping[str, W
     for made in ended.values():
         for name in partners_of(made.agreement):
             left = {path.name for path in made.folder(name).job("model").rglob("*.*")}
-            assert left == {"people.npz", "specification.json", "consents-read.json", "unmask.json"}
+            assert left == {"people.json", "used.arrow", "linked.arrow"} | {
+                "specification.json",
+                "consents-read.json",
+                "unmask.json",
+            }
 
 
 def test_whoever_reads_the_wire_finds_no_part_in_clear(ended: Mapping[str, World]) -> None:

@@ -2,7 +2,7 @@
 
 ```
 jobs/JOB/
-  people.npz · set/    who took part, and their tokens (`bringing`)
+  people/ · set/       who took part, and their tokens (`bringing`)
   state.json · secret · seed · commitment · common-N.npy   one alignment
   aligned.npz          the people whom all parties know, in the order that all have (`members`)
 ```
@@ -284,7 +284,7 @@ class Aligning:
         """Keep whom all know; or, where they are too few, that they are too few."""
         parts = [run.common(bucket) for bucket in range(run.plan.buckets)]
         members = people_of(self._desk, run.spec.name).of_rows(np.concatenate(_load_rows(parts)))
-        size = len(members.keys)
+        size = len(members)
         minimum = Minimum(_MINIMUM, size, self._terms.minimum_match)
         if size >= minimum.required:
             self._desk.tell(run.spec.name, "knows which of its people all parties know", rows=size)

@@ -2,8 +2,9 @@
 
 ```
 jobs/JOB/
-  people.npz   who takes part
-  set/         their tokens (`token_set`)
+  people/        who takes part (`members`)
+  set/           their tokens (`token_set`)
+  reading.tmp/   while they are read
 ```
 
 Guarantees: both are read once for a job; a set that has more identifiers than was declared, or
@@ -14,16 +15,19 @@ becomes of the set.
 """
 
 import hmac
+import shutil
+from pathlib import Path
 
 import numpy as np
 
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError, RefusedError
 from federation.matching.history import MatchHistory
-from federation.matching.token_set import MatchingSet, TokenBatch
-from federation.members import Members
+from federation.matching.token_set import MatchingSet
+from federation.members import Members, save_people
 from federation.messages import MatchSide
-from federation.population import recipe_for, tokens_allowed
+from federation.population import Use, recipe_for, tokens_allowed
+from federation.shelves import scratch
 from privacy.psi.buckets import padded_count
 from privacy.randomness import Secret, derive_secret
 
@@ -54,14 +58,7 @@ def bring(
     if own is None:
         if not told:
             history.check_new(job)
-        people = desk.people(job, terms.purpose)
-        desk.tell_findings(job, people)
-        desk.tell(job, "brings its people to the match", people.used)
-        Members(people.used, np.zeros(0, dtype=np.str_)).save(directory / "people.npz")
-        tokens = people.tokens
-        if key is not None:
-            tokens = _first_of_rank(tokens, recipe_for(terms).rank(key))
-        own = MatchingSet.write(directory / "set", [tokens])
+        own = _read(desk, job, directory, key)
     try:
         if own.token_count > most:
             raise desk.refusal(
@@ -111,11 +108,28 @@ def check_side(desk: Desk, side: MatchSide, party: str, *, width: int = 1) -> No
         )
 
 
+def _read(desk: Desk, job: str, directory: Path, key: str | None) -> MatchingSet:
+    """Read the people and their tokens.
+
+    1. The people; those of an earlier reading that was cut short are swept away.
+    2. Their consents, as they were heard.
+    3. Their tokens: only with these are they there (`MatchingSet`).
+    """
+    place, use = directory / "people", Use(desk.agreement.match.purpose, desk.clock(), key=key)
+    with scratch(directory / "reading.tmp") as beside:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700)
+        people = desk.population(job, use, beside, place)  # 1
+        save_people(place, people.used)
+        desk.gate.keep_consents(job, people.heard, people.heard_rows, people.used)  # 2
+        desk.tell_findings(job, people)
+        desk.tell(job, "brings its people to the match", people.used)
+        return MatchingSet.write_sorted(directory / "set", people.tokens)  # 3
+
+
 def people_of(desk: Desk, job: str) -> Members:
-    """Return who takes part in a job for which a set was brought."""
-    path = desk.folder.job(job) / "people.npz"
-    with undamaged(path):
-        return Members.load(path)
+    """Return who takes part in a job for which a set was brought; nobody is a member yet."""
+    return Members(desk.taking_part(job), np.zeros(0, dtype=np.uint32))
 
 
 def commitment_key(secret: Secret) -> Secret:
@@ -126,10 +140,3 @@ def commitment_key(secret: Secret) -> Secret:
 def commitment(secret: Secret, own: MatchingSet) -> str:
     """Return what binds the holder of `secret` to a set, and tells nothing of it (hex)."""
     return hmac.digest(commitment_key(secret), bytes.fromhex(own.digest), "sha256").hex()
-
-
-def _first_of_rank(tokens: TokenBatch, rank: int) -> TokenBatch:
-    """Return of each row the first token of the key of that rank, if it has one."""
-    found = np.flatnonzero(tokens.ranks == rank)
-    first = found[np.unique(tokens.rows[found], return_index=True)[1]]
-    return TokenBatch(tokens.tokens[first], tokens.rows[first], tokens.ranks[first])

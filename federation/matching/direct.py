@@ -2,7 +2,7 @@
 
 ```
 jobs/JOB/
-  people.npz       who took part, and
+  people/          who took part, and
   set/             their tokens (`bringing`)
   with-PEER/       state.json · secret · commitment · found-N.npy: one pair's match
 ```
@@ -216,7 +216,7 @@ class DirectMatching:
         """Put the buckets together and say what the peer may know of it."""
         rows = self._found(pair)
         members = pair.people.of_rows(rows)
-        size, mechanism = len(members.keys), size_mechanism(self._terms)
+        size, mechanism = len(members), size_mechanism(self._terms)
         minimum = Minimum("match.minimum_match", size, self._terms.minimum_match)
         self._desk.tell(pair.spec.name, "knows which of its people are members", rows=size)
         with self._desk.result(self._members_file(pair), message, members.to_bytes()):

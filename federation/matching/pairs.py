@@ -2,8 +2,7 @@
 
 ```
 jobs/JOB/
-  people.npz       who took part, and
-  set/             their tokens (`bringing`)
+  people/ set/     who took part, and their tokens (`bringing`)
   with-PEER/       state.json · secret · commitment · size: one pair's match, and until it is over
                    what it needs on the way (`token_match`, `record_match`)
 ```
@@ -227,8 +226,8 @@ class Matching:
     def _finish(self, message: Message, pair: _Pair, match: _Match, found: Found) -> Released:
         """Keep who matched, and say what the peer, or the coordinator, may know of it."""
         mechanism = size_mechanism(self._terms)
-        members = pair.people.of_rows(found.rows.astype(np.int64))
-        size = len(members.keys)
+        members = pair.people.of_rows(found.rows)
+        size = len(members)
         noise = match.plan.noise if isinstance(match, TokenMatch) else None
         if noise is not None:
             size = noise.size(found.count, match.count)

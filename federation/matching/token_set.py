@@ -4,7 +4,6 @@
 DIRECTORY/
   set.json       how many tokens, and what commits to them
   tokens.bin     records sorted by hash: a token (33 bytes), its person's row (4), its rank (1)
-  shelf-XX.bin   while it is being written: tokens whose hash begins with XX
 ```
 
 Guarantees: memory depends on a batch and a bucket, not on the set; the set is there whole or not at
@@ -17,7 +16,7 @@ Leaves to others: which people and tokens (`population`), and what is done with 
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
@@ -28,10 +27,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from federation.errors import WorkspaceError
 from federation.party import write_atomically
+from federation.shelves import scratch
 
-__all__ = ["MatchingSet", "TokenBatch"]
+__all__ = ["MatchingSet", "TokenBatch", "TokenShelves"]
 
 _RECORD: Final = np.dtype([("token", "u1", 33), ("row", "<u4"), ("rank", "u1")])
+_SPREAD: Final = np.dtype([*_RECORD.descr, ("brought", "?")])
 _SHELVES: Final = 256
 
 
@@ -76,9 +77,22 @@ class MatchingSet:
     def write(cls, directory: Path, batches: Iterable[TokenBatch]) -> Self:
         """Spill batches to disk, sort them, and keep every token once, with its least row.
 
-        1. Spread the tokens over shelves by the first byte of their hash.
-        2. Sort each shelf and append it; drop it.
-        3. Say that the set is there: a crash before leaves none.
+        Raises:
+            WorkspaceError: the disk is full, or cannot be written.
+        """
+        with scratch(directory.with_name(f"{directory.name}.tmp")) as beside:
+            shelves = TokenShelves(beside)
+            for batch in batches:
+                shelves.put(batch)
+            shelves.sort()
+            return cls.write_sorted(directory, shelves.batches())
+
+    @classmethod
+    def write_sorted(cls, directory: Path, batches: Iterable[TokenBatch]) -> Self:
+        """Write tokens that come in the order of their hashes, every token once.
+
+        1. Append them.
+        2. Say that the set is there: a crash before leaves none.
 
         Raises:
             WorkspaceError: the disk is full, or cannot be written.
@@ -87,11 +101,16 @@ class MatchingSet:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             for leftover in directory.iterdir():
                 leftover.unlink()
-            for batch in batches:  # 1
-                _spread(directory, batch)
-            count, digest = _gather(directory)  # 2
-            contents = _Contents(tokens=count, digest=digest)
-            write_atomically(  # 3
+            count, digest = 0, hashlib.sha256()
+            with _append(directory / "tokens.bin") as whole:  # 1
+                for batch in batches:
+                    digest.update(np.ascontiguousarray(batch.tokens).data)
+                    whole.write(_records(batch, _RECORD).tobytes())
+                    count += len(batch.tokens)
+                whole.flush()
+                os.fsync(whole.fileno())
+            contents = _Contents(tokens=count, digest=digest.hexdigest())
+            write_atomically(  # 2
                 directory / "set.json", contents.model_dump_json().encode(), mode=0o600
             )
         except OSError as error:
@@ -99,7 +118,7 @@ class MatchingSet:
                 f"{directory} cannot hold the set to be matched: {error.strerror}: make room, then "
                 "run the job again"
             ) from error
-        return cls(directory, count, digest)
+        return cls(directory, count, contents.digest)
 
     @classmethod
     def open(cls, directory: Path) -> Self | None:
@@ -151,46 +170,118 @@ class MatchingSet:
         return np.memmap(self.directory / "tokens.bin", dtype=_RECORD, mode="r")
 
 
-def _spread(directory: Path, batch: TokenBatch) -> None:
-    records = np.empty(len(batch.tokens), dtype=_RECORD)
-    records["token"], records["row"], records["rank"] = batch
-    shelf = batch.tokens[:, -1]
-    order = np.argsort(shelf, kind="stable")
-    edges = np.searchsorted(shelf[order], np.arange(_SHELVES + 1))
-    for number in range(_SHELVES):
-        part = records[order[edges[number] : edges[number + 1]]]
-        if len(part):
-            with _append(directory / f"shelf-{number:02x}.bin") as file:
-                file.write(part.tobytes())
+class TokenShelves:
+    """All tokens of a table on disk, on shelves by the first byte of their hash.
 
+    Args:
+        directory: an empty one, which holds nothing that lasts.
+    """
 
-def _gather(directory: Path) -> tuple[int, str]:
-    count, digest = 0, hashlib.sha256()
-    with _append(directory / "tokens.bin") as whole:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def put(self, batch: TokenBatch, brought: NDArray[np.bool_] | None = None) -> None:
+        """Put tokens where they belong.
+
+        Args:
+            batch: tokens of some people.
+            brought: which of them belong to the set if their person does; all, where left out.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
+        records = _records(batch, _SPREAD)
+        records["brought"] = True if brought is None else brought
+        shelf = batch.tokens[:, -1]
+        order = np.argsort(shelf, kind="stable")
+        edges = np.searchsorted(shelf[order], np.arange(_SHELVES + 1))
+        records = records[order]
+        for number in np.flatnonzero(np.diff(edges)).tolist():
+            with _append(self._path(number)) as file:
+                file.write(records[edges[number] : edges[number + 1]].data)
+
+    def sort(self) -> NDArray[np.uint32]:
+        """Sort every shelf by hash, kind and row; return rows that share a token.
+
+        Returns:
+            Pairs of rows, shape (m, 2); who shares one is linked over such pairs.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
+        pairs = [np.zeros((0, 2), dtype=np.uint32)]
         for number in range(_SHELVES):
-            path = directory / f"shelf-{number:02x}.bin"
-            if not path.exists():
-                continue
-            records = _sorted(np.fromfile(path, dtype=_RECORD))
-            digest.update(np.ascontiguousarray(records["token"]).tobytes())
-            whole.write(records.tobytes())
-            count += len(records)
-            path.unlink()
-        whole.flush()
-        os.fsync(whole.fileno())
-    return count, digest.hexdigest()
+            records = _sorted(self._read(number))
+            if len(records):
+                self._path(number).unlink()
+                with _append(self._path(number)) as file:
+                    file.write(records.data)
+                again = ~_first_of_equal(records["token"])
+                rows = records["row"]
+                pairs.append(np.column_stack([rows[:-1], rows[1:]])[again[1:]])
+        return np.concatenate(pairs)
+
+    def batches(self, places: NDArray[np.int32] | None = None) -> Iterator[TokenBatch]:
+        """Yield the sorted tokens that are brought, each once, with its least row.
+
+        Args:
+            places: of every row, its number among the people, below 0 where it is left out,
+                shape (n,); where there are none, rows stay what they are.
+        """
+        for number in range(_SHELVES):
+            records = self._read(number)
+            wanted = records["brought"]
+            if places is not None:
+                wanted = wanted & (places[records["row"]] >= 0)
+            records = records[wanted]
+            records = records[_first_of_equal(records["token"])]
+            rows = records["row"].astype(np.int64)
+            yield TokenBatch(
+                np.ascontiguousarray(records["token"]),
+                rows if places is None else places[rows].astype(np.int64),
+                records["rank"].astype(np.int64),
+            )
+
+    def _read(self, number: int) -> NDArray[np.void]:
+        path = self._path(number)
+        return np.fromfile(path, dtype=_SPREAD) if path.exists() else np.empty(0, dtype=_SPREAD)
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"shelf-{number:02x}.bin"
+
+
+def _records(batch: TokenBatch, kind: "np.dtype[np.void]") -> NDArray[np.void]:
+    records = np.empty(len(batch.tokens), dtype=kind)
+    records["token"], records["row"], records["rank"] = batch
+    return records
 
 
 def _sorted(records: NDArray[np.void]) -> NDArray[np.void]:
-    """Sort a shelf by hash, then kind, then row, and keep the first of equal tokens."""
+    """Sort a shelf by hash, then kind, then row.
+
+    Hashes whose last 64 bits differ, nearly all, are told apart by these alone.
+    """
     tokens = np.ascontiguousarray(records["token"])
     words = np.ascontiguousarray(tokens[:, 1:]).view("<u8")
-    keys = (records["row"], tokens[:, 0], *(words[:, column] for column in range(4)))
-    records = records[np.lexsort(keys)]
-    tokens = records["token"]
-    first = np.ones(len(records), dtype=np.bool_)
-    first[1:] = (tokens[1:] != tokens[:-1]).any(axis=1)
-    return records[first]
+    order = np.argsort(words[:, 3])
+    alike = words[order[1:], 3] == words[order[:-1], 3]
+    tied = np.zeros(len(records), dtype=np.bool_)
+    tied[1:] |= alike
+    tied[:-1] |= alike
+    some = order[tied]
+    keys = (records["row"][some], tokens[some, 0], *(words[some, word] for word in range(4)))
+    order[tied] = some[np.lexsort(keys)]
+    return records[order]
+
+
+def _first_of_equal(tokens: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell of sorted tokens, shape (n, 33), which ones differ from the one before."""
+    first = np.ones(len(tokens), dtype=np.bool_)
+    if len(tokens):
+        tails = np.ascontiguousarray(tokens[:, -8:]).view("<u8").reshape(-1)
+        alike = np.flatnonzero(tails[1:] == tails[:-1]) + 1
+        first[alike] = (tokens[alike] != tokens[alike - 1]).any(axis=1)
+    return first
 
 
 def _first_from(records: NDArray[np.void], bound: int) -> int:

@@ -44,7 +44,7 @@ class LocalTraining:
         )
         rounds_left = max(1, body.spec.rounds - body.round + 1)
         desk.gate.check_budget(RepeatedEvent(event=plan.charge, count=rounds_left))
-        people = desk.people(job, agreement.train.purpose, with_features=True)
+        people = desk.people(job, agreement.train.purpose)
         members = desk.members(body.spec.match).among(people.keys)
         if body.round == 1:
             desk.tell_findings(job, people)

@@ -2,8 +2,8 @@
 
 ```
 jobs/JOB/
-  people.npz   whose rows they are
-  rows.npz     encoded features and labels
+  people/    whose rows they are (`members`)
+  rows.npz   encoded features and labels
 ```
 
 Guarantees: every round is about the same people, whose consent the gate reads again each time;
@@ -13,6 +13,7 @@ Leaves to others: who may be used (`population`), what is computed (`jobs.sums`)
 """
 
 import io
+import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +22,10 @@ from numpy.typing import NDArray
 from federation.desk import Desk, undamaged
 from federation.errors import RefusedError
 from federation.gate import PeopleUsed
-from federation.matching.bringing import people_of
-from federation.members import Members
+from federation.members import save_people
 from federation.party import write_atomically
-from federation.population import encoder_for
+from federation.population import Population, Use, encoder_for
+from federation.shelves import scratch
 from federation.specification import TrainSpec
 
 __all__ = ["TrainingRows", "bring_rows"]
@@ -58,10 +59,9 @@ def bring_rows(desk: Desk, spec: TrainSpec) -> TrainingRows:
         WorkspaceError, ConnectorError, ComplianceError: they cannot be read.
     """
     folder = desk.folder
-    path, people_path = folder.job(spec.name) / "rows.npz", folder.job(spec.name) / "people.npz"
+    path = folder.job(spec.name) / "rows.npz"
     if not path.exists():
-        people = desk.people(spec.name, desk.agreement.train.purpose, with_features=True)
-        desk.tell_findings(spec.name, people)
+        people = _read(desk, spec.name)
         declared = desk.agreement.dataset(folder.name).declared_rows
         if len(people.keys) > declared:
             raise RefusedError(
@@ -76,7 +76,20 @@ def bring_rows(desk: Desk, spec: TrainSpec) -> TrainingRows:
             features=encoder_for(desk.agreement).encode(people.features),
             labels=members.astype(np.float64),
         )
-        Members(people.used, np.zeros(0, dtype=np.str_)).save(people_path)
         write_atomically(path, content.getvalue(), mode=0o600)
     with undamaged(path), np.load(path, allow_pickle=False) as stored:
-        return TrainingRows(people_of(desk, spec.name).used, stored["features"], stored["labels"])
+        return TrainingRows(desk.taking_part(spec.name), stored["features"], stored["labels"])
+
+
+def _read(desk: Desk, job: str) -> Population:
+    """Read the people, and leave who they are on disk for the rounds to come."""
+    place = desk.folder.job(job) / "people"
+    use = Use(desk.agreement.train.purpose, desk.clock(), with_features=True)
+    with scratch(desk.folder.job(job) / "reading.tmp") as beside:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700, parents=True)
+        people = desk.population(job, use, beside, place)
+        save_people(place, people.used)
+    desk.gate.keep_consents(job, people.heard, people.heard_rows, people.used)
+    desk.tell_findings(job, people)
+    return people

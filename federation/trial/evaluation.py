@@ -18,18 +18,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from compliance.consent import ConsentBook
 from connectors import Column, ColumnType, FileSource, Schema, open_connector, read_table
 from connectors.errors import SourceFormatError
 from federation.clock import Clock
 from federation.collaboration import EvaluateSection
+from federation.consent_reading import ConsentReading
 from federation.errors import WorkspaceError
 from federation.jobs.model import JointModel
 from federation.jobs.train import training_plan
-from federation.members import Members
+from federation.members import Members, load_people
 from federation.party import PartyFolder
-from federation.population import encoder_for, open_source, read_population
+from federation.population import Use, encoder_for, open_source, read_population
 from federation.progress import Progress, report
+from federation.shelves import scratch
 from federation.specification import TrainSpec
 from federation.trial.workspace import Workspace
 from privacy.randomness import SecretStream, new_secret, seeded_secret
@@ -236,18 +237,19 @@ def _rows(
     agreement, config = workspace.agreement, folder.config
     if config.data is None or config.consent is None:
         raise RuntimeError(f"partner {folder.name} has no data")
-    people = read_population(
-        open_source(config.data, folder.path),
-        config.data,
-        agreement,
-        ConsentBook.load(folder.resolve(config.consent), purposes=agreement.purposes),
-        purpose=agreement.train.purpose,
-        at=clock(),
-        with_features=True,
-    )
+    with scratch(folder.job(spec.name) / "evaluation.tmp") as beside:
+        people = read_population(
+            open_source(config.data, folder.path),
+            config.data,
+            agreement,
+            ConsentReading(folder.resolve(config.consent), agreement.purposes),
+            Use(agreement.train.purpose, clock(), with_features=True),
+            scratch=beside,
+        )
     index = pd.MultiIndex.from_arrays([np.full(len(people.keys), folder.name), people.keys])
     label = truth.reindex(index).to_numpy()
     known = ~np.isnan(label)
-    members = Members.load(folder.members(spec.match)).among(people.keys)
+    taking_part = load_people(folder.job(spec.match) / "people")
+    members = Members.load(folder.members(spec.match), taking_part).among(people.keys)
     features = encoder_for(agreement).encode(people.features)
     return _Rows(folder, features[known], members[known], label[known] == 1)

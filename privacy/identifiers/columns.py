@@ -10,6 +10,7 @@ Values that arrive hashed were normalised by somebody else's rules; their number
 because nobody can check them.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from privacy.identifiers.digests import DIGEST_BYTES, recognise_digest, sha256
 from privacy.identifiers.fields import FieldRule
 from privacy.identifiers.kinds import IdentifierKind, RejectionReason
 from privacy.identifiers.placeholders import DIGESTS_OF_NOTHING, DIGESTS_OF_PLACEHOLDERS
+from privacy.identifiers.plain import plain_emails
 from privacy.identifiers.readers import Reader, reader_of
 from privacy.identifiers.recipe import CompositeKey, Recipe
 
@@ -145,19 +147,29 @@ def hash_composite(
 
 def _hash_chunk(texts: list[str], kind: IdentifierKind, recipe: Recipe) -> tuple[bytes, bytes]:
     """Return the texts' digests, one after the other, and a byte each for their outcomes."""
+    digests = np.zeros((len(texts), DIGEST_BYTES), dtype=np.uint8)
+    outcomes = np.full(len(texts), _PRESENT, dtype=np.uint8)
+    others = np.arange(len(texts))
+    if kind is IdentifierKind.EMAIL:
+        plain, normals = plain_emails(texts, recipe.email_rule)
+        hashed = _bytes(hashlib.sha256(normal).digest() for normal in normals)
+        digests[plain] = hashed.reshape(-1, DIGEST_BYTES)
+        others = np.flatnonzero(~plain)
     reader = reader_of(kind, recipe)
-    digests: list[bytes] = []
-    outcomes = bytearray()
-    for text in texts:
-        digest = recognise_digest(text, recipe.version)
-        if digest is None:
-            normal, outcome = _read(text, reader)
-            digest = _NO_DIGEST if outcome else sha256(normal)
-        else:
-            outcome = _outcome_of_digest(digest, recipe.version)
-        digests.append(_NO_DIGEST if outcome > _ALREADY_HASHED else digest)
-        outcomes.append(outcome)
-    return b"".join(digests), bytes(outcomes)
+    read = [_hash_text(texts[place], reader, recipe.version) for place in others.tolist()]
+    digests[others] = _bytes(digest for digest, _ in read).reshape(-1, DIGEST_BYTES)
+    outcomes[others] = [outcome for _, outcome in read]
+    return digests.tobytes(), outcomes.tobytes()
+
+
+def _hash_text(text: str, reader: Reader, version: int) -> tuple[bytes, int]:
+    digest = recognise_digest(text, version)
+    if digest is None:
+        normal, outcome = _read(text, reader)
+        digest = _NO_DIGEST if outcome else sha256(normal)
+    else:
+        outcome = _outcome_of_digest(digest, version)
+    return _NO_DIGEST if outcome > _ALREADY_HASHED else digest, outcome
 
 
 def _normalise_chunk(texts: list[str], rule: FieldRule, recipe: Recipe) -> tuple[list[str], bytes]:

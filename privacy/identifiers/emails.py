@@ -19,11 +19,25 @@ from email_validator import validate_email
 
 from privacy.identifiers.blanks import BLANKS
 
-__all__ = ["EmailRule", "normalise_email"]
+__all__ = [
+    "GMAIL_DOMAINS",
+    "LONGEST_ADDRESS",
+    "PLAIN_LOCAL_PART",
+    "EmailRule",
+    "ascii_domain",
+    "normalise_email",
+]
 
-_PLAIN_LOCAL_PART = re.compile(r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*")
-_LONGEST_ADDRESS = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
-_GMAIL_DOMAINS = frozenset({"gmail.com", "googlemail.com"})
+PLAIN_LOCAL_PART = r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*"
+"""Local parts that need no parser, as a pattern."""
+
+LONGEST_ADDRESS = 254
+"""RFC 5321 section 4.5.3.1.3, less the angle brackets."""
+
+GMAIL_DOMAINS = frozenset({"gmail.com", "googlemail.com"})
+"""The domains, in lower case, of one provider."""
+
+_PLAIN_LOCAL_PART = re.compile(PLAIN_LOCAL_PART)
 
 
 class EmailRule(StrEnum):
@@ -43,7 +57,7 @@ def normalise_email(value: str, rule: EmailRule) -> str | None:
     """
     address = unicodedata.normalize("NFC", value.strip(BLANKS)).lower()
     local, _, written_domain = address.rpartition("@")
-    domain = _ascii_domain(written_domain)
+    domain = ascii_domain(written_domain)
     if domain is None:
         return None
     if not _PLAIN_LOCAL_PART.fullmatch(local):
@@ -51,16 +65,16 @@ def normalise_email(value: str, rule: EmailRule) -> str | None:
             local = validate_email(f"{local}@{domain}", check_deliverability=False).local_part
         except ValueError:
             return None
-    if rule is EmailRule.PROVIDER_RULES and domain in _GMAIL_DOMAINS:
+    if rule is EmailRule.PROVIDER_RULES and domain in GMAIL_DOMAINS:
         local = local.partition("+")[0].replace(".", "")
         domain = "gmail.com"
-    if not local or len(local) + 1 + len(domain) > _LONGEST_ADDRESS:
+    if not local or len(local) + 1 + len(domain) > LONGEST_ADDRESS:
         return None
     return f"{local}@{domain}"
 
 
 @lru_cache(maxsize=65_536)
-def _ascii_domain(domain: str) -> str | None:
+def ascii_domain(domain: str) -> str | None:
     """Return the domain's ASCII form, or None if no mail could reach it."""
     try:
         return validate_email(f"x@{domain}", check_deliverability=False).ascii_domain

@@ -8,13 +8,14 @@ Leaves to others: a shop's own fillers, such as its head office's number.
 """
 
 import re
-from itertools import product
 
 from privacy.identifiers.digests import DIGEST_BYTES, sha256
 
 __all__ = [
     "DIGESTS_OF_NOTHING",
     "DIGESTS_OF_PLACEHOLDERS",
+    "PLACEHOLDER_ADDRESSES",
+    "PLACEHOLDER_LOCAL_PARTS",
     "is_filler",
     "is_filler_in_prose",
     "is_placeholder_code",
@@ -32,10 +33,14 @@ _PHRASES = frozenset(
 _WORDS = frozenset(["none", "null", "nil", "nan", "na", "nobody", "x", "xx", "xxx", "tbd", "empty"])
 _NO_MAIL = frozenset(["noemail", "no.email", "no-email", "no_email", "nomail", "no-mail", "null"])
 _NO_PERSON = frozenset(["noreply", "no.reply", "no-reply", "donotreply", "do-not-reply", "nobody"])
-_NOBODY = _NO_MAIL | _NO_PERSON | {"none", "unknown", "anonymous"}
-_ADDRESSES = frozenset(
+PLACEHOLDER_LOCAL_PARTS = _NO_MAIL | _NO_PERSON | {"none", "unknown", "anonymous"}
+"""What stands before the `@` of nobody's address."""
+
+PLACEHOLDER_ADDRESSES = frozenset(
     f"{name}@{name}.com" for name in ("a", "aa", "abc", "asdf", "email", "mail", "test", "x", "xx")
 )
+"""Whole addresses of nobody."""
+
 _RUNS = ("01234567890", "12345678901")
 _ONE_DIGIT_TO_THE_END = re.compile(r"([0-9])\1{6}\Z")
 _DATES = frozenset(
@@ -55,7 +60,7 @@ def is_filler_in_prose(text: str) -> bool:
 
 def is_placeholder_email(address: str) -> bool:
     """Tell whether a normalised, or any, address is nobody's."""
-    return address.partition("@")[0] in _NOBODY or address in _ADDRESSES
+    return address.partition("@")[0] in PLACEHOLDER_LOCAL_PARTS or address in PLACEHOLDER_ADDRESSES
 
 
 def is_placeholder_phone(number: str) -> bool:
@@ -89,6 +94,7 @@ DIGESTS_OF_NOTHING = frozenset(map(sha256, ("", "00000000-0000-0000-0000-0000000
 
 DIGESTS_OF_PLACEHOLDERS = frozenset([bytes(DIGEST_BYTES)]) | frozenset(
     sha256(write(text))
-    for text, write in product(_SIGNS | _PHRASES | _WORDS | _ADDRESSES, (str.lower, str.upper))
+    for text in _SIGNS | _PHRASES | _WORDS | PLACEHOLDER_ADDRESSES
+    for write in (str.lower, str.upper)
 )
 """Of the listed words and addresses; and 32 zero bytes, which are the digest of nothing known."""

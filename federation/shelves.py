@@ -1,0 +1,115 @@
+"""Rows about people on disk, on shelves by the fingerprint of their subject.
+
+```
+DIRECTORY/
+  shelf-XX.arrow   rows whose subject's fingerprint begins with XX (Arrow IPC)
+```
+
+Guarantees: all rows of one subject lie on one shelf, whatever was put first; memory depends on a
+batch and a shelf, not on the rows. Two sets of shelves agree about which shelf is whose.
+
+Leaves to others: what the rows say, and removing the directory. Nothing here outlives a step.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+
+from connectors import fingerprints
+from federation.errors import WorkspaceError
+from federation.references import owners_file
+
+__all__ = ["SHELVES", "Shelves", "scratch"]
+
+SHELVES: Final = 256
+_HIGHEST_BYTE: Final = np.uint64(56)
+
+
+class Shelves:
+    """Rows on disk, by subject; used in a `with` statement while rows are put there.
+
+    Args:
+        directory: an empty one, or one that is not there yet.
+        schema: of the rows; its column `subject` is text without nulls.
+    """
+
+    def __init__(self, directory: Path, schema: pa.Schema) -> None:
+        self._directory = directory
+        self._schema = schema
+        self._open = ExitStack()
+        self._writers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._directory.mkdir(parents=True, mode=0o700)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writers.clear()
+        self._open.__exit__(kind, error, trace)
+
+    def put(self, batch: pa.RecordBatch) -> None:
+        """Put a batch of rows where they belong, those of a subject in their order.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
+        number = (fingerprints(batch.column("subject")) >> _HIGHEST_BYTE).astype(np.uint8)
+        order = np.argsort(number, kind="stable")
+        edges = np.searchsorted(number[order], np.arange(SHELVES + 1))
+        sorted_rows = batch.take(pa.array(order))
+        for shelf in np.flatnonzero(np.diff(edges)).tolist():
+            part = sorted_rows.slice(edges[shelf], edges[shelf + 1] - edges[shelf])
+            self._writer(shelf).write_batch(part)
+
+    def shelf(self, number: int) -> pa.Table:
+        """Return the rows of one shelf, in the order in which they were put there."""
+        path = self._path(number)
+        if not path.exists():
+            return self._schema.empty_table()
+        with pa.OSFile(os.fspath(path)) as file, pa.ipc.open_stream(file) as reader:
+            return reader.read_all()
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Return all shelves, one after the other, by number."""
+        return map(self.shelf, range(SHELVES))
+
+    def _writer(self, shelf: int) -> Any:
+        if shelf not in self._writers:
+            file = self._open.enter_context(owners_file(self._path(shelf)))
+            self._writers[shelf] = self._open.enter_context(pa.ipc.new_stream(file, self._schema))
+        return self._writers[shelf]
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"shelf-{number:02x}.arrow"
+
+
+@contextmanager
+def scratch(directory: Path) -> Iterator[Path]:
+    """Lend an empty directory, the owner's alone; remove it, or what a crash left there before.
+
+    Raises:
+        WorkspaceError: the disk is full, or cannot be written, by whoever it is lent to.
+    """
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True, mode=0o700)
+        yield directory
+    except OSError as error:
+        raise WorkspaceError(
+            f"{directory} cannot hold what is read of the people: "
+            f"{error.strerror or 'it cannot be written'}: make room, then run the job again"
+        ) from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""Rows on disk by subject: nobody's rows are parted, nothing is lost, nothing stays."""
+
+import errno
+import stat
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from connectors import fingerprints
+from federation.errors import WorkspaceError
+from federation.shelves import SHELVES, Shelves, scratch
+
+ROWS = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
+TEXTS = st.lists(
+    st.text(max_size=20) | st.sampled_from(["", "a", "a\0", "\0a", "ä" * 70, "x" * 300])
+)
+
+
+def batch(subjects: list[str], first: int = 0) -> pa.RecordBatch:
+    rows = np.arange(first, first + len(subjects), dtype=np.uint32)
+    return pa.record_batch([pa.array(subjects, pa.large_string()), pa.array(rows)], schema=ROWS)
+
+
+class TestFingerprints:
+    @settings(deadline=None)
+    @given(TEXTS, st.integers(0, 5))
+    @example(["a" * 127, "a" * 128, "a" * 129, "a" * 128 + "b"], 0)
+    def test_a_text_has_one_fingerprint_wherever_it_stands(
+        self, texts: list[str], offset: int
+    ) -> None:
+        alone = [int(fingerprints(pa.array([text]))[0]) for text in texts]
+        for kind in (pa.string(), pa.large_string()):
+            found = fingerprints(pa.array(texts, kind).slice(offset))
+            assert found.tolist() == alone[offset:]
+        assert len(set(alone)) == len(set(texts))
+
+    def test_they_stay_what_they_are(self) -> None:
+        assert fingerprints(pa.array(["", None, "ann@gmx.net"])).tolist() == [
+            0,
+            0,
+            2115112964670336859,
+        ]
+
+    def test_texts_that_differ_little_fall_on_every_shelf_alike(self) -> None:
+        texts = pa.array(np.arange(51_200)).cast(pa.string())
+        found = fingerprints(texts)
+        assert len(np.unique(found)) == len(texts)
+        for shift in (0, 28, 56):
+            counts = np.bincount((found >> np.uint64(shift)).astype(np.uint8), minlength=256)
+            assert counts.min() > 120
+            assert counts.max() < 290  # 200 each; six standard deviations
+
+
+class TestShelves:
+    @settings(max_examples=30, deadline=None)
+    @given(
+        st.lists(st.lists(st.sampled_from(["", "a", "b", "ä", "c" * 200]), max_size=9), max_size=4)
+    )
+    def test_all_rows_of_a_subject_lie_on_its_shelf_in_order(
+        self, tmp_path_factory: pytest.TempPathFactory, parts: list[list[str]]
+    ) -> None:
+        everyone = [subject for part in parts for subject in part]
+        first = 0
+        with Shelves(tmp_path_factory.mktemp("rows") / "shelves", ROWS) as shelves:
+            for part in parts:
+                shelves.put(batch(part, first))
+                first += len(part)
+        found: dict[str, list[int]] = defaultdict(list)
+        for number, shelf in enumerate(shelves):
+            assert set(
+                (fingerprints(shelf["subject"].combine_chunks()) >> np.uint64(56)).tolist()
+            ) <= {number}
+            for one in shelf.to_pylist():
+                found[one["subject"]].append(one["row"])
+        assert number == SHELVES - 1
+        assert found == {
+            subject: [row for row, other in enumerate(everyone) if other == subject]
+            for subject in everyone
+        }
+
+    def test_only_the_owner_can_read_them(self, tmp_path: Path) -> None:
+        with Shelves(tmp_path / "shelves", ROWS) as shelves:
+            shelves.put(batch(["a", "b"]))
+        for path in (tmp_path / "shelves", *(tmp_path / "shelves").iterdir()):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+
+
+class TestScratch:
+    def test_it_is_empty_and_does_not_stay(self, tmp_path: Path) -> None:
+        directory = tmp_path / "job" / "reading.tmp"
+        directory.mkdir(parents=True)
+        (directory / "left by a crash").touch()
+        with scratch(directory) as lent:
+            assert list(lent.iterdir()) == []
+            assert stat.S_IMODE(lent.stat().st_mode) == 0o700
+            (lent / "more").touch()
+        assert not directory.exists()
+        with pytest.raises(RuntimeError), scratch(directory):
+            raise RuntimeError
+        assert not directory.exists()
+
+    def test_a_full_disk_is_told_as_such(self, tmp_path: Path) -> None:
+        # /dev/full refuses every write as a full disk does.
+        subject = batch(["a"])
+        number = int(fingerprints(subject.column("subject"))[0] >> np.uint64(56))
+
+        def fill() -> None:
+            with scratch(tmp_path / "job") as lent, Shelves(lent / "shelves", ROWS) as shelves:
+                (lent / "shelves" / f"shelf-{number:02x}.arrow").symlink_to("/dev/full")
+                shelves.put(subject)
+
+        with pytest.raises(WorkspaceError, match="No space left on device: make room"):
+            fill()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_other_failures_of_the_disk_are_told_too(self, tmp_path: Path) -> None:
+        with pytest.raises(WorkspaceError, match="it cannot be written"), scratch(tmp_path / "job"):
+            raise OSError(errno.EIO)
