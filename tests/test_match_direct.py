@@ -25,7 +25,6 @@ from federation.embedded import run_embedded
 from federation.errors import MessageError, RefusedError
 from federation.jobs.exchange import Relay, Say
 from federation.jobs.match_direct import MOST_LINKS, DirectPlan, DirectState, coordinate_direct
-from federation.members import Members
 from federation.messages import (
     Body,
     Encrypted,
@@ -70,8 +69,7 @@ def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def people(world: Direct, party: str, file: str = "members.npz") -> list[int]:
-    path = world.folder(party).job("find") / file
-    return [int(key.split("#")[1]) - 700 for key in Members.load(path).keys]
+    return [int(key.split("#")[1]) - 700 for key in world.listed(party, f"find/{file}")]
 
 
 def learnt(world: Direct, reveal: Reveal) -> dict[str, list[int]]:
