@@ -75,7 +75,12 @@ class Bench:
         """Return both."""
         return range(max(at_least, len(self.parties)))
 
-    def exchange(self, parcels: Sequence[Parcel]) -> Sequence[SealedMessage]:
+    def exchange(
+        self,
+        parcels: Sequence[Parcel],
+        *,
+        most_missing: int = 0,  # noqa: ARG002 -- a party that is missing fails the run
+    ) -> Sequence[SealedMessage]:
         """Ask one party after the other."""
         return [self._ask(parcel.node, parcel.message) for parcel in parcels]
 

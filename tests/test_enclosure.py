@@ -413,7 +413,7 @@ def test_whatever_goes_from_one_holder_of_people_to_another_is_encrypted() -> No
         if route.sender & holders and route.recipient & holders and kind != "refused"
     }
     assert between == {kind for kind, route in ROUTES.items() if route.encrypted}
-    matched = {f"match.{one}" for one in ("offer", "accept", "blinded", "reply", "outcome")}
+    matched = {f"match.{one}" for one in ("offer", "accept", "blinded", "reply", "open", "outcome")}
     assert between == matched | {"align.seed", "align.pass"}
 
 

@@ -983,7 +983,8 @@ def test_the_parties_tell_each_other_padded_sizes_only(ended: World) -> None:
         fields = set(type(body).model_fields)
         match body:
             case MatchOffer() | MatchAccept():
-                assert (message.payload, fields) == (b"", {"kind", "spec", "side"})
+                assert (message.payload, fields) == (b"", {"kind", "spec", "side", "link"})
+                assert body.link is None
             case MatchBlinded():
                 assert len(message.payload) == 32 * said_of[way].points
                 assert fields == {"kind", "spec", "bucket"}
