@@ -43,7 +43,7 @@ BODIES: dict[str, Body] = {
     "match.accept": messages.MatchAccept(spec=MATCH, side=SIDE),
     "match.blinded": messages.MatchBlinded(spec=MATCH, bucket=0),
     "match.reply": messages.MatchReply(spec=MATCH, bucket=0),
-    "match.outcome": messages.MatchOutcome(spec=MATCH, size=7, pairs=0),
+    "match.outcome": messages.MatchOutcome(spec=MATCH, size=7),
     "match.done": messages.MatchDone(),
     "align.join": messages.AlignJoin(spec=ALIGN),
     "align.joined": messages.AlignJoined(side=RING_SIDE),

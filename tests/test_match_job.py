@@ -479,7 +479,7 @@ CALLS: tuple[Body, ...] = (
     MatchAccept(spec=SPEC, side=SIDE),
     MatchBlinded(spec=SPEC, bucket=0),
     MatchReply(spec=SPEC, bucket=0),
-    MatchOutcome(spec=SPEC, size=None, pairs=0),
+    MatchOutcome(spec=SPEC, size=None),
     MatchDone(),
     Acknowledged(),
 )

@@ -801,7 +801,7 @@ def test_a_peer_that_plays_the_learner_is_told_nothing(world: Worlds, reveal: Re
     ask = MatchBlinded(spec=MATCH, bucket=0)
     for answers in (blinded.digest, accept.question.digest):
         refused(one, learner, say(one, peer, learner, ask, sent_points, answers), "match.reveal")
-    outcome = MatchOutcome(spec=MATCH, size=None if reveal is BOTH else 7, pairs=0)
+    outcome = MatchOutcome(spec=MATCH, size=None if reveal is BOTH else 7)
     refused(one, learner, say(one, peer, learner, outcome, b"", blinded.digest), "match.reveal")
     sent = accept.answer.digest
     for body in (accepted, MatchReply(spec=MATCH, bucket=0)):
@@ -1051,14 +1051,14 @@ def test_a_bucket_after_the_last_is_refused(world: Worlds, small_buckets: int) -
 def test_an_outcome_before_the_last_bucket_is_refused(world: Worlds, small_buckets: int) -> None:
     one = world(BOTH)
     reply = upto(one, BOTH, "match.reply")
-    words = MatchOutcome(spec=MATCH, size=None, pairs=0)
+    words = MatchOutcome(spec=MATCH, size=None)
     refused(one, "brand", say(one, "retailer", "brand", words, b"", reply.answer.digest), "message")
 
 
 def test_a_size_in_place_of_members_or_the_reverse_is_refused(world: Worlds) -> None:
     one = world(SIZE)
     step = upto(one, SIZE, "match.outcome")
-    words = MatchOutcome(spec=MATCH, size=None, pairs=0)
+    words = MatchOutcome(spec=MATCH, size=None)
     answers = one.read(step.answer).header.answers
     refused(one, "brand", say(one, "retailer", "brand", words, b"", answers), "message")
     assert one.ask("brand", step.answer).body == MatchDone()

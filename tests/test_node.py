@@ -233,7 +233,7 @@ def test_an_answer_without_a_question_is_refused(later: World, body: Body) -> No
         MatchAccept(spec=MATCH, side=SIDE),
         MatchBlinded(spec=MATCH, bucket=0),
         MatchReply(spec=MATCH, bucket=0),
-        MatchOutcome(spec=MATCH, size=7, pairs=0),
+        MatchOutcome(spec=MATCH, size=7),
     ],
     ids=lambda body: body.kind,
 )
@@ -283,7 +283,7 @@ def test_who_learns_is_not_turned_round(world: World) -> None:
         )
         expect_refusal(world, "match.reveal", asked)
         told = say(
-            world, MatchOutcome(spec=MATCH, size=7, pairs=0), sender="brand", answers=answers
+            world, MatchOutcome(spec=MATCH, size=7), sender="brand", answers=answers
         )
         expect_refusal(world, "match.reveal", told)
     for name in ("retailer", "courier"):
