@@ -208,7 +208,7 @@ class TestRoutes:
             (Reveal.PARTNER_LEARNS_MEMBERS, {"match.outcome"}),
             (Reveal.BRAND_LEARNS_MEMBERS, {"match.outcome"}),
             (Reveal.BOTH_LEARN_MEMBERS, set()),
-            (Reveal.SIZE_ONLY, {"match.accept", "match.outcome"}),
+            (Reveal.SIZE_ONLY, {"match.offer", "match.accept"}),
         ],
     )
     def test_training_is_charged_and_of_a_match_whatever_tells_a_size(

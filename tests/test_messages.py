@@ -82,9 +82,7 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "match.accept": st.builds(MatchAccept, spec=match_specs, side=sides),
     "match.blinded": st.builds(MatchBlinded, spec=match_specs, bucket=counts),
     "match.reply": st.builds(MatchReply, spec=match_specs, bucket=counts),
-    "match.outcome": st.builds(
-        MatchOutcome, spec=match_specs, size=st.none() | counts
-    ),
+    "match.outcome": st.builds(MatchOutcome, spec=match_specs, size=st.none() | counts),
     "align.join": st.builds(messages.AlignJoin, spec=align_specs),
     "align.joined": st.builds(messages.AlignJoined, side=ring_sides),
     "align.bind": st.builds(messages.AlignBind, spec=align_specs),

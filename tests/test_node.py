@@ -282,9 +282,7 @@ def test_who_learns_is_not_turned_round(world: World) -> None:
             world, MatchBlinded(spec=MATCH, bucket=0), points, sender="brand", answers=answers
         )
         expect_refusal(world, "match.reveal", asked)
-        told = say(
-            world, MatchOutcome(spec=MATCH, size=7), sender="brand", answers=answers
-        )
+        told = say(world, MatchOutcome(spec=MATCH, size=7), sender="brand", answers=answers)
         expect_refusal(world, "match.reveal", told)
     for name in ("retailer", "courier"):
         begun = say(world, MatchOffer(spec=MATCH, side=SIDE), sender="brand", to=name)
