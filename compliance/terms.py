@@ -425,10 +425,11 @@ class MatchTerms(Terms):
         reveal_keys: whether the party that learns members may see by which of the keys each
             matched, and how many identifiers each record of the other bears. Without it, it sees
             how many they share.
-        minimum_match: matches below which nothing is used.
+        minimum_match: matches below which nothing is used, and nothing of them kept.
         set_size_bucket: sets are padded to a multiple of this, which alone shows on the wire.
         size_epsilon: privacy loss of a size; with it, whoever may not know the members is told how
-            many they are, with noise. Left out: nobody is told a size.
+            many of the other's people it shares anything with, with noise. Left out: nobody is
+            told a size.
         size_delta: what cutting the noise on a size adds to the δ of a match; with `size-only`.
         maximum_matches: matches of a party with another in `period_days`.
         period_days: see there.
@@ -477,11 +478,21 @@ class MatchTerms(Terms):
         if self.alignment is not None and self.alignment.key not in self.keys:
             allowed = ", ".join(map(repr, self.keys))
             yield f"alignment.key {self.alignment.key!r} is none of the keys, {allowed}"
+        yield from self._unrevealable()
+
+    def _unrevealable(self) -> Iterator[str]:
+        """Yield what stands against the outcome that is to be revealed."""
         if self.reveal is Reveal.SIZE_ONLY:
             if self.size_epsilon is None:
                 yield f"reveal {self.reveal.value!r} needs a size_epsilon: sizes leave with noise"
             if len(self.keys) != 1:
                 yield f"reveal {self.reveal.value!r} needs exactly one key, to count people by"
+        if self.reveal is Reveal.BOTH_LEARN_MEMBERS and self.linkage is not Linkage.ONE_TO_ONE:
+            yield (
+                f"reveal {self.reveal.value!r} needs linkage {Linkage.ONE_TO_ONE.value!r}: by any "
+                "key a person may match several, and the two lists would not be of the same pairs; "
+                "link one to one, or let one side learn"
+            )
 
 
 class NoiseSource(StrEnum):

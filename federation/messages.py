@@ -251,15 +251,13 @@ class MatchOutcome(_Closed):
 
     Attributes:
         spec: the job.
-        size: people that matched, with noise; None where the peer may know who they are.
-        pairs: places of the peer's own points, or records, that matched (payload); 0 where it may
-            not know.
+        size: the learner's records that met any of the peer's, with noise; None where the peer may
+            know who matched: then the payload names places of its own points, or records.
     """
 
     kind: Literal["match.outcome"] = "match.outcome"
     spec: MatchSpec
     size: Count | None
-    pairs: Count
 
 
 class MatchDone(_Closed):

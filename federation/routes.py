@@ -88,10 +88,10 @@ def is_charged(kind: str, agreement: Agreement) -> bool:
     match kind:
         case "train.update" | "sum.noised" | "align.bound":
             return True
-        case "match.accept":
+        case "match.offer" | "match.accept":  # whether the minimum is reached tells of the size too
             return agreement.match.reveal is Reveal.SIZE_ONLY
         case "match.outcome":
-            return agreement.match.reveal is not Reveal.BOTH_LEARN_MEMBERS
+            return agreement.match.reveal not in {Reveal.BOTH_LEARN_MEMBERS, Reveal.SIZE_ONLY}
     return False
 
 

@@ -328,6 +328,10 @@ CONTRADICTORY = {
     ),
     "a composite key called like a kind": (composite("phone"), "called like a kind of identifier"),
     "a size without noise": (put("match.reveal", "size-only"), "needs a size_epsilon"),
+    "lists of members that are not of the same pairs": (
+        lambda terms: terms["match"].update(reveal="both-learn-members", linkage="any-key"),
+        "needs linkage 'one-to-one'",
+    ),
     "a size by several keys": (
         lambda terms: terms["match"].update(reveal="size-only", size_epsilon=1.0),
         "needs exactly one key",

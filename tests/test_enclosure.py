@@ -422,7 +422,7 @@ BODIES: tuple[Body, ...] = (
     MatchAccept(spec=MATCH, side=SIDE),
     BLINDED,
     REPLY,
-    MatchOutcome(spec=MATCH, size=3, pairs=0),
+    MatchOutcome(spec=MATCH, size=3),
     Acknowledged(),
 )
 

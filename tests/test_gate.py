@@ -48,7 +48,7 @@ BODIES: dict[str, Body] = {
     "match.open": messages.MatchOpen(spec=MATCH, bucket=0, attempt="0" * 64),
     "match.linked": messages.MatchLinked(bucket=0),
     "match.close": messages.MatchClose(spec=MATCH, peer="brand"),
-    "match.outcome": messages.MatchOutcome(spec=MATCH, size=7, pairs=0),
+    "match.outcome": messages.MatchOutcome(spec=MATCH, size=7),
     "match.done": messages.MatchDone(),
     "align.join": messages.AlignJoin(spec=ALIGN),
     "align.joined": messages.AlignJoined(side=RING_SIDE),
@@ -221,7 +221,7 @@ class TestRoutes:
             (Reveal.PARTNER_LEARNS_MEMBERS, {"match.outcome"}),
             (Reveal.BRAND_LEARNS_MEMBERS, {"match.outcome"}),
             (Reveal.BOTH_LEARN_MEMBERS, set()),
-            (Reveal.SIZE_ONLY, {"match.accept", "match.outcome"}),
+            (Reveal.SIZE_ONLY, {"match.offer", "match.accept"}),
         ],
     )
     def test_training_is_charged_and_of_a_match_whatever_tells_a_size(

@@ -124,7 +124,7 @@ SIDE = MatchSide(recipe="0" * 64, points=10, commitment="1" * 64)
 OFFER, ACCEPT = MatchOffer(spec=MATCH, side=SIDE), MatchAccept(spec=MATCH, side=SIDE)
 BLINDED = [MatchBlinded(spec=MATCH, bucket=number) for number in (0, 1)]
 REPLY = [MatchReply(spec=MATCH, bucket=number) for number in (0, 1)]
-OUTCOME = MatchOutcome(spec=MATCH, size=None, pairs=0)
+OUTCOME = MatchOutcome(spec=MATCH, size=None)
 DONE = MatchDone()
 
 

@@ -397,7 +397,7 @@ def test_a_bucket_is_not_linked_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_outcome_before_the_last_bucket_is_refused(tmp_path: Path) -> None:
     world = direct.make(tmp_path, size_epsilon=4.0)
     opened(world)
-    outcome = MatchOutcome(spec=DIRECT, size=7, pairs=0)
+    outcome = MatchOutcome(spec=DIRECT, size=7)
     assert isinstance(says(world, "retailer", "brand", outcome).body, Refused)
     close = MatchClose(spec=DIRECT, peer="brand")
     sealed = world.parties.seal("coordinator", "retailer", "find", close)

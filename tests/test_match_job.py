@@ -25,6 +25,7 @@ from federation.jobs.match import (
     RecordPlan,
     coordinate_match,
     learner_of,
+    named_places,
     places_of,
     record_widths,
     size_mechanism,
@@ -56,7 +57,9 @@ from privacy.randomness import SecretStream, seeded_secret
 ENGINE = PortableEngine(workers=1)
 ONE, TWO = "1" * 64, "2" * 64
 LEARNER, PEER = (seeded_secret(5, name) for name in ("learner", "peer"))
-LINKAGES = list(product(Reveal, Linkage))
+LINKAGES = [
+    one for one in product(Reveal, Linkage) if one != (Reveal.BOTH_LEARN_MEMBERS, Linkage.ANY_KEY)
+]
 
 
 def side(points: int = 10, commitment: str = ONE, recipe: str = ONE) -> MatchSide:
@@ -279,6 +282,14 @@ def test_places_ascend_and_come_once() -> None:
     good = [(0, 5), (0, 9), (2, 0), (2, 1)]
     assert places_of(place_bytes(*good), 4).tolist() == good
     assert len(places_of(b"", 0)) == 0
+    named = np.array(good, dtype=PLACE)
+    for count in range(5):  # whatever their number, the bytes are as many
+        payload = named_places(named[:count], 6)
+        assert len(payload) == len(place_bytes(*good, *good[:2]))
+        assert places_of(payload, 6).tolist() == good[:count]
+    nowhere = (2**32 - 1, 2**32 - 1)
+    with pytest.raises(MessageError, match="after padding"):
+        places_of(place_bytes(nowhere, (0, 5)), 2)
     for wrong in ([(0, 5), (0, 5)], [(0, 9), (0, 5)], [(1, 0), (0, 5)]):
         with pytest.raises(MessageError, match="twice, or places in another order"):
             places_of(place_bytes(*wrong), 2)
@@ -479,7 +490,7 @@ CALLS: tuple[Body, ...] = (
     MatchAccept(spec=SPEC, side=SIDE),
     MatchBlinded(spec=SPEC, bucket=0),
     MatchReply(spec=SPEC, bucket=0),
-    MatchOutcome(spec=SPEC, size=None, pairs=0),
+    MatchOutcome(spec=SPEC, size=None),
     MatchDone(),
     Acknowledged(),
 )

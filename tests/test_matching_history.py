@@ -119,6 +119,9 @@ def test_a_job_that_was_matched_is_not_new(history: History, sets: Sets) -> None
         history().check_new("job-0")
     assert (caught.value.party, caught.value.term) == ("retailer", "match.maximum_matches")
     history().check_new("job-1")
+    history().check_new("job-0", "courier")
+    with pytest.raises(RefusedError, match="run it under another name"):
+        history().check_new("job-0", "brand")
 
 
 def test_what_record_returns_knows_what_it_recorded(history: History, sets: Sets) -> None:

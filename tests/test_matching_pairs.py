@@ -25,6 +25,7 @@ from parties import (
     World,
     collaboration,
     consents,
+    email,
     phone,
     record,
     table,
@@ -37,8 +38,14 @@ from compliance.terms import Linkage, Reveal
 from federation.audit import verify_all, verify_party
 from federation.collaboration import Collaboration
 from federation.errors import RefusedError
-from federation.jobs.match import MatchPlan, RecordPlan, record_widths
-from federation.matching import token_set
+from federation.jobs.match import (
+    MatchPlan,
+    RecordPlan,
+    named_places,
+    places_of,
+    record_widths,
+)
+from federation.matching import pairs, token_set
 from federation.matching.record_set import NOBODY, RecordSet
 from federation.matching.token_set import MatchingSet
 from federation.messages import (
@@ -57,9 +64,11 @@ from federation.messages import (
     unseal,
 )
 from federation.node import Node
+from federation.population import recipe_for
 from federation.specification import MatchSpec
 from federation.trial.workspace import prepare_workspace
 from privacy.accounting.ledger import ChargeState
+from privacy.psi.field import PRIME
 from privacy.psi.portable import PortableEngine
 from privacy.randomness import Secret, seeded_secret
 
@@ -206,6 +215,11 @@ def request(world: World, learner: str, peer: str, spec: MatchSpec = MATCH) -> S
     return world.parties.seal("coordinator", learner, spec.name, body)
 
 
+def anew(world: World, learner: str, peer: str) -> SealedMessage:
+    """The same request as another message, which was not answered before."""
+    return say(world, "coordinator", learner, MatchRequest(spec=MATCH, peer=peer), b"once more")
+
+
 def carry(world: World, learner: str, peer: str, spec: MatchSpec = MATCH) -> Iterator[Step]:
     """Carry one pair's messages to and fro until one is for the coordinator, or refuses."""
     party, question = learner, request(world, learner, peer, spec)
@@ -312,8 +326,8 @@ def told(world: World, party: str) -> list[Message]:
     return [message for message in read if message.header.recipient == party]
 
 
-AGREED = [(*one, HIDDEN) for one in product(Reveal, Linkage)] + [
-    (BOTH, Linkage.ANY_KEY, SEEN),
+AGREED = [(*one, HIDDEN) for one in product(Reveal, Linkage) if one != (BOTH, Linkage.ANY_KEY)] + [
+    (PARTNER_LEARNS, Linkage.ANY_KEY, SEEN),
     (BOTH, Linkage.ONE_TO_ONE, SEEN),
     (PARTNER_LEARNS, Linkage.ONE_TO_ONE, SEEN),
 ]
@@ -454,8 +468,8 @@ def test_every_size_is_charged_once_in_ledger_and_log(ended: Ended) -> None:
     one = ended(SIZE)
     expected = {
         "brand": [f"find/match.accept/{name}" for name in sorted(PARTNERS)],
-        "retailer": ["find/match.outcome/brand"],
-        "courier": ["find/match.outcome/brand"],
+        "retailer": ["find/match.offer/brand"],
+        "courier": ["find/match.offer/brand"],
     }
     for again in (False, True):
         for name, ids in expected.items():
@@ -509,7 +523,141 @@ def test_below_the_minimum_nothing_leaves_but_the_term(tmp_path: Path, reveal: R
         assert not [path for path in held if path.endswith(("members.npz", "size", "pending"))]
     assert isinstance(world.leaves(learner)[-1], records.Refusal)
     assert not [charge for charge, _ in charges(world, learner) if "outcome" in charge]
-    refused(world, learner, question, "match.minimum_match")
+    assert left_of(world, learner, peer) == {"state.json", "commitment"}
+    for again in (question, anew(world, learner, peer)):
+        verdict = refused(world, learner, again, "match.minimum_match")
+        assert set(re.findall(r"\d+", verdict.remedy)) == {str(least)}
+
+
+def left_of(world: World, party: str, other: str) -> set[str]:
+    """What a party keeps of one pair's match."""
+    found = (world.folder(party).job("find") / f"with-{other}").rglob("*")
+    return {str(path.name) for path in found}
+
+
+@BOTH_WAYS
+def test_a_crash_after_too_few_were_found_leaves_nothing_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    world = make(tmp_path, minimum_match=len(SHARED["retailer"]) + 1, reveal_keys=seen)
+    step = upto(world, PARTNER_LEARNS, "match.reply")
+    with monkeypatch.context() as patch:
+        die_removing(patch, 0)
+        with pytest.raises(Killed):
+            world.handle("retailer", step.answer)
+    assert "secret" in left_of(world, "retailer", "brand")
+    refused(world, "retailer", request(world, "retailer", "retailer"), "match.reveal", keeps=False)
+    assert left_of(world, "retailer", "brand") == {"state.json", "commitment"}
+    refused(world, "retailer", step.answer, "match.minimum_match")
+
+
+@BOTH_WAYS
+def test_a_peer_keeps_no_list_of_fewer_than_the_minimum(world: Worlds, seen: bool) -> None:
+    """A learner that names one place after another would tell of each person by herself."""
+    one = world(BOTH, seen)
+    outcome = one.read(upto(one, BOTH, "match.outcome").answer)
+    assert isinstance(outcome.body, MatchOutcome)
+    room = len(outcome.payload) // 8
+    few = places_of(outcome.payload, room)[: one.agreement.match.minimum_match - 1]
+    payload, answers = named_places(few, room), outcome.header.answers
+    forged = say(one, "retailer", "brand", outcome.body, payload, answers)
+    refused(one, "brand", forged, "match.minimum_match", keeps=False)
+    assert left_of(one, "brand", "retailer") == {"state.json", "commitment"}
+    refused(one, "brand", outcome.sealed, "match.minimum_match")  # nor does it try again
+
+
+@BOTH_WAYS
+def test_an_outcome_that_names_members_shows_what_both_announced_and_no_more(
+    tmp_path: Path, seen: bool
+) -> None:
+    def strangers(known: int) -> Tables:
+        def tables(party: str) -> pd.DataFrame:
+            rows = table(party)
+            if party != "brand":
+                rows.loc[known:, "email"] = [f"s{one}@gmx.net" for one in range(known, len(rows))]
+                rows.loc[known:, "phone"] = [
+                    number and number.replace("736", "737") for number in rows["phone"][known:]
+                ]
+            return rows
+
+        return tables
+
+    told, members = set(), set()
+    for known in (6, 20):
+        world = make(tmp_path / str(known), BOTH, tables=strangers(known), reveal_keys=seen)
+        outcome = world.read(upto(world, BOTH, "match.outcome").answer)
+        told.add((len(outcome.payload), outcome.body.model_dump_json()))
+        members.add(len(people(world, "retailer", "members.npz")))
+    assert members == {6, 20}
+    ((size, _),) = told
+    assert size >= 8 * len(SHARED["retailer"])
+
+
+def test_an_outcome_that_no_message_could_hold_is_refused_before_a_point_travels(
+    world: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, longer = world(BOTH), world(PARTNER_LEARNS)
+    monkeypatch.setattr(pairs, "_MOST_PLACES", 29)
+    answer = refused(
+        one, "retailer", upto(one, BOTH, "match.accept").answer, "match.reveal", keeps=False
+    )
+    assert "of the 29 that one message tells" in answer.remedy
+    *_, last = carry(longer, "retailer", "brand")  # where no list is sent
+    assert longer.read(last.answer).body == MatchDone()
+
+
+@pytest.mark.parametrize(("seen", "fewer"), [(HIDDEN, 2), (SEEN, 0)], ids=["hidden", "seen"])
+def test_one_person_changes_the_size_that_is_told_by_one(
+    tmp_path: Path, seen: bool, fewer: int
+) -> None:
+    """Also one whose coming leaves others tied, so that they are not matched any more."""
+
+    def tables(comes: bool) -> Tables:
+        def of(party: str) -> pd.DataFrame:
+            rows = table(party)
+            if party == "retailer":
+                rows.loc[rows["record"] == record(party, 22), "phone"] = ""
+                rows.loc[rows["record"] == record(party, 23), "email"] = ""
+                last = rows["record"] == record(party, 59)
+                between = (email(23), phone(22)) if comes else (email(59), phone(59))
+                rows.loc[last, ["email", "phone"]] = between
+            return rows
+
+        return of
+
+    sizes, matched = {}, {}
+    for comes in (False, True):
+        world = make(
+            tmp_path / str(comes),
+            tables=tables(comes),
+            size_epsilon=45.0,  # noise but once in 10^19
+            reveal_keys=seen,
+        )
+        list(carry(world, "retailer", "brand"))
+        sizes[comes] = int(files(world, "brand")["with-retailer/size"])
+        matched[comes] = len(people(world, "retailer", "members.npz"))
+    assert sizes[True] - sizes[False] == 1
+    assert matched[False] - matched[True] == fewer
+
+
+def test_where_sizes_alone_are_told_the_minimum_is_held_against_what_is_told(
+    tmp_path: Path,
+) -> None:
+    """The peer knows the noise that it made: the learner's own count is exact to it."""
+    least, ends = len(SHARED["retailer"]), set()
+    for seed in range(6):
+        world = make(
+            tmp_path / str(seed), SIZE, size_epsilon=0.5, unsafe_seed=seed, minimum_match=least
+        )
+        *_, last = carry(world, "retailer", "brand")
+        assert charges(world, "retailer") == [("find/match.offer/brand", ChargeState.COMMITTED)]
+        if isinstance(world.read(last.answer).body, Refused):
+            ends.add("refused")
+            continue
+        assert int(files(world, "brand")["with-retailer/size"]) >= least
+        if int(files(world, "retailer")["with-brand/size"]) < least:
+            ends.add("went on, though the learner itself counts fewer")
+    assert len(ends) == 2
 
 
 @pytest.mark.parametrize("reveal", list(Reveal))
@@ -799,7 +947,7 @@ def test_a_peer_that_plays_the_learner_is_told_nothing(world: Worlds, reveal: Re
     ask = MatchBlinded(spec=MATCH, bucket=0)
     for answers in (blinded.digest, accept.question.digest):
         refused(one, learner, say(one, peer, learner, ask, sent_points, answers), "match.reveal")
-    outcome = MatchOutcome(spec=MATCH, size=None if reveal is BOTH else 7, pairs=0)
+    outcome = MatchOutcome(spec=MATCH, size=None if reveal is BOTH else 7)
     refused(one, learner, say(one, peer, learner, outcome, b"", blinded.digest), "match.reveal")
     sent = accept.answer.digest
     for body in (accepted, MatchReply(spec=MATCH, bucket=0)):
@@ -810,12 +958,18 @@ def test_a_peer_that_plays_the_learner_is_told_nothing(world: Worlds, reveal: Re
 # --- a peer that breaks the protocol ---------------------------------------------------------
 
 
+def alike(point: bytes) -> bytes:
+    """P plus (0, 0), which has order 2: another point, of the same product under any secret."""
+    return pow(int.from_bytes(point, "little"), -1, PRIME).to_bytes(32, "little")
+
+
 def spoilt(points: bytes) -> Iterator[bytes]:
     """Points as no honest party sends them."""
     yield (2).to_bytes(32, "little") + points[32:]  # on the twist
     yield (1).to_bytes(32, "little") + points[32:]  # of low order
     yield b"\xff" * 32 + points[32:]  # not canonical
     yield points[32:64] + points[32:]  # one twice
+    yield points[:32] + alike(points[:32]) + points[64:]  # two whose products are one
     yield points[32:]  # too few
     yield points + points[:32]  # too many
     yield b""  # nothing at all
@@ -990,25 +1144,32 @@ def test_an_outcome_that_cannot_be_is_refused_and_the_true_one_taken(
     outcome = one.read(step.answer)
     assert isinstance(outcome.body, MatchOutcome)
     good, answers = outcome.payload, outcome.header.answers
-    places = np.frombuffer(good, dtype="<u4").reshape(-1, 2)
     plan = _plan(one, "retailer", "brand")
+    names = places_of(good, plan.room).tobytes()
     capacity = plan.peer.records if isinstance(plan, RecordPlan) else points(plan)[1]
     real = set(world_pair(one, "brand", "retailer"))
     nobody = next(at for at in product(range(4), range(capacity)) if at not in real)
-    assert {tuple(row) for row in places.tolist()} <= real
-    for size, pairs, payload in [
-        (None, len(good) // 8, good[:-1]),
-        (None, len(good) // 8 - 1, good),
-        (None, 1, b""),
-        (None, 2, good[:8] * 2),
-        (None, 2, good[8:16] + good[:8]),
-        (None, 1, place(4, 0)),
-        (None, 1, place(0, capacity)),
-        (None, 1, place(*nobody)),
-        (20, len(good) // 8, good),
-        (20, 0, b""),
+    assert set(places_of(good, plan.room).tolist()) <= real
+    for size, payload in [
+        (None, good[:-1]),
+        (None, good + good[-8:]),
+        (None, names),
+        (None, b""),
+        *(
+            (None, wrong.ljust(len(good), b"\xff"))
+            for wrong in (
+                names[:8] * 2,
+                names[8:16] + names[:8],
+                place(2**32 - 1, 2**32 - 1) + names[:8],
+                place(4, 0),
+                place(0, capacity),
+                place(*nobody),
+            )
+        ),
+        (20, good),
+        (20, b""),
     ]:
-        words = MatchOutcome(spec=MATCH, size=size, pairs=pairs)
+        words = MatchOutcome(spec=MATCH, size=size)
         refused(one, "brand", say(one, "retailer", "brand", words, payload, answers), "message")
     assert one.ask("brand", step.answer).body == MatchDone()
     late = say(one, "retailer", "brand", outcome.body, good, answers)
@@ -1049,14 +1210,14 @@ def test_a_bucket_after_the_last_is_refused(world: Worlds, small_buckets: int) -
 def test_an_outcome_before_the_last_bucket_is_refused(world: Worlds, small_buckets: int) -> None:
     one = world(BOTH)
     reply = upto(one, BOTH, "match.reply")
-    words = MatchOutcome(spec=MATCH, size=None, pairs=0)
+    words = MatchOutcome(spec=MATCH, size=None)
     refused(one, "brand", say(one, "retailer", "brand", words, b"", reply.answer.digest), "message")
 
 
 def test_a_size_in_place_of_members_or_the_reverse_is_refused(world: Worlds) -> None:
     one = world(SIZE)
     step = upto(one, SIZE, "match.outcome")
-    words = MatchOutcome(spec=MATCH, size=None, pairs=0)
+    words = MatchOutcome(spec=MATCH, size=None)
     answers = one.read(step.answer).header.answers
     refused(one, "brand", say(one, "retailer", "brand", words, b"", answers), "message")
     assert one.ask("brand", step.answer).body == MatchDone()
@@ -1143,6 +1304,26 @@ def test_matches_are_counted_at_both_sides(tmp_path: Path) -> None:
     world.now = NOW.replace(month=4)
     *_, last = carry(world, "retailer", "brand", again)
     assert world.read(last.answer).body == MatchDone()
+
+
+@pytest.mark.parametrize("party", ["retailer", "brand"])
+def test_a_pair_of_which_all_is_gone_does_not_match_again_uncounted(
+    world: Worlds, party: str
+) -> None:
+    """Though the set, and what is left of other pairs, would let it."""
+    one = world(PARTNER_LEARNS)
+    list(carry(one, "retailer", "brand"))
+    list(carry(one, "courier", "brand"))
+    other = {"retailer": "brand", "brand": "retailer"}[party]
+    shutil.rmtree(one.folder(party).job("find") / f"with-{other}")
+    offered_again = anew(one, "retailer", "brand")
+    if party == "brand":
+        side = MatchSide(
+            recipe=recipe_for(one.agreement.match).fingerprint(), points=100, commitment="0" * 64
+        )
+        offered_again = say(one, "retailer", "brand", MatchOffer(spec=MATCH, side=side))
+    answer = refused(one, party, offered_again, "match.maximum_matches")
+    assert "under another name" in answer.remedy
 
 
 @pytest.mark.parametrize("reveal", [PARTNER_LEARNS, BRAND_LEARNS])
@@ -1423,13 +1604,14 @@ def test_what_a_match_needed_is_gone_at_the_next_message_after_a_crash_at_its_en
     assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]
 
 
-def test_a_secret_stays_while_its_match_is_not_over(tmp_path: Path) -> None:
-    """Its last message was refused for the minimum, and may be asked again."""
-    world = make(tmp_path, minimum_match=len(SHARED["retailer"]) + 1)
-    *_, last = carry(world, "retailer", "brand")
+def test_a_secret_stays_while_its_match_is_not_over(world: Worlds) -> None:
+    """Its last message broke the protocol, and may be mended."""
+    one = world(PARTNER_LEARNS)
+    reply = one.read(upto(one, PARTNER_LEARNS, "match.reply").answer)
+    short = say(one, "brand", "retailer", reply.body, b"", reply.header.answers)  # type: ignore[arg-type]
     for _ in range(2):
-        refused(world, "retailer", last.question, "match.minimum_match")
-    assert "with-brand/secret" in files(world, "retailer")
+        refused(one, "retailer", short, "message")
+    assert "with-brand/secret" in files(one, "retailer")
 
 
 DAMAGED = {

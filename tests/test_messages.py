@@ -99,9 +99,7 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "match.close": st.builds(messages.MatchClose, spec=match_specs, peer=names),
     "match.blinded": st.builds(MatchBlinded, spec=match_specs, bucket=counts),
     "match.reply": st.builds(MatchReply, spec=match_specs, bucket=counts),
-    "match.outcome": st.builds(
-        MatchOutcome, spec=match_specs, size=st.none() | counts, pairs=counts
-    ),
+    "match.outcome": st.builds(MatchOutcome, spec=match_specs, size=st.none() | counts),
     "align.join": st.builds(messages.AlignJoin, spec=align_specs),
     "align.joined": st.builds(messages.AlignJoined, side=ring_sides),
     "align.bind": st.builds(messages.AlignBind, spec=align_specs),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from privacy.errors import InvalidParameterError, PeerMessageError
 from privacy.psi.blinding import TAG_BYTES, Tags, common_rows
 from privacy.psi.engine import Points, count_repeats
+from privacy.psi.field import PRIME, decode_elements, encode_elements
 from privacy.psi.portable import PortableEngine
 from privacy.psi.records import (
     Groups,
@@ -265,10 +266,17 @@ def first(value: int) -> Callable[[Points], Points]:
     return spoil
 
 
+def alike(good: Points) -> Points:
+    """The second point is the first, P, plus (0, 0), which has order 2: their products are one."""
+    (u,) = decode_elements(good[:1])
+    return np.concatenate([good[:1], encode_elements([pow(u, -1, PRIME)]), good[2:]])
+
+
 SPOILT: dict[str, Callable[[Points], Points]] = {
     "on the twist": first(2),
     "of low order": first(1),
     "not canonical": first(2**256 - 1),
+    "alike but for low order": alike,
     "twice": lambda good: np.concatenate([good[1:2], good[1:]]),
     "too few": lambda good: good[1:],
     "wide": lambda good: good.astype(np.int64),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError, PeerMessageError
 from privacy.psi.blinding import TAG_BYTES
-from privacy.psi.engine import count_repeats
+from privacy.psi.engine import count_repeats, validate_points
 from privacy.psi.field import PRIME, decode_elements, encode_elements
 from privacy.psi.portable import PortableEngine
 from privacy.psi.two_party import (
@@ -235,6 +235,12 @@ def with_first_row(points: Bytes, number: int) -> Bytes:
     return tampered
 
 
+def alike(points: Bytes) -> Bytes:
+    """Points of which the second is the first, P, plus (0, 0), which has order 2: u becomes 1/u."""
+    (u,) = decode_elements(points[:1])
+    return np.concatenate([points[:1], encode_elements([pow(u, -1, PRIME)]), points[2:]])
+
+
 SHAPES = {
     "one too few": lambda rows: rows[:-1],
     "one too many": lambda rows: np.concatenate([rows, rows[:1] ^ 1]),
@@ -279,6 +285,30 @@ class TestHostilePeer:
         reply = run(self.own, self.theirs).reply
         with pytest.raises(PeerMessageError):
             self.intersect(dataclasses.replace(reply, blinded=tamper(reply.blinded)))
+
+    @pytest.mark.parametrize("order", list(TagOrder))
+    def test_points_that_differ_by_low_order_alone_are_refused_at_both_parties(
+        self, order: TagOrder
+    ) -> None:
+        """Each is fit to be sent; their products are one, so that it would come back twice."""
+        blinded = receiver_blind(self.own, RECEIVER, engine=ENGINE, capacity=4)
+        validate_points(alike(blinded), 4, engine=ENGINE)
+        with pytest.raises(PeerMessageError, match="got 1 that repeat"):
+            sender_reply(
+                self.theirs,
+                alike(blinded),
+                SENDER,
+                engine=ENGINE,
+                capacity=3,
+                receiver_capacity=4,
+                order=order,
+            )
+        reply = self.reply_to(blinded)
+        twice = dataclasses.replace(reply, blinded=alike(reply.blinded))
+        with pytest.raises(PeerMessageError, match="got 1 that repeat"):
+            self.intersect(twice)
+        with pytest.raises(PeerMessageError, match="got 1 that repeat"):
+            receiver_count(RECEIVER, twice, engine=ENGINE, capacity=4, sender_capacity=3)
 
     @pytest.mark.parametrize("tamper", SHAPES.values(), ids=SHAPES.keys())
     def test_receiver_refuses_tampered_tags(self, tamper: Callable[[Bytes], Bytes]) -> None:

@@ -88,6 +88,7 @@ __all__ = [
     "RecordPlan",
     "coordinate_match",
     "learner_of",
+    "named_places",
     "places_of",
     "record_widths",
     "size_mechanism",
@@ -97,6 +98,7 @@ _WIDTH = 33
 _NUMBER = np.dtype("<u8")
 PLACE = np.dtype([("bucket", "<u4"), ("place", "<u4")])
 """Where a point of the peer's stands, or a record where buckets are cut by record."""
+_NOWHERE = np.array((2**32 - 1, 2**32 - 1), dtype=PLACE)
 
 
 def learner_of(agreement: Agreement, partner: str) -> tuple[str, str]:
@@ -138,6 +140,7 @@ class MatchState(BaseModel):
         heard: digests of the messages that were taken: one for each bucket, and at a peer that is
             told of the end, one of that.
         last: whether the match is over when the last of them is answered.
+        below_minimum: whether all that is known of the outcome is that it was too small.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -146,6 +149,7 @@ class MatchState(BaseModel):
     other: MatchSide | None = None
     heard: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     last: bool = False
+    below_minimum: bool = False
 
     def meet(self, other: MatchSide) -> Self:
         """Take what the other side says of itself.
@@ -180,6 +184,10 @@ class MatchState(BaseModel):
         """Take back the message of a bucket, which broke the protocol: another may come."""
         return self.model_copy(update={"heard": self.heard[:bucket], "last": False})
 
+    def fall_short(self) -> Self:
+        """Keep of the outcome that it was below the agreed minimum, and no more."""
+        return self.model_copy(update={"below_minimum": True})
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -206,25 +214,45 @@ class Found:
 
     Attributes:
         rows: of its people who matched, each once, in the order in which they matched.
-        places: of the peer's points, or records, that matched, ascending, each once; where each
-            matches one other, in the same order; left empty where nobody is told of them.
+        places: of the peer's points, or records, that matched, ascending, in the same order; left
+            empty where nobody is told of them.
+        met: of its people who share anything with anybody, matched or not. One of them who comes
+            or goes changes it by one: how many are matched one to one may change by more, since
+            others are then told apart, or are not.
         count: how many tokens matched, dummies of size noise included.
     """
 
     rows: NDArray[np.uint32]
     places: NDArray[np.void]
+    met: int
     count: int
 
 
-def places_of(payload: bytes, pairs: int) -> NDArray[np.void]:
-    """Return the places that a learner names to its peer, shape (pairs,).
+def named_places(places: NDArray[np.void], room: int) -> bytes:
+    """Write the places that a learner names to its peer; how many they are does not show.
+
+    Args:
+        places: ascending, `room` or fewer.
+        room: places that are written.
+    """
+    padded = np.full(room, _NOWHERE, dtype=PLACE)
+    padded[: len(places)] = places
+    return padded.tobytes()
+
+
+def places_of(payload: bytes, room: int) -> NDArray[np.void]:
+    """Return the places that a learner names to its peer, (n,), padding left out.
 
     Raises:
-        MessageError: they have another number, or do not ascend.
+        MessageError: with padding they are not `room`, or they do not ascend.
     """
-    if len(payload) != pairs * PLACE.itemsize:
-        raise MessageError(f"outcome: got {len(payload)} bytes, expected {pairs} places")
+    if len(payload) != room * PLACE.itemsize:
+        raise MessageError(f"outcome: got {len(payload)} bytes, expected {room} places")
     places = np.frombuffer(payload, dtype=PLACE)
+    named = places != _NOWHERE
+    places = places[: np.count_nonzero(named)]
+    if not named[: len(places)].all():
+        raise MessageError("outcome: places after padding")
     bucket, place = places["bucket"], places["place"]
     later = bucket[1:] > bucket[:-1]
     later |= (bucket[1:] == bucket[:-1]) & (place[1:] > place[:-1])
@@ -246,6 +274,11 @@ class RecordPlan:
     chunks: int
     learner: Groups
     peer: Groups
+
+    @property
+    def room(self) -> int:
+        """Records that can match one to one at most, from what both sides announced."""
+        return self.chunks * min(self.learner.records, self.peer.records)
 
     @classmethod
     def of(
@@ -362,6 +395,12 @@ class MatchPlan:
                 buckets.count, buckets.receiver_capacity + room, buckets.sender_capacity + room
             ),
         )
+
+    @property
+    def room(self) -> int:
+        """Points that can match one to one at most, from what both sides announced."""
+        sizes = self.buckets
+        return sizes.count * min(sizes.receiver_capacity, sizes.sender_capacity)
 
     @property
     def noise(self) -> SizeNoise | None:

@@ -226,7 +226,7 @@ class DirectMatching:
             told = noised_count(size, mechanism, stream)
             return self._desk.release(
                 message,
-                MatchOutcome(spec=pair.spec, size=told, pairs=0),
+                MatchOutcome(spec=pair.spec, size=told),
                 recipient=pair.peer,
                 people=members.used,
                 minimums=(minimum,),
@@ -236,7 +236,7 @@ class DirectMatching:
     def _keep(self, message: Message) -> Released:  # 10
         body = expect(message, MatchOutcome)
         pair = self._load(body.spec, message.header.sender)
-        if self._learns(pair) or body.size is None or body.pairs:
+        if self._learns(pair) or body.size is None or message.payload:
             raise MessageError(f"{pair.peer} told another outcome than was agreed")
         if set(pair.state.links) != set(range(self._plan(pair).buckets.count)):
             raise MessageError(f"outcome of job {body.spec.name!r} before its last bucket")

@@ -75,17 +75,21 @@ class MatchHistory:
         except (ValidationError, OSError) as error:
             raise WorkspaceError(f"{file} cannot be read: restore it from a backup") from error
 
-    def check_new(self, job: str) -> None:
+    def check_new(self, job: str, peer: str | None = None) -> None:
         """Refuse a job of which nothing is left but that it was matched: it would not count again.
+
+        Args:
+            job: its name.
+            peer: with whom, where nothing of that pair's match is left; anybody where left out.
 
         Raises:
             RefusedError: the job is in the history.
         """
-        if any(one.job == job for one in self._matches):
+        if any(one.job == job and peer in (None, one.peer) for one in self._matches):
             raise RefusedError(
                 party=self._party,
                 term="match.maximum_matches",
-                remedy=f"job {job!r} was matched before, and what it read is gone: run it under "
+                remedy=f"job {job!r} was matched before, and what it kept is gone: run it under "
                 "another name, so that it counts",
             )
 

@@ -10,7 +10,7 @@ jobs/JOB/
 Guarantees: a bucket that was answered is never computed again, also after a crash; the secret of a
 bucket belongs to one set, one cut and one pair, so that no scalar meets two sets; nothing of a
 match that passes the agreed number, size or change leaves. When a match is over its secret and
-findings go, after a crash at the next message.
+findings go, after a crash at the next message; where it found too few, only that stays.
 
 Leaves to others: the steps (`jobs.match`), token by token or record by record (`token_match`,
 `record_match`), what may leave (`gate`).
@@ -30,15 +30,17 @@ from pydantic import ValidationError
 from compliance import records
 from compliance.terms import Linkage, Reveal, Role
 from federation.desk import Desk, undamaged
-from federation.errors import MessageError
+from federation.errors import MessageError, RefusedError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.match import (
+    PLACE,
     Found,
     MatchPlan,
     MatchState,
     RecordPlan,
     learner_of,
+    named_places,
     places_of,
     record_widths,
     size_mechanism,
@@ -57,6 +59,8 @@ from federation.matching.token_match import TokenMatch
 from federation.matching.token_set import MatchingSet
 from federation.members import Members
 from federation.messages import (
+    MAX_PAYLOAD_BYTES,
+    PADDING_CHUNK_BYTES,
     MatchAccept,
     MatchBlinded,
     MatchDone,
@@ -78,6 +82,8 @@ from privacy.randomness import Secret, SecretStream
 
 __all__ = ["Matching"]
 
+_MINIMUM = "match.minimum_match"
+_MOST_PLACES = (MAX_PAYLOAD_BYTES - 2 * PADDING_CHUNK_BYTES) // PLACE.itemsize  # of one outcome
 _ANOTHER_SET = "job {job!r} began with another set: run it under another name"
 
 
@@ -110,6 +116,8 @@ class _Match(Protocol):
     def count(self) -> int: ...
     @property
     def points(self) -> int: ...
+    @property
+    def plan(self) -> MatchPlan | RecordPlan: ...
     def blind(self, bucket: int, engine: CurveEngine, /) -> bytes: ...
     def reply(self, bucket: int, payload: bytes, engine: CurveEngine, /) -> bytes: ...
     def compare(self, bucket: int, payload: bytes, engine: CurveEngine, /) -> None: ...
@@ -148,7 +156,8 @@ class Matching:
                 state = MatchState.model_validate_json(content)
             except (FileNotFoundError, ValidationError):
                 continue
-            if state.last and state.heard and self._desk.gate.recall(state.heard[-1]) is not None:
+            ended = state.heard[-1:] if state.last else ()
+            if state.below_minimum or any(map(self._desk.gate.recall, ended)):
                 _clear(secret.parent)
 
     def _offer(self, message: Message) -> Released:
@@ -158,7 +167,7 @@ class Matching:
                 "match.reveal", f"nothing of a match with {body.peer} is for {self._name}"
             )
         pair = self._open(body.spec, body.peer, label=message.sealed.digest)
-        return self._say(message, MatchOffer(spec=body.spec, side=pair.state.own), pair)
+        return self._say_side(message, MatchOffer(spec=body.spec, side=pair.state.own), pair)
 
     def _accept(self, message: Message) -> Released:
         body = expect(message, MatchOffer)
@@ -168,15 +177,8 @@ class Matching:
         self._hold(body.side, sender, learns=True)
         pair = self._open(body.spec, sender, label=f"{sender}/{body.side.commitment}")
         pair = self._save(pair, pair.state.meet(body.side))
-        charge = size_mechanism(self._terms) if self._size_only else None
         accepted = MatchAccept(spec=body.spec, side=pair.state.own)
-        return self._desk.release(
-            message,
-            accepted,
-            people=pair.people.used,
-            charge=charge,
-            results=(self._bound(pair),),
-        )
+        return self._say_side(message, accepted, pair, self._bound(pair))
 
     def _begin(self, message: Message) -> Released:
         body = expect(message, MatchAccept)
@@ -224,36 +226,37 @@ class Matching:
         return released
 
     def _finish(self, message: Message, pair: _Pair, match: _Match, found: Found) -> Released:
-        """Keep who matched, and say what the peer, or the coordinator, may know of it."""
-        mechanism = size_mechanism(self._terms)
+        """Keep who matched, and say what the peer, or the coordinator, may know of it.
+
+        Where the learner may know a size alone, the minimum is held against the size that is told:
+        its peer made the noise on the other, and can take it off.
+        """
+        mechanism = None if self._both else size_mechanism(self._terms)
         members = pair.people.of_rows(found.rows)
-        size = len(members)
-        noise = match.plan.noise if isinstance(match, TokenMatch) else None
-        if noise is not None:
-            size = noise.size(found.count, match.count)
-        minimum = Minimum("match.minimum_match", size, self._terms.minimum_match)
+        noise = match.plan.noise if isinstance(match.plan, MatchPlan) else None
+        size = found.met if noise is None else noise.size(found.count, match.count)
         stream = SecretStream(pair.secret, "match size")
-        told = None if mechanism is None or self._both else noised_count(size, mechanism, stream)
-        payload = found.places.tobytes()
-        outcome = MatchOutcome(spec=pair.spec, size=told, pairs=len(found.places))
+        told = None if mechanism is None else noised_count(size, mechanism, stream)
+        path, content, enough = self._members_file(pair), members.to_bytes(), len(members)
         if noise is not None:
+            path, content, enough = pair.size, str(size).encode(), size if told is None else told
+        with self._kept_short(pair), self._desk.result(path, message, content):
+            released = self._desk.release(
+                message,
+                MatchOutcome(spec=pair.spec, size=told) if self._peer_learns else MatchDone(),
+                named_places(found.places, match.plan.room) if self._both else b"",
+                recipient=pair.peer if self._peer_learns else self._desk.coordinator,
+                people=members.used,
+                minimums=(self._minimum(enough),),
+                charge=mechanism if noise is None else None,
+            )
+        if noise is None:
+            self._desk.tell(pair.spec.name, "knows which of its people are members", rows=enough)
+        else:
             self._desk.tell(
                 pair.spec.name, f"knows how many it shares with {pair.peer}, with noise"
             )
-        else:
-            self._desk.tell(pair.spec.name, "knows which of its people are members", rows=size)
-        content = members.to_bytes() if noise is None else str(size).encode()
-        path = self._members_file(pair) if noise is None else pair.size
-        with self._desk.result(path, message, content):
-            return self._desk.release(
-                message,
-                outcome if self._peer_learns else MatchDone(),
-                payload,
-                recipient=pair.peer if self._peer_learns else self._desk.coordinator,
-                people=members.used,
-                minimums=(minimum,),
-                charge=mechanism if told is not None else None,
-            )
+        return released
 
     def _keep(self, message: Message) -> Released:
         """Keep what the learner says at the end: the size, or whose records matched."""
@@ -262,14 +265,20 @@ class Matching:
         match = self._match(pair)
         if (body.size is None) is not self._both:
             raise MessageError(f"{message.header.sender} told another outcome than was agreed")
+        path, content, minimums = pair.size, str(body.size).encode(), tuple[Minimum, ...]()
         with self._heard(pair, match.count, message, last=True):
-            path, content = pair.size, str(body.size).encode()
+            places = places_of(message.payload, match.plan.room if self._both else 0)
             if self._both:
-                rows = match.rows_at(places_of(message.payload, body.pairs))
-                path, content = self._members_file(pair), pair.people.of_rows(rows).to_bytes()
-        with self._desk.result(path, message, content):
+                members = pair.people.of_rows(match.rows_at(places))
+                path, content = self._members_file(pair), members.to_bytes()
+                minimums = (self._minimum(len(members)),)
+        with self._kept_short(pair), self._desk.result(path, message, content):
             released = self._desk.release(
-                message, MatchDone(), recipient=self._desk.coordinator, people=pair.people.used
+                message,
+                MatchDone(),
+                recipient=self._desk.coordinator,
+                people=pair.people.used,
+                minimums=minimums,
             )
         _clear(pair.directory)
         return released
@@ -300,6 +309,12 @@ class Matching:
         directory, folder = self._directory(spec.name, peer), self._desk.folder
         history = MatchHistory.open(folder.path / "matches", folder.name)
         history.check_count(spec.name, peer, self._terms, at=self._desk.clock())
+        secret_file = directory / "secret"
+        before = self._state(directory)
+        if before is None:
+            history.check_new(spec.name, peer)
+        elif not secret_file.exists():
+            raise MessageError(f"the match of job {spec.name!r} with {peer} has ended here")
         job = folder.job(spec.name)
         told = any(job.glob("with-*/state.json"))
         # Who bore several identifiers would count several times, and the noise hide one of them.
@@ -317,10 +332,7 @@ class Matching:
         if widths is not None:
             width = widths[0 if self._learns(peer) else 1]
             count = self._count_records(own, people, width, told=told)
-        secret_file, state_file = directory / "secret", directory / "state.json"
         if not secret_file.exists():
-            if state_file.exists():
-                raise MessageError(f"the match of job {spec.name!r} with {peer} has ended here")
             write_atomically(secret_file, folder.fresh_secret(f"match/{label}"), mode=0o600)
         secret = Secret(secret_file.read_bytes())
         write_atomically(directory / "commitment", commitment_key(secret), mode=0o600)
@@ -329,14 +341,32 @@ class Matching:
             points=padded_count(count, self._terms.set_size_bucket) * width,
             commitment=commitment(secret, own),
         )
-        state = MatchState(own=side)
-        if state_file.exists():  # a repeated question goes on with what was said before
-            with undamaged(state_file):
-                state = MatchState.model_validate_json(state_file.read_bytes())
+        state = before or MatchState(own=side)  # a repeated question goes on with what was said
         if state.own != side:
             raise MessageError(_ANOTHER_SET.format(job=spec.name))
+        pair = self._save(_Pair(directory, spec, peer, own, people, state, secret, widths))
         history.record(spec.name, peer, own, at=self._desk.clock(), key=key)
-        return self._save(_Pair(directory, spec, peer, own, people, state, secret, widths))
+        return pair
+
+    def _state(self, directory: Path) -> MatchState | None:
+        """Return what a pair's match remembers; None before it has begun.
+
+        Raises:
+            RefusedError: it found too few, and remembers only that.
+        """
+        path = directory / "state.json"
+        try:
+            with undamaged(path):
+                state = MatchState.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        if state.below_minimum:
+            raise self._desk.refusal(
+                _MINIMUM,
+                f"fewer than {self._terms.minimum_match} matched, and who they are was not kept: "
+                "run the job under another name",
+            )
+        return state
 
     def _learns(self, peer: str) -> bool:
         return (self._name, peer) in self._pairs()
@@ -388,15 +418,13 @@ class Matching:
             raise MessageError(
                 f"{message.header.kind} for job {job!r} answers nothing that was sent"
             )
-        try:
-            with undamaged(directory):
-                content = (directory / "state.json").read_bytes()
-                state = MatchState.model_validate_json(content)
-                secret = Secret((directory / "secret").read_bytes())
-        except FileNotFoundError as error:
+        state, secret_file = self._state(directory), directory / "secret"
+        if state is None or not secret_file.exists():
             raise MessageError(
                 f"{message.header.kind} for job {job!r}, in which nothing is under way"
-            ) from error
+            )
+        with undamaged(directory):
+            secret = Secret(secret_file.read_bytes())
         own = MatchingSet.open(self._desk.folder.job(job) / "set")
         if own is None:
             raise MessageError(f"{message.header.kind} for job {job!r}, whose set is gone")
@@ -422,10 +450,41 @@ class Matching:
             self._save(pair, pair.state.forget(bucket))
             raise
 
+    def _minimum(self, found: int) -> Minimum:
+        return Minimum(_MINIMUM, found, self._terms.minimum_match)
+
+    @contextmanager
+    def _kept_short(self, pair: _Pair) -> Iterator[None]:
+        """Keep of a match that found too few nothing but that it did."""
+        try:
+            yield
+        except RefusedError as refusal:
+            if refusal.term == _MINIMUM:
+                self._save(pair, pair.state.fall_short())
+                _clear(pair.directory)
+            raise
+
+    def _say_side(
+        self,
+        message: Message,
+        body: MatchOffer | MatchAccept,
+        pair: _Pair,
+        *results: tuple[type[records.MatchBound], Mapping[str, object]],
+    ) -> Released:
+        """Say what this side brings; where sizes alone are revealed, pay for what follows."""
+        return self._desk.release(
+            message,
+            body,
+            recipient=pair.peer,
+            people=pair.people.used,
+            charge=size_mechanism(self._terms) if self._size_only else None,
+            results=results,
+        )
+
     def _say(
         self,
         message: Message,
-        body: MatchOffer | MatchBlinded | MatchReply,
+        body: MatchBlinded | MatchReply,
         pair: _Pair,
         payload: bytes = b"",
     ) -> Released:
@@ -445,8 +504,10 @@ class Matching:
         learner, peer = (own, other) if learns else (other, own)
         if pair.widths is None:
             tokens = MatchPlan.of(pair.spec, self._terms, learner=learner, peer=peer)
+            self._require_room(tokens.room)
             return TokenMatch(tokens, pair.directory, pair.own, people, pair.secret)
         plan = RecordPlan.of(pair.spec, pair.widths, learner=learner, peer=peer)
+        self._require_room(plan.room)
         one_to_one = self._terms.linkage is Linkage.ONE_TO_ONE
         return RecordMatch(
             plan,
@@ -457,6 +518,15 @@ class Matching:
             learns=learns,
             one_to_one=one_to_one,
         )
+
+    def _require_room(self, places: int) -> None:
+        """Refuse, before anything is computed, sets whose outcome no message could hold."""
+        if self._both and places > _MOST_PLACES:
+            raise self._desk.refusal(
+                "match.reveal",
+                f"an outcome of up to {places} people, of the {_MOST_PLACES} that one message "
+                "tells: match fewer people at a time, or let one side learn",
+            )
 
     def _within(self, bucket: int, match: _Match) -> None:
         if bucket >= match.count:

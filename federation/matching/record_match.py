@@ -101,7 +101,8 @@ class RecordMatch:
         """Put all chunks together.
 
         Args:
-            told: whether the peer is told which of its records matched.
+            told: whether the peer is told which of its records matched; where each matches one
+                other.
 
         Raises:
             PeerMessageError: a tag occurs twice in a set.
@@ -111,21 +112,22 @@ class RecordMatch:
         except PeerMessageError:
             self._file(self.plan.chunks - 1).unlink()  # its message may be mended
             raise
-        count = len(mine)
+        count, laid_out = len(mine), self._laid_out.rows
+        met = np.zeros(self.people, dtype=np.bool_)
+        met[laid_out[mine]] = True
+        named: NDArray[np.integer] = theirs
         if self.one_to_one:
             linked = resolve(mine, theirs)
             order = np.argsort(linked.right)
-            rows = self._laid_out.rows[linked.left[order]]
-            theirs = linked.right[order].astype(np.uint32)
+            rows, named = laid_out[linked.left[order]], linked.right[order]
         else:
-            matched = np.zeros(self.plan.chunks * self.plan.learner.records, dtype=np.bool_)
+            matched = np.zeros(len(laid_out), dtype=np.bool_)
             matched[mine] = True
-            rows = self._laid_out.rows[matched]
-            theirs.sort()
-        places = np.zeros(len(theirs) if told else 0, dtype=PLACE)
+            rows = laid_out[matched]
+        places = np.zeros(len(rows) if told else 0, dtype=PLACE)
         if told:
-            places["bucket"], places["place"] = np.divmod(theirs, self.plan.peer.records)
-        return Found(rows, places, count)
+            places["bucket"], places["place"] = np.divmod(named, self.plan.peer.records)
+        return Found(rows, places, int(np.count_nonzero(met)), count)
 
     def rows_at(self, places: NDArray[np.void]) -> NDArray[np.int64]:
         """Return whose records stood at the places that the learner names, in their order.

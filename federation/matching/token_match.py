@@ -98,16 +98,18 @@ class TokenMatch:
         """Put all buckets together.
 
         Args:
-            told: whether the peer is told which of its points matched.
+            told: whether the peer is told which of its points matched; where each matches one
+                other.
         """
         if self.plan.terms.linkage is Linkage.ONE_TO_ONE:
             partners, numbers = self._partners()
         else:
             partners, numbers = None, np.zeros(0, dtype=np.uint64)
-        seen = np.zeros(self.people, dtype=np.bool_)
+        met, seen = np.zeros((2, self.people), dtype=np.bool_)
         rows, places, count = [np.zeros(0, dtype=np.uint32)], [np.zeros(0, dtype=PLACE)], 0
         for bucket, found in enumerate(self._findings()):
             count += int(found.matched)
+            met[found.rows] = True
             chosen = np.ones(len(found.rows), dtype=np.bool_)
             if partners is not None:
                 chosen = partners[found.rows] == np.searchsorted(numbers, found.numbers)
@@ -116,11 +118,11 @@ class TokenMatch:
             seen[found.rows[first]] = True
             rows.append(found.rows[first])
             if told:
-                named = first if partners is not None else np.flatnonzero(chosen)
-                at = np.zeros(len(named), dtype=PLACE)
-                at["bucket"], at["place"] = bucket, found.places[named]
+                at = np.zeros(len(first), dtype=PLACE)
+                at["bucket"], at["place"] = bucket, found.places[first]
                 places.append(at)
-        return Found(np.concatenate(rows), np.concatenate(places), count)
+        everybody = int(np.count_nonzero(met))
+        return Found(np.concatenate(rows), np.concatenate(places), everybody, count)
 
     def rows_at(self, places: NDArray[np.void]) -> NDArray[np.int64]:
         """Return whose tokens stood at the places that the learner names, in their order.

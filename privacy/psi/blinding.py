@@ -21,6 +21,7 @@ __all__ = [
     "blind",
     "check_capacity",
     "common_rows",
+    "multiply_distinct",
     "places",
     "require_distinct",
     "scalar",
@@ -100,6 +101,29 @@ def check_capacity(token_count: int, capacity: int) -> None:
 def scalar(secret: Secret, role: str) -> Secret:
     """Return the scalar of a party."""
     return derive_secret(secret, f"psi {role} scalar")
+
+
+def multiply_distinct(points: Points, factor: Secret, *, engine: CurveEngine) -> Points:
+    """Multiply points that somebody else sent, and refuse products that repeat.
+
+    Two points that differ by one of low order alone are both fit to be sent, and have one product
+    under every scalar: whoever sends them would mark a token by how often it comes back.
+
+    Args:
+        points: (n, 32), validated.
+        factor: the scalar.
+        engine: the curve's arithmetic.
+
+    Raises:
+        PeerMessageError: if products repeat.
+    """
+    products = engine.multiply(points, factor)
+    if repeats := count_repeats(products):
+        raise PeerMessageError(
+            f"expected {len(points)} points of different products, got {repeats} that repeat: "
+            "whoever sent them does not follow the protocol"
+        )
+    return products
 
 
 def places(secret: Secret, role: str, capacity: int) -> NDArray[np.int64]:

@@ -46,12 +46,13 @@ from privacy.psi.blinding import (
     blind,
     check_capacity,
     common_rows,
+    multiply_distinct,
     places,
     scalar,
     tags_of,
     validate_tags,
 )
-from privacy.psi.engine import CurveEngine, Points, count_repeats, validate_points
+from privacy.psi.engine import CurveEngine, Points, validate_points
 from privacy.randomness import Secret, SecretStream
 
 __all__ = ["MAXIMUM_PARTIES", "Ring", "common_places"]
@@ -162,13 +163,7 @@ class Ring:
             InvalidParameterError: if there is no such party.
         """
         validate_points(points, self._capacity(party), engine=engine)
-        products = engine.multiply(points, scalar(secret, _ROLE))
-        if repeats := count_repeats(products):
-            raise PeerMessageError(
-                f"expected {len(points)} points of different products, got {repeats} that repeat: "
-                "a party of the ring does not follow the protocol"
-            )
-        return products
+        return multiply_distinct(points, scalar(secret, _ROLE), engine=engine)
 
     def tags(self, points: Points, party: int, secret: Secret, *, engine: CurveEngine) -> Tags:
         """Step 2, at the last party: multiply and cut to what the comparer gets, (capacity, 12).

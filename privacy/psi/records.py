@@ -39,7 +39,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError
-from privacy.psi.blinding import Tags, require_distinct, scalar, tags_of, validate_tags
+from privacy.psi.blinding import (
+    Tags,
+    multiply_distinct,
+    require_distinct,
+    scalar,
+    tags_of,
+    validate_tags,
+)
 from privacy.psi.engine import CurveEngine, Points, validate_points
 from privacy.psi.field import ELEMENT_BYTES
 from privacy.psi.two_party import SenderReply
@@ -188,7 +195,7 @@ def sender_reply_records(
         PeerMessageError: if `received` breaks the protocol.
     """
     validate_points(received, receiver_groups.points, engine=engine)
-    tags = tags_of(engine.multiply(received, scalar(secret, _SENDER)))
+    tags = tags_of(multiply_distinct(received, scalar(secret, _SENDER), engine=engine))
     stream = SecretStream(secret, f"psi {_SENDER} tag order {chunk}")
     return SenderReply(
         tags[_within_groups(stream, receiver_groups)],
@@ -222,7 +229,8 @@ def receiver_tags(
     """
     validate_tags(reply.tags, groups.points)
     validate_points(reply.blinded, sender_groups.points, engine=engine)
-    return reply.tags, tags_of(engine.multiply(reply.blinded, scalar(secret, _RECEIVER)))
+    factor = scalar(secret, _RECEIVER)
+    return reply.tags, tags_of(multiply_distinct(reply.blinded, factor, engine=engine))
 
 
 def _blind(

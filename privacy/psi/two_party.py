@@ -5,7 +5,8 @@ on Curve25519 and SHA-512 as a random oracle: the receiver learns which of its o
 sender has, and at which place of the sender's shuffled points each stands (`TagOrder.KEPT`), or
 only how many there are (`TagOrder.SHUFFLED`). The sender learns nothing but that the receiver took
 part. Both sets are padded to capacities that do not depend on them. Bytes that break the protocol
-are refused before a secret scalar touches them.
+are refused before a secret scalar touches them; points whose products repeat, before a product is
+used.
 
 Leaves to others: a fresh secret for every run (one secret for two runs links the points of both),
 the agreed capacities and limits on set sizes, noise on sizes, and the truth of a party's set:
@@ -41,6 +42,7 @@ from privacy.psi.blinding import (
     blind,
     check_capacity,
     common_rows,
+    multiply_distinct,
     places,
     scalar,
     tags_of,
@@ -133,7 +135,7 @@ def sender_reply(
         PeerMessageError: if `received` breaks the protocol.
     """
     validate_points(received, receiver_capacity, engine=engine)
-    tags = tags_of(engine.multiply(received, scalar(secret, _Role.SENDER)))
+    tags = tags_of(multiply_distinct(received, scalar(secret, _Role.SENDER), engine=engine))
     if order is TagOrder.SHUFFLED:
         tags = tags[SecretStream(secret, "psi sender tag order").permutation(len(tags))]
     blinded = blind(tokens, secret, _Role.SENDER, engine=engine, capacity=capacity)
@@ -208,7 +210,8 @@ def _compare(
     """Return for each tag where it occurs among the sender's points, or -1."""
     validate_tags(reply.tags, capacity)
     validate_points(reply.blinded, sender_capacity, engine=engine)
-    shared = tags_of(engine.multiply(reply.blinded, scalar(secret, _Role.RECEIVER)))
+    factor = scalar(secret, _Role.RECEIVER)
+    shared = tags_of(multiply_distinct(reply.blinded, factor, engine=engine))
     mine, theirs = common_rows(reply.tags, shared)
     found = np.full(capacity, -1, dtype=np.int64)
     found[mine] = theirs
