@@ -165,7 +165,7 @@ def test_a_purpose_that_is_not_agreed_is_an_error(party: Party) -> None:
         party.ask(purpose="profiling")
 
 
-@settings(deadline=None)  # it waits for the disk
+@settings(deadline=None, max_examples=40)  # it waits for the disk
 @given(
     st.lists(
         st.tuples(

@@ -141,16 +141,16 @@ def digest_of(app: Path) -> str:
     return hashlib.sha256(build_fab_from_disk(app)).hexdigest()
 
 
-@pytest.mark.deployment
-@pytest.mark.xdist_group("deployment")
-@processes_are_seen
-@pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS)
 def members_of(folder: PartyFolder) -> list[str]:
     job = folder.job("everybody")
     found = Members.load(job / "aligned.npz", load_people(job / "people"))
     return found.references().to_pylist()
 
 
+@pytest.mark.deployment
+@pytest.mark.xdist_group("deployment")
+@processes_are_seen
+@pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS)
 class TestDeployment:
     def test_it_says_and_makes_the_very_same_that_one_process_does(
         self, deployed: Deployed

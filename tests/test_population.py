@@ -278,7 +278,7 @@ def slowly(
     return sorted(used), +why
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tables, st.sets(records_, max_size=3), st.booleans())
 def test_rows_are_used_as_if_decided_one_by_one(
     table: list[Row], said_no: set[str], seeds_only: bool
@@ -292,7 +292,7 @@ def test_rows_are_used_as_if_decided_one_by_one(
     assert excluded(population) == why
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(1, 40).flatmap(
         lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))
