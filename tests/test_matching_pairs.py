@@ -68,6 +68,7 @@ from federation.population import recipe_for
 from federation.specification import MatchSpec
 from federation.trial.workspace import prepare_workspace
 from privacy.accounting.ledger import ChargeState
+from privacy.identifiers import recipe_fingerprint
 from privacy.psi.field import PRIME
 from privacy.psi.portable import PortableEngine
 from privacy.randomness import Secret, seeded_secret
@@ -1321,7 +1322,9 @@ def test_a_pair_of_which_all_is_gone_does_not_match_again_uncounted(
     offered_again = anew(one, "retailer", "brand")
     if party == "brand":
         side = MatchSide(
-            recipe=recipe_for(one.agreement.match).fingerprint(), points=100, commitment="0" * 64
+            recipe=recipe_fingerprint(recipe_for(one.agreement.match)),
+            points=100,
+            commitment="0" * 64,
         )
         offered_again = say(one, "retailer", "brand", MatchOffer(spec=MATCH, side=side))
     answer = refused(one, party, offered_again, "match.maximum_matches")

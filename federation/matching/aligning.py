@@ -54,6 +54,7 @@ from federation.party import write_atomically
 from federation.population import recipe_for
 from federation.specification import AlignSpec
 from privacy.errors import PeerMessageError
+from privacy.identifiers import recipe_fingerprint
 from privacy.psi.engine import CurveEngine
 from privacy.randomness import SECRET_BYTES, Secret, derive_secret
 
@@ -147,7 +148,7 @@ class Aligning:
         secret = Secret(secret_file.read_bytes())
         write_atomically(directory / "commitment", commitment_key(secret), mode=0o600)
         side = AlignSide(
-            recipe=recipe_for(self._terms).fingerprint(), commitment=commitment(secret, own)
+            recipe=recipe_fingerprint(recipe_for(self._terms)), commitment=commitment(secret, own)
         )
         if not state_file.exists():
             for peer in peers:

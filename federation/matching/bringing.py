@@ -28,6 +28,7 @@ from federation.members import Members, save_people
 from federation.messages import MatchSide
 from federation.population import Use, recipe_for, tokens_allowed
 from federation.shelves import scratch
+from privacy.identifiers import recipe_fingerprint
 from privacy.psi.buckets import padded_count
 from privacy.randomness import Secret, derive_secret
 
@@ -87,7 +88,7 @@ def check_side(desk: Desk, side: MatchSide, party: str, *, width: int = 1) -> No
         MessageError: it pads its set otherwise than agreed.
     """
     terms = desk.agreement.match
-    if side.recipe != recipe_for(terms).fingerprint():
+    if side.recipe != recipe_fingerprint(recipe_for(terms)):
         raise desk.refusal(
             "match.recipe",
             f"{party} normalises identifiers otherwise: install the same versions of "

@@ -64,6 +64,7 @@ from federation.rr22.configuration import Rr22Config
 from federation.rr22.link import MAKE_ENVIRONMENT, DirectLink
 from federation.specification import MatchSpec
 from privacy.certificates import OwnCertificate, check_certificate
+from privacy.identifiers import recipe_fingerprint
 from privacy.mechanisms import noised_count
 from privacy.psi.buckets import padded_count
 from privacy.psi.rr22 import found_tokens, padded_tags
@@ -276,7 +277,7 @@ class DirectMatching:
         secret = Secret(secret_file.read_bytes())
         write_atomically(directory / "commitment", commitment_key(secret), mode=0o600)
         side = MatchSide(
-            recipe=recipe_for(self._terms).fingerprint(),
+            recipe=recipe_fingerprint(recipe_for(self._terms)),
             points=padded_count(own.token_count, self._terms.set_size_bucket),
             commitment=commitment(secret, own),
         )

@@ -75,6 +75,7 @@ from federation.party import write_atomically
 from federation.population import recipe_for, tokens_allowed
 from federation.specification import MatchSpec
 from privacy.errors import PeerMessageError
+from privacy.identifiers import recipe_fingerprint
 from privacy.mechanisms import noised_count
 from privacy.psi.buckets import padded_count
 from privacy.psi.engine import CurveEngine
@@ -337,7 +338,7 @@ class Matching:
         secret = Secret(secret_file.read_bytes())
         write_atomically(directory / "commitment", commitment_key(secret), mode=0o600)
         side = MatchSide(
-            recipe=recipe_for(self._terms).fingerprint(),
+            recipe=recipe_fingerprint(recipe_for(self._terms)),
             points=padded_count(count, self._terms.set_size_bucket) * width,
             commitment=commitment(secret, own),
         )

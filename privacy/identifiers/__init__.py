@@ -28,6 +28,7 @@ from privacy.identifiers.fields import (
 )
 from privacy.identifiers.kinds import IdentifierKind, RejectionReason
 from privacy.identifiers.phones import normalise_phone
+from privacy.identifiers.probes import recipe_fingerprint
 from privacy.identifiers.recipe import CompositeKey, KeyField, Recipe
 from privacy.identifiers.tokens import KeyColumns, Tokens, psi_tokens, tokens_of
 
@@ -57,5 +58,6 @@ __all__ = [
     "normalise_postcode",
     "normalise_text",
     "psi_tokens",
+    "recipe_fingerprint",
     "tokens_of",
 ]

@@ -8,6 +8,8 @@ names, Unicode tables.
 Leaves to others: a difference in a spelling that is no probe.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
 
 from privacy.identifiers.fields import FieldRule
@@ -15,7 +17,7 @@ from privacy.identifiers.kinds import IdentifierKind
 from privacy.identifiers.readers import reader_of
 from privacy.identifiers.recipe import Recipe
 
-__all__ = ["probed"]
+__all__ = ["probed", "recipe_fingerprint"]
 
 _EMAILS = (
     "Ann.Lee+shop@GoogleMail.com",
@@ -167,6 +169,27 @@ _PROBES: dict[str, tuple[str, ...]] = {
     FieldRule.DATE_DAY_FIRST: _DATES,
     FieldRule.DATE_MONTH_FIRST: _DATES,
 }
+
+
+def recipe_fingerprint(recipe: Recipe) -> str:
+    """Return SHA-256, as 64 hexadecimal digits, of a recipe and of what becomes of probes.
+
+    The probes are spellings of the kinds and field rules that the recipe uses, built in. If two
+    parties' fingerprints differ under one recipe, their libraries (phonenumbers, email-validator,
+    Python's Unicode tables) normalise differently: install the same versions.
+    """
+    told = {
+        "version": recipe.version,
+        "default_region": recipe.default_region,
+        "email_rule": recipe.email_rule,
+        "composites": [
+            [key.name, [[field.name, field.rule] for field in key.fields]]
+            for key in recipe.composites
+        ],
+        "order": recipe.keys,
+        "probes": probed(recipe),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def probed(recipe: Recipe) -> dict[str, list[str]]:

@@ -7,8 +7,6 @@ alike.
 Leaves to others: agreeing on it (`compliance`), and comparing fingerprints before a job.
 """
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -153,28 +151,6 @@ class Recipe:
             if key.name == name:
                 return key
         raise InvalidParameterError(f"expected a composite key, got the kind {str(name)!r}")
-
-    def fingerprint(self) -> str:
-        """Return SHA-256, as 64 hexadecimal digits, of the recipe and of what becomes of probes.
-
-        The probes are spellings of the kinds and field rules that the recipe uses, built in. If
-        two parties' fingerprints differ under one recipe, their libraries (phonenumbers,
-        email-validator, Python's Unicode tables) normalise differently: install the same versions.
-        """
-        from privacy.identifiers.probes import probed  # they need the recipe
-
-        told = {
-            "version": self.version,
-            "default_region": self.default_region,
-            "email_rule": self.email_rule,
-            "composites": [
-                [key.name, [[field.name, field.rule] for field in key.fields]]
-                for key in self.composites
-            ],
-            "order": self.keys,
-            "probes": probed(self),
-        }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def _require_fields_of_version_1(self) -> None:
         for field in ("composites", "order"):
