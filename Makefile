@@ -13,6 +13,8 @@ demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
 	$(BIN)/comity demo --workspace out/demo
 
+# Tests kill processes, never the power: their files need no disk where memory is at hand.
+test: export TMPDIR := $(shell [ -w /dev/shm ] && [ "$$(df -Pk /dev/shm | awk 'NR == 2 { print $$4 }')" -gt 4000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 test: lint  ## lint, types and every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
