@@ -309,23 +309,29 @@ class Agreement(Terms):
         for field, limit, most in limits:
             if (asked := getattr(self.train, field)) > most:
                 yield f"train.{field}: {asked} passes the {limit}, {most}"
-        if any(noise is not NoiseSource.LOCAL for noise in self.train.noise):
-            yield from self._sum_mistakes()
+        for noise in self.train.noise:
+            if noise is not NoiseSource.LOCAL:
+                yield from self._sum_mistakes(noise)
 
-    def _sum_mistakes(self) -> Iterator[str]:
-        """Say why no secure sum could be: see `privacy.secagg.Plan` for the two limits."""
+    def _sum_mistakes(self, noise: NoiseSource) -> Iterator[str]:
+        """Say why no secure sum could be: see `privacy.secagg.Plan` for the limits."""
         partners = len(self.by_role(Role.PARTNER))
         colluding, absent = self.train.colluding_partners, self.train.absent_partners
+        counted_on = partners - colluding - absent
         if partners < 2:
             yield f"train.noise: secure sums need 2 partners or more, got {partners}"
-            return
-        if colluding + absent >= partners:
+        elif counted_on < 1:
             yield (
                 f"train.colluding_partners and absent_partners: {colluding} and {absent} of "
                 f"{partners} partners leave nobody to count on"
             )
-            return
-        if 2 * absent + self.train.colluding_in_sums(partners) >= partners:
+        elif noise is NoiseSource.UNSAFE_NONE and counted_on < 2:
+            yield (
+                f"train.colluding_partners and absent_partners: {colluding} and {absent} of "
+                f"{partners} partners leave one, whose part of an exact sum the colluding ones "
+                f"could read: without noise, at most {max(0, partners - 2)} in all"
+            )
+        elif 2 * absent + self.train.colluding_in_sums(partners, noise) >= partners:
             yield (
                 f"train.absent_partners: of {partners} partners, {colluding} of them colluding, "
                 f"{absent} may not be missing: a coordinator that lies could have two sums of one "

@@ -539,13 +539,15 @@ class TrainTerms(Terms):
     colluding_partners: Annotated[int, Field(ge=0, lt=1_000)] = 1
     absent_partners: Annotated[int, Field(ge=0, lt=1_000)] = 0
 
-    def colluding_in_sums(self, partners: int) -> int:
+    def colluding_in_sums(self, partners: int, noise: NoiseSource) -> int:
         """Return how many colluding partners a secure sum over `partners` has to withstand.
 
-        None where one partner alone is counted on: its noise is whole, and needs no sum to hide in.
+        None where one partner alone is counted on and noise is added: its noise is whole, and needs
+        no sum to hide in.
         """
         counted_on = partners - self.colluding_partners - self.absent_partners
-        return self.colluding_partners if counted_on >= 2 else 0
+        whole = noise is NoiseSource.DISTRIBUTED and counted_on < 2
+        return 0 if whole else self.colluding_partners
 
 
 class ExpandTerms(Terms):

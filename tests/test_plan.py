@@ -299,7 +299,7 @@ def summed(asked: str, **terms: object) -> Document:
     model = {"kind": "train", "name": "model", "match": "find", "noise": asked, "rounds": 3}
     if asked != "unsafe-none":
         model |= {"epsilon": 0.9, "delta": 1e-5}
-    train = content["agreement"]["train"] | {"noise": ["distributed", "unsafe-none"], **terms}
+    train = content["agreement"]["train"] | {"noise": [asked], **terms}
     agreement = content["agreement"] | {"train": train}
     return content | {"agreement": agreement, "jobs": [match, model, expand]}
 
@@ -319,7 +319,7 @@ def test_secure_sums_are_planned_with_whom_they_trust_and_what_the_noise_does(
 
 
 def test_sums_without_noise_are_planned_as_what_they_are(tables: Path) -> None:
-    _, train, _ = planned(summed("unsafe-none"), tables).jobs
+    _, train, _ = planned(summed("unsafe-none", colluding_partners=0), tables).jobs
     assert train.refused_by is None
     assert (train.epsilon, train.noise_multiplier, train.forecast) == (0, None, None)
     assert train.note.startswith("protects no person")

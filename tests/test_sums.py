@@ -52,8 +52,10 @@ SUMS = {
     "noise": [one.value for one in NoiseSource],
     "max_rounds": 30,
     "max_parties_per_person": 1,
+    "colluding_partners": 0,
 }
 WIDTH = 4
+ZEROS = weights_to_bytes(np.zeros(WIDTH))
 
 
 def agreement(partners: int = 2, **train: object) -> Any:
@@ -141,13 +143,13 @@ def test_only_agreed_noise_is_used(noise: NoiseSource) -> None:
 def test_an_agreement_on_sums_that_could_not_be_is_refused(
     partners: int, colluding: int, absent: int, problem: str | None
 ) -> None:
-    terms = {"colluding_partners": colluding, "absent_partners": absent}
+    terms = {"colluding_partners": colluding, "absent_partners": absent, "noise": ["distributed"]}
     if problem is not None:
         with pytest.raises(InvalidAgreementError, match=problem):
             agreement(partners, **terms)
         return
     signed = agreement(partners, **terms)
-    plan = sum_plan(NOISED, signed, 1, length=7)
+    plan = sum_plan(NOISED, signed, 1, length=7, weights=ZEROS)
     assert plan.parties == partners_of(signed)
     assert plan.threshold == partners - absent
     # What is counted on is there however many are missing and collude.
@@ -155,16 +157,43 @@ def test_an_agreement_on_sums_that_could_not_be_is_refused(
     assert charge.honest_parties == plan.threshold - colluding
 
 
+@pytest.mark.parametrize(
+    ("partners", "colluding", "absent", "problem"),
+    [
+        (2, 0, 0, None),
+        (3, 1, 0, None),
+        (3, 0, 1, None),
+        (4, 1, 1, None),
+        (2, 1, 0, "could read"),
+        (3, 1, 1, "could read"),
+        (4, 2, 1, "could read"),
+        (5, 1, 2, "may not be missing"),
+    ],
+)
+def test_exact_sums_need_two_partners_to_count_on(
+    partners: int, colluding: int, absent: int, problem: str | None
+) -> None:
+    terms = {"colluding_partners": colluding, "absent_partners": absent, "noise": ["unsafe-none"]}
+    if problem is not None:
+        with pytest.raises(InvalidAgreementError, match=problem):
+            agreement(partners, **terms)
+        return
+    plan = sum_plan(EXACT, agreement(partners, **terms), 1, length=7, weights=ZEROS)
+    assert (plan.colluding, plan.threshold) == (colluding, partners - absent)
+
+
 def test_every_round_of_every_job_is_a_sum_of_its_own() -> None:
     signed, other = agreement(), agreement(max_rounds=29)
     another = NOISED.model_copy(update={"name": "another"})
+    quieter = NOISED.model_copy(update={"epsilon": 0.5})
     plans = [
-        sum_plan(spec, one, number, length=7)
-        for spec in (NOISED, another)
+        sum_plan(spec, one, number, length=7, weights=weights)
+        for spec in (NOISED, another, quieter)
         for one in (signed, other)
         for number in (1, 2)
+        for weights in (ZEROS, weights_to_bytes(np.ones(WIDTH)))
     ]
-    assert len({plan.context for plan in plans}) == len(plans) == 8
+    assert len({plan.context for plan in plans}) == len(plans) == 24
 
 
 def test_a_job_costs_what_it_asks_for_and_not_more() -> None:
@@ -413,9 +442,6 @@ def ask(
     return made.parties.seal("coordinator", name, spec.name, body, payload)
 
 
-ZEROS = weights_to_bytes(np.zeros(WIDTH))
-
-
 def refused(made: World, message: SealedMessage, name: str = "retailer") -> str:
     body = made.ask(name, message).body
     assert isinstance(body, Refused)
@@ -477,6 +503,7 @@ def to_the_mask(made: World) -> tuple[Mapping[str, SealedMessage], Server]:
         made.agreement,
         1,
         length=sums_for(NOISED, made.agreement, width=WIDTH).length(1),
+        weights=ZEROS,
     )
     server = Server(plan, AgreedKeys(made.agreement))
     state = server.open()
@@ -493,6 +520,54 @@ def to_the_mask(made: World) -> tuple[Mapping[str, SealedMessage], Server]:
         for one in deliveries
     }
     return questions, server
+
+
+@pytest.mark.parametrize("difference", ["weights", "epsilon"])
+def test_partners_that_were_told_different_things_share_nothing(
+    asked: World, difference: str
+) -> None:
+    """Else one could be asked at weights that single it out, or counted on for more noise."""
+    told = {"retailer": (NOISED, ZEROS), "courier": (NOISED, weights_to_bytes(np.ones(WIDTH)))}
+    if difference == "epsilon":
+        told["courier"] = (NOISED.model_copy(update={"epsilon": 0.5}), ZEROS)
+    said = []
+    for name, (spec, weights) in told.items():
+        question = ask(asked, SumPhase.ADVERTISE, weights, spec=spec, name=name)
+        said.append(json.loads(asked.ask(name, question).payload))
+    assert said[0]["aggregation"] != said[1]["aggregation"]
+    for name, (spec, _) in told.items():
+        for mixed in (said[0]["aggregation"], said[1]["aggregation"]):
+            roster = {
+                "aggregation": mixed,
+                "advertisements": sorted(
+                    ({**one, "aggregation": mixed} for one in said), key=lambda one: one["sender"]
+                ),
+            }
+            question = ask(asked, SumPhase.SHARE, json.dumps(roster).encode(), spec=spec, name=name)
+            assert refused(asked, question, name) == "message"
+
+
+def test_a_round_that_is_over_does_not_begin_again(ended: Mapping[str, World]) -> None:
+    made = ended["unsafe-none"]
+    elsewhere = weights_to_bytes(np.ones(WIDTH))
+    for number in (1, 3, 4):
+        question = ask(made, SumPhase.ADVERTISE, elsewhere, number=number, spec=EXACT)
+        assert refused(made, question) == "message"
+
+
+def test_a_phase_that_was_passed_is_not_had_again(asked: World) -> None:
+    questions, _ = to_the_mask(asked)
+    asked.ask("retailer", questions["retailer"])
+    elsewhere = weights_to_bytes(np.ones(WIDTH))
+    assert refused(asked, ask(asked, SumPhase.ADVERTISE, elsewhere)) == "message"
+
+
+def test_rows_of_a_refused_question_serve_no_other_match(asked: World) -> None:
+    bad = ask(asked, SumPhase.ADVERTISE, ZEROS[:-1])
+    assert refused(asked, bad) == "message"
+    assert not (asked.folder("retailer").job("model") / "rows.npz").exists()
+    other = NOISED.model_copy(update={"match": "never-run"})
+    assert refused(asked, ask(asked, SumPhase.ADVERTISE, ZEROS, spec=other)) == "train.match"
 
 
 def test_another_partners_shares_are_no_reason_to_compute(asked: World) -> None:

@@ -232,7 +232,7 @@ class SuperLink:
             try:
                 answer = method(request)
             except TransportError as error:
-                if re.search("certificate|ssl|tls", str(error), re.IGNORECASE):
+                if re.search("certificate[ _]verify[ _]failed", str(error), re.IGNORECASE):
                     raise SuperLinkError(
                         f"{self._address} is not the SuperLink whose root certificate was given "
                         f"({error}): name the right address or certificate"

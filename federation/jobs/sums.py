@@ -373,19 +373,30 @@ def whole_charge(sums: Sums, spec: TrainSpec) -> Event | None:
     return ComposedEvent(events=known) if known else None
 
 
-def sum_plan(spec: TrainSpec, agreement: Agreement, number: int, *, length: int) -> secagg.Plan:
+def sum_plan(
+    spec: TrainSpec, agreement: Agreement, number: int, *, length: int, weights: bytes
+) -> secagg.Plan:
     """Return the plan of a round's secure sum.
+
+    Partners that were told another job, or other weights, hold another plan: they refuse each
+    other's keys, and no sum is opened. So a coordinator cannot have some of them add less noise
+    than others count on, or ask one of them at other weights to single it out.
 
     No more partners may be missing than agreed, so that noise is missing of no more than those and
     the colluding ones.
     """
     partners, terms = partners_of(agreement), agreement.train
-    named: dict[str, str | int] = {"agreement": agreement.digest, "job": spec.name, "round": number}
+    named: dict[str, str | int] = {
+        "agreement": agreement.digest,
+        "job": hashlib.sha256(rfc8785.dumps(spec.model_dump(mode="json"))).hexdigest(),
+        "round": number,
+        "weights": hashlib.sha256(weights).hexdigest(),
+    }
     return secagg.Plan(
         context=hashlib.sha256(rfc8785.dumps({**named})).hexdigest(),
         parties=partners,
         threshold=len(partners) - terms.absent_partners,
-        colluding=terms.colluding_in_sums(len(partners)),
+        colluding=terms.colluding_in_sums(len(partners), spec.noise),
         ring_bits=_RING,
         length=length,
     )
@@ -415,9 +426,10 @@ def coordinate_sums(
     standing, present, number = sums.start(), partners, 0
     while number < spec.rounds and not standing.finished:
         number += 1
-        one = _Sum(agreement, spec, number, sums.length(number))
+        weights = weights_to_bytes(standing.weights)
+        one = _Sum(agreement, spec, number, length=sums.length(number), weights=weights)
         try:
-            total, summed, present = yield from one.run(standing.weights, present)
+            total, summed, present = yield from one.run(present)
             standing = sums.step(total, standing, [partners.index(name) for name in summed])  # 11
         except PrivacyError as error:
             raise MessageError(f"secure sum {number} of job {spec.name!r}: {error}") from error
@@ -441,7 +453,7 @@ def check_summed(model: JointModel, agreement: Agreement, spec: TrainSpec) -> No
     """
     sums = sums_for(spec, agreement, width=len(model.columns))
     making, partners = model.making, partners_of(agreement)
-    plan = sum_plan(spec, agreement, making.rounds, length=1)
+    plan = sum_plan(spec, agreement, making.rounds, length=1, weights=b"")
     exact = spec.noise is NoiseSource.UNSAFE_NONE
     named = tuple(name for name in partners if name in making.parties)
     if (
@@ -458,26 +470,28 @@ def check_summed(model: JointModel, agreement: Agreement, spec: TrainSpec) -> No
 class _Sum:
     """One secure sum, at the coordinator."""
 
-    def __init__(self, agreement: Agreement, spec: TrainSpec, number: int, length: int) -> None:
+    def __init__(
+        self, agreement: Agreement, spec: TrainSpec, number: int, *, length: int, weights: bytes
+    ) -> None:
         self._spec = spec
         self._number = number
-        self._plan = sum_plan(spec, agreement, number, length=length)
+        self._weights = weights
+        self._plan = sum_plan(spec, agreement, number, length=length, weights=weights)
         self._server = secagg.Server(self._plan, AgreedKeys(agreement))
 
     def run(
-        self, weights: NDArray[np.float64], present: tuple[str, ...]
+        self, present: tuple[str, ...]
     ) -> Generator[
         Exchange, Sequence[Message], tuple[NDArray[np.int64], tuple[str, ...], tuple[str, ...]]
     ]:
-        """Sum what the partners that are present contribute at `weights`.
+        """Sum what the partners that are present contribute.
 
         Returns:
             The sum, who is in it, and who answered to the end.
         """
         server = self._server
         state: secagg.ServerState = server.open()
-        payload = weights_to_bytes(weights)
-        heard = yield self._ask(SumPhase.ADVERTISE, dict.fromkeys(present, payload))  # 1
+        heard = yield self._ask(SumPhase.ADVERTISE, dict.fromkeys(present, self._weights))  # 1
         for message in heard:
             state = server.take_keys(state, self._said(message, KeyAdvertisement))
         state, roster = server.close_keys(state)

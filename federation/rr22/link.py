@@ -195,6 +195,7 @@ class DirectLink:
                 stdout=PIPE,
                 stderr=DEVNULL,
                 limit=_MOST_ANSWER_BYTES,
+                start_new_session=True,  # it ends itself and tidies up when we are gone
             )
         except OSError as error:
             raise WorkspaceError(

@@ -45,7 +45,9 @@ def main() -> None:
     log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    asked = json.loads(sys.stdin.readline())
+    if not (question := sys.stdin.readline()):
+        end_with_parent()  # which is gone already
+    asked = json.loads(question)
     try:
         loaded = load_spu()
     except Exception:  # noqa: BLE001 -- whatever the absence of spu, or of a library, may raise

@@ -84,10 +84,12 @@ class Publishing:
 
     def _gave(self, model: JointModel, number: int) -> bool:
         folder, to = self._desk.folder, self._desk.coordinator
+        if model.noise is not NoiseSource.LOCAL:  # to the end: by then it had signed who is in it
+            last = folder.job(model.job) / f"round-{number:04d}" / f"{SumPhase.UNMASK}.json"
+            if not last.exists():
+                return False
         if model.noise is NoiseSource.UNSAFE_NONE:
-            return (
-                folder.job(model.job) / f"round-{number:04d}" / f"{SumPhase.UNMASK}.json"
-            ).exists()
+            return True
         said = "train.update" if model.noise is NoiseSource.LOCAL else "sum.noised"
         charge = self._desk.ledger.charge(f"{model.job}/{said}/{to}/round-{number}")
         return charge is not None and charge.state is ChargeState.COMMITTED

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.desk import Desk, undamaged
-from federation.errors import RefusedError
+from federation.errors import MessageError, RefusedError
 from federation.gate import PeopleUsed
 from federation.members import save_people
 from federation.party import write_atomically
@@ -56,6 +56,7 @@ def bring_rows(desk: Desk, spec: TrainSpec) -> TrainingRows:
 
     Raises:
         RefusedError: the match has not ended here, or there are more rows than declared.
+        MessageError: the job began with another match.
         WorkspaceError, ConnectorError, ComplianceError: they cannot be read.
     """
     folder = desk.folder
@@ -75,9 +76,12 @@ def bring_rows(desk: Desk, spec: TrainSpec) -> TrainingRows:
             content,
             features=encoder_for(desk.agreement).encode(people.features),
             labels=members.astype(np.float64),
+            match=np.array(spec.match),
         )
         write_atomically(path, content.getvalue(), mode=0o600)
     with undamaged(path), np.load(path, allow_pickle=False) as stored:
+        if str(stored["match"]) != spec.match:
+            raise MessageError(f"job {spec.name!r} began with members of another match")
         return TrainingRows(desk.taking_part(spec.name), stored["features"], stored["labels"])
 
 

@@ -108,6 +108,11 @@ class _Round:
     def keep(self, phase: SumPhase, kept: _Kept) -> None:
         write_atomically(self._path(phase), kept.model_dump_json().encode(), mode=0o600)
 
+    def has_passed(self, phase: SumPhase) -> bool:
+        """Tell whether a later phase was had."""
+        later = _PHASES[_PHASES.index(phase) + 1 :]
+        return any(self._path(one).exists() for one in later)
+
     def forget_before(self, phase: SumPhase) -> None:
         """Remove what the phases before the last one remember."""
         for earlier in _PHASES[: max(0, _PHASES.index(phase) - 1)]:
@@ -148,11 +153,14 @@ class Summing:
         sums = sums_for(spec, desk.agreement, width=len(encoder_for(desk.agreement).names))
         if number > spec.rounds:
             raise MessageError(f"round {number} of a job of {spec.rounds} rounds")
+        if desk.folder.model(spec.name).exists():
+            raise MessageError(f"job {spec.name!r} has left its model: it has no more sums")
         this = self._round(spec, number)
         kept = this.kept(phase)  # 1
         if kept is not None and kept.asked != message.sealed.digest:
             raise MessageError(f"a second question of phase {phase} in round {number}")
-        this.forget_before(phase)
+        if kept is None and this.has_passed(phase):
+            raise MessageError(f"phase {phase} of round {number} is over")
         if phase is SumPhase.ADVERTISE:
             answer = self._advertise(message, spec, sums, number, this)
         else:
@@ -162,6 +170,7 @@ class Summing:
             answer = self._go_on(message, body, sums, this, before.state)
         if kept is None:
             this.keep(phase, _Kept(asked=message.sealed.digest, state=answer.state))  # 2
+        this.forget_before(phase)
         if answer.rows is None:
             return desk.release(message, SumSaid(round=number, phase=phase), answer.payload)  # 3
         return self._release_part(message, sums, number, answer)
@@ -171,6 +180,7 @@ class Summing:
     ) -> _Answer:
         """Step 2: keep where the sum is wanted, and make keys."""
         desk = self._desk
+        weights = weights_from_bytes(message.payload, len(encoder_for(desk.agreement).names))
         if number == 1:
             if (charge := whole_charge(sums, spec)) is not None:
                 desk.gate.check_budget(charge)
@@ -178,12 +188,11 @@ class Summing:
             desk.tell(spec.name, "takes part in secure sums", rows.used)
         else:
             self._round(spec, number - 1).end()
-        weights = weights_from_bytes(message.payload, len(encoder_for(desk.agreement).names))
         write_atomically(this.weights, weights.astype("<f8").tobytes(), mode=0o600)
         secret = desk.folder.fresh_secret(f"sum/{message.sealed.digest}")
         if (kept := this.kept(SumPhase.ADVERTISE)) is not None:
             secret = _secret_of(kept.state)
-        state, said = self._client(spec, sums, number).advertise(secret)
+        state, said = self._client(spec, sums, number, this).advertise(secret)
         return _Answer(state, said.to_json())
 
     def _go_on(
@@ -195,7 +204,7 @@ class Summing:
         before: secagg.ClientState,
     ) -> _Answer:
         """Steps 4, 6, 8 and 10."""
-        client, payload = self._client(body.spec, sums, body.round), message.payload
+        client, payload = self._client(body.spec, sums, body.round, this), message.payload
         try:
             match body.phase:
                 case SumPhase.SHARE:
@@ -223,7 +232,7 @@ class Summing:
         """Step 6: compute on the party's rows, and mask."""
         desk, spec, number = self._desk, body.spec, body.round
         rows = bring_rows(desk, spec)
-        client = self._client(spec, sums, number)
+        client = self._client(spec, sums, number, this)
         with undamaged(this.weights):
             weights = weights_from_bytes(this.weights.read_bytes(), rows.features.shape[1])
         desk.tell(spec.name, f"computes, round {number} of {spec.rounds}", rows.used)
@@ -256,9 +265,10 @@ class Summing:
         desk.tell(message.header.job, f"gave round {number}", charged=charge is not None)
         return released
 
-    def _client(self, spec: TrainSpec, sums: Sums, number: int) -> secagg.Client:
+    def _client(self, spec: TrainSpec, sums: Sums, number: int, this: _Round) -> secagg.Client:
         agreement, folder = self._desk.agreement, self._desk.folder
-        plan = sum_plan(spec, agreement, number, length=sums.length(number))
+        weights, length = this.weights.read_bytes(), sums.length(number)
+        plan = sum_plan(spec, agreement, number, length=length, weights=weights)
         return secagg.Client(plan, folder.name, folder.identity_key(), AgreedKeys(agreement))
 
     def _round(self, spec: TrainSpec, number: int) -> _Round:
