@@ -478,6 +478,9 @@ def _print_report(report: Any, workspace: Path) -> None:
                 f"{model.unseen.auc:.3f}",
             )
         out.print(table)
+    if report.unprotected:
+        names = ", ".join(report.unprotected)
+        out.print(f"no epsilon holds for {names}: trained without noise", style="bold red")
     out.print(
         f"person-level epsilon {report.epsilon:.3f} at delta {report.delta:g}, of "
         f"{report.epsilon_cap:g} agreed; report: {workspace / 'report.html'}",

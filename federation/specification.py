@@ -38,7 +38,7 @@ _LINKED_LEAST_BYTES = 768 << 20
 _ROUNDS: Final[Mapping[NoiseSource, int]] = {
     NoiseSource.LOCAL: 1,
     NoiseSource.DISTRIBUTED: 10,
-    NoiseSource.UNSAFE_NONE: 25,  # at most: it ends when a round gains nothing
+    NoiseSource.UNSAFE_NONE: 10,  # at most: it ends when a round gains nothing
 }
 _LOCAL_ONLY: Final = ("steps", "sampling_probability", "learning_rate")
 
@@ -121,7 +121,7 @@ class TrainSpec(_Spec):
         epsilon: privacy loss per person over all parties and rounds; left out without noise.
         delta: its failure probability, likewise.
         rounds: how often the partners' models are averaged, which divides `steps` (1 where left
-            out); or secure sums: 10 where left out, up to 25 without noise.
+            out); or secure sums: 10 where left out, at most that many without noise.
         steps: gradient steps at each partner, over all rounds; of local noise only, as are:
         sampling_probability: chance of a row to enter a step (Poisson sampling).
         learning_rate: step length on the noised mean gradient.
@@ -202,7 +202,7 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         if spec.noise not in terms.noise:
             allowed = " or ".join(repr(noise.value) for noise in terms.noise)
             remedy = f"job {spec.name!r} asks for {spec.noise.value!r}: ask for {allowed}"
-            found.append(("train.noise", remedy))
+            found.append(("train.noise", f"{remedy}, or agree on it"))
         limits: tuple[tuple[str, float | None, float], ...] = (
             ("epsilon", spec.epsilon, terms.epsilon),
             ("delta", spec.delta, terms.delta),

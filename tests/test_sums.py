@@ -80,7 +80,7 @@ def with_partners(patch: pytest.MonkeyPatch, partners: int) -> None:
     [
         ({"noise": "local", "epsilon": 1, "delta": 1e-5}, 1),
         ({"noise": "distributed", "epsilon": 1, "delta": 1e-5}, 10),
-        ({"noise": "unsafe-none"}, 25),
+        ({"noise": "unsafe-none"}, 10),
         ({"noise": "distributed", "epsilon": 1, "delta": 1e-5, "rounds": 3}, 3),
     ],
 )

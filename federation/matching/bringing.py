@@ -56,6 +56,7 @@ def bring(
     """
     directory, terms = desk.folder.job(job), desk.agreement.match
     own = MatchingSet.open(directory / "set")
+    shutil.rmtree(directory / "reading.tmp", ignore_errors=True)  # a crash may have left it
     if own is None:
         if not told:
             history.check_new(job)

@@ -93,6 +93,7 @@ class Report(_Closed):
         made: when the report was made, UTC.
         seconds: wall time of the jobs; None where they had been run before.
         reproducible: whether secrets came from a known seed: then nothing here is private.
+        unprotected: jobs that trained without noise: no epsilon holds for their models.
         epsilon: spent per person: the most that any party's verified log says.
         epsilon_cap: agreed, per person.
         delta: at which all of it holds.
@@ -110,6 +111,7 @@ class Report(_Closed):
     made: datetime
     seconds: float | None
     reproducible: bool
+    unprotected: tuple[str, ...]
     epsilon: float
     epsilon_cap: float
     delta: float
@@ -142,6 +144,11 @@ def build_report(
         made=made,
         seconds=seconds,
         reproducible=reproducible,
+        unprotected=tuple(
+            spec.name
+            for spec in jobs
+            if isinstance(spec, TrainSpec) and spec.noise is NoiseSource.UNSAFE_NONE
+        ),
         epsilon=max((log.epsilon_spent for log in logs), default=0.0),
         epsilon_cap=agreement.budget.epsilon,
         delta=agreement.budget.delta,
