@@ -49,7 +49,6 @@ from federation.messages import (
 )
 from federation.specification import AlignSpec, JobSpec
 from privacy.errors import WorkerError
-from privacy.identifiers import Recipe
 from privacy.randomness import Secret
 
 ALIGN = AlignSpec(name="together")
@@ -637,7 +636,7 @@ def test_a_party_whose_software_changed_does_not_join_again(
     world = stopped("joined")
     join = AlignJoin(spec=ALIGN)
     assert ask(world, "brand", "coordinator", join).header.kind == "align.joined"
-    monkeypatch.setattr(Recipe, "fingerprint", lambda _: "0" * 64)
+    monkeypatch.setattr(module, "recipe_fingerprint", lambda _: "0" * 64)
     again = otherwise_written(world, world.parties.seal("coordinator", "brand", "together", join))
     assert isinstance(unseal(world.handle("brand", again), world.agreement).body, Refused)
 

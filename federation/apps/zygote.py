@@ -115,7 +115,10 @@ class Zygote:
         """Wait until the last worker has ended and its memory is free; return how it ended."""
         if not self._at_work:
             return "before it began"
-        status = self._control.recv(_STATUS.size)
+        try:
+            status = self._control.recv(_STATUS.size)
+        except OSError as error:  # it ended before it had read all
+            raise FederationError(_GONE) from error
         if not status:
             raise FederationError(_GONE)
         self._at_work = False
