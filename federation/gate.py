@@ -155,6 +155,7 @@ class Gate:
     ) -> None:
         self._folder = folder
         self._agreement = agreement
+        self._digest = agreement.digest  # of every leaf and header: worked out once
         self._log = log
         self._ledger = ledger
         self._clock = clock
@@ -425,7 +426,7 @@ class Gate:
         common = {
             "time": self._clock(),
             "party": self._folder.name,
-            "agreement": self._agreement.digest,
+            "agreement": self._digest,
             "job": job,
         }
         return kind(**common, **fields)
@@ -433,7 +434,7 @@ class Gate:
     def _header(self, departure: Departure) -> Header:
         """Return the header with everything in clear; `_seal` encrypts what must be."""
         return Header(
-            agreement=self._agreement.digest,
+            agreement=self._digest,
             job=departure.job,
             sender=self._folder.name,
             recipient=departure.recipient,
