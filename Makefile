@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test bench bench-psi bench-match bench-secagg bench-training bench-flower docs clean
+.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-flower docs clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -22,6 +22,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+explore: $(VENV)/.test  ## every property once more, on examples not seen before
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m hypothesis --hypothesis-profile=explore
 
 bench: $(VENV)/.test  ## measure, beside peers, in the same run
 	$(BIN)/python benchmarks/first_floor.py

@@ -9,6 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Whether a change lands depends on the change: examples are the same in every run. `make explore`
+# draws others.
+settings.register_profile("steady", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile("steady")
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"

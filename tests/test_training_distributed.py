@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -94,7 +94,14 @@ class TestPlan:
             "max_parties_per_person": data.draw(st.integers(1, parties)),
             "rounds": data.draw(st.integers(1, 40)),
         }
-        plan = plan_distributed(**terms)
+        try:
+            plan = plan_distributed(**terms)
+        except (
+            InvalidParameterError
+        ):  # one honest party, many tables, little budget: too much noise
+            assert terms["budget"].epsilon < 1
+            assert terms["max_parties_per_person"] > 1
+            reject()
         assert plan == plan_distributed(**terms)
         charges = [plan.charge(number) for number in range(1, plan.rounds + 1)]
         priced = epsilon_of(charges, 1e-5)
