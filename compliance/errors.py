@@ -7,7 +7,8 @@ ComplianceError
 │   └── AlteredAgreementError     somebody changed it after signing: ask its author for the original
 ├── SignatureError                whoever signed: a key, signature or envelope is not what it claims
 ├── ConsentError                  the party whose consent file it is: correct the file
-│   └── UnknownPurposeError       ... or the agreement, which does not know the purpose
+│   ├── UnknownPurposeError       ... or the agreement, which does not know the purpose
+│   └── ConsentStringError        ... or whoever made the consent string: ask the person again
 ├── LogError                      the caller: the log cannot be used this way
 │   ├── LogCorruptedError         the log's owner: the bytes do not prove what they must
 │   └── LogBusyError              another process is writing: wait or stop it
@@ -28,6 +29,7 @@ __all__ = [
     "AlteredAgreementError",
     "ComplianceError",
     "ConsentError",
+    "ConsentStringError",
     "InvalidAgreementError",
     "LogBusyError",
     "LogCorruptedError",
@@ -68,6 +70,10 @@ class ConsentError(ComplianceError):
 
 class UnknownPurposeError(ConsentError):
     """A consent file names a purpose that the agreement does not declare."""
+
+
+class ConsentStringError(ConsentError):
+    """A consent string is malformed, or says what nobody defined."""
 
 
 class LogError(ComplianceError):
