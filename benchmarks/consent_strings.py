@@ -12,13 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from compliance.consent_strings import VendorIds, decode_gpp, decode_tcf, encode_tcf
+from compliance.errors import ConsentStringError
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))  # strings are damaged as they are in tests
 
-from test_consent_strings import changed, consenting, damaged, oracle, permitted
-
-from compliance.consent_strings import VendorIds, decode_gpp, decode_tcf, encode_tcf
-from compliance.errors import ConsentStringError
+from test_consent_strings import (  # noqa: E402  # found by the line above
+    changed,
+    consenting,
+    damaged,
+    oracle,
+    permitted,
+)
 
 NOW: Final = datetime(2026, 11, 27, tzinfo=UTC)
 READS: Final = 50_000
