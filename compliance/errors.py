@@ -8,6 +8,7 @@ ComplianceError
 ├── SignatureError                whoever signed: a key, signature or envelope is not what it claims
 ├── ConsentError                  the party whose consent file it is: correct the file
 │   └── UnknownPurposeError       ... or the agreement, which does not know the purpose
+├── PolicyError                   the party whose policy file it is: correct the file
 ├── LogError                      the caller: the log cannot be used this way
 │   ├── LogCorruptedError         the log's owner: the bytes do not prove what they must
 │   └── LogBusyError              another process is writing: wait or stop it
@@ -32,6 +33,7 @@ __all__ = [
     "LogBusyError",
     "LogCorruptedError",
     "LogError",
+    "PolicyError",
     "RecordError",
     "SignatureError",
     "UnknownPurposeError",
@@ -68,6 +70,10 @@ class ConsentError(ComplianceError):
 
 class UnknownPurposeError(ConsentError):
     """A consent file names a purpose that the agreement does not declare."""
+
+
+class PolicyError(ComplianceError):
+    """A party's own policy is malformed, permits something, or has a clause without a name."""
 
 
 class LogError(ComplianceError):
