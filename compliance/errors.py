@@ -9,6 +9,7 @@ ComplianceError
 ├── ConsentError                  the party whose consent file it is: correct the file
 │   ├── UnknownPurposeError       ... or the agreement, which does not know the purpose
 │   └── ConsentStringError        ... or whoever made the consent string: ask the person again
+├── PolicyError                   the party whose policy file it is: correct the file
 ├── LogError                      the caller: the log cannot be used this way
 │   ├── LogCorruptedError         the log's owner: the bytes do not prove what they must
 │   └── LogBusyError              another process is writing: wait or stop it
@@ -34,6 +35,7 @@ __all__ = [
     "LogBusyError",
     "LogCorruptedError",
     "LogError",
+    "PolicyError",
     "RecordError",
     "SignatureError",
     "UnknownPurposeError",
@@ -74,6 +76,10 @@ class UnknownPurposeError(ConsentError):
 
 class ConsentStringError(ConsentError):
     """A consent string is malformed, or says what nobody defined."""
+
+
+class PolicyError(ComplianceError):
+    """A party's own policy is malformed, permits something, or has a clause without a name."""
 
 
 class LogError(ComplianceError):

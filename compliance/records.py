@@ -30,6 +30,7 @@ from compliance.errors import RecordError, describe
 
 __all__ = [
     "LEAF_LIMIT",
+    "AccessDecided",
     "AgreementSigned",
     "BudgetCommitted",
     "BudgetRefunded",
@@ -155,6 +156,29 @@ class ConsentUsed(_Leaf):
         if self.eligible > self.rows:
             raise ValueError("expected eligible ≤ rows")
         return self
+
+
+class AccessDecided(_Leaf):
+    """Policies were asked whether something may leave.
+
+    Attributes:
+        release_id: names what would leave.
+        computation: what it is part of.
+        recipient: who would get it.
+        allowed: what they said; what else a release needs is still to be seen.
+        clauses: names of the clauses that decided; none where no permit covers it.
+        policy_digest: hexadecimal SHA-256 of all policies of this party, as text.
+        question_digest: of the question, in canonical JSON.
+    """
+
+    kind: Literal["access.decided"] = "access.decided"
+    release_id: Name
+    computation: Name
+    recipient: Name
+    allowed: bool
+    clauses: Annotated[tuple[Name, ...], Field(max_length=16, strict=False)]
+    policy_digest: Digest
+    question_digest: Digest
 
 
 class Release(_Leaf):
@@ -305,6 +329,7 @@ class JobEnded(_Leaf):
 Record = Annotated[
     AgreementSigned
     | ConsentUsed
+    | AccessDecided
     | Release
     | Refusal
     | BudgetReserved

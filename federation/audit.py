@@ -3,8 +3,8 @@
 Guarantees: nothing is said about a log before its signature, tree and every leaf have been
 verified under the key that the signed agreement names, and no leaf contradicts the agreement or
 another leaf: of this party and contract, every release that costs paid for by one open charge,
-every charge within the cap and settled once. Where `dp_accounting` is installed, no price is
-below what the logged mechanisms cost together.
+every charge within the cap and settled once, every release allowed by policy just before. Where
+`dp_accounting` is installed, no price is below what the logged mechanisms cost together.
 
 Leaves to others: proofs and formats (`compliance.log`), prices (`privacy.accounting`), whether a
 mechanism ran as logged (nobody can see that from a log), the wording (`cli`).
@@ -191,9 +191,11 @@ def _check_leaves(
             f"{log}: expected agreement.signed as leaf 0, got an empty log: let the party's node "
             "run again if it was cut short at its start"
         )
-    charges = _Charges(agreement)
+    charges, allowed = _Charges(agreement), set[str]()
     for index, leaf in enumerate(leaves):
-        if problem := _misplaced(leaf, index) or charges.replay(leaf):
+        if problem := (
+            _misplaced(leaf, index) or charges.replay(leaf) or _undecided(leaf, allowed)
+        ):
             raise LogCorruptedError(f"{log}: leaf {index} ({leaf.kind}) {problem}")
     return charges
 
@@ -203,6 +205,22 @@ def _misplaced(leaf: records.Record, index: int) -> str:
     if isinstance(leaf, records.AgreementSigned) == (index == 0):
         return ""
     return "stands where agreement.signed must" if index == 0 else "opens the log a second time"
+
+
+def _undecided(leaf: records.Record, allowed: set[str]) -> str:
+    """Say what is wrong with a release that policies did not allow just before.
+
+    Args:
+        leaf: the next one.
+        allowed: releases that were allowed and have not left; kept up to date.
+    """
+    if isinstance(leaf, records.AccessDecided):
+        (allowed.add if leaf.allowed else allowed.discard)(leaf.release_id)
+    elif isinstance(leaf, records.Release):
+        if leaf.release_id not in allowed:
+            return "releases what no policy had allowed"
+        allowed.discard(leaf.release_id)
+    return ""
 
 
 class _Charges:

@@ -24,6 +24,7 @@ from compliance.errors import ComplianceError
 from compliance.rendering import render
 from compliance.terms import Role
 from federation.errors import FederationError, RefusedError, WorkspaceError
+from federation.policy_commands import policy_app
 from federation.progress import Progress
 
 __all__ = ["app", "main"]
@@ -45,6 +46,7 @@ node_app = typer.Typer(no_args_is_help=True, help="A party's node, which answers
 app.add_typer(agreement_app, name="agreement")
 app.add_typer(log_app, name="log")
 app.add_typer(node_app, name="node")
+app.add_typer(policy_app, name="policy")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

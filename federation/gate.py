@@ -3,7 +3,8 @@
 Everything that a party says to anybody is made here, in one fixed order:
 
 1. the signed agreement covers it, now;
-2. policy: this role may say this to that role, under a computation that the agreement permits;
+2. policy: this role may say this to that role, under a computation that the agreement permits,
+   and no clause of the party's own forbids it;
 3. consent is read again, as of now, for every person the bytes were made from;
 4. minimum sizes hold;
 5. the privacy budget is reserved, and the reservation logged;
@@ -36,6 +37,7 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
+from compliance.policy import Question
 from compliance.signing import Envelope
 from federation import messages
 from federation.clock import Clock
@@ -44,6 +46,7 @@ from federation.enclosure import encrypt
 from federation.errors import RefusedError
 from federation.messages import Body, Header, SealedMessage, content_digest
 from federation.party import PartyFolder, write_atomically
+from federation.policies import policy_of
 from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
 from privacy.accounting.accountant import epsilon_of
@@ -179,10 +182,10 @@ class Gate:
         release_id = _release_id(header)
         now = self._clock()
         self._check_agreement(now)  # 1
-        self._check_policy(departure, header)  # 2
+        decided = self._check_policy(departure, header, now)  # 2
         consent = self._check_consent(departure, now)  # 3
         self._check_minimums(departure)  # 4
-        leaves = [*consent, *self._reserve(departure, release_id)]  # 5
+        leaves = [decided, *consent, *self._reserve(departure, release_id)]  # 5
         sealed = self._seal(header, departure.payload)
         leaves.append(
             self._leaf(
@@ -308,7 +311,7 @@ class Gate:
                 f"{agreement.valid_until:%Y-%m-%d}: sign one that covers today",
             )
 
-    def _check_policy(self, departure: Departure, header: Header) -> None:
+    def _check_policy(self, departure: Departure, header: Header, now: datetime) -> records.Record:
         outside = header.model_copy(update={"body": travelling(departure.body)})
         if (problem := off_route(outside, self._agreement)) is not None:
             raise self._refusal("parties", problem)
@@ -318,6 +321,41 @@ class Gate:
             raise RuntimeError(f"{kind}: declare the people it was made from, and only then")
         if is_charged(kind, self._agreement) != (departure.charge is not None):
             raise RuntimeError(f"{kind}: declare its privacy loss, and only then")
+        question = Question(
+            sender=header.sender,
+            action=kind,
+            recipient=departure.recipient,
+            job=departure.job,
+            purpose=None if departure.people is None else departure.people.purpose,
+            charged=departure.charge is not None,
+            payload_bytes=len(departure.payload),
+            time=now,
+        )
+        decision = policy_of(self._folder, self._agreement).decide(question)
+        decided = self._leaf(
+            records.AccessDecided,
+            departure.job,
+            release_id=_release_id(header),
+            computation=kind,
+            recipient=departure.recipient,
+            allowed=decision.allowed,
+            clauses=decision.clauses,
+            policy_digest=decision.policy_digest,
+            question_digest=decision.question_digest,
+        )
+        if decision.allowed:
+            return decided
+        self.record(decided)
+        clauses = ", ".join(decision.clauses)
+        raise self._refusal(
+            f"policy: {clauses}" if clauses else "policy",
+            decision.remedy
+            or (
+                f"{self._folder.name}'s own policy forbids it: ask it to change {clauses}"
+                if clauses
+                else "no permit of the agreement covers it: agree on it"
+            ),
+        )
 
     def _check_consent(self, departure: Departure, now: datetime) -> list[records.Record]:
         people = departure.people

@@ -11,6 +11,7 @@ PARTY/
   jobs/JOB/        what a job must remember between two messages
   outbox/          answers given, kept so that a repeated question gets the same answer
   models/ segments/   results
+  policy.cedar     the party's own prohibitions, if any
 ```
 
 Guarantees: files appear whole or not at all (`write_atomically`); secrets are created with mode
@@ -312,6 +313,11 @@ class PartyFolder:
         """
         place = self.config.ledger or self.ledger
         return ledger_store(place, party=self.name, agreement=agreement.digest)
+
+    @property
+    def policy(self) -> Path:
+        """File of the party's own prohibitions, in Cedar, if it has any."""
+        return self.path / "policy.cedar"
 
     @property
     def outbox(self) -> Path:

@@ -160,6 +160,32 @@ def released(charge: str | None = "model/a", said: str = "train.update") -> Mapp
 
 
 FREE = released(None, "present")
+DECIDED: Mapping[str, Any] = {
+    "kind": records.AccessDecided,
+    "release_id": "model/train.update",
+    "computation": "train.update",
+    "recipient": "coordinator",
+    "allowed": True,
+    "clauses": ("agreed:train.update",),
+    "policy_digest": "1" * 64,
+    "question_digest": "2" * 64,
+}
+
+
+def with_decisions(leaves: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The leaves, every release just after the decision that it may leave."""
+    return [
+        one
+        for leaf in leaves
+        for one in ([DECIDED, leaf] if leaf["kind"] is records.Release else [leaf])
+    ]
+
+
+def said_of(leaves: Sequence[Mapping[str, Any]], said: str) -> str:
+    """What is said of a leaf, at its place among decisions."""
+    place = int(said[5])
+    before = sum(leaf["kind"] is records.Release for leaf in leaves[:place])
+    return f"leaf {place + before}{said[6:]}"
 
 
 @pytest.fixture
@@ -205,7 +231,7 @@ def test_all_that_is_spent_is_priced_at_what_cuts_leave_of_delta(tmp_path: Path)
         log_of(folder)(OPENED, reserved(epsilon_spent=PRICE))
     shutil.rmtree(folder.log)
     paid = [reserved(epsilon_spent=left), released(), committed(spent=left)]
-    assert log_of(folder)(OPENED, *paid).epsilon_spent == left
+    assert log_of(folder)(OPENED, *with_decisions(paid)).epsilon_spent == left
 
 
 class TestAfterACrash:
@@ -304,7 +330,7 @@ class TestBudgetInTheLog:
         withdrawn: int,
         log: Callable[..., VerifiedParty],
     ) -> None:
-        found = log(OPENED, *leaves)
+        found = log(OPENED, *with_decisions(leaves))
         assert (found.epsilon_spent, found.withdrawn_releases) == (spent, withdrawn)
         assert found.repriced
 
@@ -336,16 +362,33 @@ class TestBudgetInTheLog:
     def test_what_does_not(
         self, leaves: Sequence[Mapping[str, Any]], said: str, log: Callable[..., VerifiedParty]
     ) -> None:
-        with pytest.raises(LogCorruptedError, match=said):
-            log(OPENED, *leaves)
+        with pytest.raises(LogCorruptedError, match=said_of(leaves, said)):
+            log(OPENED, *with_decisions(leaves))
 
     @pytest.mark.usefixtures("unpriced")
     @pytest.mark.parametrize(("leaves", "said"), STRUCTURE)
     def test_what_does_not_even_where_nothing_can_be_priced(
         self, leaves: Sequence[Mapping[str, Any]], said: str, log: Callable[..., VerifiedParty]
     ) -> None:
-        with pytest.raises(LogCorruptedError, match=said):
-            log(OPENED, *leaves)
+        with pytest.raises(LogCorruptedError, match=said_of(leaves, said)):
+            log(OPENED, *with_decisions(leaves))
+
+    @pytest.mark.parametrize(
+        "before",
+        [
+            [],
+            [DECIDED | {"allowed": False}],
+            [DECIDED, DECIDED | {"allowed": False}],
+            [DECIDED | {"release_id": "model/other"}],
+            [DECIDED, FREE],
+        ],
+        ids=["no decision", "refused", "refused afterwards", "of another", "used up"],
+    )
+    def test_what_policies_did_not_allow(
+        self, before: Sequence[Mapping[str, Any]], log: Callable[..., VerifiedParty]
+    ) -> None:
+        with pytest.raises(LogCorruptedError, match=f"leaf {len(before) + 1} .* no policy had"):
+            log(OPENED, *before, FREE)
 
     UNDERSTATED = (
         ([reserved(epsilon=PRICE * (1 - 1e-7))], r"leaf 1 .* understates epsilon: expected at lea"),

@@ -319,11 +319,14 @@ class TestRelease:
         kinds = [leaf.kind for leaf in world.leaves("retailer")]
         assert kinds == [
             "agreement.signed",
+            "access.decided",
             "consent.used",
             "budget.reserved",
             "release",
             "budget.committed",
         ]
+        (decided,) = leaves_of(world, records.AccessDecided)
+        assert (decided.allowed, decided.clauses) == (True, ("agreed:train.update",))
         (release,) = leaves_of(world, records.Release)
         assert release.content_digest == sealed.digest
         assert release.content_bytes == len(sealed.envelope) + len(sealed.payload)

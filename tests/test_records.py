@@ -13,6 +13,7 @@ from compliance.errors import RecordError
 from compliance.log.tiles import ENTRY_LIMIT
 from compliance.records import (
     LEAF_LIMIT,
+    AccessDecided,
     AgreementSigned,
     BudgetCommitted,
     BudgetRefunded,
@@ -87,6 +88,16 @@ EXAMPLES: list[Record] = [
     SegmentWritten(**COMMON, segment="look-alikes", share=0.05, rows=3),
     JobStarted(**COMMON, computation="expand"),
     JobEnded(**COMMON, computation="expand", outcome="completed"),
+    AccessDecided(
+        **COMMON,
+        release_id="model/train.update/coordinator",
+        computation="train.update",
+        recipient="coordinator",
+        allowed=True,
+        clauses=("agreed:train.update",),
+        policy_digest="1" * 64,
+        question_digest="2" * 64,
+    ),
 ]
 every_kind = pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: record.kind)
 

@@ -1,0 +1,316 @@
+"""What may leave, as Cedar policies: the agreement's permits, and a party's own prohibitions.
+
+Guarantees: nothing is allowed that no permit of the agreement covers (role, purpose and scenario
+together); a party's own file can only forbid, is checked against a schema before it is used, and
+one clause that cannot be evaluated forbids. A decision names the clauses that made it, and the
+digests of the policies and of the question, so that it can be made again.
+
+Leaves to others: which flows a computation needs (`federation.routes`), consent, minimum sizes and
+budget (the gate), and writing decisions down.
+
+Policies are written in Cedar (cedarpolicy.com), and decided by `cedarpy`. Every clause of a party's
+own file bears a name, `@id("…")`, and may bear a remedy, `@remedy("…")`:
+
+```
+@id("office-hours")
+@remedy("ask between 8 and 18 h UTC")
+forbid (principal, action, resource) when { context.hour < 8 || context.hour >= 18 };
+```
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import rfc8785
+
+from compliance.agreement import Agreement
+from compliance.errors import PolicyError
+from compliance.terms import Role
+
+if TYPE_CHECKING:
+    import cedarpy
+
+__all__ = ["EVERYONE", "SCHEMA", "Decision", "Flow", "Policy", "Question"]
+
+EVERYONE: Final = "everyone"
+"""The recipient, and its role, of what is said to all parties at once."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LONGEST: Final = 1 << 16
+_AGREED: Final = "agreed:"
+
+SCHEMA: Final = """\
+entity Party = { name: String, role: String };
+action {actions} appliesTo {
+  principal: Party,
+  resource: Party,
+  context: {
+    job: String,
+    scenario: String,
+    purpose?: String,
+    charged: Bool,
+    bytes: Long,
+    time: Long,
+    hour: Long,
+    weekday: Long,
+  },
+};
+"""
+"""What a clause can speak of, `{actions}` standing for every kind of message.
+
+`principal` says it to `resource`. `scenario` is what the message belongs to (`match`, `train`, …),
+`purpose` what the people in it were used for (absent where it is made from nobody), `charged`
+whether it costs privacy budget, `bytes` its payload's length, `time` seconds since 1970, `hour` 0
+to 23 and `weekday` 1 (Monday) to 7, in UTC.
+"""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A kind of message, and who may say it to whom.
+
+    Attributes:
+        action: the kind, `train.update` for example; the part before the dot is the scenario.
+        senders: roles that may say it.
+        recipients: roles to which it may be said.
+        concerns_people: whether it is made from people, and so needs a purpose.
+    """
+
+    action: str
+    senders: frozenset[Role]
+    recipients: frozenset[Role]
+    concerns_people: bool
+
+    @property
+    def scenario(self) -> str:
+        """What the message belongs to."""
+        return self.action.split(".")[0]
+
+
+@dataclass(frozen=True)
+class Question:
+    """May this leave?
+
+    Attributes:
+        sender: who says it.
+        action: the kind of message.
+        recipient: to whom.
+        job: in which job.
+        purpose: what the people in it were used for; None if it is made from nobody.
+        charged: whether it costs privacy budget.
+        payload_bytes: length of its payload.
+        time: now, with a time zone.
+    """
+
+    sender: str
+    action: str
+    recipient: str
+    job: str
+    purpose: str | None
+    charged: bool
+    payload_bytes: int
+    time: datetime
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the question as canonical JSON (RFC 8785), in hex."""
+        return hashlib.sha256(rfc8785.dumps(self._request())).hexdigest()
+
+    def _request(self) -> dict[str, Any]:
+        moment = self.time.astimezone(UTC)
+        context: dict[str, Any] = {
+            "job": self.job,
+            "scenario": self.action.split(".", maxsplit=1)[0],
+            "charged": self.charged,
+            "bytes": self.payload_bytes,
+            "time": int(moment.timestamp()),
+            "hour": moment.hour,
+            "weekday": moment.isoweekday(),
+        }
+        if self.purpose is not None:
+            context["purpose"] = self.purpose
+        return {
+            "principal": {"type": "Party", "id": self.sender},
+            "action": {"type": "Action", "id": self.action},
+            "resource": {"type": "Party", "id": self.recipient},
+            "context": context,
+        }
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the policies say to a question.
+
+    Attributes:
+        allowed: whether it may leave.
+        clauses: names of the clauses that decided; none where no permit covers the question.
+        remedy: what would pass, where the deciding clause says so.
+        policy_digest: SHA-256 of all policies, in hex.
+        question_digest: of the question, likewise.
+    """
+
+    allowed: bool
+    clauses: tuple[str, ...]
+    remedy: str | None
+    policy_digest: str
+    question_digest: str
+
+
+@dataclass(frozen=True)
+class _Clause:
+    name: str
+    remedy: str | None
+
+
+class Policy:
+    """The policies of one party under one agreement.
+
+    Attributes:
+        text: all of them, in Cedar.
+        digest: SHA-256 of the text, in hex.
+    """
+
+    def __init__(self, agreement: Agreement, flows: Iterable[Flow], own: str = "") -> None:
+        """Put the agreement's permits and a party's own clauses together.
+
+        Raises:
+            PolicyError: the party's own text is malformed, permits anything, speaks of what no
+                message has, or leaves a clause without a name of its own.
+        """
+        import cedarpy
+
+        flows = tuple(flows)
+        agreed = "\n".join(_permit(agreement, flow) for flow in flows)
+        schema = SCHEMA.replace("{actions}", ", ".join(json.dumps(flow.action) for flow in flows))
+        _check_own(own, schema)
+        self.text = f"{agreed}\n{own}"
+        self.digest = hashlib.sha256(self.text.encode()).hexdigest()
+        self._compiled, self._clauses = _compile(self.text)
+        roles = {party.name: party.role.value for party in agreement.parties}
+        parties = [
+            {
+                "uid": {"type": "Party", "id": name},
+                "attrs": {"name": name, "role": role},
+                "parents": [],
+            }
+            for name, role in (*roles.items(), (EVERYONE, EVERYONE))
+        ]
+        self._entities = cedarpy.Entities.from_json_str(json.dumps(parties))
+
+    def decide(self, question: Question) -> Decision:
+        """Decide one question."""
+        return self.decide_all([question])[0]
+
+    def decide_all(self, questions: Sequence[Question]) -> tuple[Decision, ...]:
+        """Decide many questions at once, in their order."""
+        import cedarpy
+
+        requests = [question._request() for question in questions]  # noqa: SLF001
+        results = cedarpy.is_authorized_batch(requests, self._compiled, self._entities)
+        return tuple(map(self._decision, questions, results))
+
+    def _decision(self, question: Question, result: "cedarpy.AuthzResult") -> Decision:
+        # Cedar skips a clause that it cannot evaluate; here it forbids.
+        broken = bool(result.diagnostics.errors)
+        found = [self._clauses[reason] for reason in sorted(result.diagnostics.reasons)]
+        remedies = [clause.remedy for clause in found if clause.remedy is not None]
+        return Decision(
+            allowed=result.allowed and not broken,
+            clauses=("clause-that-cannot-be-evaluated",)
+            if broken
+            else tuple(clause.name for clause in found),
+            remedy=remedies[0] if remedies else None,
+            policy_digest=self.digest,
+            question_digest=question.digest,
+        )
+
+
+def _permit(agreement: Agreement, flow: Flow) -> str:
+    """Write the permit of one flow: role, scenario and purpose, while the agreement is in force."""
+    conditions = [
+        f"{_strings(flow.senders)}.contains(principal.role)",
+        f"{_strings({*flow.recipients, EVERYONE})}.contains(resource.role)",
+        f"context.scenario == {json.dumps(flow.scenario)}",
+        f"context.time >= {int(agreement.valid_from.timestamp())}",
+        f"context.time < {int(agreement.valid_until.timestamp())}",
+        (
+            f"context has purpose && {_strings(agreement.purposes)}.contains(context.purpose)"
+            if flow.concerns_people
+            else "!(context has purpose)"
+        ),
+    ]
+    action = json.dumps(flow.action)
+    return (
+        f"@id({json.dumps(_AGREED + flow.action)})\n"
+        f"permit (principal is Party, action == Action::{action}, resource is Party) when {{\n  "
+        + " &&\n  ".join(conditions)
+        + "\n};"
+    )
+
+
+def _strings(texts: Iterable[str]) -> str:
+    return "[" + ", ".join(json.dumps(text) for text in sorted(map(str, texts))) + "]"
+
+
+@lru_cache(maxsize=16)
+def _check_own(text: str, schema: str) -> None:
+    import cedarpy
+
+    if len(text) > _LONGEST:
+        raise PolicyError(f"expected at most {_LONGEST} characters, got {len(text)}")
+    if not text.strip():
+        return
+    _, clauses = _compile(text)
+    names = [clause.name for clause in clauses.values()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PolicyError(f"clause {twice[0]!r} stands there twice: give each a name of its own")
+    for kind, clause in zip(_effects(text), clauses.values(), strict=True):
+        if kind != "forbid":
+            raise PolicyError(
+                f"clause {clause.name!r} permits: a party's own policy can only forbid, what is "
+                "permitted stands in the agreement"
+            )
+        if not _NAME.fullmatch(clause.name):
+            raise PolicyError('a clause without a name: put @id("…") before it')
+    try:
+        result = cedarpy.validate_policies(text, schema)
+    except ValueError as error:
+        raise PolicyError(f"malformed: {error}") from error
+    if not result.validation_passed:
+        raise PolicyError(str(result.errors[0].error))
+
+
+@lru_cache(maxsize=16)
+def _compile(text: str) -> "tuple[cedarpy.PolicySet, Mapping[str, _Clause]]":
+    import cedarpy
+
+    try:
+        compiled = cedarpy.PolicySet.from_str(text)
+        written = json.loads(cedarpy.policies_to_json_str(text))
+    except ValueError as error:
+        raise PolicyError(f"malformed: {error}") from error
+    if written["templates"]:
+        raise PolicyError("a template (?principal or ?resource): write the parties out")
+    clauses = {}
+    for key, clause in _in_order(written["staticPolicies"]):
+        notes = clause.get("annotations", {})
+        clauses[key] = _Clause(notes.get("id") or "", notes.get("remedy"))
+    return compiled, MappingProxyType(clauses)
+
+
+def _effects(text: str) -> list[str]:
+    import cedarpy
+
+    written = json.loads(cedarpy.policies_to_json_str(text))
+    return [clause["effect"] for _, clause in _in_order(written["staticPolicies"])]
+
+
+def _in_order(policies: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(policies.items(), key=lambda item: int(item[0].removeprefix("policy")))

@@ -1,0 +1,96 @@
+"""`comity policy`: what a party's policies are, whether they can be read, and how they decide.
+
+Guarantees: parses, calls, prints. Leaves to others: everything else (`policies`).
+"""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+__all__ = ["policy_app"]
+
+policy_app = typer.Typer(
+    no_args_is_help=True,
+    help="What may leave a party: the agreement's permits and the party's own prohibitions.",
+)
+out = Console(soft_wrap=True)
+
+PartyFolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
+
+
+@policy_app.command("show")
+def show(directory: PartyFolderArgument) -> None:
+    """Print all policies of a party, in Cedar, once they hold together.
+
+    Example: comity policy show out/demo/retailer
+    """
+    from federation.party import PartyFolder
+    from federation.policies import policy_of
+
+    folder = PartyFolder(directory)
+    sys.stdout.write(policy_of(folder, folder.agreement()).text)
+
+
+@policy_app.command("explain")
+def explain(
+    directory: PartyFolderArgument,
+    action: Annotated[str, typer.Option("--action", help="Kind of message: train.update, …")],
+    recipient: Annotated[str, typer.Option("--to", help="The party that would get it.")],
+    purpose: Annotated[
+        str | None, typer.Option("--purpose", help="What the people in it were used for.")
+    ] = None,
+    job: Annotated[str, typer.Option("--job", help="In which job.")] = "job",
+    at: Annotated[
+        datetime | None,
+        typer.Option("--at", help="When, in UTC; now if left out.", formats=["%Y-%m-%dT%H:%M:%S"]),
+    ] = None,
+    payload_bytes: Annotated[int, typer.Option("--bytes", min=0, help="Length.")] = 0,
+    charged: Annotated[bool, typer.Option("--charged", help="It costs privacy budget.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Say whether a party's policies would let something out, and which clause decides.
+
+    Nothing is logged, and nothing leaves. Exit code 1 if it would be forbidden.
+
+    Example: comity policy explain out/demo/retailer --action train.update --to coordinator
+    --purpose lookalike-audiences --charged
+    """
+    from compliance.policy import Question
+    from federation.party import PartyFolder
+    from federation.policies import policy_of
+
+    folder = PartyFolder(directory)
+    question = Question(
+        sender=folder.name,
+        action=action,
+        recipient=recipient,
+        job=job,
+        purpose=purpose,
+        charged=charged,
+        payload_bytes=payload_bytes,
+        time=(at or datetime.now(UTC)).replace(tzinfo=UTC),
+    )
+    decision = policy_of(folder, folder.agreement()).decide(question)
+    if as_json:
+        told = {
+            "allowed": decision.allowed,
+            "clauses": list(decision.clauses),
+            "remedy": decision.remedy,
+            "policy_digest": decision.policy_digest,
+            "question_digest": decision.question_digest,
+        }
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+    else:
+        clauses = ", ".join(decision.clauses) or "no clause permits it"
+        word = "allowed" if decision.allowed else "[bold red]forbidden[/]"
+        out.print(f"{word}: {escape(clauses)}")
+        if decision.remedy is not None:
+            out.print(f"remedy: {decision.remedy}", markup=False)
+    if not decision.allowed:
+        raise typer.Exit(1)

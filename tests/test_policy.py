@@ -1,0 +1,208 @@
+"""Policies: what the agreement permits, what a party forbids, and what leaves through the gate."""
+
+import itertools
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from parties import PURPOSE, World
+from test_gate import opened, update
+from typer.testing import CliRunner
+
+from compliance import records
+from compliance.errors import PolicyError
+from compliance.policy import EVERYONE, Flow, Policy, Question
+from compliance.terms import Role
+from federation.cli import app
+from federation.errors import RefusedError
+from federation.policies import policy_of
+from federation.routes import ROUTES
+
+OFFICE = """
+@id("office-hours")
+@remedy("ask between 8 and 18 h UTC")
+forbid (principal, action, resource) when { context.hour < 8 || context.hour >= 18 };
+"""
+NO_TRAINING = """
+@id("no-training")
+forbid (principal, action == Action::"train.update", resource);
+"""
+FLOWS = tuple(
+    Flow(kind, route.sender, route.recipient, route.concerns_people)
+    for kind, route in ROUTES.items()
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.make(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture
+def world(made: World, tmp_path: Path) -> World:
+    return made.copy(tmp_path / "workspace")
+
+
+def update_by_retailer(world: World) -> Question:
+    return Question(
+        sender="retailer",
+        action="train.update",
+        recipient="coordinator",
+        job="model",
+        purpose=PURPOSE,
+        charged=True,
+        payload_bytes=80,
+        time=world.now,
+    )
+
+
+class TestWhatTheAgreementPermits:
+    def test_every_route_between_every_pair_of_parties_and_nothing_else(self, made: World) -> None:
+        policy = Policy(made.agreement, FLOWS)
+        roles = {party.name: party.role for party in made.agreement.parties}
+        asked = [
+            Question(sender, flow.action, recipient, "job", purpose, False, 0, made.now)
+            for flow in FLOWS
+            for sender, recipient in itertools.product(roles, [*roles, EVERYONE])
+            for purpose in (None, PURPOSE, "another")
+        ]
+        flows = {flow.action: flow for flow in FLOWS}
+        for question, decision in zip(asked, policy.decide_all(asked), strict=True):
+            flow = flows[question.action]
+            right_roles = roles[question.sender] in flow.senders and (
+                question.recipient == EVERYONE or roles[question.recipient] in flow.recipients
+            )
+            right_purpose = question.purpose == (PURPOSE if flow.concerns_people else None)
+            assert decision.allowed is (right_roles and right_purpose)
+            assert decision.clauses == ((f"agreed:{question.action}",) if decision.allowed else ())
+            assert decision.policy_digest == policy.digest
+
+    def test_only_while_the_agreement_is_in_force(self, made: World) -> None:
+        policy, question = Policy(made.agreement, FLOWS), update_by_retailer(made)
+        for moment, allowed in (
+            (made.agreement.valid_from - timedelta(seconds=1), False),
+            (made.agreement.valid_from, True),
+            (made.agreement.valid_until - timedelta(seconds=1), True),
+            (made.agreement.valid_until, False),
+        ):
+            assert policy.decide(replace(question, time=moment)).allowed is allowed
+
+    def test_nobody_who_is_no_party_and_nothing_that_is_no_kind(self, made: World) -> None:
+        policy, question = Policy(made.agreement, FLOWS), update_by_retailer(made)
+        for stranger in (
+            replace(question, sender="stranger"),
+            replace(question, recipient="stranger"),
+            replace(question, action="train.everything"),
+        ):
+            assert not policy.decide(stranger).allowed
+
+    def test_a_question_has_one_digest_in_any_time_zone(self, made: World) -> None:
+        question = update_by_retailer(made)
+        moved = made.now.astimezone(datetime(2026, 1, 1, tzinfo=UTC).astimezone().tzinfo)
+        assert replace(question, time=moved).digest == question.digest
+        for other in ({"job": "other"}, {"charged": False}, {"purpose": None}):
+            assert replace(question, **other).digest != question.digest
+
+
+class TestWhatAPartyForbids:
+    @pytest.mark.parametrize(("hour", "allowed"), [(7, False), (8, True), (17, True), (18, False)])
+    def test_a_clause_decides_with_its_remedy(self, made: World, hour: int, allowed: bool) -> None:
+        policy = Policy(made.agreement, FLOWS, OFFICE)
+        question = replace(update_by_retailer(made), time=made.now.replace(hour=hour))
+        decision = policy.decide(question)
+        assert decision.allowed is allowed
+        if not allowed:
+            assert decision.clauses == ("office-hours",)
+            assert decision.remedy == "ask between 8 and 18 h UTC"
+
+    def test_it_can_only_take_away(self, made: World) -> None:
+        bare, own = (Policy(made.agreement, FLOWS, text) for text in ("", OFFICE + NO_TRAINING))
+        assert bare.digest != own.digest
+        for hour in range(24):
+            for action in ROUTES:
+                question = replace(
+                    update_by_retailer(made), action=action, time=made.now.replace(hour=hour)
+                )
+                assert bare.decide(question).allowed or not own.decide(question).allowed
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("permit (principal, action, resource);", "permits"),
+            ('@id("x") permit (principal, action, resource);', "permits"),
+            ("forbid (principal, action, resource);", "without a name"),
+            ('@id("") forbid (principal, action, resource);', "without a name"),
+            (NO_TRAINING + NO_TRAINING, "twice"),
+            ('@id("x") forbid (principal, action', "malformed"),
+            ('@id("x") forbid (principal, action, resource) when {context.our < 8};', "not found"),
+            (
+                '@id("x") forbid (principal, action, resource) when {context.purpose == "a"};',
+                "safe",
+            ),
+            ('@id("x") forbid (principal, action == Action::"trian", resource);', "unrecognized"),
+            ('@id("x") forbid (principal == ?principal, action, resource);', "template"),
+            ("#" * 70_000, "at most 65536"),
+        ],
+    )
+    def test_anything_else_is_refused(self, made: World, text: str, reason: str) -> None:
+        with pytest.raises(PolicyError, match=reason):
+            Policy(made.agreement, FLOWS, text)
+
+    def test_a_clause_that_cannot_be_evaluated_forbids(self, made: World) -> None:
+        overflow = '@id("big") forbid (principal, action, resource) when '
+        overflow += "{ context.time * 9223372036854775807 < 0 };"
+        decision = Policy(made.agreement, FLOWS, overflow).decide(update_by_retailer(made))
+        assert not decision.allowed
+        assert decision.clauses == ("clause-that-cannot-be-evaluated",)
+
+
+class TestAtTheGate:
+    def test_what_is_forbidden_does_not_leave_and_both_leaves_say_so(self, world: World) -> None:
+        folder = world.folder("retailer")
+        folder.policy.write_text(NO_TRAINING)
+        before = len(world.outbox("retailer"))
+        with opened(world) as gate, pytest.raises(RefusedError, match="no-training") as caught:
+            gate.release(update())
+        assert caught.value.term == "policy: no-training"
+        decided = world.leaves("retailer")[-1]
+        assert isinstance(decided, records.AccessDecided)
+        assert (decided.allowed, decided.clauses) == (False, ("no-training",))
+        assert decided.policy_digest == policy_of(folder, world.agreement).digest
+        assert len(world.outbox("retailer")) == before
+        assert not world.statement("retailer").charges
+
+    @pytest.mark.parametrize("content", [b"permit (principal, action, resource);", b"\xff"])
+    def test_a_file_that_cannot_be_read_lets_nothing_out(
+        self, world: World, content: bytes
+    ) -> None:
+        world.folder("retailer").policy.write_bytes(content)
+        with opened(world) as gate, pytest.raises(PolicyError, match=r"policy\.cedar"):
+            gate.release(update())
+        assert not world.statement("retailer").charges
+
+
+class TestCommand:
+    def test_shows_and_explains(self, world: World) -> None:
+        folder = world.folder("retailer")
+        folder.policy.write_text(NO_TRAINING)
+        shown = CliRunner().invoke(app, ["policy", "show", str(folder.path)])
+        assert shown.exit_code == 0
+        assert shown.stdout == policy_of(folder, world.agreement).text
+        asked = ["policy", "explain", str(folder.path), "--to", "coordinator"]
+        asked += ["--at", f"{world.now:%Y-%m-%dT%H:%M:%S}", "--json"]
+        ours = ["--action", "train.update", "--purpose", PURPOSE, "--charged"]
+        told = CliRunner().invoke(app, [*asked, *ours])
+        assert told.exit_code == 1
+        assert json.loads(told.stdout)["clauses"] == ["no-training"]
+        told = CliRunner().invoke(app, [*asked, "--action", "expand.done", "--purpose", PURPOSE])
+        assert told.exit_code == 0
+        assert json.loads(told.stdout)["clauses"] == ["agreed:expand.done"]
+        told = CliRunner().invoke(app, [*asked[:-1], "--action", "expand.done"])
+        assert told.exit_code == 1
+        assert "no clause permits it" in told.stdout
+
+
+def test_roles_are_those_of_the_agreement() -> None:
+    assert {role for flow in FLOWS for role in flow.senders} <= set(Role)
