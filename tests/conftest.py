@@ -32,6 +32,7 @@ Collaborate = Callable[..., Path]
 """`collaborate("old" -> "new", …)`: writes a collaboration file and returns its path."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
     """Run each module in one worker, whatever `--dist` says: what its tests share is made once."""
     config.option.loadscopereorder = False  # ours is the order

@@ -1,6 +1,7 @@
 """Rows on disk by subject: nobody's rows are parted, nothing is lost, nothing stays."""
 
 import errno
+import itertools
 import stat
 from collections import defaultdict
 from pathlib import Path
@@ -96,8 +97,8 @@ class TestShelves:
             (here["subject"].to_pylist(), there["subject"].to_pylist())
             for here, there in read_together(one, other)
         ]
-        assert sorted(sum((here for here, _ in read), [])) == sorted(subjects)
-        assert sorted(sum((there for _, there in read), [])) == sorted(subjects[50:] * 2)
+        assert sorted(itertools.chain(*(here for here, _ in read))) == sorted(subjects)
+        assert sorted(itertools.chain(*(there for _, there in read))) == sorted(subjects[50:] * 2)
         assert all(set(there) <= set(here) for here, there in read)
         assert (len(read) == 1) == (most > 200)
         assert all(len(here) + len(there) < most + 10 for here, there in read)
