@@ -162,11 +162,12 @@ def verify_party(directory: Path) -> VerifiedParty:
         leaves = tuple(records.parse_leaf(entry) for entry in log.entries)
     except (LogError, RecordError) as error:
         raise type(error)(f"{directory / 'log'}: {error}") from error
+    digest = agreement.digest
     for index, leaf in enumerate(leaves):  # 4
-        if (leaf.party, leaf.agreement) != (party.name, agreement.digest):
+        if (leaf.party, leaf.agreement) != (party.name, digest):
             raise LogCorruptedError(
                 f"{directory / 'log'}: leaf {index} is of {leaf.party} under agreement "
-                f"{leaf.agreement[:16]}…; expected {party.name} and {agreement.digest[:16]}…"
+                f"{leaf.agreement[:16]}…; expected {party.name} and {digest[:16]}…"
             )
     charges = _check_leaves(directory / "log", agreement, leaves)  # 5, 6
     root = log.root_hash.hex() if isinstance(log.root_hash, bytes) else log.root_hash

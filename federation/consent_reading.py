@@ -28,7 +28,7 @@ from compliance.consent import EVENTS, ConsentBook, ConsentDecision, read_events
 from compliance.errors import ConsentError
 from federation.party import write_atomically
 from federation.references import References
-from federation.shelves import Shelves, scratch
+from federation.shelves import Shelves, read_together, scratch
 
 __all__ = ["PEOPLE", "ConsentReading", "Heard"]
 
@@ -115,7 +115,7 @@ class ConsentReading:
             )
 
         def decided() -> Iterator[tuple[NDArray[np.uint32], ConsentDecision]]:
-            for asked, said in zip(people, events, strict=True):
+            for asked, said in read_together(people, events):
                 book = ConsentBook.of(said.to_batches(), purposes=self._purposes)
                 subjects = asked["subject"].combine_chunks()
                 yield asked["row"].to_numpy(), book.decide(subjects, purpose=purpose, at=at)

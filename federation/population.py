@@ -34,7 +34,7 @@ from federation.gate import PeopleUsed
 from federation.matching.token_set import TokenBatch, TokenShelves
 from federation.party import DataConfig
 from federation.references import References, owners_file
-from federation.shelves import Shelves
+from federation.shelves import Shelves, read_together
 from privacy.identifiers import (
     CompositeKey,
     EmailRule,
@@ -349,7 +349,7 @@ def _asked(batch: pa.RecordBatch, data: DataConfig) -> NDArray[np.bool_]:
 def _rows_of_one_reference(people: Shelves) -> NDArray[np.uint32]:
     """Return pairs of rows with the same reference, shape (m, 2)."""
     pairs = [np.zeros((0, 2), dtype=np.uint32)]
-    for shelf in people:
+    for (shelf,) in read_together(people):
         named = shelf["subject"].combine_chunks().dictionary_encode()
         if len(named.dictionary) < len(named):
             rows, code = shelf["row"].to_numpy(), named.indices.to_numpy()

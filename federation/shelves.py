@@ -6,7 +6,8 @@ DIRECTORY/
 ```
 
 Guarantees: all rows of one subject lie on one shelf, whatever was put first; memory depends on a
-batch and a shelf, not on the rows. Two sets of shelves agree about which shelf is whose.
+batch and a shelf, not on the rows. Sets of shelves agree about which shelf is whose, and can be
+read together.
 
 Leaves to others: what the rows say, and removing the directory. Nothing here outlives a step.
 """
@@ -26,9 +27,11 @@ from connectors import fingerprints
 from federation.errors import WorkspaceError
 from federation.references import owners_file
 
-__all__ = ["SHELVES", "Shelves", "scratch"]
+__all__ = ["SHELVES", "Shelves", "read_together", "scratch"]
 
 SHELVES: Final = 256
+_TOGETHER: Final = 1 << 16
+"""Rows for which `read_together` waits: few people are read at once, not shelf by shelf."""
 _HIGHEST_BYTE: Final = np.uint64(56)
 
 
@@ -81,10 +84,6 @@ class Shelves:
         with pa.OSFile(os.fspath(path)) as file, pa.ipc.open_stream(file) as reader:
             return reader.read_all()
 
-    def __iter__(self) -> Iterator[pa.Table]:
-        """Return all shelves, one after the other, by number."""
-        return map(self.shelf, range(SHELVES))
-
     def _writer(self, shelf: int) -> Any:
         if shelf not in self._writers:
             file = self._open.enter_context(owners_file(self._path(shelf)))
@@ -93,6 +92,22 @@ class Shelves:
 
     def _path(self, number: int) -> Path:
         return self._directory / f"shelf-{number:02x}.arrow"
+
+
+def read_together(*several: Shelves) -> Iterator[tuple[pa.Table, ...]]:
+    """Yield the rows of the same subjects, as sets of shelves have them, a few shelves at a time.
+
+    All rows of a subject come at once; any table may be empty, and where there are no rows at all,
+    empty tables come. What is held at a time depends on a shelf of each, not on the rows.
+    """
+    held: list[tuple[pa.Table, ...]] = []
+    rows = 0
+    for number in range(SHELVES):
+        held.append(tuple(shelves.shelf(number) for shelves in several))
+        rows += sum(map(len, held[-1]))
+        if rows >= _TOGETHER or number == SHELVES - 1:
+            yield tuple(pa.concat_tables(tables) for tables in zip(*held, strict=True))
+            held, rows = [], 0
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 # Whether a change lands depends on the change: examples are the same in every run. `make explore`
 # draws others.
@@ -23,8 +25,23 @@ os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = 2000
 
+LONGEST = ("deployment", "simulation", "match_benchmarks", "ray_executor", "sums", "matching_pairs")
+"""Modules that take longest: they begin first, so that no worker is left alone with one."""
+
 Collaborate = Callable[..., Path]
 """`collaborate("old" -> "new", …)`: writes a collaboration file and returns its path."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """Run each module in one worker, whatever `--dist` says: what its tests share is made once."""
+    config.option.loadscopereorder = False  # ours is the order
+    return LoadFileScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.stem, len(first)))
 
 
 @pytest.fixture(scope="session")

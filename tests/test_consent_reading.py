@@ -30,6 +30,14 @@ GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
 PEOPLE = np.array(["R1", "R2"])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_rows_at_once() -> Iterator[None]:
+    """As with many people: they are read in several parts, and decided about apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("federation.shelves._TOGETHER", 2)
+        yield
+
+
 def event(
     subject: str, kind: ConsentEventKind = GIVEN, *, at: datetime = NOON, purpose: str = PURPOSE
 ) -> ConsentEvent:

@@ -43,8 +43,6 @@ from federation.messages import (
     weights_from_bytes,
 )
 
-pytestmark = pytest.mark.xdist_group("coordinator")  # its tests share one run
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> World:

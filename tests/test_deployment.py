@@ -148,7 +148,6 @@ def members_of(folder: PartyFolder) -> list[str]:
 
 
 @pytest.mark.deployment
-@pytest.mark.xdist_group("deployment")
 @processes_are_seen
 @pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS)
 class TestDeployment:

@@ -33,8 +33,6 @@ from federation.routes import ROUTES, is_charged
 from federation.trial.report import Report
 from federation.trial.simulation import simulate
 
-pytestmark = pytest.mark.xdist_group("docs")  # they share one small collaboration
-
 DOCS = ROOT / "docs"
 PAGES = tuple(sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")]))
 DECISIONS = tuple(sorted((DOCS / "adr").glob("*.md")))

@@ -70,8 +70,6 @@ from privacy.accounting import ChargeState
 from privacy.encryption import SEAL_BYTES
 from privacy.psi.blinding import TAG_BYTES
 
-pytestmark = pytest.mark.xdist_group("node")  # its tests share one run
-
 ZEROS = weights_to_bytes(np.zeros(4))
 SIDE = MatchSide(recipe="0" * 64, points=10, commitment="1" * 64)
 

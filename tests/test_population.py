@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +49,14 @@ SEEDS = WHOLE.model_copy(update={"seeds": SeedRule(column="bought", equals="yes"
 COLUMNS = ("record", "email", "phone", "age", "colour", "bought")
 Row = tuple[str, ...]
 GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_rows_at_once() -> Iterator[None]:
+    """As with many people: they are read in several parts, and decided about apart."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("federation.shelves._TOGETHER", 2)
+        yield
 
 
 @dataclass(frozen=True)

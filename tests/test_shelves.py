@@ -1,6 +1,7 @@
 """Rows on disk by subject: nobody's rows are parted, nothing is lost, nothing stays."""
 
 import errno
+import itertools
 import stat
 from collections import defaultdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from connectors import fingerprints
 from federation.errors import WorkspaceError
-from federation.shelves import SHELVES, Shelves, scratch
+from federation.shelves import SHELVES, Shelves, read_together, scratch
 
 ROWS = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
 TEXTS = st.lists(
@@ -71,17 +72,41 @@ class TestShelves:
                 shelves.put(batch(part, first))
                 first += len(part)
         found: dict[str, list[int]] = defaultdict(list)
-        for number, shelf in enumerate(shelves):
+        for number in range(SHELVES):
+            shelf = shelves.shelf(number)
             assert set(
                 (fingerprints(shelf["subject"].combine_chunks()) >> np.uint64(56)).tolist()
             ) <= {number}
             for one in shelf.to_pylist():
                 found[one["subject"]].append(one["row"])
-        assert number == SHELVES - 1
         assert found == {
             subject: [row for row, other in enumerate(everyone) if other == subject]
             for subject in everyone
         }
+
+    @pytest.mark.parametrize("most", [1, 40, 1 << 16])
+    def test_read_together_every_row_comes_once_beside_those_of_its_subject(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+    ) -> None:
+        monkeypatch.setattr("federation.shelves._TOGETHER", most)
+        subjects = [str(number) for number in range(100)]
+        with Shelves(tmp_path / "one", ROWS) as one, Shelves(tmp_path / "other", ROWS) as other:
+            one.put(batch(subjects))
+            other.put(batch(subjects[50:] * 2))
+        read = [
+            (here["subject"].to_pylist(), there["subject"].to_pylist())
+            for here, there in read_together(one, other)
+        ]
+        assert sorted(itertools.chain(*(here for here, _ in read))) == sorted(subjects)
+        assert sorted(itertools.chain(*(there for _, there in read))) == sorted(subjects[50:] * 2)
+        assert all(set(there) <= set(here) for here, there in read)
+        assert (len(read) == 1) == (most > 200)
+        assert all(len(here) + len(there) < most + 10 for here, there in read)
+
+    def test_read_together_shelves_without_rows_give_empty_tables(self, tmp_path: Path) -> None:
+        with Shelves(tmp_path / "shelves", ROWS) as shelves:
+            pass
+        assert list(read_together(shelves)) == [(ROWS.empty_table(),)]
 
     def test_only_the_owner_can_read_them(self, tmp_path: Path) -> None:
         with Shelves(tmp_path / "shelves", ROWS) as shelves:

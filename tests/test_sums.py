@@ -42,8 +42,6 @@ from privacy.randomness import SecretStream, seeded_secret
 from privacy.secagg import Server
 from privacy.secagg.messages import KeyAdvertisement, MaskedVector, SealedShares
 
-pytestmark = pytest.mark.xdist_group("sums")  # its tests share one run
-
 NOISED = TrainSpec(
     name="model", match="find", noise=NoiseSource.DISTRIBUTED, epsilon=1.0, delta=1e-5, rounds=2
 )

@@ -211,8 +211,9 @@ class TokenShelves:
         """
         pairs = [np.zeros((0, 2), dtype=np.uint32)]
         for number in range(_SHELVES):
-            records = _sorted(self._read(number))
+            records = self._read(number)
             if len(records):
+                records = _sorted(records)
                 self._path(number).unlink()
                 with _append(self._path(number)) as file:
                     file.write(records.data)
