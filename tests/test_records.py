@@ -22,6 +22,7 @@ from compliance.records import (
     JobStarted,
     LinkOpened,
     MatchBound,
+    MeasurementMade,
     ModelTrained,
     Record,
     Refusal,
@@ -74,6 +75,9 @@ EXAMPLES: list[Record] = [
     BudgetRefunded(**COMMON, charge_id="charge-1", reason="nothing was released"),
     ModelTrained(
         **COMMON, model_digest=DIGEST, rounds=2, parties=("retailer",), epsilon=2.0, delta=1e-6
+    ),
+    MeasurementMade(
+        **COMMON, measurement_digest=DIGEST, parties=("retailer",), epsilon=0.5, delta=None
     ),
     LinkOpened(
         **COMMON,
