@@ -160,7 +160,7 @@ class NetworkShape(BaseModel):
         tuple[Annotated[int, Field(ge=1, le=256)], ...],
         Field(min_length=1, max_length=4),
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-    ] = (16,)
+    ]
     activation: Activation = Activation.TANH
 
 
