@@ -332,7 +332,8 @@ class Agreement(Terms):
                 what = "no" if feature.categories else "some"
                 yield f"measure.columns: {feature.type} {column.name!r} needs {what} edges"
         for field, most in (("epsilon", self.budget.epsilon), ("delta", self.budget.delta)):
-            if (asked := getattr(terms, field)) > most:
+            asked = getattr(terms, field)
+            if asked is not None and asked > most:
                 yield f"measure.{field}: {asked} passes the budget's {field}, {most}"
 
     def _sum_mistakes(self, noise: NoiseSource) -> Iterator[str]:

@@ -615,7 +615,7 @@ class MeasureTerms(Terms):
         columns: features by which they may be counted.
         noise: what may blur a count.
         epsilon: privacy loss per person that a single job may ask for at most.
-        delta: its failure probability, likewise, of a job with discrete Gaussian noise.
+        delta: its failure probability, likewise; needed for discrete Gaussian noise.
         minimum_cell: a count that is smaller, noise included, is not told.
     """
 
@@ -625,12 +625,14 @@ class MeasureTerms(Terms):
         CountNoise.DISCRETE_LAPLACE,
     )
     epsilon: Epsilon
-    delta: Delta = 1e-6
+    delta: Delta | None = None
     minimum_cell: Count
 
     def _mistakes(self) -> Iterator[str]:
         for name in repeated(column.name for column in self.columns):
             yield f"two measured columns are called {name!r}"
+        if self.delta is None and CountNoise.DISCRETE_GAUSSIAN in self.noise:
+            yield f"noise {CountNoise.DISCRETE_GAUSSIAN.value!r} needs a delta"
 
 
 class BudgetTerms(Terms):

@@ -275,7 +275,8 @@ class _Charges:
         """Say how counts pass what is agreed for one job."""
         if (terms := self._agreement.measure) is None:
             return "releases counts, and the agreement allows none"
-        if self.repriced and epsilon_of([event], terms.delta) > terms.epsilon * (1 + _TOLERANCE):
+        delta = terms.delta or self._budget.delta
+        if self.repriced and epsilon_of([event], delta) > terms.epsilon * (1 + _TOLERANCE):
             return "releases counts for more epsilon than the agreement allows a job"
         return ""
 

@@ -507,7 +507,7 @@ class _Planner:
     def _measure(self, spec: MeasureSpec) -> _Draft:
         refusal = next(iter(policy_objections(spec, self._agreement)), None)
         if spec.match in self._refused:
-            refusal = "train.match", f"match {spec.match!r} would be refused: mend it"
+            refusal = "measure.match", f"match {spec.match!r} would be refused: mend it"
         terms, tables = self._agreement.measure, self._agreement.train.max_parties_per_person
         note = f"holds for a person in up to {tables} partners' tables"
         if terms is None:

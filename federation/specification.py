@@ -368,7 +368,7 @@ def _measure_objections(spec: MeasureSpec, agreement: Agreement) -> list[tuple[s
         ("epsilon", spec.epsilon, terms.epsilon),
         ("delta", spec.delta, terms.delta),
     ):
-        if given is not None and given > most:
+        if given is not None and most is not None and given > most:
             found.append((f"measure.{term}", f"{asked} {given:g}: ask for at most {most:g}"))
     if agreement.match.reveal not in _PARTNER_LEARNS:
         remedy = f"job {spec.name!r} needs partners that know their members: agree on "

@@ -152,6 +152,7 @@ WRONG_TERMS = {
     "edges that fall": {"columns": [{"name": "age", "edges": [2, 1]}]},
     "a column twice": {"columns": [{"name": "colour"}, {"name": "colour"}]},
     "no column": {"columns": []},
+    "Gaussian noise without a delta": {"delta": None},
     "more than the budget": {"epsilon": 2.0},
     "more delta than the budget": {"delta": 1e-3},
 }
@@ -190,7 +191,7 @@ def test_what_is_agreed_may_be_counted_and_nothing_else() -> None:
     assert policy_objections(PURE, AGREEMENT) == policy_objections(BLURRED, AGREEMENT) == ()
     none = Parties.in_memory().agreement
     assert [term for term, _ in policy_objections(PURE, none)] == ["measure.columns"]
-    laplace = agreed(noise=["discrete-laplace"])
+    laplace = agreed(noise=["discrete-laplace"], delta=None)
     assert [term for term, _ in policy_objections(BLURRED, laplace)] == ["measure.noise"]
     match = AGREEMENT.match.model_copy(update={"reveal": Reveal.BRAND_LEARNS_MEMBERS})
     hidden = AGREEMENT.model_copy(update={"match": match})
