@@ -27,12 +27,20 @@ from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
 from federation.errors import MessageError
 from federation.rr22.configuration import Address
-from federation.specification import AlignSpec, ExpandSpec, JobName, MatchSpec, TrainSpec
+from federation.specification import (
+    AlignSpec,
+    ExpandSpec,
+    JobName,
+    MatchSpec,
+    MeasureSpec,
+    TrainSpec,
+)
 
 __all__ = [
     "EVERYONE",
     "HEADER_TYPE",
     "MAX_PAYLOAD_BYTES",
+    "MAX_WEIGHTS",
     "PADDING_CHUNK_BYTES",
     "Acknowledged",
     "AlignBind",
@@ -67,6 +75,9 @@ __all__ = [
     "MatchReply",
     "MatchRequest",
     "MatchSide",
+    "MeasureCounts",
+    "MeasurePublished",
+    "MeasureRequest",
     "Message",
     "ModelPublished",
     "Present",
@@ -94,6 +105,7 @@ EVERYONE = "everyone"
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 1 << 30
+MAX_WEIGHTS = 1_000_000
 PADDING_CHUNK_BYTES = 64 * 1024
 """What is encrypted is padded to a multiple of this, which alone shows of its size."""
 
@@ -368,7 +380,7 @@ class TrainRequest(_Closed):
     kind: Literal["train.request"] = "train.request"
     spec: TrainSpec
     round: int = Field(ge=1, le=1_000)
-    width: int = Field(ge=1, le=1_000_000)
+    width: int = Field(ge=1, le=MAX_WEIGHTS)
 
 
 class TrainUpdate(_Closed):
@@ -376,7 +388,7 @@ class TrainUpdate(_Closed):
 
     kind: Literal["train.update"] = "train.update"
     round: int = Field(ge=1, le=1_000)
-    width: int = Field(ge=1, le=1_000_000)
+    width: int = Field(ge=1, le=MAX_WEIGHTS)
 
 
 class SumPhase(StrEnum):
@@ -444,6 +456,26 @@ class ExpandDone(_Closed):
     kind: Literal["expand.done"] = "expand.done"
 
 
+class MeasureRequest(_Closed):
+    """Coordinator to partner: count your people by cell."""
+
+    kind: Literal["measure.request"] = "measure.request"
+    spec: MeasureSpec
+
+
+class MeasureCounts(_Closed):
+    """Partner to coordinator: counts with noise, members' first (payload: 8-byte integers)."""
+
+    kind: Literal["measure.counts"] = "measure.counts"
+
+
+class MeasurePublished(_Closed):
+    """Coordinator to brand: what all partners counted (payload: its JSON)."""
+
+    kind: Literal["measure.published"] = "measure.published"
+    spec: MeasureSpec
+
+
 class Acknowledged(_Closed):
     """Received, verified and kept."""
 
@@ -493,6 +525,9 @@ Body = Annotated[
     | ModelPublished
     | ExpandRequest
     | ExpandDone
+    | MeasureRequest
+    | MeasureCounts
+    | MeasurePublished
     | Acknowledged
     | Refused,
     Field(discriminator="kind"),

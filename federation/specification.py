@@ -9,19 +9,39 @@ takes from anybody.
 
 import math
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from compliance.agreement import Agreement
-from compliance.terms import Linkage, MatchProtocol, NoiseSource, Reveal
+from compliance.terms import (
+    CountNoise,
+    Linkage,
+    MatchProtocol,
+    ModelFamily,
+    NoiseSource,
+    Reveal,
+    unique,
+)
 
 __all__ = [
+    "Activation",
     "AlignSpec",
     "ExpandSpec",
     "JobName",
     "JobSpec",
     "MatchSpec",
+    "MeasureSpec",
+    "NetworkShape",
     "TrainSpec",
     "policy_objections",
 ]
@@ -31,6 +51,7 @@ _ONE_LEARNS = frozenset({Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BRAND_LEARNS_MEMB
 _BASE_BYTES = 320 << 20  # interpreter, libraries and Flower; measured, see docs/scale.md
 _BYTES_PER_POINT = 512  # points, tags, and their copies on the way; measured
 _LARGEST_BUCKET_BITS = 20
+_MOST_CELLS = 4_096  # of a measurement: more would hold nobody
 _LINKED_BASE_BYTES = 480 << 20  # that, and the program in its own environment; measured likewise
 _LINKED_BYTES_PER_POINT = 1_400  # its tables, its files in memory, and ours; measured
 _LINKED_LEAST_BYTES = 768 << 20
@@ -40,7 +61,13 @@ _ROUNDS: Final[Mapping[NoiseSource, int]] = {
     NoiseSource.DISTRIBUTED: 10,
     NoiseSource.UNSAFE_NONE: 10,  # at most: it ends when a round gains nothing
 }
-_LOCAL_ONLY: Final = ("steps", "sampling_probability", "learning_rate")
+_LOCAL_ONLY: Final = ("steps", "sampling_probability", "learning_rate", "penalty")
+_LEFT_OUT: Final[Mapping[ModelFamily, Mapping[str, float]]] = {
+    ModelFamily.LOGISTIC_REGRESSION: {},
+    ModelFamily.RIDGE_REGRESSION: {"learning_rate": 3.0, "penalty": 1e-3},
+    ModelFamily.NETWORK: {"learning_rate": 10.0},
+}
+"""What suits a family where a job says nothing else; measured, see docs/training.md."""
 
 JobName = Annotated[
     str,
@@ -112,11 +139,39 @@ class AlignSpec(_Bucketed):
     kind: Literal["align"] = "align"
 
 
+class Activation(StrEnum):
+    """What bends the outputs of a network's hidden layers."""
+
+    RELU = "relu"
+    TANH = "tanh"
+
+
+class NetworkShape(BaseModel):
+    """The hidden layers of a feed-forward network.
+
+    Attributes:
+        hidden: neurons of each, 1 to 4 layers of up to 256.
+        activation: of each of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=256)], ...],
+        Field(min_length=1, max_length=4),
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    ]
+    activation: Activation = Activation.TANH
+
+
 class TrainSpec(_Spec):
     """Train one joint model on the partners' rows, the matched people being the positives.
 
     Attributes:
         match: the match job whose members are the positives.
+        model: family of the model, one that the agreement allows; with noise that is not local,
+            logistic regression.
+        network: hidden layers of a network, and of nothing else.
         noise: who adds the noise.
         epsilon: privacy loss per person over all parties and rounds; left out without noise.
         delta: its failure probability, likewise.
@@ -124,11 +179,16 @@ class TrainSpec(_Spec):
             out); or secure sums: 10 where left out, at most that many without noise.
         steps: gradient steps at each partner, over all rounds; of local noise only, as are:
         sampling_probability: chance of a row to enter a step (Poisson sampling).
-        learning_rate: step length on the noised mean gradient.
+        learning_rate: step length on the noised mean gradient; where left out 20 for logistic
+            regression, 3 for ridge regression, 10 for networks.
+        penalty: λ of ½λ‖w‖² beside the mean loss of a row; where left out 0.001 for ridge
+            regression, 0 for others.
     """
 
     kind: Literal["train"] = "train"
     match: JobName
+    model: ModelFamily = ModelFamily.LOGISTIC_REGRESSION
+    network: NetworkShape | None = None
     noise: NoiseSource = NoiseSource.LOCAL
     epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     delta: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
@@ -136,17 +196,34 @@ class TrainSpec(_Spec):
     steps: int = Field(default=300, ge=2, le=100_000)
     sampling_probability: float = Field(default=0.2, gt=0, le=1, allow_inf_nan=False)
     learning_rate: float = Field(default=20.0, gt=0, le=1_000, allow_inf_nan=False)
+    penalty: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _rounds_of_noise(cls, data: Any) -> Any:
-        """Fill in how many rounds the kind of noise has."""
-        if not isinstance(data, Mapping) or "rounds" in data:
+    def _left_out(cls, data: Any) -> Any:
+        """Fill in what suits the kind of noise and the family."""
+        if not isinstance(data, Mapping):
             return data
         try:
-            return {**data, "rounds": _ROUNDS[NoiseSource(data.get("noise", NoiseSource.LOCAL))]}
-        except ValueError:  # no such noise, which its own field says best
+            rounds = _ROUNDS[NoiseSource(data.get("noise", NoiseSource.LOCAL))]
+            family = ModelFamily(data.get("model", ModelFamily.LOGISTIC_REGRESSION))
+        except ValueError:  # no such noise or family, which its own field says best
             return data
+        return {"rounds": rounds, **_LEFT_OUT[family], **data}
+
+    @model_validator(mode="after")
+    def _fits_family(self) -> Self:
+        is_network = self.model is ModelFamily.NETWORK
+        if (self.network is not None) is not is_network:
+            what = "needs" if is_network else "has no"
+            raise ValueError(f"model {self.model.value!r} {what} network, its hidden layers")
+        linear = ModelFamily.LOGISTIC_REGRESSION
+        if self.noise is not NoiseSource.LOCAL and self.model is not linear:
+            raise ValueError(
+                f"model {self.model.value!r} is trained with noise {NoiseSource.LOCAL.value!r} "
+                f"alone: ask for that, or for model {linear.value!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_noise(self) -> Self:
@@ -187,7 +264,35 @@ class ExpandSpec(_Spec):
     share: float = Field(gt=0, le=1, allow_inf_nan=False)
 
 
-JobSpec = Annotated[MatchSpec | AlignSpec | TrainSpec | ExpandSpec, Field(discriminator="kind")]
+class MeasureSpec(_Spec):
+    """Count members, and all others, at each partner, by cells of agreed columns, with noise.
+
+    Attributes:
+        match: the match job whose members are counted.
+        columns: one to three of the agreed ones; a cell is a combination of what they hold.
+        noise: what blurs each count.
+        epsilon: privacy loss per person over all partners.
+        delta: its failure probability; of discrete Gaussian noise alone.
+    """
+
+    kind: Literal["measure"] = "measure"
+    match: JobName
+    columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=3), AfterValidator(unique)]
+    noise: CountNoise = CountNoise.DISCRETE_LAPLACE
+    epsilon: float = Field(gt=0, allow_inf_nan=False)
+    delta: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _fits_noise(self) -> Self:
+        is_pure = self.noise is CountNoise.DISCRETE_LAPLACE
+        if (self.delta is None) is not is_pure:
+            raise ValueError(f"noise {self.noise.value!r} {'has no' if is_pure else 'needs'} delta")
+        return self
+
+
+JobSpec = Annotated[
+    MatchSpec | AlignSpec | TrainSpec | ExpandSpec | MeasureSpec, Field(discriminator="kind")
+]
 
 
 def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, str], ...]:
@@ -199,6 +304,10 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
     found: list[tuple[str, str]] = []
     if isinstance(spec, TrainSpec):
         terms, local = agreement.train, spec.noise is NoiseSource.LOCAL
+        if spec.model not in terms.models:
+            allowed = " or ".join(repr(model.value) for model in terms.models)
+            remedy = f"job {spec.name!r} asks for {spec.model.value!r}: ask for {allowed}"
+            found.append(("train.models", f"{remedy}, or agree on it"))
         if spec.noise not in terms.noise:
             allowed = " or ".join(repr(noise.value) for noise in terms.noise)
             remedy = f"job {spec.name!r} asks for {spec.noise.value!r}: ask for {allowed}"
@@ -220,6 +329,8 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         if agreement.match.reveal not in _PARTNER_LEARNS:
             remedy = f"job {spec.name!r} needs partners that know their members: agree on "
             found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
+    elif isinstance(spec, MeasureSpec):
+        found += _measure_objections(spec, agreement)
     elif isinstance(spec, MatchSpec):
         found += _match_objections(spec, agreement)
     elif isinstance(spec, AlignSpec) and agreement.match.alignment is None:
@@ -230,6 +341,39 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         remedy = f"job {spec.name!r} asks for a share of {spec.share:g}: ask for at most {most:g}"
         found.append(("expand.maximum_share", remedy))
     return tuple(found)
+
+
+def _measure_objections(spec: MeasureSpec, agreement: Agreement) -> list[tuple[str, str]]:
+    terms, asked = agreement.measure, f"job {spec.name!r} asks for"
+    if terms is None:
+        remedy = f"job {spec.name!r}: nothing may be counted: agree on terms of measuring"
+        return [("measure.columns", remedy)]
+    found: list[tuple[str, str]] = []
+    words = {feature.name: len(feature.categories) for feature in agreement.features}
+    sizes = {
+        one.name: len(one.edges) + 2 if one.edges else words[one.name] + 1 for one in terms.columns
+    }
+    if unknown := [name for name in spec.columns if name not in sizes]:
+        allowed = " or ".join(map(repr, sizes))
+        remedy = f"{asked} {', '.join(map(repr, unknown))}: ask for {allowed}, or agree on it"
+        found.append(("measure.columns", remedy))
+    elif (cells := math.prod(sizes[name] for name in spec.columns)) > _MOST_CELLS:
+        remedy = f"{asked} {cells:,} cells: ask for fewer columns, at most {_MOST_CELLS:,} cells"
+        found.append(("measure.columns", remedy))
+    if spec.noise not in terms.noise:
+        allowed = " or ".join(repr(noise.value) for noise in terms.noise)
+        remedy = f"{asked} {spec.noise.value!r}: ask for {allowed}, or agree on it"
+        found.append(("measure.noise", remedy))
+    for term, given, most in (
+        ("epsilon", spec.epsilon, terms.epsilon),
+        ("delta", spec.delta, terms.delta),
+    ):
+        if given is not None and most is not None and given > most:
+            found.append((f"measure.{term}", f"{asked} {given:g}: ask for at most {most:g}"))
+    if agreement.match.reveal not in _PARTNER_LEARNS:
+        remedy = f"job {spec.name!r} needs partners that know their members: agree on "
+        found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
+    return found
 
 
 def _match_objections(spec: MatchSpec, agreement: Agreement) -> list[tuple[str, str]]:

@@ -233,11 +233,11 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "kind of job": (
         put("jobs", 0, "kind", value="macth"),
-        "jobs[0].kind: found 'macth'; allowed: 'align', 'expand', 'match' or 'train'",
+        "jobs[0].kind: found 'macth'; allowed: 'align', 'expand', 'match', 'measure' or 'train'",
     ),
     "no kind of job": (
         drop("jobs", 0, "kind"),
-        "jobs[0].kind: is missing; add it: 'align', 'expand', 'match' or 'train'",
+        "jobs[0].kind: is missing; add it: 'align', 'expand', 'match', 'measure' or 'train'",
     ),
     "kind of identifier": (
         put("parties", 0, "data", "identifiers", value={"emial": "email"}),
@@ -495,7 +495,7 @@ def test_every_key_that_is_left_out_is_missed_or_has_a_default(tables: Path) -> 
     for place in leaves(document()):
         if isinstance(place[-1], str) and not mistakes(changed(drop(*place)), tables):
             optional.add(place[-1])
-    by_itself = {"unsafe_seed", "jobs", "evaluate", "rounds", "sampling_probability"}
+    by_itself = {"unsafe_seed", "jobs", "evaluate", "models", "rounds", "sampling_probability"}
     assert optional == by_itself | {"email", "phone"}
 
 
