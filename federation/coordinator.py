@@ -205,8 +205,7 @@ class Coordinator:
             )
             for one in answers:
                 if not isinstance(one.body, Acknowledged):
-                    told = f"{one.header.sender} does not take the model: its own log says why"
-                    report(Progress(self._folder.name, spec.name, told))
+                    self._tell_of(spec, f"{one.header.sender} refuses the model: its log says why")
             took = {one.header.sender for one in answers if isinstance(one.body, Acknowledged)}
             if took:
                 self._owe(spec, owed - took)
@@ -216,8 +215,7 @@ class Coordinator:
         path = self._folder.job(spec.name) / "owed.json"
         if names:
             write_atomically(path, _NAMES.dump_json(tuple(sorted(names))))
-            told = f"{', '.join(sorted(names))} will get the model at a later run"
-            report(Progress(self._folder.name, spec.name, told))
+            self._tell_of(spec, f"{', '.join(sorted(names))} will get the model at a later run")
         else:
             path.unlink(missing_ok=True)
 
@@ -232,10 +230,13 @@ class Coordinator:
         for term, remedy in policy_objections(spec, self._agreement):
             raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
+        if kept.count:
+            self._tell_of(spec, f"goes on after {kept.count} exchanges that were had")
         try:
             model = self._drive(gate, channel, nodes, self._job(spec), kept)
         except FederationError:
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
+            self._tell_of(spec, "has failed")
             raise
         if model is not None:
             write_atomically(self._folder.model(spec.name), model.canonical_bytes)
@@ -253,6 +254,10 @@ class Coordinator:
         ended = {"computation": spec.kind, "model": model.digest if model else None}
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
         kept.forget()
+        self._tell_of(spec, "has ended")
+
+    def _tell_of(self, spec: JobSpec, stage: str) -> None:
+        report(Progress(self._folder.name, spec.name, stage))
 
     @property
     def _people(self) -> frozenset[str]:

@@ -76,6 +76,11 @@ class KeptExchanges:
         self._had = [_read(path) for path in sorted(directory.glob(_PATTERN))]
 
     @property
+    def count(self) -> int:
+        """How many were had."""
+        return len(self._had)
+
+    @property
     def left_out(self) -> frozenset[str]:
         """Who was missing from any."""
         return frozenset(name for had in self._had for name in had.missing)

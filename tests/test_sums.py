@@ -475,7 +475,9 @@ def test_a_training_begins_without_as_many_as_agreed_and_a_match_without_nobody(
     with_partners(monkeypatch, 3)
     made = world(tmp_path, NOISED, colluding_partners=0, absent_partners=1)
     made.away.add("courier")
-    with pytest.raises(PartyUnreachableError, match=r"no node of courier .* 'find' .* none of them"):
+    with pytest.raises(
+        PartyUnreachableError, match=r"no node of courier .* 'find' .* none of them"
+    ):
         made.run()
     write_jobs(made.folder("coordinator"), (MATCH,))
     made.away.clear()

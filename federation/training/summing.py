@@ -154,23 +154,13 @@ class Summing:
         if spec.noise is NoiseSource.LOCAL:
             raise MessageError(f"job {spec.name!r} is trained with local noise: it has no sums")
         sums = sums_for(spec, desk.agreement, width=len(encoder_for(desk.agreement).names))
-        if number > spec.rounds:
-            raise MessageError(f"round {number} of a job of {spec.rounds} rounds")
-        if _given_up(desk.folder, spec.name).exists():
-            raise desk.refusal(
-                "train",
-                f"job {spec.name!r} was given up here when another began: run it under another name",
-            )
-        if desk.folder.model(spec.name).exists():
-            raise MessageError(f"job {spec.name!r} has left its model: it has no more sums")
+        self._check_open(spec, number)
         this = self._round(spec, number)
         kept = this.kept(phase)  # 1
         if kept is not None and kept.asked != message.sealed.digest:
             raise MessageError(f"a second question of phase {phase} in round {number}")
         if kept is None and this.has_passed(phase):
             raise MessageError(f"phase {phase} of round {number} is over")
-        if number > 1 and self._round(spec, number - 1).kept(SumPhase.UNMASK) is None:
-            raise MessageError(f"round {number} before the end of the one before it")
         if phase is SumPhase.ADVERTISE:
             answer = self._advertise(message, spec, sums, number, this)
         else:
@@ -184,6 +174,22 @@ class Summing:
         if answer.rows is None:
             return desk.release(message, SumSaid(round=number, phase=phase), answer.payload)  # 3
         return self._release_part(message, sums, number, answer)
+
+    def _check_open(self, spec: TrainSpec, number: int) -> None:
+        """Return only if the job is still open here, and the rounds before had."""
+        folder = self._desk.folder
+        if number > spec.rounds:
+            raise MessageError(f"round {number} of a job of {spec.rounds} rounds")
+        if _given_up(folder, spec.name).exists():
+            raise self._desk.refusal(
+                "train",
+                f"job {spec.name!r} was given up here when another began, or the agreement ended: "
+                "run it under another name",
+            )
+        if folder.model(spec.name).exists():
+            raise MessageError(f"job {spec.name!r} has left its model: it has no more sums")
+        if number > 1 and self._round(spec, number - 1).kept(SumPhase.UNMASK) is None:
+            raise MessageError(f"round {number} before the end of the one before it")
 
     def _advertise(
         self, message: Message, spec: TrainSpec, sums: Sums, number: int, this: _Round
