@@ -249,6 +249,7 @@ class DirectMatching:
         path = pair.directory / "size"
         with self._desk.result(path, message, str(body.size).encode()):
             released = self._done(message, pair)
+        self._desk.tell_size(pair.spec.name, pair.peer, body.size)
         (pair.directory / "secret").unlink(missing_ok=True)
         return released
 

@@ -44,6 +44,7 @@ class Who(StrEnum):
     """Whose rows a model saw."""
 
     JOINT = "all partners together"
+    SUMMED = "all partners, by exact sums"
     AVERAGED = "averaged once"
     ALONE = "alone"
     NOBODY = "random order"
@@ -118,7 +119,8 @@ def evaluate(
     rows = [_rows(workspace, folder, spec, labels, clock) for folder in workspace.partners]
     _check_truth(rows, source / truth.path)
     judge = _judge(rows)
-    measured = [judge(Who.JOINT, None, spec.epsilon, np.asarray(model.weights))]
+    joint = Who.SUMMED if spec.epsilon is None else Who.JOINT
+    measured = [judge(joint, None, spec.epsilon, np.asarray(model.weights))]
     if model.making.one_shot is not None and model.making.rounds > 1:
         one_shot = np.asarray(model.making.one_shot)
         measured.append(judge(Who.AVERAGED, None, spec.epsilon, one_shot))
