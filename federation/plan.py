@@ -248,7 +248,7 @@ class _Planner:
         self._partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
         (self._brand,) = (party.name for party in agreement.by_role(Role.BRAND))
         self._charged: Charges = dict.fromkeys((self._brand, *self._partners), ())
-        self._asked = self._charged
+        self._asked: Charges = self._charged
         self._refused: set[str] = set()
 
     @property
