@@ -339,20 +339,24 @@ class Agreement(Terms):
     def _sum_mistakes(self, noise: NoiseSource) -> Iterator[str]:
         """Say why no secure sum could be: see `privacy.secagg.Plan` for the limits."""
         partners = len(self.by_role(Role.PARTNER))
-        colluding, absent = self.train.colluding_partners, self.train.absent_partners
+        colluding, absent = self.train.colluding_partners, self.train.absent_in_sums(noise)
         counted_on = partners - colluding - absent
         if partners < 2:
-            yield f"train.noise: secure sums need 2 partners or more, got {partners}"
+            yield (
+                f"train.noise: {noise.value!r} needs 2 partners or more for its secure sums, got "
+                f"{partners}: add a partner, or agree on {NoiseSource.LOCAL.value!r} alone"
+            )
         elif counted_on < 1:
             yield (
                 f"train.colluding_partners and absent_partners: {colluding} and {absent} of "
-                f"{partners} partners leave nobody to count on"
+                f"{partners} partners leave nobody to count on: agree on at most {partners - 1} in "
+                "all"
             )
         elif noise is NoiseSource.UNSAFE_NONE and counted_on < 2:
             yield (
-                f"train.colluding_partners and absent_partners: {colluding} and {absent} of "
-                f"{partners} partners leave one, whose part of an exact sum the colluding ones "
-                f"could read: without noise, at most {max(0, partners - 2)} in all"
+                f"train.colluding_partners: {colluding} of {partners} partners leave one, whose "
+                "part of an exact sum they could read: without noise, agree on at most "
+                f"{partners - 2}"
             )
         elif 2 * absent + self.train.colluding_in_sums(partners, noise) >= partners:
             yield (

@@ -537,7 +537,8 @@ class TrainTerms(Terms):
         colluding_partners: of secure sums: partners that may join forces, the coordinator with
             them, without a loss of privacy. Whoever reads the model knows its own share of the
             noise, so that 0 holds against the coordinator alone.
-        absent_partners: of secure sums: partners that may be missing from one, for whatever reason.
+        absent_partners: of secure sums with noise: partners that may be missing from one, for
+            whatever reason.
     """
 
     purpose: Purpose
@@ -562,9 +563,17 @@ class TrainTerms(Terms):
         None where one partner alone is counted on and noise is added: its noise is whole, and needs
         no sum to hide in.
         """
-        counted_on = partners - self.colluding_partners - self.absent_partners
+        counted_on = partners - self.colluding_partners - self.absent_in_sums(noise)
         whole = noise is NoiseSource.DISTRIBUTED and counted_on < 2
         return 0 if whole else self.colluding_partners
+
+    def absent_in_sums(self, noise: NoiseSource) -> int:
+        """Return how many partners may be missing from a secure sum.
+
+        None where no noise is added: of two exact sums, one with a partner and one without, the
+        difference is what that partner computed.
+        """
+        return self.absent_partners if noise is NoiseSource.DISTRIBUTED else 0
 
 
 class ExpandTerms(Terms):

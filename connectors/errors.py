@@ -15,6 +15,8 @@ theirs, so the errors of reading are raised `from None`; only a failed connectio
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Final
 
 __all__ = [
     "ConnectorError",
@@ -64,18 +66,30 @@ class SourceUnavailableError(ConnectorError):
     """The system that holds the source refuses or cannot be reached."""
 
 
-def other_spelling(missing: Sequence[str], found: Sequence[str]) -> str:
+_ALIKE: Final = 0.7  # of difflib's ratio: two letters changed places, or one is another
+
+
+def other_spelling(missing: Sequence[str], found: Sequence[str], *, headed: bool = False) -> str:
     """Say how many columns a table has, and which are missing ones spelt otherwise.
 
     A found name is told only if it has the letters and digits of a missing one, in their order:
-    anything less alike could be a person's value, as the name Emil is like `email`.
+    anything less alike could be a person's value, as the name Emil is like `email`. In a table that
+    is known to have a header line, the nearest names are told too.
+
+    Args:
+        missing: names that were not found.
+        found: the table's.
+        headed: whether other names that were looked for are among those found.
     """
     bare = {_bare(name) for name in missing} - {""}
     alike = [name for name in found if _bare(name) in bare]
+    if headed:
+        near = (get_close_matches(name, found, n=1, cutoff=_ALIKE) for name in missing)
+        alike = list(dict.fromkeys([*alike, *(name for names in near for name in names)]))
     told = f"the table has {len(found)} column{'' if len(found) == 1 else 's'}"
     if alike:
         return f"{told}, among them {_quoted(alike)}"
-    return f"{told}, none spelt alike: has the file a header line?"
+    return f"{told}, none spelt alike" + ("" if headed else ": has the file a header line?")
 
 
 def _bare(name: str) -> str:

@@ -40,9 +40,20 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-agreement_app = typer.Typer(no_args_is_help=True, help="The contract that every party signs.")
-log_app = typer.Typer(no_args_is_help=True, help="The parties' logs: verify them, read them.")
-node_app = typer.Typer(no_args_is_help=True, help="A party's node, which answers a coordinator.")
+agreement_app = typer.Typer(
+    no_args_is_help=True,
+    help="The contract that every party signs.\n\n"
+    "Example: comity agreement show out/demo/agreement.json",
+)
+log_app = typer.Typer(
+    no_args_is_help=True,
+    help="The parties' logs: verify them, read them.\n\nExample: comity log verify out/demo",
+)
+node_app = typer.Typer(
+    no_args_is_help=True,
+    help="A party's node, which answers a coordinator.\n\n"
+    "Example: comity node up --config /srv/comity/node.toml",
+)
 app.add_typer(agreement_app, name="agreement")
 app.add_typer(log_app, name="log")
 app.add_typer(node_app, name="node")
@@ -449,6 +460,8 @@ def _print_plan(planned: Any) -> None:
         f"epsilon left: {planned.epsilon_left:.3f} of {planned.epsilon_cap:.3f} per person at "
         f"delta {planned.delta:g}, a person in up to {planned.max_parties_per_person} tables"
     )
+    if any(job.refused_by == "budget.epsilon" for job in planned.jobs):
+        out.print(f"all of them fit from a budget of epsilon {planned.epsilon_for_all:.2f}")
 
 
 def _print_forecast(forecast: Any) -> None:

@@ -5,13 +5,16 @@ party the headers and rounded sizes; what those hold is encrypted to their recip
 
 Guarantees: every answer is verified to be that party's, to that very question; a finished job is
 not run again; a job that was interrupted is asked again from its start, and the parties repeat
-what they had answered. What it says itself goes through its own gate and log.
+what they had answered, or it was kept here (`exchanges`). Whoever was not there when a model was
+published gets it at the next run. What it says itself goes through its own gate and log.
 
-Leaves to others: what a job says when (`jobs`), how it travels (`channel`).
+Leaves to others: what a job says when (`jobs`), how it travels (`channel`), who is there
+(`roll_call`).
 """
 
 import json
 from collections.abc import Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -31,9 +34,10 @@ from federation.errors import (
     RefusedError,
     WorkspaceError,
 )
+from federation.exchanges import KeptExchanges
 from federation.gate import Departure, Gate
 from federation.jobs.align import coordinate_align
-from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
+from federation.jobs.exchange import Exchange, Outgoing, Relay, Say, Tolerant, expect
 from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
 from federation.jobs.match_direct import coordinate_direct
@@ -43,8 +47,10 @@ from federation.jobs.sums import coordinate_sums
 from federation.jobs.train import coordinate_train
 from federation.messages import (
     EVERYONE,
+    Acknowledged,
     Identify,
     Message,
+    ModelPublished,
     Present,
     Refused,
     SealedMessage,
@@ -54,6 +60,7 @@ from federation.messages import (
 from federation.party import PartyFolder, locked, write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
+from federation.roll_call import RollCall
 from federation.routes import off_route
 from federation.specification import (
     AlignSpec,
@@ -71,7 +78,7 @@ ROLL_CALL = "roll-call"
 
 _JOBS = TypeAdapter(tuple[JobSpec, ...], config=ConfigDict(hide_input_in_errors=True))
 
-_ABSENCES = TypeAdapter(tuple[tuple[str, ...], ...])
+_NAMES = TypeAdapter(tuple[str, ...])
 
 Outcome = JointModel | Measurement | None
 Job = Generator[Exchange, Sequence[Message], Outcome]
@@ -97,45 +104,6 @@ def read_jobs(folder: PartyFolder) -> tuple[JobSpec, ...]:
 def write_jobs(folder: PartyFolder, jobs: Sequence[JobSpec]) -> None:
     """List the jobs to run in the coordinator's folder."""
     write_atomically(folder.path / "jobs.json", _JOBS.dump_json(tuple(jobs), indent=2) + b"\n")
-
-
-class Absences:
-    """Who was missing in which tolerant exchange of a job, so that a repeated run is the same.
-
-    What parties answered once they repeat, and only that: whoever was left out stays so, and
-    whoever was there must be there again.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._file = directory / "absences.json"
-        self._missing: list[tuple[str, ...]] = []
-        self._number = 0
-        try:
-            self._missing = list(_ABSENCES.validate_json(self._file.read_bytes()))
-        except FileNotFoundError:
-            pass
-        except ValidationError as error:
-            raise WorkspaceError(
-                f"{self._file} is damaged: run the job under another name"
-            ) from error
-
-    @property
-    def known(self) -> bool:
-        """Whether the exchange at hand was had before."""
-        return self._number < len(self._missing)
-
-    def next(self) -> tuple[str, ...]:
-        """Return who is left out of the exchange at hand, as before."""
-        return self._missing[self._number] if self.known else ()
-
-    def keep(self, outgoing: Sequence[Outgoing], answers: Sequence[Message]) -> None:
-        """Keep who was missing, before anything is said that follows from it; go on to the next."""
-        if not self.known:
-            there = {message.header.sender for message in answers}
-            named = (_recipient(item) for item in outgoing)
-            self._missing.append(tuple(name for name in named if name not in there))
-            write_atomically(self._file, _ABSENCES.dump_json(tuple(self._missing)))
-        self._number += 1
 
 
 def _stage(item: Outgoing) -> str:
@@ -177,8 +145,9 @@ class Coordinator:
             PartyUnreachableError: a party gave no answer; run again to go on.
             MessageError: a party broke the protocol.
         """
-        jobs = [spec for spec in read_jobs(self._folder) if not self._ended(spec.name)]
-        if not jobs:
+        listed = read_jobs(self._folder)
+        jobs = [spec for spec in listed if not self._ended(spec.name)]
+        if not jobs and not self._owing(listed):
             return
         folder = self._folder
         with (
@@ -187,12 +156,19 @@ class Coordinator:
         ):
             gate = Gate(folder, self._agreement, log, None, clock=self._clock)
             gate.settle()
+            there = RollCall(self._agreement, channel, partial(self._identify, gate, channel))
             at_work = ROLL_CALL
             try:
-                nodes = self._roll_call(gate, channel)
                 for spec in jobs:
+                    kept = KeptExchanges(folder.job(spec.name))
+                    there.gather(spec, kept.left_out)
+                    self._hand_over(gate, channel, there, listed)
                     at_work = spec.name
-                    self._run_job(gate, channel, nodes, spec)
+                    self._run_job(gate, channel, there.nodes, spec, kept)
+                    at_work = ROLL_CALL
+                if not jobs:
+                    there.seek(frozenset().union(*self._owing(listed).values()))
+                    self._hand_over(gate, channel, there, listed)
             except RefusedError as refusal:
                 if refusal.party == folder.name:  # another party's is in that party's log
                     gate.note_refusal(refusal, at_work, release_id=at_work)
@@ -201,46 +177,82 @@ class Coordinator:
     def _ended(self, job: str) -> bool:
         return (self._folder.job(job) / "ended.json").exists()
 
-    def _roll_call(self, gate: Gate, channel: Channel) -> Mapping[str, int]:
-        """Ask every node which party it is; return the node of each party."""
-        people = {
-            party.name
-            for party in self._agreement.parties
-            if party.role in (Role.BRAND, Role.PARTNER)
-        }
+    def _identify(
+        self, gate: Gate, channel: Channel, nodes: Sequence[int], may_miss: int
+    ) -> list[Message | None]:
+        """Ask nodes which parties they are."""
         question = gate.release(Departure(ROLL_CALL, EVERYONE, Identify())).message
-        parcels = [Parcel(node, question) for node in channel.nodes(len(people))]
-        found: dict[str, int] = {}
-        for parcel, answer in zip(parcels, channel.exchange(parcels), strict=True):
-            if answer is None:
-                raise RuntimeError("an exchange that tolerates nothing left an answer out")
-            message = self._verify(question, answer, ROLL_CALL)
-            expect(message, Present)
-            found[message.header.sender] = parcel.node
-        if missing := sorted(people - found.keys()):
-            raise PartyUnreachableError(
-                f"no node of {', '.join(missing)} is connected: start it, then run again"
-            )
+        parcels = [Parcel(node, question) for node in nodes]
+        found: list[Message | None] = []
+        for answer in channel.exchange(parcels, most_missing=may_miss):
+            message = None if answer is None else self._verify(question, answer, ROLL_CALL)
+            if message is not None:
+                expect(message, Present)
+            found.append(message)
         return found
 
+    def _owing(self, listed: Sequence[JobSpec]) -> Mapping[TrainSpec, frozenset[str]]:
+        """Return who has yet to get the model of which training that has ended."""
+        found = {}
+        for spec in listed:
+            owed = self._folder.job(spec.name) / "owed.json"
+            if isinstance(spec, TrainSpec) and self._ended(spec.name) and owed.exists():
+                found[spec] = frozenset(_NAMES.validate_json(owed.read_bytes()))
+        return found
+
+    def _hand_over(
+        self, gate: Gate, channel: Channel, there: RollCall, listed: Sequence[JobSpec]
+    ) -> None:
+        """Give models to those who are back, and were not there when these were published."""
+        for spec, owed in self._owing(listed).items():
+            body, model = ModelPublished(spec=spec), self._folder.model(spec.name).read_bytes()
+            outgoing = [
+                Say(name, spec.name, body, model) for name in sorted(owed & there.nodes.keys())
+            ]
+            answers = self._exchange(
+                gate, channel, there.nodes, outgoing, most_missing=len(outgoing)
+            )
+            for one in answers:
+                if not isinstance(one.body, Acknowledged):
+                    self._tell_of(spec, f"{one.header.sender} refuses the model: its log says why")
+            took = {one.header.sender for one in answers if isinstance(one.body, Acknowledged)}
+            if took:
+                self._owe(spec, owed - took)
+
+    def _owe(self, spec: JobSpec, names: frozenset[str]) -> None:
+        """Write down who has yet to get a model."""
+        path = self._folder.job(spec.name) / "owed.json"
+        if names:
+            write_atomically(path, _NAMES.dump_json(tuple(sorted(names))))
+            self._tell_of(spec, f"{', '.join(sorted(names))} will get the model at a later run")
+        else:
+            path.unlink(missing_ok=True)
+
     def _run_job(
-        self, gate: Gate, channel: Channel, nodes: Mapping[str, int], spec: JobSpec
+        self,
+        gate: Gate,
+        channel: Channel,
+        nodes: Mapping[str, int],
+        spec: JobSpec,
+        kept: KeptExchanges,
     ) -> None:
         for term, remedy in policy_objections(spec, self._agreement):
             raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
+        if kept.count:
+            self._tell_of(spec, f"goes on after {kept.count} exchanges that were had")
         try:
-            outcome = self._drive(
-                gate, channel, nodes, self._job(spec), Absences(self._folder.job(spec.name))
-            )
+            outcome = self._drive(gate, channel, nodes, self._job(spec), kept)
         except FederationError:
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
+            self._tell_of(spec, "has failed")
             raise
         if isinstance(outcome, Measurement):
             self._keep_measurement(gate, outcome)
         model = outcome if isinstance(outcome, JointModel) else None
         if model is not None:
             write_atomically(self._folder.model(spec.name), model.canonical_bytes)
+            self._owe(spec, self._people - kept.heard_last)
             gate.note(
                 records.ModelTrained,
                 spec.name,
@@ -253,6 +265,16 @@ class Coordinator:
         gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="done")
         ended = {"computation": spec.kind, "model": model.digest if model else None}
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
+        kept.forget()
+        self._tell_of(spec, "has ended")
+
+    def _tell_of(self, spec: JobSpec, stage: str) -> None:
+        report(Progress(self._folder.name, spec.name, stage))
+
+    @property
+    def _people(self) -> frozenset[str]:
+        roles = (Role.BRAND, Role.PARTNER)
+        return frozenset(party.name for party in self._agreement.parties if party.role in roles)
 
     def _keep_measurement(self, gate: Gate, measurement: Measurement) -> None:
         path = self._folder.measurement(measurement.job)
@@ -287,28 +309,47 @@ class Coordinator:
         channel: Channel,
         nodes: Mapping[str, int],
         job: Job,
-        absences: Absences,
+        kept: KeptExchanges,
     ) -> Outcome:
         """Send what the job yields, verify the answers, hand them back, until it returns."""
+        tolerant = 0
         try:
             exchange = next(job)
             while True:
                 if isinstance(exchange, Tolerant):
-                    left_out = absences.next()
-                    answers = self._exchange(
-                        gate,
-                        channel,
-                        nodes,
-                        [item for item in exchange.outgoing if _recipient(item) not in left_out],
-                        most_missing=0 if absences.known else exchange.most_missing,
-                    )
-                    absences.keep(exchange.outgoing, answers)
+                    answers = self._tolerant(gate, channel, nodes, exchange, kept, tolerant)
+                    tolerant += 1
                 else:
                     answers = self._exchange(gate, channel, nodes, exchange)
                 exchange = job.send(answers)
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
+
+    def _tolerant(
+        self,
+        gate: Gate,
+        channel: Channel,
+        nodes: Mapping[str, int],
+        exchange: Tolerant,
+        kept: KeptExchanges,
+        number: int,
+    ) -> list[Message]:
+        """Have an exchange that goes on without some parties, or have it as it was before."""
+        if (had := kept.had(number)) is None:
+            answers = self._exchange(
+                gate, channel, nodes, exchange.outgoing, most_missing=exchange.most_missing
+            )
+            there = {message.header.sender for message in answers}
+            named = map(_recipient, exchange.outgoing)
+            kept.keep([name for name in named if name not in there], answers)
+            return answers
+        found = []
+        for item in exchange.outgoing:
+            name, question = self._seal(gate, item)
+            if (answer := had.answer_of(name)) is not None:
+                found.append(self._verified(name, question, answer, item.job))
+        return found
 
     def _exchange(
         self,
@@ -319,21 +360,44 @@ class Coordinator:
         *,
         most_missing: int = 0,
     ) -> list[Message]:
-        """Say everything; return the verified answers that came, in order."""
+        """Say everything; return the verified answers that came, in order.
+
+        Raises:
+            PartyUnreachableError: more are missing, those included whose node is not there.
+        """
+        away = [name for name in map(_recipient, outgoing) if name not in nodes]
+        if len(away) > most_missing:
+            raise PartyUnreachableError(
+                f"no node of {', '.join(away)} is connected: start it, then run again"
+            )
+        for item in outgoing:
+            if _recipient(item) in away:
+                self._tell_missing(item)
+        outgoing = [item for item in outgoing if _recipient(item) not in away]
+        if not outgoing:
+            return []
         self._tell(outgoing)
         sealed = [self._seal(gate, item) for item in outgoing]
         parcels = [Parcel(nodes[name], message, name) for name, message in sealed]
-        answers = channel.exchange(parcels, most_missing=most_missing)
+        answers = channel.exchange(parcels, most_missing=most_missing - len(away))
         verified = []
         for item, (name, question), answer in zip(outgoing, sealed, answers, strict=True):
             if answer is None:
-                report(Progress(self._folder.name, item.job, f"goes on without {name}"))
+                self._tell_missing(item)
                 continue
-            message = self._verify(question, answer, item.job)
-            if message.header.sender != name:
-                raise MessageError(f"{message.header.sender} answered a question to {name}")
-            verified.append(message)
+            verified.append(self._verified(name, question, answer, item.job))
         return verified
+
+    def _tell_missing(self, item: Outgoing) -> None:
+        report(Progress(self._folder.name, item.job, f"goes on without {_recipient(item)}"))
+
+    def _verified(
+        self, name: str, question: SealedMessage, answer: SealedMessage, job: str
+    ) -> Message:
+        message = self._verify(question, answer, job)
+        if message.header.sender != name:
+            raise MessageError(f"{message.header.sender} answered a question to {name}")
+        return message
 
     def _tell(self, outgoing: Sequence[Outgoing]) -> None:
         for job, stage in dict.fromkeys((item.job, _stage(item)) for item in outgoing):

@@ -196,6 +196,10 @@ class Desk:
             )
         )
 
+    def tell_size(self, job: str, peer: str, size: int) -> None:
+        """Report how many people a match found, as far as this party may know: with noise."""
+        self.tell(job, f"about {max(0, size):,} people in common with {peer}, with noise")
+
     def tell_findings(self, job: str, people: Population) -> None:
         """Report what is wrong with the data, counts only."""
         for finding in people.findings:

@@ -24,6 +24,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from federation.apps import client_app, server_app
+from federation.progress import listener, listening, log_progress
 
 __all__ = ["EmbeddedGrid", "run_embedded"]
 
@@ -159,7 +160,8 @@ def run_embedded(coordinator: Path, parties: Sequence[Path]) -> None:
         },
     )
     try:
-        server_app.app(grid, context)
+        with listening(listener() or log_progress):  # the app would print where nobody listens
+            server_app.app(grid, context)
     finally:
         # What a party does may be cut anywhere, so whoever interrupts need not wait for it.
         grid.close(wait=not isinstance(sys.exception(), KeyboardInterrupt))

@@ -237,7 +237,8 @@ class Gate:
             raise self._refusal(
                 "budget.epsilon",
                 f"epsilon spent would come to {asked:.4f}, past the cap of {cap:.4f} ({spent:.4f} "
-                "is spent): ask for a smaller epsilon or amend the agreement's budget",
+                "is spent): ask for a smaller epsilon or amend the agreement's budget; "
+                "`comity plan` says what would fit",
             )
 
     def record(self, *leaves: records.Record) -> None:
@@ -429,7 +430,8 @@ class Gate:
         try:
             ledger.reserve(charge_id, departure.charge)
         except BudgetExceededError as error:
-            raise self._refusal("budget.epsilon", str(error)) from error
+            remedy = f"{error}; `comity plan` says what would fit"
+            raise self._refusal("budget.epsilon", remedy) from error
         statement = ledger.statement()
         return [
             self._leaf(

@@ -148,6 +148,8 @@ class Plan(_Closed):
         name: of the collaboration.
         jobs: in order.
         epsilon_cap: the agreement's ε per person.
+        epsilon_for_all: smallest budget that all jobs fit one after the other, those included that
+            the agreed one has no room for; in hundredths.
         epsilon_spent: by every job that would run.
         epsilon_left: after every job that would run.
         delta: at which all of it is accounted.
@@ -157,6 +159,7 @@ class Plan(_Closed):
     name: str
     jobs: tuple[PlannedJob, ...]
     epsilon_cap: float
+    epsilon_for_all: float
     epsilon_spent: float
     epsilon_left: float
     delta: float
@@ -201,6 +204,7 @@ def plan(
         name=collaboration.name,
         jobs=jobs,
         epsilon_cap=agreement.budget.epsilon,
+        epsilon_for_all=planner.smallest_budget_for_all,
         epsilon_spent=tag.epsilon_spent,
         epsilon_left=tag.epsilon_left,
         delta=agreement.budget.delta,
@@ -246,11 +250,20 @@ class _Planner:
         self._partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
         (self._brand,) = (party.name for party in agreement.by_role(Role.BRAND))
         self._charged: Charges = dict.fromkeys((self._brand, *self._partners), ())
+        self._asked: Charges = self._charged
         self._refused: set[str] = set()
+
+    @property
+    def smallest_budget_for_all(self) -> float:
+        """Budget that all jobs fit, whether they fit the agreed one or not, in hundredths."""
+        return max(
+            price_tag(spent, (), self._budget).smallest_budget for spent in self._asked.values()
+        )
 
     def add(self, spec: JobSpec) -> PlannedJob:
         """Plan a job after those before it, and charge it if it would run."""
         draft = self._draft(spec)
+        self._asked = _added(self._asked, draft.charges)
         tag = self.price(draft.charges)
         refusal = draft.refusal
         if refusal is None and not tag.fits:
@@ -298,7 +311,7 @@ class _Planner:
         return max(epsilon_of(events, self._budget.delta) for events in ledgers)
 
     def _with(self, charges: Charges) -> Charges:
-        return {party: spent + charges.get(party, ()) for party, spent in self._charged.items()}
+        return _added(self._charged, charges)
 
     def _remedy(self, draft: _Draft, tag: PriceTag) -> str:
         """Say what would just pass."""
@@ -570,3 +583,8 @@ class _Planner:
             auc_loss_most=found.auc_loss(found.most),
             warning=warning,
         )
+
+
+def _added(charged: Charges, charges: Charges) -> Charges:
+    """Return every party's charges, with those of one job more."""
+    return {party: spent + charges.get(party, ()) for party, spent in charged.items()}

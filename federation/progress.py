@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-__all__ = ["Progress", "ProgressListener", "listening", "report"]
+__all__ = ["Progress", "ProgressListener", "listener", "listening", "log_progress", "report"]
 
 _logger = logging.getLogger("comity.progress")
 
@@ -52,17 +52,24 @@ _listener: ContextVar[ProgressListener | None] = ContextVar("comity_progress", d
 
 def report(progress: Progress) -> None:
     """Tell the listener of this context, or the log where nobody listens."""
-    listener = _listener.get()
-    if listener is not None:
-        listener(progress)
-    elif progress.total == 0:
+    (_listener.get() or log_progress)(progress)
+
+
+def log_progress(progress: Progress) -> None:
+    """Tell the log, which takes no interest in the pace of a long step."""
+    if progress.total == 0:
         _logger.info("%s %s: %s", progress.party, progress.job, progress.stage)
 
 
+def listener() -> ProgressListener | None:
+    """Return who listens in this context, if anybody."""
+    return _listener.get()
+
+
 @contextmanager
-def listening(listener: ProgressListener) -> Iterator[None]:
-    """Send the reports of this context to `listener` for the length of the block."""
-    token = _listener.set(listener)
+def listening(one: ProgressListener) -> Iterator[None]:
+    """Send the reports of this context to one listener for the length of the block."""
+    token = _listener.set(one)
     try:
         yield
     finally:

@@ -230,8 +230,8 @@ class TrainSpec(_Spec):
         private = self.noise is not NoiseSource.UNSAFE_NONE
         for name in ("epsilon", "delta"):
             if (getattr(self, name) is None) is private:
-                what = "needs" if private else "has no"
-                raise ValueError(f"noise {self.noise.value!r} {what} {name}")
+                what = f"needs {name}: add it" if private else f"has no {name}: leave it out"
+                raise ValueError(f"noise {self.noise.value!r} {what}")
         if self.noise is not NoiseSource.LOCAL:
             for name in _LOCAL_ONLY:
                 if getattr(self, name) != type(self).model_fields[name].default:

@@ -34,7 +34,7 @@ from federation.population import encoder_for
 from federation.specification import JobSpec, MatchSpec, policy_objections
 from federation.training.local import LocalTraining
 from federation.training.publishing import Publishing
-from federation.training.summing import Summing
+from federation.training.summing import Summing, give_up_sums
 
 __all__ = ["Work"]
 
@@ -49,7 +49,9 @@ class Work:
         self._aligning = Aligning(desk)
 
     def settle(self) -> None:
-        """Take away what a crash left of work that is over."""
+        """Take away what is left of work that is over."""
+        if self._desk.clock() >= self._desk.agreement.valid_until:
+            give_up_sums(self._desk.folder)
         self._matching.settle()
         self._aligning.settle()
 
@@ -96,6 +98,7 @@ class Work:
             raise MessageError(f"job {spec.name!r} is not what it was when it began here")
         yield
         if not path.exists():
+            give_up_sums(self._desk.folder, but=spec.name)
             write_atomically(path, content, mode=0o600)
 
     def _present(self, message: Message) -> Released:

@@ -251,6 +251,8 @@ class World:
     listener: Listener = lambda _, __, answer: answer
     unreachable: set[str] = field(default_factory=set)
     """Parties whose nodes give no answer."""
+    away: set[str] = field(default_factory=set)
+    """Parties whose nodes are not connected."""
 
     @classmethod
     def make(
@@ -307,7 +309,7 @@ class World:
         coordinator.run(self)
 
     def nodes(self, at_least: int) -> Sequence[int]:
-        return range(len(PEOPLE))
+        return [node for node, name in enumerate(PEOPLE) if name not in self.away]
 
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0

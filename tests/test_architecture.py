@@ -391,7 +391,8 @@ def test_entropy_has_one_source(path: Path) -> None:
 def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
     contracts = "compliance/agreement.py"  # drafts one, without signatures
     assert callers("Envelope.sign") == {GATE, contracts}
-    assert callers("SealedMessage") == {GATE, "federation/channel.py"}  # the latter: what arrives
+    arrived = {"federation/channel.py", "federation/exchanges.py"}
+    assert callers("SealedMessage") == {GATE, *arrived}
     assert callers("Released") == {GATE}
     doors = {
         node.name

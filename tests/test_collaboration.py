@@ -150,7 +150,7 @@ def with_person(content: Document, **columns: str) -> Document:
 
 A_NAME = "up to 63 lower-case letters, digits and hyphens, a letter first"
 COLUMNS = "name a column, a list of columns, or a table of a composite key's fields"
-RETAILER = "5 columns, none spelt alike: has the file a header line?"
+RETAILER = "5 columns, none spelt alike"
 ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     "missing key": (drop("version"), "version: is missing; add it: 1"),
     "missing table": (
@@ -373,11 +373,15 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "no consents": (
         put("parties", 2, "consent", value="nope.csv"),
-        "parties[2].consent: there is no file {tables}/nope.csv",
+        "parties[2].consent: there is no file {tables}/nope.csv: name the CSV or Parquet file of the party's consent events",
     ),
     "no key column": (
         put("parties", 1, "data", "key", value="customer"),
         f"parties[1].data.key: there is no column 'customer'; the table has {RETAILER}",
+    ),
+    "a misspelt identifier column": (
+        put("parties", 1, "data", "identifiers", "phone", value="phnoe"),
+        "parties[1].data.identifiers.phone: there is no column 'phnoe'; the table has 5 columns, among them 'phone'",
     ),
     "no identifier column": (
         put("parties", 1, "data", "identifiers", "phone", value="mobile"),
@@ -393,7 +397,7 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "no seed column": (
         put("parties", 0, "data", "seeds", value={"column": "tier", "equals": "gold"}),
-        "parties[0].data.seeds.column: there is no column 'tier'; the table has 3 columns, none spelt alike: has the file a header line?",
+        "parties[0].data.seeds.column: there is no column 'tier'; the table has 3 columns, none spelt alike",
     ),
     "no truth": (
         put("evaluate", "path", value="lies.csv"),

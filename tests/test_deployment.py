@@ -37,11 +37,13 @@ from flwr.cli.build import build_fab_from_disk
 from parties import terms
 from trials import document, write_trial
 
+from compliance.terms import NoiseSource
 from federation.apps import BUNDLE
 from federation.audit import verify_party
 from federation.collaboration import load_collaboration
 from federation.embedded import run_embedded
 from federation.enclosure import decrypt
+from federation.jobs.model import JointModel
 from federation.members import Members, load_people
 from federation.messages import SealedMessage, unseal
 from federation.party import PartyFolder
@@ -105,11 +107,14 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     directory = tmp_path_factory.mktemp("deployed")
     content = document()
     content["jobs"].append({"kind": "align", "name": "everybody"})
+    sums = {"noise": "distributed", "epsilon": 1.0, "delta": 1e-5, "rounds": 2}
+    content["jobs"].append({"kind": "train", "name": "summed", "match": "find", **sums})
     content["agreement"] |= {
         name: terms(**{name: change})[name]
         for name, change in {
             "match": {"alignment": {"key": "email", "epsilon": 1.0}},
-            "budget": {"epsilon": 3.0, "delta": 1e-4},
+            "train": {"noise": ["local", "distributed"], "colluding_partners": 0},
+            "budget": {"epsilon": 4.0, "delta": 1e-4},
         }.items()
     }
     file = write_trial(directory / "trial", content)
@@ -132,7 +137,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             f'coordinator="{workspace.coordinator.path}" deadline-seconds={RUN_SECONDS}',
             seconds=RUN_SECONDS,
         )
-        assert "raised an exception" not in told
+        assert "done: every job has ended" in told.splitlines(), told
         yield Deployed(embedded, workspace, deployment, processes, trap)
     assert [pid for pid, _ in processes.environments()] == []
 
@@ -161,11 +166,25 @@ class TestDeployment:
         assert sorted(found) == sorted(expected)
         assert [name for name in expected if found[name] != expected[name]] == []
         models = {name: content for name, content in found.items() if "/models/" in name}
-        assert len(models) == 4
-        assert len(set(models.values())) == 1
+        for job in ("model", "summed"):
+            same = [models[name] for name in models if name.endswith(f"/{job}.json")]
+            assert len(same) == 4
+            assert len(set(same)) == 1
+        trained = JointModel.model_validate_json(found["brand/models/summed.json"])
+        assert trained.noise is NoiseSource.DISTRIBUTED
+        assert trained.making.rounds == 2
         assert sum("/segments/" in name for name in found) == 2
         for one, other in zip(here.folders, there.folders, strict=True):
             assert verify_party(other.path).counts == verify_party(one.path).counts
+
+    def test_a_run_that_fails_says_why_in_its_last_words_and_shows_no_traceback(
+        self, deployed: Deployed, tmp_path: Path
+    ) -> None:
+        told = deployed.deployment.run(
+            f'coordinator="{tmp_path}"', seconds=START_SECONDS, name="run-stopped"
+        )
+        assert f"stopped: {tmp_path} is no party's folder" in told
+        assert "Traceback" not in told
 
     def test_three_parties_align_the_people_whom_all_know(self, deployed: Deployed) -> None:
         aligned = [

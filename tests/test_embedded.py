@@ -125,12 +125,11 @@ class ChannelContract:
     def test_nodes_are_told_in_ascending_order(self, open_channel: Callable[..., Channel]) -> None:
         assert tuple(open_channel(told_back).nodes(at_least=3)) == NODES
 
-    def test_too_few_nodes_within_the_deadline_are_an_error_that_counts_them(
+    def test_after_the_deadline_those_nodes_are_told_that_are_there(
         self, open_channel: Callable[..., Channel]
     ) -> None:
         channel = open_channel(told_back, deadline_seconds=0.01)
-        with pytest.raises(PartyUnreachableError, match="3 of 4 nodes connected"):
-            channel.nodes(at_least=4)
+        assert tuple(channel.nodes(at_least=4)) == NODES
 
     def test_one_answer_missing_past_the_deadline_fails_the_whole_exchange(
         self, open_channel: Callable[..., Channel]

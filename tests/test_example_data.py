@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from federation.collaboration import load_collaboration
+from federation.plan import plan
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 GENERATOR = EXAMPLES / "lookalike" / "generate.py"
 COMMITTED = EXAMPLES / "lookalike" / "data"
@@ -159,6 +162,8 @@ class TestRegeneration:
         assert run("--people", 2000, "--output", tmp_path).returncode == 0
         few = {name: read(tmp_path / f"{name}.csv.gz") for name in TABLES}
         assert len(few["truth"]) == 2000
+        planned = plan(load_collaboration(tmp_path / "collaboration.toml"))
+        assert [job.refused_by for job in planned.jobs] == [None, None, None]
         for name in ("brand_seeds", "truth", "brand_consents"):
             assert len(few[name].merge(tables[name])) == len(few[name]) > 0
         for name in PARTNERS:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from compliance.terms import NoiseSource, Reveal
 from federation.errors import MessageError, RefusedError
 from federation.jobs.bodies import LinearBody
-from federation.jobs.exchange import Outgoing, Relay, Say
+from federation.jobs.exchange import Outgoing, Relay, Say, Tolerant
 from federation.jobs.expand import choose_segment, coordinate_expand
 from federation.jobs.match import coordinate_match
 from federation.jobs.model import JointModel, Making
@@ -208,7 +208,9 @@ def at(name: str) -> tuple[Job, list[Message]]:
 def test_every_question_takes_the_right_answers(name: str) -> None:
     job, answers = at(name)
     try:
-        assert len(job.send(answers)) > 0
+        exchange = job.send(answers)
+        said = exchange.outgoing if isinstance(exchange, Tolerant) else exchange
+        assert len(said) > 0
     except StopIteration:
         assert name in LAST
 
@@ -311,7 +313,9 @@ def test_training_hands_round_the_average_and_publishes_it() -> None:
     assert {item.payload for item in second} == {weights_to_bytes(np.full(4, 2.0))}
     assert [item.body.round for item in second] == [2, 2]
     last = [update("retailer", 2, 4, [8, 0, 0, 0]), update("courier", 2, 4, [0, 0, 0, 4])]
-    published = job.send(last)
+    publication = job.send(last)
+    assert publication.most_missing == 3  # whoever is away gets the model later
+    published = publication.outgoing
     assert [item.recipient for item in published] == [*PARTNERS, "brand"]
     with pytest.raises(StopIteration) as end:
         job.send([acknowledged(name) for name in (*PARTNERS, "brand")])

@@ -5,6 +5,7 @@ A stand-in plays the program that does the cryptography, over the same sockets a
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from itertools import product
@@ -171,6 +172,13 @@ def test_a_match_below_the_minimum_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="below the minimum of 21"):
         world.run()
     assert not list(world.workspace.path.rglob("members.npz"))
+    states = world.workspace.path.glob("*/jobs/find/with-*/state.json")
+    cleared = [path for path in states if json.loads(path.read_bytes())["below_minimum"]]
+    assert len(cleared) == 1
+    assert not list(cleared[0].parent.glob("found-*"))
+    assert not (cleared[0].parent / "secret").exists()
+    with pytest.raises(RefusedError, match="was not kept: run the job under another name"):
+        world.run()
 
 
 def test_nobody_but_the_two_reads_what_they_tell_each_other(tmp_path: Path) -> None:

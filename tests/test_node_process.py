@@ -342,15 +342,31 @@ def test_a_file_configures_a_node_and_options_come_before_it(tmp_path: Path) -> 
     )
 
 
+NAMED = 'party = "a"\nauth-supernode-private-key = "b"\n'
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         ('superlink = "a:1"', r"auth-supernode-private-key"),
-        ('superlink = "a"', r"superlink"),
-        ('superlink = "a:1"\nport = 1', r"port"),
+        (
+            "",
+            r"needs --party, --superlink, --auth-supernode-private-key: give them, or .* --config",
+        ),
+        (
+            f'{NAMED}superlink = "127.0.0.1"',
+            r"superlink: .*expected HOST:PORT, such as 127.0.0.1:9091",
+        ),
+        (
+            f'{NAMED}superlink = "a:1"\nport = 1',
+            r"port",
+        ),
         ("party = 1", r"no file of a node"),
         ("party", r"no file of a node"),
-        ('allow-bundles = ["abc"]', r"allow-bundles"),
+        (
+            f'{NAMED}superlink = "a:1"\nallow-bundles = ["abc"]',
+            r"allow-bundles",
+        ),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(content: str, told: str, tmp_path: Path) -> None:

@@ -217,8 +217,27 @@ class TestRefused:
             "training 'model' would be refused: mend it",
         )
         assert [job.job for job in found.refused] == ["model", "best"]
+        assert found.epsilon_for_all == 1.47
         content["agreement"]["budget"]["epsilon"] = 1.47
         assert planned(content, tables).refused == []
+
+    def test_what_budget_all_of_several_refused_jobs_fit(
+        self, tables: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        content = with_jobs(training("a"), training("b"), training("model"))
+        found = planned(content, tables)
+        assert [job.remedy.partition("at least ")[2][:4] for job in found.refused[:2]] == [
+            "1.47",
+            "1.47",
+        ]  # each as if the other did not run
+        assert found.epsilon_for_all > 1.47
+        with pytest.raises(SystemExit):
+            main(["plan", str(save(content, tables / "several.toml"))])
+        told = f"all of them fit from a budget of epsilon {found.epsilon_for_all:.2f}"
+        assert told in capsys.readouterr().out
+        for budget, fits in ((found.epsilon_for_all, True), (found.epsilon_for_all - 0.01, False)):
+            content["agreement"]["budget"]["epsilon"] = budget
+            assert (planned(content, tables).refused == []) is fits
 
     def test_what_costs_nothing_more_for_being_refused(self, tables: Path) -> None:
         """A smaller training after a refused one is charged as if that had not been."""

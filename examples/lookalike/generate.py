@@ -24,6 +24,8 @@ import argparse
 import gzip
 import hashlib
 import io
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -381,6 +383,21 @@ def write_tables(tables: Mapping[str, pd.DataFrame], output: Path) -> None:
         (output / f"{name}.csv.gz").write_bytes(compress(table))
 
 
+def small_collaboration(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Return the collaboration file for fewer people: tables beside it, smaller minimums."""
+    text = (HERE / "collaboration.toml").read_text(encoding="utf-8").replace('"data/', '"')
+    rows = iter(tables[name] for name in ("brand_seeds", "retailer", "courier"))  # as in the file
+    text = re.sub(
+        r"^declared_rows = \d+$",
+        lambda _: f"declared_rows = {max(1, math.ceil(len(next(rows)) / 100)) * 100}",
+        text,
+        flags=re.MULTILINE,
+    )
+    for term, least in (("minimum_match", 20), ("minimum_segment", 10)):
+        text = re.sub(rf"^{term} = \d+$", f"{term} = {least}", text, flags=re.MULTILINE)
+    return text
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the tables; print the features' terms and, beside this file, keep them."""
     parser = argparse.ArgumentParser(description="Make the tables of the lookalike example.")
@@ -394,6 +411,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     adult = pd.read_csv(ADULT, dtype=str, keep_default_na=False)
     tables = make_tables(adult.head(options.people or len(adult)))
     write_tables(tables, options.output or HERE / "data")
+    if options.people is not None:
+        file = options.output / "collaboration.toml"
+        file.write_text(small_collaboration(tables), encoding="utf-8")
     features = describe_features(adult)
     if options.output is None:
         (HERE / "features.toml").write_text(features, encoding="ascii")

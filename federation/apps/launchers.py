@@ -9,6 +9,7 @@ Leaves to others: the answer (`client_app`), isolation (`zygote`), the line (`su
 """
 
 import hashlib
+import re
 import signal
 import time
 import tomllib
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, Self
 
 from flwr.app import Context, RecordDict
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.errors import describe
 from compliance.terms import Role
@@ -45,6 +46,12 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Tell = Callable[[str], None]
 
 
+def _address(value: str) -> str:
+    if not _ADDRESS.fullmatch(value):
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:9091 or [::1]:9091")
+    return value
+
+
 class NodeConfig(BaseModel):
     """What a node needs to know beside its party's folder; the keys of a file of it have dashes.
 
@@ -66,7 +73,7 @@ class NodeConfig(BaseModel):
     )
 
     party: Path
-    superlink: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+    superlink: Annotated[str, AfterValidator(_address)]
     auth_supernode_private_key: Path
     root_certificates: Path | None = None
     allow_bundles: tuple[Digest, ...] = ()
@@ -88,6 +95,11 @@ class NodeConfig(BaseModel):
                 found = tomllib.loads(file.read_text(encoding="utf-8"))
                 found |= {key: file.parent / found[key] for key in _PATHS & found.keys()}
             named = {key.replace("_", "-"): one for key, one in given.items() if one is not None}
+            if lacking := [key for key in _NEEDED if key not in found | named]:
+                options = ", ".join(f"--{key}" for key in lacking)
+                raise WorkspaceError(
+                    f"a node needs {options}: give them, or name a file that holds them by --config"
+                )
             return cls.model_validate(found | named)
         except ValidationError as error:
             raise WorkspaceError(f"{file or 'node'}: {describe(error)}") from error
@@ -95,6 +107,8 @@ class NodeConfig(BaseModel):
             raise WorkspaceError(f"{file} is no file of a node: {error}") from error
 
 
+_NEEDED: Final = ("party", "superlink", "auth-supernode-private-key")
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}")
 _PATHS: Final = frozenset({"party", "auth-supernode-private-key", "root-certificates"})
 
 

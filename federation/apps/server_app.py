@@ -3,9 +3,15 @@
 The run configuration names the coordinator's folder (`coordinator="/srv/comity/coordinator"`) and,
 if wanted, `deadline-seconds` for each exchange. Nothing in it can change a job or a term.
 
+Guarantees: prints how the jobs go on, unless somebody listens already, and how the run ended in one
+last line; where anything went wrong it raises, by which Flower takes the run for failed, and of our
+own errors Flower prints no traceback.
+
 It leans on a name of Flower that is not public; `tests/test_node_process.py` fails when it moves.
 """
 
+import logging
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +19,48 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.superlink.grid import http_grid
+from rich.console import Console
+from rich.markup import escape
 
+from compliance.errors import ComplianceError
 from federation.channel import GridChannel
 from federation.coordinator import Coordinator
-from federation.errors import WorkspaceError
+from federation.errors import FederationError, WorkspaceError
+from federation.progress import Progress, listener, listening
+from federation.watch import line
+from privacy.errors import PrivacyError
 
 __all__ = ["app", "look_often"]
 
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
 
+_TOLD = (FederationError, ComplianceError, PrivacyError, OSError)
+"""Errors whose text says what is to be done: where they were raised helps nobody."""
+
 app = ServerApp()
+
+
+def _untraced(record: logging.LogRecord) -> bool:
+    """Let Flower log one of our errors without its traceback; the last line has said it."""
+    if record.exc_info and isinstance(record.exc_info[1], _TOLD):
+        record.exc_info = None
+    return True
+
+
+class _Printer:
+    """Prints lines that Flower carries to whoever started the run."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.total == 0:
+            self._console.print(line(progress))
+
+    def end(self, told: str) -> None:
+        """Print the last line."""
+        self._console.print(escape(told))
 
 
 def look_often() -> None:
@@ -39,7 +76,22 @@ def look_often() -> None:
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run every job that has not ended yet."""
+    """Run every job that has not ended yet, and say how they go on."""
+    if listener() is not None:
+        _run(grid, context)
+        return
+    printer = _Printer()
+    logging.getLogger("flwr").addFilter(_untraced)
+    try:
+        with listening(printer):
+            _run(grid, context)
+    except _TOLD as error:
+        printer.end(f"stopped: {error}")
+        raise
+    printer.end("done: every job has ended")
+
+
+def _run(grid: Grid, context: Context) -> None:
     folder = context.run_config.get("coordinator")
     if not isinstance(folder, str) or not folder:
         raise WorkspaceError('the run\'s configuration lacks coordinator="FOLDER"')

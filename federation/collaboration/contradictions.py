@@ -84,7 +84,10 @@ def source_contradictions(document: Document, directory: Path) -> Iterator[str]:
     for index, party in _tables(document, "parties"):
         place, consent = f"parties[{index}]", party.get("consent")
         if isinstance(consent, str) and not (directory / consent).is_file():
-            yield f"{place}.consent: there is no file {directory / consent}"
+            yield (
+                f"{place}.consent: there is no file {directory / consent}: name the CSV or Parquet "
+                "file of the party's consent events"
+            )
         data = well_formed(DataConfig, party.get("data"))
         if data is None:
             continue
@@ -105,14 +108,17 @@ def _column_mistakes(
     named |= {f"features.{name}": column for name, column in data.features.items()}
     if data.seeds is not None:
         named["seeds.column"] = data.seeds.column
+    headed = any(column in found for column in named.values())
     for key, column in named.items():
         if column not in found:
-            yield f"{place}.{key}: there is no column {column!r}; {other_spelling([column], found)}"
+            alike = other_spelling([column], found, headed=headed)
+            yield f"{place}.{key}: there is no column {column!r}; {alike}"
     lacking = [name for name in features if name not in data.features and name not in found]
     if lacking:
         yield (
             f"{place}.features: there is no column for the agreed {', '.join(map(repr, lacking))}"
-            f"; name the column of each, or bring it; {other_spelling(lacking, found)}"
+            f"; name the column of each, or bring it; "
+            f"{other_spelling(lacking, found, headed=headed)}"
         )
 
 

@@ -79,6 +79,7 @@ class DirectState(BaseModel):
         attempt: for which it last asked its gate; None before.
         bucket: likewise.
         links: buckets for which a link was opened, one entry each time.
+        below_minimum: whether fewer matched than agreed, which ends the pair's match.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,6 +90,7 @@ class DirectState(BaseModel):
     attempt: _Digest | None = None
     bucket: int = 0
     links: tuple[int, ...] = ()
+    below_minimum: bool = False
 
     def meet(self, other: MatchSide, link: LinkSide) -> Self:
         """Take what the other side says of itself.

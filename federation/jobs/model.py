@@ -19,7 +19,7 @@ from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
 from federation.errors import MessageError
 from federation.jobs.bodies import ModelBody, Weight
-from federation.jobs.exchange import Outgoing, Say, expect
+from federation.jobs.exchange import Exchange, Say, Tolerant, expect
 from federation.messages import Acknowledged, Message, ModelPublished
 from federation.specification import TrainSpec
 
@@ -105,8 +105,12 @@ def agreed_model(
 
 def publish(
     agreement: Agreement, spec: TrainSpec, model: JointModel, missing: Sequence[str] = ()
-) -> Generator[Sequence[Outgoing], Sequence[Message], None]:
-    """Give a model to everybody who may have it, but to those who are not there any more."""
+) -> Generator[Exchange, Sequence[Message], None]:
+    """Give a model to everybody who may have it and is there.
+
+    Whoever dropped out or cannot be reached holds nobody up: it gets the model later, by the same
+    message (`coordinator`).
+    """
     people = [
         party.name
         for role in (Role.PARTNER, Role.BRAND)
@@ -114,7 +118,8 @@ def publish(
         if party.name not in missing
     ]
     published = ModelPublished(spec=spec)
-    answers = yield [Say(name, spec.name, published, model.canonical_bytes) for name in people]
+    said = [Say(name, spec.name, published, model.canonical_bytes) for name in people]
+    answers = yield Tolerant(said, len(said))
     for answer in answers:
         expect(answer, Acknowledged)
 

@@ -12,7 +12,8 @@ coordinator                         partner
 12 model.published              ─►  13 keep the model (the brand too)
 ```
 
-Partners that cannot be reached drop out, as many as the threshold leaves, and stay out.
+Partners that cannot be reached drop out, as many as the threshold leaves, and stay out; none does
+where no noise is added.
 
 Guarantees: no I/O; everything about noise, thresholds and prices is derived here from the job and
 the agreement, never taken from a message.
@@ -93,6 +94,7 @@ __all__ = [
     "coordinate_sums",
     "partners_of",
     "ring_of",
+    "spare_partners",
     "sum_plan",
     "sums_for",
     "whole_charge",
@@ -114,7 +116,6 @@ class Standing:
         one_shot: mean of the partners' own models, where it was free.
         finished: whether no further sum is wanted.
         state: what the method itself remembers.
-        parties: places of the partners that were in the last sum.
     """
 
     weights: NDArray[np.float64]
@@ -122,7 +123,6 @@ class Standing:
     one_shot: NDArray[np.float64] | None
     finished: bool
     state: DescentState | NewtonState | None
-    parties: tuple[int, ...] = ()
 
 
 class Sums(Protocol):
@@ -245,7 +245,10 @@ class NoisedSums:
 
 @dataclass(frozen=True)
 class ExactSums:
-    """Sums without noise, which protect no person: averaging once, then Newton's method."""
+    """Sums without noise, which protect no person: averaging once, then Newton's method.
+
+    All are over all partners: the difference of two that are not would be one partner's own part.
+    """
 
     plan: ExactPlan
     noise_multiplier: float = 0.0
@@ -282,15 +285,7 @@ class ExactSums:
     ) -> Standing:
         """See `Sums`."""
         if isinstance(standing.state, NewtonState):
-            before = standing.state
-            if tuple(parties) != standing.parties:  # other rows: losses cannot be compared
-                before = NewtonState(
-                    weights=before.weights,
-                    one_shot=before.one_shot,
-                    rounds=before.rounds,
-                    penalty=before.penalty,
-                )
-            state = newton_step(total, before, self.plan)
+            state = newton_step(total, standing.state, self.plan)
         else:
             state = start_from_average(total, self.plan, contributors=len(parties))
         return Standing(
@@ -299,7 +294,6 @@ class ExactSums:
             one_shot=state.one_shot,
             finished=state.finished,
             state=state,
-            parties=tuple(parties),
         )
 
 
@@ -333,6 +327,11 @@ class AgreedKeys:
 def partners_of(agreement: Agreement) -> tuple[str, ...]:
     """Return the partners in the order of their names."""
     return tuple(sorted(party.name for party in agreement.by_role(Role.PARTNER)))
+
+
+def spare_partners(spec: TrainSpec, agreement: Agreement) -> int:
+    """Return how many partners a training can do without."""
+    return agreement.train.absent_in_sums(spec.noise)
 
 
 def sums_for(spec: TrainSpec, agreement: Agreement, *, width: int) -> Sums:
@@ -396,7 +395,7 @@ def sum_plan(
     return secagg.Plan(
         context=hashlib.sha256(rfc8785.dumps({**named})).hexdigest(),
         parties=partners,
-        threshold=len(partners) - terms.absent_partners,
+        threshold=len(partners) - spare_partners(spec, agreement),
         colluding=terms.colluding_in_sums(len(partners), spec.noise),
         ring_bits=_RING,
         length=length,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.errors import MessageError, RefusedError
-from federation.jobs.exchange import Outgoing, Say, expect
+from federation.jobs.exchange import Exchange, Say, expect
 from federation.jobs.families import gradient_engine, initial_weights, is_linear, trained_body
 from federation.jobs.model import JointModel, Making, agreed_model, publish
 from federation.messages import (
@@ -143,7 +143,7 @@ def train_round(
 
 def coordinate_train(
     agreement: Agreement, spec: TrainSpec, columns: Sequence[str]
-) -> Generator[Sequence[Outgoing], Sequence[Message], JointModel]:
+) -> Generator[Exchange, Sequence[Message], JointModel]:
     """Steps 1, 3 and 4, at the coordinator.
 
     The partners' models are averaged with equal weights: weighting by rows would need counts that

@@ -20,7 +20,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,8 @@ from privacy.psi.rr22 import found_tokens, padded_tags
 from privacy.randomness import Secret, SecretStream, derive_secret
 
 __all__ = ["DirectMatching"]
+
+_MINIMUM: Final = "match.minimum_match"
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,10 @@ class DirectMatching:
         rows = self._found(pair)
         members = pair.people.of_rows(rows)
         size, mechanism = len(members), size_mechanism(self._terms)
-        minimum = Minimum("match.minimum_match", size, self._terms.minimum_match)
+        minimum = Minimum(_MINIMUM, size, self._terms.minimum_match)
+        if minimum.found < minimum.required:  # the gate refuses; who they are is not kept
+            pair = self._save(pair, pair.state.model_copy(update={"below_minimum": True}))
+            _clear(pair.directory)
         self._desk.tell(pair.spec.name, "knows which of its people are members", rows=size)
         with self._desk.result(self._members_file(pair), message, members.to_bytes()):
             if mechanism is None:
@@ -244,6 +249,7 @@ class DirectMatching:
         path = pair.directory / "size"
         with self._desk.result(path, message, str(body.size).encode()):
             released = self._done(message, pair)
+        self._desk.tell_size(pair.spec.name, pair.peer, body.size)
         (pair.directory / "secret").unlink(missing_ok=True)
         return released
 
@@ -270,8 +276,13 @@ class DirectMatching:
             told=any(folder.job(spec.name).glob("with-*/state.json")),
         )
         secret_file, state_file = directory / "secret", directory / "state.json"
+        before: DirectState | None = None
+        if state_file.exists():
+            with undamaged(state_file):
+                before = DirectState.model_validate_json(state_file.read_bytes())
+            self._check_reached(directory, before)
         if not secret_file.exists():
-            if state_file.exists():
+            if before is not None:
                 raise MessageError(f"the match of job {spec.name!r} with {peer} has ended here")
             write_atomically(secret_file, folder.fresh_secret(f"match/{label}"), mode=0o600)
         secret = Secret(secret_file.read_bytes())
@@ -281,10 +292,7 @@ class DirectMatching:
             points=padded_count(own.token_count, self._terms.set_size_bucket),
             commitment=commitment(secret, own),
         )
-        state = DirectState(own=side)
-        if state_file.exists():  # a repeated question goes on with what was said before
-            with undamaged(state_file):
-                state = DirectState.model_validate_json(state_file.read_bytes())
+        state = before or DirectState(own=side)  # a repeated question goes on with what was said
         if state.own != side:
             raise MessageError(f"job {spec.name!r} began with another set: name another job")
         history.record(spec.name, peer, own, at=self._desk.clock())
@@ -301,6 +309,7 @@ class DirectMatching:
                 state = DirectState.model_validate_json(content)
         except FileNotFoundError as error:
             raise MessageError(f"job {job!r} with {peer}: nothing is under way") from error
+        self._check_reached(directory, state)
         if own is None:
             raise MessageError(f"job {job!r} with {peer}: its set is gone")
         file = directory / "secret"
@@ -308,6 +317,16 @@ class DirectMatching:
         if secret is not None and commitment(secret, own) != state.own.commitment:
             raise MessageError(f"job {job!r} began with another set: name another job")
         return _Pair(directory, spec, peer, own, people_of(self._desk, job), state, secret)
+
+    def _check_reached(self, directory: Path, state: DirectState) -> None:
+        """Refuse to go on where fewer matched than agreed."""
+        if state.below_minimum:
+            _clear(directory)
+            raise self._desk.refusal(
+                _MINIMUM,
+                f"fewer than {self._terms.minimum_match} matched, and who they are was not kept: "
+                "run the job under another name",
+            )
 
     def _save(self, pair: _Pair, state: DirectState | None = None) -> _Pair:
         now = pair.state if state is None else state
@@ -449,3 +468,9 @@ class DirectMatching:
     @staticmethod
     def _share(secret: Secret) -> Secret:
         return derive_secret(secret, "direct link share of the key of tags")
+
+
+def _clear(directory: Path) -> None:
+    """Remove whom a pair's match found, and its secret."""
+    for path in (*directory.glob("found-*.npy"), directory / "secret"):
+        path.unlink(missing_ok=True)

@@ -254,9 +254,7 @@ class Matching:
         if noise is None:
             self._desk.tell(pair.spec.name, "knows which of its people are members", rows=enough)
         else:
-            self._desk.tell(
-                pair.spec.name, f"knows how many it shares with {pair.peer}, with noise"
-            )
+            self._desk.tell_size(pair.spec.name, pair.peer, size)
         return released
 
     def _keep(self, message: Message) -> Released:
@@ -281,6 +279,8 @@ class Matching:
                 people=pair.people.used,
                 minimums=minimums,
             )
+        if body.size is not None:
+            self._desk.tell_size(pair.spec.name, pair.peer, body.size)
         _clear(pair.directory)
         return released
 

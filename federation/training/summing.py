@@ -1,14 +1,17 @@
 """A party's part of secure sums: its state between messages, and what it puts into a sum.
 
 ```
-jobs/JOB/round-NNNN/
-  weights.bin    where the sum is wanted
-  PHASE.json     the question of a phase, and what the secure sum remembers after it
+jobs/JOB/
+  given-up         whether another job began before this one left its model
+  round-NNNN/
+    weights.bin    where the sum is wanted
+    PHASE.json     the question of a phase, and what the secure sum remembers after it
 ```
 
 Guarantees: a phase is answered once, and the same question gets the same answer, also after a
-crash; secrets that no later phase needs are removed when the next phase is asked; a part of a sum
-leaves only when its round is charged.
+crash; rounds follow each other, each to its end; secrets that no later phase needs are removed when
+the next phase is asked, and all, with the rows, when the job has left its model, another job begins
+or the agreement ends; a part of a sum leaves only when its round is charged.
 
 Leaves to others: the steps (`jobs.sums`), the rows (`rows`), what may leave (`gate`).
 """
@@ -60,7 +63,7 @@ from privacy.secagg.messages import (
     Unmasking,
 )
 
-__all__ = ["Summing", "forget_sums"]
+__all__ = ["Summing", "forget_sums", "give_up_sums"]
 
 _PHASES: Final = tuple(SumPhase)
 
@@ -142,7 +145,7 @@ class Summing:
     def _answer(self, message: Message) -> Released:
         """Take part in a phase.
 
-        1. A phase has one question, and follows the one before.
+        1. A phase has one question, and follows the one before; a round follows the one before.
         2. Compute, keep the state; a crash from here on repeats this step from the state before.
         3. Let the answer out.
         """
@@ -151,10 +154,7 @@ class Summing:
         if spec.noise is NoiseSource.LOCAL:
             raise MessageError(f"job {spec.name!r} is trained with local noise: it has no sums")
         sums = sums_for(spec, desk.agreement, width=len(encoder_for(desk.agreement).names))
-        if number > spec.rounds:
-            raise MessageError(f"round {number} of a job of {spec.rounds} rounds")
-        if desk.folder.model(spec.name).exists():
-            raise MessageError(f"job {spec.name!r} has left its model: it has no more sums")
+        self._check_open(spec, number)
         this = self._round(spec, number)
         kept = this.kept(phase)  # 1
         if kept is not None and kept.asked != message.sealed.digest:
@@ -174,6 +174,22 @@ class Summing:
         if answer.rows is None:
             return desk.release(message, SumSaid(round=number, phase=phase), answer.payload)  # 3
         return self._release_part(message, sums, number, answer)
+
+    def _check_open(self, spec: TrainSpec, number: int) -> None:
+        """Return only if the job is still open here, and the rounds before had."""
+        folder = self._desk.folder
+        if number > spec.rounds:
+            raise MessageError(f"round {number} of a job of {spec.rounds} rounds")
+        if _given_up(folder, spec.name).exists():
+            raise self._desk.refusal(
+                "train",
+                f"job {spec.name!r} was given up here when another began, or the agreement ended: "
+                "run it under another name",
+            )
+        if folder.model(spec.name).exists():
+            raise MessageError(f"job {spec.name!r} has left its model: it has no more sums")
+        if number > 1 and self._round(spec, number - 1).kept(SumPhase.UNMASK) is None:
+            raise MessageError(f"round {number} before the end of the one before it")
 
     def _advertise(
         self, message: Message, spec: TrainSpec, sums: Sums, number: int, this: _Round
@@ -276,10 +292,27 @@ class Summing:
 
 
 def forget_sums(folder: PartyFolder, job: str) -> None:
-    """Remove rows, and what sums remember, of a job that has left its model."""
+    """Remove rows, and what sums remember, of a job that is over here."""
     for directory in folder.job(job).glob("round-*"):
         _Round(directory).end()
     (folder.job(job) / "rows.npz").unlink(missing_ok=True)
+
+
+def give_up_sums(folder: PartyFolder, *, but: str | None = None) -> None:
+    """Give up all jobs that have left rows here, but one: their coordinator has gone on without.
+
+    A coordinator has one job after the other, so that whoever is asked in another one has been
+    left out, or will be asked under another name.
+    """
+    for rows in (folder.path / "jobs").glob("*/rows.npz"):
+        job = rows.parent.name
+        if job != but:
+            write_atomically(_given_up(folder, job), b"")
+            forget_sums(folder, job)
+
+
+def _given_up(folder: PartyFolder, job: str) -> Path:
+    return folder.job(job) / "given-up"
 
 
 def _secret_of(state: secagg.ClientState) -> Secret:

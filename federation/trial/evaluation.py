@@ -47,6 +47,7 @@ class Who(StrEnum):
     """Whose rows a model saw."""
 
     JOINT = "all partners together"
+    SUMMED = "all partners, by exact sums"
     AVERAGED = "averaged once"
     ALONE = "alone"
     NOBODY = "random order"
@@ -122,7 +123,8 @@ def evaluate(
     _check_truth(rows, source / truth.path)
     features = np.concatenate([part.features for part in rows])
     judge = partial(_measure, rows)
-    measured = [judge(Who.JOINT, None, spec.epsilon, model.score(features))]
+    joint = Who.SUMMED if spec.epsilon is None else Who.JOINT
+    measured = [judge(joint, None, spec.epsilon, model.score(features))]
     if model.making.one_shot is not None and model.making.rounds > 1:
         one_shot = np.asarray(model.making.one_shot)
         measured.append(judge(Who.AVERAGED, None, spec.epsilon, features @ one_shot))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -273,16 +273,19 @@ def _trusted_for_epsilon(agreement: Agreement, jobs: Sequence[JobSpec]) -> Itera
                 yield "No epsilon holds for a job without noise: its sums protect no person."
 
 
+_SHOWN: Final = frozenset({Who.JOINT, Who.SUMMED, Who.NOBODY})
+
+
 def _shown(measured: Sequence[Measured]) -> list[Measured]:
     """The joint model, its ceiling, and the random order: what a curve should be held against."""
-    return [one for one in measured if one.who in {Who.JOINT, Who.NOBODY}]
+    return [one for one in measured if one.who in _SHOWN]
 
 
 def _label(one: Measured) -> str:
     if one.who is Who.JOINT and one.epsilon is not None:
         return f"joint, epsilon {one.epsilon:g} (AUC {one.everyone.auc:.3f})"
-    name = "joint, no privacy" if one.who is Who.JOINT else "random order"
-    return f"{name} (AUC {one.everyone.auc:.3f})"
+    names = {Who.JOINT: "joint, no privacy", Who.SUMMED: "joint, by exact sums"}
+    return f"{names.get(one.who, 'random order')} (AUC {one.everyone.auc:.3f})"
 
 
 def _roc_plot(measured: Sequence[Measured]) -> str:

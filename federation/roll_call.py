@@ -1,0 +1,101 @@
+"""Who is there: which node is whose, and whom a job waits for.
+
+Guarantees: everybody a job could use is waited for, until the channel's deadline; whoever a job
+cannot do without and is not there then is named. Parties that a job can do without are the
+partners in a training whose noise they share, as many as may be absent by the agreement.
+
+Leaves to others: asking a node which party it is, and believing it (`coordinator`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from compliance.agreement import Agreement
+from compliance.terms import Role
+from federation.channel import Channel
+from federation.errors import PartyUnreachableError
+from federation.jobs.sums import partners_of, spare_partners
+from federation.messages import Message
+from federation.specification import JobSpec, TrainSpec
+
+__all__ = ["RollCall"]
+
+Identify = Callable[[Sequence[int], int], Sequence[Message | None]]
+"""Asks nodes which parties they are; the second argument is how many may give no answer."""
+
+
+class RollCall:
+    """The nodes of an agreement's parties, as far as they are known.
+
+    Args:
+        agreement: its brand and partners have nodes.
+        channel: to the nodes.
+        identify: asks them.
+    """
+
+    def __init__(self, agreement: Agreement, channel: Channel, identify: Identify) -> None:
+        self._agreement = agreement
+        self._channel = channel
+        self._identify = identify
+        self._people = frozenset(
+            party.name for party in agreement.parties if party.role in (Role.BRAND, Role.PARTNER)
+        )
+        self._nodes: dict[str, int] = {}
+        self._waited_for: frozenset[str] = frozenset()
+
+    @property
+    def nodes(self) -> Mapping[str, int]:
+        """The node of each party that is there."""
+        return self._nodes
+
+    def gather(self, spec: JobSpec, left_out: frozenset[str]) -> None:
+        """Wait for the parties of a job.
+
+        Nobody is waited for twice, unless the job cannot do without.
+
+        Args:
+            spec: the job.
+            left_out: parties that it goes on without already.
+
+        Raises:
+            PartyUnreachableError: a party that it cannot do without is not there.
+        """
+        partners = frozenset(partners_of(self._agreement))
+        spare = spare_partners(spec, self._agreement) if isinstance(spec, TrainSpec) else 0
+        dispensable = partners - left_out if spare else frozenset[str]()
+        wanted = self._people - left_out if spare else self._people
+        most = max(0, spare - len(partners & left_out))
+        missing = wanted - self._nodes.keys()
+        if missing <= dispensable & self._waited_for and len(missing) <= most:
+            return
+        self._look(wanted, most)
+        self._waited_for |= wanted
+        missing = wanted - self._nodes.keys()
+        if missing - dispensable or len(missing) > most:
+            without = f"{most} of its partners at most" if most else "none of them"
+            raise PartyUnreachableError(
+                f"no node of {', '.join(sorted(missing))} is connected, and job {spec.name!r} can "
+                f"do without {without}: start it, then run again"
+            )
+
+    def seek(self, wanted: frozenset[str]) -> None:
+        """Wait for parties that are to be told something; it is no error if they do not come."""
+        if wanted - self._nodes.keys():
+            self._look(wanted, len(wanted))
+
+    def _look(self, wanted: frozenset[str], may_miss: int) -> None:
+        """Find the parties' nodes; a node of somebody else takes nobody's place."""
+        asked: dict[int, str | None] = {}
+        others = 0
+        while True:
+            nodes = self._channel.nodes(len(wanted) + others)
+            fresh = [node for node in dict.fromkeys(nodes) if node not in asked]
+            needed = len(wanted - set(asked.values())) - may_miss
+            answers = self._identify(fresh, max(0, len(fresh) - max(0, needed))) if fresh else ()
+            for node, answer in zip(fresh, answers, strict=True):
+                asked[node] = None if answer is None else answer.header.sender
+            found = {name: node for node, name in asked.items() if name is not None}
+            more = sum(name not in wanted for name in asked.values())
+            if not wanted - found.keys() or more == others:
+                break
+            others = more
+        self._nodes |= found
