@@ -79,7 +79,11 @@ class Checkpoint:
         Raises:
             SignatureError: the origin cannot name a key.
         """
-        return Note.sign(self.body(), {self.origin: key}).to_bytes()
+        return self.note(key).to_bytes()
+
+    def note(self, key: SigningKey) -> Note:
+        """Return the checkpoint as a note signed by the log's key; see `sign`."""
+        return Note.sign(self.body(), {self.origin: key})
 
     @classmethod
     def open(cls, data: bytes, key: NoteKey) -> Self:
