@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, M
 
 from compliance.errors import LogCorruptedError, SignatureError
 from compliance.log.checkpoint import Checkpoint
-from compliance.log.note import KeyText, Note, NoteSignature
+from compliance.log.note import KeyText, Note, NoteKey, NoteSignature
 from compliance.signing import SigningKey, VerifyingKey
 
-__all__ = ["Algorithm", "CosignerKey", "CosigningKey", "verify_cosignatures"]
+__all__ = ["Algorithm", "CosignerKey", "CosigningKey", "open_head", "verify_cosignatures"]
 
 _SEED_BYTES: Final = 32
 _TIME: Final = struct.Struct(">Q")
@@ -190,6 +190,21 @@ class CosigningKey:
 
     def __repr__(self) -> str:
         return f"CosigningKey({self.public.name!r}, {self.public.key_id.hex()})"
+
+
+def open_head(signed: bytes, key: NoteKey, second: CosignerKey | None) -> Checkpoint:
+    """Read a checkpoint that its log signed with its key, and with its second one where it has one.
+
+    Raises:
+        LogCorruptedError: malformed, of another origin, or not signed by both.
+    """
+    checkpoint = Checkpoint.open(signed, key)
+    if second is not None:
+        try:
+            second.verify(checkpoint, Note.parse(signed))
+        except SignatureError as error:
+            raise LogCorruptedError(f"checkpoint: {error}") from error
+    return checkpoint
 
 
 def verify_cosignatures(
