@@ -24,13 +24,13 @@ from compliance.errors import (
 )
 from compliance.log.checkpoint import Checkpoint
 from compliance.log.cosignature import CosigningKey
+from compliance.log.files import LocalFiles
 from compliance.log.merkle import (
     consistency_proof,
     leaf_hash,
     root_hash,
     verify_consistency,
 )
-from compliance.log.files import LocalFiles
 from compliance.log.note import NoteKey, NoteSignature
 from compliance.log.tiles import (
     ENTRY_LIMIT,

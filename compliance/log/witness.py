@@ -20,7 +20,7 @@ from compliance.errors import (
     SignatureError,
 )
 from compliance.log.checkpoint import Checkpoint, EmptyTreeError
-from compliance.log.cosignature import CosigningKey
+from compliance.log.cosignature import CosignerKey, CosigningKey
 from compliance.log.merkle import HASH_BYTES, verify_consistency
 from compliance.log.note import NOTE_LIMIT, Note
 from compliance.log.policy import LogKey, open_checkpoint
@@ -97,15 +97,15 @@ class Cosigned:
         return self.note.signatures[-1].line.encode()
 
     @classmethod
-    def parse(cls, data: bytes, keys: tuple[LogKey, ...], cosigner: CosigningKey) -> Self:
-        """Read back what this witness keeps of a log.
+    def parse(cls, data: bytes, keys: tuple[LogKey, ...], cosigner: CosignerKey) -> Self:
+        """Read what a witness keeps of a log.
 
         Raises:
             LogCorruptedError: it is not signed by both.
         """
         checkpoint, note = open_checkpoint(data, keys)
         try:
-            time = cosigner.public.verify(checkpoint, note)
+            time = cosigner.verify(checkpoint, note)
         except SignatureError as error:
             raise LogCorruptedError(f"head of {checkpoint.origin!r}: {error}") from error
         return cls(checkpoint, time, note)
