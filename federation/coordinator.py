@@ -20,7 +20,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.errors import describe
-from compliance.log.writer import LogWriter
 from compliance.terms import NoiseSource, Role
 from federation.channel import Channel, Parcel
 from federation.clock import Clock, utc_now
@@ -40,6 +39,7 @@ from federation.jobs.match_direct import coordinate_direct
 from federation.jobs.model import JointModel
 from federation.jobs.sums import coordinate_sums
 from federation.jobs.train import coordinate_train
+from federation.jobs.witness import coordinate_witnessing
 from federation.messages import (
     EVERYONE,
     Identify,
@@ -55,6 +55,7 @@ from federation.population import encoder_for
 from federation.progress import Progress, report
 from federation.routes import off_route
 from federation.specification import AlignSpec, JobSpec, MatchSpec, TrainSpec, policy_objections
+from federation.witnessing import LogWitnessing
 
 __all__ = ["Coordinator", "read_jobs", "write_jobs"]
 
@@ -174,7 +175,7 @@ class Coordinator:
         folder = self._folder
         with (
             locked(folder),
-            LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
+            folder.open_log() as log,
         ):
             gate = Gate(folder, self._agreement, log, None, clock=self._clock)
             gate.settle()
@@ -220,10 +221,10 @@ class Coordinator:
         for term, remedy in policy_objections(spec, self._agreement):
             raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
+        absences = Absences(self._folder.job(spec.name))
         try:
-            model = self._drive(
-                gate, channel, nodes, self._job(spec), Absences(self._folder.job(spec.name))
-            )
+            model = self._drive(gate, channel, nodes, self._job(spec), absences)
+            self._witness(gate, channel, nodes, spec, absences)
         except FederationError:
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
             raise
@@ -241,6 +242,19 @@ class Coordinator:
         gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="done")
         ended = {"computation": spec.kind, "model": model.digest if model else None}
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
+
+    def _witness(
+        self,
+        gate: Gate,
+        channel: Channel,
+        nodes: Mapping[str, int],
+        spec: JobSpec,
+        absences: Absences,
+    ) -> None:
+        """Show every party's log to every other, before the job counts as ended."""
+        own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
+        job = coordinate_witnessing(self._agreement, spec.name, own)
+        self._drive(gate, channel, nodes, job, absences)
 
     def _job(self, spec: JobSpec) -> Job:
         if isinstance(spec, MatchSpec) and spec.is_direct:

@@ -34,6 +34,7 @@ from federation.specification import JobSpec, MatchSpec, policy_objections
 from federation.training.local import LocalTraining
 from federation.training.publishing import Publishing
 from federation.training.summing import Summing
+from federation.witnessing import Witnessing
 
 __all__ = ["Work"]
 
@@ -69,6 +70,7 @@ class Work:
             **LocalTraining(self._desk).steps,
             **Summing(self._desk).steps,
             **Publishing(self._desk).steps,
+            **Witnessing(self._desk).steps,
             ExpandRequest: self._expand,
         }
         step = steps.get(type(message.body))
