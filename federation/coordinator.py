@@ -185,6 +185,7 @@ class Coordinator:
                 for spec in jobs:
                     at_work = spec.name
                     self._run_job(gate, channel, nodes, spec)
+                self._witness(gate, channel, nodes, jobs[-1])
             except RefusedError as refusal:
                 if refusal.party == folder.name:  # another party's is in that party's log
                     gate.note_refusal(refusal, at_work, release_id=at_work)
@@ -221,10 +222,10 @@ class Coordinator:
         for term, remedy in policy_objections(spec, self._agreement):
             raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
-        absences = Absences(self._folder.job(spec.name))
         try:
-            model = self._drive(gate, channel, nodes, self._job(spec), absences)
-            self._witness(gate, channel, nodes, spec, absences)
+            model = self._drive(
+                gate, channel, nodes, self._job(spec), Absences(self._folder.job(spec.name))
+            )
         except FederationError:
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
             raise
@@ -244,17 +245,20 @@ class Coordinator:
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
 
     def _witness(
-        self,
-        gate: Gate,
-        channel: Channel,
-        nodes: Mapping[str, int],
-        spec: JobSpec,
-        absences: Absences,
+        self, gate: Gate, channel: Channel, nodes: Mapping[str, int], last: JobSpec
     ) -> None:
-        """Show every party's log to every other, before the job counts as ended."""
+        """Show every party's log to every other, filed under the last job of the run."""
         own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
-        job = coordinate_witnessing(self._agreement, spec.name, own)
-        self._drive(gate, channel, nodes, job, absences)
+        showing = coordinate_witnessing(self._agreement, last.name, own)
+        answers: list[Message] | None = None
+        while True:
+            try:
+                exchange = next(showing) if answers is None else showing.send(answers)
+            except StopIteration:
+                return
+            answers = self._exchange(
+                gate, channel, nodes, exchange.outgoing, most_missing=exchange.most_missing
+            )
 
     def _job(self, spec: JobSpec) -> Job:
         if isinstance(spec, MatchSpec) and spec.is_direct:

@@ -70,38 +70,6 @@ _QUORUM: Final = "others"
 TERM: Final = "log"
 
 
-def log_keys(party: PartyTerm) -> tuple[LogKey, ...]:
-    """Return the keys with which a party signs its log."""
-    key = NoteKey.from_string(party.log_key)
-    return (key,) if party.cosigner is None else (key, party.cosigner)
-
-
-def policy_for(agreement: Agreement, party: str) -> Policy:
-    """Return the policy under which heads of a party's log are public (C2SP tlog-policy).
-
-    Auditors with a cosigning key count, and are not waited for.
-    """
-    term = agreement.party(party)
-    keys: dict[str, CosignerKey] = {
-        other.name: other.cosigner
-        for other in agreement.parties
-        if other.name != party and other.cosigner is not None
-    }
-    waited_for = sum(agreement.party(name).role is not Role.AUDITOR for name in keys)
-    quorum = waited_for if agreement.witness_quorum is None else agreement.witness_quorum
-    logs: tuple[LogKey, ...] = (NoteKey.from_string(term.log_key),)
-    if not quorum:
-        return Policy("none", logs, keys)
-    return Policy(_QUORUM, logs, keys, {_QUORUM: Group(quorum, tuple(keys))})
-
-
-def witness_of(folder: PartyFolder, agreement: Agreement) -> Witness:
-    """Return the party as a witness of every other party's log."""
-    others = (party for party in agreement.parties if party.name != folder.name)
-    logs = {NoteKey.from_string(party.log_key).name: log_keys(party) for party in others}
-    return Witness(folder.witnessed, logs=logs, cosigner=folder.cosigning_key())
-
-
 class LogWitnessing:
     """A party's own log before its witnesses, and the party as a witness.
 
@@ -236,20 +204,6 @@ class LogWitnessing:
             return {}
         except ValidationError as error:
             raise WorkspaceError(f"{path} is damaged: remove it; witnesses know it too") from error
-
-
-def read_optional(path: Path) -> bytes | None:
-    """Return a signed head that may not be there.
-
-    Raises:
-        LogError: it cannot be read.
-    """
-    try:
-        return read_regular(path, NOTE_LIMIT + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise LogError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 class Witnessing:

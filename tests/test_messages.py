@@ -82,6 +82,7 @@ train_specs = st.builds(
 expand_specs = st.builds(
     ExpandSpec, name=names, train=names, share=st.floats(0, 1, exclude_min=True)
 )
+twice = st.integers(1, 2)
 bodies: dict[str, st.SearchStrategy[Any]] = {
     kind: st.builds(model) for kind, model in KINDS.items() if set(model.model_fields) == {"kind"}
 } | {
@@ -117,6 +118,11 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "sum.exact": st.builds(messages.SumExact, round=rounds),
     "model.published": st.builds(ModelPublished, spec=train_specs),
     "expand.request": st.builds(messages.ExpandRequest, spec=expand_specs),
+    "witness.show": st.builds(messages.WitnessShow, round=twice),
+    "witness.shown": st.builds(messages.WitnessShown, round=twice),
+    "witness.ask": st.builds(messages.WitnessAsk, round=twice),
+    "witness.said": st.builds(messages.WitnessSaid, round=twice),
+    "witness.tell": st.builds(messages.WitnessTell, round=twice),
     "refused": st.builds(
         messages.Refused,
         term=st.text("abz09_.", max_size=62).map(lambda text: f"a{text}"),

@@ -1,4 +1,4 @@
-"""Every party's log is shown to every other one: the end of each job.
+"""Every party's log is shown to every other one: the end of each run of jobs.
 
 ```
 coordinator              data parties
@@ -25,7 +25,7 @@ from compliance.agreement import MOST_PARTIES, Agreement
 from compliance.log.witness import REQUEST_LIMIT
 from compliance.terms import DATA_ROLES, Name, Role
 from federation.errors import MessageError
-from federation.jobs.exchange import Exchange, Say, Tolerant, expect
+from federation.jobs.exchange import Say, Tolerant, expect
 from federation.messages import (
     Acknowledged,
     Message,
@@ -136,7 +136,7 @@ def decode_answers(payload: bytes) -> tuple[Answer, ...]:
 
 def coordinate_witnessing(
     agreement: Agreement, job: str, own: Head
-) -> Generator[Exchange, Sequence[Message], None]:
+) -> Generator[Tolerant, Sequence[Message], None]:
     """Carry heads and cosignatures, at the coordinator, which takes part itself.
 
     Yields:
