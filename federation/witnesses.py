@@ -11,7 +11,7 @@ from typing import Final
 
 from compliance.agreement import Agreement
 from compliance.errors import LogError
-from compliance.log.cosignature import CosignerKey, CosigningKey
+from compliance.log.cosignature import CosignerKey
 from compliance.log.note import NOTE_LIMIT, NoteKey
 from compliance.log.policy import Group, LogKey, Policy
 from compliance.log.verifier import read_regular
@@ -51,10 +51,8 @@ def policy_for(agreement: Agreement, party: str) -> Policy:
 
 def witness_of(folder: PartyFolder, agreement: Agreement) -> Witness:
     """Return a party, with its key, as a witness of every other party's log."""
-    return Witness(
-        WitnessRecord(folder.witnessed, _logs_of_others(agreement, folder.name), _key(agreement, folder.name)),
-        cosigner=folder.cosigning_key(),
-    )
+    logs = _logs_of_others(agreement, folder.name)
+    return Witness(folder.witnessed, logs=logs, cosigner=folder.cosigning_key())
 
 
 def witness_in(directory: Path) -> WitnessRecord | None:
@@ -69,7 +67,8 @@ def witness_in(directory: Path) -> WitnessRecord | None:
     key = agreement.party(name).cosigner
     if key is None:
         return None
-    return WitnessRecord(directory / "log" / "witness", _logs_of_others(agreement, name), key)
+    logs = _logs_of_others(agreement, name)
+    return WitnessRecord(directory / "log" / "witness", logs=logs, cosigner=key)
 
 
 def _logs_of_others(agreement: Agreement, name: str) -> dict[str, tuple[LogKey, ...]]:

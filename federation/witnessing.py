@@ -17,7 +17,6 @@ Leaves to others: how it travels (`jobs.witness`, `log_server`), what an auditor
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -31,14 +30,11 @@ from compliance.errors import (
     SignatureError,
 )
 from compliance.log.checkpoint import Checkpoint
-from compliance.log.cosignature import CosignerKey
-from compliance.log.note import NOTE_LIMIT, Note, NoteKey, NoteSignature
-from compliance.log.policy import Group, LogKey, Policy
+from compliance.log.note import Note, NoteKey, NoteSignature
 from compliance.log.proving import TiledTree
-from compliance.log.verifier import read_checkpoint, read_regular
+from compliance.log.verifier import read_checkpoint
 from compliance.log.witness import AddCheckpoint
-from compliance.log.witnessing import Witness
-from compliance.terms import PartyTerm, Role
+from compliance.terms import PartyTerm
 from federation.clock import Clock
 from federation.desk import Desk
 from federation.errors import RefusedError, WorkspaceError
@@ -62,12 +58,16 @@ from federation.messages import (
     WitnessTell,
 )
 from federation.party import PartyFolder, write_atomically
+from federation.witnesses import policy_for, read_optional, witness_of
 
-__all__ = ["LogWitnessing", "Witnessing", "log_keys", "policy_for", "witness_of"]
+__all__ = ["LogWitnessing", "Witnessing"]
+
+_SEEN = TypeAdapter(dict[str, int])
+TERM: Final = "log"
+
 
 _SEEN = TypeAdapter(dict[str, int])
 _QUORUM: Final = "others"
-TERM: Final = "log"
 
 
 class LogWitnessing:

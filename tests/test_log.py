@@ -366,9 +366,7 @@ def test_nothing_is_signed_before_its_entries_are_durable(tmp_path: Path) -> Non
             return super().cosign(checkpoint, timestamp=timestamp)
 
     second = Watched.from_seed(ORIGIN, b"s" * 32)
-    with LogWriter.open(
-        tmp_path, origin=ORIGIN, key=KEY, second_key=second, files=files
-    ) as log:
+    with LogWriter.open(tmp_path, origin=ORIGIN, key=KEY, second_key=second, files=files) as log:
         log.append(entries(0, 300))
     assert len(seen) == 2
     assert not any(seen)

@@ -78,9 +78,7 @@ def test_go_accepts_our_logs_of_every_size(logs: dict[int, Path], go_verifier: P
         assert root == read_checkpoint(logs[size]).decode().split("\n")[2]
 
 
-def test_go_refuses_a_changed_log(
-    logs: dict[int, Path], go_verifier: Path, tmp_path: Path
-) -> None:
+def test_go_refuses_a_changed_log(logs: dict[int, Path], go_verifier: Path, tmp_path: Path) -> None:
     for name in ("checkpoint", "tile/0/000.p/2", "tile/entries/000.p/2"):
         copy = shutil.copytree(logs[2], tmp_path / name.replace("/", "-"))
         data = bytearray((copy / name).read_bytes())

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from compliance.errors import LogError, NotWitnessedError, Objection
-from compliance.log.cosignature import CosigningKey
+from compliance.log.cosignature import CosignerKey, CosigningKey
 from compliance.log.files import Files, LocalFiles, publish
 from compliance.log.note import NOTE_LIMIT
 from compliance.log.policy import LogKey
@@ -38,7 +38,7 @@ from compliance.log.witness import (
     decide,
 )
 
-__all__ = ["Witness", "origin_hash"]
+__all__ = ["Witness", "WitnessRecord", "origin_hash"]
 
 _MOST_EVIDENCE: Final = 16
 """Pairs of heads kept of one log: more of them prove no more."""
@@ -49,7 +49,59 @@ def origin_hash(origin: str) -> str:
     return hashlib.sha256(origin.encode()).hexdigest()
 
 
-class Witness:
+class WitnessRecord:
+    """What a witness keeps, for whoever reads it.
+
+    Args:
+        directory: the witness's own.
+        logs: the keys of each log by origin.
+        cosigner: the witness's public key.
+    """
+
+    def __init__(
+        self, directory: Path, *, logs: Mapping[str, tuple[LogKey, ...]], cosigner: CosignerKey
+    ) -> None:
+        self._directory = directory
+        self._logs = logs
+        self._cosigner = cosigner
+
+    def last(self, origin: str) -> Cosigned | None:
+        """Return what was cosigned last of a log; None if nothing was.
+
+        Raises:
+            LogCorruptedError: what is kept is damaged.
+            LogError: it cannot be read.
+        """
+        path = self._directory / origin_hash(origin) / "checkpoint"
+        try:
+            data = read_regular(path, NOTE_LIMIT + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LogError(f"{path}: cannot be read: {error.strerror}") from error
+        return Cosigned.parse(data, self._logs[origin], self._cosigner)
+
+    def evidence(self, origin: str) -> tuple[Evidence, ...]:
+        """Return what is kept against a log, oldest first.
+
+        Raises:
+            LogError: it cannot be read.
+        """
+        directory = self._directory / origin_hash(origin) / "evidence"
+        paths = sorted(directory.glob("*.submitted"))
+        try:
+            return tuple(
+                Evidence(
+                    read_regular(path.with_suffix(".seen"), NOTE_LIMIT + 1),
+                    read_regular(path, REQUEST_LIMIT + 1),
+                )
+                for path in paths
+            )
+        except OSError as error:
+            raise LogError(f"{directory}: cannot be read: {error.strerror}") from error
+
+
+class Witness(WitnessRecord):
     """Cosigns heads of the logs it knows; safe to use from several threads and processes.
 
     Args:
@@ -67,9 +119,8 @@ class Witness:
         cosigner: CosigningKey,
         files: Files | None = None,
     ) -> None:
-        self._directory = directory
-        self._logs = logs
-        self._cosigner = cosigner
+        super().__init__(directory, logs=logs, cosigner=cosigner.public)
+        self._signing = cosigner
         self._files = files or LocalFiles()
 
     def add_checkpoint(self, body: bytes, *, now: int) -> bytes:
@@ -103,7 +154,7 @@ class Witness:
                 # 2. Decide.
                 try:
                     cosigned = decide(
-                        request, logs=keys, seen=seen, cosigner=self._cosigner, now=now
+                        request, logs=keys, seen=seen, cosigner=self._signing, now=now
                     )
                 except SplitViewError as split:
                     self._keep(directory, split.evidence)
@@ -119,41 +170,6 @@ class Witness:
                 f"{directory}: the witness cannot write: {error.strerror or error}: free the disk "
                 "or its permissions; nothing was cosigned"
             ) from error
-
-    def last(self, origin: str) -> Cosigned | None:
-        """Return what was cosigned last of a log; None if nothing was.
-
-        Raises:
-            LogCorruptedError: what is kept is damaged.
-            LogError: it cannot be read.
-        """
-        path = self._directory / origin_hash(origin) / "checkpoint"
-        try:
-            data = read_regular(path, NOTE_LIMIT + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise LogError(f"{path}: cannot be read: {error.strerror}") from error
-        return Cosigned.parse(data, self._logs[origin], self._cosigner.public)
-
-    def evidence(self, origin: str) -> tuple[Evidence, ...]:
-        """Return what is kept against a log, oldest first.
-
-        Raises:
-            LogError: it cannot be read.
-        """
-        directory = self._directory / origin_hash(origin) / "evidence"
-        paths = sorted(directory.glob("*.submitted"))
-        try:
-            return tuple(
-                Evidence(
-                    read_regular(path.with_suffix(".seen"), NOTE_LIMIT + 1),
-                    read_regular(path, REQUEST_LIMIT + 1),
-                )
-                for path in paths
-            )
-        except OSError as error:
-            raise LogError(f"{directory}: cannot be read: {error.strerror}") from error
 
     def _keep(self, directory: Path, evidence: Evidence) -> None:
         """Keep both heads, the second file last: a crash leaves both, or what counts for none."""
