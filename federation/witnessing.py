@@ -66,10 +66,6 @@ _SEEN = TypeAdapter(dict[str, int])
 TERM: Final = "log"
 
 
-_SEEN = TypeAdapter(dict[str, int])
-_QUORUM: Final = "others"
-
-
 class LogWitnessing:
     """A party's own log before its witnesses, and the party as a witness.
 
