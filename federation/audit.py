@@ -28,6 +28,7 @@ from compliance.errors import (
     RecordError,
 )
 from compliance.log.checkpoint import Checkpoint
+from compliance.log.cosignature import open_head
 from compliance.log.merkle import leaf_hash, root_hash
 from compliance.log.note import NoteKey
 from compliance.log.policy import PublicCheckpoint
@@ -209,6 +210,8 @@ def _public_head(
         return None
     try:
         public = policy_for(agreement, party).check(signed)
+        term = agreement.party(party)
+        open_head(signed, NoteKey.from_string(term.log_key), term.cosigner)
     except LogError as error:
         raise type(error)(f"{log / 'witness' / 'public'}: {error}") from error
     if not _begins_with(entries, public.checkpoint):

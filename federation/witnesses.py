@@ -43,7 +43,7 @@ def policy_for(agreement: Agreement, party: str) -> Policy:
     }
     waited_for = sum(agreement.party(name).role is not Role.AUDITOR for name in keys)
     quorum = waited_for if agreement.witness_quorum is None else agreement.witness_quorum
-    logs: tuple[LogKey, ...] = (NoteKey.from_string(term.log_key),)
+    logs = log_keys(term)
     if not quorum:
         return Policy("none", logs, keys)
     return Policy(_QUORUM, logs, keys, {_QUORUM: Group(quorum, tuple(keys))})

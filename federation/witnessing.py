@@ -33,7 +33,7 @@ from compliance.log.checkpoint import Checkpoint
 from compliance.log.note import Note, NoteKey, NoteSignature
 from compliance.log.proving import TiledTree
 from compliance.log.verifier import read_checkpoint
-from compliance.log.witness import AddCheckpoint
+from compliance.log.witness import AddCheckpoint, SplitViewError
 from compliance.terms import PartyTerm
 from federation.clock import Clock
 from federation.desk import Desk
@@ -115,7 +115,8 @@ class LogWitnessing:
             try:
                 line = witness.add_checkpoint(request.request.encode(), now=now)
             except NotWitnessedError as error:
-                if error.objection is Objection.CONFLICT:
+                split = isinstance(error, SplitViewError)
+                if error.objection is Objection.CONFLICT and not split:
                     answers.append(Answer(**about, seen=error.tree_size))
                     continue
                 refusal = RefusedError(

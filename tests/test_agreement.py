@@ -42,7 +42,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "5cd2d94b877f5cc22eefbb0101485c43692e2dd871fe56c65d2856a9ae98347f"
+GOLDEN_DIGEST = "298843bfd4cd546b9fd4024b2334a575cca6583041a823cba3a62815e54af815"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 

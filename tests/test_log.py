@@ -27,11 +27,14 @@ from compliance.log.cosignature import CosigningKey
 from compliance.log.files import LocalFiles
 from compliance.log.merkle import (
     consistency_proof,
+    inclusion_proof,
     leaf_hash,
     root_hash,
     verify_consistency,
 )
 from compliance.log.note import NoteKey, NoteSignature
+from compliance.log.proving import TiledTree
+from compliance.log.pruning import prune
 from compliance.log.tiles import (
     ENTRY_LIMIT,
     RightEdge,
@@ -811,3 +814,48 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
         verified(tmp_path)
     with pytest.raises(SignatureError):
         verify_log(tmp_path, verification_key="not a key")
+
+
+# Pruning
+
+
+def test_a_pruned_log_still_proves_what_is_left_and_grows(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log:
+        log.append(entries(0, 700))
+        old = log.checkpoint
+        log.append(entries(700, 1500))
+        head = log.checkpoint
+        before = set(files_of(tmp_path))
+        assert prune(tmp_path, head, 600, files=FastFiles()) == 4
+        assert before - set(files_of(tmp_path)) == {
+            f"tile/{level}/00{index}" for level in ("0", "entries") for index in (0, 1)
+        }
+        assert prune(tmp_path, head, 600, files=FastFiles()) == 0
+        tree = TiledTree(tmp_path, head)
+        for index in (600, 699, 1499):
+            assert tree.entry(index) == b"entry %d" % index
+        tree.consistency_proof(old)
+        with pytest.raises(LogCorruptedError, match="tile/entries/000: missing"):
+            tree.entry(5)
+        for bad in (-1, 1501):
+            with pytest.raises(LogError, match="minimum index"):
+                prune(tmp_path, head, bad)
+        log.append(entries(1500, 1600))
+        TiledTree(tmp_path, log.checkpoint).consistency_proof(head)
+    with pytest.raises(LogCorruptedError, match="missing"):
+        verified(tmp_path)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 700), st.data())
+def test_proofs_from_tiles_are_those_of_all_leaves(
+    tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject
+) -> None:
+    directory = tmp_path_factory.mktemp("log")
+    write(directory, size)
+    head = Checkpoint.open((directory / "checkpoint").read_bytes(), NoteKey(ORIGIN, KEY.public))
+    tree, leaves = TiledTree(directory, head), [leaf_hash(entry) for entry in entries(0, size)]
+    index = data.draw(st.integers(0, size - 1))
+    assert list(tree.inclusion_proof(index)) == inclusion_proof(leaves, index, size)
+    expected = consistency_proof(leaves, index + 1, size)
+    assert list(tree.unverified_consistency_proof(index + 1)) == expected

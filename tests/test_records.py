@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import get_args
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from compliance.canonical import canonical_json
 from compliance.errors import RecordError
 from compliance.log.tiles import ENTRY_LIMIT
 from compliance.records import (

