@@ -111,7 +111,7 @@ class Agreement(Terms):
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
-    witness_quorum: Annotated[int, Field(strict=True, ge=0, lt=MOST_PARTIES)] | None = None
+    witness_quorum: Annotated[int, Field(strict=True, ge=0, le=MOST_PARTIES - 1)] | None = None
     terms_text: Text = ""
 
     @classmethod

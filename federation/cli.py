@@ -385,8 +385,8 @@ def log_serve(
     from federation.log_commands import make_server
 
     with make_server(directory, host, port) as server:
-        name, taken = server.server_address[:2]
-        err.print(f"serving {directory / 'log'} at http://{name}:{taken}/", markup=False)
+        address = f"http://{host}:{server.server_port}/"
+        err.print(f"serving {directory / 'log'} at {address}", markup=False)
         server.serve_forever()
 
 

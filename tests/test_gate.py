@@ -15,7 +15,8 @@ import pytest
 from parties import EXPAND, MATCH, NOW, PEOPLE, PURPOSE, ROLES, TRAIN, Parties, World, record
 
 from compliance import records
-from compliance.log.writer import LocalFiles, LogWriter
+from compliance.log.files import LocalFiles
+from compliance.log.writer import LogWriter
 from compliance.terms import Reveal, Role
 from federation import gate as gate_module
 from federation import messages
@@ -153,7 +154,7 @@ def opened(world: World, name: str = "retailer") -> Iterator[Gate]:
     folder = world.folder(name)
     with (
         locked(folder),
-        LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
+        folder.open_log() as log,
     ):
         ledger = None if name == "coordinator" else ledger_of(world, name)
         gate = Gate(folder, world.agreement, log, ledger, clock=world.clock)
@@ -401,7 +402,7 @@ class TestRelease:
 
     def test_a_party_without_a_ledger_cannot_release_a_charge(self, world: World) -> None:
         folder = world.folder("retailer")
-        with LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log:
+        with folder.open_log() as log:
             gate = Gate(folder, world.agreement, log, None, clock=world.clock)
             with pytest.raises(RuntimeError, match="ledger"):
                 gate.release(update())

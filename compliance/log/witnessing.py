@@ -162,7 +162,7 @@ class Witness(WitnessRecord):
                 # 3. Persist. A crash leaves the old head or the new one; whoever asks again is told
                 #    the size of either.
                 publish(self._files, directory / "checkpoint", cosigned.note.to_bytes())
-                self._files.sync([self._directory])
+                self._files.sync([self._directory, self._directory.parent])
                 # 4. Only then answer.
                 return cosigned.lines
         except OSError as error:
