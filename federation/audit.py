@@ -164,7 +164,8 @@ def verify_party(directory: Path) -> VerifiedParty:
     4. Every leaf is of a known kind, by this party, under this agreement.
     5. The agreement is the first leaf and no other.
     6. The leaves keep the budget: see `_Charges`.
-    7. What is kept as its public head meets the agreement's quorum, and is a beginning of the log.
+    7. What is kept as its public head meets the agreement's quorum, and is a beginning of the log;
+       the heads of others' logs that it keeps are signed by them and by itself.
 
     Raises:
         WorkspaceError: there is no agreement.
@@ -187,6 +188,7 @@ def verify_party(directory: Path) -> VerifiedParty:
             )
     charges = _check_leaves(directory / "log", agreement, leaves)  # 5, 6
     public = _public_head(directory / "log", agreement, party.name, log.entries)  # 7
+    _check_witnessed(directory, agreement, party.name)
     root = log.root_hash.hex() if isinstance(log.root_hash, bytes) else log.root_hash
     return VerifiedParty(
         party=party.name,
@@ -220,6 +222,14 @@ def _public_head(
             "that this log does not begin with: it was rewritten, or cut short"
         )
     return public
+
+
+def _check_witnessed(directory: Path, agreement: Agreement, party: str) -> None:
+    if (record := witness_in(directory)) is None:
+        return
+    for other in agreement.parties:
+        if other.name != party:
+            record.last(NoteKey.from_string(other.log_key).name)
 
 
 def _begins_with(entries: Sequence[bytes], head: Checkpoint) -> bool:

@@ -6,7 +6,8 @@ PARTY/
   agreement.json   the contract, signed by every party
   keys/            identity, log, cosigning, encryption: seeds, readable by their owner only
   data/            tables and consents (or a database elsewhere)
-  log/             the append-only log (C2SP tlog-tiles)
+  log/             the append-only log (C2SP tlog-tiles), and what witnesses cosigned
+  shown/           its head on the way to them
   ledger.sqlite    the privacy budget (or a database elsewhere)
   jobs/JOB/        what a job must remember between two messages
   outbox/          answers given, kept so that a repeated question gets the same answer
@@ -302,6 +303,11 @@ class PartyFolder:
     def witnessed(self) -> Path:
         """Directory of what this party witnessed of others' logs, and they of its own."""
         return self.log / "witness"
+
+    @property
+    def shown(self) -> Path:
+        """Directory of what must be remembered until other parties have cosigned a head."""
+        return self.path / "shown"
 
     @property
     def log_origin(self) -> str:

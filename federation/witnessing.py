@@ -3,9 +3,10 @@
 ```
 PARTY/log/witness/
   <SHA-256 of an origin>/…   another party's log as this one saw it (`compliance.log.witnessing`)
-  seen.json                  how many entries of its own log each witness has cosigned
-  shown                      its own head that was shown last, with the cosignatures so far
   public                     its own last head that enough witnesses cosigned
+PARTY/shown/
+  head                       its own head that was shown last, with the cosignatures so far
+  seen.json                  how many entries of its own log each witness has cosigned
 ```
 
 Guarantees: nothing is cosigned that does not extend what was seen; what is kept as public meets
@@ -95,7 +96,7 @@ class LogWitnessing:
             proof = tree.unverified_consistency_proof(old) if old else ()
             text = AddCheckpoint(old, proof, signed).to_bytes().decode()
             requests.append(Request(log=self._folder.name, witness=witness, request=text))
-        write_atomically(self._folder.witnessed / "shown", signed)  # until it is cosigned
+        write_atomically(self._folder.shown / "head", signed)  # until it is cosigned
         return tuple(requests)
 
     def cosign(self, requests: Sequence[Request]) -> tuple[Answer, ...]:
@@ -148,9 +149,9 @@ class LogWitnessing:
             if answer.witness in self._policy.witnesses and answer.seen is not None:
                 self._check_not_put_back(answer.witness, answer.seen, head)
                 seen[answer.witness] = answer.seen
-        if (shown := read_optional(self._folder.witnessed / "shown")) is not None:
+        if (shown := read_optional(self._folder.shown / "head")) is not None:
             seen |= self._publish(shown, answers)
-        write_atomically(self._folder.witnessed / "seen.json", _SEEN.dump_json(seen))
+        write_atomically(self._folder.shown / "seen.json", _SEEN.dump_json(seen))
 
     def _publish(self, shown: bytes, answers: Sequence[Answer]) -> Mapping[str, int]:
         """Merge cosignatures of the shown head; return the sizes that were cosigned."""
@@ -170,7 +171,7 @@ class LogWitnessing:
             merged |= {(one.name, one.key_id): one for one in lines}
             cosigned[answer.witness] = checkpoint.tree_size
         signed = Note(note.text, tuple(merged.values())).to_bytes()
-        write_atomically(self._folder.witnessed / "shown", signed)
+        write_atomically(self._folder.shown / "head", signed)
         try:
             self._policy.check(signed)
         except NotPublicError:
@@ -194,7 +195,7 @@ class LogWitnessing:
             )
 
     def _seen(self) -> dict[str, int]:
-        path = self._folder.witnessed / "seen.json"
+        path = self._folder.shown / "seen.json"
         try:
             return _SEEN.validate_json(path.read_bytes())
         except FileNotFoundError:

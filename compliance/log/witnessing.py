@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from compliance.errors import LogError, NotWitnessedError, Objection
+from compliance.errors import LogCorruptedError, LogError, NotWitnessedError, Objection
 from compliance.log.cosignature import CosignerKey, CosigningKey
 from compliance.log.files import Files, LocalFiles, publish
 from compliance.log.note import NOTE_LIMIT
@@ -79,7 +79,10 @@ class WitnessRecord:
             return None
         except OSError as error:
             raise LogError(f"{path}: cannot be read: {error.strerror}") from error
-        return Cosigned.parse(data, self._logs[origin], self._cosigner)
+        try:
+            return Cosigned.parse(data, self._logs[origin], self._cosigner)
+        except LogCorruptedError as error:
+            raise LogCorruptedError(f"{path}: {error}") from error
 
     def evidence(self, origin: str) -> tuple[Evidence, ...]:
         """Return what is kept against a log, oldest first.
