@@ -93,6 +93,8 @@ class Agreement(Terms):
         budget: privacy loss per person over all of them.
         valid_from: first moment of validity, UTC.
         valid_until: first moment after it, UTC.
+        witness_quorum: other parties that must have cosigned a head of a party's log before it
+            counts as public; all that have a cosigning key where left out.
         terms_text: whatever else is agreed, in Markdown.
     """
 
@@ -112,6 +114,7 @@ class Agreement(Terms):
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
+    witness_quorum: Annotated[int, Field(strict=True, ge=0, le=MOST_PARTIES - 1)] | None = None
     terms_text: Text = ""
 
     @classmethod
@@ -227,6 +230,12 @@ class Agreement(Terms):
         yield from self._party_mistakes()
         yield from self._dataset_mistakes()
         yield from self._term_mistakes()
+        witnesses = sum(party.cosigning_key is not None for party in self.parties)
+        if (self.witness_quorum or 0) > max(witnesses - 1, 0):
+            yield (
+                f"witness_quorum: {self.witness_quorum} of the other parties are to cosign, and "
+                f"{witnesses} in all have a cosigning key"
+            )
 
     def _party_mistakes(self) -> Iterator[str]:
         for name in repeated(party.name for party in self.parties):
@@ -238,6 +247,7 @@ class Agreement(Terms):
                 party.verifying_key,
                 NoteKey.from_string(party.log_key).key,
                 party.encryption_key,
+                party.cosigner and party.cosigner.raw,
             )
             if key is not None
         ]

@@ -12,7 +12,10 @@ ComplianceError
 ├── PolicyError                   the party whose policy file it is: correct the file
 ├── LogError                      the caller: the log cannot be used this way
 │   ├── LogCorruptedError         the log's owner: the bytes do not prove what they must
-│   └── LogBusyError              another process is writing: wait or stop it
+│   ├── LogBusyError              another process is writing: wait or stop it
+│   ├── NotPublicError            whoever waits: too few witnesses cosigned the checkpoint so far
+│   ├── NotWitnessedError         the log's owner: this witness will not cosign, and says why
+│   └── WitnessPolicyError        whoever wrote the policy about witnesses: correct it
 └── RecordError                   whoever wrote the record: it is not a leaf that a log may hold
 ```
 
@@ -22,6 +25,7 @@ that.
 """
 
 import re
+from enum import Enum
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -35,11 +39,15 @@ __all__ = [
     "LogBusyError",
     "LogCorruptedError",
     "LogError",
+    "NotPublicError",
+    "NotWitnessedError",
+    "Objection",
     "PolicyError",
     "RecordError",
     "SignatureError",
     "UnknownPurposeError",
     "UnsignedAgreementError",
+    "WitnessPolicyError",
     "describe",
 ]
 
@@ -92,6 +100,38 @@ class LogCorruptedError(LogError):
 
 class LogBusyError(LogError):
     """Another writer holds the log."""
+
+
+class NotPublicError(LogError):
+    """Too few witnesses cosigned a checkpoint for its policy."""
+
+
+class WitnessPolicyError(LogError):
+    """A trust policy is malformed or contradicts itself."""
+
+
+class Objection(Enum):
+    """Why a witness does not cosign; the value is the HTTP status of C2SP tlog-witness."""
+
+    MALFORMED = 400
+    UNTRUSTED = 403
+    UNKNOWN_LOG = 404
+    CONFLICT = 409
+    INCONSISTENT = 422
+
+
+class NotWitnessedError(LogError):
+    """A witness does not cosign a checkpoint.
+
+    Attributes:
+        objection: why.
+        tree_size: entries of the checkpoint that it cosigned last; with `CONFLICT` alone.
+    """
+
+    def __init__(self, message: str, objection: Objection, tree_size: int | None = None) -> None:
+        super().__init__(message)
+        self.objection = objection
+        self.tree_size = tree_size
 
 
 class RecordError(ComplianceError):

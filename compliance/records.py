@@ -13,7 +13,6 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
-import rfc8785
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -26,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from compliance.canonical import canonical_json
 from compliance.errors import RecordError, describe
 
 __all__ = [
@@ -374,7 +374,7 @@ def to_leaf(record: Record) -> bytes:
     Raises:
         RecordError: it is over 2 KiB: shorten its names, or split it.
     """
-    leaf = rfc8785.dumps(record.model_dump(mode="json"))
+    leaf = canonical_json(record.model_dump(mode="json"))
     if len(leaf) > LEAF_LIMIT:
         raise RecordError(
             f"{record.kind} record: expected at most {LEAF_LIMIT} bytes, got {len(leaf)}"

@@ -35,6 +35,7 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
             party.verifying_key.fingerprint,
             party.encryption_fingerprint or "none",
             party.log_key,
+            party.cosigner.key_id.hex() if party.cosigner else "none",
             "yes" if party.name in signed_by else "no",
         )
         for party in agreement.parties
@@ -59,8 +60,13 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         f"Purposes: {', '.join(f'`{purpose}`' for purpose in agreement.purposes)}.",
         "## Parties",
         _table(
-            ("party", "role", "key fingerprint", "encryption key", "log key", "signed"), parties
+            (
+                *("party", "role", "key fingerprint", "encryption key"),
+                *("log key", "cosigning key", "signed"),
+            ),
+            parties,
         ),
+        _witnesses(agreement),
         "## People",
         _table(("party", "rows", "matched by", "identifiers each"), datasets),
         "## Features",
@@ -76,6 +82,12 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         quoted = agreement.terms_text.replace("&", "&amp;").replace("<", "&lt;").split("\n")
         sections += ["## Further terms", "\n".join(f"> {line}".rstrip() for line in quoted)]
     return "\n\n".join(sections) + "\n"
+
+
+def _witnesses(agreement: Agreement) -> str:
+    quorum = agreement.witness_quorum
+    enough = "all other parties with a cosigning key" if quorum is None else f"`{quorum}` others"
+    return f"A head of a party's log is public once {enough} have cosigned it."
 
 
 def _values(column: ColumnTerm) -> str:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from compliance.errors import SignatureError
+from compliance.log.cosignature import Algorithm, CosignerKey
 from compliance.log.note import NoteKey
 from compliance.signing import PARTY_NAME_PATTERN, VerifyingKey, decode_base64
 
@@ -181,6 +182,16 @@ def _log_key(text: str) -> str:
     return text
 
 
+def _cosigning_key(text: str) -> str:
+    try:
+        key = CosignerKey.from_string(text)
+    except SignatureError as error:
+        raise ValueError(str(error)) from error
+    if key.algorithm is not Algorithm.ML_DSA_44:
+        raise ValueError("a cosigning key is of type 6, ML-DSA-44")
+    return text
+
+
 def _encryption_key(text: str) -> str:
     if (size := len(decode_base64(text))) != _ENCRYPTION_KEY_BYTES:
         raise ValueError(f"an encryption key has {_ENCRYPTION_KEY_BYTES} bytes, got {size}")
@@ -286,6 +297,9 @@ class PartyTerm(Terms):
         log_key: verifier key of its log, `origin+id+base64` (C2SP signed-note).
         encryption_key: base64 of the ML-KEM-768 and X25519 keys to which other parties encrypt
             what only it may read, 1,216 bytes; for the brand and partners, and for them alone.
+        cosigning_key: verifier key, ML-DSA-44, in the name of its log (C2SP tlog-cosignature):
+            signs its own log beside `log_key`, and cosigns the other parties' logs. Without one it
+            witnesses nobody.
     """
 
     name: Name
@@ -293,11 +307,19 @@ class PartyTerm(Terms):
     identity_key: Annotated[str, AfterValidator(_identity_key)]
     log_key: Annotated[Line, AfterValidator(_log_key)]
     encryption_key: Annotated[str, AfterValidator(_encryption_key)] | None = None
+    cosigning_key: (
+        Annotated[str, Field(max_length=4_096), AfterValidator(_cosigning_key)] | None
+    ) = None
 
     @property
     def verifying_key(self) -> VerifyingKey:
         """The key that `identity_key` spells."""
         return VerifyingKey.from_base64(self.identity_key)
+
+    @property
+    def cosigner(self) -> CosignerKey | None:
+        """The key that `cosigning_key` spells."""
+        return None if self.cosigning_key is None else CosignerKey.from_string(self.cosigning_key)
 
     @property
     def encryption_fingerprint(self) -> str | None:
@@ -311,6 +333,10 @@ class PartyTerm(Terms):
             yield f"{self.role} {self.name!r} needs an encryption_key: matches are encrypted to it"
         if self.role not in DATA_ROLES and self.encryption_key is not None:
             yield f"{self.role} {self.name!r} can have no encryption_key: nothing needs it"
+        if self.cosigning_key is not None:
+            named, log = (text.partition("+")[0] for text in (self.cosigning_key, self.log_key))
+            if named != log:
+                yield f"{self.name!r}: cosigning_key is named {named!r}, and its log {log!r}"
 
 
 class ColumnTerm(Terms):

@@ -3,7 +3,8 @@
 Guarantees: nothing is said about a log before its signature, tree and every leaf have been
 verified under the key that the signed agreement names, and no leaf contradicts the agreement or
 another leaf: of this party and contract, every release that costs paid for by one open charge,
-every charge within the cap and settled once, every release allowed by policy just before. Where
+every charge within the cap and settled once, every release allowed by policy just before. What
+other parties cosigned of a log is a beginning of it, as far as their folders are at hand. Where
 `dp_accounting` is installed, no price is below what the logged mechanisms cost together.
 
 Leaves to others: proofs and formats (`compliance.log`), prices (`privacy.accounting`), whether a
@@ -11,7 +12,7 @@ mechanism ran as logged (nobody can see that from a log), the wording (`cli`).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,10 +27,16 @@ from compliance.errors import (
     LogError,
     RecordError,
 )
+from compliance.log.checkpoint import Checkpoint
+from compliance.log.cosignature import open_head
+from compliance.log.merkle import leaf_hash, root_hash
+from compliance.log.note import NoteKey
+from compliance.log.policy import PublicCheckpoint
 from compliance.log.verifier import verify_log
 from federation.errors import WorkspaceError
 from federation.party import verified_agreement
 from federation.routes import ROUTES, is_charged
+from federation.witnesses import policy_for, read_optional, witness_in
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, from_json
 from privacy.errors import InvalidParameterError
@@ -53,6 +60,9 @@ class VerifiedParty:
         epsilon_spent: by committed charges, as the log says.
         repriced: whether every ε was held against the logged mechanisms, which needs
             `dp_accounting`.
+        public_size: leaves of the last head that enough other parties cosigned; None if there is
+            none.
+        cosigned_by: who cosigned that head.
         withdrawn_releases: releases whose charge was refunded afterwards. A crash between the
             leaf and the sending leaves one; the log alone cannot show that nothing was sent.
     """
@@ -65,6 +75,8 @@ class VerifiedParty:
     epsilon_spent: float
     repriced: bool
     withdrawn_releases: int
+    public_size: int | None
+    cosigned_by: tuple[str, ...]
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -124,6 +136,8 @@ def verify_all(
                 found.append(party)
             except ComplianceError as error:
                 problems.append(error)
+    for directory in {each for path in paths for each in party_directories(path)}:
+        problems.extend(_witnessed_otherwise(directory, found))
     return tuple(found), tuple(problems)
 
 
@@ -150,6 +164,8 @@ def verify_party(directory: Path) -> VerifiedParty:
     4. Every leaf is of a known kind, by this party, under this agreement.
     5. The agreement is the first leaf and no other.
     6. The leaves keep the budget: see `_Charges`.
+    7. What is kept as its public head meets the agreement's quorum, and is a beginning of the log;
+       the heads of others' logs that it keeps are signed by them and by itself.
 
     Raises:
         WorkspaceError: there is no agreement.
@@ -158,7 +174,9 @@ def verify_party(directory: Path) -> VerifiedParty:
     agreement = verified_agreement(directory / "agreement.json")  # 1
     party = agreement.party(directory.resolve().name)
     try:
-        log = verify_log(directory / "log", verification_key=party.log_key)  # 2, 3
+        log = verify_log(
+            directory / "log", verification_key=party.log_key, second_key=party.cosigning_key
+        )  # 2, 3
         leaves = tuple(records.parse_leaf(entry) for entry in log.entries)
     except (LogError, RecordError) as error:
         raise type(error)(f"{directory / 'log'}: {error}") from error
@@ -170,6 +188,8 @@ def verify_party(directory: Path) -> VerifiedParty:
                 f"{leaf.agreement[:16]}…; expected {party.name} and {digest[:16]}…"
             )
     charges = _check_leaves(directory / "log", agreement, leaves)  # 5, 6
+    public = _public_head(directory / "log", agreement, party.name, log.entries)  # 7
+    _check_witnessed(directory, agreement, party.name)
     root = log.root_hash.hex() if isinstance(log.root_hash, bytes) else log.root_hash
     return VerifiedParty(
         party=party.name,
@@ -180,7 +200,70 @@ def verify_party(directory: Path) -> VerifiedParty:
         epsilon_spent=charges.epsilon_spent,
         repriced=charges.repriced,
         withdrawn_releases=charges.withdrawn_releases,
+        public_size=public.checkpoint.tree_size if public else None,
+        cosigned_by=tuple(public.cosigned) if public else (),
     )
+
+
+def _public_head(
+    log: Path, agreement: Agreement, party: str, entries: Sequence[bytes]
+) -> PublicCheckpoint | None:
+    signed = read_optional(log / "witness" / "public")
+    if signed is None:
+        return None
+    try:
+        public = policy_for(agreement, party).check(signed)
+        term = agreement.party(party)
+        open_head(signed, NoteKey.from_string(term.log_key), term.cosigner)
+    except LogError as error:
+        raise type(error)(f"{log / 'witness' / 'public'}: {error}") from error
+    if not _begins_with(entries, public.checkpoint):
+        raise LogCorruptedError(
+            f"{log}: {', '.join(public.cosigned)} cosigned {public.checkpoint.tree_size} entries "
+            "that this log does not begin with: it was rewritten, or cut short"
+        )
+    return public
+
+
+def _check_witnessed(directory: Path, agreement: Agreement, party: str) -> None:
+    if (record := witness_in(directory)) is None:
+        return
+    for other in agreement.parties:
+        if other.name != party:
+            record.last(NoteKey.from_string(other.log_key).name)
+
+
+def _begins_with(entries: Sequence[bytes], head: Checkpoint) -> bool:
+    if head.tree_size > len(entries):
+        return False
+    return root_hash([leaf_hash(entry) for entry in entries[: head.tree_size]]) == head.root_hash
+
+
+def _witnessed_otherwise(
+    directory: Path, found: Sequence[VerifiedParty]
+) -> Iterator[ComplianceError]:
+    """Say what a party has witnessed of others' logs that contradicts them, and its evidence."""
+    try:
+        witness = witness_in(directory)
+        for other in found:
+            origin = NoteKey.from_string(other.agreement.party(other.party).log_key).name
+            if witness is None or directory.resolve().name == other.party:
+                continue
+            head = witness.last(origin)
+            entries = [records.to_leaf(leaf) for leaf in other.leaves]
+            if head is not None and not _begins_with(entries, head.checkpoint):
+                yield LogCorruptedError(
+                    f"{directory} cosigned {head.checkpoint.tree_size} entries of the log of "
+                    f"{other.party}, which does not begin with them: it was rewritten, cut short, "
+                    "or shown differently to different people"
+                )
+            if kept := witness.evidence(origin):
+                yield LogCorruptedError(
+                    f"{directory} keeps evidence against the log of {other.party}: {len(kept)} "
+                    "pair(s) of signed heads of which one does not extend the other"
+                )
+    except ComplianceError as error:
+        yield error
 
 
 def _check_leaves(

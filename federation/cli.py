@@ -350,16 +350,19 @@ def log_verify(
                     "leaves": dict(log.counts),
                     "epsilon_spent": log.epsilon_spent,
                     "repriced": log.repriced,
+                    "public_size": log.public_size,
+                    "cosigned_by": list(log.cosigned_by),
                 }
                 for log in found
             ]
         )
         return
-    table = Table("party", "leaves", "releases", "refusals", "epsilon spent", "root hash")
+    table = Table("party", "leaves", "public", "releases", "refusals", "epsilon spent", "root hash")
     for log in found:
         table.add_row(
             log.party,
             str(log.tree_size),
+            "–" if log.public_size is None else f"{log.public_size}, by {len(log.cosigned_by)}",
             str(log.counts.get("release", 0)),
             str(log.counts.get("refusal", 0)),
             f"{log.epsilon_spent:.3f} of {log.agreement.budget.epsilon:.3f}",
@@ -378,6 +381,90 @@ def log_verify(
     }
     if unseen := sorted(parties - {log.party for log in found}):
         out.print(f"not looked at: {', '.join(unseen)}")
+
+
+@log_app.command("serve")
+def log_serve(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; others than this machine need TLS.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8096,
+) -> None:
+    """Serve a party's log over HTTP, and cosign heads of the other parties' logs, until Ctrl-C.
+
+    Example: comity log serve out/demo/retailer --port 8096
+    """
+    from federation.log_commands import make_server
+
+    with make_server(directory, host, port) as server:
+        address = f"http://{host}:{server.server_port}/"
+        err.print(f"serving {directory / 'log'} at {address}", markup=False)
+        server.serve_forever()
+
+
+@log_app.command("receipt")
+def log_receipt(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
+    index: Annotated[int, typer.Argument(min=0, help="Which leaf, from 0.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="File to write; left out, it is printed.")
+    ] = None,
+) -> None:
+    """Make a receipt: one leaf, proved to be in a log, that anybody can check offline.
+
+    Example: comity log receipt out/demo/retailer 0 --to out/first.tlog-proof
+    """
+    from federation.log_commands import make_receipt
+    from federation.party import write_atomically
+
+    receipt, public = make_receipt(directory, index)
+    if not public:
+        err.print("the leaf is not public yet: too few other parties have cosigned a head with it")
+    if to is None:
+        sys.stdout.write(receipt.to_bytes().decode())
+    else:
+        write_atomically(to, receipt.to_bytes())
+        out.print(f"wrote {to}", markup=False)
+
+
+@log_app.command("check")
+def log_check(
+    file: Annotated[Path, typer.Argument(help="The receipt.")],
+    agreement: Annotated[
+        Path | None, typer.Option("--agreement", help="The contract that every party signed.")
+    ] = None,
+    party: Annotated[str | None, typer.Option("--party", help="Whose log it is.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Instead: a policy file (C2SP tlog-policy).")
+    ] = None,
+) -> None:
+    """Check a receipt offline; leaves with 1 if it does not hold, or is not public.
+
+    Example: comity log check out/first.tlog-proof --agreement out/demo/agreement.json --party
+    retailer
+    """
+    from federation.log_commands import check_receipt
+
+    receipt, public, leaf = check_receipt(file, agreement=agreement, party=party, policy=policy)
+    head, cosigned = public.checkpoint, ", ".join(public.cosigned) or "nobody"
+    told = f"holds: leaf {receipt.index} of {head.tree_size} of {head.origin}, cosigned by"
+    out.print(f"{told} {cosigned}", markup=False)
+    _print_json(leaf.model_dump(mode="json"))
+
+
+@log_app.command("policy")
+def log_policy(
+    agreement: Annotated[Path, typer.Argument(help="The contract that every party signed.")],
+    party: Annotated[str, typer.Option("--party", help="Whose log.")],
+) -> None:
+    """Print the policy (C2SP tlog-policy) under which heads of a party's log are public.
+
+    Example: comity log policy out/demo/agreement.json --party retailer
+    """
+    from federation.log_commands import policy_file
+
+    sys.stdout.write(policy_file(agreement, party).decode())
 
 
 @log_app.command("show")

@@ -23,7 +23,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.errors import describe
-from compliance.log.writer import LogWriter
 from compliance.terms import NoiseSource, Role
 from federation.channel import Channel, Parcel
 from federation.clock import Clock, utc_now
@@ -45,6 +44,7 @@ from federation.jobs.measure import Measurement, coordinate_measure
 from federation.jobs.model import JointModel
 from federation.jobs.sums import coordinate_sums
 from federation.jobs.train import coordinate_train
+from federation.jobs.witness import coordinate_witnessing
 from federation.messages import (
     EVERYONE,
     Acknowledged,
@@ -70,6 +70,7 @@ from federation.specification import (
     TrainSpec,
     policy_objections,
 )
+from federation.witnessing import LogWitnessing
 
 __all__ = ["Coordinator", "read_jobs", "write_jobs"]
 
@@ -152,7 +153,7 @@ class Coordinator:
         folder = self._folder
         with (
             locked(folder),
-            LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
+            folder.open_log() as log,
         ):
             gate = Gate(folder, self._agreement, log, None, clock=self._clock)
             gate.settle()
@@ -166,7 +167,9 @@ class Coordinator:
                     at_work = spec.name
                     self._run_job(gate, channel, there.nodes, spec, kept)
                     at_work = ROLL_CALL
-                if not jobs:
+                if jobs:
+                    self._witness(gate, channel, there.nodes, jobs[-1])
+                else:
                     there.seek(frozenset().union(*self._owing(listed).values()))
                     self._hand_over(gate, channel, there, listed)
             except RefusedError as refusal:
@@ -287,6 +290,22 @@ class Coordinator:
             epsilon=measurement.epsilon,
             delta=measurement.delta,
         )
+
+    def _witness(
+        self, gate: Gate, channel: Channel, nodes: Mapping[str, int], last: JobSpec
+    ) -> None:
+        """Show every party's log to every other, filed under the last job of the run."""
+        own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
+        showing = coordinate_witnessing(self._agreement, last.name, own)
+        answers: list[Message] | None = None
+        while True:
+            try:
+                exchange = next(showing) if answers is None else showing.send(answers)
+            except StopIteration:
+                return
+            answers = self._exchange(
+                gate, channel, nodes, exchange.outgoing, most_missing=exchange.most_missing
+            )
 
     def _job(self, spec: JobSpec) -> Job:
         if isinstance(spec, MatchSpec) and spec.is_direct:

@@ -90,6 +90,11 @@ __all__ = [
     "SumSaid",
     "TrainRequest",
     "TrainUpdate",
+    "WitnessAsk",
+    "WitnessSaid",
+    "WitnessShow",
+    "WitnessShown",
+    "WitnessTell",
     "content_digest",
     "unseal",
     "unseal_header",
@@ -476,6 +481,45 @@ class MeasurePublished(_Closed):
     spec: MeasureSpec
 
 
+class WitnessShow(_Closed):
+    """Coordinator to a data party: show your log's head to the other parties.
+
+    Attributes:
+        round: 1, or 2 for those whose witnesses had seen another size.
+    """
+
+    kind: Literal["witness.show"] = "witness.show"
+    round: int = Field(ge=1, le=2)
+
+
+class WitnessShown(_Closed):
+    """Data party to coordinator: a request to each other party to cosign (payload: `Requests`)."""
+
+    kind: Literal["witness.shown"] = "witness.shown"
+    round: int = Field(ge=1, le=2)
+
+
+class WitnessAsk(_Closed):
+    """Coordinator to a data party: cosign these heads of others' logs (payload: `Requests`)."""
+
+    kind: Literal["witness.ask"] = "witness.ask"
+    round: int = Field(ge=1, le=2)
+
+
+class WitnessSaid(_Closed):
+    """Data party to coordinator: cosignatures, or what it has seen last (payload: `Answers`)."""
+
+    kind: Literal["witness.said"] = "witness.said"
+    round: int = Field(ge=1, le=2)
+
+
+class WitnessTell(_Closed):
+    """Coordinator to a data party: what the others said of its head (payload: `Answers`)."""
+
+    kind: Literal["witness.tell"] = "witness.tell"
+    round: int = Field(ge=1, le=2)
+
+
 class Acknowledged(_Closed):
     """Received, verified and kept."""
 
@@ -528,6 +572,11 @@ Body = Annotated[
     | MeasureRequest
     | MeasureCounts
     | MeasurePublished
+    | WitnessShow
+    | WitnessShown
+    | WitnessAsk
+    | WitnessSaid
+    | WitnessTell
     | Acknowledged
     | Refused,
     Field(discriminator="kind"),

@@ -15,7 +15,6 @@ from typing import Final, Self
 
 from compliance.agreement import Agreement
 from compliance.errors import ComplianceError, ConsentError
-from compliance.log.writer import LogWriter
 from compliance.terms import Role
 from connectors.errors import ConnectorError
 from federation.clock import Clock, utc_now
@@ -114,7 +113,7 @@ class Node:
         folder, agreement = self._folder, self._agreement
         with (
             locked(folder),
-            LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
+            folder.open_log() as log,
         ):
             store = folder.ledger_store(agreement)
             if log.tree_size and not store.exists():

@@ -4,9 +4,10 @@
 PARTY/
   party.json       what this party is and where its data lies
   agreement.json   the contract, signed by every party
-  keys/            identity, log, encryption: seeds, readable by their owner only
+  keys/            identity, log, cosigning, encryption: seeds, readable by their owner only
   data/            tables and consents (or a database elsewhere)
-  log/             the append-only log (C2SP tlog-tiles)
+  log/             the append-only log (C2SP tlog-tiles), and what witnesses cosigned
+  shown/           its head on the way to them
   ledger.sqlite    the privacy budget (or a database elsewhere)
   jobs/JOB/        what a job must remember between two messages
   outbox/          answers given, kept so that a repeated question gets the same answer
@@ -26,7 +27,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import (
     BaseModel,
@@ -41,6 +42,7 @@ from pydantic_core import PydanticCustomError
 
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.errors import InvalidAgreementError, describe
+from compliance.log.cosignature import CosigningKey
 from compliance.log.note import NoteKey
 from compliance.log.verifier import read_regular
 from compliance.signing import ENVELOPE_LIMIT, SigningKey
@@ -51,6 +53,9 @@ from federation.workers import WorkersConfig
 from privacy.accounting.store import LedgerStore, ledger_store
 from privacy.encryption import DecryptionKey
 from privacy.randomness import SECRET_BYTES, Secret, new_secret, seeded_secret
+
+if TYPE_CHECKING:
+    from compliance.log.writer import LogWriter
 
 __all__ = [
     "DataConfig",
@@ -296,9 +301,31 @@ class PartyFolder:
         return self.path / "log"
 
     @property
+    def witnessed(self) -> Path:
+        """Directory of what this party witnessed of others' logs, and they of its own."""
+        return self.log / "witness"
+
+    @property
+    def shown(self) -> Path:
+        """Directory of what must be remembered until other parties have cosigned a head."""
+        return self.path / "shown"
+
+    @property
     def log_origin(self) -> str:
         """Origin line of the party's log."""
         return f"comity/{self.name}"
+
+    def open_log(self) -> "LogWriter":
+        """Open the party's log to append to it.
+
+        Raises:
+            LogError: another writer has it open, it is damaged, or the disk refused.
+        """
+        from compliance.log.writer import LogWriter  # auditors read folders, and load no writer
+
+        return LogWriter.open(
+            self.log, origin=self.log_origin, key=self.log_key(), second_key=self.cosigning_key()
+        )
 
     @property
     def ledger(self) -> Path:
@@ -398,6 +425,7 @@ class PartyFolder:
             encryption_key=(
                 self.decryption_key().public.to_base64() if role in DATA_ROLES else None
             ),
+            cosigning_key=self.cosigning_key().public.to_string(),
         )
 
     def _secret(self, path: Path, label: str) -> Secret:
@@ -433,6 +461,15 @@ class PartyFolder:
             WorkspaceError: it is damaged, or is missing though there is an agreement.
         """
         return SigningKey.from_seed(self._secret(self.path / "keys" / "log", "log"))
+
+    def cosigning_key(self) -> CosigningKey:
+        """Return the key that cosigns logs, this party's own too; made at first use.
+
+        Raises:
+            WorkspaceError: it is damaged, or is missing though there is an agreement.
+        """
+        seed = self._secret(self.path / "keys" / "cosigning", "cosigning")
+        return CosigningKey.from_seed(self.log_origin, seed)
 
     def decryption_key(self) -> DecryptionKey:
         """Return the key that opens what other parties encrypt to this one; made at first use.

@@ -80,6 +80,11 @@ ROUTES: Final[Mapping[str, Route]] = {
     "measure.request": Route(_OPERATOR, _PARTNER),
     "measure.counts": Route(_PARTNER, _OPERATOR, concerns_people=True),
     "measure.published": Route(_OPERATOR, _BRAND),
+    "witness.show": Route(_OPERATOR, _PEOPLE),
+    "witness.shown": Route(_PEOPLE, _OPERATOR),
+    "witness.ask": Route(_OPERATOR, _PEOPLE),
+    "witness.said": Route(_PEOPLE, _OPERATOR),
+    "witness.tell": Route(_OPERATOR, _PEOPLE),
     "acknowledged": Route(_PEOPLE, _OPERATOR),
     "refused": Route(_ALL, _ALL, within_role=True),
 }

@@ -35,6 +35,7 @@ from federation.specification import JobSpec, MatchSpec, policy_objections
 from federation.training.local import LocalTraining
 from federation.training.publishing import Publishing
 from federation.training.summing import Summing, give_up_sums
+from federation.witnessing import Witnessing
 
 __all__ = ["Work"]
 
@@ -72,6 +73,7 @@ class Work:
             **LocalTraining(self._desk).steps,
             **Summing(self._desk).steps,
             **Publishing(self._desk).steps,
+            **Witnessing(self._desk).steps,
             ExpandRequest: self._expand,
             **Measuring(self._desk).steps,
         }

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
+from functools import cache
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from compliance.errors import (
     SignatureError,
     UnsignedAgreementError,
 )
+from compliance.log.cosignature import CosigningKey
 from compliance.log.note import NoteKey
 from compliance.records import LEAF_LIMIT, AgreementSigned, to_leaf
 from compliance.rendering import render
@@ -55,12 +57,19 @@ def encryption_key(name: str, length: int = 1216) -> str:
     return base64.b64encode(hashlib.shake_256(name.encode()).digest(length)).decode()
 
 
+@cache
+def cosigning_key(name: str) -> str:
+    seed = hashlib.sha256(f"cosigning key of {name}".encode()).digest()
+    return CosigningKey.from_seed(f"comity/{name}", seed).public.to_string()
+
+
 def party_terms(name: str, role: str) -> dict[str, Any]:
     terms = {
         "name": name,
         "role": role,
         "identity_key": seeded(f"identity of {name}").public.to_base64(),
         "log_key": NoteKey(f"comity/{name}", seeded(f"log of {name}").public).to_string(),
+        "cosigning_key": cosigning_key(name),
     }
     return terms | ({"encryption_key": encryption_key(name)} if role in DATA_ROLES else {})
 

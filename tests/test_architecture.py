@@ -253,6 +253,14 @@ ALLOWED = {
     # the one link between two parties that the coordinator does not carry, and its program: only
     # after both gates have let out that it may be opened, and to a certificate told beforehand
     "federation/rr22/link.py": LINK,
+    # a party's own log, and the heads it cosigned of others', to whom its operator lets at it
+    "federation/log_server.py": frozenset(
+        {
+            "http.HTTPStatus",
+            "http.server.BaseHTTPRequestHandler",
+            "http.server.ThreadingHTTPServer",
+        }
+    ),
     # that program: it runs beside our processes, never in one
     WORKER: frozenset({"spu.libpsi", "spu.libspu.link"}),
     # a party's own machines, likewise

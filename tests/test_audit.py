@@ -20,7 +20,6 @@ from compliance.errors import (
     LogCorruptedError,
     RecordError,
 )
-from compliance.log.writer import LogWriter
 from federation import gate
 from federation.audit import VerifiedParty, party_directories, verify_party
 from federation.errors import WorkspaceError
@@ -205,7 +204,7 @@ def log_of(folder: PartyFolder) -> Callable[..., VerifiedParty]:
             "agreement": folder.agreement().digest,
             "job": "model",
         } | changes
-        with LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as writer:
+        with folder.open_log() as writer:
             for leaf in leaves:
                 fields = {key: value for key, value in leaf.items() if key != "kind"}
                 writer.append([records.to_leaf(leaf["kind"](**common, **fields))])
@@ -439,7 +438,7 @@ class TestBudgetInTheLog:
 
     def test_bytes_that_are_no_leaf(self, workspace: Path) -> None:
         folder = PartyFolder(workspace / "courier")
-        with LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as writer:
+        with folder.open_log() as writer:
             writer.append([b"{}"])
         with pytest.raises(RecordError):
             verify_party(folder.path)

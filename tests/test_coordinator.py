@@ -86,6 +86,7 @@ def test_all_jobs_are_run_in_order_and_logged(ended: World) -> None:
         *("job.started", "release", "release", "job.ended"),
         *("job.started", *["release"] * 7, "model.trained", "job.ended"),
         *("job.started", "release", "release", "job.ended"),
+        *["release"] * 9,  # what every log shows to the others
     ]
 
 
@@ -151,7 +152,8 @@ def test_a_new_job_is_run_in_a_workspace_where_others_have_ended(later: World) -
     write_jobs(later.folder("coordinator"), (*JOBS, more))
     later.run()
     assert later.folder("retailer").segment("wider").exists()
-    assert len(later.wire) == 2 * (3 + 2)  # the roll call, and one question a partner
+    # the roll call, one question a partner, and what every log shows to the others
+    assert len(later.wire) == 2 * (3 + 2 + 9)
 
 
 # --- interrupted ------------------------------------------------------------------------------
@@ -509,5 +511,6 @@ def test_the_coordinator_keeps_nothing_of_people(ended: World) -> None:
         "models",
         "outbox",
         "party.json",
+        "shown",
     }
     assert {path.name for path in (root / "jobs").rglob("*") if path.is_file()} == {"ended.json"}

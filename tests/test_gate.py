@@ -15,7 +15,8 @@ import pytest
 from parties import EXPAND, MATCH, NOW, PEOPLE, PURPOSE, ROLES, TRAIN, Parties, World, record
 
 from compliance import records
-from compliance.log.writer import LocalFiles, LogWriter
+from compliance.log.files import LocalFiles
+from compliance.log.writer import LogWriter
 from compliance.terms import Reveal, Role
 from federation import gate as gate_module
 from federation import messages
@@ -62,6 +63,11 @@ BODIES: dict[str, Body] = {
     "align.tags": messages.AlignTags(bucket=0, place=1),
     "align.common": messages.AlignCommon(spec=ALIGN, bucket=0),
     "align.done": messages.AlignDone(),
+    "witness.show": messages.WitnessShow(round=1),
+    "witness.shown": messages.WitnessShown(round=1),
+    "witness.ask": messages.WitnessAsk(round=1),
+    "witness.said": messages.WitnessSaid(round=1),
+    "witness.tell": messages.WitnessTell(round=1),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),
     "sum.ask": messages.SumAsk(spec=TRAIN, round=1, phase=messages.SumPhase.SHARE),
@@ -118,6 +124,11 @@ ROUTED = {
     "measure.request": {("coordinator", "partner")},
     "measure.counts": {("partner", "coordinator")},
     "measure.published": {("coordinator", "brand")},
+    "witness.show": ASKED,
+    "witness.shown": ANSWERED,
+    "witness.ask": ASKED,
+    "witness.said": ANSWERED,
+    "witness.tell": ASKED,
     "acknowledged": {("brand", "coordinator"), ("partner", "coordinator")},
     "refused": set(permutations(("brand", "partner", "coordinator"), 2)),
 }
@@ -150,7 +161,7 @@ def opened(world: World, name: str = "retailer") -> Iterator[Gate]:
     folder = world.folder(name)
     with (
         locked(folder),
-        LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log,
+        folder.open_log() as log,
     ):
         ledger = None if name == "coordinator" else ledger_of(world, name)
         gate = Gate(folder, world.agreement, log, ledger, clock=world.clock)
@@ -403,7 +414,7 @@ class TestRelease:
 
     def test_a_party_without_a_ledger_cannot_release_a_charge(self, world: World) -> None:
         folder = world.folder("retailer")
-        with LogWriter.open(folder.log, origin=folder.log_origin, key=folder.log_key()) as log:
+        with folder.open_log() as log:
             gate = Gate(folder, world.agreement, log, None, clock=world.clock)
             with pytest.raises(RuntimeError, match="ledger"):
                 gate.release(update())

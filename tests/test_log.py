@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -23,13 +23,18 @@ from compliance.errors import (
     SignatureError,
 )
 from compliance.log.checkpoint import Checkpoint
+from compliance.log.cosignature import CosigningKey
+from compliance.log.files import LocalFiles
 from compliance.log.merkle import (
     consistency_proof,
+    inclusion_proof,
     leaf_hash,
     root_hash,
     verify_consistency,
 )
-from compliance.log.note import NoteKey
+from compliance.log.note import NoteKey, NoteSignature
+from compliance.log.proving import TiledTree
+from compliance.log.pruning import prune
 from compliance.log.tiles import (
     ENTRY_LIMIT,
     RightEdge,
@@ -40,7 +45,7 @@ from compliance.log.tiles import (
     layout,
 )
 from compliance.log.verifier import VerifiedLog, verify_log
-from compliance.log.writer import LocalFiles, LogWriter
+from compliance.log.writer import LogWriter
 from compliance.signing import SigningKey
 
 KEY = SigningKey.from_seed(b"k" * 32)
@@ -51,8 +56,8 @@ VKEY = NoteKey(ORIGIN, KEY.public).to_string()
 class FastFiles(LocalFiles):
     """Leaves out fsync, whose cost on a shared disk would dominate every test."""
 
-    def sync(self, path: Path) -> None:
-        assert path.exists()
+    def sync(self, paths: Collection[Path]) -> None:
+        assert all(path.exists() for path in paths)
 
 
 def open_log(directory: Path, files: LocalFiles | None = None) -> LogWriter:
@@ -341,6 +346,64 @@ def test_a_damaged_right_edge_is_not_built_upon(tmp_path: Path, path: str) -> No
         open_log(tmp_path)
 
 
+def test_a_checkpoint_exchanged_under_a_writer_is_not_written_over(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    old = (tmp_path / "checkpoint").read_bytes()
+    with open_log(tmp_path) as log:
+        log.append([b"mine"])
+        (tmp_path / "checkpoint").write_bytes(old)
+        with pytest.raises(LogBusyError, match="another checkpoint is published"):
+            log.append([b"would fork"])
+        with pytest.raises(LogError, match="open the log again"):
+            log.append([b"would fork"])
+    assert (tmp_path / "checkpoint").read_bytes() == old
+
+
+def test_nothing_is_signed_before_its_entries_are_durable(tmp_path: Path) -> None:
+    files = UnreliableFiles()
+    seen: list[dict[Path, bytes]] = []
+
+    class Watched(CosigningKey):
+        def cosign(self, checkpoint: Checkpoint, *, timestamp: int) -> NoteSignature:
+            seen.append(dict(files.contents))
+            return super().cosign(checkpoint, timestamp=timestamp)
+
+    second = Watched.from_seed(ORIGIN, b"s" * 32)
+    with LogWriter.open(tmp_path, origin=ORIGIN, key=KEY, second_key=second, files=files) as log:
+        log.append(entries(0, 300))
+    assert len(seen) == 2
+    assert not any(seen)
+
+
+def test_both_signatures_of_a_head_are_verified(tmp_path: Path) -> None:
+    second = CosigningKey.from_seed(ORIGIN, b"s" * 32)
+    with LogWriter.open(
+        tmp_path, origin=ORIGIN, key=KEY, second_key=second, files=FastFiles()
+    ) as log:
+        log.append(entries(0, 3))
+    key = second.public.to_string()
+    assert verify_log(tmp_path, verification_key=VKEY, second_key=key).tree_size == 3
+    assert verified(tmp_path).tree_size == 3
+    signed = (tmp_path / "checkpoint").read_bytes()
+    for position in range(0, len(signed), 41):
+        changed = bytearray(signed)
+        changed[position] ^= 1
+        (tmp_path / "checkpoint").write_bytes(changed)
+        with pytest.raises(LogCorruptedError):
+            verify_log(tmp_path, verification_key=VKEY, second_key=key)
+    with open_log_without_second(tmp_path, signed) as log:
+        log.append([b"one signature"])
+    with pytest.raises(LogCorruptedError, match="expected a signature"):
+        verify_log(tmp_path, verification_key=VKEY, second_key=key)
+    with pytest.raises(SignatureError, match="second key in the name of the log"):
+        LogWriter.open(tmp_path, origin="another", key=KEY, second_key=second)
+
+
+def open_log_without_second(directory: Path, signed: bytes) -> LogWriter:
+    (directory / "checkpoint").write_bytes(signed)
+    return open_log(directory)
+
+
 def test_a_full_disk_stops_the_writer_until_it_is_opened_again(tmp_path: Path) -> None:
     class FullDisk(FastFiles):
         full = False
@@ -467,12 +530,16 @@ class UnreliableFiles(LocalFiles):
         if stop:
             self._stop()
 
-    def sync(self, path: Path) -> None:
-        if self._step():
-            self._stop()
-        assert path.exists()
-        self.contents.pop(path, None)
-        self.names = [(parent, undo) for parent, undo in self.names if parent != path]
+    def sync(self, paths: Collection[Path]) -> None:
+        order = list(paths)
+        if self.power:
+            self.power.shuffle(order)
+        for path in order:  # until all are durable any may be, and any not
+            if self._step():
+                self._stop()
+            assert path.exists()
+            self.contents.pop(path, None)
+            self.names = [(parent, undo) for parent, undo in self.names if parent != path]
 
     def replace(self, source: Path, target: Path) -> None:
         stop = self._step()
@@ -621,12 +688,14 @@ def test_the_simulated_loss_of_power_catches_a_forgotten_sync(
     """The simulator must be able to fail: leave out each kind of sync and see entries lost."""
 
     class Forgetful(UnreliableFiles):
-        def sync(self, path: Path) -> None:
-            kind = (
-                "directory" if path.is_dir() else "tile" if "tile" in path.parts else "checkpoint"
-            )
-            if kind != forgotten:
-                super().sync(path)
+        def sync(self, paths: Collection[Path]) -> None:
+            super().sync([path for path in paths if self.kind(path) != forgotten])
+
+        @staticmethod
+        def kind(path: Path) -> str:
+            if path.is_dir():
+                return "directory"
+            return "tile" if "tile" in path.parts else "checkpoint"
 
     files = Forgetful(power=Random(0))
     acknowledged = run(tmp_path / "log", [2, 1], files)
@@ -745,3 +814,48 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
         verified(tmp_path)
     with pytest.raises(SignatureError):
         verify_log(tmp_path, verification_key="not a key")
+
+
+# Pruning
+
+
+def test_a_pruned_log_still_proves_what_is_left_and_grows(tmp_path: Path) -> None:
+    with open_log(tmp_path) as log:
+        log.append(entries(0, 700))
+        old = log.checkpoint
+        log.append(entries(700, 1500))
+        head = log.checkpoint
+        before = set(files_of(tmp_path))
+        assert prune(tmp_path, head, 600, files=FastFiles()) == 4
+        assert before - set(files_of(tmp_path)) == {
+            f"tile/{level}/00{index}" for level in ("0", "entries") for index in (0, 1)
+        }
+        assert prune(tmp_path, head, 600, files=FastFiles()) == 0
+        tree = TiledTree(tmp_path, head)
+        for index in (600, 699, 1499):
+            assert tree.entry(index) == b"entry %d" % index
+        tree.consistency_proof(old)
+        with pytest.raises(LogCorruptedError, match="tile/entries/000: missing"):
+            tree.entry(5)
+        for bad in (-1, 1501):
+            with pytest.raises(LogError, match="minimum index"):
+                prune(tmp_path, head, bad)
+        log.append(entries(1500, 1600))
+        TiledTree(tmp_path, log.checkpoint).consistency_proof(head)
+    with pytest.raises(LogCorruptedError, match="missing"):
+        verified(tmp_path)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 700), st.data())
+def test_proofs_from_tiles_are_those_of_all_leaves(
+    tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject
+) -> None:
+    directory = tmp_path_factory.mktemp("log")
+    write(directory, size)
+    head = Checkpoint.open((directory / "checkpoint").read_bytes(), NoteKey(ORIGIN, KEY.public))
+    tree, leaves = TiledTree(directory, head), [leaf_hash(entry) for entry in entries(0, size)]
+    index = data.draw(st.integers(0, size - 1))
+    assert list(tree.inclusion_proof(index)) == inclusion_proof(leaves, index, size)
+    expected = consistency_proof(leaves, index + 1, size)
+    assert list(tree.unverified_consistency_proof(index + 1)) == expected

@@ -89,6 +89,7 @@ measure_specs = st.builds(
     columns=st.lists(names, min_size=1, max_size=3, unique=True).map(tuple),
     epsilon=st.floats(0, exclude_min=True, **numbers),
 )
+twice = st.integers(1, 2)
 bodies: dict[str, st.SearchStrategy[Any]] = {
     kind: st.builds(model) for kind, model in KINDS.items() if set(model.model_fields) == {"kind"}
 } | {
@@ -126,6 +127,11 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "expand.request": st.builds(messages.ExpandRequest, spec=expand_specs),
     "measure.request": st.builds(messages.MeasureRequest, spec=measure_specs),
     "measure.published": st.builds(messages.MeasurePublished, spec=measure_specs),
+    "witness.show": st.builds(messages.WitnessShow, round=twice),
+    "witness.shown": st.builds(messages.WitnessShown, round=twice),
+    "witness.ask": st.builds(messages.WitnessAsk, round=twice),
+    "witness.said": st.builds(messages.WitnessSaid, round=twice),
+    "witness.tell": st.builds(messages.WitnessTell, round=twice),
     "refused": st.builds(
         messages.Refused,
         term=st.text("abz09_.", max_size=62).map(lambda text: f"a{text}"),

@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import get_args
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from compliance.canonical import canonical_json
 from compliance.errors import RecordError
 from compliance.log.tiles import ENTRY_LIMIT
 from compliance.records import (
@@ -330,3 +332,33 @@ def test_every_value_in_range_round_trips(
         delta=delta,
     )
     assert parse_leaf(to_leaf(record)) == record
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text("ab\u00e9\ud7ff\ufb33\U0001f600", max_size=3), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text("abé\ufb33\U0001f600", max_size=3), json_values, max_size=6))
+def test_the_fast_encoder_writes_the_bytes_of_the_plain_one(document: dict[str, object]) -> None:
+    assert canonical_json(document) == rfc8785.dumps(document)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [chr(code) for code in (*range(33), 34, 47, 92, 127, 0x2028)])
+def test_characters_are_escaped_as_the_standard_says(text: str) -> None:
+    assert canonical_json({"a": text, "b": [text]}) == rfc8785.dumps({"a": text, "b": [text]})
+
+
+@pytest.mark.parametrize("value", [2**53, -(2**53), float("nan"), "\ud800", {1}])
+def test_what_json_has_no_spelling_for_is_refused(value: object) -> None:
+    with pytest.raises(rfc8785.CanonicalizationError):
+        canonical_json({"a": value})

@@ -22,9 +22,13 @@ from compliance.log.merkle import EMPTY_ROOT, HASH_BYTES
 from compliance.log.note import Note, NoteKey
 from compliance.signing import SigningKey, decode_base64, encode_base64
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "EmptyTreeError"]
 
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+
+
+class EmptyTreeError(LogCorruptedError):
+    """A checkpoint of no entries has another root hash than the empty tree."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Checkpoint:
                 f"checkpoint: expected a root hash of {HASH_BYTES} bytes, got {len(root)}"
             )
         if size == "0" and root != EMPTY_ROOT:
-            raise LogCorruptedError("checkpoint: expected the empty tree's root for tree size 0")
+            raise EmptyTreeError("checkpoint: expected the empty tree's root for tree size 0")
         return cls(origin, int(size), root)
 
     def sign(self, key: SigningKey) -> bytes:
@@ -79,7 +83,11 @@ class Checkpoint:
         Raises:
             SignatureError: the origin cannot name a key.
         """
-        return Note.sign(self.body(), {self.origin: key}).to_bytes()
+        return self.note(key).to_bytes()
+
+    def note(self, key: SigningKey) -> Note:
+        """Return the checkpoint as a note signed by the log's key; see `sign`."""
+        return Note.sign(self.body(), {self.origin: key})
 
     @classmethod
     def open(cls, data: bytes, key: NoteKey) -> Self:

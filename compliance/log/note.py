@@ -1,4 +1,4 @@
-"""Signed notes (C2SP signed-note) with Ed25519 signatures (type 0x01), and their key strings.
+"""Signed notes (C2SP signed-note) with Ed25519 signatures (type 0x01), and key strings of any type.
 
 A note is text that people can read, a blank line, and signature lines:
 
@@ -10,7 +10,8 @@ This is an example message.
 
 Guarantees: one spelling of everything (canonical base64, no stray whitespace or control
 characters), bounded sizes, and `verify` returns nothing or raises. Signatures by unknown keys are
-kept and ignored, as the format asks. Leaves to others: what the text means, and whom to trust.
+kept and ignored, as the format asks. Leaves to others: what the text means, whom to trust, and
+signatures of other types (`cosignature`).
 """
 
 import hashlib
@@ -22,14 +23,67 @@ from typing import Final, Self
 from compliance.errors import SignatureError
 from compliance.signing import SigningKey, VerifyingKey, decode_base64, encode_base64
 
-__all__ = ["NOTE_LIMIT", "Note", "NoteKey", "NoteSignature"]
+__all__ = ["NOTE_LIMIT", "KeyText", "Note", "NoteKey", "NoteSignature"]
 
-NOTE_LIMIT: Final = 65_536
-"""Bytes that a whole note may have."""
+NOTE_LIMIT: Final = 131_072
+"""Bytes that a whole note may have: some forty signatures of 3.3 kB."""
 
-_ED25519: Final = b"\x01"
+_ED25519: Final = 1
 _KEY_ID_BYTES: Final = 4
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]")
+
+
+@dataclass(frozen=True)
+class KeyText:
+    """A public key of any type as text, `name+key id+base64(type ‖ key)` ("vkey"); unverified.
+
+    Attributes:
+        name: not empty, without whitespace or `+`.
+        type: the signature type, one byte.
+        raw: the key material.
+
+    Raises:
+        SignatureError: the name is malformed.
+    """
+
+    name: str
+    type: int
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a key string.
+
+        Raises:
+            SignatureError: malformed, or its id is not the key's.
+        """
+        name, _, rest = text.partition("+")
+        _, _, encoded = rest.partition("+")
+        try:
+            material = decode_base64(encoded)
+        except ValueError as error:
+            raise SignatureError(f"verification key of {name!r}: {error}") from error
+        if not material:
+            raise SignatureError(f"verification key of {name!r}: expected a type and a key")
+        key = cls(name, material[0], material[1:])
+        if str(key) != text:
+            raise SignatureError(
+                f"verification key of {name!r}: expected key id {key.key_id.hex()}, got another: "
+                "the string was mistyped or altered"
+            )
+        return key
+
+    @property
+    def key_id(self) -> bytes:
+        """The first 4 bytes of SHA-256(name ‖ 0x0A ‖ type ‖ key)."""
+        message = self.name.encode() + b"\n" + bytes([self.type]) + self.raw
+        return hashlib.sha256(message).digest()[:_KEY_ID_BYTES]
+
+    def __str__(self) -> str:
+        return f"{self.name}+{self.key_id.hex()}+{encode_base64(bytes([self.type]) + self.raw)}"
 
 
 @dataclass(frozen=True)
@@ -52,38 +106,30 @@ class NoteKey:
 
     @classmethod
     def from_string(cls, text: str) -> Self:
-        """Read a key string `name+key id+base64(0x01 ‖ key)` ("vkey").
+        """Read a key string `name+key id+base64(0x01 ‖ key)`.
 
         Raises:
             SignatureError: malformed, of another type than Ed25519, or its id is not the key's.
         """
-        name, _, rest = text.partition("+")
-        _, _, encoded = rest.partition("+")
-        try:
-            material = decode_base64(encoded)
-        except ValueError as error:
-            raise SignatureError(f"verification key of {name!r}: {error}") from error
-        if material[:1] != _ED25519:
+        parsed = KeyText.parse(text)
+        if parsed.type != _ED25519:
             raise SignatureError(
-                f"verification key of {name!r}: expected type 1 (Ed25519), got {material[:1].hex()}"
+                f"verification key of {parsed.name!r}: expected type 1 (Ed25519), got {parsed.type}"
             )
-        key = cls(name, VerifyingKey(material[1:]))
-        if key.to_string() != text:
-            raise SignatureError(
-                f"verification key of {name!r}: expected key id {key.key_id.hex()}, got another: "
-                "the string was mistyped or altered"
-            )
-        return key
+        return cls(parsed.name, VerifyingKey(parsed.raw))
 
     def to_string(self) -> str:
         """Write the key as `name+key id+base64(0x01 ‖ key)`."""
-        return f"{self.name}+{self.key_id.hex()}+{encode_base64(_ED25519 + self.key.raw)}"
+        return str(self._text)
 
     @property
     def key_id(self) -> bytes:
         """The first 4 bytes of SHA-256(name ‖ 0x0A ‖ 0x01 ‖ key)."""
-        message = self.name.encode() + b"\n" + _ED25519 + self.key.raw
-        return hashlib.sha256(message).digest()[:_KEY_ID_BYTES]
+        return self._text.key_id
+
+    @property
+    def _text(self) -> KeyText:
+        return KeyText(self.name, _ED25519, self.key.raw)
 
 
 @dataclass(frozen=True)
@@ -93,6 +139,41 @@ class NoteSignature:
     name: str
     key_id: bytes
     signature: bytes
+
+    @property
+    def line(self) -> str:
+        """The line as it stands in a note, its newline included."""
+        return f"— {self.name} {encode_base64(self.key_id + self.signature)}\n"
+
+    @classmethod
+    def parse_lines(cls, text: str) -> tuple[Self, ...]:
+        """Read one or more signature lines.
+
+        Raises:
+            SignatureError: malformed.
+        """
+        if not text.endswith("\n"):
+            raise SignatureError("note: expected signature lines that end in newlines")
+        return tuple(map(cls._parse, text[:-1].split("\n")))
+
+    @classmethod
+    def _parse(cls, line: str) -> Self:
+        dash, _, rest = line.partition(" ")
+        name, _, encoded = rest.partition(" ")
+        if dash != "—":
+            raise SignatureError(
+                "note: expected a signature line to begin with an em dash and a space"
+            )
+        _check_name(name)
+        try:
+            blob = decode_base64(encoded)
+        except ValueError as error:
+            raise SignatureError(f"note: signature by {name!r}: {error}") from error
+        if len(blob) <= _KEY_ID_BYTES:
+            raise SignatureError(
+                f"note: signature by {name!r}: expected over 4 bytes, got {len(blob)}"
+            )
+        return cls(name, blob[:_KEY_ID_BYTES], blob[_KEY_ID_BYTES:])
 
 
 @dataclass(frozen=True)
@@ -143,15 +224,11 @@ class Note:
                 "note: expected a text, a blank line, and signature lines that end in newlines"
             )
         _check_text(text := text + "\n")
-        return cls(text, tuple(map(_parse_signature, signatures[:-1].split("\n"))))
+        return cls(text, NoteSignature.parse_lines(signatures))
 
     def to_bytes(self) -> bytes:
         """Write the note as `parse` reads it."""
-        lines = [
-            f"— {entry.name} {encode_base64(entry.key_id + entry.signature)}\n"
-            for entry in self.signatures
-        ]
-        return "".join([self.text, "\n", *lines]).encode()
+        return "".join([self.text, "\n", *(entry.line for entry in self.signatures)]).encode()
 
     def verify(self, key: NoteKey) -> None:
         """Return only if `key` signed the text, and every signature in its name and id is valid.
@@ -159,34 +236,27 @@ class Note:
         Raises:
             SignatureError: in every other case.
         """
-        by_key = [
+        for signature in self.signatures_by(key.name, key.key_id):
+            key.key.verify(signature, self.text.encode())
+
+    def signatures_by(self, name: str, key_id: bytes) -> tuple[bytes, ...]:
+        """Return the signatures in this name and key id: at least one; none is verified.
+
+        Raises:
+            SignatureError: there is none.
+        """
+        found = tuple(
             entry.signature
             for entry in self.signatures
-            if (entry.name, entry.key_id) == (key.name, key.key_id)
-        ]
-        if not by_key:
+            if (entry.name, entry.key_id) == (name, key_id)
+        )
+        if not found:
             raise SignatureError(
-                f"note: expected a signature by {key.name!r} with key id {key.key_id.hex()}, got "
+                f"note: expected a signature by {name!r} with key id {key_id.hex()}, got "
                 "only those of: "
                 + ", ".join(f"{entry.name!r} {entry.key_id.hex()}" for entry in self.signatures)
             )
-        for signature in by_key:
-            key.key.verify(signature, self.text.encode())
-
-
-def _parse_signature(line: str) -> NoteSignature:
-    dash, _, rest = line.partition(" ")
-    name, _, encoded = rest.partition(" ")
-    if dash != "—":
-        raise SignatureError("note: expected a signature line to begin with an em dash and a space")
-    _check_name(name)
-    try:
-        blob = decode_base64(encoded)
-    except ValueError as error:
-        raise SignatureError(f"note: signature by {name!r}: {error}") from error
-    if len(blob) <= _KEY_ID_BYTES:
-        raise SignatureError(f"note: signature by {name!r}: expected over 4 bytes, got {len(blob)}")
-    return NoteSignature(name, blob[:_KEY_ID_BYTES], blob[_KEY_ID_BYTES:])
+        return found
 
 
 def _check_name(name: str) -> None:

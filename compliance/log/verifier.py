@@ -21,6 +21,7 @@ from typing import Final
 
 from compliance.errors import LogCorruptedError, LogError
 from compliance.log.checkpoint import Checkpoint
+from compliance.log.cosignature import CosignerKey, open_head
 from compliance.log.merkle import leaf_hash, root_hash
 from compliance.log.note import NOTE_LIMIT, NoteKey
 from compliance.log.tiles import (
@@ -63,25 +64,29 @@ class VerifiedLog:
     entries: tuple[bytes, ...]
 
 
-def verify_log(directory: Path, *, verification_key: str) -> VerifiedLog:
+def verify_log(
+    directory: Path, *, verification_key: str, second_key: str | None = None
+) -> VerifiedLog:
     """Read and check the whole log in `directory`.
 
     Args:
         directory: holds `checkpoint` and `tile/`.
         verification_key: the log's key string `origin+key id+base64`, from a trusted source such
             as the signed agreement.
+        second_key: the key string of its ML-DSA-44 key; where given, both must have signed.
 
     Raises:
-        SignatureError: the key string itself is malformed.
+        SignatureError: a key string itself is malformed.
         LogCorruptedError: a file is missing, altered, cut, or unknown; the message names it, and
             the index of the entry where there is one.
         LogError: a file cannot be read.
     """
     key = NoteKey.from_string(verification_key)
+    second = None if second_key is None else CosignerKey.from_string(second_key)
     for _ in range(_ATTEMPTS):
         signed = read_checkpoint(directory)
         try:
-            return _verify(directory, Checkpoint.open(signed, key))
+            return _verify(directory, open_head(signed, key, second))
         except LogCorruptedError:
             # A writer that publishes meanwhile may remove partial tiles that have become full.
             if read_checkpoint(directory) == signed:

@@ -18,12 +18,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Self
 
-from compliance.errors import LogBusyError, LogCorruptedError, LogError, RecordError
+from compliance.errors import (
+    LogBusyError,
+    LogCorruptedError,
+    LogError,
+    RecordError,
+    SignatureError,
+)
 from compliance.log.checkpoint import Checkpoint
+from compliance.log.cosignature import CosigningKey
+from compliance.log.files import Files, LocalFiles, publish
 from compliance.log.merkle import EMPTY_ROOT, leaf_hash
-from compliance.log.note import NoteKey
+from compliance.log.note import Note, NoteKey
 from compliance.log.tiles import (
     ENTRY_LIMIT,
     TILE_WIDTH,
@@ -37,65 +45,14 @@ from compliance.log.tiles import (
 from compliance.log.verifier import CHECKPOINT_PATH, find_tiles, read_checkpoint, read_tile
 from compliance.signing import SigningKey
 
-__all__ = ["Files", "LocalFiles", "LogWriter"]
-
-_TEMPORARY_PATH: Final = "checkpoint.new"
-
-
-class Files(Protocol):
-    """The five things a writer does to a file system; nothing is durable before its `sync`."""
-
-    def make_directory(self, path: Path) -> None:
-        """Create a directory and its parents; it may exist."""
-
-    def write(self, path: Path, data: bytes) -> None:
-        """Create or overwrite a file."""
-
-    def sync(self, path: Path) -> None:
-        """Make durable a file's content, or a directory's list of names."""
-
-    def replace(self, source: Path, target: Path) -> None:
-        """Rename a file over another, atomically."""
-
-    def remove(self, path: Path) -> None:
-        """Delete a file or an empty directory."""
-
-
-class LocalFiles:
-    """The file system of this machine."""
-
-    def make_directory(self, path: Path) -> None:
-        """Create a directory and its parents; it may exist."""
-        path.mkdir(parents=True, exist_ok=True)
-
-    def write(self, path: Path, data: bytes) -> None:
-        """Create or overwrite a file."""
-        path.write_bytes(data)
-
-    def sync(self, path: Path) -> None:
-        """Flush to the device with fsync(2)."""
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def replace(self, source: Path, target: Path) -> None:
-        """Rename a file over another, atomically."""
-        source.replace(target)
-
-    def remove(self, path: Path) -> None:
-        """Delete a file or an empty directory."""
-        if path.is_dir():
-            path.rmdir()
-        else:
-            path.unlink()
+__all__ = ["LogWriter"]
 
 
 @dataclass(frozen=True)
 class _State:
     """What the next append builds on: the published head, the tree's edge, the open bundle."""
 
+    signed: bytes
     checkpoint: Checkpoint
     edge: RightEdge
     bundle: tuple[bytes, ...]
@@ -109,10 +66,10 @@ class LogWriter:
     """
 
     def __init__(
-        self, directory: Path, *, key: SigningKey, files: Files, lock: int, state: _State
+        self, directory: Path, *, signer: "_Signer", files: Files, lock: int, state: _State
     ) -> None:
         self._directory = directory
-        self._key = key
+        self._signer = signer
         self._files = files
         self._lock: int | None = lock
         self._state = state
@@ -122,7 +79,13 @@ class LogWriter:
 
     @classmethod
     def open(
-        cls, directory: Path, *, origin: str, key: SigningKey, files: Files | None = None
+        cls,
+        directory: Path,
+        *,
+        origin: str,
+        key: SigningKey,
+        second_key: CosigningKey | None = None,
+        files: Files | None = None,
     ) -> Self:
         """Create the log in `directory`, or resume it where its checkpoint stands.
 
@@ -130,6 +93,7 @@ class LogWriter:
             directory: the log's own directory; created if there is none.
             origin: the log's name, no whitespace or `+`; `<agreement>/<party>` is a good one.
             key: signs the checkpoints.
+            second_key: signs them too, with ML-DSA-44, under the origin's name; it states no time.
             files: does the writing; this machine's file system if None.
 
         Raises:
@@ -137,19 +101,19 @@ class LogWriter:
             LogCorruptedError: what is there is not a log by this origin and key, or its right edge
                 does not have the signed root.
             LogError: the directory cannot be read or written.
-            SignatureError: the origin cannot name a key.
+            SignatureError: the origin cannot name a key, or is not the name of the second.
         """
         files = files or LocalFiles()
-        name = NoteKey(origin, key.public)
+        signer = _Signer(origin, key, second_key)
         with _os_errors(directory):
             files.make_directory(directory)
             lock = _acquire(directory)
             try:
-                state = _resume(directory, name, key, files)
+                state = _resume(directory, signer, files)
             except BaseException:
                 os.close(lock)
                 raise
-        return cls(directory, key=key, files=files, lock=lock, state=state)
+        return cls(directory, signer=signer, files=files, lock=lock, state=state)
 
     @property
     def tree_size(self) -> int:
@@ -200,15 +164,25 @@ class LogWriter:
             if (chunk := bundle[start : start + TILE_WIDTH])
         }
         # 1. Data first, under names that no published checkpoint promises. A crash from here to
-        #    step 2 leaves them beyond the checkpoint, where readers do not look and the next
-        #    `open` removes them.
+        #    step 3 leaves them beyond the checkpoint, where readers do not look and the next
+        #    `open` removes them; nothing was signed before all of them were on disk.
         self._write_durably(bundles | tiles)
-        # 2. Publish. A crash leaves the old checkpoint or the new one, never a part, and all that
-        #    either promises is on disk.
+        # 2. Compare: what stands published is what this append builds on. The lock keeps other
+        #    writers out; a directory put back or exchanged meanwhile must not be forked. A crash
+        #    leaves what step 1 left.
+        if read_checkpoint(self._directory) != old.signed:
+            raise LogBusyError(
+                f"{self._directory}: another checkpoint is published than the one that this writer "
+                "left: somebody else wrote it, or put back a copy; nothing was published"
+            )
+        # 3. ... and swap: sign, and publish by one rename. A crash leaves the old checkpoint or the
+        #    new one, never a part, and all that either promises is on disk.
         checkpoint = Checkpoint(old.checkpoint.origin, edge.tree_size, edge.root_hash)
-        _publish(self._directory, checkpoint, self._key, self._files)
-        self._state = _State(checkpoint, edge, bundle[len(bundle) // TILE_WIDTH * TILE_WIDTH :])
-        # 3. Housekeeping: partial tiles that have become full. A crash leaves some, which the next
+        signed = self._signer.sign(checkpoint)
+        publish(self._files, self._directory / CHECKPOINT_PATH, signed)
+        rest = bundle[len(bundle) // TILE_WIDTH * TILE_WIDTH :]
+        self._state = _State(signed, checkpoint, edge, rest)
+        # 4. Housekeeping: partial tiles that have become full. A crash leaves some, which the next
         #    `open` removes; that a disk refuses to delete makes no entry less published.
         with suppress(OSError):
             for tile in (*bundles, *tiles):
@@ -216,24 +190,24 @@ class LogWriter:
                     _remove_partials(self._directory, tile, self._files)
 
     def _write_durably(self, contents: dict[Tile, bytes]) -> None:
-        parents: dict[Path, None] = {}
-        for tile, data in contents.items():
-            path = self._directory / tile.path
-            self._make_durable_directory(path.parent)
+        """Write files, and flush them with every new name above them: once for the whole batch."""
+        paths = [self._directory / tile.path for tile in contents]
+        directories = dict.fromkeys(
+            each for path in paths for each in (*self._make_directory(path.parent), path.parent)
+        )
+        for path, data in zip(paths, contents.values(), strict=True):
             self._files.write(path, data)
-            self._files.sync(path)
-            parents[path.parent] = None
-        for parent in parents:
-            self._files.sync(parent)
+        self._files.sync((*paths, *directories))
+        self._durable.update(directories)
 
-    def _make_durable_directory(self, path: Path) -> None:
+    def _make_directory(self, path: Path) -> list[Path]:
+        """Create a directory; return those whose lists of names may not be durable."""
         if path in self._durable or path == self._directory:
-            return
-        self._make_durable_directory(path.parent)
+            return []
+        above = self._make_directory(path.parent)
         self._files.make_directory(path)
         # Also if it existed: a process that died between creating and syncing leaves it volatile.
-        self._files.sync(path.parent)
-        self._durable.add(path)
+        return [*above, path.parent]
 
     def close(self) -> None:
         """Let another writer open the log; closing twice does no harm."""
@@ -254,25 +228,47 @@ class LogWriter:
         self.close()
 
 
-def _resume(directory: Path, name: NoteKey, key: SigningKey, files: Files) -> _State:
-    if not (directory / CHECKPOINT_PATH).exists():
+class _Signer:
+    """The log's keys."""
+
+    def __init__(self, origin: str, key: SigningKey, second: CosigningKey | None) -> None:
+        self.name = NoteKey(origin, key.public)
+        if second is not None and second.public.name != origin:
+            raise SignatureError(
+                f"expected a second key in the name of the log, {origin!r}, got one of "
+                f"{second.public.name!r}"
+            )
+        self._key = key
+        self._second = second
+
+    def sign(self, checkpoint: Checkpoint) -> bytes:
+        note = checkpoint.note(self._key)
+        if self._second is not None:
+            signature = self._second.cosign(checkpoint, timestamp=0)
+            note = Note(note.text, (*note.signatures, signature))
+        return note.to_bytes()
+
+
+def _resume(directory: Path, signer: _Signer, files: Files) -> _State:
+    path = directory / CHECKPOINT_PATH
+    if not path.exists():
         if any(find_tiles(directory)):
             raise LogCorruptedError(
                 f"{CHECKPOINT_PATH}: missing from {directory} although there are tiles: restore "
                 "it, since starting again would contradict what was published"
             )
         # A crash before this returns leaves an empty directory, or a log without entries.
-        files.sync(directory.parent)
-        _publish(directory, Checkpoint(name.name, 0, EMPTY_ROOT), key, files)
+        files.sync([directory.parent])
+        publish(files, path, signer.sign(Checkpoint(signer.name.name, 0, EMPTY_ROOT)))
     # The last rename may not be durable yet: make it so before anything is built on it.
-    files.sync(directory)
-    checkpoint = Checkpoint.open(read_checkpoint(directory), name)
-    state = _read_edge(directory, checkpoint)
-    _tidy(directory, checkpoint.tree_size, files)
+    files.sync([directory])
+    signed = read_checkpoint(directory)
+    state = _read_edge(directory, signed, Checkpoint.open(signed, signer.name))
+    _tidy(directory, state.checkpoint.tree_size, files)
     return state
 
 
-def _read_edge(directory: Path, checkpoint: Checkpoint) -> _State:
+def _read_edge(directory: Path, signed: bytes, checkpoint: Checkpoint) -> _State:
     tiles = edge_tiles(checkpoint.tree_size)
     edge = RightEdge(
         checkpoint.tree_size,
@@ -293,7 +289,7 @@ def _read_edge(directory: Path, checkpoint: Checkpoint) -> _State:
                     f"{last.path}: entry {last.start + offset} does not have the hash in "
                     f"{tiles[0].path}"
                 )
-    return _State(checkpoint, edge, bundle)
+    return _State(signed, checkpoint, edge, bundle)
 
 
 def _tidy(directory: Path, tree_size: int, files: Files) -> None:
@@ -303,7 +299,7 @@ def _tidy(directory: Path, tree_size: int, files: Files) -> None:
         if tile and (not tile.is_within(tree_size) or _is_superseded(tile, tree_size)):
             files.remove(directory / path)
             # Else a loss of power could bring it back under a later checkpoint.
-            files.sync((directory / path).parent)
+            files.sync([(directory / path).parent])
 
 
 def _is_superseded(tile: Tile, tree_size: int) -> bool:
@@ -316,14 +312,6 @@ def _remove_partials(directory: Path, tile: Tile, files: Files) -> None:
         for partial in list(parent.iterdir()):
             files.remove(partial)
         files.remove(parent)
-
-
-def _publish(directory: Path, checkpoint: Checkpoint, key: SigningKey, files: Files) -> None:
-    temporary = directory / _TEMPORARY_PATH
-    files.write(temporary, checkpoint.sign(key))
-    files.sync(temporary)
-    files.replace(temporary, directory / CHECKPOINT_PATH)
-    files.sync(directory)
 
 
 def _acquire(directory: Path) -> int:

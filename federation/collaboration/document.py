@@ -24,6 +24,7 @@ from pydantic import (
 
 from compliance.agreement import MOST_PARTIES, Agreement
 from compliance.errors import InvalidAgreementError
+from compliance.log.cosignature import CosigningKey
 from compliance.log.note import NoteKey
 from compliance.signing import SigningKey
 from compliance.terms import (
@@ -135,6 +136,7 @@ class AgreementSection(_Closed):
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
+    witness_quorum: Annotated[int, Field(strict=True, ge=0, le=MOST_PARTIES - 1)] | None = None
     terms_text: Text = ""
 
 
@@ -254,16 +256,19 @@ def drafted_agreement(collaboration: Collaboration) -> Agreement:
     """
 
     def term(party: PartySection) -> PartyTerm:
-        identity, log, encryption = (
-            seeded_secret(0, f"draft/{use}/{party.name}") for use in ("identity", "log", "encrypt")
+        identity, log, encryption, cosigning = (
+            seeded_secret(0, f"draft/{use}/{party.name}")
+            for use in ("identity", "log", "encrypt", "cosign")
         )
+        origin = f"comity/{party.name}"
         key = DecryptionKey(encryption).public.to_base64()
         return PartyTerm(
             name=party.name,
             role=party.role,
             identity_key=SigningKey.from_seed(identity).public.to_base64(),
-            log_key=NoteKey(f"comity/{party.name}", SigningKey.from_seed(log).public).to_string(),
+            log_key=NoteKey(origin, SigningKey.from_seed(log).public).to_string(),
             encryption_key=key if party.role in DATA_ROLES else None,
+            cosigning_key=CosigningKey.from_seed(origin, cosigning).public.to_string(),
         )
 
     return build_agreement(collaboration, map(term, collaboration.parties))

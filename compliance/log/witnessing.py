@@ -1,0 +1,206 @@
+"""What a witness keeps on disk: the last head of each log that it cosigned, and evidence.
+
+```
+DIRECTORY/
+  <SHA-256 of the origin>/
+    checkpoint              the head with the log's signatures and this witness's
+    evidence/N.seen         two heads that cannot both be true: the one cosigned, …
+    evidence/N.submitted    … and the request with the other
+```
+
+Guarantees: of one log, one request at a time, in any process; a cosignature is answered only when
+its head is on disk, so that no crash makes a witness forget what it vouched for; evidence is on
+disk before the refusal is raised, and never overwritten.
+
+Leaves to others: the decision itself (`witness`), the wire.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from compliance.errors import LogCorruptedError, LogError, NotWitnessedError, Objection
+from compliance.log.cosignature import CosignerKey, CosigningKey
+from compliance.log.files import Files, LocalFiles, publish
+from compliance.log.note import NOTE_LIMIT
+from compliance.log.policy import LogKey
+from compliance.log.verifier import read_regular
+from compliance.log.witness import (
+    REQUEST_LIMIT,
+    AddCheckpoint,
+    Cosigned,
+    Evidence,
+    SplitViewError,
+    decide,
+)
+
+__all__ = ["Witness", "WitnessRecord", "origin_hash"]
+
+_MOST_EVIDENCE: Final = 16
+"""Pairs of heads kept of one log: more of them prove no more."""
+
+
+def origin_hash(origin: str) -> str:
+    """Return the lower-case hexadecimal SHA-256 of an origin, which names it in paths."""
+    return hashlib.sha256(origin.encode()).hexdigest()
+
+
+class WitnessRecord:
+    """What a witness keeps, for whoever reads it.
+
+    Args:
+        directory: the witness's own.
+        logs: the keys of each log by origin.
+        cosigner: the witness's public key.
+    """
+
+    def __init__(
+        self, directory: Path, *, logs: Mapping[str, tuple[LogKey, ...]], cosigner: CosignerKey
+    ) -> None:
+        self._directory = directory
+        self._logs = logs
+        self._cosigner = cosigner
+
+    def last(self, origin: str) -> Cosigned | None:
+        """Return what was cosigned last of a log; None if nothing was.
+
+        Raises:
+            LogCorruptedError: what is kept is damaged.
+            LogError: it cannot be read.
+        """
+        path = self._directory / origin_hash(origin) / "checkpoint"
+        try:
+            data = read_regular(path, NOTE_LIMIT + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LogError(f"{path}: cannot be read: {error.strerror}") from error
+        try:
+            return Cosigned.parse(data, self._logs[origin], self._cosigner)
+        except LogCorruptedError as error:
+            raise LogCorruptedError(f"{path}: {error}") from error
+
+    def evidence(self, origin: str) -> tuple[Evidence, ...]:
+        """Return what is kept against a log, oldest first.
+
+        Raises:
+            LogError: it cannot be read.
+        """
+        directory = self._directory / origin_hash(origin) / "evidence"
+        paths = sorted(directory.glob("*.submitted"))
+        try:
+            return tuple(
+                Evidence(
+                    read_regular(path.with_suffix(".seen"), NOTE_LIMIT + 1),
+                    read_regular(path, REQUEST_LIMIT + 1),
+                )
+                for path in paths
+            )
+        except OSError as error:
+            raise LogError(f"{directory}: cannot be read: {error.strerror}") from error
+
+
+class Witness(WitnessRecord):
+    """Cosigns heads of the logs it knows; safe to use from several threads and processes.
+
+    Args:
+        directory: its own; created if there is none.
+        logs: the keys of each log by origin.
+        cosigner: signs.
+        files: does the writing; this machine's file system if None.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        logs: Mapping[str, tuple[LogKey, ...]],
+        cosigner: CosigningKey,
+        files: Files | None = None,
+    ) -> None:
+        super().__init__(directory, logs=logs, cosigner=cosigner.public)
+        self._signing = cosigner
+        self._files = files or LocalFiles()
+
+    def add_checkpoint(self, body: bytes, *, now: int) -> bytes:
+        """Answer an add-checkpoint request (C2SP tlog-witness).
+
+        Args:
+            body: the request.
+            now: POSIX seconds.
+
+        Returns:
+            The signature line.
+
+        Raises:
+            NotWitnessedError: the witness does not cosign; `SplitViewError` if what it saw is
+                evidence against the log, which is kept.
+            LogError: the clock went backwards, or the disk refused; nothing was answered.
+        """
+        request = AddCheckpoint.parse(body)
+        origin = _origin(request.checkpoint)
+        keys = self._logs.get(origin, ())
+        if not keys:
+            raise NotWitnessedError(
+                "add-checkpoint: no known log has this origin", Objection.UNKNOWN_LOG
+            )
+        directory = self._directory / origin_hash(origin)
+        try:
+            self._files.make_directory(directory)
+            with _locked(directory):
+                # 1. A crash from here to 3 leaves the head cosigned before, and no answer.
+                seen = self.last(origin)
+                # 2. Decide.
+                try:
+                    cosigned = decide(
+                        request, logs=keys, seen=seen, cosigner=self._signing, now=now
+                    )
+                except SplitViewError as split:
+                    self._keep(directory, split.evidence)
+                    raise
+                # 3. Persist. A crash leaves the old head or the new one; whoever asks again is told
+                #    the size of either.
+                publish(self._files, directory / "checkpoint", cosigned.note.to_bytes())
+                self._files.sync([self._directory, self._directory.parent])
+                # 4. Only then answer.
+                return cosigned.lines
+        except OSError as error:
+            raise LogError(
+                f"{directory}: the witness cannot write: {error.strerror or error}: free the disk "
+                "or its permissions; nothing was cosigned"
+            ) from error
+
+    def _keep(self, directory: Path, evidence: Evidence) -> None:
+        """Keep both heads, the second file last: a crash leaves both, or what counts for none."""
+        folder = directory / "evidence"
+        self._files.make_directory(folder)
+        there = {path.read_bytes() for path in folder.glob("*.submitted")}
+        if evidence.submitted in there or len(there) >= _MOST_EVIDENCE:
+            return
+        path = folder / f"{len(there):02d}.submitted"
+        publish(self._files, path.with_suffix(".seen"), evidence.seen)
+        publish(self._files, path, evidence.submitted)
+        self._files.sync([directory, self._directory])
+
+
+def _origin(checkpoint: bytes) -> str:
+    try:
+        return checkpoint.partition(b"\n")[0].decode()
+    except UnicodeDecodeError as error:
+        raise NotWitnessedError(
+            "add-checkpoint: expected a checkpoint in UTF-8", Objection.MALFORMED
+        ) from error
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

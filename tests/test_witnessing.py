@@ -1,0 +1,264 @@
+"""Heads of logs carried between parties: public at the end of a run, split views stopped."""
+
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from parties import ROLES, World
+
+from compliance.errors import LogCorruptedError, LogError, NotPublicError
+from compliance.log.checkpoint import Checkpoint
+from compliance.log.note import Note, NoteKey
+from compliance.log.policy import Policy
+from compliance.log.proving import TiledTree
+from compliance.log.receipt import Receipt
+from compliance.log.verifier import read_checkpoint
+from compliance.log.witness import REQUEST_LIMIT, AddCheckpoint
+from compliance.log.witnessing import origin_hash
+from compliance.records import to_leaf
+from federation.audit import verify_all, verify_party
+from federation.errors import RefusedError
+from federation.log_commands import check_receipt, make_receipt, make_server
+from federation.witnesses import policy_for, witness_in
+from federation.witnessing import LogWitnessing
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World.make(tmp_path_factory.mktemp("ended"))
+    world.run()
+    return world
+
+
+@pytest.fixture
+def world(ended: World, tmp_path: Path) -> World:
+    return ended.copy(tmp_path / "copy")
+
+
+def test_every_log_is_public_at_the_end_of_a_run(ended: World) -> None:
+    for name in ROLES:
+        party = verify_party(ended.folder(name).path)
+        assert party.public_size is not None
+        assert 0 < party.public_size < party.tree_size  # its own last words came after
+        assert set(party.cosigned_by) == set(ROLES) - {name}
+
+
+def test_what_each_keeps_of_the_others_is_what_they_hold(ended: World) -> None:
+    found, problems = verify_all([ended.workspace.path])
+    assert (len(found), problems) == (len(ROLES), ())
+    record = witness_in(ended.folder("brand").path)
+    assert record is not None
+    head = record.last("comity/retailer")
+    assert head is not None
+    retailer = verify_party(ended.folder("retailer").path)
+    assert head.checkpoint.tree_size == retailer.public_size
+
+
+def rewrite(world: World, name: str) -> None:
+    """Begin a party's log anew, as a cheat would: other leaves, as many or fewer."""
+    folder = world.folder(name)
+    leaves = world.leaves(name)
+    shutil.rmtree(folder.log)
+    with folder.open_log() as log:
+        log.append([to_leaf(leaves[0])])
+
+
+def test_a_rewritten_log_is_caught_by_what_others_cosigned(world: World) -> None:
+    rewrite(world, "retailer")
+    _, problems = verify_all([world.workspace.path])
+    told = "\n".join(map(str, problems))
+    assert "cosigned" in told
+    for name in set(ROLES) - {"retailer"}:
+        assert f"{world.folder(name).path} cosigned" in told
+
+
+def test_a_log_put_back_to_an_earlier_state_stops_its_owner(world: World) -> None:
+    folder = world.folder("retailer")
+    witnessed = shutil.copytree(folder.witnessed, world.workspace.path / "witnessed")
+    rewrite(world, "retailer")
+    shutil.copytree(witnessed, folder.witnessed)
+    log = LogWitnessing(folder, world.agreement, clock=world.clock)
+    with pytest.raises(LogError, match="put back to an earlier state"):
+        log.show()
+    shutil.rmtree(folder.shown)  # it may have lost that too: its witnesses tell it
+    shown = log.show()
+    brand = LogWitnessing(world.folder("brand"), world.agreement, clock=world.clock)
+    (answer,) = brand.cosign([one for one in shown if one.witness == "brand"])
+    assert answer.cosignature is None
+    with pytest.raises(LogError, match="brand has cosigned"):
+        log.keep([answer])
+
+
+def test_a_split_view_stops_the_run_and_both_heads_are_kept(world: World) -> None:
+    folder = world.folder("retailer")
+    size = verify_party(folder.path).public_size
+    assert size is not None
+    leaves = world.leaves("retailer")
+    rewrite(world, "retailer")
+    with folder.open_log() as log:  # as many leaves as the others have seen, and another last one
+        log.append([to_leaf(leaf) for leaf in (*leaves[1 : size - 1], leaves[1])])
+    cheat = LogWitnessing(folder, world.agreement, clock=world.clock)
+    brand = LogWitnessing(world.folder("brand"), world.agreement, clock=world.clock)
+    with pytest.raises(RefusedError, match="two roots"):
+        brand.cosign([one for one in cheat.show() if one.witness == "brand"])
+    record = witness_in(world.folder("brand").path)
+    assert record is not None
+    (evidence,) = record.evidence("comity/retailer")
+    evidence.verify((NoteKey.from_string(world.agreement.party("retailer").log_key),))
+    _, problems = verify_all([world.workspace.path])
+    assert "keeps evidence against the log of retailer" in "\n".join(map(str, problems))
+
+
+def test_a_changed_public_head_is_noticed(world: World) -> None:
+    path = world.folder("retailer").witnessed / "public"
+    signed = path.read_bytes()
+    for position in range(0, len(signed), 997):
+        changed = bytearray(signed)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(LogError):
+            verify_party(world.folder("retailer").path)
+
+
+def test_policies_are_those_of_the_agreement(ended: World) -> None:
+    policy = policy_for(ended.agreement, "retailer")
+    assert Policy.parse(policy.to_bytes()) == policy
+    assert set(policy.witnesses) == set(ROLES) - {"retailer"}
+    assert policy.groups[policy.quorum].threshold == len(ROLES) - 1
+    two = policy_for(ended.agreement.model_copy(update={"witness_quorum": 2}), "retailer")
+    assert two.groups[two.quorum].threshold == 2
+    nobody = policy_for(ended.agreement.model_copy(update={"witness_quorum": 0}), "retailer")
+    assert nobody.quorum == "none"
+
+
+# Receipts and HTTP
+
+
+def test_a_receipt_is_checked_offline_and_any_change_is_noticed(
+    ended: World, tmp_path: Path
+) -> None:
+    receipt, public = make_receipt(ended.folder("retailer").path, 0)
+    assert public
+    file, agreement = tmp_path / "a.tlog-proof", ended.workspace.path / "agreement.json"
+    file.write_bytes(receipt.to_bytes())
+    found, head, leaf = check_receipt(file, agreement=agreement, party="retailer", policy=None)
+    assert (found, leaf.kind) == (receipt, "agreement.signed")
+    assert set(head.cosigned) == set(ROLES) - {"retailer"}
+    policy = policy_for(ended.agreement, "retailer")
+    data = receipt.to_bytes()
+    for position in (*range(0, 400, 3), *range(400, len(data), 211)):
+        changed = bytearray(data)
+        changed[position] ^= 1 << position % 8
+        with suppress(LogError):  # the name of one of the log's two signatures may be any
+            found = Receipt.parse(bytes(changed))
+            assert (found.verify(policy), found.extra) == (head, receipt.extra)
+            assert found.checkpoint != receipt.checkpoint
+    with pytest.raises(LogCorruptedError):
+        receipt.verify(policy, entry=b"another")
+    with pytest.raises(LogError, match="bring it"):
+        replace(receipt, extra=None).verify(policy)
+    with pytest.raises(LogCorruptedError, match="known log"):
+        receipt.verify(policy_for(ended.agreement, "brand"))
+
+
+def test_a_leaf_that_nobody_has_cosigned_yet_is_not_public(ended: World) -> None:
+    folder = ended.folder("retailer")
+    last = verify_party(folder.path).tree_size - 1
+    receipt, public = make_receipt(folder.path, last)
+    assert not public
+    with pytest.raises(NotPublicError):
+        receipt.verify(policy_for(ended.agreement, "retailer"))
+    with pytest.raises(LogError, match="within the"):
+        make_receipt(folder.path, last + 1)
+
+
+@pytest.fixture
+def served(world: World) -> Iterator[str]:
+    server = make_server(world.folder("retailer").path, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def fetch(url: str, body: bytes | None = None) -> tuple[int, str, bytes]:
+    try:
+        with urllib.request.urlopen(url, body, timeout=10) as answer:  # noqa: S310  loopback
+            return answer.status, answer.headers["Content-Type"], answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Content-Type"], error.read()
+
+
+def test_a_served_log_is_the_one_on_disk_and_nothing_else(world: World, served: str) -> None:
+    log = world.folder("retailer").log
+    text, octets = "text/plain; charset=utf-8", "application/octet-stream"
+    assert fetch(f"{served}/checkpoint") == (200, text, (log / "checkpoint").read_bytes())
+    for path in (log / "tile").rglob("*"):
+        if path.is_file():
+            name = path.relative_to(log)
+            assert fetch(f"{served}/{name}") == (200, octets, path.read_bytes())
+    brand = origin_hash("comity/brand")
+    kept = (log / "witness" / brand / "checkpoint").read_bytes()
+    assert fetch(f"{served}/{brand}/checkpoint") == (200, text, kept)
+    for path in (
+        "",
+        "tile/0/999",
+        "tile/0/../../party.json",
+        "../party.json",
+        "keys/log",
+        "witness/seen.json",
+        "tile/0/000?x",
+        f"{'0' * 64}/checkpoint",
+        "%2e%2e/party.json",
+    ):
+        assert fetch(f"{served}/{path}")[0] == 404, path
+
+
+def test_heads_are_cosigned_over_http(world: World, served: str) -> None:
+    brand = world.folder("brand")
+    record = witness_in(world.folder("retailer").path)
+    assert record is not None
+    seen = record.last("comity/brand")
+    assert seen is not None
+    signed = read_checkpoint(brand.log)
+    head = Checkpoint.open(signed, NoteKey.from_string(world.agreement.party("brand").log_key))
+    url, old = f"{served}/add-checkpoint", seen.checkpoint.tree_size
+    stale = AddCheckpoint(0, (), signed).to_bytes()
+    assert fetch(url, stale) == (409, "text/x.tlog.size", f"{old}\n".encode())
+    proof = TiledTree(brand.log, head).consistency_proof(seen.checkpoint)
+    status, _, lines = fetch(url, AddCheckpoint(old, proof, signed).to_bytes())
+    assert status == 200
+    cosigner = world.agreement.party("retailer").cosigner
+    assert cosigner is not None
+    assert cosigner.verify(head, Note.parse(head.body().encode() + b"\n" + lines)) > 0
+    assert fetch(url, b"nonsense")[0] == 400
+    assert fetch(url, b"x" * (REQUEST_LIMIT + 1))[0] == 413
+    own = read_checkpoint(world.folder("retailer").log)
+    assert fetch(url, AddCheckpoint(0, (), own).to_bytes())[0] == 404  # nobody witnesses himself
+    assert fetch(f"{served}/checkpoint", b"x")[0] == 404
+
+
+def test_tlog_scales_reads_a_log_over_http(served: str) -> None:
+    reader = pytest.importorskip("tlog_scales.reader", reason="tlog-scales is not installed")
+    backend = pytest.importorskip("tlog_scales.backend")
+    found = reader.TilesReader(backend.HttpBackend(served))
+    head = found.get_checkpoint()
+    assert found.calculate_root_hash() == head.root_hash
+
+
+def test_checking_and_serving_load_no_flower() -> None:
+    code = (
+        "import sys, federation.log_commands, federation.audit;"
+        "sys.exit(any(m in sys.modules for m in ('flwr', 'torch', 'compliance.log.writer')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
