@@ -558,11 +558,14 @@ class ExpandTerms(Terms):
         maximum_share: largest share of a partner's people in a segment, in (0, 1].
         minimum_segment: people in the smallest segment; a smaller share gives this many, and none
             is written where `maximum_share` would not reach it.
+        count_epsilon: privacy loss per person, over all partners, of counting their people in one
+            job; with it, each partner tells how many it has, with noise. Left out: no count leaves.
     """
 
     purpose: Purpose
     maximum_share: Annotated[Finite, Field(gt=0, le=1)]
     minimum_segment: Count
+    count_epsilon: Annotated[Epsilon, Field(ge=1e-3, le=100)] | None = None
 
 
 class BudgetTerms(Terms):

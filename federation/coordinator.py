@@ -34,7 +34,7 @@ from federation.errors import (
 from federation.gate import Departure, Gate
 from federation.jobs.align import coordinate_align
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
-from federation.jobs.expand import coordinate_expand
+from federation.jobs.expand import Counted, coordinate_expand
 from federation.jobs.match import coordinate_match
 from federation.jobs.match_direct import coordinate_direct
 from federation.jobs.model import JointModel
@@ -65,7 +65,7 @@ _JOBS = TypeAdapter(tuple[JobSpec, ...], config=ConfigDict(hide_input_in_errors=
 
 _ABSENCES = TypeAdapter(tuple[tuple[str, ...], ...])
 
-Job = Generator[Exchange, Sequence[Message], JointModel | None]
+Job = Generator[Exchange, Sequence[Message], JointModel | tuple[Counted, ...] | None]
 
 
 def read_jobs(folder: PartyFolder) -> tuple[JobSpec, ...]:
@@ -221,12 +221,14 @@ class Coordinator:
             raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
         try:
-            model = self._drive(
+            outcome = self._drive(
                 gate, channel, nodes, self._job(spec), Absences(self._folder.job(spec.name))
             )
         except FederationError:
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
             raise
+        model = outcome if isinstance(outcome, JointModel) else None
+        counted = outcome if isinstance(outcome, tuple) else ()
         if model is not None:
             write_atomically(self._folder.model(spec.name), model.canonical_bytes)
             gate.note(
@@ -239,7 +241,13 @@ class Coordinator:
                 delta=model.delta,
             )
         gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="done")
-        ended = {"computation": spec.kind, "model": model.digest if model else None}
+        for one in counted:
+            report(Progress(self._folder.name, spec.name, one.told))
+        ended = {
+            "computation": spec.kind,
+            "model": model.digest if model else None,
+            "counts": [one.model_dump() for one in counted],
+        }
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
 
     def _job(self, spec: JobSpec) -> Job:
@@ -262,7 +270,7 @@ class Coordinator:
         nodes: Mapping[str, int],
         job: Job,
         absences: Absences,
-    ) -> JointModel | None:
+    ) -> JointModel | tuple[Counted, ...] | None:
         """Send what the job yields, verify the answers, hand them back, until it returns."""
         try:
             exchange = next(job)
@@ -281,8 +289,8 @@ class Coordinator:
                     answers = self._exchange(gate, channel, nodes, exchange)
                 exchange = job.send(answers)
         except StopIteration as end:
-            model: JointModel | None = end.value
-            return model
+            outcome: JointModel | tuple[Counted, ...] | None = end.value
+            return outcome
 
     def _exchange(
         self,

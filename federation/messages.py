@@ -49,6 +49,7 @@ __all__ = [
     "AlignTags",
     "Body",
     "Encrypted",
+    "ExpandCounted",
     "ExpandDone",
     "ExpandRequest",
     "Header",
@@ -439,9 +440,24 @@ class ExpandRequest(_Closed):
 
 
 class ExpandDone(_Closed):
-    """Partner to coordinator: the segment is written. Who and how many stays with the partner."""
+    """Partner to coordinator: the segment is delivered. Who is in it stays with the partner.
+
+    Attributes:
+        eligible: its people who may be used, with noise; None where no count is agreed.
+    """
 
     kind: Literal["expand.done"] = "expand.done"
+    eligible: Count | None = None
+
+
+class ExpandCounted(_Closed):
+    """Coordinator to the brand: what partners told of their people's number.
+
+    Payload: the envelopes of their `expand.done`, a line each, in the agreement's order.
+    """
+
+    kind: Literal["expand.counted"] = "expand.counted"
+    spec: ExpandSpec
 
 
 class Acknowledged(_Closed):
@@ -493,6 +509,7 @@ Body = Annotated[
     | ModelPublished
     | ExpandRequest
     | ExpandDone
+    | ExpandCounted
     | Acknowledged
     | Refused,
     Field(discriminator="kind"),

@@ -77,6 +77,7 @@ ROUTES: Final[Mapping[str, Route]] = {
     "model.published": Route(_OPERATOR, _PEOPLE),
     "expand.request": Route(_OPERATOR, _PARTNER),
     "expand.done": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "expand.counted": Route(_OPERATOR, _BRAND),
     "acknowledged": Route(_PEOPLE, _OPERATOR),
     "refused": Route(_ALL, _ALL, within_role=True),
 }
@@ -92,6 +93,8 @@ def is_charged(kind: str, agreement: Agreement) -> bool:
             return agreement.match.reveal is Reveal.SIZE_ONLY
         case "match.outcome":
             return agreement.match.reveal not in {Reveal.BOTH_LEARN_MEMBERS, Reveal.SIZE_ONLY}
+        case "expand.done":
+            return agreement.expand.count_epsilon is not None
     return False
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from compliance.terms import NoiseSource, Reveal
 from federation.errors import MessageError, RefusedError
 from federation.jobs.exchange import Outgoing, Relay, Say
-from federation.jobs.expand import choose_segment, coordinate_expand
+from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
 from federation.jobs.model import JointModel, Making
 from federation.jobs.train import coordinate_train, train_round, training_plan

@@ -53,7 +53,7 @@ from federation.collaboration.contradictions import (
 )
 from federation.collaboration.mistakes import explain, to_json, well_formed
 from federation.errors import CollaborationError
-from federation.party import DataConfig
+from federation.party import DataConfig, SegmentsConfig
 from federation.population import recipe_for
 from federation.rr22.configuration import Rr22Config
 from federation.specification import JobSpec, policy_objections
@@ -87,6 +87,7 @@ class _Closed(BaseModel):
 
 
 _Means = TypeVar("_Means", WorkersConfig, Rr22Config)
+_Segments = TypeVar("_Segments", Path, SegmentsConfig)
 
 
 class PartySection(_Closed):
@@ -97,6 +98,8 @@ class PartySection(_Closed):
         role: brand, partner, coordinator or auditor.
         data: the party's table; brand and partners only.
         consent: its consent events, CSV or Parquet; brand and partners only.
+        suppression: who must never be in its segments, CSV or Parquet; partners only.
+        segments: where its segments go; partners only.
         declared_rows: a public round figure near the number of its people, and not below it.
         workers: who does its arithmetic; brand and partners only.
         rr22: what it needs for matches over a direct link; brand and partners only.
@@ -106,6 +109,8 @@ class PartySection(_Closed):
     role: Role
     data: DataConfig | None = None
     consent: Path | None = None
+    suppression: Path | None = None
+    segments: SegmentsConfig = SegmentsConfig()
     declared_rows: Count | None = None
     workers: WorkersConfig | None = None
     rr22: Rr22Config | None = None
@@ -117,6 +122,14 @@ class PartySection(_Closed):
         if role is not None and role not in DATA_ROLES:
             raise ValueError(f"a {role} computes nothing; remove it")
         return means
+
+    @field_validator("suppression", "segments")
+    @classmethod
+    def _makes_segments(cls, about: _Segments, info: ValidationInfo) -> _Segments:
+        role = info.data.get("role")
+        if role is not None and role != Role.PARTNER:
+            raise ValueError(f"a {role} makes no segments; remove it")
+        return about
 
 
 class AgreementSection(_Closed):
