@@ -204,7 +204,7 @@ class Expanding:
             raise desk.refusal(
                 "expand.train", f"training {train!r} has not ended here: run it first"
             ) from error
-        if model.columns != encoder_for(desk.agreement).names:
+        if model.body.columns != encoder_for(desk.agreement).names:
             raise desk.refusal(
                 "expand.train",
                 f"the model of training {train!r} has other columns than agreed: train it again",

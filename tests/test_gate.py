@@ -70,6 +70,7 @@ BODIES: dict[str, Body] = {
     "model.published": messages.ModelPublished(spec=TRAIN),
     "expand.request": messages.ExpandRequest(spec=EXPAND),
     "expand.done": messages.ExpandDone(),
+    "expand.counted": messages.ExpandCounted(spec=EXPAND),
     "acknowledged": messages.Acknowledged(),
     "refused": messages.Refused(term="message", remedy="try again"),
 }
@@ -111,6 +112,7 @@ ROUTED = {
     "model.published": {("coordinator", "brand"), ("coordinator", "partner")},
     "expand.request": {("coordinator", "partner")},
     "expand.done": {("partner", "coordinator")},
+    "expand.counted": {("coordinator", "brand")},
     "acknowledged": {("brand", "coordinator"), ("partner", "coordinator")},
     "refused": set(permutations(("brand", "partner", "coordinator"), 2)),
 }
@@ -231,6 +233,11 @@ class TestRoutes:
         agreed = AGREED.model_copy(update={"match": terms})
         found = {kind for kind in ROUTES if is_charged(kind, agreed)}
         assert found == {"train.update", "sum.noised", "align.bound"} | charged
+
+    def test_an_expansion_is_charged_where_a_count_is_agreed(self) -> None:
+        counting = AGREED.expand.model_copy(update={"count_epsilon": 0.5})
+        assert not is_charged("expand.done", AGREED)
+        assert is_charged("expand.done", AGREED.model_copy(update={"expand": counting}))
 
     def test_what_must_be_encrypted_leaves_so_and_nothing_else_does(self, world: World) -> None:
         secret = b"what only the recipient may read"

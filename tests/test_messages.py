@@ -81,7 +81,7 @@ train_specs = st.builds(
 )
 expand_specs = st.builds(
     ExpandSpec, name=names, train=names, share=st.floats(0, 1, exclude_min=True)
-)
+) | st.builds(ExpandSpec, name=names, train=names, size=st.integers(1, 1 << 32))
 bodies: dict[str, st.SearchStrategy[Any]] = {
     kind: st.builds(model) for kind, model in KINDS.items() if set(model.model_fields) == {"kind"}
 } | {
@@ -117,6 +117,8 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "sum.exact": st.builds(messages.SumExact, round=rounds),
     "model.published": st.builds(ModelPublished, spec=train_specs),
     "expand.request": st.builds(messages.ExpandRequest, spec=expand_specs),
+    "expand.done": st.builds(messages.ExpandDone, eligible=st.none() | counts),
+    "expand.counted": st.builds(messages.ExpandCounted, spec=expand_specs),
     "refused": st.builds(
         messages.Refused,
         term=st.text("abz09_.", max_size=62).map(lambda text: f"a{text}"),

@@ -522,7 +522,7 @@ def test_a_finished_result_stays_whatever_is_asked_again(later: World) -> None:
         later, "message", say(later, MatchRequest(spec=MATCH, peer="brand"), answers=forged)
     )
     other = json.loads(before[2])
-    other["weights"][0] += 1.0
+    other["body"]["weights"][0] += 1.0
     announced = say(later, ModelPublished(spec=TRAIN), json.dumps(other).encode())
     expect_refusal(later, "message", announced)
     assert [path.read_bytes() for path in results] == before
@@ -990,7 +990,9 @@ def test_the_parties_tell_each_other_padded_sizes_only(ended: World) -> None:
                 asked, own = said_of[way[::-1]].points, said_of[way].points
                 assert len(message.payload) == TAG_BYTES * asked + 32 * own
                 assert fields == {"kind", "spec", "bucket"}
-            case MatchDone() | ExpandDone() | Present() | Acknowledged():
+            case ExpandDone():
+                assert (message.payload, body.eligible) == (b"", None)
+            case MatchDone() | Present() | Acknowledged():
                 assert (message.payload, fields) == (b"", {"kind"})
     kinds = {type(message.body) for message in heard}
     assert kinds >= {MatchOffer, MatchAccept, MatchBlinded, MatchReply, MatchDone, ExpandDone}
