@@ -18,7 +18,7 @@ from connectors.files import CsvConnector, ParquetConnector
 from connectors.fingerprints import fingerprints
 from connectors.quality import QualityReport, TableReading, read_table
 from connectors.schema import Classification, Column, ColumnType, Schema
-from connectors.sinks import Sink, open_sink
+from connectors.sinks import CsvSink, ParquetSink, Sink, open_sink
 
 __all__ = [
     "Classification",
@@ -27,9 +27,11 @@ __all__ = [
     "Connector",
     "ConnectorError",
     "CsvConnector",
+    "CsvSink",
     "FileSource",
     "MissingColumnError",
     "ParquetConnector",
+    "ParquetSink",
     "QualityReport",
     "Schema",
     "Sink",

@@ -51,7 +51,7 @@ from federation.suppression import Suppression
 from privacy.mechanisms import noised_count
 from privacy.randomness import SecretStream
 
-__all__ = ["Expanding"]
+__all__ = ["Expanding", "batches_of", "choose"]
 
 _SCHEMA = pa.schema([("record", pa.string())])
 _BATCH_ROWS = 1 << 16
@@ -119,7 +119,7 @@ class Expanding:
         with scratch(desk.folder.job(job) / "expanding.tmp") as beside:
             people = self._read(job, self._load_model(spec.train), suppression, beside)  # 2
             eligible = len(people.used.keys)
-            segment = _choose(people, segment_size(spec, desk.agreement, eligible))  # 3
+            segment = choose(people, segment_size(spec, desk.agreement, eligible))  # 3
             # By the agreed share, not the asked one: trying shares would count the people.
             most = math.ceil(terms.maximum_share * np.count_nonzero(~people.apart))
             told = None
@@ -171,7 +171,7 @@ class Expanding:
         note = self._desk.folder.job(message.header.job) / "delivery.json"
         write_atomically(note, _Delivery(question=ticket).model_dump_json().encode(), mode=0o600)
         try:
-            sink.stage(_batches(segment), _SCHEMA, ticket=ticket)
+            sink.stage(*batches_of(segment), ticket=ticket)
             yield
         except Exception:
             sink.discard(ticket=ticket)
@@ -212,7 +212,7 @@ class Expanding:
         return model
 
 
-def _choose(people: Population, size: int) -> pa.Array:
+def choose(people: Population, size: int) -> pa.Array:
     """Return the references of the best who are no seeds, best first."""
     keys = people.used.keys
     best = Best.of(people.scores, ~people.apart, size)
@@ -220,10 +220,13 @@ def _choose(people: Population, size: int) -> pa.Array:
     return ordered(keys.at(np.flatnonzero(chosen)), people.scores[chosen])
 
 
-def _batches(segment: pa.Array) -> Iterator[pa.RecordBatch]:
-    for begin in range(0, len(segment), _BATCH_ROWS):
-        part = segment.slice(begin, _BATCH_ROWS).cast(pa.string())
-        yield pa.record_batch([part], schema=_SCHEMA)
+def batches_of(segment: pa.Array) -> tuple[Iterator[pa.RecordBatch], pa.Schema]:
+    """Return a segment as a sink takes it."""
+    parts = (
+        segment.slice(begin, _BATCH_ROWS).cast(pa.string())
+        for begin in range(0, len(segment), _BATCH_ROWS)
+    )
+    return (pa.record_batch([part], schema=_SCHEMA) for part in parts), _SCHEMA
 
 
 def _written(spec: ExpandSpec, rows: int) -> Mapping[str, object]:

@@ -42,9 +42,11 @@ def features_of(table: pa.Table, named: Mapping[str, str]) -> dict[str, NDArray[
     }
 
 
-def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:
-    values = table.column(column).combine_chunks().fill_null("")
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.str_)
+def _strings(table: pa.Table, column: str) -> NDArray[np.object_]:
+    """Return words as objects, each word once in memory."""
+    values = table.column(column).combine_chunks().fill_null("").dictionary_encode()
+    words = np.array(values.dictionary.to_pylist(), dtype=np.object_)
+    return words[values.indices.to_numpy()]
 
 
 def require_readable(
