@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "c713aeeda82e56726d080c7b1053b598d507678a166085c451abc0f6ae51abf1"
+GOLDEN_DIGEST = "5d5b70189c8aacb618457577a3d89d4c121be968cfba4ebdfeb62fffdb207dfc"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
