@@ -37,6 +37,7 @@ __all__ = [
     "FieldTerm",
     "IdentifierKind",
     "KeyName",
+    "Labels",
     "Line",
     "Linkage",
     "MatchProtocol",
@@ -513,6 +514,15 @@ class ModelFamily(StrEnum):
     LOGISTIC_REGRESSION = "logistic-regression"
 
 
+class Labels(StrEnum):
+    """What it means that somebody is no seed."""
+
+    COMPLETE = "complete"
+    """Not a positive: the seeds are all of them."""
+    SEEDS_ONLY = "seeds-only"
+    """Nothing: seeds are some of the positives, everybody else is unlabelled."""
+
+
 class TrainTerms(Terms):
     """How models are trained.
 
@@ -530,6 +540,9 @@ class TrainTerms(Terms):
             them, without a loss of privacy. Whoever reads the model knows its own share of the
             noise, so that 0 holds against the coordinator alone.
         absent_partners: of secure sums: partners that may be missing from one, for whatever reason.
+        hidden_share_epsilon: privacy loss per person, over all partners, of estimating in one job
+            of `seeds-only` labels how many people who are no seeds are positives. Left out: nobody
+            estimates it.
     """
 
     purpose: Purpose
@@ -547,6 +560,7 @@ class TrainTerms(Terms):
     )
     colluding_partners: Annotated[int, Field(ge=0, lt=1_000)] = 1
     absent_partners: Annotated[int, Field(ge=0, lt=1_000)] = 0
+    hidden_share_epsilon: Annotated[Epsilon, Field(ge=1e-3, le=100)] | None = None
 
     def colluding_in_sums(self, partners: int, noise: NoiseSource) -> int:
         """Return how many colluding partners a secure sum over `partners` has to withstand.

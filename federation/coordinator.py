@@ -241,6 +241,9 @@ class Coordinator:
                 delta=model.delta,
             )
         gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="done")
+        if model is not None and model.making.hidden_share is not None:
+            told = f"about {model.making.hidden_share:.0%} of people who are no seeds are positives"
+            report(Progress(self._folder.name, spec.name, told))
         for one in counted:
             report(Progress(self._folder.name, spec.name, one.told))
         ended = {

@@ -78,6 +78,8 @@ __all__ = [
     "SumNoised",
     "SumPhase",
     "SumSaid",
+    "TrainCount",
+    "TrainCounted",
     "TrainRequest",
     "TrainUpdate",
     "content_digest",
@@ -380,6 +382,20 @@ class TrainUpdate(_Closed):
     width: int = Field(ge=1, le=1_000_000)
 
 
+class TrainCount(_Closed):
+    """Coordinator to partner: count your people by their score under this model (payload)."""
+
+    kind: Literal["train.count"] = "train.count"
+    spec: TrainSpec
+    width: int = Field(ge=1, le=1_000_000)
+
+
+class TrainCounted(_Closed):
+    """Partner to coordinator: seeds and others by score, each count with noise (payload)."""
+
+    kind: Literal["train.counted"] = "train.counted"
+
+
 class SumPhase(StrEnum):
     """Rounds of a secure sum (`privacy.secagg`), which all happen in one round of training."""
 
@@ -502,6 +518,8 @@ Body = Annotated[
     | AlignDone
     | TrainRequest
     | TrainUpdate
+    | TrainCount
+    | TrainCounted
     | SumAsk
     | SumSaid
     | SumNoised

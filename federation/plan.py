@@ -22,6 +22,7 @@ from federation.collaboration import Collaboration, drafted_agreement
 from federation.errors import RefusedError
 from federation.jobs.align import AlignPlan, count_mechanism
 from federation.jobs.expand import CountPlan
+from federation.jobs.hidden import HiddenPlan
 from federation.jobs.match import learner_of, size_mechanism
 from federation.jobs.sums import Sums, sums_for, whole_charge
 from federation.jobs.train import training_plan
@@ -397,7 +398,9 @@ class _Planner:
 
         def charges_at(epsilon: float) -> Charges:
             charge = self._train_charge(spec.model_copy(update={"epsilon": epsilon}))
-            return dict.fromkeys(self._partners, (charge,))
+            counting = HiddenPlan.of(spec, self._agreement)
+            counted = () if counting is None else (counting.charge,)
+            return dict.fromkeys(self._partners, (charge, *counted))
 
         def reaches(epsilon: float) -> bool:
             try:

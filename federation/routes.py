@@ -70,6 +70,8 @@ ROUTES: Final[Mapping[str, Route]] = {
     "align.done": Route(_PEOPLE, _OPERATOR, concerns_people=True),
     "train.request": Route(_OPERATOR, _PARTNER),
     "train.update": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "train.count": Route(_OPERATOR, _PARTNER),
+    "train.counted": Route(_PARTNER, _OPERATOR, concerns_people=True),
     "sum.ask": Route(_OPERATOR, _PARTNER),
     "sum.said": Route(_PARTNER, _OPERATOR),
     "sum.noised": Route(_PARTNER, _OPERATOR, concerns_people=True),
@@ -87,7 +89,7 @@ ROUTES: Final[Mapping[str, Route]] = {
 def is_charged(kind: str, agreement: Agreement) -> bool:
     """Tell whether saying this costs privacy budget: an update, or what blurs or tells a count."""
     match kind:
-        case "train.update" | "sum.noised" | "align.bound":
+        case "train.update" | "train.counted" | "sum.noised" | "align.bound":
             return True
         case "match.offer" | "match.accept":  # whether the minimum is reached tells of the size too
             return agreement.match.reveal is Reveal.SIZE_ONLY

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from compliance.agreement import Agreement
 from compliance.terms import (
+    Labels,
     Linkage,
     MatchProtocol,
     ModelFamily,
@@ -159,6 +160,8 @@ class TrainSpec(_Spec):
         steps: gradient steps at each partner, over all rounds; of local noise only, as are:
         sampling_probability: chance of a row to enter a step (Poisson sampling).
         learning_rate: step length on the noised mean gradient.
+        labels: what it means that somebody is no seed; `seeds-only` takes local noise and
+            logistic regression.
     """
 
     kind: Literal["train"] = "train"
@@ -171,6 +174,7 @@ class TrainSpec(_Spec):
     steps: int = Field(default=300, ge=2, le=100_000)
     sampling_probability: float = Field(default=0.2, gt=0, le=1, allow_inf_nan=False)
     learning_rate: float = Field(default=20.0, gt=0, le=1_000, allow_inf_nan=False)
+    labels: Labels = Labels.COMPLETE
 
     @model_validator(mode="before")
     @classmethod
@@ -194,6 +198,16 @@ class TrainSpec(_Spec):
             for name in _LOCAL_ONLY:
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"noise {self.noise.value!r} has no {name}: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_labels(self) -> Self:
+        linear = self.model is ModelFamily.LOGISTIC_REGRESSION
+        if self.labels is Labels.SEEDS_ONLY and not (linear and self.noise is NoiseSource.LOCAL):
+            raise ValueError(
+                f"labels 'seeds-only' take model {ModelFamily.LOGISTIC_REGRESSION.value!r} and "
+                f"noise {NoiseSource.LOCAL.value!r}"
+            )
         return self
 
     @property

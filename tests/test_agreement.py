@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "5d5b70189c8aacb618457577a3d89d4c121be968cfba4ebdfeb62fffdb207dfc"
+GOLDEN_DIGEST = "952f48f0b5b76c656f28617966fb6232e70db7ef5fe9027072e5dbed4ac9d43d"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 

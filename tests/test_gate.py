@@ -63,6 +63,8 @@ BODIES: dict[str, Body] = {
     "align.done": messages.AlignDone(),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),
+    "train.count": messages.TrainCount(spec=TRAIN, width=4),
+    "train.counted": messages.TrainCounted(),
     "sum.ask": messages.SumAsk(spec=TRAIN, round=1, phase=messages.SumPhase.SHARE),
     "sum.said": messages.SumSaid(round=1, phase=messages.SumPhase.SHARE),
     "sum.noised": messages.SumNoised(round=1),
@@ -105,6 +107,8 @@ ROUTED = {
     "align.done": ANSWERED,
     "train.request": {("coordinator", "partner")},
     "train.update": {("partner", "coordinator")},
+    "train.count": {("coordinator", "partner")},
+    "train.counted": {("partner", "coordinator")},
     "sum.ask": {("coordinator", "partner")},
     "sum.said": {("partner", "coordinator")},
     "sum.noised": {("partner", "coordinator")},
@@ -212,6 +216,7 @@ class TestRoutes:
             "align.tags",
             "align.done",
             "train.update",
+            "train.counted",
             "sum.noised",
             "sum.exact",
             "expand.done",
@@ -232,7 +237,7 @@ class TestRoutes:
         terms = AGREED.match.model_copy(update={"reveal": reveal})
         agreed = AGREED.model_copy(update={"match": terms})
         found = {kind for kind in ROUTES if is_charged(kind, agreed)}
-        assert found == {"train.update", "sum.noised", "align.bound"} | charged
+        assert found == {"train.update", "train.counted", "sum.noised", "align.bound"} | charged
 
     def test_an_expansion_is_charged_where_a_count_is_agreed(self) -> None:
         counting = AGREED.expand.model_copy(update={"count_epsilon": 0.5})

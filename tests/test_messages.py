@@ -111,6 +111,7 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "align.common": st.builds(messages.AlignCommon, spec=align_specs, bucket=counts),
     "train.request": st.builds(TrainRequest, spec=train_specs, round=rounds, width=widths),
     "train.update": st.builds(TrainUpdate, round=rounds, width=widths),
+    "train.count": st.builds(messages.TrainCount, spec=train_specs, width=widths),
     "sum.ask": st.builds(messages.SumAsk, spec=train_specs, round=rounds, phase=phases),
     "sum.said": st.builds(messages.SumSaid, round=rounds, phase=phases),
     "sum.noised": st.builds(messages.SumNoised, round=rounds),

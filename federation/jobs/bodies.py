@@ -105,4 +105,6 @@ def check_body(body: ModelBody, spec: TrainSpec, columns: Sequence[str]) -> None
         MessageError: it is of another family, or over other columns.
     """
     if not isinstance(body, _BODIES[spec.model]) or body.columns != tuple(columns):
-        raise MessageError(f"published model, {body.kind}, of another family or columns than agreed")
+        raise MessageError(
+            f"published model, {body.kind}, of another family or columns than agreed"
+        )

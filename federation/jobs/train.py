@@ -4,7 +4,8 @@
 coordinator                     partner
 1  train.request (weights) ──►  2 DP-SGD on own rows: members positive, all others unlabelled
 3  average                 ◄──    train.update (private weights)        … for every round
-4  model.published         ──►  5 keep the model (the brand too)
+4  count by score (`hidden`), where it is agreed
+5  model.published         ──►  6 keep the model (the brand too)
 ```
 
 Noise is added at each partner, in full: nobody needs to be trusted with anything that is not
@@ -23,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compliance.agreement import Agreement
-from compliance.terms import Role
+from compliance.terms import Labels, Role
 from federation.errors import MessageError
 from federation.jobs.bodies import LinearBody
 from federation.jobs.exchange import Outgoing, Say, expect
+from federation.jobs.hidden import HiddenPlan, coordinate_counting
 from federation.jobs.model import JointModel, Making, agreed_model, publish
 from federation.messages import (
     Message,
@@ -40,6 +42,7 @@ from privacy.accounting.calibration import calibrate_noise_multiplier
 from privacy.accounting.events import Event, RepeatedEvent
 from privacy.randomness import Secret, SecretStream
 from privacy.training.dp_sgd import DpSgdParameters, LogisticGradient, train
+from privacy.training.unlabelled import UNLABELLED_WEIGHT
 
 __all__ = [
     "TrainingPlan",
@@ -126,7 +129,7 @@ def train_round(
             f"training round with {body.width} weights; the agreed columns give {features.shape[1]}"
         )
     weights = train(
-        LogisticGradient(body.width),
+        LogisticGradient(body.width, unlabelled_weight=unlabelled_weight(body.spec)),
         weights_from_bytes(request.payload, body.width),
         features,
         labels,
@@ -135,6 +138,11 @@ def train_round(
         on_step=on_step,
     )
     return TrainUpdate(round=body.round, width=body.width), weights_to_bytes(weights)
+
+
+def unlabelled_weight(spec: TrainSpec) -> float:
+    """Return what somebody who is no seed weighs beside one."""
+    return UNLABELLED_WEIGHT if spec.labels is Labels.SEEDS_ONLY else 1.0
 
 
 def coordinate_train(
@@ -158,6 +166,10 @@ def coordinate_train(
         weights = np.mean([_weights(update, number, width) for update in updates], axis=0)  # 3
         first = weights if first is None else first
     making = _making(agreement, spec, weights if first is None else first)
+    hidden = yield from coordinate_counting(  # 4
+        spec, HiddenPlan.of(spec, agreement), partners, weights
+    )
+    making = making.model_copy(update={"hidden_share": hidden})
     body = LinearBody(columns=tuple(columns), weights=tuple(weights.tolist()))
     model = agreed_model(agreement, spec, body, making)
     yield from publish(agreement, spec, model)  # 4
@@ -171,7 +183,12 @@ def check_trained(model: JointModel, agreement: Agreement, spec: TrainSpec) -> N
         MessageError: it says anything else of its making than job and agreement do.
     """
     one_shot = model.making.one_shot
-    if one_shot is None or model.making != _making(agreement, spec, np.asarray(one_shot)):
+    hidden = model.making.hidden_share
+    if one_shot is None or model.making != _making(
+        agreement, spec, np.asarray(one_shot)
+    ).model_copy(update={"hidden_share": hidden}):
+        raise MessageError("published model of another making than announced")
+    if hidden is not None and HiddenPlan.of(spec, agreement) is None:
         raise MessageError("published model of another making than announced")
 
 

@@ -19,17 +19,20 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.accounting.events import DiscreteGaussianEvent
+from privacy.accounting.events import DiscreteLaplaceEvent
 from privacy.errors import InvalidParameterError
-from privacy.mechanisms import discrete_gaussian
+from privacy.mechanisms import noised_count
 from privacy.randomness import SecretStream
 
-__all__ = ["UNLABELLED_WEIGHT", "ScoreCounts", "corrected", "label_frequency"]
+__all__ = ["CELLS", "UNLABELLED_WEIGHT", "ScoreCounts", "corrected", "label_frequency"]
 
 UNLABELLED_WEIGHT: Final = 0.1
 """What an unlabelled row weighs in training beside a seed (Lee and Liu, ICML 2003, weigh so)."""
 
-_CELLS: Final = 24
+CELLS: Final = 24
+"""Cells that scores are counted in."""
+
+_FAR: Final = 1_000
 _LOWEST, _HIGHEST = -6.0, 6.0
 _DOUBT: Final = 0.1  # chance that the bounds of the search fail
 
@@ -98,25 +101,26 @@ class ScoreCounts:
             raise InvalidParameterError(
                 f"expected a finite score for each of {seeds.shape} people, got {scores.shape}"
             )
-        place = (scores - _LOWEST) * (_CELLS / (_HIGHEST - _LOWEST))
-        cells = np.clip(np.floor(place), 0, _CELLS - 1).astype(np.int64)
-        known = np.bincount(cells[seeds], minlength=_CELLS)
-        return cls(known, np.bincount(cells[~seeds], minlength=_CELLS))
+        place = (scores - _LOWEST) * (CELLS / (_HIGHEST - _LOWEST))
+        cells = np.clip(np.floor(place), 0, CELLS - 1).astype(np.int64)
+        known = np.bincount(cells[seeds], minlength=CELLS)
+        return cls(known, np.bincount(cells[~seeds], minlength=CELLS))
 
-    def noised(self, event: DiscreteGaussianEvent, stream: SecretStream) -> Self:
-        """Return the counts with noise: what `event` says of somebody who comes or goes.
+    def noised(self, mechanism: DiscreteLaplaceEvent, stream: SecretStream) -> Self:
+        """Return the counts with two-sided geometric noise on each.
 
-        Who turns from unlabelled into a seed changes two cells.
+        All of them together cost what `mechanism` says of one: somebody who comes or goes changes
+        one count by one. Who turns from unlabelled into a seed changes two.
 
         Args:
-            event: its noise multiplier is σ, as one person changes one count by one.
+            mechanism: the noise on one count.
             stream: of this release alone.
         """
-        sigma = event.noise_multiplier
-        noise = discrete_gaussian(sigma, 2 * _CELLS, stream).reshape(2, _CELLS)
-        return type(self)(
-            self.seeds + noise[0], self.unlabelled + noise[1], math.hypot(self.sigma, sigma)
-        )
+        far = 1 + math.ceil(_FAR * mechanism.scale)  # so that nothing is cut at 0
+        cells = np.concatenate([self.seeds, self.unlabelled]).tolist()
+        drawn = np.array([noised_count(far + cell, mechanism, stream) - far for cell in cells])
+        sigma = math.hypot(self.sigma, math.sqrt(2.0) * mechanism.scale)
+        return type(self)(drawn[:CELLS], drawn[CELLS:], sigma)
 
     def with_those_of(self, other: Self) -> Self:
         """Return the counts of two parties together."""
@@ -141,7 +145,7 @@ class ScoreCounts:
         seeds, others = int(self.seeds.sum()), int(self.unlabelled.sum())
         if seeds < 1 or others < 1:
             return None
-        in_tail = np.arange(1, _CELLS + 1)
+        in_tail = np.arange(1, CELLS + 1)
         known = np.cumsum(self.seeds[::-1]) / seeds
         unknown = np.cumsum(self.unlabelled[::-1]) / others
         doubt = math.log(4.0 / _DOUBT)
