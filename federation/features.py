@@ -46,7 +46,8 @@ def _strings(table: pa.Table, column: str) -> NDArray[np.object_]:
     """Return words as objects, each word once in memory."""
     values = table.column(column).combine_chunks().fill_null("").dictionary_encode()
     words = np.array(values.dictionary.to_pylist(), dtype=np.object_)
-    return words[values.indices.to_numpy()]
+    rows: NDArray[np.object_] = words[values.indices.to_numpy()]
+    return rows
 
 
 def require_readable(

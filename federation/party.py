@@ -278,7 +278,7 @@ class PartyConfig(_Closed):
     data: DataConfig | None = None
     consent: Path | None = None
     suppression: Path | None = None
-    segments: SegmentsConfig = SegmentsConfig()
+    segments: SegmentsConfig | None = None
     workers: WorkersConfig | None = None
     ledger: str | None = None
     rr22: Rr22Config | None = None
@@ -381,7 +381,8 @@ class PartyFolder:
 
     def segment(self, job: str) -> Path:
         """File of the segment that an expansion job made, where it goes into a file."""
-        return self.path / "segments" / f"{job}.{self.config.segments.kind}"
+        kind = (self.config.segments or SegmentsConfig()).kind
+        return self.path / "segments" / f"{job}.{kind}"
 
     def sink(self, job: str) -> Sink:
         """Return where the segment of an expansion job goes.
@@ -389,7 +390,7 @@ class PartyFolder:
         Raises:
             SourceUnavailableError: the database URL is malformed or its driver is not installed.
         """
-        segments = self.config.segments.within(self.path)
+        segments = (self.config.segments or SegmentsConfig()).within(self.path)
         if segments.url is None:
             return open_sink(FileSource(path=self.segment(job)))
         table = f"segment_{job.replace('-', '_')}"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parties import EXPAND, PEOPLE, World, consents, record, table
+from parties import EXPAND, NOW, PEOPLE, World, collaboration, consents, record, table
 from test_sinks import small_files
 
 from compliance import records
@@ -32,6 +32,7 @@ from federation.jobs.expand import (
 from federation.jobs.model import JointModel
 from federation.messages import ExpandCounted, ExpandDone, ExpandRequest, Message, Refused
 from federation.party import PartyFolder, SegmentPlace, SegmentsConfig
+from federation.plan import plan
 from federation.progress import listening
 from federation.specification import ExpandSpec, policy_objections
 from federation.suppression import Suppression
@@ -448,6 +449,18 @@ def test_a_count_costs_what_was_agreed_over_all_partners(ended: World) -> None:
         one for one in ended.statement("retailer").charges if one.charge_id.startswith("best/")
     ]
     assert [one.charge_id for one in charges] == ["best/expand.done/coordinator"]
+
+
+def test_a_plan_prices_the_count_and_says_what_would_pass() -> None:
+    found = plan(collaboration(expand={"count_epsilon": 0.1}), clock=lambda: NOW)
+    expand = found.jobs[-1]
+    assert 0 < expand.epsilon <= 0.1
+    assert "one noised count leaves" in expand.note
+    silent = plan(collaboration(), clock=lambda: NOW).jobs[-1]
+    assert (silent.epsilon, silent.refused_by) == (0, None)
+    greedy = plan(collaboration(expand={"count_epsilon": 9.0}), clock=lambda: NOW).jobs[-1]
+    assert greedy.refused_by == "budget.epsilon"
+    assert "expand.count_epsilon of at most" in str(greedy.remedy)
 
 
 def test_counting_beyond_the_budget_is_refused_before_anybody_is_read(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ class PartySection(_Closed):
     data: DataConfig | None = None
     consent: Path | None = None
     suppression: Path | None = None
-    segments: SegmentsConfig = SegmentsConfig()
+    segments: SegmentsConfig | None = None
     declared_rows: Count | None = None
     workers: WorkersConfig | None = None
     rr22: Rr22Config | None = None

@@ -178,7 +178,7 @@ def _prepare_party(
         data=data,
         consent=consent,
         suppression=suppression,
-        segments=party.segments.within(source),
+        segments=party.segments and party.segments.within(source),
         workers=party.workers,
         rr22=party.rr22,
         unsafe_seed=collaboration.unsafe_seed,
