@@ -174,8 +174,9 @@ class Expanding:
             sink.stage(*batches_of(segment), ticket=ticket)
             yield
         except Exception:
-            sink.discard(ticket=ticket)
-            note.unlink()
+            if self._desk.gate.recall(ticket) is None:  # else it was let go, and is owed
+                sink.discard(ticket=ticket)
+                note.unlink()
             raise
         sink.publish(ticket=ticket)
         note.unlink()

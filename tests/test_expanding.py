@@ -37,6 +37,8 @@ from federation.progress import listening
 from federation.specification import ExpandSpec, policy_objections
 from federation.suppression import Suppression
 from privacy.accounting.accountant import epsilon_of
+from privacy.accounting.ledger import Ledger
+from privacy.errors import LedgerError
 
 pytestmark = pytest.mark.xdist_group("expanding")  # its tests share one run
 
@@ -409,6 +411,22 @@ def test_a_place_that_refuses_at_the_last_moment_gets_the_segment_later(later: W
     assert any("not delivered yet: out of reach" in stage for stage in told)
     assert isinstance(later.ask("retailer", question).body, ExpandDone)
     assert segment_of(later) == segment_of(later, "best")
+
+
+def test_what_was_let_go_is_delivered_though_its_charge_could_not_be_settled_at_once(
+    later: World,
+) -> None:
+    question = later.parties.seal("coordinator", "retailer", "again", ExpandRequest(spec=AGAIN))
+
+    def refuse(self: Ledger, charge_id: str) -> None:
+        raise LedgerError("the database is away")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "commit", refuse)
+        assert isinstance(later.ask("retailer", question).body, Refused)
+    assert isinstance(later.ask("retailer", question).body, ExpandDone)
+    assert segment_of(later) == segment_of(later, "best")
+    assert left_behind(later) == []
 
 
 # --- counts -----------------------------------------------------------------------------------
