@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-log bench-flower bench-consent-strings docs clean
+.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent-strings docs clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -43,6 +43,9 @@ bench-secagg: $(VENV)/.test  ## measure secure sums, all parties in one process
 
 bench-training: $(VENV)/.test  ## measure training over partners: what it reaches, what it costs
 	$(BIN)/python benchmarks/training.py
+
+bench-expand: $(VENV)/.test  ## measure an expansion of ten million people, beside what reads all of them
+	$(BIN)/python benchmarks/expanding.py
 
 bench-log: $(VENV)/.test  ## measure the log on this folder's disk, beside a plain file and tlog-scales
 	$(BIN)/python benchmarks/log.py

@@ -294,12 +294,26 @@ class MeasurementMade(_Leaf):
 
 
 class SegmentWritten(_Leaf):
-    """A segment was written at its owner: its name, the share of people asked for, its rows."""
+    """A segment was written at its owner.
+
+    Attributes:
+        segment: its name.
+        share: of people that was asked for; or
+        size: that was asked for.
+        rows: people in it.
+    """
 
     kind: Literal["segment.written"] = "segment.written"
     segment: Name
-    share: Share
+    share: Share | None = None
+    size: Count | None = None
     rows: Count
+
+    @model_validator(mode="after")
+    def _check_asked(self) -> "SegmentWritten":
+        if (self.share is None) == (self.size is None):
+            raise ValueError("expected either share or size")
+        return self
 
 
 class MatchBound(_Leaf):

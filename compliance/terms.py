@@ -40,6 +40,7 @@ __all__ = [
     "FieldTerm",
     "IdentifierKind",
     "KeyName",
+    "Labels",
     "Line",
     "Linkage",
     "MatchProtocol",
@@ -547,6 +548,15 @@ class ModelFamily(StrEnum):
     """A small feed-forward network, described by numbers."""
 
 
+class Labels(StrEnum):
+    """What it means that somebody is no seed."""
+
+    COMPLETE = "complete"
+    """Not a positive: the seeds are all of them."""
+    SEEDS_ONLY = "seeds-only"
+    """Nothing: seeds are some of the positives, everybody else is unlabelled."""
+
+
 class TrainTerms(Terms):
     """How models are trained.
 
@@ -565,6 +575,9 @@ class TrainTerms(Terms):
             noise, so that 0 holds against the coordinator alone.
         absent_partners: of secure sums with noise: partners that may be missing from one, for
             whatever reason.
+        hidden_share_epsilon: privacy loss per person, over all partners, of estimating in one job
+            of `seeds-only` labels how many people who are no seeds are positives. Left out: nobody
+            estimates it.
     """
 
     purpose: Purpose
@@ -582,6 +595,7 @@ class TrainTerms(Terms):
     )
     colluding_partners: Annotated[int, Field(ge=0, lt=1_000)] = 1
     absent_partners: Annotated[int, Field(ge=0, lt=1_000)] = 0
+    hidden_share_epsilon: Annotated[Epsilon, Field(ge=1e-3, le=100)] | None = None
 
     def colluding_in_sums(self, partners: int, noise: NoiseSource) -> int:
         """Return how many colluding partners a secure sum over `partners` has to withstand.
@@ -610,11 +624,14 @@ class ExpandTerms(Terms):
         maximum_share: largest share of a partner's people in a segment, in (0, 1].
         minimum_segment: people in the smallest segment; a smaller share gives this many, and none
             is written where `maximum_share` would not reach it.
+        count_epsilon: privacy loss per person, over all partners, of counting their people in one
+            job; with it, each partner tells how many it has, with noise. Left out: no count leaves.
     """
 
     purpose: Purpose
     maximum_share: Annotated[Finite, Field(gt=0, le=1)]
     minimum_segment: Count
+    count_epsilon: Annotated[Epsilon, Field(ge=1e-3, le=100)] | None = None
 
 
 class CountNoise(StrEnum):

@@ -8,6 +8,8 @@ from connectors.connector import Connector, FileSource, SqlSource, open_connecto
 from connectors.errors import (
     ConnectorError,
     MissingColumnError,
+    SinkOccupiedError,
+    SinkUnavailableError,
     SourceFormatError,
     SourceNotFoundError,
     SourceUnavailableError,
@@ -16,6 +18,7 @@ from connectors.files import CsvConnector, ParquetConnector
 from connectors.fingerprints import fingerprints
 from connectors.quality import QualityReport, TableReading, read_table
 from connectors.schema import Classification, Column, ColumnType, Schema
+from connectors.sinks import CsvSink, ParquetSink, Sink, open_sink
 
 __all__ = [
     "Classification",
@@ -24,11 +27,16 @@ __all__ = [
     "Connector",
     "ConnectorError",
     "CsvConnector",
+    "CsvSink",
     "FileSource",
     "MissingColumnError",
     "ParquetConnector",
+    "ParquetSink",
     "QualityReport",
     "Schema",
+    "Sink",
+    "SinkOccupiedError",
+    "SinkUnavailableError",
     "SourceFormatError",
     "SourceNotFoundError",
     "SourceUnavailableError",
@@ -36,5 +44,6 @@ __all__ = [
     "TableReading",
     "fingerprints",
     "open_connector",
+    "open_sink",
     "read_table",
 ]

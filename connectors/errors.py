@@ -5,7 +5,9 @@ ConnectorError
 ├── SourceNotFoundError      the file or table is not there: correct the source
 ├── MissingColumnError       the source lacks columns: correct the schema or the source
 ├── SourceFormatError        the source is there but cannot be understood: repair the source
-└── SourceUnavailableError   disk, rights, network or database refuse: the operator acts
+├── SourceUnavailableError   disk, rights, network or database refuse: the operator acts
+├── SinkUnavailableError     likewise, where a list is to be delivered; nothing of it was
+└── SinkOccupiedError        something lies there already: move it, or deliver elsewhere
 ```
 
 A call that no source could serve (no columns, a batch of no rows) is a `ValueError` or `TypeError`.
@@ -21,6 +23,8 @@ from typing import Final
 __all__ = [
     "ConnectorError",
     "MissingColumnError",
+    "SinkOccupiedError",
+    "SinkUnavailableError",
     "SourceFormatError",
     "SourceNotFoundError",
     "SourceUnavailableError",
@@ -67,6 +71,20 @@ class SourceUnavailableError(ConnectorError):
 
 
 _ALIKE: Final = 0.7  # of difflib's ratio: two letters changed places, or one is another
+
+
+class SinkUnavailableError(ConnectorError):
+    """The system that should take a list refuses or cannot be reached; nothing was delivered."""
+
+
+class SinkOccupiedError(ConnectorError):
+    """Something lies already where a list is to be delivered; it was left as it is."""
+
+    def __init__(self, sink: str) -> None:
+        super().__init__(
+            f"{sink} is taken: something lies there that this delivery did not bring; move it "
+            "away, or deliver under another name"
+        )
 
 
 def other_spelling(missing: Sequence[str], found: Sequence[str], *, headed: bool = False) -> str:

@@ -218,7 +218,7 @@ class CsvConnector(_FileConnector):
 
 
 class ParquetConnector(_FileConnector):
-    """A Parquet file; values keep their native types."""
+    """A Parquet file; values keep their native types. A scan holds one row group, compressed."""
 
     _layout = "one whole Parquet file"
 
@@ -233,8 +233,11 @@ class ParquetConnector(_FileConnector):
 
     def _scan(self, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
         with self._failures(), self._file() as file:
-            for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
-                yield batch.select(list(columns))
+            for group in range(file.num_row_groups):  # one iterator over all would hold them all
+                for batch in file.iter_batches(
+                    batch_size=batch_rows, row_groups=[group], columns=list(columns)
+                ):
+                    yield batch.select(list(columns))
 
     def _file(self) -> AbstractContextManager[Any]:
         file: AbstractContextManager[Any] = pa.parquet.ParquetFile(self._path)

@@ -21,7 +21,7 @@ import sqlalchemy.exc
 from connectors.errors import SourceFormatError, SourceNotFoundError, SourceUnavailableError
 from connectors.schema import distinct_keys, require_columns
 
-__all__ = ["SqlConnector"]
+__all__ = ["SqlConnector", "database_engine", "masked"]
 
 _KEYS_PER_STATEMENT = 30_000  # SQLite binds at most 32,766 values, PostgreSQL 65,535
 
@@ -38,20 +38,7 @@ class SqlConnector:
     """
 
     def __init__(self, url: str, table: str) -> None:
-        try:
-            parsed = sa.make_url(url)
-            if parsed.drivername == "postgresql":
-                parsed = parsed.set(drivername="postgresql+psycopg")
-            self._engine = sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True)
-        except (sqlalchemy.exc.ArgumentError, ValueError):
-            raise SourceUnavailableError(
-                f"the database URL of table {table!r} is malformed: expected "
-                "postgresql://user:password@host/database or sqlite:////path/to/file"
-            ) from None
-        except ImportError as error:  # NoSuchModuleError, for an unknown dialect, is not one
-            raise SourceUnavailableError(
-                f"no driver for {parsed.drivername} is installed: install {error.name}"
-            ) from error
+        self._engine = database_engine(url, table)
         self._table = sa.table(table)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         if self._is_sqlite:
@@ -60,8 +47,7 @@ class SqlConnector:
     @property
     def name(self) -> str:
         """The URL without password and query, where secrets may stand, and the table."""
-        url = self._engine.url.set(query={}).render_as_string(hide_password=True)
-        return f"{url} table {self._table.name}"
+        return masked(self._engine, self._table.name)
 
     def columns(self) -> tuple[str, ...]:
         """Return the names of the columns, in the table's order."""
@@ -176,6 +162,34 @@ class SqlConnector:
         # SQLite has no narrower class for a file that is damaged or no database.
         damaged = self._is_sqlite and type(error) is sqlalchemy.exc.DatabaseError
         return damaged or isinstance(error, sqlalchemy.exc.DataError)
+
+
+def database_engine(url: str, table: str) -> sa.Engine:
+    """Return what opens connections to a database, without opening one.
+
+    Raises:
+        SourceUnavailableError: the URL is malformed or its database driver is not installed.
+    """
+    try:
+        parsed = sa.make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        raise SourceUnavailableError(
+            f"the database URL of table {table!r} is malformed: expected "
+            "postgresql://user:password@host/database or sqlite:////path/to/file"
+        ) from None
+    except ImportError as error:  # NoSuchModuleError, for an unknown dialect, is not one
+        raise SourceUnavailableError(
+            f"no driver for {parsed.drivername} is installed: install {error.name}"
+        ) from error
+
+
+def masked(engine: sa.Engine, table: str) -> str:
+    """Return what to call a table: the URL without password and query, where secrets may stand."""
+    url = engine.url.set(query={}).render_as_string(hide_password=True)
+    return f"{url} table {table}"
 
 
 def _comparable(name: str, type_: Any) -> Any:

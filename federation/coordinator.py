@@ -37,7 +37,7 @@ from federation.exchanges import KeptExchanges
 from federation.gate import Departure, Gate
 from federation.jobs.align import coordinate_align
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Say, Tolerant, expect
-from federation.jobs.expand import coordinate_expand
+from federation.jobs.expand import Counted, coordinate_expand
 from federation.jobs.match import coordinate_match
 from federation.jobs.match_direct import coordinate_direct
 from federation.jobs.measure import Measurement, coordinate_measure
@@ -81,7 +81,7 @@ _JOBS = TypeAdapter(tuple[JobSpec, ...], config=ConfigDict(hide_input_in_errors=
 
 _NAMES = TypeAdapter(tuple[str, ...])
 
-Outcome = JointModel | Measurement | None
+Outcome = JointModel | Measurement | tuple[Counted, ...] | None
 Job = Generator[Exchange, Sequence[Message], Outcome]
 
 
@@ -253,6 +253,7 @@ class Coordinator:
         if isinstance(outcome, Measurement):
             self._keep_measurement(gate, outcome)
         model = outcome if isinstance(outcome, JointModel) else None
+        counted = outcome if isinstance(outcome, tuple) else ()
         if model is not None:
             write_atomically(self._folder.model(spec.name), model.canonical_bytes)
             self._owe(spec, self._people - kept.heard_last)
@@ -266,7 +267,16 @@ class Coordinator:
                 delta=model.delta,
             )
         gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="done")
-        ended = {"computation": spec.kind, "model": model.digest if model else None}
+        if model is not None and model.making.hidden_share is not None:
+            told = f"about {model.making.hidden_share:.0%} of people who are no seeds are positives"
+            report(Progress(self._folder.name, spec.name, told))
+        for one in counted:
+            report(Progress(self._folder.name, spec.name, one.told))
+        ended = {
+            "computation": spec.kind,
+            "model": model.digest if model else None,
+            "counts": [one.model_dump() for one in counted],
+        }
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
         kept.forget()
         self._tell_of(spec, "has ended")

@@ -15,6 +15,7 @@ Leaves to others: the match itself (`jobs.match`).
 """
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -116,6 +117,18 @@ class Members:
             WorkspaceError: they are damaged.
         """
         return self.used.keys.at(self.rows)
+
+    def reference_batches(self) -> Iterator[pa.Array]:
+        """Read the members' record references, batch by batch, in the order of the people.
+
+        Raises:
+            WorkspaceError: they are damaged.
+        """
+        rows, begin = np.sort(self.rows), 0
+        for batch in self.used.keys.batches():
+            first, last = np.searchsorted(rows, (begin, begin + len(batch)))
+            yield batch.take(pa.array(rows[first:last] - begin))
+            begin += len(batch)
 
     def among(self, keys: NDArray[np.str_]) -> NDArray[np.bool_]:
         """Tell which of `keys`, shape (n,), are members."""

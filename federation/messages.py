@@ -57,6 +57,7 @@ __all__ = [
     "AlignTags",
     "Body",
     "Encrypted",
+    "ExpandCounted",
     "ExpandDone",
     "ExpandRequest",
     "Header",
@@ -88,6 +89,8 @@ __all__ = [
     "SumNoised",
     "SumPhase",
     "SumSaid",
+    "TrainCount",
+    "TrainCounted",
     "TrainRequest",
     "TrainUpdate",
     "WitnessAsk",
@@ -396,6 +399,20 @@ class TrainUpdate(_Closed):
     width: int = Field(ge=1, le=MAX_WEIGHTS)
 
 
+class TrainCount(_Closed):
+    """Coordinator to partner: count your people by their score under this model (payload)."""
+
+    kind: Literal["train.count"] = "train.count"
+    spec: TrainSpec
+    width: int = Field(ge=1, le=1_000_000)
+
+
+class TrainCounted(_Closed):
+    """Partner to coordinator: seeds and others by score, each count with noise (payload)."""
+
+    kind: Literal["train.counted"] = "train.counted"
+
+
 class SumPhase(StrEnum):
     """Rounds of a secure sum (`privacy.secagg`), which all happen in one round of training."""
 
@@ -456,9 +473,24 @@ class ExpandRequest(_Closed):
 
 
 class ExpandDone(_Closed):
-    """Partner to coordinator: the segment is written. Who and how many stays with the partner."""
+    """Partner to coordinator: the segment is delivered. Who is in it stays with the partner.
+
+    Attributes:
+        eligible: its people who may be used, with noise; None where no count is agreed.
+    """
 
     kind: Literal["expand.done"] = "expand.done"
+    eligible: Count | None = None
+
+
+class ExpandCounted(_Closed):
+    """Coordinator to the brand: what partners told of their people's number.
+
+    Payload: the envelopes of their `expand.done`, a line each, in the agreement's order.
+    """
+
+    kind: Literal["expand.counted"] = "expand.counted"
+    spec: ExpandSpec
 
 
 class MeasureRequest(_Closed):
@@ -562,6 +594,8 @@ Body = Annotated[
     | AlignDone
     | TrainRequest
     | TrainUpdate
+    | TrainCount
+    | TrainCounted
     | SumAsk
     | SumSaid
     | SumNoised
@@ -577,6 +611,7 @@ Body = Annotated[
     | WitnessAsk
     | WitnessSaid
     | WitnessTell
+    | ExpandCounted
     | Acknowledged
     | Refused,
     Field(discriminator="kind"),

@@ -11,7 +11,7 @@ PARTY/
   ledger.sqlite    the privacy budget (or a database elsewhere)
   jobs/JOB/        what a job must remember between two messages
   outbox/          answers given, kept so that a repeated question gets the same answer
-  models/ segments/   results
+  models/ segments/   results; segments may go elsewhere
   policy.cedar     the party's own prohibitions, if any
 ```
 
@@ -26,6 +26,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
@@ -33,6 +34,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -47,6 +49,7 @@ from compliance.log.note import NoteKey
 from compliance.log.verifier import read_regular
 from compliance.signing import ENVELOPE_LIMIT, SigningKey
 from compliance.terms import DATA_ROLES, KeyName, PartyTerm, Role
+from connectors import FileSource, Sink, SqlSource, open_sink
 from federation.errors import WorkspaceError
 from federation.rr22.configuration import Rr22Config
 from federation.workers import WorkersConfig
@@ -63,6 +66,8 @@ __all__ = [
     "PartyConfig",
     "PartyFolder",
     "SeedRule",
+    "SegmentPlace",
+    "SegmentsConfig",
     "locked",
     "read_agreement",
     "verified_agreement",
@@ -215,10 +220,46 @@ class DataConfig(_Closed):
         """Return the same source with a relative file, or SQLite file, taken from `directory`."""
         if self.path is not None:
             return self.model_copy(update={"path": directory / self.path})
-        file = (self.url or "").removeprefix(_SQLITE)
-        if file == self.url or file.startswith(("/", ":", "file:")):
-            return self
-        return self.model_copy(update={"url": f"{_SQLITE}{(directory / file).resolve()}"})
+        return self.model_copy(update={"url": _sqlite_within(self.url or "", directory)})
+
+
+class SegmentPlace(StrEnum):
+    """What a party's segments become."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+    SQL = "sql"
+    """A table for each, in a database."""
+
+
+class SegmentsConfig(_Closed):
+    """Where a party's segments go.
+
+    Attributes:
+        kind: files in its folder, or tables.
+        url: of the database (SQLAlchemy), with `sql` only. The table of a job is called
+            `segment_` and the job's name, hyphens as underscores.
+    """
+
+    kind: SegmentPlace = SegmentPlace.CSV
+    url: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Self:
+        if (self.url is None) is (self.kind is SegmentPlace.SQL):
+            raise ValueError("give a url with kind 'sql', and with no other")
+        return self
+
+    def within(self, directory: Path) -> Self:
+        """Return the same place with a relative SQLite file taken from `directory`."""
+        return self.model_copy(update={"url": self.url and _sqlite_within(self.url, directory)})
+
+
+def _sqlite_within(url: str, directory: Path) -> str:
+    file = url.removeprefix(_SQLITE)
+    if file == url or file.startswith(("/", ":", "file:")):
+        return url
+    return f"{_SQLITE}{(directory / file).resolve()}"
 
 
 class PartyConfig(_Closed):
@@ -229,6 +270,8 @@ class PartyConfig(_Closed):
         role: as in the agreement.
         data: its people; none for the coordinator.
         consent: its consent events; none for the coordinator.
+        suppression: who must never be in a segment; nobody where left out.
+        segments: where segments go; CSV files in its folder where left out.
         workers: who does its arithmetic; two threads where left out.
         ledger: URL of the PostgreSQL database that keeps its privacy budget; a file in its folder
             where left out.
@@ -240,6 +283,8 @@ class PartyConfig(_Closed):
     role: Role
     data: DataConfig | None = None
     consent: Path | None = None
+    suppression: Path | None = None
+    segments: SegmentsConfig | None = None
     workers: WorkersConfig | None = None
     ledger: str | None = None
     rr22: Rr22Config | None = None
@@ -368,8 +413,21 @@ class PartyFolder:
         return self.path / "models" / f"{job}.json"
 
     def segment(self, job: str) -> Path:
-        """File of the segment that an expansion job made."""
-        return self.path / "segments" / f"{job}.csv"
+        """File of the segment that an expansion job made, where it goes into a file."""
+        kind = (self.config.segments or SegmentsConfig()).kind
+        return self.path / "segments" / f"{job}.{kind}"
+
+    def sink(self, job: str) -> Sink:
+        """Return where the segment of an expansion job goes.
+
+        Raises:
+            SourceUnavailableError: the database URL is malformed or its driver is not installed.
+        """
+        segments = (self.config.segments or SegmentsConfig()).within(self.path)
+        if segments.url is None:
+            return open_sink(FileSource(path=self.segment(job)))
+        table = f"segment_{job.replace('-', '_')}"
+        return open_sink(SqlSource(url=SecretStr(segments.url), table=table))
 
     def measurement(self, job: str) -> Path:
         """File of the counts that a measuring job made."""

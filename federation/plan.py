@@ -21,6 +21,8 @@ from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.errors import RefusedError
 from federation.jobs.align import AlignPlan, count_mechanism
+from federation.jobs.expand import CountPlan
+from federation.jobs.hidden import HiddenPlan
 from federation.jobs.match import learner_of, size_mechanism
 from federation.jobs.measure import measure_charge
 from federation.jobs.sums import Sums, sums_for, whole_charge
@@ -413,7 +415,9 @@ class _Planner:
 
         def charges_at(epsilon: float) -> Charges:
             charge = self._train_charge(spec.model_copy(update={"epsilon": epsilon}))
-            return dict.fromkeys(self._partners, (charge,))
+            counting = HiddenPlan.of(spec, self._agreement)
+            counted = () if counting is None else (counting.charge,)
+            return dict.fromkeys(self._partners, (charge, *counted))
 
         def reaches(epsilon: float) -> bool:
             try:
@@ -501,7 +505,7 @@ class _Planner:
         refusal = None
         if spec.train in self._refused:
             refusal = "expand.train", f"training {spec.train!r} would be refused: mend it"
-        else:
+        elif (refusal := next(iter(policy_objections(spec, self._agreement)), None)) is None:
             rows = min(self._agreement.dataset(name).declared_rows for name in self._partners)
             if (most := int(terms.maximum_share * rows)) < minimum.people:
                 remedy = (
@@ -510,11 +514,22 @@ class _Planner:
                     "maximum_share"
                 )
                 refusal = minimum.term, remedy
+
+        def charges_at(epsilon: float | None) -> Charges:
+            counting = terms.model_copy(update={"count_epsilon": epsilon})
+            count = CountPlan.of(self._agreement.model_copy(update={"expand": counting}))
+            return {} if count is None else dict.fromkeys(self._partners, (count.charge,))
+
+        told = "no count leaves" if terms.count_epsilon is None else "one noised count leaves"
         return _Draft(
             who=self._partners,
-            note=f"scores stay at the partner; best {spec.share:.0%} of its people",
+            note=f"scores stay at the partner; best {spec.measure}; {told}",
+            charges=charges_at(terms.count_epsilon),
             minimums=(minimum,),
             refusal=refusal,
+            epsilon_term="expand.count_epsilon",
+            asked=terms.count_epsilon or 0.0,
+            charges_at=charges_at,
         )
 
     def _measure(self, spec: MeasureSpec) -> _Draft:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,11 +29,13 @@ from connectors.connector import Connector
 from connectors.schema import Classification, Column, ColumnType, Schema
 from federation.consent_reading import PEOPLE, ConsentReading, Heard
 from federation.errors import WorkspaceError
+from federation.features import Scorer, Scores, features_of, require_readable
 from federation.gate import PeopleUsed
 from federation.matching.token_set import TokenBatch, TokenShelves
 from federation.party import DataConfig
 from federation.references import References, owners_file
 from federation.shelves import Shelves, read_together
+from federation.suppression import rows_listed
 from privacy.identifiers import (
     CompositeKey,
     EmailRule,
@@ -61,6 +62,7 @@ __all__ = [
 
 DISPUTED = "no_under_another_record"
 DUPLICATE = "duplicate_person"
+SUPPRESSED = "suppressed"
 _MOST_ROWS = 1 << 31
 _NO_ROW = (1 << 32) - 1
 _BLOCK_ROWS = 1 << 18
@@ -76,12 +78,19 @@ class Use:
         with_features: whether the agreed features are read too, into memory.
         key: the agreed key of which each person's first identifier alone is brought to a match;
             all keys and identifiers where left out.
+        score: what is made of the features as they are read, so that a number a row is kept of
+            them, in single precision.
+        suppressed: references, in batches, of people who are left out like those who say no.
+        apart: references, in batches, of people who are told apart.
     """
 
     purpose: str
     at: datetime
     with_features: bool = False
     key: str | None = None
+    score: Scorer | None = None
+    suppressed: Iterable[pa.Array] = ()
+    apart: Iterable[pa.Array] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,8 @@ class Population:
         findings: what was found wrong in the source, a sentence each, counts only.
         heard: what was decided about consent, row by row of the table.
         heard_rows: rows of the people and of their further records.
+        scores: one number for each of the people, where a score is made; else empty.
+        apart: which of the people were to be told apart, under whatever record, shape (n,).
     """
 
     used: PeopleUsed
@@ -104,6 +115,8 @@ class Population:
     findings: tuple[str, ...]
     heard: Heard = field(repr=False)
     heard_rows: NDArray[np.bool_] = field(repr=False)
+    scores: NDArray[np.float32] = field(repr=False)
+    apart: NDArray[np.bool_] = field(repr=False)
 
     @cached_property
     def keys(self) -> NDArray[np.str_]:
@@ -165,11 +178,6 @@ def encoder_for(agreement: Agreement) -> Encoder:
             for term in agreement.features
         )
     )
-
-
-def _strings(table: pa.Table, column: str) -> NDArray[np.str_]:
-    values = table.column(column).combine_chunks().fill_null("")
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.str_)
 
 
 def recipe_for(terms: MatchTerms) -> Recipe:
@@ -291,7 +299,7 @@ class _Rows:
         people: their numbers on shelves, by record reference.
         references: all record references, in the order of the rows.
         asked: which rows the job is about, shape (n,).
-        features: the agreed features, where they were wanted.
+        features: the agreed features, where they are kept.
         findings: what was found wrong.
     """
 
@@ -310,6 +318,7 @@ def _read_rows(
     directory: Path,
     *,
     features: tuple[str, ...],
+    scores: Scores | None,
 ) -> _Rows:
     """Read a table once: lay out references and tokens on disk, and judge the values."""
     count, asked, kept = 0, [np.zeros(0, dtype=np.bool_)], []
@@ -326,7 +335,10 @@ def _read_rows(
             writer.write_batch(pa.record_batch([subject], schema=subjects))
             identifiers.put(batch, count)
             asked.append(_asked(batch, data))
-            kept.append(batch.select(list(features)))
+            if scores is None:
+                kept.append(batch.select(list(features)))
+            else:
+                scores.put(batch)
             count += len(batch)
     wanted = pa.schema([reading.schema.field(name) for name in features])
     return _Rows(
@@ -334,7 +346,7 @@ def _read_rows(
         people,
         references,
         np.concatenate(asked),
-        pa.Table.from_batches(kept, schema=wanted) if features else None,
+        pa.Table.from_batches(kept, schema=wanted) if features and scores is None else None,
         (*reading.report().lines(), *identifiers.findings()),
     )
 
@@ -413,33 +425,6 @@ def _references(rows: Path, chosen: NDArray[np.bool_], place: Path | None) -> Re
     return References.of(pa.chunked_array(parts(), pa.large_string()).combine_chunks())
 
 
-def _features(table: pa.Table, named: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """Return one array per agreed feature: floats, or strings where it is categorical."""
-    return {
-        name: table.column(column).to_numpy()
-        if pa.types.is_floating(table.schema.field(column).type)
-        else _strings(table, column)
-        for name, column in named.items()
-    }
-
-
-def _require_readable(
-    source: str, table: pa.Table, agreement: Agreement, named: Mapping[str, str]
-) -> None:
-    """Refuse a feature in which nothing can be read: training on it would pay for nothing."""
-    for term in agreement.features:
-        column = table.column(named[term.name])
-        if term.categories:
-            readable = pc.any(pc.is_in(column, value_set=pa.array(term.categories))).as_py()
-        else:
-            readable = column.null_count < len(column)
-        if len(column) and not readable:
-            raise WorkspaceError(
-                f"{source}: no row has a readable value in column {named[term.name]!r}, agreed as "
-                f"feature {term.name!r}: mend the values, or the party's data.features"
-            )
-
-
 def read_population(
     connector: Connector,
     data: DataConfig,
@@ -454,7 +439,7 @@ def read_population(
 
     1. Read the agreed columns and report their quality.
     2. The brand uses its seeds only.
-    3. Leave out people without consent for the purpose as of the moment.
+    3. Leave out people without consent for the purpose as of the moment, and suppressed ones.
     4. Leave out rows of such a person under other records, seeds or not: no under one is no.
     5. Leave out all but the first row of a person.
 
@@ -478,13 +463,19 @@ def read_population(
     """
     schema, named = schema_for(data, agreement, with_features=use.with_features)
     identifiers = _Identifiers(data, agreement.match, scratch / "tokens", key=use.key)
+    scores = None
+    if use.score is not None:
+        scores = Scores(scratch / "scores", use.score, agreement, named)
     rows = _read_rows(  # 1
         TableReading(connector, schema, spill=scratch),
         data,
         identifiers,
         scratch,
         features=tuple(dict.fromkeys(named.values())) if use.with_features else (),
+        scores=scores,
     )
+    if scores is not None:
+        scores.require_readable(connector.name)
     asked = rows.asked
     if data.seeds is not None and not asked.any():  # 2
         raise WorkspaceError(
@@ -494,24 +485,29 @@ def read_population(
     heard = consents.decide(  # 3
         rows.people, rows.count, purpose=use.purpose, at=use.at, directory=scratch / "consents"
     )
-    allowed = heard.decision.allowed
+    listed = rows_listed(rows.people, rows.count, use.suppressed, scratch / "suppressed")
+    allowed = heard.decision.allowed & ~listed
     person = _persons(
         rows.count,
         np.concatenate([_rows_of_one_reference(rows.people), identifiers.shelves.sort()]),
     )
     keep, linked, disputed = _chosen(person, asked, allowed)
+    apart = np.zeros(rows.count, dtype=np.bool_)
+    apart[person[rows_listed(rows.people, rows.count, use.apart, scratch / "apart")]] = True
+    apart = apart[person[keep]]
     del person
     excluded = {
         str(reason.value): count for reason, count in heard.decision.excluded_among(asked).items()
     } | {
+        SUPPRESSED: int(np.count_nonzero(asked & listed & heard.decision.allowed)),
         DISPUTED: int(np.count_nonzero(asked & disputed)),
         DUPLICATE: int(np.count_nonzero(asked & allowed & ~disputed & ~keep)),
     }
     features = {}
     if rows.features is not None:
         table = rows.features.filter(pa.array(keep))
-        _require_readable(connector.name, table, agreement, named)
-        features = _features(table, named)
+        require_readable(connector.name, table, agreement, named)
+        features = features_of(table, named)
     number = np.cumsum(keep, dtype=np.int32)
     number[~keep] = 0  # the first of them is number 1, until the next line
     number -= 1
@@ -528,4 +524,6 @@ def read_population(
         findings=rows.findings,
         heard=heard,
         heard_rows=keep | linked,
+        scores=np.zeros(0, dtype=np.float32) if scores is None else scores.of(keep),
+        apart=apart,
     )

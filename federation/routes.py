@@ -70,6 +70,8 @@ ROUTES: Final[Mapping[str, Route]] = {
     "align.done": Route(_PEOPLE, _OPERATOR, concerns_people=True),
     "train.request": Route(_OPERATOR, _PARTNER),
     "train.update": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "train.count": Route(_OPERATOR, _PARTNER),
+    "train.counted": Route(_PARTNER, _OPERATOR, concerns_people=True),
     "sum.ask": Route(_OPERATOR, _PARTNER),
     "sum.said": Route(_PARTNER, _OPERATOR),
     "sum.noised": Route(_PARTNER, _OPERATOR, concerns_people=True),
@@ -77,6 +79,7 @@ ROUTES: Final[Mapping[str, Route]] = {
     "model.published": Route(_OPERATOR, _PEOPLE),
     "expand.request": Route(_OPERATOR, _PARTNER),
     "expand.done": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "expand.counted": Route(_OPERATOR, _BRAND),
     "measure.request": Route(_OPERATOR, _PARTNER),
     "measure.counts": Route(_PARTNER, _OPERATOR, concerns_people=True),
     "measure.published": Route(_OPERATOR, _BRAND),
@@ -94,12 +97,14 @@ ROUTES: Final[Mapping[str, Route]] = {
 def is_charged(kind: str, agreement: Agreement) -> bool:
     """Tell whether saying this costs privacy budget: an update, or what blurs or tells a count."""
     match kind:
-        case "train.update" | "sum.noised" | "align.bound" | "measure.counts":
+        case "train.update" | "train.counted" | "sum.noised" | "align.bound" | "measure.counts":
             return True
         case "match.offer" | "match.accept":  # whether the minimum is reached tells of the size too
             return agreement.match.reveal is Reveal.SIZE_ONLY
         case "match.outcome":
             return agreement.match.reveal not in {Reveal.BOTH_LEARN_MEMBERS, Reveal.SIZE_ONLY}
+        case "expand.done":
+            return agreement.expand.count_epsilon is not None
     return False
 
 

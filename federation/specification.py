@@ -25,11 +25,13 @@ from pydantic import (
 from compliance.agreement import Agreement
 from compliance.terms import (
     CountNoise,
+    Labels,
     Linkage,
     MatchProtocol,
     ModelFamily,
     NoiseSource,
     Reveal,
+    Role,
     unique,
 )
 
@@ -183,6 +185,8 @@ class TrainSpec(_Spec):
             regression, 3 for ridge regression, 10 for networks.
         penalty: λ of ½λ‖w‖² beside the mean loss of a row; where left out 0.001 for ridge
             regression, 0 for others.
+        labels: what it means that somebody is no seed; `seeds-only` takes local noise and
+            logistic regression.
     """
 
     kind: Literal["train"] = "train"
@@ -197,6 +201,7 @@ class TrainSpec(_Spec):
     sampling_probability: float = Field(default=0.2, gt=0, le=1, allow_inf_nan=False)
     learning_rate: float = Field(default=20.0, gt=0, le=1_000, allow_inf_nan=False)
     penalty: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    labels: Labels = Labels.COMPLETE
 
     @model_validator(mode="before")
     @classmethod
@@ -238,6 +243,16 @@ class TrainSpec(_Spec):
                     raise ValueError(f"noise {self.noise.value!r} has no {name}: leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _fits_labels(self) -> Self:
+        linear = self.model is ModelFamily.LOGISTIC_REGRESSION
+        if self.labels is Labels.SEEDS_ONLY and not (linear and self.noise is NoiseSource.LOCAL):
+            raise ValueError(
+                f"labels 'seeds-only' take model {ModelFamily.LOGISTIC_REGRESSION.value!r} and "
+                f"noise {NoiseSource.LOCAL.value!r}"
+            )
+        return self
+
     @property
     def promise(self) -> tuple[float, float]:
         """(ε, δ) that the job promises each person; infinite and 1 without noise."""
@@ -252,16 +267,31 @@ class TrainSpec(_Spec):
 
 
 class ExpandSpec(_Spec):
-    """Keep, at each partner, the best-scored share of its people who are not seeds.
+    """Keep, at each partner, the best-scored of its people who are not seeds.
 
     Attributes:
         train: the training job whose model scores.
-        share: of the partner's eligible people, in (0, 1].
+        share: so many of the partner's eligible people, in (0, 1]; or
+        size: so many people, fewer where the agreement's share of its people are fewer.
     """
 
     kind: Literal["expand"] = "expand"
     train: JobName
-    share: float = Field(gt=0, le=1, allow_inf_nan=False)
+    share: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+    size: int | None = Field(default=None, ge=1, le=1 << 32)
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Self:
+        if (self.share is None) == (self.size is None):
+            raise ValueError("give either share, or size")
+        return self
+
+    @property
+    def measure(self) -> str:
+        """What is asked for, in words."""
+        if self.size is not None:
+            return f"{self.size:,} people"
+        return f"{self.share or 0.0:.0%} of its people"
 
 
 class MeasureSpec(_Spec):
@@ -336,10 +366,8 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
     elif isinstance(spec, AlignSpec) and agreement.match.alignment is None:
         remedy = f"job {spec.name!r}: no alignment of all parties is agreed: agree on one"
         found.append(("match.alignment", remedy))
-    elif isinstance(spec, ExpandSpec) and spec.share > agreement.expand.maximum_share:
-        most = agreement.expand.maximum_share
-        remedy = f"job {spec.name!r} asks for a share of {spec.share:g}: ask for at most {most:g}"
-        found.append(("expand.maximum_share", remedy))
+    elif isinstance(spec, ExpandSpec):
+        found += _expand_objections(spec, agreement)
     return tuple(found)
 
 
@@ -374,6 +402,27 @@ def _measure_objections(spec: MeasureSpec, agreement: Agreement) -> list[tuple[s
         remedy = f"job {spec.name!r} needs partners that know their members: agree on "
         found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
     return found
+
+
+def _expand_objections(spec: ExpandSpec, agreement: Agreement) -> list[tuple[str, str]]:
+    """A size is held against what is public, so that trying sizes counts nobody."""
+    terms, name = agreement.expand, spec.name
+    if spec.share is not None and spec.share > terms.maximum_share:
+        remedy = f"job {name!r} asks for a share of {spec.share:g}"
+        return [("expand.maximum_share", f"{remedy}: ask for at most {terms.maximum_share:g}")]
+    if spec.size is None:
+        return []
+    partners = agreement.by_role(Role.PARTNER)
+    rows = max(agreement.dataset(party.name).declared_rows for party in partners)
+    most = math.ceil(terms.maximum_share * rows)
+    asked = f"job {name!r} asks for a size of {spec.size}"
+    if spec.size > most:
+        remedy = f"{asked}, and no partner declares the rows for it: ask for at most {most}"
+        return [("expand.maximum_share", remedy)]
+    if spec.size < terms.minimum_segment:
+        remedy = f"{asked}: ask for at least {terms.minimum_segment}"
+        return [("expand.minimum_segment", remedy)]
+    return []
 
 
 def _match_objections(spec: MatchSpec, agreement: Agreement) -> list[tuple[str, str]]:

@@ -1,36 +1,29 @@
-"""A party's part of expansion, and who does what with each message.
+"""Who at a party does what with each message.
 
 Guarantees: a job stays what it was when this party answered first.
 
-Leaves to others: matches and alignments (`matching`), training (`training`), what every step needs
-(`desk`), the steps themselves (`jobs`), who may be used (`population`), what may leave (`gate`),
-and turning failures into refusals (`node`).
+Leaves to others: matches and alignments (`matching`), training (`training`), expansion
+(`expanding`), what every step needs (`desk`), the steps themselves (`jobs`), who may be used
+(`population`), what may leave (`gate`), and turning failures into refusals (`node`).
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from compliance import records
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError
-from federation.gate import Minimum, Released
-from federation.jobs.exchange import expect
-from federation.jobs.expand import choose_segment
-from federation.jobs.model import JointModel
+from federation.expanding import Expanding
+from federation.gate import Released
 from federation.matching.aligning import Aligning
 from federation.matching.direct import DirectMatching
 from federation.matching.pairs import Matching
 from federation.measuring import Measuring
 from federation.messages import (
-    ExpandDone,
-    ExpandRequest,
     Identify,
     Message,
     Present,
 )
 from federation.party import write_atomically
-from federation.population import encoder_for
 from federation.specification import JobSpec, MatchSpec, policy_objections
 from federation.training.local import LocalTraining
 from federation.training.publishing import Publishing
@@ -48,6 +41,7 @@ class Work:
         self._matching = Matching(desk)
         self._direct = DirectMatching(desk)
         self._aligning = Aligning(desk)
+        self._expanding = Expanding(desk)
 
     def settle(self) -> None:
         """Take away what is left of work that is over."""
@@ -55,6 +49,7 @@ class Work:
             give_up_sums(self._desk.folder)
         self._matching.settle()
         self._aligning.settle()
+        self._expanding.settle()
 
     def answer(self, message: Message) -> Released:
         """Do what a verified message on its right way to this party asks.
@@ -74,7 +69,7 @@ class Work:
             **Summing(self._desk).steps,
             **Publishing(self._desk).steps,
             **Witnessing(self._desk).steps,
-            ExpandRequest: self._expand,
+            **self._expanding.steps,
             **Measuring(self._desk).steps,
         }
         step = steps.get(type(message.body))
@@ -105,43 +100,3 @@ class Work:
 
     def _present(self, message: Message) -> Released:
         return self._desk.release(message, Present())
-
-    def _expand(self, message: Message) -> Released:
-        import pandas as pd
-
-        desk = self._desk
-        spec = expect(message, ExpandRequest).spec
-        job, terms = message.header.job, desk.agreement.expand
-        model = self._load_model(spec.train)
-        people = desk.people(job, terms.purpose)
-        scores = model.score(encoder_for(desk.agreement).encode(people.features))
-        members = desk.members(model.match).among(people.keys)
-        segment = choose_segment(
-            people.keys, scores, members, spec.share, minimum=terms.minimum_segment
-        )
-        desk.tell(job, "scores its people", people.used)
-        # By the agreed share, not the asked one: trying shares would count the people.
-        most = math.ceil(terms.maximum_share * int((~members).sum()))
-        path = desk.folder.segment(job)
-        written = {"segment": path.stem, "share": spec.share, "rows": len(segment)}
-        content = pd.DataFrame({"record": segment}).to_csv(index=False).encode()
-        with desk.result(path, message, content):
-            released = desk.release(
-                message,
-                ExpandDone(),
-                people=people.used,
-                minimums=(Minimum("expand.minimum_segment", most, terms.minimum_segment),),
-                results=((records.SegmentWritten, written),),
-            )
-        desk.tell(job, "wrote its segment", rows=len(segment))
-        return released
-
-    def _load_model(self, train: str) -> JointModel:
-        path = self._desk.folder.model(train)
-        try:
-            with undamaged(path):
-                return JointModel.model_validate_json(path.read_bytes())
-        except FileNotFoundError as error:
-            raise self._desk.refusal(
-                "expand.train", f"training {train!r} has not ended here: run it first"
-            ) from error

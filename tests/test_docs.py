@@ -373,22 +373,27 @@ def test_every_route_is_documented(finished: tuple[Path, Path]) -> None:
 
 
 def costs(kind: str, agreement: Agreement) -> str:
-    """Say whether saying something costs privacy budget, over every agreed `reveal`."""
+    """Say whether saying something costs privacy budget, over whatever may be agreed."""
     charged = {
         is_charged(
             kind,
             agreement.model_copy(
-                update={"match": agreement.match.model_copy(update={"reveal": reveal})}
+                update={
+                    "match": agreement.match.model_copy(update={"reveal": reveal}),
+                    "expand": agreement.expand.model_copy(update={"count_epsilon": epsilon}),
+                }
             ),
         )
         for reveal in Reveal
+        for epsilon in (None, 0.5)
     }
     return "by terms" if len(charged) > 1 else "yes" if charged.pop() else "no"
 
 
 def test_every_reason_to_be_left_out_is_documented() -> None:
     told = [ticked(row["reason"])[0] for row in table(read(DOCS / "consent.md"), "reason")]
-    assert told == [*ExclusionReason, population.DISPUTED, population.DUPLICATE]
+    ours = [population.DISPUTED, population.SUPPRESSED, population.DUPLICATE]
+    assert told == [*ExclusionReason, *ours]
 
 
 # ------------------------------------------------------------------------------------- snippets

@@ -70,6 +70,8 @@ BODIES: dict[str, Body] = {
     "witness.tell": messages.WitnessTell(round=1),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),
+    "train.count": messages.TrainCount(spec=TRAIN, width=4),
+    "train.counted": messages.TrainCounted(),
     "sum.ask": messages.SumAsk(spec=TRAIN, round=1, phase=messages.SumPhase.SHARE),
     "sum.said": messages.SumSaid(round=1, phase=messages.SumPhase.SHARE),
     "sum.noised": messages.SumNoised(round=1),
@@ -80,6 +82,7 @@ BODIES: dict[str, Body] = {
     "measure.request": messages.MeasureRequest(spec=MEASURE),
     "measure.counts": messages.MeasureCounts(),
     "measure.published": messages.MeasurePublished(spec=MEASURE),
+    "expand.counted": messages.ExpandCounted(spec=EXPAND),
     "acknowledged": messages.Acknowledged(),
     "refused": messages.Refused(term="message", remedy="try again"),
 }
@@ -114,6 +117,8 @@ ROUTED = {
     "align.done": ANSWERED,
     "train.request": {("coordinator", "partner")},
     "train.update": {("partner", "coordinator")},
+    "train.count": {("coordinator", "partner")},
+    "train.counted": {("partner", "coordinator")},
     "sum.ask": {("coordinator", "partner")},
     "sum.said": {("partner", "coordinator")},
     "sum.noised": {("partner", "coordinator")},
@@ -129,6 +134,7 @@ ROUTED = {
     "witness.ask": ASKED,
     "witness.said": ANSWERED,
     "witness.tell": ASKED,
+    "expand.counted": {("coordinator", "brand")},
     "acknowledged": {("brand", "coordinator"), ("partner", "coordinator")},
     "refused": set(permutations(("brand", "partner", "coordinator"), 2)),
 }
@@ -228,6 +234,7 @@ class TestRoutes:
             "align.tags",
             "align.done",
             "train.update",
+            "train.counted",
             "sum.noised",
             "sum.exact",
             "expand.done",
@@ -249,8 +256,13 @@ class TestRoutes:
         terms = AGREED.match.model_copy(update={"reveal": reveal})
         agreed = AGREED.model_copy(update={"match": terms})
         found = {kind for kind in ROUTES if is_charged(kind, agreed)}
-        always = {"train.update", "sum.noised", "align.bound", "measure.counts"}
+        always = {"train.update", "train.counted", "sum.noised", "align.bound", "measure.counts"}
         assert found == always | charged
+
+    def test_an_expansion_is_charged_where_a_count_is_agreed(self) -> None:
+        counting = AGREED.expand.model_copy(update={"count_epsilon": 0.5})
+        assert not is_charged("expand.done", AGREED)
+        assert is_charged("expand.done", AGREED.model_copy(update={"expand": counting}))
 
     def test_what_must_be_encrypted_leaves_so_and_nothing_else_does(self, world: World) -> None:
         secret = b"what only the recipient may read"

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from parties import EXPAND, MATCH, TRAIN, Parties
 from pydantic import ValidationError
 
@@ -17,7 +15,7 @@ from compliance.terms import NoiseSource, Reveal
 from federation.errors import MessageError, RefusedError
 from federation.jobs.bodies import LinearBody
 from federation.jobs.exchange import Outgoing, Relay, Say, Tolerant
-from federation.jobs.expand import choose_segment, coordinate_expand
+from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
 from federation.jobs.model import JointModel, Making
 from federation.jobs.train import coordinate_train, train_round, training_plan
@@ -488,40 +486,6 @@ def test_expansion_asks_every_partner_once() -> None:
         job.send([said(name, "coordinator", "best", ExpandDone()) for name in PARTNERS])
 
 
-@st.composite
-def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    count = draw(st.integers(0, 25))
-    keys = np.array([f"R{number:02}" for number in draw(st.permutations(range(count)))], dtype=str)
-    scores = draw(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=count, max_size=count))
-    members = draw(st.lists(st.booleans(), min_size=count, max_size=count))
-    return keys, np.array(scores, dtype=float), np.array(members, dtype=bool)
-
-
-@settings(deadline=None)
-@given(scored(), st.floats(0, 1, exclude_min=True), st.randoms(use_true_random=False))
-def test_a_segment_holds_the_best_of_those_who_are_no_seeds(
-    people: tuple[np.ndarray, np.ndarray, np.ndarray], share: float, random: Any
-) -> None:
-    keys, scores, members = people
-    segment = choose_segment(keys, scores, members, share).tolist()
-    by_key = {key: (score, seed) for key, score, seed in zip(*people, strict=True)}
-    others = [key for key in by_key if not by_key[key][1]]
-    best = sorted(others, key=lambda key: (-by_key[key][0], key))
-    size = int(np.ceil(share * len(keys)))
-    assert segment == best[:size]
-    order = np.array(random.sample(range(len(keys)), len(keys)), dtype=int)
-    shuffled = choose_segment(keys[order], scores[order], members[order], share)
-    assert shuffled.tolist() == segment
-
-
-@given(scored(), st.floats(0.01, 0.5))
-def test_a_larger_share_only_adds_people(
-    people: tuple[np.ndarray, np.ndarray, np.ndarray], share: float
-) -> None:
-    small = choose_segment(*people, share).tolist()
-    assert choose_segment(*people, 2 * share).tolist()[: len(small)] == small
-
-
 # --- what a job may ask -------------------------------------------------------------------------
 
 
@@ -591,6 +555,9 @@ def test_objections_come_all_at_once() -> None:
         (TrainSpec, TRAIN.model_dump() | {"noise_multiplier": 0}),
         (ExpandSpec, EXPAND.model_dump() | {"share": 0}),
         (ExpandSpec, EXPAND.model_dump() | {"share": 1.01}),
+        (ExpandSpec, EXPAND.model_dump() | {"size": 10}),
+        (ExpandSpec, EXPAND.model_dump() | {"share": None}),
+        (ExpandSpec, EXPAND.model_dump() | {"share": None, "size": 0}),
     ],
 )
 def test_a_job_that_makes_no_sense_cannot_be_written(

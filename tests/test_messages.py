@@ -81,7 +81,7 @@ train_specs = st.builds(
 )
 expand_specs = st.builds(
     ExpandSpec, name=names, train=names, share=st.floats(0, 1, exclude_min=True)
-)
+) | st.builds(ExpandSpec, name=names, train=names, size=st.integers(1, 1 << 32))
 measure_specs = st.builds(
     MeasureSpec,
     name=names,
@@ -119,6 +119,7 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "align.common": st.builds(messages.AlignCommon, spec=align_specs, bucket=counts),
     "train.request": st.builds(TrainRequest, spec=train_specs, round=rounds, width=widths),
     "train.update": st.builds(TrainUpdate, round=rounds, width=widths),
+    "train.count": st.builds(messages.TrainCount, spec=train_specs, width=widths),
     "sum.ask": st.builds(messages.SumAsk, spec=train_specs, round=rounds, phase=phases),
     "sum.said": st.builds(messages.SumSaid, round=rounds, phase=phases),
     "sum.noised": st.builds(messages.SumNoised, round=rounds),
@@ -132,6 +133,8 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "witness.ask": st.builds(messages.WitnessAsk, round=twice),
     "witness.said": st.builds(messages.WitnessSaid, round=twice),
     "witness.tell": st.builds(messages.WitnessTell, round=twice),
+    "expand.done": st.builds(messages.ExpandDone, eligible=st.none() | counts),
+    "expand.counted": st.builds(messages.ExpandCounted, spec=expand_specs),
     "refused": st.builds(
         messages.Refused,
         term=st.text("abz09_.", max_size=62).map(lambda text: f"a{text}"),

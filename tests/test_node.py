@@ -988,7 +988,9 @@ def test_the_parties_tell_each_other_padded_sizes_only(ended: World) -> None:
                 asked, own = said_of[way[::-1]].points, said_of[way].points
                 assert len(message.payload) == TAG_BYTES * asked + 32 * own
                 assert fields == {"kind", "spec", "bucket"}
-            case MatchDone() | ExpandDone() | Present() | Acknowledged():
+            case ExpandDone():
+                assert (message.payload, body.eligible) == (b"", None)
+            case MatchDone() | Present() | Acknowledged():
                 assert (message.payload, fields) == (b"", {"kind"})
     kinds = {type(message.body) for message in heard}
     assert kinds >= {MatchOffer, MatchAccept, MatchBlinded, MatchReply, MatchDone, ExpandDone}

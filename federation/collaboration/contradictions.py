@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from compliance.terms import MatchTerms, Role
+from connectors import FileSource, open_connector
 from connectors.errors import ConnectorError, other_spelling
 from federation.collaboration.mistakes import either, well_formed
 from federation.party import DataConfig
 from federation.population import open_source
+from federation.suppression import COLUMN
 
 __all__ = ["job_contradictions", "party_contradictions", "source_contradictions"]
 
@@ -88,6 +90,7 @@ def source_contradictions(document: Document, directory: Path) -> Iterator[str]:
                 f"{place}.consent: there is no file {directory / consent}: name the CSV or Parquet "
                 "file of the party's consent events"
             )
+        yield from _suppression_mistakes(f"{place}.suppression", party, directory)
         data = well_formed(DataConfig, party.get("data"))
         if data is None:
             continue
@@ -98,6 +101,18 @@ def source_contradictions(document: Document, directory: Path) -> Iterator[str]:
             continue
         agreed = features if party.get("role") == Role.PARTNER else []
         yield from _column_mistakes(f"{place}.data", data, agreed, found)
+
+
+def _suppression_mistakes(place: str, party: Mapping[str, Any], directory: Path) -> Iterator[str]:
+    if not isinstance(file := party.get("suppression"), str):
+        return
+    try:
+        found = open_connector(FileSource(path=directory / file)).columns()
+    except ConnectorError as error:
+        yield f"{place}: {error}"
+        return
+    if COLUMN not in found:
+        yield f"{place}: there is no column {COLUMN!r}; {other_spelling([COLUMN], found)}"
 
 
 def _column_mistakes(

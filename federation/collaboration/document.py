@@ -55,7 +55,7 @@ from federation.collaboration.contradictions import (
 )
 from federation.collaboration.mistakes import explain, to_json, well_formed
 from federation.errors import CollaborationError
-from federation.party import DataConfig
+from federation.party import DataConfig, SegmentsConfig
 from federation.population import recipe_for
 from federation.rr22.configuration import Rr22Config
 from federation.specification import JobSpec, policy_objections
@@ -89,6 +89,7 @@ class _Closed(BaseModel):
 
 
 _Means = TypeVar("_Means", WorkersConfig, Rr22Config)
+_Segments = TypeVar("_Segments", Path, SegmentsConfig)
 
 
 class PartySection(_Closed):
@@ -99,6 +100,8 @@ class PartySection(_Closed):
         role: brand, partner, coordinator or auditor.
         data: the party's table; brand and partners only.
         consent: its consent events, CSV or Parquet; brand and partners only.
+        suppression: who must never be in its segments, CSV or Parquet; partners only.
+        segments: where its segments go; partners only.
         declared_rows: a public round figure near the number of its people, and not below it.
         workers: who does its arithmetic; brand and partners only.
         rr22: what it needs for matches over a direct link; brand and partners only.
@@ -108,6 +111,8 @@ class PartySection(_Closed):
     role: Role
     data: DataConfig | None = None
     consent: Path | None = None
+    suppression: Path | None = None
+    segments: SegmentsConfig | None = None
     declared_rows: Count | None = None
     workers: WorkersConfig | None = None
     rr22: Rr22Config | None = None
@@ -119,6 +124,14 @@ class PartySection(_Closed):
         if role is not None and role not in DATA_ROLES:
             raise ValueError(f"a {role} computes nothing; remove it")
         return means
+
+    @field_validator("suppression", "segments")
+    @classmethod
+    def _makes_segments(cls, about: _Segments, info: ValidationInfo) -> _Segments:
+        role = info.data.get("role")
+        if role is not None and role != Role.PARTNER:
+            raise ValueError(f"a {role} makes no segments; remove it")
+        return about
 
 
 class AgreementSection(_Closed):

@@ -14,11 +14,12 @@ import rfc8785
 from numpy.typing import NDArray
 
 from compliance.agreement import Agreement
-from compliance.terms import ModelFamily
+from compliance.terms import Labels, ModelFamily
 from federation.jobs.bodies import LinearBody, ModelBody, NetworkBody, network_of
 from federation.specification import NetworkShape, TrainSpec
 from privacy.randomness import SecretStream, seeded_secret
 from privacy.training.dp_sgd import GradientEngine, LogisticGradient, RidgeGradient
+from privacy.training.unlabelled import UNLABELLED_WEIGHT
 
 __all__ = ["gradient_engine", "initial_weights", "is_linear", "trained_body"]
 
@@ -32,7 +33,7 @@ def gradient_engine(spec: TrainSpec, width: int) -> GradientEngine:
     """Return what sums clipped gradients of a job's model over `width` columns."""
     match spec.model:
         case ModelFamily.LOGISTIC_REGRESSION:
-            return LogisticGradient(width)
+            return LogisticGradient(width, unlabelled_weight=_unlabelled_weight(spec))
         case ModelFamily.RIDGE_REGRESSION:
             return RidgeGradient(width)
         case ModelFamily.NETWORK:
@@ -64,3 +65,8 @@ def _shape(spec: TrainSpec) -> NetworkShape:
     if spec.network is None:
         raise RuntimeError(f"job {spec.name!r} trains no network")
     return spec.network
+
+
+def _unlabelled_weight(spec: TrainSpec) -> float:
+    """Return what somebody who is no seed weighs beside one."""
+    return UNLABELLED_WEIGHT if spec.labels is Labels.SEEDS_ONLY else 1.0

@@ -36,6 +36,8 @@ class Making(BaseModel):
         parties: partners whose rows are in every round.
         one_shot: weights of the mean of the partners' linear models after the first round; None
             where it was not free.
+        hidden_share: estimated share of positives among people who are no seeds, made of noised
+            counts; None where it was not asked for, or noise left nothing to say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +46,7 @@ class Making(BaseModel):
     noise_multiplier: Weight
     parties: tuple[str, ...]
     one_shot: tuple[Weight, ...] | None = None
+    hidden_share: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class JointModel(BaseModel):

@@ -4,7 +4,8 @@
 coordinator                     partner
 1  train.request (weights) ──►  2 DP-SGD on own rows: members positive, all others unlabelled
 3  average                 ◄──    train.update (private weights)        … for every round
-4  model.published         ──►  5 keep the model (the brand too)
+4  count by score (`hidden`), where it is agreed
+5  model.published         ──►  6 keep the model (the brand too)
 ```
 
 Noise is added at each partner, in full: nobody needs to be trusted with anything that is not
@@ -27,6 +28,7 @@ from compliance.terms import Role
 from federation.errors import MessageError, RefusedError
 from federation.jobs.exchange import Exchange, Say, expect
 from federation.jobs.families import gradient_engine, initial_weights, is_linear, trained_body
+from federation.jobs.hidden import HiddenPlan, coordinate_counting
 from federation.jobs.model import JointModel, Making, agreed_model, publish
 from federation.messages import (
     MAX_WEIGHTS,
@@ -168,6 +170,10 @@ def coordinate_train(
         weights = np.mean([_weights(update, number, width) for update in updates], axis=0)  # 3
         first = weights if first is None else first
     making = _making(agreement, spec, first if is_linear(spec) else None)
+    hidden = yield from coordinate_counting(  # 4
+        spec, HiddenPlan.of(spec, agreement), partners, weights
+    )
+    making = making.model_copy(update={"hidden_share": hidden})
     model = agreed_model(agreement, spec, trained_body(spec, columns, weights), making)
     yield from publish(agreement, spec, model)  # 4
     return model
@@ -180,10 +186,13 @@ def check_trained(model: JointModel, agreement: Agreement, spec: TrainSpec) -> N
         MessageError: it says anything else of its making than job and agreement do.
     """
     one_shot = model.making.one_shot
+    hidden = model.making.hidden_share
+    if hidden is not None and HiddenPlan.of(spec, agreement) is None:
+        raise MessageError("published model of another making than announced")
     weights = len(model.body.columns) if is_linear(spec) else 0
     if len(one_shot or ()) != weights or model.making != _making(
         agreement, spec, None if one_shot is None else np.asarray(one_shot)
-    ):
+    ).model_copy(update={"hidden_share": hidden}):
         raise MessageError("published model of another making than announced")
 
 

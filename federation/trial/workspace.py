@@ -156,7 +156,7 @@ def _check_same(found: Agreement, expected: Agreement, file: Path) -> None:
 def _prepare_party(
     collaboration: Collaboration, party: PartySection, source: Path, path: Path
 ) -> PartyFolder:
-    data, consent = party.data, party.consent
+    data, consent, suppression = party.data, party.consent, party.suppression
     copies: dict[Path, Path] = {}
     if data is not None and data.path is not None:
         inside = Path("data") / data.path.name
@@ -168,11 +168,17 @@ def _prepare_party(
         inside = Path("data") / "consents" / consent.name
         copies[inside] = source / consent
         consent = inside
+    if suppression is not None:
+        inside = Path("data") / "suppression" / suppression.name
+        copies[inside] = source / suppression
+        suppression = inside
     config = PartyConfig(
         name=party.name,
         role=party.role,
         data=data,
         consent=consent,
+        suppression=suppression,
+        segments=party.segments and party.segments.within(source),
         workers=party.workers,
         rr22=party.rr22,
         unsafe_seed=collaboration.unsafe_seed,

@@ -214,15 +214,32 @@ class _LinearGradient:
 
 
 class LogisticGradient(_LinearGradient):
-    """Logistic regression in closed form: row i's gradient is (sigmoid(xᵢ·w) - yᵢ) xᵢ.
+    """Logistic regression in closed form: row i's gradient is vᵢ (sigmoid(xᵢ·w) - yᵢ) xᵢ.
 
     Labels are in [0, 1].
+
+    Args:
+        width: number of features.
+        unlabelled_weight: vᵢ of a row whose label is 0, in (0, 1]; all others weigh 1. A clipped
+            gradient weighs no more for it.
+
+    Raises:
+        InvalidParameterError: if a number is out of range.
     """
+
+    def __init__(self, width: int, *, unlabelled_weight: float = 1.0) -> None:
+        super().__init__(width)
+        if not 0.0 < unlabelled_weight <= 1.0:
+            raise InvalidParameterError(
+                f"expected an unlabelled_weight in (0, 1], got {unlabelled_weight}"
+            )
+        self._unlabelled_weight = unlabelled_weight
 
     def _residuals(
         self, scores: NDArray[np.float64], labels: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        return 0.5 * (1.0 + np.tanh(0.5 * scores)) - labels
+        residuals = 0.5 * (1.0 + np.tanh(0.5 * scores)) - labels
+        return np.where(labels == 0.0, self._unlabelled_weight * residuals, residuals)
 
 
 class RidgeGradient(_LinearGradient):

@@ -1,0 +1,235 @@
+"""A party's part of an expansion: its people scored as they are read, and its segment delivered.
+
+```
+jobs/JOB/
+  delivery.json   the question whose segment is on its way; gone when it is there
+  expanding.tmp/  while people are read: references, tokens, consents, scores
+  counts.json     at the brand: what partners told of their people's number
+```
+
+Guarantees: nobody who does not consent now, is on the party's suppression list or is a seed is in a
+segment, under whatever record. A segment is in its place, whole, once what tells of it was let go,
+and else nowhere; after a crash in between, the next message sees to it. Memory depends on the
+segment and on some bytes a row, not on how many features there are.
+
+Leaves to others: choosing (`jobs.expand`), who may be used (`population`), where segments go
+(`connectors.sinks`), what may leave (`gate`).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, RootModel
+
+from compliance import records
+from connectors import ConnectorError, Sink
+from federation.desk import Desk, undamaged
+from federation.errors import MessageError
+from federation.gate import Minimum, Released
+from federation.jobs.exchange import expect
+from federation.jobs.expand import Best, Counted, CountPlan, ordered, read_counted, segment_size
+from federation.jobs.model import JointModel
+from federation.messages import (
+    Acknowledged,
+    Digest,
+    ExpandCounted,
+    ExpandDone,
+    ExpandRequest,
+    Message,
+)
+from federation.party import write_atomically
+from federation.population import Population, Use, encoder_for
+from federation.shelves import scratch
+from federation.specification import ExpandSpec
+from federation.suppression import Suppression
+from privacy.mechanisms import noised_count
+from privacy.randomness import SecretStream
+
+__all__ = ["Expanding", "batches_of", "choose"]
+
+_SCHEMA = pa.schema([("record", pa.string())])
+_BATCH_ROWS = 1 << 16
+
+
+class _Delivery(BaseModel):
+    """A segment that is on its way.
+
+    Attributes:
+        question: digest of the message that is answered with it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: Digest
+
+
+class Expanding:
+    """What a party does with the messages of an expansion."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @property
+    def steps(self) -> Mapping[type[object], Callable[[Message], Released]]:
+        """What is done with each kind of message."""
+        return {ExpandRequest: self._expand, ExpandCounted: self._keep_counts}
+
+    def settle(self) -> None:
+        """Deliver segments whose answer was let go before a crash; take away all others.
+
+        What a sink refuses is told, and tried again at the next message.
+        """
+        for path in self._desk.folder.path.glob("jobs/*/delivery.json"):
+            with undamaged(path):
+                question = _Delivery.model_validate_json(path.read_bytes()).question
+            try:
+                sink = self._desk.folder.sink(path.parent.name)
+                if self._desk.gate.recall(question) is not None:
+                    sink.publish(ticket=question)
+                else:
+                    sink.discard(ticket=question)
+            except ConnectorError as error:
+                self._desk.tell(path.parent.name, f"segment not delivered yet: {error}")
+            else:
+                path.unlink()
+
+    def _expand(self, message: Message) -> Released:
+        """Score, choose, deliver, and tell a count with noise where one is agreed.
+
+        1. Look at the budget and the place of the segment before anything is computed.
+        2. Read and score the people who may be used; tell seeds apart.
+        3. Choose the best of those who are none.
+        4. Stage the segment; the gate decides; it takes its place.
+        """
+        desk = self._desk
+        spec = expect(message, ExpandRequest).spec
+        job, terms = message.header.job, desk.agreement.expand
+        plan, sink = CountPlan.of(desk.agreement), desk.folder.sink(job)
+        if plan is not None:  # 1
+            desk.gate.check_budget(plan.charge)
+        if sink.is_taken():
+            raise MessageError(f"job {job!r} has its result here already")
+        suppression = Suppression(self._suppression_file())
+        with scratch(desk.folder.job(job) / "expanding.tmp") as beside:
+            people = self._read(job, self._load_model(spec.train), suppression, beside)  # 2
+            eligible = len(people.used.keys)
+            segment = choose(people, segment_size(spec, desk.agreement, eligible))  # 3
+            # By the agreed share, not the asked one: trying shares would count the people.
+            most = math.ceil(terms.maximum_share * np.count_nonzero(~people.apart))
+            told = None
+            if plan is not None:
+                secret = desk.folder.fresh_secret(f"expand/{message.sealed.digest}")
+                told = noised_count(eligible, plan.mechanism, SecretStream(secret, "eligible"))
+            with self._delivered(sink, message, segment):  # 4
+                suppression.require_unchanged()
+                released = desk.release(
+                    message,
+                    ExpandDone(eligible=told),
+                    people=people.used,
+                    minimums=(Minimum("expand.minimum_segment", most, terms.minimum_segment),),
+                    charge=None if plan is None else plan.charge,
+                    results=((records.SegmentWritten, _written(spec, len(segment))),),
+                )
+        desk.tell(job, "wrote its segment", rows=len(segment), charged=plan is not None)
+        return released
+
+    def _read(
+        self, job: str, model: JointModel, suppression: Suppression, beside: Path
+    ) -> Population:
+        """Read the people who may be used, score them, and tell seeds apart."""
+        desk = self._desk
+        encoder = encoder_for(desk.agreement)
+
+        def score(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+            return model.score(encoder.encode(columns))
+
+        use = Use(
+            desk.agreement.expand.purpose,
+            desk.clock(),
+            with_features=True,
+            score=score,
+            suppressed=suppression.references(),
+            apart=desk.members(model.match).reference_batches(),
+        )
+        place = beside / "used"
+        place.mkdir(mode=0o700)
+        people = desk.population(job, use, beside, place)
+        desk.gate.keep_consents(job, people.heard, people.heard_rows, people.used)
+        desk.tell(job, "scores its people", people.used)
+        return people
+
+    @contextmanager
+    def _delivered(self, sink: Sink, message: Message, segment: pa.Array) -> Iterator[None]:
+        """Have a segment in its place when what tells of it was let go; see `settle`."""
+        ticket = message.sealed.digest
+        note = self._desk.folder.job(message.header.job) / "delivery.json"
+        write_atomically(note, _Delivery(question=ticket).model_dump_json().encode(), mode=0o600)
+        try:
+            sink.stage(*batches_of(segment), ticket=ticket)
+            yield
+        except Exception:
+            if self._desk.gate.recall(ticket) is None:  # else it was let go, and is owed
+                sink.discard(ticket=ticket)
+                note.unlink()
+            raise
+        sink.publish(ticket=ticket)
+        note.unlink()
+
+    def _keep_counts(self, message: Message) -> Released:
+        """Keep, at the brand, what partners told of their people's number."""
+        desk, job = self._desk, message.header.job
+        counted = read_counted(message, desk.agreement)
+        content = RootModel[tuple[Counted, ...]](counted).model_dump_json(indent=2).encode()
+        with desk.result(desk.folder.job(job) / "counts.json", message, content):
+            released = desk.release(message, Acknowledged())
+        for one in counted:
+            desk.tell(job, one.told)
+        return released
+
+    def _suppression_file(self) -> Path | None:
+        file = self._desk.folder.config.suppression
+        return None if file is None else self._desk.folder.resolve(file)
+
+    def _load_model(self, train: str) -> JointModel:
+        desk, path = self._desk, self._desk.folder.model(train)
+        try:
+            with undamaged(path):
+                model = JointModel.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise desk.refusal(
+                "expand.train", f"training {train!r} has not ended here: run it first"
+            ) from error
+        if model.body.columns != encoder_for(desk.agreement).names:
+            raise desk.refusal(
+                "expand.train",
+                f"the model of training {train!r} has other columns than agreed: train it again",
+            )
+        return model
+
+
+def choose(people: Population, size: int) -> pa.Array:
+    """Return the references of the best who are no seeds, best first."""
+    keys = people.used.keys
+    best = Best.of(people.scores, ~people.apart, size)
+    chosen = best.chosen(keys.batches(), len(keys))
+    return ordered(keys.at(np.flatnonzero(chosen)), people.scores[chosen])
+
+
+def batches_of(segment: pa.Array) -> tuple[Iterator[pa.RecordBatch], pa.Schema]:
+    """Return a segment as a sink takes it."""
+    parts = (
+        segment.slice(begin, _BATCH_ROWS).cast(pa.string())
+        for begin in range(0, len(segment), _BATCH_ROWS)
+    )
+    return (pa.record_batch([part], schema=_SCHEMA) for part in parts), _SCHEMA
+
+
+def _written(spec: ExpandSpec, rows: int) -> Mapping[str, object]:
+    asked = {"share": spec.share} if spec.size is None else {"size": spec.size}
+    return {"segment": spec.name, "rows": rows, **asked}

@@ -1,0 +1,117 @@
+"""Who must never be in a segment: a list of record references that a party keeps.
+
+```
+record
+R#1093
+R#2210
+```
+
+Guarantees: the list is read anew at every use, wholly or not at all; whoever is on it under one
+record is left out under every record of theirs that identifiers link (`population`).
+
+Leaves to others: who puts people on it, and why. It keeps nobody out of matches or training: that
+is what consent does.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from connectors import FileSource, open_connector
+from connectors.errors import ConnectorError
+from connectors.schema import text_of
+from federation.errors import WorkspaceError
+from federation.shelves import Shelves
+
+__all__ = ["COLUMN", "Suppression", "rows_listed"]
+
+COLUMN: Final = "record"
+"""The column that names people, as the party's own records are called."""
+
+_LISTED: Final = pa.schema([("subject", pa.large_string())])
+
+
+class Suppression:
+    """A party's list as it is now.
+
+    Args:
+        file: CSV or Parquet, with a column `record`; None where the party keeps none.
+
+    Raises:
+        WorkspaceError: it cannot be read.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._digest = self._read_digest()
+
+    def references(self) -> Iterator[pa.Array]:
+        """Read who is on it, in batches.
+
+        Raises:
+            WorkspaceError: it cannot be read, or lacks the column.
+        """
+        if self._file is None:
+            return
+        try:
+            for batch in open_connector(FileSource(path=self._file)).scan([COLUMN]):
+                yield text_of(batch.column(0)).drop_null().cast(pa.large_string())
+        except (ConnectorError, pa.ArrowException) as error:
+            reason = error if isinstance(error, ConnectorError) else "its column is no text"
+            raise WorkspaceError(f"suppression list: {reason}") from None
+
+    def require_unchanged(self) -> None:
+        """Return only if the list says what it said at first.
+
+        Raises:
+            WorkspaceError: it is another now, or cannot be read.
+        """
+        if self._read_digest() != self._digest:
+            raise WorkspaceError(
+                f"suppression list {self._file} changed while it was used: run the job again"
+            )
+
+    def _read_digest(self) -> str | None:
+        if self._file is None:
+            return None
+        try:
+            with self._file.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise WorkspaceError(
+                f"suppression list {self._file} cannot be read: {error.strerror}; an empty one "
+                f"has the one line {COLUMN!r}"
+            ) from error
+
+
+def rows_listed(
+    people: Shelves, count: int, listed: Iterable[pa.Array], directory: Path
+) -> NDArray[np.bool_]:
+    """Tell which rows bear a listed reference, shape (count,).
+
+    Args:
+        people: rows by their record reference, as `consent_reading.PEOPLE` says.
+        count: how many rows there are.
+        listed: record references, in any order.
+        directory: where they are laid by subject; one that is not there yet.
+
+    Raises:
+        OSError: the disk is full, or cannot be written.
+    """
+    found, some = np.zeros(count, dtype=np.bool_), False
+    with Shelves(directory, _LISTED) as shelves:
+        for batch in listed:
+            shelves.put(pa.record_batch([batch], schema=_LISTED))
+            some = some or len(batch) > 0
+    if not some:
+        return found
+    for asked, named in zip(people, shelves, strict=True):
+        hit = pc.is_in(asked["subject"], value_set=named["subject"].combine_chunks())
+        found[asked["row"].to_numpy()[hit.to_numpy()]] = True
+    return found
