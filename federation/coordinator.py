@@ -306,7 +306,7 @@ class Coordinator:
     ) -> None:
         """Show every party's log to every other, filed under the last job of the run."""
         own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
-        showing = coordinate_witnessing(self._agreement, last.name, own)
+        showing = coordinate_witnessing(self._agreement, last.name, own, present=nodes)
         answers: list[Message] | None = None
         while True:
             try:

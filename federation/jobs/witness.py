@@ -16,14 +16,14 @@ carries it can hold it back, and change nothing of it. A party that cannot be re
 Leaves to others: cosigning and keeping (`witnessing`).
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Annotated, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from compliance.agreement import MOST_PARTIES, Agreement
 from compliance.log.witness import REQUEST_LIMIT
-from compliance.terms import DATA_ROLES, Name, Role
+from compliance.terms import Name, Role
 from federation.errors import MessageError
 from federation.jobs.exchange import Say, Tolerant, expect
 from federation.messages import (
@@ -135,9 +135,15 @@ def decode_answers(payload: bytes) -> tuple[Answer, ...]:
 
 
 def coordinate_witnessing(
-    agreement: Agreement, job: str, own: Head
+    agreement: Agreement, job: str, own: Head, *, present: Collection[str]
 ) -> Generator[Tolerant, Sequence[Message], None]:
     """Carry heads and cosignatures, at the coordinator, which takes part itself.
+
+    Args:
+        agreement: whose parties have cosigning keys.
+        job: what the messages are filed under.
+        own: the coordinator's own log, and itself as a witness.
+        present: data parties whose nodes are there.
 
     Yields:
         What to send next; resumed with the answers that came.
@@ -149,7 +155,7 @@ def coordinate_witnessing(
     if sum(party.cosigning_key is not None for party in agreement.parties) < 2:
         return
     (operator,) = (party.name for party in agreement.by_role(Role.COORDINATOR))
-    present = {party.name for party in agreement.parties if party.role in DATA_ROLES}
+    present = set(present)
     for number in range(1, ROUNDS + 1):
         if not present:
             return
