@@ -170,7 +170,7 @@ def collaboration(size: int, ending: str, memory_limit: str) -> Collaboration:
                 },
                 "train": {
                     "purpose": PURPOSE,
-                    "model": "logistic-regression",
+                    "models": ["logistic-regression"],
                     "epsilon": 1.0,
                     "delta": 1e-6,
                     "max_parties_per_person": 1,

@@ -41,6 +41,7 @@ __all__ = [
     "Linkage",
     "MatchProtocol",
     "MatchTerms",
+    "ModelFamily",
     "Moment",
     "Name",
     "NoiseSource",
@@ -506,12 +507,18 @@ class NoiseSource(StrEnum):
     """Nobody: secure sums hide the partners from each other, and protect no person."""
 
 
+class ModelFamily(StrEnum):
+    """How a model is built."""
+
+    LOGISTIC_REGRESSION = "logistic-regression"
+
+
 class TrainTerms(Terms):
     """How models are trained.
 
     Attributes:
         purpose: for which each person must have consented.
-        model: the one family of models allowed.
+        models: families that a model may be of.
         epsilon: privacy loss per person that a single job may ask for at most.
         delta: its failure probability, likewise.
         max_parties_per_person: partners that may hold the same person; the loss adds up over them.
@@ -526,7 +533,9 @@ class TrainTerms(Terms):
     """
 
     purpose: Purpose
-    model: Literal["logistic-regression"]
+    models: Annotated[tuple[ModelFamily, ...], Field(min_length=1), AfterValidator(unique)] = (
+        ModelFamily.LOGISTIC_REGRESSION,
+    )
     epsilon: Epsilon
     delta: Delta
     max_parties_per_person: Count

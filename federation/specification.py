@@ -9,19 +9,22 @@ takes from anybody.
 
 import math
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from compliance.agreement import Agreement
-from compliance.terms import Linkage, MatchProtocol, NoiseSource, Reveal
+from compliance.terms import Linkage, MatchProtocol, ModelFamily, NoiseSource, Reveal
 
 __all__ = [
+    "Activation",
     "AlignSpec",
     "ExpandSpec",
     "JobName",
     "JobSpec",
     "MatchSpec",
+    "NetworkShape",
     "TrainSpec",
     "policy_objections",
 ]
@@ -112,11 +115,35 @@ class AlignSpec(_Bucketed):
     kind: Literal["align"] = "align"
 
 
+class Activation(StrEnum):
+    """What bends the outputs of a network's hidden layers."""
+
+    RELU = "relu"
+    TANH = "tanh"
+
+
+class NetworkShape(BaseModel):
+    """The hidden layers of a feed-forward network.
+
+    Attributes:
+        hidden: neurons of each, 1 to 4 layers of up to 1,024.
+        activation: of each of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=1_024)], ...], Field(min_length=1, max_length=4)
+    ] = (16,)
+    activation: Activation = Activation.TANH
+
+
 class TrainSpec(_Spec):
     """Train one joint model on the partners' rows, the matched people being the positives.
 
     Attributes:
         match: the match job whose members are the positives.
+        model: family of the model, one that the agreement allows.
         noise: who adds the noise.
         epsilon: privacy loss per person over all parties and rounds; left out without noise.
         delta: its failure probability, likewise.
@@ -129,6 +156,7 @@ class TrainSpec(_Spec):
 
     kind: Literal["train"] = "train"
     match: JobName
+    model: ModelFamily = ModelFamily.LOGISTIC_REGRESSION
     noise: NoiseSource = NoiseSource.LOCAL
     epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     delta: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
@@ -199,6 +227,10 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
     found: list[tuple[str, str]] = []
     if isinstance(spec, TrainSpec):
         terms, local = agreement.train, spec.noise is NoiseSource.LOCAL
+        if spec.model not in terms.models:
+            allowed = " or ".join(repr(model.value) for model in terms.models)
+            remedy = f"job {spec.name!r} asks for {spec.model.value!r}: ask for {allowed}"
+            found.append(("train.models", f"{remedy}, or agree on it"))
         if spec.noise not in terms.noise:
             allowed = " or ".join(repr(noise.value) for noise in terms.noise)
             remedy = f"job {spec.name!r} asks for {spec.noise.value!r}: ask for {allowed}"

@@ -108,7 +108,7 @@ def terms(**changes: Mapping[str, object]) -> dict[str, Any]:
         },
         "train": {
             "purpose": PURPOSE,
-            "model": "logistic-regression",
+            "models": ["logistic-regression"],
             "epsilon": 1.0,
             "delta": 1e-5,
             "max_parties_per_person": 2,

@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "5cd2d94b877f5cc22eefbb0101485c43692e2dd871fe56c65d2856a9ae98347f"
+GOLDEN_DIGEST = "c713aeeda82e56726d080c7b1053b598d507678a166085c451abc0f6ae51abf1"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
@@ -109,7 +109,7 @@ def make_terms() -> dict[str, Any]:
         },
         "train": {
             "purpose": PURPOSE,
-            "model": "logistic-regression",
+            "models": ["logistic-regression"],
             "epsilon": 2.0,
             "delta": 1e-6,
             "max_parties_per_person": 2,
@@ -255,7 +255,7 @@ MALFORMED = {
     "period beyond ten years": put("match.period_days", 3_651),
     "set that never changes": put("match.maximum_change", 0),
     "set that changes more than wholly": put("match.maximum_change", 1.01),
-    "another model": put("train.model", "gradient-boosting"),
+    "another model": put("train.models", ["gradient-boosting"]),
     "no epsilon": put("train.epsilon", 0),
     "endless epsilon": put("budget.epsilon", float("inf")),
     "epsilon that overflows": put("budget.epsilon", 10**400),

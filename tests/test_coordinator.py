@@ -114,7 +114,7 @@ def test_the_model_is_the_average_of_the_last_updates(ended: World) -> None:
     weights = [weights_from_bytes(update.payload, 4) for update in updates]
     model = JointModel.model_validate_json(ended.folder("coordinator").model("model").read_bytes())
     assert len(weights) == 2
-    np.testing.assert_allclose(model.weights, np.mean(weights, axis=0))
+    np.testing.assert_allclose(model.body.weights, np.mean(weights, axis=0))
     for name in ("brand", "retailer", "courier"):
         kept = ended.folder(name).model("model").read_bytes()
         assert kept == model.canonical_bytes

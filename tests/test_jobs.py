@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from compliance.terms import NoiseSource, Reveal
 from federation.errors import MessageError, RefusedError
+from federation.jobs.bodies import LinearBody
 from federation.jobs.exchange import Outgoing, Relay, Say
 from federation.jobs.expand import choose_segment, coordinate_expand
 from federation.jobs.match import coordinate_match
@@ -315,7 +316,7 @@ def test_training_hands_round_the_average_and_publishes_it() -> None:
     with pytest.raises(StopIteration) as end:
         job.send([acknowledged(name) for name in (*PARTNERS, "brand")])
     model = end.value.value
-    assert model.weights == (4.0, 0.0, 0.0, 2.0)
+    assert model.body.weights == (4.0, 0.0, 0.0, 2.0)
     assert (model.epsilon, model.delta, model.making.rounds) == (1.0, 1e-5, 2)
     assert model.making.parties == ("retailer", "courier")
     assert model.making.one_shot == (2.0, 2.0, 2.0, 2.0)
@@ -397,14 +398,18 @@ def test_noise_follows_from_epsilon_and_never_from_the_question() -> None:
     assert lonely.parameters.noise_multiplier < plan.parameters.noise_multiplier
 
 
-def model(*, making: Mapping[str, object] | None = None, **changes: object) -> bytes:
+def model(
+    *,
+    making: Mapping[str, object] | None = None,
+    body: Mapping[str, object] | None = None,
+    **changes: object,
+) -> bytes:
     noise = training_plan(TRAIN, AGREEMENT, expected_rows=1).parameters.noise_multiplier
     right = JointModel(
         agreement=AGREEMENT.digest,
         job="model",
         match="find",
-        columns=COLUMNS,
-        weights=(1.0, 2.0, 3.0, 4.0),
+        body=LinearBody(columns=COLUMNS, weights=(1.0, 2.0, 3.0, 4.0)),
         noise=NoiseSource.LOCAL,
         epsilon=1.0,
         delta=1e-5,
@@ -417,6 +422,7 @@ def model(*, making: Mapping[str, object] | None = None, **changes: object) -> b
     )
     fields = right.model_dump(mode="json") | changes
     fields["making"] = {**fields["making"], **(making or {})}
+    fields["body"] = {**fields["body"], **(body or {})}
     return json.dumps(fields).encode()
 
 
@@ -443,12 +449,17 @@ WRONG_MODELS = {
     "other parties": model(making={"parties": ["retailer"]}),
     "no average of the first round": model(making={"one_shot": None}),
     "noise of others": model(noise="distributed"),
-    "other columns": model(columns=["age", "height", "colour=red", "constant"]),
-    "columns in another order": model(columns=list(reversed(COLUMNS))),
-    "a weight missing": model(weights=[1.0, 2.0, 3.0]),
-    "a weight too many": model(weights=[1.0] * 5),
-    "a weight that is no number": model(weights=[1.0, 2.0, 3.0, float("nan")]),
-    "an endless weight": model(weights=[1.0, 2.0, 3.0, float("inf")]),
+    "other columns": model(body={"columns": ["age", "height", "colour=red", "constant"]}),
+    "columns in another order": model(body={"columns": list(reversed(COLUMNS))}),
+    "a column missing": model(body={"columns": COLUMNS[:3], "weights": [1.0, 2.0, 3.0]}),
+    "a weight missing": model(body={"weights": [1.0, 2.0, 3.0]}),
+    "a weight too many": model(body={"weights": [1.0] * 5}),
+    "a weight that is no number": model(body={"weights": [1.0, 2.0, 3.0, float("nan")]}),
+    "an endless weight": model(body={"weights": [1.0, 2.0, 3.0, float("inf")]}),
+    "a body of another kind": model(
+        body={"kind": "network", "shape": {"hidden": [1]}, "weights": [1.0] * 7}
+    ),
+    "a body of no kind": model(body={"kind": "oracle"}),
     "less noise": model(making={"noise_multiplier": 0.1}),
     "noise that is no number": model(making={"noise_multiplier": float("nan")}),
     "rounds beyond any": model(making={"rounds": 10**30}),

@@ -522,7 +522,7 @@ def test_a_finished_result_stays_whatever_is_asked_again(later: World) -> None:
         later, "message", say(later, MatchRequest(spec=MATCH, peer="brand"), answers=forged)
     )
     other = json.loads(before[2])
-    other["weights"][0] += 1.0
+    other["body"]["weights"][0] += 1.0
     announced = say(later, ModelPublished(spec=TRAIN), json.dumps(other).encode())
     expect_refusal(later, "message", announced)
     assert [path.read_bytes() for path in results] == before

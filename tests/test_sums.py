@@ -296,7 +296,7 @@ def test_exact_sums_train_what_all_rows_in_one_place_would(ended: Mapping[str, W
         )
         standing = sums.step(total, standing, range(3))
     model = model_of(made, "coordinator")
-    assert model.weights == tuple(standing.model.tolist())
+    assert model.body.weights == tuple(standing.model.tolist())
     assert model.making.one_shot == tuple(standing.one_shot.tolist())
 
 

@@ -18,13 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
 from federation.errors import MessageError
+from federation.jobs.bodies import ModelBody, Weight
 from federation.jobs.exchange import Outgoing, Say, expect
 from federation.messages import Acknowledged, Message, ModelPublished
 from federation.specification import TrainSpec
 
 __all__ = ["JointModel", "Making", "agreed_model", "publish", "read_model"]
-
-Weight = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Making(BaseModel):
@@ -35,7 +34,8 @@ class Making(BaseModel):
         noise_multiplier: standard deviation of the noise on a gradient, divided by what one person
             changes in it; 0 without noise.
         parties: partners whose rows are in every round.
-        one_shot: mean of the partners' models after the first round; None where it was not free.
+        one_shot: weights of the mean of the partners' linear models after the first round; None
+            where it was not free.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,8 +53,7 @@ class JointModel(BaseModel):
         agreement: digest of the agreement it was trained under.
         job: the training job.
         match: the match job whose members were the positives.
-        columns: name of each encoded column.
-        weights: one weight per encoded column.
+        body: what it scores with.
         noise: who added the noise.
         epsilon: privacy loss per person, over all parties and rounds; None without noise.
         delta: its failure probability, likewise.
@@ -67,8 +66,7 @@ class JointModel(BaseModel):
     agreement: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     job: str
     match: str
-    columns: tuple[str, ...]
-    weights: tuple[Weight, ...]
+    body: ModelBody
     noise: NoiseSource
     epsilon: float | None
     delta: float | None
@@ -86,24 +84,18 @@ class JointModel(BaseModel):
 
     def score(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return one score per row of encoded `features`, shape (n, columns): larger is liker."""
-        scores: NDArray[np.float64] = features @ np.asarray(self.weights)
-        return scores
+        return self.body.score(features)
 
 
 def agreed_model(
-    agreement: Agreement,
-    spec: TrainSpec,
-    columns: Sequence[str],
-    weights: Sequence[float],
-    making: Making,
+    agreement: Agreement, spec: TrainSpec, body: ModelBody, making: Making
 ) -> JointModel:
     """Say of a model what its job and the agreement say."""
     return JointModel(
         agreement=agreement.digest,
         job=spec.name,
         match=spec.match,
-        columns=tuple(columns),
-        weights=tuple(weights),
+        body=body,
         noise=spec.noise,
         epsilon=spec.epsilon,
         delta=spec.delta,

@@ -38,6 +38,7 @@ from compliance.errors import SignatureError
 from compliance.signing import VerifyingKey
 from compliance.terms import NoiseSource, Role
 from federation.errors import MessageError, PartyUnreachableError, RefusedError
+from federation.jobs.bodies import LinearBody
 from federation.jobs.exchange import Exchange, Say, Tolerant, expect
 from federation.jobs.model import JointModel, Making, agreed_model, publish
 from federation.messages import (
@@ -439,7 +440,8 @@ def coordinate_sums(
         parties=present,
         one_shot=None if standing.one_shot is None else tuple(standing.one_shot.tolist()),
     )
-    model = agreed_model(agreement, spec, columns, standing.model.tolist(), making)
+    body = LinearBody(columns=tuple(columns), weights=tuple(standing.model.tolist()))
+    model = agreed_model(agreement, spec, body, making)
     missing = [name for name in partners if name not in present]
     yield from publish(agreement, spec, model, missing)  # 12
     return model
@@ -451,7 +453,7 @@ def check_summed(model: JointModel, agreement: Agreement, spec: TrainSpec) -> No
     Raises:
         MessageError: it says anything else of its making than job and agreement do.
     """
-    sums = sums_for(spec, agreement, width=len(model.columns))
+    sums = sums_for(spec, agreement, width=len(model.body.columns))
     making, partners = model.making, partners_of(agreement)
     plan = sum_plan(spec, agreement, making.rounds, length=1, weights=b"")
     exact = spec.noise is NoiseSource.UNSAFE_NONE
@@ -462,7 +464,7 @@ def check_summed(model: JointModel, agreement: Agreement, spec: TrainSpec) -> No
         or making.noise_multiplier != sums.noise_multiplier
         or (making.rounds > spec.rounds if exact else making.rounds != spec.rounds)
         or (making.one_shot is not None) is not exact
-        or (making.one_shot is not None and len(making.one_shot) != len(model.columns))
+        or (making.one_shot is not None and len(making.one_shot) != len(model.body.columns))
     ):
         raise MessageError("published model of another making than announced")
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.errors import MessageError
+from federation.jobs.bodies import LinearBody
 from federation.jobs.exchange import Outgoing, Say, expect
 from federation.jobs.model import JointModel, Making, agreed_model, publish
 from federation.messages import (
@@ -157,7 +158,8 @@ def coordinate_train(
         weights = np.mean([_weights(update, number, width) for update in updates], axis=0)  # 3
         first = weights if first is None else first
     making = _making(agreement, spec, weights if first is None else first)
-    model = agreed_model(agreement, spec, columns, weights.tolist(), making)
+    body = LinearBody(columns=tuple(columns), weights=tuple(weights.tolist()))
+    model = agreed_model(agreement, spec, body, making)
     yield from publish(agreement, spec, model)  # 4
     return model
 

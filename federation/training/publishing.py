@@ -14,6 +14,7 @@ from compliance.terms import NoiseSource
 from federation.desk import Desk
 from federation.errors import MessageError
 from federation.gate import Released
+from federation.jobs.bodies import check_body
 from federation.jobs.exchange import expect
 from federation.jobs.model import JointModel, agreed_model, read_model
 from federation.jobs.sums import check_summed
@@ -34,9 +35,9 @@ def parse_model(message: Message, agreement: Agreement, columns: Sequence[str]) 
             agreed columns do.
     """
     spec, model = expect(message, ModelPublished).spec, read_model(message)
-    agreed = agreed_model(agreement, spec, columns, model.weights, model.making)
-    if model != agreed or len(model.weights) != len(columns):
-        raise MessageError("published model of another job, agreement or columns than announced")
+    if model != agreed_model(agreement, spec, model.body, model.making):
+        raise MessageError("published model of another job or agreement than announced")
+    check_body(model.body, spec, columns)
     check = check_trained if spec.noise is NoiseSource.LOCAL else check_summed
     check(model, agreement, spec)
     return model

@@ -117,12 +117,12 @@ def evaluate(
     labels = _truth(truth, source)
     rows = [_rows(workspace, folder, spec, labels, clock) for folder in workspace.partners]
     _check_truth(rows, source / truth.path)
-    judge = _judge(rows)
-    measured = [judge(Who.JOINT, None, spec.epsilon, np.asarray(model.weights))]
+    features = np.concatenate([part.features for part in rows])
+    judge = _judge(features, rows)
+    measured = [_measure(Who.JOINT, None, spec.epsilon, model.score(features), rows)]
     if model.making.one_shot is not None and model.making.rounds > 1:
         one_shot = np.asarray(model.making.one_shot)
         measured.append(judge(Who.AVERAGED, None, spec.epsilon, one_shot))
-    features = np.concatenate([part.features for part in rows])
     members = np.concatenate([part.members for part in rows])
     report(Progress("evaluation", spec.name, "trains the yardsticks"))
     measured.append(judge(Who.JOINT, None, None, fit_without_privacy(features, members)))
@@ -139,9 +139,8 @@ def evaluate(
 
 
 def _judge(
-    rows: list[_Rows],
+    features: NDArray[np.float64], rows: list[_Rows]
 ) -> Callable[[Who, str | None, float | None, NDArray[np.float64]], Measured]:
-    features = np.concatenate([part.features for part in rows])
     return lambda who, party, epsilon, weights: _measure(
         who, party, epsilon, features @ weights, rows
     )
