@@ -56,6 +56,9 @@ WorkspaceOption = Annotated[
 JsonFileOption = Annotated[
     Path | None, typer.Option("--json", help="Write the report's figures to this file too.")
 ]
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A party's model: PARTY/models/JOB.json.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -165,6 +168,53 @@ def plan(
     else:
         _print_plan(planned)
     if planned.refused:
+        raise typer.Exit(1)
+
+
+@app.command("attack")
+def attack_command(
+    model: ModelFile,
+    canaries: Annotated[
+        int, typer.Option("--canaries", help="Made-up people to plant by fair coins.")
+    ] = 1000,
+    models: Annotated[
+        int,
+        typer.Option(
+            "--models", help="Trainings for shadow models and their targets, 8 or more; 0 for none."
+        ),
+    ] = 64,
+    unsafe_without: Annotated[
+        str | None,
+        typer.Option(
+            "--unsafe-without",
+            metavar="noise|clipping",
+            help="Break this on purpose, to see that the attack finds it; nothing is kept.",
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Attack a model's training on the party's own rows: which epsilon is refuted?
+
+    Everything stays at the party; nothing is charged. Leaves with 1 if the stated epsilon is.
+
+    Example: comity attack out/demo/retailer/models/lookalike-model.json
+    """
+    from federation.attack import attack
+    from federation.progress import listening
+    from federation.watch import Watch
+    from privacy.attacks import Flaw
+
+    if unsafe_without is not None and unsafe_without not in set(Flaw):
+        allowed = " or ".join(Flaw)
+        raise typer.BadParameter(f"--unsafe-without takes {allowed}, got {unsafe_without!r}")
+    flaw = None if unsafe_without is None else Flaw(unsafe_without)
+    with Watch(err) as watch, listening(watch):
+        found = attack(model, canaries=canaries, models=models, flaw=flaw)
+    if as_json:
+        _print_json(found.model_dump(mode="json") | {"refuted": found.refuted})
+    else:
+        _print_attack(found)
+    if found.refuted:
         raise typer.Exit(1)
 
 
@@ -460,6 +510,47 @@ def _print_forecast(forecast: Any) -> None:
     )
     if forecast.warning:
         out.print(f"  [bold yellow]warning[/] {escape(forecast.warning)}")
+
+
+def _print_attack(found: Any) -> None:
+    table = Table("attack", "trainings", "guesses", "right", "epsilon is at least", "at most shown")
+    guesses, exposure = found.canaries.guesses, found.exposure
+    table.add_row(
+        f"{guesses.coins} planted canaries, every sum seen",
+        str(found.canaries.trainings),
+        str(guesses.made),
+        str(guesses.correct),
+        f"{found.canaries.epsilon:.3f}",
+        f"{found.canaries.most:.3f}",
+    )
+    if exposure is not None:
+        rates = exposure.rates
+        table.add_row(
+            "shadow models, published models seen",
+            f"{exposure.shadows} + {rates.positives + rates.negatives}",
+            str(rates.positives + rates.negatives),
+            str(rates.true_positives + rates.negatives - rates.false_positives),
+            f"{exposure.epsilon:.3f}",
+            f"{exposure.most:.3f}",
+        )
+    out.print(table)
+    if exposure is not None:
+        out.print(
+            f"own rows told apart with AUC {exposure.auc:.3f} (0.5 is guessing); at 1 % false "
+            f"alarms {exposure.true_positive_rate:.1%} of them are found"
+        )
+    if found.flaw is not None:
+        out.print(f"without {found.flaw.value}, on purpose: nothing was kept", style="bold yellow")
+    if found.stated_epsilon is None:
+        said = "no epsilon is stated, none holds"
+    else:
+        said = f"stated: epsilon {found.stated_epsilon:g}"
+    verdict = "[bold red]refuted[/]" if found.refuted else "not refuted"
+    out.print(
+        f"{said}, for a person in up to {found.tables} tables, at delta {found.delta:g}; at least "
+        f"{found.epsilon:.3f} with {found.confidence:.0%} confidence"
+        + ("" if found.stated_epsilon is None else f": {verdict}")
+    )
 
 
 def _print_report(report: Any, workspace: Path) -> None:

@@ -11,6 +11,7 @@ PARTY/
   jobs/JOB/        what a job must remember between two messages
   outbox/          answers given, kept so that a repeated question gets the same answer
   models/ segments/   results
+  attacks/         what attacks on trainings found
 ```
 
 Guarantees: files appear whole or not at all (`write_atomically`); secrets are created with mode
@@ -333,6 +334,14 @@ class PartyFolder:
     def model(self, job: str) -> Path:
         """File of the model that a training job made."""
         return self.path / "models" / f"{job}.json"
+
+    def training(self, job: str) -> Path:
+        """File of what a training job, whose model is here, was asked to do."""
+        return self.job(job) / "training.json"
+
+    def attack(self, job: str) -> Path:
+        """File of what an attack on a training job found."""
+        return self.path / "attacks" / f"{job}.json"
 
     def segment(self, job: str) -> Path:
         """File of the segment that an expansion job made."""

@@ -91,14 +91,16 @@ def p_value(guesses: Guesses, epsilon: float, delta: float) -> float:
         raise InvalidParameterError(f"expected an epsilon of 0 or more, finite, got {epsilon}")
     if not 0.0 <= delta <= 1.0:
         raise InvalidParameterError(f"expected a delta in [0, 1], got {delta}")
-    from scipy.stats import binom
+    from scipy.special import bdtrc, gammaln, xlog1py, xlogy
 
-    heads = binom(guesses.made, 1.0 / (1.0 + np.exp(-epsilon)))
-    beta = float(heads.sf(guesses.correct - 1))
+    made, correct, heads = guesses.made, guesses.correct, 1.0 / (1.0 + np.exp(-epsilon))
+    beta = float(bdtrc(correct - 1, made, heads)) if correct else 1.0
     alpha = 0.0
-    if guesses.correct and delta:
-        fewer = np.cumsum(heads.pmf(np.arange(guesses.correct - 1, -1, -1)))
-        alpha = float((fewer / np.arange(1, guesses.correct + 1)).max())
+    if correct and delta:
+        v = np.arange(correct - 1, -1, -1)
+        ways = gammaln(made + 1) - gammaln(v + 1) - gammaln(made - v + 1)
+        chances = np.exp(ways + xlogy(v, heads) + xlog1py(made - v, -heads))
+        alpha = float((np.cumsum(chances) / np.arange(1, correct + 1)).max())
     return min(1.0, beta + 2.0 * guesses.coins * delta * alpha)
 
 

@@ -5,8 +5,8 @@ which all others are 0, as a value of a category would be that nobody else has. 
 that column is noise, and the canary if it is there. Each stands in as many tables as a person may.
 
 Guarantees: gradients, clipping, noise and steps are those of `privacy.training`, called and not
-imitated; canaries change nothing of what the own rows do to the model. The attacker sees all that ε
-is promised for, every noised sum, and weighs it by the noise that is stated, whatever was added.
+imitated; own rows and canaries share no column. The attacker sees all that ε is promised for, every
+noised sum, and weighs it by the noise that is stated, whatever was added.
 
 Leaves to others: coins and guesses (`audit`), and taking what is found for what it is: the noise of
 this software, on this machine. It proves nothing of another party's.
