@@ -33,6 +33,7 @@ from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
     BudgetTerms,
     ColumnTerm,
+    ColumnType,
     DatasetTerm,
     ExpandTerms,
     Line,
@@ -288,6 +289,7 @@ class Agreement(Terms):
     def _term_mistakes(self) -> Iterator[str]:
         for name in repeated(column.name for column in self.features):
             yield f"features: two are called {name!r}"
+        yield from self._group_mistakes()
         used = (("match", self.match), ("train", self.train), ("expand", self.expand))
         for computation, terms in used:
             if terms.purpose not in self.purposes:
@@ -312,6 +314,12 @@ class Agreement(Terms):
         for noise in self.train.noise:
             if noise is not NoiseSource.LOCAL:
                 yield from self._sum_mistakes(noise)
+
+    def _group_mistakes(self) -> Iterator[str]:
+        grouped = {one.name for one in self.features if one.type is ColumnType.CATEGORICAL}
+        for name in self.expand.fairness_groups:
+            if name not in grouped:
+                yield f"expand.fairness_groups: {name!r} is no categorical feature: describe it"
 
     def _sum_mistakes(self, noise: NoiseSource) -> Iterator[str]:
         """Say why no secure sum could be: see `privacy.secagg.Plan` for the limits."""

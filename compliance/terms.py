@@ -567,11 +567,16 @@ class ExpandTerms(Terms):
         maximum_share: largest share of a partner's people in a segment, in (0, 1].
         minimum_segment: people in the smallest segment; a smaller share gives this many, and none
             is written where `maximum_share` would not reach it.
+        fairness_groups: categorical features by whose values a model's card compares how many are
+            chosen.
     """
 
     purpose: Purpose
     maximum_share: Annotated[Finite, Field(gt=0, le=1)]
     minimum_segment: Count
+    fairness_groups: Annotated[
+        tuple[ColumnName, ...], Field(max_length=64), AfterValidator(unique)
+    ] = ()
 
 
 class BudgetTerms(Terms):

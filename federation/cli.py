@@ -218,6 +218,29 @@ def attack_command(
         raise typer.Exit(1)
 
 
+@app.command()
+def card(model: ModelFile, as_json: JsonFlag = False) -> None:
+    """Make the card of a model: data, privacy, performance and groups on the party's own people.
+
+    Writes PARTY/cards/JOB.html and JOB.json. Everything stays at the party; nothing is charged.
+
+    Example: comity card out/demo/retailer/models/lookalike-model.json
+    """
+    from federation.card import make_card, write_card
+    from federation.party import PartyFolder
+    from federation.progress import listening
+    from federation.watch import Watch
+
+    with Watch(err) as watch, listening(watch):
+        made = make_card(model)
+    place = PartyFolder(model.resolve().parent.parent).card(made.spec.name)
+    write_card(made, place)
+    if as_json:
+        _print_json(made.model_dump(mode="json"))
+    else:
+        _print_card(made, place)
+
+
 @agreement_app.command("new")
 def agreement_new(
     file: CollaborationFile,
@@ -551,6 +574,47 @@ def _print_attack(found: Any) -> None:
         f"{found.epsilon:.3f} with {found.confidence:.0%} confidence"
         + ("" if found.stated_epsilon is None else f": {verdict}")
     )
+
+
+def _print_card(made: Any, place: Path) -> None:
+    if made.epsilon is None:
+        out.print("no epsilon holds: trained without noise", style="bold red")
+    else:
+        out.print(
+            f"epsilon {made.epsilon:g} at delta {made.delta:g} for a person in up to "
+            f"{made.tables} tables"
+        )
+    if made.judged is not None:
+        _print_judged(made.judged)
+    out.print(f"card, for {made.party} alone: {place}.html", markup=False)
+
+
+def _print_judged(judged: Any) -> None:
+    out.print(
+        f"{judged.eligible:,} of {judged.rows:,} rows judged, {judged.positives:,} of them positive"
+    )
+    if judged.quality is not None:
+        table = Table("model", "AUC", "average precision", "lift at 5 %", "lift at 10 %")
+        for name, quality in (("as published", judged.quality), ("averaged once", judged.one_shot)):
+            if quality is not None:
+                figures = (
+                    quality.auc,
+                    quality.average_precision,
+                    quality.lift_at_5,
+                    quality.lift_at_10,
+                )
+                table.add_row(
+                    name, *(f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in figures)
+                )
+        out.print(table)
+    for one in judged.fairness:
+        for group in one.groups:
+            if group.adverse:
+                name = "other" if group.group is None else group.group
+                out.print(
+                    f"[bold yellow]below four fifths[/] {escape(f'{one.feature} {name}')}: chosen "
+                    f"{group.ratio:.2f} times as often as the group that is chosen most"
+                )
 
 
 def _print_report(report: Any, workspace: Path) -> None:

@@ -3,7 +3,7 @@
 Guarantees: rows are read like those of a training, of people who consent to its purpose now; who
 has withdrawn since is not looked at. Nothing of them is sent, logged or kept.
 
-Leaves to others: what is made of them (`attack`), which is not private and stays at the party.
+Leaves to others: what is made of them (`attack`, `card`), which is not private and stays there.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,8 @@ class KeptModel:
         folder = PartyFolder(path.parent.parent)
         try:
             model = JointModel.model_validate_json(path.read_bytes())
-            spec = TrainSpec.model_validate_json(folder.training(model.job).read_bytes())
+            asked = folder.job(model.job) / "specification.json"
+            spec = TrainSpec.model_validate_json(asked.read_bytes())
         except FileNotFoundError as error:
             raise WorkspaceError(
                 f"{error.filename} is missing: name PARTY/models/JOB.json of a brand or partner "

@@ -11,7 +11,7 @@ PARTY/
   jobs/JOB/        what a job must remember between two messages
   outbox/          answers given, kept so that a repeated question gets the same answer
   models/ segments/   results
-  attacks/         what attacks on trainings found
+  attacks/ cards/  what was found out about models, at home
 ```
 
 Guarantees: files appear whole or not at all (`write_atomically`); secrets are created with mode
@@ -335,13 +335,13 @@ class PartyFolder:
         """File of the model that a training job made."""
         return self.path / "models" / f"{job}.json"
 
-    def training(self, job: str) -> Path:
-        """File of what a training job, whose model is here, was asked to do."""
-        return self.job(job) / "training.json"
-
     def attack(self, job: str) -> Path:
         """File of what an attack on a training job found."""
         return self.path / "attacks" / f"{job}.json"
+
+    def card(self, job: str) -> Path:
+        """File of the card of a training job's model, without its suffix."""
+        return self.path / "cards" / job
 
     def segment(self, job: str) -> Path:
         """File of the segment that an expansion job made."""

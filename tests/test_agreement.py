@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "c713aeeda82e56726d080c7b1053b598d507678a166085c451abc0f6ae51abf1"
+GOLDEN_DIGEST = "fd38398561e39714a628dafe5e2a2acf931485a5ddbf3db0916c7f3302b6ec63"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 

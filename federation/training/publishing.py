@@ -20,7 +20,6 @@ from federation.jobs.model import JointModel, agreed_model, read_model
 from federation.jobs.sums import check_summed
 from federation.jobs.train import check_trained
 from federation.messages import Acknowledged, Message, ModelPublished, SumPhase
-from federation.party import write_atomically
 from federation.population import encoder_for
 from federation.training.summing import forget_sums
 from privacy.accounting.ledger import ChargeState
@@ -67,8 +66,6 @@ class Publishing:
             "epsilon": model.epsilon,
             "delta": model.delta,
         }
-        asked = expect(message, ModelPublished).spec.model_dump_json().encode()
-        write_atomically(desk.folder.training(model.job), asked, mode=0o600)
         with desk.result(path, message, model.canonical_bytes):
             released = desk.release(
                 message, Acknowledged(), results=((records.ModelTrained, kept),)
