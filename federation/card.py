@@ -95,7 +95,8 @@ class Judged(_Closed):
         findings: what was found wrong with the table, counts only.
         positives: judged people who are members of the match: the labels that training saw.
         quality: of the ranking, with 95 % intervals; None where one label is missing.
-        one_shot: the same of the partners' models averaged once; None where it was not made.
+        one_shot: the same of the partners' models averaged once; None where there is none, or
+            no other than this.
         calibration: of the sigmoid of the score; bins below `expand.minimum_segment` are left out.
         share: of people who are chosen for the comparison of groups.
         fairness: one for each agreed feature.
@@ -226,8 +227,9 @@ def _judge(kept: KeptModel, own: OwnRows) -> Judged:
     scores = model.score(own.features)
     both = bool(own.members.any()) and not bool(own.members.all())
     one_shot = None
-    if both and isinstance(model.body, LinearBody) and model.making.one_shot is not None:
-        one_shot = _quality(model, own.features @ np.asarray(model.making.one_shot), own.members)
+    averaged = model.making.one_shot if model.making.rounds > 1 else None
+    if both and averaged is not None and isinstance(model.body, LinearBody):
+        one_shot = _quality(model, own.features @ np.asarray(averaged), own.members)
     bins = calibration(_probability(scores), own.members, bins=_BINS) if both else ()
     share = _share(kept)
     chosen = np.isin(
@@ -309,7 +311,7 @@ def _attributions(kept: KeptModel) -> Iterator[Attribution]:
         if isinstance(feature, NumericFeature):
             weight = weights[feature.name]
             span = abs(weight) * (1.0 if feature.scale is Scale.LOG else 2.0)
-            highest = "maximum" if weight > 0.0 else "minimum"
+            highest: str | None = "maximum" if weight > 0.0 else "minimum"
         else:
             values = {name: weights[f"{feature.name}={name}"] for name in feature.categories}
             best = max(values, key=lambda name: values[name])
