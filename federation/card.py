@@ -1,14 +1,15 @@
 """A model's card: what it is, what ε holds for whom, and how it does on a party's own people.
 
 ```
-PARTY/cards/JOB.json    the figures
-PARTY/cards/JOB.html    the same as one page that loads nothing
+PARTY/cards/JOB.json         the figures
+PARTY/cards/JOB.html         the same as one page that loads nothing
+PARTY/cards/JOB.facts.*      both, of the facts alone
 ```
 
-Guarantees: facts are those of the verified agreement, the job and the model; attributions are made
-of published weights and agreed bounds alone, and so cost nothing. Everything under `judged` is made
-of people's rows without noise: nothing is charged for it because nothing leaves. A card that is to
-leave would be a release; none is offered, and `judged` must be taken out of a card that is shown.
+Guarantees: facts are those of the verified agreement, the job and the model, which all its parties
+have; attributions are made of published weights and agreed bounds alone, and so cost nothing.
+`judged` and `attack` are made of people's rows without noise: nothing is charged for them because
+nothing leaves. A card of them that leaves would be a release, and is not offered.
 
 Leaves to others: the measures (`privacy.training`), the rows (`own_rows`), attacks (`attack`).
 """
@@ -136,9 +137,9 @@ class ModelCard(_Closed):
         assumptions: what that rests on.
         trust: on whom.
         reproducible: whether the party's secrets come from a known seed: then nothing is private.
-        attack: what an attack on the training found here; None if none was made.
+        attack: what an attack on the training found here; None if none was made, or of facts alone.
         attributions: of a linear model, largest first; empty for others, which are not additive.
-        judged: on the party's own people; None at a party that has no features.
+        judged: on the party's own people; None at a party that has no features, or of facts alone.
     """
 
     party: str
@@ -164,11 +165,12 @@ class ModelCard(_Closed):
     judged: Judged | None
 
 
-def make_card(file: Path, *, clock: Clock = utc_now) -> ModelCard:
+def make_card(file: Path, *, facts_alone: bool = False, clock: Clock = utc_now) -> ModelCard:
     """Make the card of a model that a party keeps.
 
     Args:
         file: the model, `PARTY/models/JOB.json`.
+        facts_alone: whether to leave out whatever is made of people's rows.
         clock: moment at which consent is read.
 
     Raises:
@@ -178,7 +180,7 @@ def make_card(file: Path, *, clock: Clock = utc_now) -> ModelCard:
     kept = KeptModel.open(file)
     agreement, model, folder = kept.agreement, kept.model, kept.folder
     judged = None
-    if folder.config.role is Role.PARTNER:
+    if folder.config.role is Role.PARTNER and not facts_alone:
         report(Progress(folder.name, model.job, "judges the model on its own people"))
         judged = _judge(kept, OwnRows.read(kept, clock))
     return ModelCard(
@@ -200,7 +202,7 @@ def make_card(file: Path, *, clock: Clock = utc_now) -> ModelCard:
         assumptions=() if model.noise is NoiseSource.UNSAFE_NONE else assumptions_of(agreement),
         trust=tuple(trusted_for_epsilon(agreement, [model.noise])),
         reproducible=folder.config.unsafe_seed is not None,
-        attack=_attack(kept),
+        attack=None if facts_alone else _attack(kept),
         attributions=tuple(_attributions(kept)),
         judged=judged,
     )
@@ -278,7 +280,7 @@ def _probability(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _share(kept: KeptModel) -> float:
     """Return the share that an expansion with the model took here, or the largest agreed."""
-    for file in sorted(kept.folder.job("*").parent.glob("*/specification.json")):
+    for file in sorted((kept.folder.path / "jobs").glob("*/specification.json")):
         try:
             spec = ExpandSpec.model_validate_json(file.read_bytes())
         except ValidationError:  # another kind of job

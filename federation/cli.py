@@ -219,7 +219,14 @@ def attack_command(
 
 
 @app.command()
-def card(model: ModelFile, as_json: JsonFlag = False) -> None:
+def card(
+    model: ModelFile,
+    facts: Annotated[
+        bool,
+        typer.Option("--facts", help="Facts alone, which every party of the agreement has."),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Make the card of a model: data, privacy, performance and groups on the party's own people.
 
     Writes PARTY/cards/JOB.html and JOB.json. Everything stays at the party; nothing is charged.
@@ -232,8 +239,9 @@ def card(model: ModelFile, as_json: JsonFlag = False) -> None:
     from federation.watch import Watch
 
     with Watch(err) as watch, listening(watch):
-        made = make_card(model)
-    place = PartyFolder(model.resolve().parent.parent).card(made.spec.name)
+        made = make_card(model, facts_alone=facts)
+    name = f"{made.spec.name}.facts" if facts else made.spec.name
+    place = PartyFolder(model.resolve().parent.parent).card(name)
     write_card(made, place)
     if as_json:
         _print_json(made.model_dump(mode="json"))
@@ -586,7 +594,9 @@ def _print_card(made: Any, place: Path) -> None:
         )
     if made.judged is not None:
         _print_judged(made.judged)
-    out.print(f"card, for {made.party} alone: {place}.html", markup=False)
+    private = made.judged is not None or made.attack is not None
+    whose = f", for {made.party} alone" if private else ", of facts alone"
+    out.print(f"card{whose}: {place}.html", markup=False)
 
 
 def _print_judged(judged: Any) -> None:

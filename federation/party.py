@@ -339,9 +339,9 @@ class PartyFolder:
         """File of what an attack on a training job found."""
         return self.path / "attacks" / f"{job}.json"
 
-    def card(self, job: str) -> Path:
-        """File of the card of a training job's model, without its suffix."""
-        return self.path / "cards" / job
+    def card(self, name: str) -> Path:
+        """Files of the card of a model, without their suffix."""
+        return self.path / "cards" / name
 
     def segment(self, job: str) -> Path:
         """File of the segment that an expansion job made."""

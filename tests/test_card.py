@@ -90,6 +90,7 @@ class TestFacts:
         assert make_card(model_of(workspace)).attack is None
         found = attack(model_of(workspace), canaries=20, models=0)
         assert make_card(model_of(workspace)).attack == found
+        assert make_card(model_of(workspace), facts_alone=True).attack is None
         kept = workspace / "retailer" / "attacks" / "model.json"
         kept.write_text(found.model_copy(update={"model": "0" * 64}).model_dump_json())
         assert make_card(model_of(workspace)).attack is None
@@ -177,16 +178,21 @@ def test_the_command_writes_the_card_and_changes_nothing_else(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {p: p.read_bytes() for p in workspace.rglob("*") if p.is_file()}
-    for flags in ((), ("--json",)):
+    for flags in ((), ("--json",), ("--facts",)):
         with pytest.raises(SystemExit) as caught:
             main(["card", str(model_of(workspace)), *flags])
         assert caught.value.code == 0
         said = capsys.readouterr().out
-        if flags:
+        if flags == ("--facts",):
+            assert "card, of facts alone" in said
+        elif flags:
             assert ModelCard.model_validate(json.loads(said)).party == "retailer"
         else:
             assert "epsilon 1 at delta 1e-05 for a person in up to 2 tables" in said
             assert "card, for retailer alone" in said
     after = {p: p.read_bytes() for p in workspace.rglob("*") if p.is_file()}
     changed = {p.relative_to(workspace).as_posix() for p in after if after[p] != before.get(p)}
-    assert changed == {"retailer/cards/model.html", "retailer/cards/model.json"}
+    cards = {"model.html", "model.json", "model.facts.html", "model.facts.json"}
+    assert changed == {f"retailer/cards/{name}" for name in cards}
+    facts = (workspace / "retailer" / "cards" / "model.facts.json").read_bytes()
+    assert ModelCard.model_validate_json(facts).judged is None

@@ -3,9 +3,16 @@
 `encoding` turns columns into bounded rows. `dp_sgd` trains at one party with clipped and noised
 gradients. `distributed` trains over parties that each add a share of the noise, on `integer_sums`.
 `newton` trains over parties exactly, and protects nobody. `evaluation` says how good the ranking
-is (in simulations, where the truth is known).
+is (in simulations, where the truth is known), `bootstrap` how sure that is, `fairness` for whom.
 """
 
+from privacy.training.bootstrap import (
+    CalibrationBin,
+    Interval,
+    RankingIntervals,
+    calibration,
+    ranking_intervals,
+)
 from privacy.training.distributed import (
     DescentState,
     DistributedPlan,
@@ -32,6 +39,7 @@ from privacy.training.evaluation import (
     lift,
     ranking_quality,
 )
+from privacy.training.fairness import FOUR_FIFTHS, GroupFigures, compare_groups
 from privacy.training.newton import (
     ExactPlan,
     NewtonState,
@@ -44,6 +52,8 @@ from privacy.training.newton import (
 )
 
 __all__ = [
+    "FOUR_FIFTHS",
+    "CalibrationBin",
     "CategoricalFeature",
     "DescentState",
     "DistributedPlan",
@@ -52,11 +62,14 @@ __all__ = [
     "ExactPlan",
     "Feature",
     "GradientEngine",
+    "GroupFigures",
+    "Interval",
     "LogisticGradient",
     "ModuleClipping",
     "ModuleGradient",
     "NewtonState",
     "NumericFeature",
+    "RankingIntervals",
     "RankingQuality",
     "RidgeGradient",
     "Scale",
@@ -64,12 +77,15 @@ __all__ = [
     "UnsafeExactSumsWarning",
     "UnsafeNoNoiseWarning",
     "averaging_contribution",
+    "calibration",
+    "compare_groups",
     "fit_without_privacy",
     "lift",
     "newton_contribution",
     "newton_step",
     "party_contribution",
     "plan_distributed",
+    "ranking_intervals",
     "ranking_quality",
     "server_step",
     "start_descent",
