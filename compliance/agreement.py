@@ -33,6 +33,7 @@ from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
     BudgetTerms,
     ColumnTerm,
+    ColumnType,
     DatasetTerm,
     ExpandTerms,
     Line,
@@ -301,6 +302,7 @@ class Agreement(Terms):
     def _term_mistakes(self) -> Iterator[str]:
         for name in repeated(column.name for column in self.features):
             yield f"features: two are called {name!r}"
+        yield from self._group_mistakes()
         used = (
             *(("match", self.match), ("train", self.train), ("expand", self.expand)),
             ("measure", self.measure),
@@ -345,6 +347,12 @@ class Agreement(Terms):
             asked = getattr(terms, field)
             if asked is not None and asked > most:
                 yield f"measure.{field}: {asked} passes the budget's {field}, {most}"
+
+    def _group_mistakes(self) -> Iterator[str]:
+        grouped = {one.name for one in self.features if one.type is ColumnType.CATEGORICAL}
+        for name in self.expand.fairness_groups:
+            if name not in grouped:
+                yield f"expand.fairness_groups: {name!r} is no categorical feature: describe it"
 
     def _sum_mistakes(self, noise: NoiseSource) -> Iterator[str]:
         """Say why no secure sum could be: see `privacy.secagg.Plan` for the limits."""

@@ -626,12 +626,17 @@ class ExpandTerms(Terms):
             is written where `maximum_share` would not reach it.
         count_epsilon: privacy loss per person, over all partners, of counting their people in one
             job; with it, each partner tells how many it has, with noise. Left out: no count leaves.
+        fairness_groups: categorical features by whose values a model's card compares how many are
+            chosen.
     """
 
     purpose: Purpose
     maximum_share: Annotated[Finite, Field(gt=0, le=1)]
     minimum_segment: Count
     count_epsilon: Annotated[Epsilon, Field(ge=1e-3, le=100)] | None = None
+    fairness_groups: Annotated[
+        tuple[ColumnName, ...], Field(max_length=64), AfterValidator(unique)
+    ] = ()
 
 
 class CountNoise(StrEnum):

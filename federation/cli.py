@@ -69,6 +69,9 @@ WorkspaceOption = Annotated[
 JsonFileOption = Annotated[
     Path | None, typer.Option("--json", help="Write the report's figures to this file too.")
 ]
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A party's model: PARTY/models/JOB.json.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -179,6 +182,84 @@ def plan(
         _print_plan(planned)
     if planned.refused:
         raise typer.Exit(1)
+
+
+@app.command("attack")
+def attack_command(
+    model: ModelFile,
+    canaries: Annotated[
+        int, typer.Option("--canaries", help="Made-up people to plant by fair coins.")
+    ] = 1000,
+    models: Annotated[
+        int,
+        typer.Option(
+            "--models", help="Trainings for shadow models and their targets, 8 or more; 0 for none."
+        ),
+    ] = 64,
+    unsafe_without: Annotated[
+        str | None,
+        typer.Option(
+            "--unsafe-without",
+            metavar="noise|clipping",
+            help="Break this on purpose, to see that the attack finds it; nothing is kept.",
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Attack a model's training on the party's own rows: which epsilon is refuted?
+
+    Everything stays at the party; nothing is charged. Leaves with 1 if the stated epsilon is.
+
+    Example: comity attack out/demo/retailer/models/lookalike-model.json
+    """
+    from federation.attack import attack
+    from federation.progress import listening
+    from federation.watch import Watch
+    from privacy.attacks import Flaw
+
+    if unsafe_without is not None and unsafe_without not in set(Flaw):
+        allowed = " or ".join(Flaw)
+        raise typer.BadParameter(f"--unsafe-without takes {allowed}, got {unsafe_without!r}")
+    flaw = None if unsafe_without is None else Flaw(unsafe_without)
+    with Watch(err) as watch, listening(watch):
+        found = attack(model, canaries=canaries, models=models, flaw=flaw)
+    if as_json:
+        _print_json(found.model_dump(mode="json") | {"refuted": found.refuted})
+    else:
+        _print_attack(found)
+    if found.refuted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def card(
+    model: ModelFile,
+    facts: Annotated[
+        bool,
+        typer.Option("--facts", help="Facts alone, which every party of the agreement has."),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make the card of a model: data, privacy, performance and groups on the party's own people.
+
+    Writes PARTY/cards/JOB.html and JOB.json. Everything stays at the party; nothing is charged.
+
+    Example: comity card out/demo/retailer/models/lookalike-model.json
+    """
+    from federation.card import make_card, write_card
+    from federation.party import PartyFolder
+    from federation.progress import listening
+    from federation.watch import Watch
+
+    with Watch(err) as watch, listening(watch):
+        made = make_card(model, facts_alone=facts)
+    name = f"{made.spec.name}.facts" if facts else made.spec.name
+    place = PartyFolder(model.resolve().parent.parent).card(name)
+    write_card(made, place)
+    if as_json:
+        _print_json(made.model_dump(mode="json"))
+    else:
+        _print_card(made, place)
 
 
 @agreement_app.command("new")
@@ -562,6 +643,90 @@ def _print_forecast(forecast: Any) -> None:
     )
     if forecast.warning:
         out.print(f"  [bold yellow]warning[/] {escape(forecast.warning)}")
+
+
+def _print_attack(found: Any) -> None:
+    table = Table("attack", "trainings", "guesses", "right", "epsilon is at least", "at most shown")
+    guesses, exposure = found.canaries.guesses, found.exposure
+    table.add_row(
+        f"{guesses.coins} planted canaries, every sum seen",
+        str(found.canaries.trainings),
+        str(guesses.made),
+        str(guesses.correct),
+        f"{found.canaries.epsilon:.3f}",
+        f"{found.canaries.most:.3f}",
+    )
+    if exposure is not None:
+        rates = exposure.rates
+        table.add_row(
+            "shadow models, published models seen",
+            f"{exposure.shadows} + {rates.positives + rates.negatives}",
+            str(rates.positives + rates.negatives),
+            str(rates.true_positives + rates.negatives - rates.false_positives),
+            f"{exposure.epsilon:.3f}",
+            f"{exposure.most:.3f}",
+        )
+    out.print(table)
+    if exposure is not None:
+        out.print(
+            f"own rows told apart with AUC {exposure.auc:.3f} (0.5 is guessing); at 1 % false "
+            f"alarms {exposure.true_positive_rate:.1%} of them are found"
+        )
+    if found.flaw is not None:
+        out.print(f"without {found.flaw.value}, on purpose: nothing was kept", style="bold yellow")
+    if found.stated_epsilon is None:
+        said = "no epsilon is stated, none holds"
+    else:
+        said = f"stated: epsilon {found.stated_epsilon:g}"
+    verdict = "[bold red]refuted[/]" if found.refuted else "not refuted"
+    out.print(
+        f"{said}, for a person in up to {found.tables} tables, at delta {found.delta:g}; at least "
+        f"{found.epsilon:.3f} with {found.confidence:.0%} confidence"
+        + ("" if found.stated_epsilon is None else f": {verdict}")
+    )
+
+
+def _print_card(made: Any, place: Path) -> None:
+    if made.epsilon is None:
+        out.print("no epsilon holds: trained without noise", style="bold red")
+    else:
+        out.print(
+            f"epsilon {made.epsilon:g} at delta {made.delta:g} for a person in up to "
+            f"{made.tables} tables"
+        )
+    if made.judged is not None:
+        _print_judged(made.judged)
+    private = made.judged is not None or made.attack is not None
+    whose = f", for {made.party} alone" if private else ", of facts alone"
+    out.print(f"card{whose}: {place}.html", markup=False)
+
+
+def _print_judged(judged: Any) -> None:
+    out.print(
+        f"{judged.eligible:,} of {judged.rows:,} rows judged, {judged.positives:,} of them positive"
+    )
+    if judged.quality is not None:
+        table = Table("model", "AUC", "average precision", "lift at 5 %", "lift at 10 %")
+        for name, quality in (("as published", judged.quality), ("averaged once", judged.one_shot)):
+            if quality is not None:
+                figures = (
+                    quality.auc,
+                    quality.average_precision,
+                    quality.lift_at_5,
+                    quality.lift_at_10,
+                )
+                table.add_row(
+                    name, *(f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in figures)
+                )
+        out.print(table)
+    for one in judged.fairness:
+        for group in one.groups:
+            if group.adverse:
+                name = "other" if group.group is None else group.group
+                out.print(
+                    f"[bold yellow]below four fifths[/] {escape(f'{one.feature} {name}')}: chosen "
+                    f"{group.ratio:.2f} times as often as the group that is chosen most"
+                )
 
 
 def _print_report(report: Any, workspace: Path) -> None:

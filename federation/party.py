@@ -12,6 +12,7 @@ PARTY/
   jobs/JOB/        what a job must remember between two messages
   outbox/          answers given, kept so that a repeated question gets the same answer
   models/ segments/   results; segments may go elsewhere
+  attacks/ cards/  what was found out about models, at home
   policy.cedar     the party's own prohibitions, if any
 ```
 
@@ -411,6 +412,14 @@ class PartyFolder:
     def model(self, job: str) -> Path:
         """File of the model that a training job made."""
         return self.path / "models" / f"{job}.json"
+
+    def attack(self, job: str) -> Path:
+        """File of what an attack on a training job found."""
+        return self.path / "attacks" / f"{job}.json"
+
+    def card(self, name: str) -> Path:
+        """Files of the card of a model, without their suffix."""
+        return self.path / "cards" / name
 
     def segment(self, job: str) -> Path:
         """File of the segment that an expansion job made, where it goes into a file."""

@@ -348,6 +348,14 @@ CONTRADICTORY = {
     "two features of one name": (put("features.1.name", "age"), "two are called 'age'"),
     "match for another purpose": (put("match.purpose", "other"), "match.purpose: 'other'"),
     "train for another purpose": (put("train.purpose", "other"), "train.purpose: 'other'"),
+    "groups of no feature": (
+        put("expand.fairness_groups", ["shoe_size"]),
+        "expand.fairness_groups: 'shoe_size' is no categorical feature",
+    ),
+    "groups of a number": (
+        put("expand.fairness_groups", ["age"]),
+        "expand.fairness_groups: 'age' is no categorical feature",
+    ),
     "expand for another purpose": (put("expand.purpose", "other"), "expand.purpose: 'other'"),
     "over before it begins": (
         put("valid_until", datetime(2026, 1, 1, tzinfo=UTC)),

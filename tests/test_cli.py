@@ -109,6 +109,8 @@ class TestHelp:
             "demo",
             "simulate",
             "plan",
+            "attack",
+            "card",
             "agreement show",
             "agreement verify",
             "log verify",

@@ -500,7 +500,7 @@ def test_every_key_that_is_left_out_is_missed_or_has_a_default(tables: Path) -> 
         if isinstance(place[-1], str) and not mistakes(changed(drop(*place)), tables):
             optional.add(place[-1])
     by_itself = {"unsafe_seed", "jobs", "evaluate", "models", "rounds", "sampling_probability"}
-    assert optional == by_itself | {"email", "phone"}
+    assert optional == by_itself | {"email", "phone", "fairness_groups"}
 
 
 def test_the_error_names_the_file_and_lists_all(tables: Path) -> None:

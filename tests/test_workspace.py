@@ -158,7 +158,7 @@ OTHER: Mapping[str, tuple[Callable[[Document], object], str]] = {
         "budget",
     ),
     "another feature": (
-        lambda content: content["agreement"]["features"].pop(),
+        lambda content: content["agreement"]["features"].pop(0),
         "features",
     ),
     "another party": (

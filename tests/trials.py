@@ -31,6 +31,7 @@ def document(**changes: Any) -> Document:
             "valid_until": "2100-01-01T00:00:00Z",
         },
     }
+    content["agreement"]["expand"]["fairness_groups"] = ["colour"]
     for party in content["parties"]:
         name = party["name"]
         if name in PEOPLE:

@@ -7,7 +7,7 @@ Leaves to others: running (`embedded`), judging (`evaluation`), verifying logs (
 """
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
+from federation.assumptions import assumptions_of, trusted_for_epsilon
 from federation.audit import VerifiedParty
 from federation.party import write_atomically
 from federation.specification import JobSpec, TrainSpec
@@ -135,8 +136,6 @@ def build_report(
     verify_command: str,
 ) -> Report:
     """Gather a run's figures."""
-    most = agreement.train.max_parties_per_person
-    partners = len(agreement.by_role(Role.PARTNER))
     return Report(
         name=agreement.name,
         title=agreement.title,
@@ -152,16 +151,11 @@ def build_report(
         epsilon=max((log.epsilon_spent for log in logs), default=0.0),
         epsilon_cap=agreement.budget.epsilon,
         delta=agreement.budget.delta,
-        assumptions=(
-            f"One person stands in at most {most} of the {partners} partners' tables, as agreed.",
-            "Rows of a partner that share an e-mail or phone are one person, and one row is used.",
-            "A second record under another e-mail and another phone is not recognised.",
-            "Neighbouring data differ in all rows of one person, at every party (add or remove).",
-            "Each partner's number of rows in denominators is the declared, public one.",
-            "Epsilon covers the published model, not the match, whose outcome the partners learn.",
-        ),
+        assumptions=assumptions_of(agreement),
         trust=(
-            *_trusted_for_epsilon(agreement, jobs),
+            *trusted_for_epsilon(
+                agreement, [spec.noise for spec in jobs if isinstance(spec, TrainSpec)]
+            ),
             "For the match: both sides follow the protocol (semi-honest); see the threat model.",
             "For the proof: nobody; the logs verify offline against the signed agreement.",
             "For availability: the coordinator, which can delay or stop jobs.",
@@ -251,26 +245,6 @@ def _svg(figure: Any) -> str:
     plt.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
-
-
-def _trusted_for_epsilon(agreement: Agreement, jobs: Sequence[JobSpec]) -> Iterator[str]:
-    """Say whom ε rests on, for every way in which a job was trained."""
-    terms = agreement.train
-    for noise in dict.fromkeys(spec.noise for spec in jobs if isinstance(spec, TrainSpec)):
-        match noise:
-            case NoiseSource.LOCAL:
-                yield (
-                    "For epsilon: each partner trusts its own node only; noise is added there in "
-                    "full."
-                )
-            case NoiseSource.DISTRIBUTED:
-                yield (
-                    f"For epsilon: no more than {terms.colluding_partners} partners join forces "
-                    f"with each other or the coordinator, and no more than {terms.absent_partners} "
-                    "are missing from a sum."
-                )
-            case NoiseSource.UNSAFE_NONE:
-                yield "No epsilon holds for a job without noise: its sums protect no person."
 
 
 _SHOWN: Final = frozenset({Who.JOINT, Who.SUMMED, Who.NOBODY})

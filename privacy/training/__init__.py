@@ -2,11 +2,18 @@
 
 `encoding` turns columns into bounded rows. `dp_sgd` trains at one party with clipped and noised
 gradients. `distributed` trains over parties that each add a share of the noise, on `integer_sums`.
-`newton` trains over parties exactly, and protects nobody. `networks`
-are small networks that numbers describe. `evaluation` says how good the ranking
-is (in simulations, where the truth is known).
+`newton` trains over parties exactly, and protects nobody. `networks` are small networks that
+numbers describe. `evaluation` says how good the ranking is (in simulations, where the truth is
+known), `bootstrap` how sure that is, `fairness` for whom.
 """
 
+from privacy.training.bootstrap import (
+    CalibrationBin,
+    Interval,
+    RankingIntervals,
+    calibration,
+    ranking_intervals,
+)
 from privacy.training.distributed import (
     DescentState,
     DistributedPlan,
@@ -33,6 +40,7 @@ from privacy.training.evaluation import (
     lift,
     ranking_quality,
 )
+from privacy.training.fairness import FOUR_FIFTHS, GroupFigures, compare_groups
 from privacy.training.networks import Activation, Network
 from privacy.training.newton import (
     ExactPlan,
@@ -46,7 +54,9 @@ from privacy.training.newton import (
 )
 
 __all__ = [
+    "FOUR_FIFTHS",
     "Activation",
+    "CalibrationBin",
     "CategoricalFeature",
     "DescentState",
     "DistributedPlan",
@@ -55,12 +65,15 @@ __all__ = [
     "ExactPlan",
     "Feature",
     "GradientEngine",
+    "GroupFigures",
+    "Interval",
     "LogisticGradient",
     "ModuleClipping",
     "ModuleGradient",
     "Network",
     "NewtonState",
     "NumericFeature",
+    "RankingIntervals",
     "RankingQuality",
     "RidgeGradient",
     "Scale",
@@ -68,12 +81,15 @@ __all__ = [
     "UnsafeExactSumsWarning",
     "UnsafeNoNoiseWarning",
     "averaging_contribution",
+    "calibration",
+    "compare_groups",
     "fit_without_privacy",
     "lift",
     "newton_contribution",
     "newton_step",
     "party_contribution",
     "plan_distributed",
+    "ranking_intervals",
     "ranking_quality",
     "server_step",
     "start_descent",

@@ -1,0 +1,213 @@
+"""An attack by a party on a training that it took part in: what of ε is refuted, on its own rows.
+
+```
+PARTY/attacks/JOB.json    what was found; readable by the party only
+```
+
+Guarantees: the training is run anew under the very terms of the job, the noise derived from them
+again; canaries stand in as many tables as the agreement lets a person stand in, so that what is
+refuted is the ε promised to a person. Nothing is sent, charged or logged: what is found is made
+from people's rows without noise, and stays in the party's folder.
+
+Leaves to others: attacks and bounds (`privacy.attacks`), rows (`own_rows`).
+"""
+
+import warnings
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from compliance.terms import ModelFamily, NoiseSource
+from federation.clock import Clock, utc_now
+from federation.errors import WorkspaceError
+from federation.jobs.sums import NoisedSums, sums_for
+from federation.jobs.train import training_plan
+from federation.own_rows import KeptModel, OwnRows
+from federation.party import write_atomically
+from federation.progress import Progress, report
+from privacy.attacks import (
+    Canaries,
+    Claim,
+    Exposure,
+    Flaw,
+    WatchedDpSgd,
+    WatchedExactSums,
+    WatchedSums,
+    WatchedTraining,
+    attack_by_canaries,
+    attack_by_shadows,
+)
+from privacy.errors import InvalidParameterError
+from privacy.randomness import SecretStream, derive_secret
+from privacy.training.distributed import DistributedPlan
+from privacy.training.dp_sgd import UnsafeNoNoiseWarning
+from privacy.training.newton import UnsafeExactSumsWarning
+
+__all__ = ["Attack", "attack"]
+
+_MOST_ROWS: Final = 10_000
+_CONFIDENCE: Final = 0.975  # of each of two bounds
+_NO_DELTA: Final = 1e-5  # where a job promises nothing: what an empirical ε is said at
+
+
+class Attack(BaseModel):
+    """What an attack found.
+
+    Attributes:
+        party: whose rows it ran on.
+        job: the training.
+        model: digest of the model that it left.
+        made: when, UTC.
+        noise: who adds the noise.
+        stated_epsilon: ε that the job promises a person; None without noise.
+        delta: its δ; without noise, the δ that `epsilon` is said at.
+        tables: tables in which a person, and each canary, stands.
+        rows: own rows that took part.
+        flaw: what was broken on purpose; None in earnest.
+        canaries: what planted canaries prove.
+        exposure: what shadow models tell; None if they were not asked.
+        epsilon: the larger of the lower bounds on ε.
+        confidence: with which both of them hold together.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    party: str
+    job: str
+    model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    made: datetime
+    noise: NoiseSource
+    stated_epsilon: float | None
+    delta: float
+    tables: int
+    rows: int
+    flaw: Flaw | None
+    canaries: Canaries
+    exposure: Exposure | None
+    epsilon: float
+    confidence: float
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the stated ε cannot be true."""
+        return self.stated_epsilon is not None and self.epsilon > self.stated_epsilon
+
+
+def attack(
+    file: Path,
+    *,
+    canaries: int = 1000,
+    models: int = 64,
+    flaw: Flaw | None = None,
+    clock: Clock = utc_now,
+) -> Attack:
+    """Attack the training of a model on the rows of the party that keeps it.
+
+    1. Read the model, its job and the party's rows; of many, a sample.
+    2. Plant canaries, and guess which were there.
+    3. Train shadow models, and infer from published ones who was there.
+    4. Keep what was found, unless something was broken on purpose.
+
+    Args:
+        file: the model, `PARTY/models/JOB.json`.
+        canaries: coins to flip, 1 or more.
+        models: trainings for shadow models, 8 or more; 0 for none.
+        flaw: what to break on purpose, to see that the attack finds it.
+        clock: moment at which consent is read.
+
+    Raises:
+        WorkspaceError: the party keeps no such model, or has no rows for it.
+        InvalidParameterError: a number is out of range, or this model's training is not attacked.
+        ConnectorError, ComplianceError: the rows cannot be read.
+    """
+    kept = KeptModel.open(file)  # 1
+    folder, spec = kept.folder, kept.spec
+    training = _watched(kept, flaw)
+    secret = folder.fresh_secret(f"attack/{kept.model.digest}")
+    features, labels = _sample(OwnRows.read(kept, clock), SecretStream(secret, "rows"))
+    claim = Claim(spec.epsilon, spec.delta or _NO_DELTA, _CONFIDENCE)
+    with warnings.catch_warnings():  # the option and the agreement name the danger themselves
+        warnings.simplefilter("ignore", UnsafeNoNoiseWarning)
+        warnings.simplefilter("ignore", UnsafeExactSumsWarning)
+        planted = attack_by_canaries(  # 2
+            training,
+            features,
+            labels,
+            derive_secret(secret, "canaries"),
+            claim=claim,
+            canaries=canaries,
+            on_run=partial(_tell, kept, "plants canaries"),
+        )
+        exposure = None
+        if models:  # 3
+            exposure = attack_by_shadows(
+                training,
+                features,
+                labels,
+                derive_secret(secret, "shadows"),
+                claim=claim,
+                models=models,
+                on_run=partial(_tell, kept, "trains shadow models"),
+            )
+    found = Attack(
+        party=folder.name,
+        job=spec.name,
+        model=kept.model.digest,
+        made=clock(),
+        noise=spec.noise,
+        stated_epsilon=spec.epsilon,
+        delta=claim.delta,
+        tables=kept.agreement.train.max_parties_per_person,
+        rows=len(features),
+        flaw=flaw,
+        canaries=planted,
+        exposure=exposure,
+        epsilon=max(planted.epsilon, exposure.epsilon if exposure else 0.0),
+        confidence=2.0 * _CONFIDENCE - 1.0,
+    )
+    if flaw is None:  # 4
+        write_atomically(
+            folder.attack(spec.name), found.model_dump_json(indent=2).encode() + b"\n", mode=0o600
+        )
+    return found
+
+
+def _watched(kept: KeptModel, flaw: Flaw | None) -> WatchedTraining:
+    """Return the training that the job asked for, as an attacker sees it."""
+    spec, agreement = kept.spec, kept.agreement
+    if spec.model is not ModelFamily.LOGISTIC_REGRESSION:
+        raise InvalidParameterError(
+            f"{spec.name!r} trains by {spec.model.value!r}: only "
+            f"{ModelFamily.LOGISTIC_REGRESSION.value!r} is attacked"
+        )
+    if spec.noise is NoiseSource.LOCAL:
+        declared = agreement.dataset(kept.folder.name).declared_rows
+        plan = training_plan(spec, agreement, expected_rows=declared)
+        tables = agreement.train.max_parties_per_person
+        return WatchedDpSgd(plan.parameters, spec.rounds, tables, flaw)
+    if spec.noise is NoiseSource.UNSAFE_NONE:
+        return WatchedExactSums()
+
+    def plan_for(width: int) -> DistributedPlan:
+        sums = sums_for(spec, agreement, width=width)
+        if not isinstance(sums, NoisedSums):
+            raise TypeError("distributed noise makes noised sums")
+        return sums.plan
+
+    return WatchedSums(plan_for, flaw)
+
+
+def _sample(rows: OwnRows, stream: SecretStream) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if not len(rows.features):
+        raise WorkspaceError("nobody here consents to the training any more: nothing to attack")
+    chosen = np.sort(stream.permutation(len(rows.features))[:_MOST_ROWS])
+    return rows.features[chosen], rows.members[chosen].astype(np.float64)
+
+
+def _tell(kept: KeptModel, stage: str, done: int, total: int) -> None:
+    report(Progress(kept.folder.name, kept.spec.name, stage, done=done, total=total))
