@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from compliance.terms import NoiseSource, Role
+from compliance.terms import ModelFamily, NoiseSource, Role
 from federation.assumptions import assumptions_of, trusted_for_epsilon
 from federation.attack import Attack
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
 from federation.jobs.bodies import LinearBody
-from federation.jobs.expand import choose_segment
+from federation.jobs.expand import Best, segment_size
 from federation.jobs.model import JointModel
 from federation.own_rows import KeptModel, OwnRows
 from federation.party import write_atomically
@@ -64,7 +64,8 @@ class Attribution(_Closed):
     Attributes:
         feature: its name.
         span: most that it can change the score, from one end of its range to the other, or from
-            one category to another, none included; in log-odds.
+            one category to another, none included; in log-odds, of ridge regression in
+            probability.
         highest: where the score is highest: "maximum", "minimum", or a category; None where no
             category raises it.
     """
@@ -232,22 +233,22 @@ def _judge(kept: KeptModel, own: OwnRows) -> Judged:
     averaged = model.making.one_shot if model.making.rounds > 1 else None
     if both and averaged is not None and isinstance(model.body, LinearBody):
         one_shot = _quality(model, own.features @ np.asarray(averaged), own.members)
-    bins = calibration(_probability(scores), own.members, bins=_BINS) if both else ()
-    share = _share(kept)
-    chosen = np.isin(
-        own.people.keys,
-        choose_segment(own.people.keys, scores, own.members, share, minimum=terms.minimum_segment),
-    )
+    probabilities = _probabilities(scores, kept.spec.model)
+    bins = calibration(probabilities, own.members, bins=_BINS) if both else ()
+    people = len(scores)
+    size = segment_size(_expansion(kept), kept.agreement, people)
+    best = Best.of(scores.astype(np.float32), ~own.members, size)
+    chosen = best.chosen(own.people.used.keys.batches(), people)
     return Judged(
         rows=own.people.used.rows,
-        eligible=len(scores),
+        eligible=people,
         excluded=dict(own.people.used.excluded),
         findings=own.people.findings,
         positives=int(own.members.sum()),
         quality=_quality(model, scores, own.members) if both else None,
         one_shot=one_shot,
         calibration=tuple(one for one in bins if one.rows >= terms.minimum_segment),
-        share=share,
+        share=min(size / people, 1.0) if people else 0.0,
         fairness=tuple(
             Fairness(
                 feature=name,
@@ -274,20 +275,24 @@ def _quality(
     return ranking_intervals(scores, labels, stream, replicates=_REPLICATES)
 
 
-def _probability(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def _probabilities(scores: NDArray[np.float64], model: ModelFamily) -> NDArray[np.float64]:
+    """Return what scores say of probability: ridge regression says it outright, others by odds."""
+    if model is ModelFamily.RIDGE_REGRESSION:
+        return np.clip(scores, 0.0, 1.0)
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * scores)))
 
 
-def _share(kept: KeptModel) -> float:
-    """Return the share that an expansion with the model took here, or the largest agreed."""
+def _expansion(kept: KeptModel) -> ExpandSpec:
+    """Return the expansion with the model that was made here, or the largest agreed."""
     for file in sorted((kept.folder.path / "jobs").glob("*/specification.json")):
         try:
             spec = ExpandSpec.model_validate_json(file.read_bytes())
         except ValidationError:  # another kind of job
             continue
         if spec.train == kept.spec.name:
-            return spec.share
-    return kept.agreement.expand.maximum_share
+            return spec
+    share = kept.agreement.expand.maximum_share
+    return ExpandSpec(name="largest", train=kept.spec.name, share=share)
 
 
 def _attack(kept: KeptModel) -> Attack | None:

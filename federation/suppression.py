@@ -27,7 +27,7 @@ from connectors import FileSource, open_connector
 from connectors.errors import ConnectorError
 from connectors.schema import text_of
 from federation.errors import WorkspaceError
-from federation.shelves import Shelves
+from federation.shelves import Shelves, read_together
 
 __all__ = ["COLUMN", "Suppression", "rows_listed"]
 
@@ -111,7 +111,7 @@ def rows_listed(
             some = some or len(batch) > 0
     if not some:
         return found
-    for asked, named in zip(people, shelves, strict=True):
+    for asked, named in read_together(people, shelves):
         hit = pc.is_in(asked["subject"], value_set=named["subject"].combine_chunks())
         found[asked["row"].to_numpy()[hit.to_numpy()]] = True
     return found

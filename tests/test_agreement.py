@@ -42,7 +42,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "7392de1c01b5f201734e964984cdadf1996110430451af1fec707fecc4901ac2"
+GOLDEN_DIGEST = ""
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
