@@ -511,6 +511,10 @@ class ModelFamily(StrEnum):
     """How a model is built."""
 
     LOGISTIC_REGRESSION = "logistic-regression"
+    RIDGE_REGRESSION = "ridge-regression"
+    """Least squares of the label, 1 or 0, with a penalty on the weights."""
+    NETWORK = "network"
+    """A small feed-forward network, described by numbers."""
 
 
 class TrainTerms(Terms):

@@ -33,6 +33,7 @@ __all__ = [
     "EVERYONE",
     "HEADER_TYPE",
     "MAX_PAYLOAD_BYTES",
+    "MAX_WEIGHTS",
     "PADDING_CHUNK_BYTES",
     "Acknowledged",
     "AlignBind",
@@ -94,6 +95,7 @@ EVERYONE = "everyone"
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 1 << 30
+MAX_WEIGHTS = 1_000_000
 PADDING_CHUNK_BYTES = 64 * 1024
 """What is encrypted is padded to a multiple of this, which alone shows of its size."""
 
@@ -368,7 +370,7 @@ class TrainRequest(_Closed):
     kind: Literal["train.request"] = "train.request"
     spec: TrainSpec
     round: int = Field(ge=1, le=1_000)
-    width: int = Field(ge=1, le=1_000_000)
+    width: int = Field(ge=1, le=MAX_WEIGHTS)
 
 
 class TrainUpdate(_Closed):
@@ -376,7 +378,7 @@ class TrainUpdate(_Closed):
 
     kind: Literal["train.update"] = "train.update"
     round: int = Field(ge=1, le=1_000)
-    width: int = Field(ge=1, le=1_000_000)
+    width: int = Field(ge=1, le=MAX_WEIGHTS)
 
 
 class SumPhase(StrEnum):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError
-from compliance.terms import NoiseSource, Reveal, Role
+from compliance.terms import ModelFamily, NoiseSource, Reveal, Role
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.errors import RefusedError
@@ -465,7 +465,8 @@ class _Planner:
             step = SampledGaussianEvent(
                 noise_multiplier=sums.gradient_noise, sampling_probability=1.0, steps=spec.rounds
             )
-        if sum(declared) < 2:
+        # The forecast is measured on logistic regression: of other families it says nothing.
+        if sum(declared) < 2 or spec.model is not ModelFamily.LOGISTIC_REGRESSION:
             return noise, None
         brand = self._agreement.dataset(self._brand).declared_rows
         positives = min(brand, sum(declared) // 2) if self._positives is None else self._positives

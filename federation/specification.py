@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
 
 from compliance.agreement import Agreement
 from compliance.terms import Linkage, MatchProtocol, ModelFamily, NoiseSource, Reveal
@@ -43,7 +43,13 @@ _ROUNDS: Final[Mapping[NoiseSource, int]] = {
     NoiseSource.DISTRIBUTED: 10,
     NoiseSource.UNSAFE_NONE: 10,  # at most: it ends when a round gains nothing
 }
-_LOCAL_ONLY: Final = ("steps", "sampling_probability", "learning_rate")
+_LOCAL_ONLY: Final = ("steps", "sampling_probability", "learning_rate", "penalty")
+_LEFT_OUT: Final[Mapping[ModelFamily, Mapping[str, float]]] = {
+    ModelFamily.LOGISTIC_REGRESSION: {},
+    ModelFamily.RIDGE_REGRESSION: {"learning_rate": 3.0, "penalty": 1e-3},
+    ModelFamily.NETWORK: {"learning_rate": 10.0},
+}
+"""What suits a family where a job says nothing else; measured, see docs/training.md."""
 
 JobName = Annotated[
     str,
@@ -126,14 +132,16 @@ class NetworkShape(BaseModel):
     """The hidden layers of a feed-forward network.
 
     Attributes:
-        hidden: neurons of each, 1 to 4 layers of up to 1,024.
+        hidden: neurons of each, 1 to 4 layers of up to 256.
         activation: of each of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=1_024)], ...], Field(min_length=1, max_length=4)
+        tuple[Annotated[int, Field(ge=1, le=256)], ...],
+        Field(min_length=1, max_length=4),
+        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
     ] = (16,)
     activation: Activation = Activation.TANH
 
@@ -143,7 +151,9 @@ class TrainSpec(_Spec):
 
     Attributes:
         match: the match job whose members are the positives.
-        model: family of the model, one that the agreement allows.
+        model: family of the model, one that the agreement allows; with noise that is not local,
+            logistic regression.
+        network: hidden layers of a network, and of nothing else.
         noise: who adds the noise.
         epsilon: privacy loss per person over all parties and rounds; left out without noise.
         delta: its failure probability, likewise.
@@ -151,12 +161,16 @@ class TrainSpec(_Spec):
             out); or secure sums: 10 where left out, at most that many without noise.
         steps: gradient steps at each partner, over all rounds; of local noise only, as are:
         sampling_probability: chance of a row to enter a step (Poisson sampling).
-        learning_rate: step length on the noised mean gradient.
+        learning_rate: step length on the noised mean gradient; where left out 20 for logistic
+            regression, 3 for ridge regression, 10 for networks.
+        penalty: λ of ½λ‖w‖² beside the mean loss of a row; where left out 0.001 for ridge
+            regression, 0 for others.
     """
 
     kind: Literal["train"] = "train"
     match: JobName
     model: ModelFamily = ModelFamily.LOGISTIC_REGRESSION
+    network: NetworkShape | None = None
     noise: NoiseSource = NoiseSource.LOCAL
     epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     delta: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
@@ -164,17 +178,34 @@ class TrainSpec(_Spec):
     steps: int = Field(default=300, ge=2, le=100_000)
     sampling_probability: float = Field(default=0.2, gt=0, le=1, allow_inf_nan=False)
     learning_rate: float = Field(default=20.0, gt=0, le=1_000, allow_inf_nan=False)
+    penalty: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _rounds_of_noise(cls, data: Any) -> Any:
-        """Fill in how many rounds the kind of noise has."""
-        if not isinstance(data, Mapping) or "rounds" in data:
+    def _left_out(cls, data: Any) -> Any:
+        """Fill in what suits the kind of noise and the family."""
+        if not isinstance(data, Mapping):
             return data
         try:
-            return {**data, "rounds": _ROUNDS[NoiseSource(data.get("noise", NoiseSource.LOCAL))]}
-        except ValueError:  # no such noise, which its own field says best
+            rounds = _ROUNDS[NoiseSource(data.get("noise", NoiseSource.LOCAL))]
+            family = ModelFamily(data.get("model", ModelFamily.LOGISTIC_REGRESSION))
+        except ValueError:  # no such noise or family, which its own field says best
             return data
+        return {"rounds": rounds, **_LEFT_OUT[family], **data}
+
+    @model_validator(mode="after")
+    def _fits_family(self) -> Self:
+        is_network = self.model is ModelFamily.NETWORK
+        if (self.network is not None) is not is_network:
+            what = "needs" if is_network else "has no"
+            raise ValueError(f"model {self.model.value!r} {what} network, its hidden layers")
+        linear = ModelFamily.LOGISTIC_REGRESSION
+        if self.noise is not NoiseSource.LOCAL and self.model is not linear:
+            raise ValueError(
+                f"model {self.model.value!r} is trained with noise {NoiseSource.LOCAL.value!r} "
+                f"alone: ask for that, or for model {linear.value!r}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_noise(self) -> Self:

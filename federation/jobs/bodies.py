@@ -6,7 +6,6 @@ Leaves to others: training it (`train`, `sums`), what is said of its making (`mo
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
@@ -15,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compliance.terms import ModelFamily
 from federation.errors import MessageError
-from federation.specification import Activation, NetworkShape, TrainSpec
+from federation.specification import NetworkShape, TrainSpec
+from privacy.training.networks import Activation, Network
 
-__all__ = ["LinearBody", "ModelBody", "NetworkBody", "Weight", "check_body", "network_layers"]
+__all__ = ["LinearBody", "ModelBody", "NetworkBody", "Weight", "check_body", "network_of"]
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -51,11 +51,6 @@ class LinearBody(_Body):
         return scores
 
 
-def network_layers(width: int, shape: NetworkShape) -> tuple[tuple[int, int], ...]:
-    """Return (inputs, outputs) of every layer of a network over `width` columns."""
-    return tuple(pairwise((width, *shape.hidden, 1)))
-
-
 class NetworkBody(_Body):
     """A feed-forward network with one output.
 
@@ -71,23 +66,20 @@ class NetworkBody(_Body):
 
     @model_validator(mode="after")
     def _fills_its_layers(self) -> Self:
-        layers = network_layers(len(self.columns), self.shape)
-        if (expected := sum((i + 1) * o for i, o in layers)) != len(self.weights):
+        expected = network_of(self.shape, len(self.columns)).parameter_count
+        if len(self.weights) != expected:
             raise ValueError(f"layers of {expected} weights, got {len(self.weights)}")
         return self
 
     def score(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return one score per row of encoded `features`, shape (n, columns): larger is liker."""
-        weights, begin, values = np.asarray(self.weights), 0, features
-        layers = network_layers(len(self.columns), self.shape)
-        for number, (inputs, outputs) in enumerate(layers, start=1):
-            middle, end = begin + inputs * outputs, begin + (inputs + 1) * outputs
-            values = values @ weights[begin:middle].reshape(outputs, inputs).T + weights[middle:end]
-            begin = end
-            if number < len(layers):
-                relu = self.shape.activation is Activation.RELU
-                values = np.maximum(values, 0.0) if relu else np.tanh(values)
-        return values[:, 0]
+        network = network_of(self.shape, len(self.columns))
+        return network.scores(np.asarray(self.weights), features)
+
+
+def network_of(shape: NetworkShape, width: int) -> Network:
+    """Return the network of that shape over `width` columns."""
+    return Network(width, shape.hidden, Activation(shape.activation.value))
 
 
 ModelBody = Annotated[LinearBody | NetworkBody, Field(discriminator="kind")]
@@ -95,6 +87,8 @@ ModelBody = Annotated[LinearBody | NetworkBody, Field(discriminator="kind")]
 
 _BODIES: Final[Mapping[ModelFamily, type[_Body]]] = {
     ModelFamily.LOGISTIC_REGRESSION: LinearBody,
+    ModelFamily.RIDGE_REGRESSION: LinearBody,
+    ModelFamily.NETWORK: NetworkBody,
 }
 
 
@@ -102,9 +96,13 @@ def check_body(body: ModelBody, spec: TrainSpec, columns: Sequence[str]) -> None
     """Hold a body against the job that it was trained in, and the agreed columns.
 
     Raises:
-        MessageError: it is of another family, or over other columns.
+        MessageError: it is of another family or shape, or over other columns.
     """
-    if not isinstance(body, _BODIES[spec.model]) or body.columns != tuple(columns):
+    if (
+        not isinstance(body, _BODIES[spec.model])
+        or body.columns != tuple(columns)
+        or (isinstance(body, NetworkBody) and body.shape != spec.network)
+    ):
         raise MessageError(
             f"published model, {body.kind}, of another family or columns than agreed"
         )

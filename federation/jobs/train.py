@@ -1,4 +1,4 @@
-"""Train: one joint logistic-regression model, differentially private for every person.
+"""Train: one joint model, differentially private for every person.
 
 ```
 coordinator                     partner
@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from compliance.agreement import Agreement
 from compliance.terms import Role
-from federation.errors import MessageError
-from federation.jobs.bodies import LinearBody
+from federation.errors import MessageError, RefusedError
 from federation.jobs.exchange import Outgoing, Say, expect
+from federation.jobs.families import gradient_engine, initial_weights, is_linear, trained_body
 from federation.jobs.model import JointModel, Making, agreed_model, publish
 from federation.messages import (
+    MAX_WEIGHTS,
     Message,
     TrainRequest,
     TrainUpdate,
@@ -39,7 +40,7 @@ from federation.specification import TrainSpec
 from privacy.accounting.calibration import calibrate_noise_multiplier
 from privacy.accounting.events import Event, RepeatedEvent
 from privacy.randomness import Secret, SecretStream
-from privacy.training.dp_sgd import DpSgdParameters, LogisticGradient, train
+from privacy.training.dp_sgd import DpSgdParameters, train
 
 __all__ = [
     "TrainingPlan",
@@ -92,6 +93,7 @@ def training_plan(
         ),
         learning_rate=spec.learning_rate,
         expected_rows=expected_rows,
+        penalty=spec.penalty,
     )
     return TrainingPlan(parameters, RepeatedEvent(event=parameters.event, count=compositions))
 
@@ -121,12 +123,14 @@ def train_round(
     body = expect(request, TrainRequest)
     if body.round > body.spec.rounds:
         raise MessageError(f"round {body.round} of a job of {body.spec.rounds} rounds")
-    if body.width != features.shape[1]:
+    engine = gradient_engine(body.spec, features.shape[1])
+    if body.width != engine.parameter_count:
         raise MessageError(
-            f"training round with {body.width} weights; the agreed columns give {features.shape[1]}"
+            f"training round with {body.width} weights; the agreed columns give "
+            f"{engine.parameter_count}"
         )
     weights = train(
-        LogisticGradient(body.width),
+        engine,
         weights_from_bytes(request.payload, body.width),
         features,
         labels,
@@ -147,19 +151,24 @@ def coordinate_train(
 
     Yields:
         What to send next; resumed with the answers in the same order.
+
+    Raises:
+        RefusedError: the model has more weights than a message carries.
     """
     partners = [party.name for party in agreement.by_role(Role.PARTNER)]
-    width = len(columns)
-    weights, first = np.zeros(width), None
+    weights, first = initial_weights(spec, agreement, len(columns)), None
+    if (width := len(weights)) > MAX_WEIGHTS:
+        (coordinator,) = agreement.by_role(Role.COORDINATOR)
+        remedy = f"{width:,} weights, at most {MAX_WEIGHTS:,}: ask for fewer or narrower layers"
+        raise RefusedError(party=coordinator.name, term="train.network", remedy=remedy)
     for number in range(1, spec.rounds + 1):
         request = TrainRequest(spec=spec, round=number, width=width)
         payload = weights_to_bytes(weights)
         updates = yield [Say(name, spec.name, request, payload) for name in partners]  # 1
         weights = np.mean([_weights(update, number, width) for update in updates], axis=0)  # 3
         first = weights if first is None else first
-    making = _making(agreement, spec, weights if first is None else first)
-    body = LinearBody(columns=tuple(columns), weights=tuple(weights.tolist()))
-    model = agreed_model(agreement, spec, body, making)
+    making = _making(agreement, spec, first if is_linear(spec) else None)
+    model = agreed_model(agreement, spec, trained_body(spec, columns, weights), making)
     yield from publish(agreement, spec, model)  # 4
     return model
 
@@ -171,17 +180,20 @@ def check_trained(model: JointModel, agreement: Agreement, spec: TrainSpec) -> N
         MessageError: it says anything else of its making than job and agreement do.
     """
     one_shot = model.making.one_shot
-    if one_shot is None or model.making != _making(agreement, spec, np.asarray(one_shot)):
+    weights = len(model.body.columns) if is_linear(spec) else 0
+    if len(one_shot or ()) != weights or model.making != _making(
+        agreement, spec, None if one_shot is None else np.asarray(one_shot)
+    ):
         raise MessageError("published model of another making than announced")
 
 
-def _making(agreement: Agreement, spec: TrainSpec, first: NDArray[np.float64]) -> Making:
+def _making(agreement: Agreement, spec: TrainSpec, first: NDArray[np.float64] | None) -> Making:
     plan = training_plan(spec, agreement, expected_rows=1)
     return Making(
         rounds=spec.rounds,
         noise_multiplier=plan.parameters.noise_multiplier,
         parties=tuple(party.name for party in agreement.by_role(Role.PARTNER)),
-        one_shot=tuple(first.tolist()),
+        one_shot=None if first is None else tuple(first.tolist()),
     )
 
 

@@ -9,9 +9,10 @@ measured on the same people; yardsticks are trained as their names say.
 Leaves to others: the measures and the training (`privacy.training`), drawing (`report`).
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from federation.clock import Clock
 from federation.collaboration import EvaluateSection
 from federation.consent_reading import ConsentReading
 from federation.errors import WorkspaceError
+from federation.jobs.bodies import ModelBody
+from federation.jobs.families import gradient_engine, initial_weights, trained_body
 from federation.jobs.model import JointModel
 from federation.jobs.train import training_plan
 from federation.members import Members, load_people
@@ -34,7 +37,7 @@ from federation.shelves import scratch
 from federation.specification import TrainSpec
 from federation.trial.workspace import Workspace
 from privacy.randomness import SecretStream, new_secret, seeded_secret
-from privacy.training.dp_sgd import LogisticGradient, train
+from privacy.training.dp_sgd import train
 from privacy.training.evaluation import RankingQuality, fit_without_privacy, ranking_quality
 
 __all__ = ["Measured", "Who", "evaluate"]
@@ -118,40 +121,33 @@ def evaluate(
     rows = [_rows(workspace, folder, spec, labels, clock) for folder in workspace.partners]
     _check_truth(rows, source / truth.path)
     features = np.concatenate([part.features for part in rows])
-    judge = _judge(features, rows)
-    measured = [_measure(Who.JOINT, None, spec.epsilon, model.score(features), rows)]
+    judge = partial(_measure, rows)
+    measured = [judge(Who.JOINT, None, spec.epsilon, model.score(features))]
     if model.making.one_shot is not None and model.making.rounds > 1:
         one_shot = np.asarray(model.making.one_shot)
-        measured.append(judge(Who.AVERAGED, None, spec.epsilon, one_shot))
+        measured.append(judge(Who.AVERAGED, None, spec.epsilon, features @ one_shot))
     members = np.concatenate([part.members for part in rows])
     report(Progress("evaluation", spec.name, "trains the yardsticks"))
-    measured.append(judge(Who.JOINT, None, None, fit_without_privacy(features, members)))
+    pooled = features @ fit_without_privacy(features, members)
+    measured.append(judge(Who.JOINT, None, None, pooled))
     for part in rows:
         if spec.epsilon is not None:
-            alone = _alone(workspace, part, spec, unsafe_seed)
+            alone = _alone(workspace, part, spec, model.body.columns, unsafe_seed).score(features)
             measured.append(judge(Who.ALONE, part.party.name, spec.epsilon, alone))
-        weights = fit_without_privacy(part.features, part.members)
-        measured.append(judge(Who.ALONE, part.party.name, None, weights))
+        alone = features @ fit_without_privacy(part.features, part.members)
+        measured.append(judge(Who.ALONE, part.party.name, None, alone))
     secret = new_secret() if unsafe_seed is None else seeded_secret(unsafe_seed, "evaluation")
     order = SecretStream(secret, "random order").uniform(len(features))
-    measured.append(_measure(Who.NOBODY, None, None, order, rows))
+    measured.append(judge(Who.NOBODY, None, None, order))
     return tuple(measured)
 
 
-def _judge(
-    features: NDArray[np.float64], rows: list[_Rows]
-) -> Callable[[Who, str | None, float | None, NDArray[np.float64]], Measured]:
-    return lambda who, party, epsilon, weights: _measure(
-        who, party, epsilon, features @ weights, rows
-    )
-
-
 def _measure(
+    rows: list[_Rows],
     who: Who,
     party: str | None,
     epsilon: float | None,
     scores: NDArray[np.float64],
-    rows: list[_Rows],
 ) -> Measured:
     truth = np.concatenate([part.truth for part in rows])
     unseen = ~np.concatenate([part.members for part in rows])
@@ -165,8 +161,12 @@ def _measure(
 
 
 def _alone(
-    workspace: Workspace, part: _Rows, spec: TrainSpec, unsafe_seed: int | None
-) -> NDArray[np.float64]:
+    workspace: Workspace,
+    part: _Rows,
+    spec: TrainSpec,
+    columns: Sequence[str],
+    unsafe_seed: int | None,
+) -> ModelBody:
     """Train on one partner's rows with the same ε and local noise, which covers one table only."""
     agreement, name = workspace.agreement, part.party.name
     declared = agreement.dataset(name).declared_rows
@@ -174,15 +174,15 @@ def _alone(
         spec.model_copy(update={"rounds": 1}), agreement, expected_rows=declared, parties=1
     ).parameters
     secret = new_secret() if unsafe_seed is None else seeded_secret(unsafe_seed, f"alone/{name}")
-    width = part.features.shape[1]
-    return train(
-        LogisticGradient(width),
-        np.zeros(width),
+    weights = train(
+        gradient_engine(spec, len(columns)),
+        initial_weights(spec, agreement, len(columns)),
         part.features,
         part.members.astype(np.float64),
         parameters,
         SecretStream(secret, "train"),
     )
+    return trained_body(spec, columns, weights)
 
 
 def _truth(section: EvaluateSection, source: Path) -> "pd.Series[float]":

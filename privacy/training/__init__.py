@@ -2,7 +2,8 @@
 
 `encoding` turns columns into bounded rows. `dp_sgd` trains at one party with clipped and noised
 gradients. `distributed` trains over parties that each add a share of the noise, on `integer_sums`.
-`newton` trains over parties exactly, and protects nobody. `evaluation` says how good the ranking
+`newton` trains over parties exactly, and protects nobody. `networks`
+are small networks that numbers describe. `evaluation` says how good the ranking
 is (in simulations, where the truth is known).
 """
 
@@ -32,6 +33,7 @@ from privacy.training.evaluation import (
     lift,
     ranking_quality,
 )
+from privacy.training.networks import Activation, Network
 from privacy.training.newton import (
     ExactPlan,
     NewtonState,
@@ -44,6 +46,7 @@ from privacy.training.newton import (
 )
 
 __all__ = [
+    "Activation",
     "CategoricalFeature",
     "DescentState",
     "DistributedPlan",
@@ -55,6 +58,7 @@ __all__ = [
     "LogisticGradient",
     "ModuleClipping",
     "ModuleGradient",
+    "Network",
     "NewtonState",
     "NumericFeature",
     "RankingQuality",
