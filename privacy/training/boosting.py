@@ -343,8 +343,10 @@ def boosting_step(
     batch, level = plan.place(growth.number)
     begun = replace(growth, parties=tuple(parties)) if level == 0 else growth
     short = begun.is_cut_short or begun.parties != tuple(parties)
-    grown = replace(_cut_short(begun, level, plan), is_cut_short=True) if short else _grow(
-        total, begun, plan, batch, level
+    grown = (
+        replace(_cut_short(begun, level), is_cut_short=True)
+        if short
+        else _grow(total, begun, plan, batch, level)
     )
     if level + 1 < plan.depth or grown.totals is None:
         return replace(grown, number=growth.number + 1)
@@ -378,12 +380,10 @@ def _grow(
         histograms.append(here)
         totals.append(children)
     asked = growth.asked._replace(features=features, cuts=cuts)
-    return replace(
-        growth, asked=asked, histograms=tuple(histograms), totals=np.stack(totals)
-    )
+    return replace(growth, asked=asked, histograms=tuple(histograms), totals=np.stack(totals))
 
 
-def _cut_short(growth: Growth, level: int, plan: BoostingPlan) -> Growth:
+def _cut_short(growth: Growth, level: int) -> Growth:
     """Ask nothing more: every row goes to the first child."""
     if growth.totals is None:
         raise RuntimeError("a batch is cut short after its first sum")
@@ -443,9 +443,7 @@ def _histogram(
 ) -> NDArray[np.int64]:
     """Sum two whole numbers of each row wherever it falls; shape (size, 2). Below 2⁵³: exact."""
     features = where.shape[1]
-    sums = [
-        np.bincount(where.ravel(), np.repeat(one, features), size) for one in (first, second)
-    ]
+    sums = [np.bincount(where.ravel(), np.repeat(one, features), size) for one in (first, second)]
     return np.stack(sums, axis=1).astype(np.int64)
 
 

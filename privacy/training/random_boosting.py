@@ -135,7 +135,7 @@ class RandomBoostingPlan:
         return tuple(self.forest(number, some) for number, some in enumerate(rounds, start=1))
 
 
-def plan_random_boosting(
+def plan_random_boosting(  # noqa: PLR0913 -- terms, all by name
     *,
     grid: Grid,
     declared_rows: Sequence[int],

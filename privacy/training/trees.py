@@ -3,7 +3,7 @@
 Guarantees: everything is whole numbers. A tree's values are multiples of 2⁻²⁰, so that a score is
 the same in whatever order trees and rows come. A row's gradient and curvature are read from one
 table of whole numbers: equal scores have equal gradients, on every machine whose tanh is right to
-nine digits, and sums of them are exact. In the table, gradient g and curvature h of the logistic
+ten digits, and sums of them are exact. In the table, gradient g and curvature h of the logistic
 loss satisfy g² + (3h)² <= 1: g is largest where h is smallest, so that 3h costs no noise at all.
 
 Leaves to others: growing trees (`boosting`, `random_boosting`).
@@ -87,7 +87,7 @@ class Forest:
     @property
     def depth(self) -> int:
         """Questions from a root to a leaf."""
-        return self.values.shape[1].bit_length() - 1
+        return int(self.values.shape[1]).bit_length() - 1
 
     def scores(self, cells: NDArray[np.int32]) -> NDArray[np.int64]:
         """Return the sum of all trees' values for each row, in units of 2⁻²⁰.
