@@ -139,9 +139,7 @@ def test_a_row_weighs_one_at_most_whatever_its_score_and_label() -> None:
         assert (gradient**2 + curvature**2).max() <= GRADIENT_UNIT**2
         exact = 1 / (1 + np.exp(-scores / VALUE_UNIT))
         np.testing.assert_allclose(gradient / GRADIENT_UNIT, exact - label, atol=2e-5)
-        np.testing.assert_allclose(
-            curvature / GRADIENT_UNIT / 3, exact * (1 - exact), atol=2e-5
-        )
+        np.testing.assert_allclose(curvature / GRADIENT_UNIT / 3, exact * (1 - exact), atol=2e-5)
 
 
 def test_no_machine_rounds_a_gradient_otherwise() -> None:
@@ -261,8 +259,14 @@ def test_bins_are_few_and_of_about_equal_mass_with_heavy_cells_alone() -> None:
 
 @pytest.mark.parametrize(
     "terms",
-    [{"depth": 0}, {"depth": 11, "rounds": 50}, {"rounds": 3}, {"declared_rows": []}]
-    + [{"declared_rows": [0]}, {"declared_rows": [1 << 27]}],
+    [
+        {"depth": 0},
+        {"depth": 11, "rounds": 50},
+        {"rounds": 3},
+        {"declared_rows": []},
+        {"declared_rows": [0]},
+        {"declared_rows": [1 << 27]},
+    ],
     ids=str,
 )
 def test_terms_out_of_range_make_no_plan(terms: dict[str, Any]) -> None:
@@ -420,8 +424,10 @@ def test_trees_are_drawn_from_public_terms_and_cut_within_what_is_left() -> None
     counts = np.array([one.count for one in GRID.features])
     assert (first.cuts >= 0).all()
     assert (first.cuts < counts[first.features]).all()
-    reached = [len(np.unique(descend(first.bins[people(4_000)[0]], *tree, NOISED.depth)))
-               for tree in zip(first.features, first.cuts, strict=True)]
+    reached = [
+        len(np.unique(descend(first.bins[people(4_000)[0]], *tree, NOISED.depth)))
+        for tree in zip(first.features, first.cuts, strict=True)
+    ]
     assert np.mean(reached) > 4
 
 
@@ -444,7 +450,7 @@ def test_noised_sums_that_no_parties_can_have_are_refused() -> None:
     for contributors in (2, 4):
         with pytest.raises(InvalidParameterError, match="parties"):
             random_step(total, NOISED, contributors=contributors)
-    with pytest.raises(InvalidParameterError, match="whole|values"):
+    with pytest.raises(InvalidParameterError, match="values of at most"):
         NOISED.forests(np.zeros(5, dtype=np.int64))
     with pytest.raises(InvalidParameterError, match="a party 0 to 2"):
         random_contribution((), *people(5), NOISED, stream(1), party=3)

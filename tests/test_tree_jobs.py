@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from parties import Parties
 from pydantic import ValidationError
-from trials import document, write_trial
+from trials import Document, document, write_trial
 
-from compliance.terms import ModelFamily, NoiseSource
+from compliance.terms import NoiseSource
 from federation.audit import verify_all
+from federation.collaboration import load_collaboration
 from federation.jobs.bodies import LinearBody, TreesBody
 from federation.jobs.model import JointModel
 from federation.jobs.sums import sums_for, whole_charge
@@ -92,10 +93,7 @@ def test_sums_answer_the_questions_of_the_plan_alone(spec: TrainSpec) -> None:
             sums.asked_length(number)
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A collaboration with trees of both kinds, run to its end."""
-    path = tmp_path_factory.mktemp("trees")
+def contract_and_jobs() -> Document:
     content = document()
     content["agreement"]["train"] |= SUMS
     content["jobs"] = [
@@ -105,7 +103,24 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"kind": "expand", "name": "best", "train": "model", "share": 0.2},
         {"kind": "expand", "name": "exact-best", "train": "exact", "share": 0.2},
     ]
-    simulate(write_trial(path, content), path / "w")
+    return content
+
+
+def test_a_plan_prices_trees(tmp_path: Path) -> None:
+    found = plan(load_collaboration(write_trial(tmp_path, contract_and_jobs())))
+    _, noised, exact, *_ = found.jobs
+    assert (noised.refused_by, exact.refused_by) == (None, None)
+    assert 0.9 < noised.epsilon <= 1.0
+    assert "2 secure sums" in noised.note
+    assert exact.epsilon == 0
+    assert "up to 3 exact sums" in exact.note
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collaboration with trees of both kinds, run to its end."""
+    path = tmp_path_factory.mktemp("trees")
+    simulate(write_trial(path, contract_and_jobs()), path / "w")
     return path / "w"
 
 
@@ -141,9 +156,7 @@ def test_a_published_tree_scores_rows_of_its_columns(ended: Path) -> None:
 def test_a_model_that_the_job_cannot_leave_fits_none_of_it(ended: Path) -> None:
     for name, spec in (("model", NOISED), ("exact", EXACT)):
         made = model(ended, "brand", name)
-        spec = spec.model_copy(update={"name": name})
-        agreement = AGREEMENT.model_copy(update={})
-        sums = sums_for(spec, agreement, width=4)
+        sums = sums_for(spec, AGREEMENT, width=4)
         body, rounds = made.body, made.making.rounds
         assert isinstance(body, TreesBody)
         if name == "exact":  # which trees noised ones are hangs on the agreement's digest
