@@ -39,7 +39,9 @@ from privacy.training import (
     LogisticGradient,
     ModuleClipping,
     ModuleGradient,
+    Network,
     NumericFeature,
+    RidgeGradient,
     Scale,
     UnsafeExactSumsWarning,
     averaging_contribution,
@@ -103,11 +105,14 @@ class Table:
     groups: NDArray[np.int64]
     encoded: tuple[Feature, ...] = ()
 
-    def auc(self, model: "Model", fold: int) -> float:
-        """Judge weights, or trees, on the rows of `fold`."""
+    def auc(self, model: "Model", fold: int, network: Network | None = None) -> float:
+        """Judge weights, of a linear model or a network, or trees, on the rows of `fold`."""
         out = self.folds == fold
         rows = self.features[out]
-        scores = rows @ model if isinstance(model, np.ndarray) else model(rows)
+        if isinstance(model, np.ndarray):
+            scores = rows @ model if network is None else network.scores(model, rows)
+        else:
+            scores = model(rows)
         return float(roc_auc_score(self.labels[out], scores))
 
     def dealt(self, fold: int, partners: int = PARTNERS) -> list[NDArray[np.int64]]:
@@ -131,6 +136,27 @@ class Trained:
     bytes_sent: int
     bytes_taken: int
     cpu_seconds: float
+    network: Network | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models, and what suits it."""
+
+    engine: Callable[[int], GradientEngine] = LogisticGradient
+    learning_rate: float = 20.0
+    penalty: float = 0.0
+    rounds: int = 1
+    hidden: tuple[int, ...] = ()
+
+    def network(self, width: int) -> Network | None:
+        """Return the network over `width` columns, if it is one."""
+        return Network(width, self.hidden) if self.hidden else None
+
+
+LOGISTIC = Family()
+RIDGE = Family(RidgeGradient, learning_rate=3.0, penalty=1e-3)
+NETWORK = Family(learning_rate=10.0, rounds=10, hidden=(16,))
 
 
 @dataclass(frozen=True)
@@ -144,6 +170,7 @@ class Contest:
     bar: float | None = None
     noised: bool = True
     quick: bool = False
+    most_seeds: int = 1_000
 
 
 def fold_of(name: str, rows: int) -> NDArray[np.int64]:
@@ -262,32 +289,42 @@ def local_noise(
     *,
     epsilon: float,
     tables_per_person: int = 1,
+    family: Family = LOGISTIC,
 ) -> Trained:
-    """Train at each party with all the noise, and average once: that is the one-shot model too."""
+    """Train at each party with all the noise, and average once or in every round."""
     begun = time.process_time()
     width = table.features.shape[1]
-    models = []
-    for party, rows in enumerate(parts):
-        parameters = DpSgdParameters(
-            steps=300,
-            sampling_probability=0.2,
-            clipping_norm=0.5,
-            noise_multiplier=calibrate_noise_multiplier(
-                epsilon=epsilon,
-                delta=DELTA,
+    network = family.network(width)
+    engine = family.engine(width) if network is None else network.gradient()
+    weights = np.zeros(width)
+    if network is not None:
+        weights = network.initial(SecretStream(seeded_secret(0, "start"), "network"))
+    noise = calibrate_noise_multiplier(
+        epsilon=epsilon,
+        delta=DELTA,
+        sampling_probability=0.2,
+        steps=300,
+        compositions=tables_per_person,
+    )
+    for number in range(family.rounds):
+        models = []
+        for party, rows in enumerate(parts):
+            parameters = DpSgdParameters(
+                steps=300 // family.rounds,
                 sampling_probability=0.2,
-                steps=300,
-                compositions=tables_per_person,
-            ),
-            learning_rate=20.0,
-            expected_rows=len(rows),
-        )
-        stream = SecretStream(seeded_secret(0, label), f"party-{party}")
-        engine = LogisticGradient(width)
-        data = table.features[rows], table.labels[rows]
-        models.append(train(engine, np.zeros(width), *data, parameters, stream))
+                clipping_norm=0.5,
+                noise_multiplier=noise,
+                learning_rate=family.learning_rate,
+                expected_rows=len(rows),
+                penalty=family.penalty,
+            )
+            stream = SecretStream(seeded_secret(0, label), f"party-{party}/round-{number}")
+            data = table.features[rows], table.labels[rows]
+            models.append(train(engine, weights, *data, parameters, stream))
+        weights = np.mean(models, axis=0)
     spent = time.process_time() - begun
-    return Trained(np.mean(models, axis=0), {}, 1, 8 * width, 8 * width, spent)
+    moved = 8 * len(weights) * family.rounds
+    return Trained(weights, {}, family.rounds, moved, moved, spent, network)
 
 
 def exact(table: Table, parts: list[NDArray[np.int64]], _: str) -> Trained:
@@ -402,11 +439,12 @@ def noised(
     *,
     split: Callable[[Table, int], list[NDArray[np.int64]]] = Table.dealt,
     quick: bool = False,
+    most_seeds: int = 1_000,
     **terms: Any,
 ) -> Contest:
     """Describe a training with noise on Adult, by default of five equal partners."""
     how = partial(method, **terms)
-    return Contest(f"Adult, {name}", adult, split, how, bar, quick=quick)
+    return Contest(f"Adult, {name}", adult, split, how, bar, quick=quick, most_seeds=most_seeds)
 
 
 def plain(
@@ -435,6 +473,13 @@ CONTESTS = (
     noised("shared noise, epsilon .5", shared_noise, 0.889, epsilon=0.5),
     noised("shared noise, epsilon .1", shared_noise, 0.85, epsilon=0.1),
     noised("local noise, epsilon 1", local_noise, 0.888, epsilon=1.0, quick=True),
+    noised("ridge, local, epsilon 1", local_noise, 0.885, epsilon=1.0, family=RIDGE, most_seeds=2),
+    noised(
+        *("network, local, epsilon 1", local_noise, 0.885),
+        epsilon=1.0,
+        family=NETWORK,
+        most_seeds=2,
+    ),
     noised("local noise, epsilon .5", local_noise, epsilon=0.5),
     noised("local noise, epsilon .1", local_noise, epsilon=0.1),
     noised("shared, 1, nobody fails", shared_noise, epsilon=1.0, colluding=0, dropouts=0),
@@ -465,7 +510,7 @@ CONTESTS = (
 def run(contest: Contest, folds: int, seeds: int) -> dict[str, Any]:
     """Train on every fold with every seed, and say what came out."""
     table = contest.table()
-    seeds = seeds if contest.noised else 1
+    seeds = min(seeds, contest.most_seeds) if contest.noised else 1
     aucs = np.zeros((seeds, folds))
     beside: dict[str, list[float]] = {}
     cost: list[Trained] = []
@@ -474,7 +519,7 @@ def run(contest: Contest, folds: int, seeds: int) -> dict[str, Any]:
         parts = contest.split(table, fold)
         for seed in range(seeds):
             trained = contest.method(table, parts, f"{contest.name}/fold-{fold}/seed-{seed}")
-            aucs[seed, fold] = table.auc(trained.weights, fold)
+            aucs[seed, fold] = table.auc(trained.weights, fold, trained.network)
             for name, weights in trained.beside.items():
                 beside.setdefault(name.split(" ")[0], []).append(table.auc(weights, fold))
             cost.append(trained)

@@ -37,6 +37,7 @@ from compliance.terms import (
     ExpandTerms,
     Line,
     MatchTerms,
+    MeasureTerms,
     Moment,
     Name,
     NoiseSource,
@@ -88,6 +89,7 @@ class Agreement(Terms):
         datasets: one of the brand and one of each partner.
         features: columns that every partner brings to training.
         match, train, expand: terms of the three computations.
+        measure: terms of counting; nothing is counted where they are left out.
         budget: privacy loss per person over all of them.
         valid_from: first moment of validity, UTC.
         valid_until: first moment after it, UTC.
@@ -106,6 +108,7 @@ class Agreement(Terms):
     match: MatchTerms
     train: TrainTerms
     expand: ExpandTerms
+    measure: MeasureTerms | None = None
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
@@ -288,10 +291,14 @@ class Agreement(Terms):
     def _term_mistakes(self) -> Iterator[str]:
         for name in repeated(column.name for column in self.features):
             yield f"features: two are called {name!r}"
-        used = (("match", self.match), ("train", self.train), ("expand", self.expand))
+        used = (
+            *(("match", self.match), ("train", self.train), ("expand", self.expand)),
+            ("measure", self.measure),
+        )
         for computation, terms in used:
-            if terms.purpose not in self.purposes:
+            if terms is not None and terms.purpose not in self.purposes:
                 yield f"{computation}.purpose: {terms.purpose!r} is not among the purposes"
+        yield from self._measure_mistakes()
         if not self.valid_from < self.valid_until:
             yield f"valid_until: {iso(self.valid_until)} is not after {iso(self.valid_from)}"
         if self.cut_delta > CUT_SHARE * self.budget.delta:
@@ -312,6 +319,22 @@ class Agreement(Terms):
         for noise in self.train.noise:
             if noise is not NoiseSource.LOCAL:
                 yield from self._sum_mistakes(noise)
+
+    def _measure_mistakes(self) -> Iterator[str]:
+        if (terms := self.measure) is None:
+            return
+        features = {column.name: column for column in self.features}
+        for column in terms.columns:
+            feature = features.get(column.name)
+            if feature is None:
+                yield f"measure.columns: {column.name!r} is none of the features"
+            elif bool(column.edges) is bool(feature.categories):
+                what = "no" if feature.categories else "some"
+                yield f"measure.columns: {feature.type} {column.name!r} needs {what} edges"
+        for field, most in (("epsilon", self.budget.epsilon), ("delta", self.budget.delta)):
+            asked = getattr(terms, field)
+            if asked is not None and asked > most:
+                yield f"measure.{field}: {asked} passes the budget's {field}, {most}"
 
     def _sum_mistakes(self, noise: NoiseSource) -> Iterator[str]:
         """Say why no secure sum could be: see `privacy.secagg.Plan` for the limits."""

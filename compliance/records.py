@@ -39,6 +39,7 @@ __all__ = [
     "JobStarted",
     "LinkOpened",
     "MatchBound",
+    "MeasurementMade",
     "ModelTrained",
     "Record",
     "Refusal",
@@ -251,6 +252,23 @@ class ModelTrained(_Leaf):
         return self
 
 
+class MeasurementMade(_Leaf):
+    """Counts were collected, with the privacy that they hold for each person.
+
+    Attributes:
+        measurement_digest: hexadecimal SHA-256 of the file that holds them.
+        parties: whose people were counted.
+        epsilon: of all counts per person.
+        delta: that goes with it; None for pure ε.
+    """
+
+    kind: Literal["measurement.made"] = "measurement.made"
+    measurement_digest: Digest
+    parties: Names
+    epsilon: Epsilon
+    delta: Delta | None
+
+
 class SegmentWritten(_Leaf):
     """A segment was written at its owner: its name, the share of people asked for, its rows."""
 
@@ -311,6 +329,7 @@ Record = Annotated[
     | BudgetCommitted
     | BudgetRefunded
     | ModelTrained
+    | MeasurementMade
     | MatchBound
     | LinkOpened
     | SegmentWritten

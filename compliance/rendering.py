@@ -67,8 +67,9 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         _table(("feature", "type", "values", "classification"), features),
         *(
             section
-            for title in ("match", "train", "expand", "budget")
-            for section in (f"## {title.capitalize()}", _term_list(getattr(agreement, title)))
+            for title in ("match", "train", "expand", "measure", "budget")
+            if (terms := getattr(agreement, title)) is not None
+            for section in (f"## {title.capitalize()}", _term_list(terms))
         ),
     ]
     if agreement.terms_text:

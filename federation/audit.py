@@ -265,7 +265,19 @@ class _Charges:
             return "releases under a charge that was not reserved, or is settled"
         if leaf.charge_id in self._released:
             return "releases a second time under one charge"
-        self._released.add(leaf.charge_id)
+        counted = leaf.computation == "measure.counts"
+        problem = self._beyond_measuring(self._pending[leaf.charge_id]) if counted else ""
+        if not problem:
+            self._released.add(leaf.charge_id)
+        return problem
+
+    def _beyond_measuring(self, event: Event) -> str:
+        """Say how counts pass what is agreed for one job."""
+        if (terms := self._agreement.measure) is None:
+            return "releases counts, and the agreement allows none"
+        delta = terms.delta or self._budget.delta
+        if self.repriced and epsilon_of([event], delta) > terms.epsilon * (1 + _TOLERANCE):
+            return "releases counts for more epsilon than the agreement allows a job"
         return ""
 
     def _settle(self, leaf: records.BudgetCommitted | records.BudgetRefunded) -> str:

@@ -37,6 +37,7 @@ from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
 from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
 from federation.jobs.match_direct import coordinate_direct
+from federation.jobs.measure import Measurement, coordinate_measure
 from federation.jobs.model import JointModel
 from federation.jobs.sums import coordinate_sums
 from federation.jobs.train import coordinate_train
@@ -54,7 +55,14 @@ from federation.party import PartyFolder, locked, write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
 from federation.routes import off_route
-from federation.specification import AlignSpec, JobSpec, MatchSpec, TrainSpec, policy_objections
+from federation.specification import (
+    AlignSpec,
+    JobSpec,
+    MatchSpec,
+    MeasureSpec,
+    TrainSpec,
+    policy_objections,
+)
 
 __all__ = ["Coordinator", "read_jobs", "write_jobs"]
 
@@ -65,7 +73,8 @@ _JOBS = TypeAdapter(tuple[JobSpec, ...], config=ConfigDict(hide_input_in_errors=
 
 _ABSENCES = TypeAdapter(tuple[tuple[str, ...], ...])
 
-Job = Generator[Exchange, Sequence[Message], JointModel | None]
+Outcome = JointModel | Measurement | None
+Job = Generator[Exchange, Sequence[Message], Outcome]
 
 
 def read_jobs(folder: PartyFolder) -> tuple[JobSpec, ...]:
@@ -221,12 +230,15 @@ class Coordinator:
             raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
         try:
-            model = self._drive(
+            outcome = self._drive(
                 gate, channel, nodes, self._job(spec), Absences(self._folder.job(spec.name))
             )
         except FederationError:
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
             raise
+        if isinstance(outcome, Measurement):
+            self._keep_measurement(gate, outcome)
+        model = outcome if isinstance(outcome, JointModel) else None
         if model is not None:
             write_atomically(self._folder.model(spec.name), model.canonical_bytes)
             gate.note(
@@ -242,6 +254,18 @@ class Coordinator:
         ended = {"computation": spec.kind, "model": model.digest if model else None}
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
 
+    def _keep_measurement(self, gate: Gate, measurement: Measurement) -> None:
+        path = self._folder.measurement(measurement.job)
+        write_atomically(path, measurement.canonical_bytes)
+        gate.note(
+            records.MeasurementMade,
+            measurement.job,
+            measurement_digest=measurement.digest,
+            parties=tuple(party.party for party in measurement.parties),
+            epsilon=measurement.epsilon,
+            delta=measurement.delta,
+        )
+
     def _job(self, spec: JobSpec) -> Job:
         if isinstance(spec, MatchSpec) and spec.is_direct:
             attempt = self._folder.fresh_secret(f"attempt/{self._clock().isoformat()}").hex()
@@ -253,6 +277,8 @@ class Coordinator:
         if isinstance(spec, TrainSpec):
             coordinate = coordinate_train if spec.noise is NoiseSource.LOCAL else coordinate_sums
             return coordinate(self._agreement, spec, encoder_for(self._agreement).names)
+        if isinstance(spec, MeasureSpec):
+            return coordinate_measure(self._agreement, spec)
         return coordinate_expand(self._agreement, spec)
 
     def _drive(
@@ -262,7 +288,7 @@ class Coordinator:
         nodes: Mapping[str, int],
         job: Job,
         absences: Absences,
-    ) -> JointModel | None:
+    ) -> Outcome:
         """Send what the job yields, verify the answers, hand them back, until it returns."""
         try:
             exchange = next(job)
@@ -281,8 +307,8 @@ class Coordinator:
                     answers = self._exchange(gate, channel, nodes, exchange)
                 exchange = job.send(answers)
         except StopIteration as end:
-            model: JointModel | None = end.value
-            return model
+            outcome: Outcome = end.value
+            return outcome
 
     def _exchange(
         self,

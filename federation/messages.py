@@ -27,7 +27,14 @@ from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
 from federation.errors import MessageError
 from federation.rr22.configuration import Address
-from federation.specification import AlignSpec, ExpandSpec, JobName, MatchSpec, TrainSpec
+from federation.specification import (
+    AlignSpec,
+    ExpandSpec,
+    JobName,
+    MatchSpec,
+    MeasureSpec,
+    TrainSpec,
+)
 
 __all__ = [
     "EVERYONE",
@@ -68,6 +75,9 @@ __all__ = [
     "MatchReply",
     "MatchRequest",
     "MatchSide",
+    "MeasureCounts",
+    "MeasurePublished",
+    "MeasureRequest",
     "Message",
     "ModelPublished",
     "Present",
@@ -446,6 +456,26 @@ class ExpandDone(_Closed):
     kind: Literal["expand.done"] = "expand.done"
 
 
+class MeasureRequest(_Closed):
+    """Coordinator to partner: count your people by cell."""
+
+    kind: Literal["measure.request"] = "measure.request"
+    spec: MeasureSpec
+
+
+class MeasureCounts(_Closed):
+    """Partner to coordinator: counts with noise, members' first (payload: 8-byte integers)."""
+
+    kind: Literal["measure.counts"] = "measure.counts"
+
+
+class MeasurePublished(_Closed):
+    """Coordinator to brand: what all partners counted (payload: its JSON)."""
+
+    kind: Literal["measure.published"] = "measure.published"
+    spec: MeasureSpec
+
+
 class Acknowledged(_Closed):
     """Received, verified and kept."""
 
@@ -495,6 +525,9 @@ Body = Annotated[
     | ModelPublished
     | ExpandRequest
     | ExpandDone
+    | MeasureRequest
+    | MeasureCounts
+    | MeasurePublished
     | Acknowledged
     | Refused,
     Field(discriminator="kind"),

@@ -338,6 +338,10 @@ class PartyFolder:
         """File of the segment that an expansion job made."""
         return self.path / "segments" / f"{job}.csv"
 
+    def measurement(self, job: str) -> Path:
+        """File of the counts that a measuring job made."""
+        return self.job(job) / "measurement.json"
+
     def pending(self, result: Path, question: str) -> Path:
         """Where a result waits while the gate decides on the answer to a question."""
         return result.with_name(f".{result.name}.{question}.pending")

@@ -22,6 +22,7 @@ from federation.collaboration import Collaboration, drafted_agreement
 from federation.errors import RefusedError
 from federation.jobs.align import AlignPlan, count_mechanism
 from federation.jobs.match import learner_of, size_mechanism
+from federation.jobs.measure import measure_charge
 from federation.jobs.sums import Sums, sums_for, whole_charge
 from federation.jobs.train import training_plan
 from federation.population import encoder_for
@@ -30,6 +31,7 @@ from federation.specification import (
     ExpandSpec,
     JobSpec,
     MatchSpec,
+    MeasureSpec,
     TrainSpec,
     policy_objections,
 )
@@ -325,6 +327,8 @@ class _Planner:
                 return self._train(spec)
             case ExpandSpec():
                 return self._expand(spec)
+            case MeasureSpec():
+                return self._measure(spec)
 
     def _match(self) -> _Draft:
         terms = self._agreement.match
@@ -498,6 +502,34 @@ class _Planner:
             note=f"scores stay at the partner; best {spec.share:.0%} of its people",
             minimums=(minimum,),
             refusal=refusal,
+        )
+
+    def _measure(self, spec: MeasureSpec) -> _Draft:
+        refusal = next(iter(policy_objections(spec, self._agreement)), None)
+        if spec.match in self._refused:
+            refusal = "measure.match", f"match {spec.match!r} would be refused: mend it"
+        terms, tables = self._agreement.measure, self._agreement.train.max_parties_per_person
+        note = f"holds for a person in up to {tables} partners' tables"
+        if terms is None:
+            return _Draft(who=self._partners, note=note, refusal=refusal)
+
+        def charges_at(epsilon: float) -> Charges:
+            asked = spec.model_copy(update={"epsilon": epsilon})
+            return dict.fromkeys(self._partners, (measure_charge(asked, self._agreement)[1],))
+
+        try:
+            charges = charges_at(spec.epsilon)
+        except InvalidParameterError as error:
+            return _Draft(who=self._partners, note=note, refusal=("epsilon", str(error)))
+        return _Draft(
+            who=self._partners,
+            note=f"{note}; counts below {terms.minimum_cell} are withheld",
+            charges=charges,
+            minimums=(self._minimum_match,),
+            refusal=refusal,
+            epsilon_term="an epsilon",
+            asked=spec.epsilon,
+            charges_at=charges_at,
         )
 
     @property

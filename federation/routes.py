@@ -77,6 +77,9 @@ ROUTES: Final[Mapping[str, Route]] = {
     "model.published": Route(_OPERATOR, _PEOPLE),
     "expand.request": Route(_OPERATOR, _PARTNER),
     "expand.done": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "measure.request": Route(_OPERATOR, _PARTNER),
+    "measure.counts": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "measure.published": Route(_OPERATOR, _BRAND),
     "acknowledged": Route(_PEOPLE, _OPERATOR),
     "refused": Route(_ALL, _ALL, within_role=True),
 }
@@ -86,7 +89,7 @@ ROUTES: Final[Mapping[str, Route]] = {
 def is_charged(kind: str, agreement: Agreement) -> bool:
     """Tell whether saying this costs privacy budget: an update, or what blurs or tells a count."""
     match kind:
-        case "train.update" | "sum.noised" | "align.bound":
+        case "train.update" | "sum.noised" | "align.bound" | "measure.counts":
             return True
         case "match.offer" | "match.accept":  # whether the minimum is reached tells of the size too
             return agreement.match.reveal is Reveal.SIZE_ONLY

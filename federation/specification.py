@@ -12,10 +12,26 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from compliance.agreement import Agreement
-from compliance.terms import Linkage, MatchProtocol, ModelFamily, NoiseSource, Reveal
+from compliance.terms import (
+    CountNoise,
+    Linkage,
+    MatchProtocol,
+    ModelFamily,
+    NoiseSource,
+    Reveal,
+    unique,
+)
 
 __all__ = [
     "Activation",
@@ -24,6 +40,7 @@ __all__ = [
     "JobName",
     "JobSpec",
     "MatchSpec",
+    "MeasureSpec",
     "NetworkShape",
     "TrainSpec",
     "policy_objections",
@@ -34,6 +51,7 @@ _ONE_LEARNS = frozenset({Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BRAND_LEARNS_MEMB
 _BASE_BYTES = 320 << 20  # interpreter, libraries and Flower; measured, see docs/scale.md
 _BYTES_PER_POINT = 512  # points, tags, and their copies on the way; measured
 _LARGEST_BUCKET_BITS = 20
+_MOST_CELLS = 4_096  # of a measurement: more would hold nobody
 _LINKED_BASE_BYTES = 480 << 20  # that, and the program in its own environment; measured likewise
 _LINKED_BYTES_PER_POINT = 1_400  # its tables, its files in memory, and ours; measured
 _LINKED_LEAST_BYTES = 768 << 20
@@ -146,7 +164,7 @@ class NetworkShape(BaseModel):
         tuple[Annotated[int, Field(ge=1, le=256)], ...],
         Field(min_length=1, max_length=4),
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-    ] = (16,)
+    ]
     activation: Activation = Activation.TANH
 
 
@@ -266,7 +284,35 @@ class ExpandSpec(_Spec):
     share: float = Field(gt=0, le=1, allow_inf_nan=False)
 
 
-JobSpec = Annotated[MatchSpec | AlignSpec | TrainSpec | ExpandSpec, Field(discriminator="kind")]
+class MeasureSpec(_Spec):
+    """Count members, and all others, at each partner, by cells of agreed columns, with noise.
+
+    Attributes:
+        match: the match job whose members are counted.
+        columns: one to three of the agreed ones; a cell is a combination of what they hold.
+        noise: what blurs each count.
+        epsilon: privacy loss per person over all partners.
+        delta: its failure probability; of discrete Gaussian noise alone.
+    """
+
+    kind: Literal["measure"] = "measure"
+    match: JobName
+    columns: Annotated[tuple[str, ...], Field(min_length=1, max_length=3), AfterValidator(unique)]
+    noise: CountNoise = CountNoise.DISCRETE_LAPLACE
+    epsilon: float = Field(gt=0, allow_inf_nan=False)
+    delta: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _fits_noise(self) -> Self:
+        is_pure = self.noise is CountNoise.DISCRETE_LAPLACE
+        if (self.delta is None) is not is_pure:
+            raise ValueError(f"noise {self.noise.value!r} {'has no' if is_pure else 'needs'} delta")
+        return self
+
+
+JobSpec = Annotated[
+    MatchSpec | AlignSpec | TrainSpec | ExpandSpec | MeasureSpec, Field(discriminator="kind")
+]
 
 
 def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, str], ...]:
@@ -303,6 +349,8 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         if agreement.match.reveal not in _PARTNER_LEARNS:
             remedy = f"job {spec.name!r} needs partners that know their members: agree on "
             found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
+    elif isinstance(spec, MeasureSpec):
+        found += _measure_objections(spec, agreement)
     elif isinstance(spec, MatchSpec):
         found += _match_objections(spec, agreement)
     elif isinstance(spec, AlignSpec) and agreement.match.alignment is None:
@@ -313,6 +361,39 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         remedy = f"job {spec.name!r} asks for a share of {spec.share:g}: ask for at most {most:g}"
         found.append(("expand.maximum_share", remedy))
     return tuple(found)
+
+
+def _measure_objections(spec: MeasureSpec, agreement: Agreement) -> list[tuple[str, str]]:
+    terms, asked = agreement.measure, f"job {spec.name!r} asks for"
+    if terms is None:
+        remedy = f"job {spec.name!r}: nothing may be counted: agree on terms of measuring"
+        return [("measure.columns", remedy)]
+    found: list[tuple[str, str]] = []
+    words = {feature.name: len(feature.categories) for feature in agreement.features}
+    sizes = {
+        one.name: len(one.edges) + 2 if one.edges else words[one.name] + 1 for one in terms.columns
+    }
+    if unknown := [name for name in spec.columns if name not in sizes]:
+        allowed = " or ".join(map(repr, sizes))
+        remedy = f"{asked} {', '.join(map(repr, unknown))}: ask for {allowed}, or agree on it"
+        found.append(("measure.columns", remedy))
+    elif (cells := math.prod(sizes[name] for name in spec.columns)) > _MOST_CELLS:
+        remedy = f"{asked} {cells:,} cells: ask for fewer columns, at most {_MOST_CELLS:,} cells"
+        found.append(("measure.columns", remedy))
+    if spec.noise not in terms.noise:
+        allowed = " or ".join(repr(noise.value) for noise in terms.noise)
+        remedy = f"{asked} {spec.noise.value!r}: ask for {allowed}, or agree on it"
+        found.append(("measure.noise", remedy))
+    for term, given, most in (
+        ("epsilon", spec.epsilon, terms.epsilon),
+        ("delta", spec.delta, terms.delta),
+    ):
+        if given is not None and most is not None and given > most:
+            found.append((f"measure.{term}", f"{asked} {given:g}: ask for at most {most:g}"))
+    if agreement.match.reveal not in _PARTNER_LEARNS:
+        remedy = f"job {spec.name!r} needs partners that know their members: agree on "
+        found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
+    return found
 
 
 def _match_objections(spec: MatchSpec, agreement: Agreement) -> list[tuple[str, str]]:

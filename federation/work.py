@@ -21,6 +21,7 @@ from federation.jobs.model import JointModel
 from federation.matching.aligning import Aligning
 from federation.matching.direct import DirectMatching
 from federation.matching.pairs import Matching
+from federation.measuring import Measuring
 from federation.messages import (
     ExpandDone,
     ExpandRequest,
@@ -70,6 +71,7 @@ class Work:
             **Summing(self._desk).steps,
             **Publishing(self._desk).steps,
             ExpandRequest: self._expand,
+            **Measuring(self._desk).steps,
         }
         step = steps.get(type(message.body))
         if step is None:

@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "c713aeeda82e56726d080c7b1053b598d507678a166085c451abc0f6ae51abf1"
+GOLDEN_DIGEST = "7392de1c01b5f201734e964984cdadf1996110430451af1fec707fecc4901ac2"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 

@@ -25,7 +25,7 @@ from federation.messages import Body, SealedMessage, content_digest, unseal
 from federation.party import locked
 from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
-from federation.specification import AlignSpec
+from federation.specification import AlignSpec, MeasureSpec
 from privacy.accounting import Budget, ChargeState, GaussianEvent, Ledger, epsilon_of
 
 AGREED = Parties.in_memory().agreement
@@ -33,6 +33,7 @@ NOISE = GaussianEvent(noise_multiplier=8.0)
 CHARGE_ID = "model/train.update/coordinator/round-1"
 PARTY_OF = {role: name for name, role in ROLES.items()}
 ALIGN = AlignSpec(name="ring")
+MEASURE = MeasureSpec(name="count", match="find", columns=("colour",), epsilon=0.5)
 RING_SIDE = messages.AlignSide(recipe="0" * 64, commitment="1" * 64)
 SIDE = messages.MatchSide(recipe="0" * 64, points=10, commitment="1" * 64)
 BODIES: dict[str, Body] = {
@@ -70,6 +71,9 @@ BODIES: dict[str, Body] = {
     "model.published": messages.ModelPublished(spec=TRAIN),
     "expand.request": messages.ExpandRequest(spec=EXPAND),
     "expand.done": messages.ExpandDone(),
+    "measure.request": messages.MeasureRequest(spec=MEASURE),
+    "measure.counts": messages.MeasureCounts(),
+    "measure.published": messages.MeasurePublished(spec=MEASURE),
     "acknowledged": messages.Acknowledged(),
     "refused": messages.Refused(term="message", remedy="try again"),
 }
@@ -111,6 +115,9 @@ ROUTED = {
     "model.published": {("coordinator", "brand"), ("coordinator", "partner")},
     "expand.request": {("coordinator", "partner")},
     "expand.done": {("partner", "coordinator")},
+    "measure.request": {("coordinator", "partner")},
+    "measure.counts": {("partner", "coordinator")},
+    "measure.published": {("coordinator", "brand")},
     "acknowledged": {("brand", "coordinator"), ("partner", "coordinator")},
     "refused": set(permutations(("brand", "partner", "coordinator"), 2)),
 }
@@ -213,6 +220,7 @@ class TestRoutes:
             "sum.noised",
             "sum.exact",
             "expand.done",
+            "measure.counts",
         }
 
     @pytest.mark.parametrize(
@@ -230,7 +238,8 @@ class TestRoutes:
         terms = AGREED.match.model_copy(update={"reveal": reveal})
         agreed = AGREED.model_copy(update={"match": terms})
         found = {kind for kind in ROUTES if is_charged(kind, agreed)}
-        assert found == {"train.update", "sum.noised", "align.bound"} | charged
+        always = {"train.update", "sum.noised", "align.bound", "measure.counts"}
+        assert found == always | charged
 
     def test_what_must_be_encrypted_leaves_so_and_nothing_else_does(self, world: World) -> None:
         secret = b"what only the recipient may read"

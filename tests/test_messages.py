@@ -38,7 +38,7 @@ from federation.messages import (
     weights_from_bytes,
     weights_to_bytes,
 )
-from federation.specification import AlignSpec, ExpandSpec, MatchSpec, TrainSpec
+from federation.specification import AlignSpec, ExpandSpec, MatchSpec, MeasureSpec, TrainSpec
 
 KINDS: dict[str, type[BaseModel]] = {
     kind.model_fields["kind"].default: kind for kind in get_args(get_args(Body)[0])
@@ -82,6 +82,13 @@ train_specs = st.builds(
 expand_specs = st.builds(
     ExpandSpec, name=names, train=names, share=st.floats(0, 1, exclude_min=True)
 )
+measure_specs = st.builds(
+    MeasureSpec,
+    name=names,
+    match=names,
+    columns=st.lists(names, min_size=1, max_size=3, unique=True).map(tuple),
+    epsilon=st.floats(0, exclude_min=True, **numbers),
+)
 bodies: dict[str, st.SearchStrategy[Any]] = {
     kind: st.builds(model) for kind, model in KINDS.items() if set(model.model_fields) == {"kind"}
 } | {
@@ -117,6 +124,8 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "sum.exact": st.builds(messages.SumExact, round=rounds),
     "model.published": st.builds(ModelPublished, spec=train_specs),
     "expand.request": st.builds(messages.ExpandRequest, spec=expand_specs),
+    "measure.request": st.builds(messages.MeasureRequest, spec=measure_specs),
+    "measure.published": st.builds(messages.MeasurePublished, spec=measure_specs),
     "refused": st.builds(
         messages.Refused,
         term=st.text("abz09_.", max_size=62).map(lambda text: f"a{text}"),

@@ -22,6 +22,7 @@ from compliance.records import (
     JobStarted,
     LinkOpened,
     MatchBound,
+    MeasurementMade,
     ModelTrained,
     Record,
     Refusal,
@@ -74,6 +75,9 @@ EXAMPLES: list[Record] = [
     BudgetRefunded(**COMMON, charge_id="charge-1", reason="nothing was released"),
     ModelTrained(
         **COMMON, model_digest=DIGEST, rounds=2, parties=("retailer",), epsilon=2.0, delta=1e-6
+    ),
+    MeasurementMade(
+        **COMMON, measurement_digest=DIGEST, parties=("retailer",), epsilon=0.5, delta=None
     ),
     LinkOpened(
         **COMMON,
@@ -144,7 +148,9 @@ def test_any_other_spelling_is_refused(record: Record) -> None:
 def test_no_field_may_be_added_left_out_or_null(record: Record) -> None:
     with pytest.raises(RecordError, match="Extra inputs"):
         parse_leaf(changed(record, email="x"))
-    nullable = {"job", "charge_id"} if record.kind == "release" else {"job"}
+    nullable = {"job"} | {"release": {"charge_id"}, "measurement.made": {"delta"}}.get(
+        record.kind, set()
+    )
     for name in json.loads(to_leaf(record)):
         fields = json.loads(to_leaf(record))
         del fields[name]

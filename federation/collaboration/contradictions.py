@@ -24,9 +24,9 @@ Document = Mapping[str, Any]
 
 _PEOPLE: Final = (Role.BRAND, Role.PARTNER)
 _OTHERS: Final = (Role.COORDINATOR, Role.AUDITOR)
-_BUILDS_ON: Final[Mapping[str, str]] = {"train": "match", "expand": "train"}
+_BUILDS_ON: Final[Mapping[str, str]] = {"train": "match", "expand": "train", "measure": "match"}
 """The kind of job that each kind of job builds on, which is also the key that names it."""
-_KINDS: Final = ("match", "align", "train", "expand")
+_KINDS: Final = ("match", "align", "train", "expand", "measure")
 _UNKNOWN: Final = "unknown"
 
 

@@ -35,6 +35,7 @@ from compliance.terms import (
     ExpandTerms,
     Line,
     MatchTerms,
+    MeasureTerms,
     Moment,
     Name,
     PartyTerm,
@@ -130,6 +131,7 @@ class AgreementSection(_Closed):
     match: MatchTerms
     train: TrainTerms
     expand: ExpandTerms
+    measure: MeasureTerms | None = None
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
