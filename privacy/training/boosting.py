@@ -28,7 +28,7 @@ equations 6 and 7; categories in the order of their labels: Fisher 1958, as Ligh
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
@@ -341,18 +341,22 @@ def boosting_step(
         bins = _bins(total.reshape(-1, 2), plan)
         return Growth(number=2, asked=growth.asked._replace(bins=bins))
     batch, level = plan.place(growth.number)
-    begun = replace(growth, parties=tuple(parties)) if level == 0 else growth
-    short = begun.is_cut_short or begun.parties != tuple(parties)
-    grown = (
-        replace(_cut_short(begun, level), is_cut_short=True)
-        if short
-        else _grow(total, begun, plan, batch, level)
+    begun = tuple(parties) if level == 0 else growth.parties
+    short = growth.is_cut_short or begun != tuple(parties)
+    asked, histograms, totals = (
+        _cut_short(growth, level) if short else _grow(total, growth, plan, batch, level)
     )
-    if level + 1 < plan.depth or grown.totals is None:
-        return replace(grown, number=growth.number + 1)
-    values = -STEP / TREES * grown.totals[..., 0] / GRADIENT_UNIT
-    values /= grown.totals[..., 1] / CURVATURE_UNIT + _RIDGE
-    asked = grown.asked
+    if level + 1 < plan.depth:
+        return Growth(
+            number=growth.number + 1,
+            asked=asked,
+            histograms=histograms,
+            totals=totals,
+            parties=begun,
+            is_cut_short=short,
+        )
+    values = -STEP / TREES * totals[..., 0] / GRADIENT_UNIT
+    values /= totals[..., 1] / CURVATURE_UNIT + _RIDGE
     done = Forest(asked.bins, asked.features, asked.cuts, whole_values(values))
     nothing = np.zeros_like(asked.features)
     following = Asked(asked.bins, (*asked.forests, done), nothing, nothing)
@@ -361,7 +365,7 @@ def boosting_step(
 
 def _grow(
     total: NDArray[np.int64], growth: Growth, plan: BoostingPlan, batch: int, level: int
-) -> Growth:
+) -> tuple[Asked, tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
     """Step 4: ask the best question at every node of a level."""
     features, cuts = growth.asked.features.copy(), growth.asked.cuts.copy()
     nodes = slice((1 << level) - 1, (2 << level) - 1)
@@ -380,10 +384,12 @@ def _grow(
         histograms.append(here)
         totals.append(children)
     asked = growth.asked._replace(features=features, cuts=cuts)
-    return replace(growth, asked=asked, histograms=tuple(histograms), totals=np.stack(totals))
+    return asked, tuple(histograms), np.stack(totals)
 
 
-def _cut_short(growth: Growth, level: int) -> Growth:
+def _cut_short(
+    growth: Growth, level: int
+) -> tuple[Asked, tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
     """Ask nothing more: every row goes to the first child."""
     if growth.totals is None:
         raise RuntimeError("a batch is cut short after its first sum")
@@ -391,7 +397,7 @@ def _cut_short(growth: Growth, level: int) -> Growth:
     cuts[:, (1 << level) - 1 : (2 << level) - 1] = BINS
     totals = np.stack([growth.totals, np.zeros_like(growth.totals)], axis=2)
     asked = growth.asked._replace(cuts=cuts)
-    return replace(growth, asked=asked, totals=totals.reshape(TREES, 2 << level, 2))
+    return asked, (), totals.reshape(TREES, 2 << level, 2)
 
 
 def _best_cuts(
