@@ -22,7 +22,7 @@ that looks at data costs noise, and a totally random one costs none; a few featu
 leaves large; a round's trees are one step, the mean of T Newton steps. Noise of a leaf grows with
 √T, that of the mean of T trees does not, so that many trees cost bytes alone. How far a leaf is
 trusted follows from the round itself: values are shrunk as their spread over all leaves, beyond
-the known noise, says they should be (empirical Bayes). Nothing is tuned to data.
+the known noise, says they should be (empirical Bayes).
 
 Leaves to others: the secure sum, which must reveal one sum over at least `least_contributors` or
 none; charging `charge` before each round; answering a round once; and never giving one stream to
