@@ -57,6 +57,19 @@ from privacy.training import (
     train,
     unsafe_exact_plan,
 )
+from privacy.training.binning import Grid, grid_of
+from privacy.training.boosting import (
+    boosting_contribution,
+    boosting_step,
+    start_boosting,
+    unsafe_boosting_plan,
+)
+from privacy.training.random_boosting import (
+    plan_random_boosting,
+    random_contribution,
+    random_step,
+)
+from privacy.training.trees import Forest, total_scores
 from privacy.training.unlabelled import UNLABELLED_WEIGHT
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -81,6 +94,10 @@ DOLLARS = {"spend": 10_000, "retail_disc": 2_000, "coupon_disc": 200}  # else 2,
 COUNTS = {"n_baskets": 500, "n_stores": 15}
 
 
+Model = NDArray[np.float64] | Callable[[NDArray[np.float64]], NDArray[np.int64]]
+"""Weights of the columns, or what scores rows."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Encoded rows, their labels, the fold of each, and a natural group of each."""
@@ -89,12 +106,16 @@ class Table:
     labels: NDArray[np.float64]
     folds: NDArray[np.int64]
     groups: NDArray[np.int64]
+    encoded: tuple[Feature, ...] = ()
 
-    def auc(self, weights: NDArray[np.float64], fold: int, network: Network | None = None) -> float:
-        """Judge weights, of a linear model or a network, on the rows of `fold`."""
+    def auc(self, model: "Model", fold: int, network: Network | None = None) -> float:
+        """Judge weights, of a linear model or a network, or trees, on the rows of `fold`."""
         out = self.folds == fold
         rows = self.features[out]
-        scores = rows @ weights if network is None else network.scores(weights, rows)
+        if isinstance(model, np.ndarray):
+            scores = rows @ model if network is None else network.scores(model, rows)
+        else:
+            scores = model(rows)
         return float(roc_auc_score(self.labels[out], scores))
 
     def lift(self, weights: NDArray[np.float64], fold: int) -> float:
@@ -117,8 +138,8 @@ class Table:
 class Trained:
     """One training: a model, what is known beside it for nothing, and its costs."""
 
-    weights: NDArray[np.float64]
-    beside: Mapping[str, NDArray[np.float64]]
+    weights: Model
+    beside: Mapping[str, Model]
     rounds: int
     bytes_sent: int
     bytes_taken: int
@@ -187,7 +208,7 @@ def adult() -> Table:
         groups[table["occupation"].isin(words)] = group
     encoded = Encoder(features).encode(columns)
     labels = (table["class"] == ">50K").to_numpy(dtype=np.float64)
-    return Table(encoded, labels, fold_of("adult", len(table)), groups)
+    return Table(encoded, labels, fold_of("adult", len(table)), groups, tuple(features))
 
 
 @cache
@@ -214,7 +235,8 @@ def households(category: str, label: str) -> Table:
     encoded = Encoder(features).encode(columns)
     folds = fold_of(f"complete_journey:{category}", len(table))
     labels = table[label].to_numpy(dtype=np.float64)
-    return Table(encoded, labels, folds, np.zeros(len(table), dtype=np.int64))
+    groups = np.zeros(len(table), dtype=np.int64)
+    return Table(encoded, labels, folds, groups, tuple(features))
 
 
 def sent_bytes(length: int, ring_bits: int, parties: int) -> int:
@@ -383,6 +405,75 @@ def seeds_only(
     return Trained(np.mean(models, axis=0), beside, 1, 8 * width, 8 * width, spent)
 
 
+def fine_grid(table: Table) -> Grid:
+    """Lay the cells that a job lays: as fine as a sum of 100,000 numbers has room for."""
+    words = sum(
+        len(one.columns) + 1 for one in table.encoded if isinstance(one, CategoricalFeature)
+    )
+    numbers = sum(isinstance(one, NumericFeature) for one in table.encoded)
+    room = (50_000 - words) // numbers
+    return grid_of(table.encoded, min(max(1 << (room.bit_length() - 1), 64), 1024))
+
+
+def noised_trees(
+    table: Table, parts: list[NDArray[np.int64]], label: str, *, epsilon: float
+) -> Trained:
+    """Boost trees split at random, with noise that parties share: three of five count."""
+    begun = time.process_time()
+    grid = grid_of(table.encoded, 256)
+    plan = plan_random_boosting(
+        grid=grid,
+        declared_rows=[len(rows) for rows in parts],
+        colluding=1,
+        dropouts=1,
+        budget=Budget(epsilon, DELTA),
+        seed=label,
+    )
+    data = [(grid.cells(table.features[rows]), table.labels[rows]) for rows in parts]
+    forests: list[Forest] = []
+    for number in range(1, plan.rounds + 1):
+        total = np.zeros(plan.length, dtype=np.int64)
+        for party, one in enumerate(data):
+            stream = SecretStream(seeded_secret(0, label), f"party-{party}/round-{number}")
+            total += random_contribution(forests, *one, plan, stream, party=party)
+        values = random_step(total, plan, contributors=len(parts))
+        forests.append(plan.forest(number, values))
+    spent = time.process_time() - begun
+    sent = plan.rounds * sent_bytes(plan.length, 64, len(parts))
+    asked = sum(values.size * number for number in range(plan.rounds))
+    taken = taken_bytes(0, len(parts)) * plan.rounds + 8 * asked
+    return Trained(partial(scores_of, grid, forests), {}, plan.rounds, sent, taken, spent)
+
+
+def exact_trees(table: Table, parts: list[NDArray[np.int64]], label: str) -> Trained:
+    """Boost trees on exact sums of histograms."""
+    begun = time.process_time()
+    grid = fine_grid(table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsafeExactSumsWarning)
+        rows = [len(part) for part in parts]
+        plan = unsafe_boosting_plan(grid=grid, declared_rows=rows, seed=label)
+    data = [(grid.cells(table.features[rows]), table.labels[rows]) for rows in parts]
+    growth, sent, taken = start_boosting(plan), 0, 0
+    while growth.number <= plan.sums:
+        question = plan.encode(growth)
+        asked = plan.decode(growth.number, question)
+        sums = [boosting_contribution(asked, *one, plan, number=growth.number) for one in data]
+        sent += sent_bytes(len(sums[0]), 64, len(parts))
+        taken += taken_bytes(len(question), len(parts))
+        growth = boosting_step(np.sum(sums, axis=0), growth, plan, range(len(parts)))
+    spent = time.process_time() - begun
+    scores = partial(scores_of, grid, growth.asked.forests)
+    return Trained(scores, {}, plan.sums, sent, taken, spent)
+
+
+def scores_of(
+    grid: Grid, forests: Sequence[Forest], rows: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Score encoded rows."""
+    return total_scores(forests, grid.cells(rows))
+
+
 def quietly_exact(table: Table, rows: Sequence[int]) -> Any:
     """Agree on exact sums of public rows."""
     with warnings.catch_warnings():
@@ -419,9 +510,18 @@ def plain(
     *,
     split: Callable[[Table, int], list[NDArray[np.int64]]] = Table.dealt,
     quick: bool = False,
+    method: Callable[..., Trained] = exact,
 ) -> Contest:
     """Describe a training without noise."""
-    return Contest(f"{name}, no noise", table, split, exact, bar, noised=False, quick=quick)
+    return Contest(f"{name}, no noise", table, split, method, bar, noised=False, quick=quick)
+
+
+def private_trees(
+    name: str, table: Callable[[], Table], epsilon: float, bar: float | None = None
+) -> Contest:
+    """Describe boosted trees with noise, of five equal partners."""
+    how = partial(noised_trees, epsilon=epsilon)
+    return Contest(f"{name}, trees, epsilon {epsilon:g}", table, Table.dealt, how, bar)
 
 
 CONTESTS = (
@@ -458,6 +558,16 @@ CONTESTS = (
     plain("Adult, by occupation", adult, 0.899, split=Table.grouped),
     plain("vitamins", VITAMINS, 0.787, quick=True),
     plain("wine", WINE),
+    private_trees("Adult", adult, 2.0, 0.895),
+    private_trees("Adult", adult, 1.0),
+    private_trees("Adult", adult, 0.5),
+    private_trees("Adult", adult, 0.1),
+    private_trees("vitamins", VITAMINS, 2.0),
+    private_trees("wine", WINE, 2.0),
+    plain("Adult, trees", adult, 0.928, method=exact_trees),
+    plain("Adult, trees, by occupation", adult, split=Table.grouped, method=exact_trees),
+    plain("vitamins, trees", VITAMINS, method=exact_trees),
+    plain("wine, trees", WINE, method=exact_trees),
 )
 
 
@@ -475,7 +585,7 @@ def run(contest: Contest, folds: int, seeds: int) -> dict[str, Any]:
         for seed in range(seeds):
             trained = contest.method(table, parts, f"{contest.name}/fold-{fold}/seed-{seed}")
             aucs[seed, fold] = table.auc(trained.weights, fold, trained.network)
-            if trained.network is None:
+            if trained.network is None and isinstance(trained.weights, np.ndarray):
                 for name, weights in {"trained": trained.weights, **trained.beside}.items():
                     lifts.setdefault(name.split(" ")[0], []).append(table.lift(weights, fold))
             for name, weights in trained.beside.items():
@@ -571,6 +681,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure training over partners.")
     parser.add_argument("--quick", action="store_true", help="one fold, one seed, no verdict")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="of the noise; default 5")
+    parser.add_argument("--only", metavar="TEXT", help="trainings whose name holds it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     given = parser.parse_args(arguments)
     if given.seeds < 1:
@@ -585,7 +696,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     results = []
     for contest in CONTESTS:
-        if given.quick and not contest.quick:
+        if (given.quick and not contest.quick) or (given.only or "") not in contest.name:
             continue
         results.append(run(contest, folds, seeds))
         show(results[-1])

@@ -546,6 +546,8 @@ class ModelFamily(StrEnum):
     """Least squares of the label, 1 or 0, with a penalty on the weights."""
     NETWORK = "network"
     """A small feed-forward network, described by numbers."""
+    BOOSTED_TREES = "boosted-trees"
+    """Gradient boosting on histograms that are summed over partners."""
 
 
 class Labels(StrEnum):

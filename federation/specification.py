@@ -63,11 +63,15 @@ _ROUNDS: Final[Mapping[NoiseSource, int]] = {
     NoiseSource.DISTRIBUTED: 10,
     NoiseSource.UNSAFE_NONE: 10,  # at most: it ends when a round gains nothing
 }
+_TREES: Final = ModelFamily.BOOSTED_TREES
+_SUMMED: Final = frozenset({ModelFamily.LOGISTIC_REGRESSION, _TREES})
+_EXACT_TREE_ROUNDS: Final = 73  # twelve steps of depth 6
 _LOCAL_ONLY: Final = ("steps", "sampling_probability", "learning_rate", "penalty")
 _LEFT_OUT: Final[Mapping[ModelFamily, Mapping[str, float]]] = {
     ModelFamily.LOGISTIC_REGRESSION: {},
     ModelFamily.RIDGE_REGRESSION: {"learning_rate": 3.0, "penalty": 1e-3},
     ModelFamily.NETWORK: {"learning_rate": 10.0},
+    ModelFamily.BOOSTED_TREES: {},
 }
 """What suits a family where a job says nothing else; measured, see docs/training.md."""
 
@@ -171,14 +175,16 @@ class TrainSpec(_Spec):
 
     Attributes:
         match: the match job whose members are the positives.
-        model: family of the model, one that the agreement allows; with noise that is not local,
-            logistic regression.
+        model: family of the model, one that the agreement allows; by secure sums, logistic
+            regression or boosted trees, and these only so.
         network: hidden layers of a network, and of nothing else.
         noise: who adds the noise.
         epsilon: privacy loss per person over all parties and rounds; left out without noise.
         delta: its failure probability, likewise.
         rounds: how often the partners' models are averaged, which divides `steps` (1 where left
-            out); or secure sums: 10 where left out, at most that many without noise.
+            out); or secure sums: 10 where left out, at most that many without noise; 73 for
+            boosted trees without noise, one and `depth` for each step.
+        depth: questions from the root of a boosted tree to a leaf.
         steps: gradient steps at each partner, over all rounds; of local noise only, as are:
         sampling_probability: chance of a row to enter a step (Poisson sampling).
         learning_rate: step length on the noised mean gradient; where left out 20 for logistic
@@ -202,6 +208,7 @@ class TrainSpec(_Spec):
     learning_rate: float = Field(default=20.0, gt=0, le=1_000, allow_inf_nan=False)
     penalty: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
     labels: Labels = Labels.COMPLETE
+    depth: int = Field(default=6, ge=1, le=10)
 
     @model_validator(mode="before")
     @classmethod
@@ -212,6 +219,8 @@ class TrainSpec(_Spec):
         try:
             rounds = _ROUNDS[NoiseSource(data.get("noise", NoiseSource.LOCAL))]
             family = ModelFamily(data.get("model", ModelFamily.LOGISTIC_REGRESSION))
+            if (family, data.get("noise")) == (ModelFamily.BOOSTED_TREES, NoiseSource.UNSAFE_NONE):
+                rounds = _EXACT_TREE_ROUNDS
         except ValueError:  # no such noise or family, which its own field says best
             return data
         return {"rounds": rounds, **_LEFT_OUT[family], **data}
@@ -222,11 +231,22 @@ class TrainSpec(_Spec):
         if (self.network is not None) is not is_network:
             what = "needs" if is_network else "has no"
             raise ValueError(f"model {self.model.value!r} {what} network, its hidden layers")
-        linear = ModelFamily.LOGISTIC_REGRESSION
-        if self.noise is not NoiseSource.LOCAL and self.model is not linear:
+        is_local, is_trees = self.noise is NoiseSource.LOCAL, self.model is _TREES
+        if is_trees if is_local else self.model not in _SUMMED:
+            others = [
+                noise for noise in NoiseSource if (noise is not NoiseSource.LOCAL) is is_trees
+            ]
             raise ValueError(
-                f"model {self.model.value!r} is trained with noise {NoiseSource.LOCAL.value!r} "
-                f"alone: ask for that, or for model {linear.value!r}"
+                f"model {self.model.value!r} is trained with noise "
+                f"{' or '.join(repr(noise.value) for noise in others)} alone: ask for that, or for "
+                f"model {ModelFamily.LOGISTIC_REGRESSION.value!r}"
+            )
+        if not is_trees and self.depth != type(self).model_fields["depth"].default:
+            raise ValueError(f"model {self.model.value!r} has no depth: leave it out")
+        if is_trees and self.noise is NoiseSource.UNSAFE_NONE and self.rounds <= self.depth:
+            raise ValueError(
+                f"trees of depth {self.depth} take {self.depth + 1} rounds or more without noise, "
+                f"got {self.rounds}"
             )
         return self
 

@@ -14,10 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compliance.terms import ModelFamily
 from federation.errors import MessageError
+from federation.jobs.trees_body import TreesBody
 from federation.specification import NetworkShape, TrainSpec
 from privacy.training.networks import Activation, Network
 
-__all__ = ["LinearBody", "ModelBody", "NetworkBody", "Weight", "check_body", "network_of"]
+__all__ = [
+    "LinearBody",
+    "ModelBody",
+    "NetworkBody",
+    "TreesBody",
+    "Weight",
+    "check_body",
+    "network_of",
+]
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -82,13 +91,14 @@ def network_of(shape: NetworkShape, width: int) -> Network:
     return Network(width, shape.hidden, Activation(shape.activation.value))
 
 
-ModelBody = Annotated[LinearBody | NetworkBody, Field(discriminator="kind")]
+ModelBody = Annotated[LinearBody | NetworkBody | TreesBody, Field(discriminator="kind")]
 """Every kind of body."""
 
-_BODIES: Final[Mapping[ModelFamily, type[_Body]]] = {
+_BODIES: Final[Mapping[ModelFamily, type[LinearBody | NetworkBody | TreesBody]]] = {
     ModelFamily.LOGISTIC_REGRESSION: LinearBody,
     ModelFamily.RIDGE_REGRESSION: LinearBody,
     ModelFamily.NETWORK: NetworkBody,
+    ModelFamily.BOOSTED_TREES: TreesBody,
 }
 
 

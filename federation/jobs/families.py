@@ -38,6 +38,8 @@ def gradient_engine(spec: TrainSpec, width: int) -> GradientEngine:
             return RidgeGradient(width)
         case ModelFamily.NETWORK:
             return network_of(_shape(spec), width).gradient()
+        case ModelFamily.BOOSTED_TREES:
+            raise RuntimeError("trees are trained by secure sums, not a gradient at a time")
 
 
 def initial_weights(spec: TrainSpec, agreement: Agreement, width: int) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import rfc8785
@@ -37,11 +37,13 @@ from numpy.typing import NDArray
 from compliance.agreement import Agreement
 from compliance.errors import SignatureError
 from compliance.signing import VerifyingKey
-from compliance.terms import NoiseSource, Role
+from compliance.terms import ModelFamily, NoiseSource, Role
 from federation.errors import MessageError, PartyUnreachableError, RefusedError
-from federation.jobs.bodies import LinearBody
+from federation.jobs.bodies import LinearBody, ModelBody
 from federation.jobs.exchange import Exchange, Say, Tolerant, expect
 from federation.jobs.model import JointModel, Making, agreed_model, publish
+from federation.jobs.standing import Standing, Sums
+from federation.jobs.tree_sums import tree_sums_for
 from federation.messages import (
     Message,
     SumAsk,
@@ -106,85 +108,6 @@ _LARGEST_CLIP = 0.5  # of the norm of a row, which is 1 at most: see `plan_distr
 Said = TypeVar("Said", KeyAdvertisement, SealedShares, MaskedVector, Confirmation, Unmasking)
 
 
-@dataclass(frozen=True, eq=False)
-class Standing:
-    """Where a training stands between two sums.
-
-    Attributes:
-        weights: where the next sum is wanted, shape (width,).
-        model: what the training would leave now, shape (width,).
-        one_shot: mean of the partners' own models, where it was free.
-        finished: whether no further sum is wanted.
-        state: what the method itself remembers.
-    """
-
-    weights: NDArray[np.float64]
-    model: NDArray[np.float64]
-    one_shot: NDArray[np.float64] | None
-    finished: bool
-    state: DescentState | NewtonState | None
-
-
-class Sums(Protocol):
-    """A way to train by sums over partners: the same at all, from what all know."""
-
-    @property
-    def noise_multiplier(self) -> float:
-        """Noise on a gradient's sum, divided by what one person changes in it; 0 for none."""
-        ...
-
-    @property
-    def gradient_noise(self) -> float:
-        """Standard deviation of all partners' noise on a gradient's sum; rows weigh at most 1."""
-        ...
-
-    def length(self, number: int) -> int:
-        """Return the entries of the sum of round `number`, from 1."""
-        ...
-
-    def charge(self, number: int) -> Event | None:
-        """Return what round `number` costs a person; None where it promises nothing."""
-        ...
-
-    def contribution(
-        self,
-        number: int,
-        party: int,
-        weights: NDArray[np.float64],
-        features: NDArray[np.float64],
-        labels: NDArray[np.float64],
-        stream: SecretStream,
-    ) -> NDArray[np.int64]:
-        """Return what a partner puts into the sum of round `number`.
-
-        Args:
-            number: from 1.
-            party: its place among the partners, in the order of their names.
-            weights: the coordinator's, shape (width,), finite.
-            features: encoded rows, shape (n, width).
-            labels: 1.0 for members, 0.0 for all others, shape (n,).
-            stream: of this round alone, secret for ever.
-
-        Raises:
-            InvalidParameterError: a value is out of range.
-        """
-        ...
-
-    def start(self) -> Standing:
-        """Return where the training begins."""
-        ...
-
-    def step(
-        self, total: NDArray[np.int64], standing: Standing, parties: Sequence[int]
-    ) -> Standing:
-        """Go on from a sum over the partners at the places `parties`.
-
-        Raises:
-            InvalidParameterError: it is no such sum.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class NoisedSums:
     """Sums whose noise the partners share."""
@@ -202,6 +125,10 @@ class NoisedSums:
         """See `Sums`."""
         noise, parties = self.plan.gradient, len(self.plan.declared_rows)
         return noise.noise_scale * math.sqrt(parties) * 2.0 ** (noise.shift - 2 * FRACTION_BITS)
+
+    def asked_length(self, number: int) -> int:  # noqa: ARG002 -- all ask alike
+        """See `Sums`."""
+        return self.plan.width
 
     def length(self, number: int) -> int:
         """See `Sums`."""
@@ -229,6 +156,14 @@ class NoisedSums:
         """See `Sums`."""
         return self._standing(start_descent(self.plan))
 
+    def body(self, standing: Standing, columns: Sequence[str]) -> LinearBody:
+        """See `Sums`."""
+        return LinearBody(columns=tuple(columns), weights=tuple(standing.model.tolist()))
+
+    def fits(self, body: ModelBody, rounds: int) -> bool:  # noqa: ARG002 -- all leave alike
+        """See `Sums`."""
+        return isinstance(body, LinearBody) and len(body.weights) == self.plan.width
+
     def step(
         self, total: NDArray[np.int64], standing: Standing, parties: Sequence[int]
     ) -> Standing:
@@ -253,6 +188,10 @@ class ExactSums:
     plan: ExactPlan
     noise_multiplier: float = 0.0
     gradient_noise: float = 0.0
+
+    def asked_length(self, number: int) -> int:  # noqa: ARG002 -- all ask alike
+        """See `Sums`."""
+        return self.plan.width
 
     def length(self, number: int) -> int:
         """See `Sums`."""
@@ -279,6 +218,14 @@ class ExactSums:
         """See `Sums`."""
         nothing = np.zeros(self.plan.width)
         return Standing(nothing, nothing, None, finished=False, state=None)
+
+    def body(self, standing: Standing, columns: Sequence[str]) -> LinearBody:
+        """See `Sums`."""
+        return LinearBody(columns=tuple(columns), weights=tuple(standing.model.tolist()))
+
+    def fits(self, body: ModelBody, rounds: int) -> bool:  # noqa: ARG002 -- all leave alike
+        """See `Sums`."""
+        return isinstance(body, LinearBody) and len(body.weights) == self.plan.width
 
     def step(
         self, total: NDArray[np.int64], standing: Standing, parties: Sequence[int]
@@ -347,6 +294,8 @@ def sums_for(spec: TrainSpec, agreement: Agreement, *, width: int) -> Sums:
     """
     terms = agreement.train
     rows = [agreement.dataset(name).declared_rows for name in partners_of(agreement)]
+    if spec.model is ModelFamily.BOOSTED_TREES:
+        return tree_sums_for(spec, agreement, rows)
     if spec.noise is NoiseSource.UNSAFE_NONE:
         with warnings.catch_warnings():  # the job and the agreement name the danger themselves
             warnings.simplefilter("ignore", UnsafeExactSumsWarning)
@@ -439,8 +388,7 @@ def coordinate_sums(
         parties=present,
         one_shot=None if standing.one_shot is None else tuple(standing.one_shot.tolist()),
     )
-    body = LinearBody(columns=tuple(columns), weights=tuple(standing.model.tolist()))
-    model = agreed_model(agreement, spec, body, making)
+    model = agreed_model(agreement, spec, sums.body(standing, columns), making)
     missing = [name for name in partners if name not in present]
     yield from publish(agreement, spec, model, missing)  # 12
     return model
@@ -456,13 +404,15 @@ def check_summed(model: JointModel, agreement: Agreement, spec: TrainSpec) -> No
     making, partners = model.making, partners_of(agreement)
     plan = sum_plan(spec, agreement, making.rounds, length=1, weights=b"")
     exact = spec.noise is NoiseSource.UNSAFE_NONE
+    averaged = exact and spec.model is ModelFamily.LOGISTIC_REGRESSION
     named = tuple(name for name in partners if name in making.parties)
     if (
         making.parties != named
         or len(named) < plan.threshold
         or making.noise_multiplier != sums.noise_multiplier
         or (making.rounds > spec.rounds if exact else making.rounds != spec.rounds)
-        or (making.one_shot is not None) is not exact
+        or (making.one_shot is not None) is not averaged
+        or not sums.fits(model.body, making.rounds)
         or (making.one_shot is not None and len(making.one_shot) != len(model.body.columns))
     ):
         raise MessageError("published model of another making than announced")

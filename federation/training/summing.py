@@ -196,7 +196,7 @@ class Summing:
     ) -> _Answer:
         """Step 2: keep where the sum is wanted, and make keys."""
         desk = self._desk
-        weights = weights_from_bytes(message.payload, len(encoder_for(desk.agreement).names))
+        weights = weights_from_bytes(message.payload, sums.asked_length(number))
         if number == 1:
             if (charge := whole_charge(sums, spec)) is not None:
                 desk.gate.check_budget(charge)
@@ -250,7 +250,7 @@ class Summing:
         rows = bring_rows(desk, spec)
         client = self._client(spec, sums, number, this)
         with undamaged(this.weights):
-            weights = weights_from_bytes(this.weights.read_bytes(), rows.features.shape[1])
+            weights = weights_from_bytes(this.weights.read_bytes(), sums.asked_length(number))
         desk.tell(spec.name, f"computes, round {number} of {spec.rounds}", rows.used)
         part = sums.contribution(
             number,

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from compliance.terms import ModelFamily
 from connectors import Column, ColumnType, FileSource, Schema, open_connector, read_table
 from connectors.errors import SourceFormatError
 from federation.clock import Clock
@@ -169,7 +170,12 @@ def _alone(
     columns: Sequence[str],
     unsafe_seed: int | None,
 ) -> ModelBody:
-    """Train on one partner's rows with the same ε and local noise, which covers one table only."""
+    """Train on one partner's rows with the same ε and local noise, which covers one table only.
+
+    Trees are not trained so: alone, a partner has a logistic regression.
+    """
+    if spec.model is ModelFamily.BOOSTED_TREES:
+        spec = spec.model_copy(update={"model": ModelFamily.LOGISTIC_REGRESSION})
     agreement, name = workspace.agreement, part.party.name
     declared = agreement.dataset(name).declared_rows
     parameters = training_plan(

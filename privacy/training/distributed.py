@@ -69,6 +69,7 @@ __all__ = [
     "party_contribution",
     "plan_distributed",
     "server_step",
+    "share_noise",
     "start_descent",
 ]
 
@@ -278,14 +279,14 @@ def plan_distributed(
             raise InvalidParameterError(f"{name}: expected {least} to {most}, got {value}")
     honest_parties = parties - colluding - dropouts
     whole = calibrate_discrete_gaussian(epsilon=budget.epsilon, delta=budget.delta)
-    gradient = _share(
+    gradient = share_noise(
         length=width,
         clip=gradient_clip(clipping_norm),
         noise_multiplier=whole * math.sqrt(rounds / (1.0 - _MOMENTS_SHARE)),
         honest_parties=honest_parties,
         rows_per_person=max_parties_per_person,
     )
-    second = _share(
+    second = share_noise(
         length=width * (width + 1) // 2,
         clip=MOMENT_CLIP,
         noise_multiplier=whole / math.sqrt(_MOMENTS_SHARE),
@@ -431,10 +432,17 @@ def _preconditioner(second: NDArray[np.float64], plan: DistributedPlan) -> NDArr
     return np.asarray((vectors * inverse) @ vectors.T, dtype=np.float64)
 
 
-def _share(
+def share_noise(
     *, length: int, clip: int, noise_multiplier: float, honest_parties: int, rows_per_person: int
 ) -> SharedNoise:
     """Choose the grid and the noise: the coarsest grid on which rounding costs next to nothing.
+
+    Args:
+        length: entries of the vector.
+        clip: most that one row adds to the whole numbers before the grid, in the L2 norm.
+        noise_multiplier: of the whole noise, in what one person changes.
+        honest_parties: shares of noise that are counted on.
+        rows_per_person: rows that one person may have in all tables together.
 
     Raises:
         InvalidParameterError: if noise so large needs a grid so coarse that rounding costs much.
