@@ -42,7 +42,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = ""
+GOLDEN_DIGEST = "977e0239332adae571775dc32a5569d5e0681052cda01c437d16ef8c0a7177cf"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
@@ -285,7 +285,7 @@ CONTRADICTORY = {
         r"one key stands twice \(at courier, retailer\)",
     ),
     "one key for messages and log": (
-        put("parties.0.log_key", NoteKey("acme", IDENTITY["acme"].public).to_string()),
+        put("parties.0.log_key", NoteKey("comity/acme", IDENTITY["acme"].public).to_string()),
         r"one key stands twice \(at acme, acme\)",
     ),
     "two parties with one encryption key": (
@@ -798,6 +798,7 @@ class TestRender:
         del terms["version"]
         for party in terms["parties"]:
             party["identity_key"] = IDENTITY[party["name"]].public.fingerprint
+            party["cosigning_key"] = party["cosigning_key"].split("+")[1]  # its identifier
             if key := party.get("encryption_key"):
                 raw = base64.b64decode(key)
                 party["encryption_key"] = hashlib.sha256(raw).hexdigest()[:16]
