@@ -18,6 +18,7 @@ from privacy.accounting.events import (
     DistributedDiscreteGaussianEvent,
     Event,
     GaussianEvent,
+    RandomisedResponseEvent,
     RepeatedEvent,
     SampledGaussianEvent,
     from_json,
