@@ -43,6 +43,7 @@ bench-secagg: $(VENV)/.test  ## measure secure sums, all parties in one process
 
 bench-training: $(VENV)/.test  ## measure training over partners: what it reaches, what it costs
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/vertical.py
 
 bench-flower: $(VENV)/.test  ## measure round trips to nodes, beside Flower's own
 	$(BIN)/python benchmarks/round_trips.py

@@ -84,6 +84,7 @@ class Table:
     labels: NDArray[np.float64]
     folds: NDArray[np.int64]
     groups: NDArray[np.int64]
+    names: tuple[str, ...] = ()
 
     def auc(self, weights: NDArray[np.float64], fold: int) -> float:
         """Judge weights on the rows of `fold`."""
@@ -151,9 +152,10 @@ def adult() -> Table:
     groups = np.full(len(table), len(OCCUPATIONS))
     for group, words in enumerate(OCCUPATIONS):
         groups[table["occupation"].isin(words)] = group
-    encoded = Encoder(features).encode(columns)
+    encoder = Encoder(features)
+    encoded = encoder.encode(columns)
     labels = (table["class"] == ">50K").to_numpy(dtype=np.float64)
-    return Table(encoded, labels, fold_of("adult", len(table)), groups)
+    return Table(encoded, labels, fold_of("adult", len(table)), groups, encoder.names)
 
 
 @cache
@@ -177,10 +179,12 @@ def households(category: str, label: str) -> Table:
             features.append(NumericFeature(name, 0, DOLLARS.get(name, 2_000), Scale.LOG))
             values = values if name in DOLLARS else np.expm1(values)
         columns[name] = values
-    encoded = Encoder(features).encode(columns)
+    encoder = Encoder(features)
+    encoded = encoder.encode(columns)
     folds = fold_of(f"complete_journey:{category}", len(table))
     labels = table[label].to_numpy(dtype=np.float64)
-    return Table(encoded, labels, folds, np.zeros(len(table), dtype=np.int64))
+    groups = np.zeros(len(table), dtype=np.int64)
+    return Table(encoded, labels, folds, groups, encoder.names)
 
 
 def sent_bytes(length: int, ring_bits: int, parties: int) -> int:

@@ -38,6 +38,7 @@ __all__ = [
     "Event",
     "GaussianEvent",
     "Ledger",
+    "RandomisedResponseEvent",
     "RepeatedEvent",
     "SampledGaussianEvent",
     "Statement",

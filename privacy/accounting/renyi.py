@@ -15,7 +15,8 @@ orders α ≥ 2. Each bound below holds for adding a person and for removing one
   is within a factor e^τ of that of one discrete Gaussian of scale √n σ, where
   τ = 10 Σₖ exp(-2π²σ² k / (k+1)), k from 1 to n-1 (Kairouz, Liu and Steinke 2021, corollary 12).
   Whatever is computed for the one therefore changes by at most dτ (2α-1) / (α-1).
-- Discrete Laplace, and randomised response, with pure loss ε: min(ε, αε²/2) (Bun and Steinke 2016, proposition 3.3).
+- Discrete Laplace, and randomised response, with pure loss ε: min(ε, αε²/2) (Bun and
+  Steinke 2016, proposition 3.3).
 
 Leaves to others: choosing between this and loss distributions (`accountant`).
 """

@@ -8,10 +8,10 @@ Guarantees: a masked vector is uniformly random to whoever lacks one other party
 same sum; masks of two sums are independent; parties that were told different things of a sum, or
 shown different keys, leave a sum that is random.
 
-Leaves to others: that keys are whose they are said to be (they travel signed), that a party answers
-once for each sum, and keeping its secret until the last. **Nobody may be missing**: without one
-party's vector the rest is random (`client` and `server` bear that, for five messages a sum). Whoever
-adds up learns from all parties but one, if those collude with it, that one's vector.
+Leaves to others: that keys are whose they are said to be (they travel signed), that a party
+answers once for each sum, and keeping its secret until the last. **Nobody may be missing**: without
+one party's vector the rest is random (`client` and `server` bear that, for five messages a sum).
+Whoever adds up learns from all parties but one, if those collude with it, that one's vector.
 """
 
 import hashlib

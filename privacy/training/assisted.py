@@ -170,8 +170,8 @@ class Assisted:
             plan, new_part(plan.learner), float(np.log(rate / (1.0 - rate))), np.zeros(len(known))
         )
         for _ in range(_OWN_STEPS[plan.learner][0]):
-            begun = begun._own_step(rows)
-        return replace(begun, losses=(begun._loss(rows),))
+            begun = _own_step(begun, rows)
+        return replace(begun, losses=(_loss(begun, rows),))
 
     def logits(self, rows: LabelledRows) -> NDArray[np.float64]:
         """Return every person's score, shape (n,)."""
@@ -223,7 +223,7 @@ class Assisted:
         if (np.abs(total) > most * (1.0 + 1e-6)).any():
             findings.append((number, Finding.OUT_OF_BOUNDS))
         total = np.clip(total, -most, most)
-        shift, step = self._search(rows, total, penalties)
+        shift, step = _search(self, rows, total, penalties)
         if not step:
             findings.append((number, Finding.NO_GAIN))
         moved = replace(
@@ -234,55 +234,61 @@ class Assisted:
             findings=tuple(findings),
         )
         for _ in range(_OWN_STEPS[self.plan.learner][1]):
-            moved = moved._own_step(rows)
-        losses = (*self.losses, moved._loss(rows))
+            moved = _own_step(moved, rows)
+        losses = (*self.losses, _loss(moved, rows))
         return replace(moved, losses=losses, finished=_is_over(self.plan, losses))
 
-    def _own_step(self, rows: LabelledRows) -> "Assisted":
-        """Improve the brand's own part, everything else standing still."""
-        offer = self.own.propose(
-            rows.features, self.residuals(rows).astype(np.float64), self.plan.flip
-        )
-        shift, step = self._search(rows, offer.fitted, offer.penalties)
-        return replace(self, own=offer.part.settle(step), intercept=self.intercept + shift)
 
-    def _search(
-        self, rows: LabelledRows, direction: NDArray[np.float64], penalties: NDArray[np.float64]
-    ) -> tuple[float, float]:
-        """Return how far to move the intercept, and to go along `direction`, in [0, 4].
+def _own_step(state: Assisted, rows: LabelledRows) -> Assisted:
+    """Improve the brand's own part, everything else standing still."""
+    offer = state.own.propose(
+        rows.features, state.residuals(rows).astype(np.float64), state.plan.flip
+    )
+    shift, step = _search(state, rows, offer.fitted, offer.penalties)
+    return replace(state, own=offer.part.settle(step), intercept=state.intercept + shift)
 
-        Fisher scoring on the penalised likelihood, halved until it gains.
-        """
-        known, flip = _learners(self.plan, rows), self.plan.flip
-        base, labels = self.logits(rows)[known], rows.labels[known]
-        columns = np.stack([np.ones(len(base)), direction[known]])
-        at = np.zeros(2)
 
-        def cost(point: NDArray[np.float64]) -> float:
-            bent = point[1] * penalties[0] + point[1] ** 2 * penalties[1]
-            return float(_losses(base + point @ columns, labels, flip).sum() + bent)
+def _search(
+    state: Assisted,
+    rows: LabelledRows,
+    direction: NDArray[np.float64],
+    penalties: NDArray[np.float64],
+) -> tuple[float, float]:
+    """Return how far to move the intercept, and to go along `direction`, in [0, 4].
 
-        value = cost(at)
-        for _ in range(_SEARCH_STEPS):
-            g, h = gradients(_residuals(base + at @ columns, labels, flip), flip)
-            slope = columns @ g - [0.0, penalties[0] + 2.0 * at[1] * penalties[1]]
-            curvature = (columns * h) @ columns.T + np.diag([1e-9, 2.0 * penalties[1] + 1e-9])
-            move = np.linalg.solve(curvature, slope)
-            wanted = at + move
-            wanted[1] = min(max(wanted[1], 0.0), _LARGEST_STEP)
-            while (found := cost(wanted)) >= value and np.abs(wanted - at).max() > 1e-6:
-                wanted = (wanted + at) / 2.0
-            if found >= value - 1e-9 * len(base):
-                break
-            at, value = wanted, found
-        return float(at[0]), float(at[1])
+    Fisher scoring on the penalised likelihood, halved until it gains.
+    """
+    known, flip = _learners(state.plan, rows), state.plan.flip
+    base, labels = state.logits(rows)[known], rows.labels[known]
+    columns = np.stack([np.ones(len(base)), direction[known]])
+    at = np.zeros(2)
 
-    def _loss(self, rows: LabelledRows) -> float:
-        """Return the mean loss of those who judge."""
-        judges = rows.known
-        if self.plan.learner is Learner.TREES:
-            judges = judges & ~_learners(self.plan, rows)
-        return float(_losses(self.logits(rows)[judges], rows.labels[judges], self.plan.flip).mean())
+    def cost(point: NDArray[np.float64]) -> float:
+        bent = point[1] * penalties[0] + point[1] ** 2 * penalties[1]
+        return float(_losses(base + point @ columns, labels, flip).sum() + bent)
+
+    value = cost(at)
+    for _ in range(_SEARCH_STEPS):
+        g, h = gradients(_residuals(base + at @ columns, labels, flip), flip)
+        slope = columns @ g - [0.0, penalties[0] + 2.0 * at[1] * penalties[1]]
+        curvature = (columns * h) @ columns.T + np.diag([1e-9, 2.0 * penalties[1] + 1e-9])
+        move = np.linalg.solve(curvature, slope)
+        wanted = at + move
+        wanted[1] = min(max(wanted[1], 0.0), _LARGEST_STEP)
+        while (found := cost(wanted)) >= value and np.abs(wanted - at).max() > 1e-6:
+            wanted = (wanted + at) / 2.0
+        if found >= value - 1e-9 * len(base):
+            break
+        at, value = wanted, found
+    return float(at[0]), float(at[1])
+
+
+def _loss(state: Assisted, rows: LabelledRows) -> float:
+    """Return the mean loss of those who judge."""
+    judges = rows.known
+    if state.plan.learner is Learner.TREES:
+        judges = judges & ~_learners(state.plan, rows)
+    return float(_losses(state.logits(rows)[judges], rows.labels[judges], state.plan.flip).mean())
 
 
 def _learners(plan: AssistedPlan, rows: LabelledRows) -> NDArray[np.bool_]:

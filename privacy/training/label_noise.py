@@ -7,7 +7,8 @@ more than e^ε times what it believed before. The probability is rounded up to a
 which the coins reach exactly.
 
 Leaves to others: drawing the labels once and keeping them (a second draw is a second charge), who
-is labelled at all (which is not hidden), and learning from labels whose noise is known (`learners`).
+is labelled at all (which is not hidden), and learning from labels whose noise is known
+(`learners`).
 
 Source: Ghazi et al., "Deep Learning with Label Differential Privacy", NeurIPS 2021, for the notion;
 with two labels their mechanism is randomised response.

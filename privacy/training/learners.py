@@ -24,7 +24,7 @@ which are e and p (1 - p) where φ = 0 (Natarajan et al. 2013 and Patrini et al.
 correction of the likelihood "forward").
 
 Sources: Diao et al., "GAL: Gradient Assisted Learning", NeurIPS 2022; MacKay 1992, "The evidence
-framework applied to classification networks" (the penalty: λ = γ / ‖w‖²).
+framework applied to classification networks" (the penalty).
 """
 
 from collections.abc import Sequence
@@ -335,7 +335,7 @@ def _predict(trees: str, features: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _evidence(values: NDArray[np.float64], target: NDArray[np.float64], penalty: float) -> float:
-    """Find the penalty at which the weights are as large as it expects: λ = γ / ‖w‖².
+    """Find the penalty at which the weights are as large as it expects them to be.
 
     Args:
         values: curvature along its own axes.
