@@ -198,8 +198,8 @@ def show(result: dict[str, Any]) -> None:
     verdict = {None: "", True: " met", False: " MISSED"}[result["met"]]
     print(f"vertical: {result['name']:<32} AUC {result['auc']:.4f}{bar}{verdict}")
     print(
-        f"    lift at 5 % {result['lift_at_5']:.2f}{lift_bar}; at most {result['rounds']} rounds, a "
-        f"partner sends {result['bytes_sent'] / 1e3:,.0f} kB and takes "
+        f"    lift at 5 % {result['lift_at_5']:.2f}{lift_bar}; at most {result['rounds']} rounds, "
+        f"a partner sends {result['bytes_sent'] / 1e3:,.0f} kB and takes "
         f"{result['bytes_taken'] / 1e3:,.0f} kB, {result['cpu_microseconds_a_row']:.0f} us of CPU "
         "a row",
         flush=True,

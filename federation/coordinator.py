@@ -33,6 +33,7 @@ from federation.errors import (
 )
 from federation.gate import Departure, Gate
 from federation.jobs.align import coordinate_align
+from federation.jobs.assist import coordinate_columns
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
 from federation.jobs.expand import coordinate_expand
 from federation.jobs.match import coordinate_match
@@ -54,7 +55,15 @@ from federation.party import PartyFolder, locked, write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
 from federation.routes import off_route
-from federation.specification import AlignSpec, JobSpec, MatchSpec, TrainSpec, policy_objections
+from federation.specification import (
+    AlignSpec,
+    JobSpec,
+    MatchSpec,
+    TrainSpec,
+    VerticalScoreSpec,
+    VerticalTrainSpec,
+    policy_objections,
+)
 
 __all__ = ["Coordinator", "read_jobs", "write_jobs"]
 
@@ -253,6 +262,8 @@ class Coordinator:
         if isinstance(spec, TrainSpec):
             coordinate = coordinate_train if spec.noise is NoiseSource.LOCAL else coordinate_sums
             return coordinate(self._agreement, spec, encoder_for(self._agreement).names)
+        if isinstance(spec, VerticalTrainSpec | VerticalScoreSpec):
+            return coordinate_columns(self._agreement, spec)
         return coordinate_expand(self._agreement, spec)
 
     def _drive(

@@ -11,7 +11,7 @@ Leaves to others: reading (`connectors`), deciding consent (`compliance`), norma
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from compliance.agreement import Agreement
-from compliance.terms import MatchTerms
+from compliance.terms import ColumnTerm, MatchTerms
 from connectors import FileSource, SqlSource, TableReading, open_connector
 from connectors.connector import Connector
 from connectors.schema import Classification, Column, ColumnType, Schema
@@ -52,6 +52,7 @@ __all__ = [
     "Population",
     "Use",
     "encoder_for",
+    "encoder_of",
     "open_source",
     "read_population",
     "recipe_for",
@@ -76,12 +77,20 @@ class Use:
         with_features: whether the agreed features are read too, into memory.
         key: the agreed key of which each person's first identifier alone is brought to a match;
             all keys and identifiers where left out.
+        columns: read in place of the agreed features.
+        with_labels: whether the labels' column is read too.
     """
 
     purpose: str
     at: datetime
     with_features: bool = False
     key: str | None = None
+    columns: tuple[ColumnTerm, ...] = ()
+    with_labels: bool = False
+
+    def terms(self, agreement: Agreement) -> tuple[ColumnTerm, ...]:
+        """Return the columns to read."""
+        return self.columns or (agreement.features if self.with_features else ())
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,7 @@ class Population:
     Attributes:
         used: purpose, record references and counts, as the gate wants them declared.
         features: one array of n values per agreed feature; empty where the party has none.
+        labels: what the labels' column holds, shape (n,); None where it was not read.
         tokens: identifiers ready for matching, sorted by hash, no two equal; rows are indices into
             the references. They are read once, while the scratch directory is there.
         findings: what was found wrong in the source, a sentence each, counts only.
@@ -104,6 +114,7 @@ class Population:
     findings: tuple[str, ...]
     heard: Heard = field(repr=False)
     heard_rows: NDArray[np.bool_] = field(repr=False)
+    labels: NDArray[np.str_] | None = field(default=None, repr=False)
 
     @cached_property
     def keys(self) -> NDArray[np.str_]:
@@ -127,10 +138,10 @@ def open_source(data: DataConfig, directory: Path) -> Connector:
 
 
 def schema_for(
-    data: DataConfig, agreement: Agreement, *, with_features: bool
+    data: DataConfig, terms: Sequence[ColumnTerm], *, with_labels: bool = False
 ) -> tuple[Schema, Mapping[str, str]]:
-    """Return the columns to read, and the party's column name of each agreed feature."""
-    named = {term.name: data.features.get(term.name, term.name) for term in agreement.features}
+    """Return the columns to read, and the party's column name of each agreed one."""
+    named = {term.name: data.features.get(term.name, term.name) for term in terms}
     columns = [Column(name=data.key, type=ColumnType.KEY)]
     columns += [
         Column(name=name, type=ColumnType.IDENTIFIER)
@@ -139,30 +150,44 @@ def schema_for(
     ]
     if data.seeds is not None:
         columns.append(Column(name=data.seeds.column, type=ColumnType.TEXT))
-    if with_features:
-        columns += [
-            Column(
-                name=named[term.name],
-                type=ColumnType(term.type.value),
-                unit=term.unit,
-                classification=Classification(term.classification.value),
-                minimum=term.minimum,
-                maximum=term.maximum,
-                categories=term.categories,
-            )
-            for term in agreement.features
-        ]
+    if with_labels and data.labels is not None:
+        columns.append(Column(name=data.labels.column, type=ColumnType.TEXT))
+    columns += [
+        Column(
+            name=named[term.name],
+            type=ColumnType(term.type.value),
+            unit=term.unit,
+            classification=Classification(term.classification.value),
+            minimum=term.minimum,
+            maximum=term.maximum,
+            categories=term.categories,
+        )
+        for term in terms
+    ]
     return Schema(columns=tuple(columns)), named
 
 
 def encoder_for(agreement: Agreement) -> Encoder:
-    """Return the encoder of the agreed features: public bounds and categories only."""
+    """Return the encoder of the agreed features: public bounds and categories only.
+
+    Raises:
+        InvalidParameterError: no features are agreed.
+    """
+    return encoder_of(agreement.features)
+
+
+def encoder_of(terms: Sequence[ColumnTerm]) -> Encoder:
+    """Return the encoder of agreed columns.
+
+    Raises:
+        InvalidParameterError: there are none, or two of one name.
+    """
     return Encoder(
         tuple(
             NumericFeature(term.name, float(term.minimum), float(term.maximum), Scale(term.scale))
             if term.minimum is not None and term.maximum is not None
             else CategoricalFeature(term.name, term.categories)
-            for term in agreement.features
+            for term in terms
         )
     )
 
@@ -424,10 +449,10 @@ def _features(table: pa.Table, named: Mapping[str, str]) -> dict[str, NDArray[An
 
 
 def _require_readable(
-    source: str, table: pa.Table, agreement: Agreement, named: Mapping[str, str]
+    source: str, table: pa.Table, terms: Sequence[ColumnTerm], named: Mapping[str, str]
 ) -> None:
     """Refuse a feature in which nothing can be read: training on it would pay for nothing."""
-    for term in agreement.features:
+    for term in terms:
         column = table.column(named[term.name])
         if term.categories:
             readable = pc.any(pc.is_in(column, value_set=pa.array(term.categories))).as_py()
@@ -476,14 +501,16 @@ def read_population(
         WorkspaceError: no row is a seed, or a feature is unreadable in every row.
         OSError: the disk is full, or cannot be written.
     """
-    schema, named = schema_for(data, agreement, with_features=use.with_features)
+    terms = use.terms(agreement)
+    schema, named = schema_for(data, terms, with_labels=use.with_labels)
+    labelled = [data.labels.column] if use.with_labels and data.labels is not None else []
     identifiers = _Identifiers(data, agreement.match, scratch / "tokens", key=use.key)
     rows = _read_rows(  # 1
         TableReading(connector, schema, spill=scratch),
         data,
         identifiers,
         scratch,
-        features=tuple(dict.fromkeys(named.values())) if use.with_features else (),
+        features=tuple(dict.fromkeys([*named.values(), *labelled])),
     )
     asked = rows.asked
     if data.seeds is not None and not asked.any():  # 2
@@ -507,11 +534,12 @@ def read_population(
         DISPUTED: int(np.count_nonzero(asked & disputed)),
         DUPLICATE: int(np.count_nonzero(asked & allowed & ~disputed & ~keep)),
     }
-    features = {}
+    features, labels = {}, None
     if rows.features is not None:
         table = rows.features.filter(pa.array(keep))
-        _require_readable(connector.name, table, agreement, named)
+        _require_readable(connector.name, table, terms, named)
         features = _features(table, named)
+        labels = _strings(table, labelled[0]) if labelled else None
     number = np.cumsum(keep, dtype=np.int32)
     number[~keep] = 0  # the first of them is number 1, until the next line
     number -= 1
@@ -528,4 +556,5 @@ def read_population(
         findings=rows.findings,
         heard=heard,
         heard_rows=keep | linked,
+        labels=labels,
     )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from compliance.agreement import Agreement
 from compliance.terms import Linkage, MatchProtocol, NoiseSource, Reveal
+from privacy.training.learners import Learner
 
 __all__ = [
     "AlignSpec",
@@ -23,6 +24,9 @@ __all__ = [
     "JobSpec",
     "MatchSpec",
     "TrainSpec",
+    "VerticalScoreSpec",
+    "VerticalSpec",
+    "VerticalTrainSpec",
     "policy_objections",
 ]
 
@@ -187,7 +191,51 @@ class ExpandSpec(_Spec):
     share: float = Field(gt=0, le=1, allow_inf_nan=False)
 
 
-JobSpec = Annotated[MatchSpec | AlignSpec | TrainSpec | ExpandSpec, Field(discriminator="kind")]
+class VerticalTrainSpec(_Spec):
+    """Train a model over what the brand and every partner know of the same people.
+
+    Attributes:
+        align: the alignment of these people.
+        learner: what every party fits to its own columns.
+        rounds: exchanges with each partner, at most.
+        label_epsilon: privacy loss of a person's label, once for all rounds; or
+        unsafe_labels: labels are used as they are, and partners learn them.
+    """
+
+    kind: Literal["train-vertical"] = "train-vertical"
+    align: JobName
+    learner: Learner = Learner.RIDGE
+    rounds: int = Field(default=10, ge=1, le=15)
+    label_epsilon: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False)
+    unsafe_labels: bool = False
+
+    @model_validator(mode="after")
+    def _says_how_labels_are_protected(self) -> Self:
+        if (self.label_epsilon is None) is not self.unsafe_labels:
+            raise ValueError("give either a label_epsilon, or unsafe_labels = true")
+        return self
+
+
+class VerticalScoreSpec(_Spec):
+    """Score aligned people with a model whose parts the parties hold.
+
+    Attributes:
+        train: the training that left the parts.
+        align: the alignment of the people to score.
+    """
+
+    kind: Literal["score-vertical"] = "score-vertical"
+    train: JobName
+    align: JobName
+
+
+VerticalSpec = Annotated[VerticalTrainSpec | VerticalScoreSpec, Field(discriminator="kind")]
+"""A job over parties' columns."""
+
+JobSpec = Annotated[
+    MatchSpec | AlignSpec | TrainSpec | ExpandSpec | VerticalTrainSpec | VerticalScoreSpec,
+    Field(discriminator="kind"),
+]
 
 
 def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, str], ...]:
@@ -217,9 +265,13 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         if local and spec.steps % spec.rounds:
             remedy = f"job {spec.name!r}: {spec.steps} steps cannot be divided into {spec.rounds}"
             found.append(("train.max_rounds", f"{remedy} equal rounds: choose a multiple"))
+        if not agreement.features:
+            found.append(("train.features", f"job {spec.name!r}: no features are agreed: agree on"))
         if agreement.match.reveal not in _PARTNER_LEARNS:
             remedy = f"job {spec.name!r} needs partners that know their members: agree on "
             found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
+    elif isinstance(spec, VerticalTrainSpec | VerticalScoreSpec):
+        found += _vertical_objections(spec, agreement)
     elif isinstance(spec, MatchSpec):
         found += _match_objections(spec, agreement)
     elif isinstance(spec, AlignSpec) and agreement.match.alignment is None:
@@ -230,6 +282,28 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
         remedy = f"job {spec.name!r} asks for a share of {spec.share:g}: ask for at most {most:g}"
         found.append(("expand.maximum_share", remedy))
     return tuple(found)
+
+
+def _vertical_objections(
+    spec: VerticalTrainSpec | VerticalScoreSpec, agreement: Agreement
+) -> list[tuple[str, str]]:
+    terms, asks = agreement.vertical, f"job {spec.name!r} asks for"
+    if terms is None:
+        return [
+            ("vertical.columns", f"job {spec.name!r}: no terms of vertical training are agreed")
+        ]
+    if isinstance(spec, VerticalScoreSpec):
+        return []
+    found: list[tuple[str, str]] = []
+    if spec.rounds > terms.max_rounds:
+        remedy = f"{asks} {spec.rounds}: ask for at most {terms.max_rounds}"
+        found.append(("vertical.max_rounds", remedy))
+    if spec.unsafe_labels and not terms.unsafe_labels:
+        found.append(("vertical.unsafe_labels", f"{asks} labels as they are: ask for noised ones"))
+    if spec.label_epsilon is not None and spec.label_epsilon > (terms.label_epsilon or 0.0):
+        most = f"at most {terms.label_epsilon:g}" if terms.label_epsilon else "unsafe_labels"
+        found.append(("vertical.label_epsilon", f"{asks} {spec.label_epsilon:g}: ask for {most}"))
+    return found
 
 
 def _match_objections(spec: MatchSpec, agreement: Agreement) -> list[tuple[str, str]]:

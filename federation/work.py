@@ -31,6 +31,8 @@ from federation.messages import (
 from federation.party import write_atomically
 from federation.population import encoder_for
 from federation.specification import JobSpec, MatchSpec, policy_objections
+from federation.training.assisted_brand import AssistedBrand
+from federation.training.assisting import Assisting
 from federation.training.local import LocalTraining
 from federation.training.publishing import Publishing
 from federation.training.summing import Summing
@@ -69,6 +71,8 @@ class Work:
             **LocalTraining(self._desk).steps,
             **Summing(self._desk).steps,
             **Publishing(self._desk).steps,
+            **Assisting(self._desk).steps,
+            **AssistedBrand(self._desk).steps,
             ExpandRequest: self._expand,
         }
         step = steps.get(type(message.body))

@@ -42,6 +42,7 @@ from compliance.terms import (
     Role,
     Text,
     TrainTerms,
+    VerticalTerms,
     unique,
 )
 from connectors import FileSource, open_connector
@@ -126,10 +127,11 @@ class AgreementSection(_Closed):
     purposes: Annotated[
         tuple[Purpose, ...], Field(min_length=1, max_length=64), AfterValidator(unique)
     ]
-    features: Annotated[tuple[ColumnTerm, ...], Field(min_length=1, max_length=1_000)]
+    features: Annotated[tuple[ColumnTerm, ...], Field(max_length=1_000)]
     match: MatchTerms
     train: TrainTerms
     expand: ExpandTerms
+    vertical: VerticalTerms | None = None
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment

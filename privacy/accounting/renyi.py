@@ -104,20 +104,21 @@ def _converted(form: NormalForm, delta: float) -> float:
 @lru_cache(maxsize=1024)
 def _divergence(mechanism: Mechanism) -> NDArray[np.float64]:
     """Bound the Rényi divergence of one run at every order."""
+    if (pure := _pure_loss(mechanism)) is not None:
+        return np.minimum(pure, 0.5 * pure**2 * _ORDERS)
     match mechanism:
         case GaussianEvent(noise_multiplier=noise) | DiscreteGaussianEvent(noise_multiplier=noise):
             return _gaussian(noise, 1.0)
         case SampledGaussianEvent(noise_multiplier=noise, sampling_probability=probability):
             return _gaussian(noise, probability)
-        case DiscreteLaplaceEvent(scale=scale, sensitivity=sensitivity):
-            pure = sensitivity / scale
-            return np.minimum(pure, 0.5 * pure**2 * _ORDERS)
         case DistributedDiscreteGaussianEvent():
             n = mechanism.honest_parties
             noise = math.sqrt(n) * mechanism.noise_scale / mechanism.l2_sensitivity
             apart = mechanism.dimension * sum_distance(mechanism.noise_scale, n)
             changed = apart * (2.0 * _ORDERS - 1.0) / (_ORDERS - 1.0)
             return _gaussian(noise, mechanism.sampling_probability) + changed
+        case _:
+            raise TypeError(f"a {type(mechanism).__name__} has no Rényi bound")
 
 
 def _gaussian(noise: float, probability: float) -> NDArray[np.float64]:
