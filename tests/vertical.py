@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from parties import NOW, PURPOSE, ROLES, World, email, terms
+import parties
+from parties import NOW, PURPOSE, World, email, terms
 
 from compliance.terms import Role
 from federation.collaboration import Collaboration
@@ -15,16 +16,17 @@ from federation.specification import AlignSpec, JobSpec, VerticalScoreSpec, Vert
 from federation.trial.workspace import prepare_workspace
 
 COMMON = 300
-ALONE = {"brand": 20, "courier": 15, "retailer": 10}
+ALONE = {"brand": 20, "courier": 15, "press": 5, "retailer": 10}
 """People whom one party alone knows."""
 COLUMNS = {
     "brand": ("age",),
     "courier": ("parcels",),
+    "press": ("clicks",),
     "retailer": ("spend", "colour"),
 }
 ALIGN = AlignSpec(name="rows")
-PRIVATE = VerticalTrainSpec(name="model", align="rows", rounds=3, label_epsilon=2.0)
-UNSAFE = VerticalTrainSpec(name="model", align="rows", rounds=3, unsafe_labels=True)
+PRIVATE = VerticalTrainSpec(name="model", align="rows", rounds=2, label_epsilon=2.0)
+UNSAFE = VerticalTrainSpec(name="model", align="rows", rounds=2, unsafe_labels=True)
 SCORE = VerticalScoreSpec(name="scores", train="model", align="rows")
 
 
@@ -32,7 +34,7 @@ def people() -> pd.DataFrame:
     """What there is to know of everybody; the last 40 people have no label."""
     draw = np.random.default_rng(5)
     known = {
-        name: draw.normal(size=COMMON).round(3) for name in ("age", "parcels", "spend")
+        name: draw.normal(size=COMMON).round(3) for name in ("age", "parcels", "spend", "clicks")
     }
     colour = draw.choice(["green", "red"], size=COMMON)
     logit = 2.0 * known["age"] + 2.5 * known["parcels"] - 2.0 * known["spend"]
@@ -95,8 +97,12 @@ def collaboration(*jobs: JobSpec, **vertical: object) -> Collaboration:
         return {"name": name, "role": role, "declared_rows": 400, "data": data, "consent": consent}
 
     agreed = terms(
-        match={"alignment": {"key": "email", "epsilon": 10.0, "delta": 1e-3}, "minimum_match": 20,
-               "maximum_matches": 1, "period_days": 365},
+        match={
+            "alignment": {"key": "email", "epsilon": 10.0, "delta": 1e-3},
+            "minimum_match": 20,
+            "maximum_matches": 1,
+            "period_days": 365,
+        },
         budget={"epsilon": 13.0, "delta": 0.1},
     )
     agreed |= {
@@ -115,7 +121,7 @@ def collaboration(*jobs: JobSpec, **vertical: object) -> Collaboration:
             "version": 1,
             "name": "columns",
             "unsafe_seed": 7,
-            "parties": [party(name, role) for name, role in ROLES.items()],
+            "parties": [party(name, role) for name, role in parties.ROLES.items()],
             "agreement": agreed,
             "jobs": [spec.model_dump() for spec in jobs or (ALIGN, PRIVATE, SCORE)],
         }

@@ -76,7 +76,7 @@ class Learner(StrEnum):
     RIDGE = "ridge"
     """A weighted linear regression in closed form: all together are a logistic regression."""
     TREES = "trees"
-    """Twenty small regression trees (LightGBM): what parties' columns tell together is not seen."""
+    """Twenty small regression trees (LightGBM); what parties' columns tell together is not seen."""
 
 
 def gradients(
@@ -237,37 +237,12 @@ class TreesPart(_Closed):
         Raises:
             InvalidParameterError: features and residuals do not fit each other or this part.
         """
-        import lightgbm
-
         _check(features, residuals, (0.0,) * self.width)
         g, h = gradients(residuals, flip)
         used = residuals != 0
-        rows, g, h = features[used], g[used], h[used]
-        if not len(rows):
+        if not used.any():
             raise InvalidParameterError("every residual is 0: there is nobody to learn from")
-
-        def quadratic(
-            fitted: NDArray[np.float64], _: object
-        ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-            return h * fitted - g, h
-
-        booster = lightgbm.train(
-            {
-                "objective": quadratic,
-                "learning_rate": _SHRINKAGE,
-                "num_leaves": _LEAVES,
-                "min_data_in_leaf": _LEAF_ROWS,
-                "lambda_l2": _LEAF_PENALTY,
-                "num_threads": 1,
-                "deterministic": True,
-                "force_row_wise": True,
-                "seed": len(self.stages),
-                "verbose": -1,
-            },
-            lightgbm.Dataset(rows, params={"verbose": -1}),
-            num_boost_round=_TREES,
-        )
-        text = booster.model_to_string()
+        text = _grown(features[used], g[used], h[used], seed=len(self.stages))
         part = self.model_copy(update={"width": features.shape[1], "proposed": text})
         fitted = np.clip(_predict(text, features), -FITTED_BOUND, FITTED_BOUND)
         return Proposal(part, fitted, np.zeros(PENALTIES))
@@ -323,9 +298,48 @@ def part_from_json(content: bytes) -> Part:
         ) from error
 
 
+def _grown(
+    rows: NDArray[np.float64], g: NDArray[np.float64], h: NDArray[np.float64], *, seed: int
+) -> str:
+    """Return trees as text; none where no column can be split."""
+    import lightgbm
+
+    if len(rows) < 2 * _LEAF_ROWS or not np.ptp(rows, axis=0).any():
+        return ""
+
+    def quadratic(
+        fitted: NDArray[np.float64], _: object
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return h * fitted - g, h
+
+    try:
+        booster = lightgbm.train(
+            {
+                "objective": quadratic,
+                "learning_rate": _SHRINKAGE,
+                "num_leaves": _LEAVES,
+                "min_data_in_leaf": _LEAF_ROWS,
+                "lambda_l2": _LEAF_PENALTY,
+                "num_threads": 1,
+                "deterministic": True,
+                "force_row_wise": True,
+                "seed": seed,
+                "verbose": -1,
+            },
+            lightgbm.Dataset(rows, params={"verbose": -1}),
+            num_boost_round=_TREES,
+        )
+    except lightgbm.basic.LightGBMError:  # every column differs in too few rows
+        return ""
+    text: str = booster.model_to_string()
+    return text
+
+
 def _predict(trees: str, features: NDArray[np.float64]) -> NDArray[np.float64]:
     import lightgbm
 
+    if not trees:
+        return np.zeros(len(features))
     try:
         booster = lightgbm.Booster(model_str=trees)
         fitted: NDArray[np.float64] = booster.predict(features, num_threads=1)

@@ -1,0 +1,464 @@
+"""Training and scoring over parties' columns by jobs, all parties on disk, in one process."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import parties
+import pytest
+import vertical
+from parties import PURPOSE, World
+from pydantic import ValidationError
+from sklearn.metrics import roc_auc_score
+from vertical import ALIGN, PRIVATE, SCORE, UNSAFE, ask_for, record
+
+from compliance.errors import InvalidAgreementError
+from compliance.records import BudgetCommitted, ModelTrained, Refusal, SegmentWritten
+from compliance.terms import Role
+from federation.collaboration import drafted_agreement, load_collaboration
+from federation.errors import CollaborationError, MessageError, RefusedError
+from federation.jobs.assist import HeldPart, PartnerSum, joined_keys
+from federation.messages import AssistAsk, AssistFitted, AssistResiduals, Encrypted, unseal
+from federation.plan import plan
+from federation.progress import listening
+from federation.specification import VerticalTrainSpec, policy_objections
+from privacy.training.learners import FITTED_BOUND, Learner
+
+PEOPLE = {"brand": 0, "courier": 1, "press": 2, "retailer": 3}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _four_data_parties() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        roles = dict.fromkeys(PEOPLE, Role.PARTNER) | {"brand": Role.BRAND}
+        patch.setattr(parties, "ROLES", roles | {"coordinator": Role.COORDINATOR})
+        patch.setattr(parties, "PEOPLE", PEOPLE)
+        yield
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory: pytest.TempPathFactory, _four_data_parties: None) -> World:
+    """A world in which people are aligned, and nothing is trained."""
+    found = vertical.world(tmp_path_factory.mktemp("columns"), ALIGN)
+    found.run()
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(aligned: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world in which a model was trained on noised labels."""
+    found = elsewhere(aligned, tmp_path_factory.mktemp("trained") / "workspace")
+    ask_for(found, ALIGN, PRIVATE)
+    found.run()
+    return found
+
+
+def elsewhere(found: World, path: Path) -> World:
+    """A copy of a world whose tables are its own too."""
+    copied = found.copy(path)
+    for name in PEOPLE:
+        for file in (found.table(name), found.consents(name)):
+            shutil.copy(file, path.parent / file.name)
+            text = (path / name / "party.json").read_text()
+            (path / name / "party.json").write_text(
+                text.replace(str(file.parent), str(path.parent))
+            )
+    return World(
+        type(copied.workspace)(
+            path,
+            copied.agreement,
+            tuple(parties.PartyFolder(path / folder.name) for folder in copied.workspace.folders),
+        ),
+        found.now,
+    )
+
+
+@pytest.fixture
+def world(aligned: World, tmp_path: Path) -> World:
+    return elsewhere(aligned, tmp_path / "workspace")
+
+
+def scores(found: World) -> pd.DataFrame:
+    written = pd.read_csv(found.folder("brand").segment("scores"), keep_default_na=False)
+    truth = vertical.people()
+    truth["record"] = [record("brand", person) for person in range(vertical.COMMON)]
+    return written.merge(truth)
+
+
+def held(found: World, name: str) -> HeldPart:
+    return HeldPart.model_validate_json(found.folder(name).model("model").read_bytes())
+
+
+# --- the way through -----------------------------------------------------------------------------
+
+
+def test_a_model_over_columns_ranks_people_whose_label_nobody_knows(
+    trained: World, tmp_path: Path
+) -> None:
+    found = elsewhere(trained, tmp_path / "workspace")
+    ask_for(found, ALIGN, PRIVATE, SCORE)
+    found.run()
+    ranked = scores(found)
+    assert len(ranked) == vertical.COMMON
+    assert roc_auc_score(ranked["truth"], ranked["score"]) > 0.9
+    new = ranked[ranked["bought"] == ""]
+    assert roc_auc_score(new["truth"], new["score"]) > 0.85
+    assert set(ranked["without"]) == {""}
+    assert [leaf.rows for leaf in found.leaves("brand") if isinstance(leaf, SegmentWritten)] == [
+        vertical.COMMON
+    ]
+    for name in PEOPLE:  # verified as they are read
+        assert [leaf.epsilon for leaf in found.leaves(name) if isinstance(leaf, ModelTrained)] == [
+            2.0
+        ]
+
+
+def test_labels_are_paid_for_once_by_the_brand_alone(trained: World) -> None:
+    charges = {
+        name: [leaf.charge_id for leaf in trained.leaves(name) if isinstance(leaf, BudgetCommitted)]
+        for name in PEOPLE
+    }
+    assert [charge for charge in charges["brand"] if "model" in charge] == [
+        "model/assist.noised/coordinator"
+    ]
+    assert not any(
+        "model" in charge for name in PEOPLE if name != "brand" for charge in charges[name]
+    )
+
+
+def test_what_brand_and_partners_say_is_closed_to_the_coordinator(trained: World) -> None:
+    said = [unseal(sealed, trained.agreement) for sealed in trained.wire]
+    between = [
+        one for one in said if "coordinator" not in {one.header.sender, one.header.recipient}
+    ]
+    kinds = {one.header.kind for one in between if one.header.job == "model"}
+    assert kinds == {"assist.residuals", "assist.fitted", "assist.settle"}
+    assert all(isinstance(one.body, Encrypted) for one in between)
+
+
+def test_one_round_is_one_exchange_with_each_partner(trained: World) -> None:
+    said = [unseal(sealed, trained.agreement) for sealed in trained.wire]
+    rounds = held(trained, "brand").rounds
+    for kind, end in (("assist.residuals", "recipient"), ("assist.fitted", "sender")):
+        ways = {
+            (one.sealed.digest, getattr(one.header, end)) for one in said if one.header.kind == kind
+        }
+        assert len(ways) == 3 * rounds
+    assert rounds <= PRIVATE.rounds
+
+
+def test_nobody_holds_the_whole_model_and_nothing_secret_is_left(trained: World) -> None:
+    widths = {name: len(held(trained, name).part.weights) for name in PEOPLE}
+    assert widths == {"brand": 2, "courier": 2, "press": 2, "retailer": 4}
+    for name in PEOPLE:
+        left = {file.name for file in trained.folder(name).job("model").iterdir()}
+        assert not left & {"secret", "keys", "labels.npy", "rows.npz", "round-01.json"}
+
+
+def test_masked_parts_tell_nothing_alone_and_add_up_to_bounded_values(trained: World) -> None:
+    parts = {}
+    for sealed in trained.wire:
+        message = unseal(sealed, trained.agreement)
+        if message.header.kind == "assist.fitted":
+            opened = trained.read(sealed)
+            if opened.body.round == 1:
+                parts[message.header.sender] = opened.payload
+    partners = tuple(sorted(parts))
+    sums = PartnerSum.of(PRIVATE, trained.agreement, partners)
+    length = vertical.COMMON + 2
+    total = sums.total([parts[name] for name in partners], length)
+    assert np.abs(total[:-2]).max() < 3 * FITTED_BOUND
+    for name in partners:
+        alone = np.frombuffer(parts[name], dtype="<u4").astype(np.float64) / 2**32
+        assert alone.mean() == pytest.approx(0.5, abs=0.1)
+        with pytest.raises(MessageError, match="rows are not aligned"):
+            sums.total([parts[name][:-4]], length)
+
+
+def test_trees_are_trained_and_scored_the_same_way(world: World) -> None:
+    trees = UNSAFE.model_copy(update={"learner": Learner.TREES})
+    ask_for(world, ALIGN, trees, SCORE)
+    world.run()
+    ranked = scores(world)
+    assert roc_auc_score(ranked["truth"], ranked["score"]) > 0.8
+    assert not any("model" in charge.charge_id for charge in world.statement("brand").charges)
+    assert held(world, "brand").label_epsilon is None
+
+
+def test_a_job_that_was_cut_short_goes_on_and_costs_nothing_more(
+    world: World, trained: World
+) -> None:
+    ask_for(world, ALIGN, PRIVATE)
+    calls = 0
+
+    def cut(name: str, _: object, answer: parties.SealedMessage) -> parties.SealedMessage:
+        nonlocal calls
+        calls += unseal(answer, world.agreement).header.kind == "assist.fitted"
+        if calls == 5:
+            calls += 1
+            raise ConnectionError
+        return answer
+
+    world.listener = cut
+    with pytest.raises(ConnectionError):
+        world.run()
+    world.run()
+    assert {name: held(world, name).part for name in PEOPLE}["retailer"].weights
+    assert sum("model" in one.charge_id for one in world.statement("brand").charges) == 1
+    assert world.statement("brand").epsilon_spent == trained.statement("brand").epsilon_spent
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def test_a_table_in_another_order_gives_the_same_part(world: World, trained: World) -> None:
+    for name in PEOPLE:
+        table = pd.read_csv(world.table(name), keep_default_na=False)
+        table.iloc[::-1].to_csv(world.table(name), index=False)
+    ask_for(world, ALIGN, UNSAFE)
+    world.run()
+    first = held(world, "retailer").part.weights
+    assert len(first) == 4
+    assert all(np.isfinite(first))
+
+
+def test_a_table_whose_records_name_other_people_is_refused_and_nothing_is_charged(
+    world: World,
+) -> None:
+    table = pd.read_csv(world.table("courier"))
+    table["record"] = np.roll(table["record"].to_numpy(), 1)
+    table.to_csv(world.table("courier"), index=False)
+    ask_for(world, ALIGN, PRIVATE)
+    with pytest.raises(RefusedError, match="name other people than when alignment 'rows' ran"):
+        world.run()
+    assert not any("model" in charge.charge_id for charge in world.statement("brand").charges)
+
+
+def test_whoever_withdraws_or_is_erased_brings_nothing_and_no_other_party_is_told(
+    world: World,
+) -> None:
+    gone = [record("courier", person) for person in range(5)]
+    given = pd.read_csv(world.consents("courier"))
+    no = pd.DataFrame({"subject": gone, "event": "withdrawn", "time": "2026-02-28T00:00:00Z"})
+    pd.concat([given, no.assign(purpose=PURPOSE)]).to_csv(world.consents("courier"), index=False)
+    table = pd.read_csv(world.table("retailer"))
+    table = table[~table["record"].isin([record("retailer", person) for person in range(5, 9)])]
+    table.to_csv(world.table("retailer"), index=False)
+    brands = pd.read_csv(world.consents("brand"))
+    no = no.assign(subject=[record("brand", person) for person in range(9, 14)], purpose=PURPOSE)
+    pd.concat([brands, no]).to_csv(world.consents("brand"), index=False)
+    ask_for(world, ALIGN, PRIVATE, SCORE)
+    world.run()
+    used = {
+        leaf.party: leaf.eligible
+        for name in PEOPLE
+        for leaf in world.leaves(name)
+        if leaf.kind == "consent.used" and leaf.job == "model"
+    }
+    assert used == {"brand": 295, "courier": 295, "press": 300, "retailer": 296}
+    assert len(scores(world)) == 295
+    sizes = {
+        len(world.read(sealed).payload)
+        for sealed in world.wire
+        if unseal(sealed, world.agreement).header.kind == "assist.fitted"
+    }
+    assert sizes == {4 * (vertical.COMMON + 2)}
+
+
+def test_too_few_people_are_refused(world: World) -> None:
+    book = pd.read_csv(world.consents("press"))
+    book[book["subject"] == record("press", 1)].to_csv(world.consents("press"), index=False)
+    ask_for(world, ALIGN, PRIVATE)
+    with pytest.raises(RefusedError, match="below the minimum of 30"):
+        world.run()
+
+
+def test_labels_of_one_class_are_refused_before_anything_is_charged(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pd.read_csv(world.table("brand"), keep_default_na=False)
+    table.assign(bought="yes").to_csv(world.table("brand"), index=False)
+    ask_for(world, ALIGN, UNSAFE)
+    with pytest.raises(RefusedError, match="the party's own console"):
+        world.run()
+    assert "all labels are of one class" in caplog.text
+
+
+# --- who misbehaves ------------------------------------------------------------------------------
+
+
+def test_a_partner_that_answers_garbage_is_flagged_and_hardly_followed(world: World) -> None:
+    ask_for(world, ALIGN, UNSAFE)
+
+    def spoil(name: str, _: object, answer: parties.SealedMessage) -> parties.SealedMessage:
+        message = unseal(answer, world.agreement)
+        if name != "press" or message.header.kind != "assist.fitted":
+            return answer
+        opened = world.read(answer)
+        noise = np.random.default_rng(1).integers(0, 2**32, vertical.COMMON + 2, dtype=np.uint32)
+        return world.parties.seal(
+            name, "brand", "model", opened.body, noise.tobytes(), answers=message.header.answers
+        )
+
+    world.listener = spoil
+    told: list[str] = []
+    with listening(lambda one: told.append(one.stage)):
+        world.run()
+    assert "out of bounds" in {what for _, what in held(world, "brand").findings}
+    assert any("larger than all partners may say" in stage for stage in told)
+
+
+def test_a_round_has_one_question_and_one_answer(world: World) -> None:
+    ask_for(world, ALIGN, UNSAFE)
+    seen: list[parties.SealedMessage] = []
+    original = world.listener
+
+    def watch(
+        name: str, question: parties.SealedMessage, answer: parties.SealedMessage
+    ) -> parties.SealedMessage:
+        kind = unseal(question, world.agreement).header.kind
+        if name == "courier" and kind == "assist.residuals" and not seen:
+            seen.append(question)
+            body = AssistResiduals(spec=UNSAFE, round=1)
+            for payload in (
+                bytes(4 * vertical.COMMON),
+                bytes(4),
+                b"\x00\x00\xc0\x7f" * vertical.COMMON,
+            ):
+                again = world.parties.seal(
+                    "brand", "courier", "model", body, payload, answers="0" * 64
+                )
+                assert world.ask("courier", again).body.kind == "refused"
+        return original(name, question, answer)
+
+    world.listener = watch
+    world.run()
+    assert seen
+    late = world.parties.seal(
+        "coordinator", "brand", "model", AssistAsk(spec=UNSAFE, round=1, place=0)
+    )
+    assert world.ask("brand", late).body.kind == "refused"
+    part = AssistFitted(spec=UNSAFE, round=9)
+    stray = world.parties.seal("press", "brand", "model", part, b"", answers="0" * 64)
+    assert world.ask("brand", stray).body.kind == "refused"
+
+
+# --- scoring -------------------------------------------------------------------------------------
+
+
+def test_a_partner_that_drops_out_makes_scores_worse_and_they_say_so(
+    trained: World, tmp_path: Path
+) -> None:
+    found = elsewhere(trained, tmp_path / "workspace")
+    ask_for(found, ALIGN, PRIVATE, SCORE)
+    told: list[str] = []
+
+    def before(
+        name: str, question: parties.SealedMessage, answer: parties.SealedMessage
+    ) -> parties.SealedMessage:
+        if unseal(question, found.agreement).header.kind == "identify" and name == "retailer":
+            found.unreachable.add("courier")
+        return answer
+
+    found.listener = leave
+    with listening(lambda one: told.append(one.stage)):
+        found.run()
+    assert any("scored without courier: the scores are worse" in stage for stage in told)
+    ranked = scores(found)
+    assert set(ranked["without"]) == {"courier"}
+    assert 0.6 < roc_auc_score(ranked["truth"], ranked["score"]) < 0.95
+    found.unreachable.clear()
+    found.listener = lambda _, __, answer: answer
+    ask_for(found, SCORE.model_copy(update={"name": "again"}))
+    with pytest.raises(RefusedError, match="once: two sums over other partners"):
+        found.run()
+
+
+def test_nothing_is_scored_before_it_is_trained(world: World) -> None:
+    ask_for(world, ALIGN, SCORE)
+    with pytest.raises(RefusedError, match="vertical training 'model' has not ended here"):
+        world.run()
+
+
+# --- what is agreed ------------------------------------------------------------------------------
+
+
+def test_jobs_keep_within_the_terms() -> None:
+    agreement = drafted_agreement(
+        vertical.collaboration(label_epsilon=1.0, unsafe_labels=False, max_rounds=2)
+    )
+    assert [term for term, _ in policy_objections(PRIVATE, agreement)] == [
+        "vertical.max_rounds",
+        "vertical.label_epsilon",
+    ]
+    assert "vertical.unsafe_labels" in [term for term, _ in policy_objections(UNSAFE, agreement)]
+    bare = agreement.model_copy(update={"vertical": None})
+    for spec in (PRIVATE, SCORE):
+        assert [term for term, _ in policy_objections(spec, bare)] == ["vertical.columns"]
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [{}, {"label_epsilon": 1.0, "unsafe_labels": True}, {"rounds": 16, "unsafe_labels": True}],
+    ids=["neither", "both", "too many rounds"],
+)
+def test_a_job_says_how_labels_are_protected(terms: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        VerticalTrainSpec(name="model", align="rows", **terms)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"label_epsilon": None, "unsafe_labels": False}, "agree on a label_epsilon"),
+        ({"label_epsilon": 10.0, "purpose": "spying"}, "'spying' is not among the purposes"),
+        ({"columns": vertical.held()[:1] * 2}, "'brand' has two called 'age'"),
+        ({"columns": vertical.held()[:2]}, "'retailer' brings none"),
+    ],
+    ids=["no label could be used", "a strange purpose", "a column twice", "a party without any"],
+)
+def test_terms_that_contradict_themselves_are_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises((InvalidAgreementError, ValidationError), match=said):
+        drafted_agreement(vertical.collaboration(**change))
+
+
+def test_a_plan_prices_the_labels_and_nothing_else() -> None:
+    found = plan(
+        vertical.collaboration(ALIGN, PRIVATE, UNSAFE.model_copy(update={"name": "bare"}), SCORE)
+    )
+    _, train, bare, score = found.jobs
+    assert 0 < train.epsilon <= 2.0
+    assert "label" in train.note
+    assert bare.epsilon == score.epsilon == 0
+    assert "NOT PRIVATE" in bare.note
+    dear = PRIVATE.model_copy(update={"label_epsilon": 4.0})
+    refused = plan(vertical.collaboration(ALIGN, dear)).jobs[1]
+    assert refused.refused_by == "budget.epsilon"
+    assert "vertical.label_epsilon" in (refused.remedy or "")
+
+
+def test_keys_come_from_partners_as_they_signed_them(trained: World) -> None:
+    said = {}
+    for sealed in trained.wire:
+        message = unseal(sealed, trained.agreement)
+        if message.header.kind == "assist.joined":
+            said[message.header.sender] = sealed.envelope
+    names = ("courier", "press", "retailer")
+    whole = b"\n".join(said[name] for name in names)
+    assert tuple(joined_keys(whole, PRIVATE, trained.agreement)) == names
+    wrong = {
+        "order": b"\n".join(said[name] for name in reversed(names)),
+        "one is missing": b"\n".join(said[name] for name in names[:2]),
+        "changed": whole.replace(b"payload", b"pay1oad", 1),
+    }
+    for payload in wrong.values():
+        with pytest.raises(MessageError):
+            joined_keys(payload, PRIVATE, trained.agreement)
+
+
+def test_the_file_tells_what_is_wrong_with_labels_and_columns(tmp_path: Path) -> None:
+    missing = tmp_path / "none.toml"
+    with pytest.raises(CollaborationError):
+        load_collaboration(missing)
