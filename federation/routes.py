@@ -97,7 +97,7 @@ ROUTES: Final[Mapping[str, Route]] = {
 
 
 def is_charged(kind: str, agreement: Agreement) -> bool:
-    """Tell whether this costs privacy budget: an update, noised labels, or a count blurred or told."""
+    """Tell whether this costs privacy budget: an update, noised labels, a count blurred or told."""
     match kind:
         case "train.update" | "sum.noised" | "align.bound" | "assist.noised":
             return True

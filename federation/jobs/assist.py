@@ -38,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from compliance.agreement import Agreement
 from compliance.terms import Role
-from federation.errors import MessageError, RefusedError
+from federation.errors import MessageError
 from federation.jobs.exchange import (
     Exchange,
     Outgoing,

@@ -169,8 +169,8 @@ def _label_rule(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> Labe
         return None
     if config.data is None or config.data.labels is None:
         raise WorkspaceError(
-            f"{desk.folder.path / 'party.json'} names no labels, and job {spec.name!r} learns them: "
-            "add data.labels"
+            f"{desk.folder.path / 'party.json'} names no labels, and job {spec.name!r} "
+            "learns them: add data.labels"
         )
     return config.data.labels
 

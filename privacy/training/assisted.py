@@ -295,7 +295,8 @@ def _learners(plan: AssistedPlan, rows: LabelledRows) -> NDArray[np.bool_]:
     """Return whom parties learn from: all with a label; with trees, but every tenth of those."""
     if plan.learner is Learner.RIDGE:
         return rows.known
-    return rows.known & (np.cumsum(rows.known) % _HELD_OUT != 0)
+    judging = np.cumsum(rows.known) % _HELD_OUT == 0
+    return np.asarray(rows.known & ~judging, dtype=np.bool_)
 
 
 def _is_over(plan: AssistedPlan, losses: Sequence[float]) -> bool:
