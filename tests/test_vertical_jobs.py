@@ -464,7 +464,16 @@ def test_the_example_runs_as_it_is_told_on_fewer_people(
     subprocess.run([*script, "--people", "600"], check=True)
     shutil.copy(EXAMPLE / "collaboration.toml", tmp_path)
     file = tmp_path / "collaboration.toml"
-    file.write_text(file.read_text().replace("rounds = 5", "rounds = 1"))
+    smaller = {
+        "rounds = 5": "rounds = 1",
+        "rows = 4000": "rows = 600",
+        "bucket = 1000": "bucket = 100",
+    }
+    text = file.read_text()
+    smaller |= {"epsilon = 1.0\ndelta = 1e-12": "epsilon = 10.0\ndelta = 1e-9", "= 3.5": "= 12.5"}
+    for written_so, instead in smaller.items():
+        text = text.replace(written_so, instead)
+    file.write_text(text)
     simulate(file, tmp_path / "out")
     written = pd.read_csv(tmp_path / "out" / "brand" / "segments" / "income-scores.csv")
     brand = pd.read_csv(tmp_path / "data" / "brand.csv.gz", keep_default_na=False)
