@@ -40,7 +40,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "5cd2d94b877f5cc22eefbb0101485c43692e2dd871fe56c65d2856a9ae98347f"
+GOLDEN_DIGEST = "5d59a711a95b42a2b079e6dee56e1ce8161f35c038c7b465c1473663e6194cb9"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 

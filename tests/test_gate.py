@@ -25,7 +25,7 @@ from federation.messages import Body, SealedMessage, content_digest, unseal
 from federation.party import locked
 from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
-from federation.specification import AlignSpec
+from federation.specification import AlignSpec, VerticalScoreSpec, VerticalTrainSpec
 from privacy.accounting import Budget, ChargeState, GaussianEvent, Ledger, epsilon_of
 
 AGREED = Parties.in_memory().agreement
@@ -35,6 +35,7 @@ PARTY_OF = {role: name for name, role in ROLES.items()}
 ALIGN = AlignSpec(name="ring")
 RING_SIDE = messages.AlignSide(recipe="0" * 64, commitment="1" * 64)
 SIDE = messages.MatchSide(recipe="0" * 64, points=10, commitment="1" * 64)
+COLUMNS = VerticalTrainSpec(name="columns", align="rows", label_epsilon=1.0)
 BODIES: dict[str, Body] = {
     "identify": messages.Identify(),
     "present": messages.Present(),
@@ -61,6 +62,22 @@ BODIES: dict[str, Body] = {
     "align.tags": messages.AlignTags(bucket=0, place=1),
     "align.common": messages.AlignCommon(spec=ALIGN, bucket=0),
     "align.done": messages.AlignDone(),
+    "assist.join": messages.AssistJoin(spec=COLUMNS),
+    "assist.joined": messages.AssistJoined(key="5" * 64),
+    "assist.keys": messages.AssistKeys(spec=COLUMNS),
+    "assist.open": messages.AssistOpen(spec=COLUMNS),
+    "assist.noised": messages.AssistNoised(),
+    "assist.exact": messages.AssistExact(),
+    "assist.ask": messages.AssistAsk(spec=COLUMNS, round=1, place=0),
+    "assist.residuals": messages.AssistResiduals(spec=COLUMNS, round=1),
+    "assist.fitted": messages.AssistFitted(spec=COLUMNS, round=1),
+    "assist.heard": messages.AssistHeard(round=1, standing=messages.AssistStanding.MORE),
+    "assist.close": messages.AssistClose(spec=COLUMNS, place=0),
+    "assist.settle": messages.AssistSettle(spec=COLUMNS, rounds=1, kept=1, step=1.0),
+    "assist.scored": messages.AssistScored(
+        spec=VerticalScoreSpec(name="scores", train="columns", align="rows"),
+        partners=("courier", "retailer"),
+    ),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),
     "sum.ask": messages.SumAsk(spec=TRAIN, round=1, phase=messages.SumPhase.SHARE),
@@ -102,6 +119,19 @@ ROUTED = {
     "align.tags": ANSWERED,
     "align.common": ASKED,
     "align.done": ANSWERED,
+    "assist.join": {("coordinator", "partner")},
+    "assist.joined": {("partner", "coordinator")},
+    "assist.keys": {("coordinator", "partner")},
+    "assist.open": {("coordinator", "brand")},
+    "assist.noised": {("brand", "coordinator")},
+    "assist.exact": {("brand", "coordinator")},
+    "assist.ask": {("coordinator", "brand")},
+    "assist.residuals": {("brand", "partner")},
+    "assist.fitted": {("partner", "brand")},
+    "assist.heard": {("brand", "coordinator")},
+    "assist.close": {("coordinator", "brand")},
+    "assist.settle": {("brand", "partner")},
+    "assist.scored": {("partner", "brand")},
     "train.request": {("coordinator", "partner")},
     "train.update": {("partner", "coordinator")},
     "sum.ask": {("coordinator", "partner")},
@@ -209,6 +239,14 @@ class TestRoutes:
             "align.pass",
             "align.tags",
             "align.done",
+            "assist.joined",
+            "assist.noised",
+            "assist.exact",
+            "assist.residuals",
+            "assist.fitted",
+            "assist.heard",
+            "assist.settle",
+            "assist.scored",
             "train.update",
             "sum.noised",
             "sum.exact",
@@ -230,7 +268,7 @@ class TestRoutes:
         terms = AGREED.match.model_copy(update={"reveal": reveal})
         agreed = AGREED.model_copy(update={"match": terms})
         found = {kind for kind in ROUTES if is_charged(kind, agreed)}
-        assert found == {"train.update", "sum.noised", "align.bound"} | charged
+        assert found == {"train.update", "sum.noised", "align.bound", "assist.noised"} | charged
 
     def test_what_must_be_encrypted_leaves_so_and_nothing_else_does(self, world: World) -> None:
         secret = b"what only the recipient may read"

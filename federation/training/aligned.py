@@ -18,7 +18,7 @@ Leaves to others: who may be used (`population`), what is computed (`assisting`)
 import io
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -214,9 +214,11 @@ def _save_used(desk: Desk, job: str, people: Population, chosen: NDArray[np.int6
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o700, parents=True)
     keys = pa.array(people.keys[np.sort(chosen)], pa.large_string())
-    used = replace(
-        people.used,
-        keys=References.write(place / "used.arrow", (keys,)),
+    used = PeopleUsed(
+        people.used.purpose,
+        References.write(place / "used.arrow", (keys,)),
+        people.used.rows,
+        people.used.excluded,
         linked=References.write(place / "linked.arrow", people.used.linked.batches()),
     )
     save_people(place, used)

@@ -27,7 +27,7 @@ Collaborations", NeurIPS 2022: algorithm 1, with Fisher information beside the r
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,11 +171,15 @@ class Assisted:
         )
         for _ in range(_OWN_STEPS[plan.learner][0]):
             begun = _own_step(begun, rows)
-        return replace(begun, losses=(_loss(begun, rows),))
+        return begun.changed(losses=(_loss(begun, rows),))
 
     def logits(self, rows: LabelledRows) -> NDArray[np.float64]:
         """Return every person's score, shape (n,)."""
         return self.intercept + self.own.score(rows.features) + self.partners
+
+    def changed(self, **fields: Any) -> "Assisted":
+        """Return the same but for some fields."""
+        return replace(self, **fields)
 
     @property
     def kept_rounds(self) -> int:
@@ -236,7 +240,7 @@ class Assisted:
         for _ in range(_OWN_STEPS[self.plan.learner][1]):
             moved = _own_step(moved, rows)
         losses = (*self.losses, _loss(moved, rows))
-        return replace(moved, losses=losses, finished=_is_over(self.plan, losses))
+        return moved.changed(losses=losses, finished=_is_over(self.plan, losses))
 
 
 def _own_step(state: Assisted, rows: LabelledRows) -> Assisted:
@@ -245,7 +249,7 @@ def _own_step(state: Assisted, rows: LabelledRows) -> Assisted:
         rows.features, state.residuals(rows).astype(np.float64), state.plan.flip
     )
     shift, step = _search(state, rows, offer.fitted, offer.penalties)
-    return replace(state, own=offer.part.settle(step), intercept=state.intercept + shift)
+    return state.changed(own=offer.part.settle(step), intercept=state.intercept + shift)
 
 
 def _search(
