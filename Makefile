@@ -43,6 +43,7 @@ bench-secagg: $(VENV)/.test  ## measure secure sums, all parties in one process
 
 bench-training: $(VENV)/.test  ## measure training over partners: what it reaches, what it costs
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/vertical.py
 
 bench-expand: $(VENV)/.test  ## measure an expansion of ten million people, beside what reads all of them
 	$(BIN)/python benchmarks/expanding.py

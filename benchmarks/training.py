@@ -107,6 +107,7 @@ class Table:
     folds: NDArray[np.int64]
     groups: NDArray[np.int64]
     encoded: tuple[Feature, ...] = ()
+    names: tuple[str, ...] = ()
 
     def auc(self, model: "Model", fold: int, network: Network | None = None) -> float:
         """Judge weights, of a linear model or a network, or trees, on the rows of `fold`."""
@@ -206,9 +207,11 @@ def adult() -> Table:
     groups = np.full(len(table), len(OCCUPATIONS))
     for group, words in enumerate(OCCUPATIONS):
         groups[table["occupation"].isin(words)] = group
-    encoded = Encoder(features).encode(columns)
+    encoder = Encoder(features)
+    encoded = encoder.encode(columns)
     labels = (table["class"] == ">50K").to_numpy(dtype=np.float64)
-    return Table(encoded, labels, fold_of("adult", len(table)), groups, tuple(features))
+    folds = fold_of("adult", len(table))
+    return Table(encoded, labels, folds, groups, tuple(features), encoder.names)
 
 
 @cache
@@ -232,11 +235,12 @@ def households(category: str, label: str) -> Table:
             features.append(NumericFeature(name, 0, DOLLARS.get(name, 2_000), Scale.LOG))
             values = values if name in DOLLARS else np.expm1(values)
         columns[name] = values
-    encoded = Encoder(features).encode(columns)
+    encoder = Encoder(features)
+    encoded = encoder.encode(columns)
     folds = fold_of(f"complete_journey:{category}", len(table))
     labels = table[label].to_numpy(dtype=np.float64)
     groups = np.zeros(len(table), dtype=np.int64)
-    return Table(encoded, labels, folds, groups, tuple(features))
+    return Table(encoded, labels, folds, groups, tuple(features), encoder.names)
 
 
 def sent_bytes(length: int, ring_bits: int, parties: int) -> int:

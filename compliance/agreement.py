@@ -31,6 +31,7 @@ from compliance.errors import (
 from compliance.log.note import NoteKey
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
+    DATA_ROLES,
     BudgetTerms,
     ColumnTerm,
     ColumnType,
@@ -49,6 +50,7 @@ from compliance.terms import (
     Terms,
     Text,
     TrainTerms,
+    VerticalTerms,
     repeated,
     unique,
 )
@@ -88,9 +90,11 @@ class Agreement(Terms):
         parties: exactly one brand and one coordinator, at least one partner, any auditors; at most
             `MOST_PARTIES`.
         datasets: one of the brand and one of each partner.
-        features: columns that every partner brings to training.
+        features: columns that every partner brings to training over rows; none where all training
+            is over columns.
         match, train, expand: terms of the three computations.
         measure: terms of counting; nothing is counted where they are left out.
+        vertical: terms of training over columns; there is none where it is left out.
         budget: privacy loss per person over all of them.
         valid_from: first moment of validity, UTC.
         valid_until: first moment after it, UTC.
@@ -107,11 +111,12 @@ class Agreement(Terms):
     ]
     parties: Annotated[tuple[PartyTerm, ...], Field(max_length=MOST_PARTIES)]
     datasets: Annotated[tuple[DatasetTerm, ...], Field(max_length=MOST_PARTIES)]
-    features: Annotated[tuple[ColumnTerm, ...], Field(min_length=1, max_length=1_000)]
+    features: Annotated[tuple[ColumnTerm, ...], Field(max_length=1_000)]
     match: MatchTerms
     train: TrainTerms
     expand: ExpandTerms
     measure: MeasureTerms | None = None
+    vertical: VerticalTerms | None = None
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
@@ -303,6 +308,7 @@ class Agreement(Terms):
         for name in repeated(column.name for column in self.features):
             yield f"features: two are called {name!r}"
         yield from self._group_mistakes()
+        yield from self._vertical_mistakes()
         used = (
             *(("match", self.match), ("train", self.train), ("expand", self.expand)),
             ("measure", self.measure),
@@ -353,6 +359,28 @@ class Agreement(Terms):
         for name in self.expand.fairness_groups:
             if name not in grouped:
                 yield f"expand.fairness_groups: {name!r} is no categorical feature: describe it"
+
+    def _vertical_mistakes(self) -> Iterator[str]:
+        terms = self.vertical
+        if terms is None:
+            if not self.features:
+                yield "features: expected one or more, or terms of vertical training"
+            return
+        if terms.purpose not in self.purposes:
+            yield f"vertical.purpose: {terms.purpose!r} is not among the purposes"
+        if self.match.alignment is None:
+            yield "vertical: needs match.alignment, by which rows are brought into one order"
+        people = {party.name for role in DATA_ROLES for party in self.by_role(role)}
+        holders = {column.party for column in terms.columns}
+        for name in sorted(holders - people):
+            yield f"vertical.columns: {name!r} is neither the brand nor a partner"
+        for name in sorted(people - holders):
+            yield f"vertical.columns: {name!r} brings none: it could add nothing"
+        if (terms.label_epsilon or 0.0) > self.budget.epsilon:
+            yield (
+                f"vertical.label_epsilon: {terms.label_epsilon} passes the budget's epsilon, "
+                f"{self.budget.epsilon}"
+            )
 
     def _sum_mistakes(self, noise: NoiseSource) -> Iterator[str]:
         """Say why no secure sum could be: see `privacy.secagg.Plan` for the limits."""

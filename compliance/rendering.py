@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 import rfc8785
 
 from compliance.agreement import Agreement, iso
-from compliance.terms import ColumnTerm, ColumnType, Terms
+from compliance.terms import ColumnTerm, ColumnType, Terms, VerticalTerms
 
 __all__ = ["render"]
 
@@ -77,6 +77,7 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
             if (terms := getattr(agreement, title)) is not None
             for section in (f"## {title.capitalize()}", _term_list(terms))
         ),
+        *_vertical(agreement.vertical),
     ]
     if agreement.terms_text:
         quoted = agreement.terms_text.replace("&", "&amp;").replace("<", "&lt;").split("\n")
@@ -90,6 +91,18 @@ def _witnesses(agreement: Agreement) -> str:
     return f"A head of a party's log is public once {enough} have cosigned it."
 
 
+def _vertical(terms: VerticalTerms | None) -> list[str]:
+    if terms is None:
+        return []
+    columns = [
+        (column.party, column.name, column.type, _values(column), column.classification)
+        for column in terms.columns
+    ]
+    head = ("party", "column", "type", "values", "classification")
+    others = _term_list(terms, leaving_out="columns")
+    return ["## Vertical training", others, _table(head, columns)]
+
+
 def _values(column: ColumnTerm) -> str:
     if column.type is ColumnType.CATEGORICAL:
         return ", ".join(json.dumps(category, ensure_ascii=False) for category in column.categories)
@@ -100,9 +113,11 @@ def _values(column: ColumnTerm) -> str:
     return f"{bounds}, {column.scale} scale{unit}"
 
 
-def _term_list(terms: Terms) -> str:
+def _term_list(terms: Terms, *, leaving_out: str = "") -> str:
     return "\n".join(
-        f"- {field.replace('_', ' ')}: `{value}`" for field, value in terms.model_dump().items()
+        f"- {field.replace('_', ' ')}: `{value}`"
+        for field, value in terms.model_dump().items()
+        if field != leaving_out
     )
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "ExpandTerms",
     "FieldRule",
     "FieldTerm",
+    "HeldColumnTerm",
     "IdentifierKind",
     "KeyName",
     "Labels",
@@ -59,6 +60,7 @@ __all__ = [
     "Terms",
     "Text",
     "TrainTerms",
+    "VerticalTerms",
     "repeated",
     "unique",
 ]
@@ -384,6 +386,16 @@ class ColumnTerm(Terms):
             yield f"numeric {self.name!r} on a log scale needs a minimum of 0 or more"
 
 
+class HeldColumnTerm(ColumnTerm):
+    """A column that one party alone brings to training over parties' columns.
+
+    Attributes:
+        party: the brand, or a partner.
+    """
+
+    party: Name
+
+
 class DatasetTerm(Terms):
     """The people that a party brings.
 
@@ -616,6 +628,37 @@ class TrainTerms(Terms):
         difference is what that partner computed.
         """
         return self.absent_partners if noise is NoiseSource.DISTRIBUTED else 0
+
+
+class VerticalTerms(Terms):
+    """How models are trained over what several parties know of the same people.
+
+    Attributes:
+        purpose: for which each person must have consented.
+        columns: what each party brings.
+        label_epsilon: privacy loss of a person's label that a job may ask for at most; noised
+            labels are not allowed where it is left out.
+        unsafe_labels: whether a job may use labels as they are: partners then learn all of them.
+        max_rounds: exchanges with each partner, at most 15.
+        minimum_people: people who may be used, below which nothing leaves a party.
+    """
+
+    purpose: Purpose
+    columns: Annotated[tuple[HeldColumnTerm, ...], Field(min_length=2, max_length=2_000)]
+    label_epsilon: Annotated[Epsilon, Field(le=10)] | None = None
+    unsafe_labels: Annotated[bool, Field(strict=True)] = False
+    max_rounds: Annotated[int, Field(ge=1, le=15)] = 10
+    minimum_people: Count
+
+    def held_by(self, party: str) -> tuple[HeldColumnTerm, ...]:
+        """Return what a party brings, in the agreed order."""
+        return tuple(column for column in self.columns if column.party == party)
+
+    def _mistakes(self) -> Iterator[str]:
+        for party, name in repeated((column.party, column.name) for column in self.columns):
+            yield f"columns: {party!r} has two called {name!r}"
+        if self.label_epsilon is None and not self.unsafe_labels:
+            yield "agree on a label_epsilon, or on unsafe_labels: no job could use a label"
 
 
 class ExpandTerms(Terms):

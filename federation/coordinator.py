@@ -36,6 +36,7 @@ from federation.errors import (
 from federation.exchanges import KeptExchanges
 from federation.gate import Departure, Gate
 from federation.jobs.align import coordinate_align
+from federation.jobs.assist import coordinate_columns
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Say, Tolerant, expect
 from federation.jobs.expand import Counted, coordinate_expand
 from federation.jobs.match import coordinate_match
@@ -57,6 +58,7 @@ from federation.messages import (
     SumAsk,
     unseal,
 )
+from federation.objections import policy_objections
 from federation.party import PartyFolder, locked, write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
@@ -64,11 +66,13 @@ from federation.roll_call import RollCall
 from federation.routes import off_route
 from federation.specification import (
     AlignSpec,
+    ExpandSpec,
     JobSpec,
     MatchSpec,
     MeasureSpec,
     TrainSpec,
-    policy_objections,
+    VerticalScoreSpec,
+    VerticalTrainSpec,
 )
 from federation.witnessing import LogWitnessing
 
@@ -318,19 +322,26 @@ class Coordinator:
             )
 
     def _job(self, spec: JobSpec) -> Job:
-        if isinstance(spec, MatchSpec) and spec.is_direct:
-            attempt = self._folder.fresh_secret(f"attempt/{self._clock().isoformat()}").hex()
-            return coordinate_direct(self._agreement, spec, attempt)
-        if isinstance(spec, MatchSpec):
-            return coordinate_match(self._agreement, spec)
-        if isinstance(spec, AlignSpec):
-            return coordinate_align(self._agreement, spec)
-        if isinstance(spec, TrainSpec):
-            coordinate = coordinate_train if spec.noise is NoiseSource.LOCAL else coordinate_sums
-            return coordinate(self._agreement, spec, encoder_for(self._agreement).names)
-        if isinstance(spec, MeasureSpec):
-            return coordinate_measure(self._agreement, spec)
-        return coordinate_expand(self._agreement, spec)
+        agreement = self._agreement
+        match spec:
+            case MatchSpec(is_direct=True):
+                attempt = self._folder.fresh_secret(f"attempt/{self._clock().isoformat()}").hex()
+                job: Job = coordinate_direct(agreement, spec, attempt)
+            case MatchSpec():
+                job = coordinate_match(agreement, spec)
+            case AlignSpec():
+                job = coordinate_align(agreement, spec)
+            case TrainSpec():
+                local = spec.noise is NoiseSource.LOCAL
+                coordinate = coordinate_train if local else coordinate_sums
+                job = coordinate(agreement, spec, encoder_for(agreement).names)
+            case MeasureSpec():
+                job = coordinate_measure(agreement, spec)
+            case VerticalTrainSpec() | VerticalScoreSpec():
+                job = coordinate_columns(agreement, spec)
+            case ExpandSpec():
+                job = coordinate_expand(agreement, spec)
+        return job
 
     def _drive(
         self,

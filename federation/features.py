@@ -7,7 +7,7 @@ Leaves to others: which rows may be used (`population`), how features are encode
 (`privacy.training.encoding`), what makes a score (`jobs.model`).
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from compliance.agreement import Agreement
+from compliance.terms import ColumnTerm
 from federation.errors import WorkspaceError
 
-__all__ = ["Scorer", "Scores", "features_of", "require_readable"]
+__all__ = ["Scorer", "Scores", "features_of", "require_readable", "strings_of"]
 
 _ROWS_AT_ONCE: Final = 1 << 13  # so that what is made of them stays near the processor
 
@@ -37,12 +37,12 @@ def features_of(table: pa.Table, named: Mapping[str, str]) -> dict[str, NDArray[
     return {
         name: table.column(column).to_numpy()
         if pa.types.is_floating(table.schema.field(column).type)
-        else _strings(table, column)
+        else strings_of(table, column)
         for name, column in named.items()
     }
 
 
-def _strings(table: pa.Table, column: str) -> NDArray[np.object_]:
+def strings_of(table: pa.Table, column: str) -> NDArray[np.object_]:
     """Return words as objects, each word once in memory."""
     values = table.column(column).combine_chunks().fill_null("").dictionary_encode()
     words = np.array(values.dictionary.to_pylist(), dtype=np.object_)
@@ -51,7 +51,7 @@ def _strings(table: pa.Table, column: str) -> NDArray[np.object_]:
 
 
 def require_readable(
-    source: str, table: pa.Table, agreement: Agreement, named: Mapping[str, str]
+    source: str, table: pa.Table, terms: Sequence[ColumnTerm], named: Mapping[str, str]
 ) -> None:
     """Refuse a feature in which nothing can be read.
 
@@ -59,7 +59,7 @@ def require_readable(
         WorkspaceError: there are rows, and none has a readable value of it.
     """
     if len(table):
-        for feature in _unreadable(table, agreement, named, named):
+        for feature in _unreadable(table, terms, named, named):
             raise _no_readable(source, named, feature)
 
 
@@ -72,15 +72,15 @@ class Scores:
     Args:
         path: of the file, which is not there yet.
         score: makes the scores.
-        agreement: the agreed features.
+        terms: of the features.
         named: the column of each.
     """
 
     def __init__(
-        self, path: Path, score: Scorer, agreement: Agreement, named: Mapping[str, str]
+        self, path: Path, score: Scorer, terms: Sequence[ColumnTerm], named: Mapping[str, str]
     ) -> None:
         self._path, self._score = path, score
-        self._agreement, self._named = agreement, named
+        self._terms, self._named = terms, named
         self._unread, self._rows = set(named), 0
         path.touch(mode=0o600)
 
@@ -101,7 +101,7 @@ class Scores:
                     raise WorkspaceError("the model's scores pass all bounds: train another one")
                 file.write(scores.tobytes())
         if self._unread:
-            self._unread = set(_unreadable(table, self._agreement, self._named, self._unread))
+            self._unread = set(_unreadable(table, self._terms, self._named, self._unread))
         self._rows += len(batch)
 
     def of(self, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -116,10 +116,13 @@ class Scores:
 
 
 def _unreadable(
-    table: pa.Table, agreement: Agreement, named: Mapping[str, str], looked_at: Collection[str]
+    table: pa.Table,
+    terms: Sequence[ColumnTerm],
+    named: Mapping[str, str],
+    looked_at: Collection[str],
 ) -> Iterator[str]:
     """Yield which of the features looked at no row has a readable value of."""
-    for term in agreement.features:
+    for term in terms:
         if term.name not in looked_at:
             continue
         column = table.column(named[term.name])

@@ -34,6 +34,9 @@ from federation.specification import (
     MatchSpec,
     MeasureSpec,
     TrainSpec,
+    VerticalScoreSpec,
+    VerticalSpec,
+    VerticalTrainSpec,
 )
 
 __all__ = [
@@ -55,6 +58,20 @@ __all__ = [
     "AlignSeed",
     "AlignSide",
     "AlignTags",
+    "AssistAsk",
+    "AssistClose",
+    "AssistExact",
+    "AssistFitted",
+    "AssistHeard",
+    "AssistJoin",
+    "AssistJoined",
+    "AssistKeys",
+    "AssistNoised",
+    "AssistOpen",
+    "AssistResiduals",
+    "AssistScored",
+    "AssistSettle",
+    "AssistStanding",
     "Body",
     "Encrypted",
     "ExpandCounted",
@@ -121,6 +138,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PartyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 Count = Annotated[int, Field(ge=0, le=1 << 32)]
 Place = Annotated[int, Field(ge=0, lt=ALIGNED_PARTIES[1])]
+Round = Annotated[int, Field(ge=1, le=15)]
+Step = Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
@@ -458,6 +477,139 @@ class SumExact(_Closed):
     round: int = Field(ge=1, le=1_000)
 
 
+class AssistJoin(_Closed):
+    """Coordinator to partner: read your columns of the aligned people, and make a key."""
+
+    kind: Literal["assist.join"] = "assist.join"
+    spec: VerticalSpec
+
+
+class AssistJoined(_Closed):
+    """Partner to coordinator: I have them. The key is for masks of sums, of this job alone."""
+
+    kind: Literal["assist.joined"] = "assist.joined"
+    key: Digest
+
+
+class AssistKeys(_Closed):
+    """Coordinator to partner: who takes part, and their keys.
+
+    Payload: the envelopes of their `assist.joined`, a line each, in the order of their names. In a
+    scoring the answer is an `assist.scored`.
+    """
+
+    kind: Literal["assist.keys"] = "assist.keys"
+    spec: VerticalSpec
+
+
+class AssistOpen(_Closed):
+    """Coordinator to brand: read your columns and labels; from here on they are noised."""
+
+    kind: Literal["assist.open"] = "assist.open"
+    spec: VerticalTrainSpec
+
+
+class AssistNoised(_Closed):
+    """Brand to coordinator: the labels are noised, once and for all rounds, and paid for."""
+
+    kind: Literal["assist.noised"] = "assist.noised"
+
+
+class AssistExact(_Closed):
+    """Brand to coordinator: the labels are used as they are; partners will learn them."""
+
+    kind: Literal["assist.exact"] = "assist.exact"
+
+
+class AssistAsk(_Closed):
+    """Coordinator to brand: give the residuals of a round to the partner at `place`."""
+
+    kind: Literal["assist.ask"] = "assist.ask"
+    spec: VerticalTrainSpec
+    round: Round
+    place: Place
+
+
+class AssistResiduals(_Closed):
+    """Brand to partner: fit these (payload: 32-bit floats, one for each aligned person).
+
+    Attributes:
+        spec: the job.
+        round: its number.
+        step: taken along the sum of the round before; None in the first.
+    """
+
+    kind: Literal["assist.residuals"] = "assist.residuals"
+    spec: VerticalTrainSpec
+    round: Round
+    step: Step | None = None
+
+
+class AssistFitted(_Closed):
+    """Partner to brand: masked fitted values, then penalties (payload: 32-bit integers)."""
+
+    kind: Literal["assist.fitted"] = "assist.fitted"
+    spec: VerticalTrainSpec
+    round: Round
+
+
+class AssistStanding(StrEnum):
+    """Where a training stands after a partner's part of a sum."""
+
+    WAITING = "waiting"
+    """Parts of the sum are missing."""
+    MORE = "more"
+    """Another sum is wanted."""
+    DONE = "done"
+    """No further sum is wanted."""
+
+
+class AssistHeard(_Closed):
+    """Brand to coordinator: a partner's part of a round's sum has come."""
+
+    kind: Literal["assist.heard"] = "assist.heard"
+    round: Round
+    standing: AssistStanding
+
+
+class AssistClose(_Closed):
+    """Coordinator to brand: tell the partner at `place` how the training ended."""
+
+    kind: Literal["assist.close"] = "assist.close"
+    spec: VerticalTrainSpec
+    place: Place
+
+
+class AssistSettle(_Closed):
+    """Brand to partner: keep your part.
+
+    Attributes:
+        spec: the job.
+        rounds: that there were.
+        kept: rounds that a part keeps; later ones made it no better.
+        step: taken along the last sum.
+    """
+
+    kind: Literal["assist.settle"] = "assist.settle"
+    spec: VerticalTrainSpec
+    rounds: Round
+    kept: Round
+    step: Step
+
+
+class AssistScored(_Closed):
+    """Partner to brand: its masked part of everybody's score (payload: 32-bit integers).
+
+    Attributes:
+        spec: the job.
+        partners: whose parts add up to what can be read.
+    """
+
+    kind: Literal["assist.scored"] = "assist.scored"
+    spec: VerticalScoreSpec
+    partners: Annotated[tuple[PartyName, ...], Field(min_length=2, max_length=24)]
+
+
 class ModelPublished(_Closed):
     """Coordinator to every party: the joint model (payload: its JSON)."""
 
@@ -600,6 +752,19 @@ Body = Annotated[
     | SumSaid
     | SumNoised
     | SumExact
+    | AssistJoin
+    | AssistJoined
+    | AssistKeys
+    | AssistOpen
+    | AssistNoised
+    | AssistExact
+    | AssistAsk
+    | AssistResiduals
+    | AssistFitted
+    | AssistHeard
+    | AssistClose
+    | AssistSettle
+    | AssistScored
     | ModelPublished
     | ExpandRequest
     | ExpandDone

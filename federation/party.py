@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DataConfig",
     "KeyColumns",
+    "LabelRule",
     "PartyConfig",
     "PartyFolder",
     "SeedRule",
@@ -144,6 +145,27 @@ class SeedRule(_Closed):
     equals: str
 
 
+class LabelRule(_Closed):
+    """What the brand's labels are.
+
+    Attributes:
+        column: where they stand.
+        positive: what the column holds of people with label 1.
+        negative: what it holds of people with label 0; all others have none, are not trained on,
+            and can be scored. Left out, everybody else has label 0.
+    """
+
+    column: str
+    positive: str
+    negative: str | None = None
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if self.positive == self.negative:
+            raise ValueError("positive and negative must differ")
+        return self
+
+
 def _columns(value: object, read: ValidatorFunctionWrapHandler) -> object:
     """Read where a key is, and say in one sentence what could stand there."""
     try:
@@ -185,6 +207,7 @@ class DataConfig(_Closed):
             for a composite key a table of its fields' columns.
         features: the party's column for each agreed feature that it calls otherwise.
         seeds: which rows are seeds (brand only); every row where left out.
+        labels: what vertical training learns (brand only).
     """
 
     path: Path | None = None
@@ -194,6 +217,7 @@ class DataConfig(_Closed):
     identifiers: Mapping[KeyName, KeyColumns] = Field(min_length=1)
     features: Mapping[str, str] = Field(default_factory=dict)
     seeds: SeedRule | None = None
+    labels: LabelRule | None = None
 
     @property
     def identifier_columns(self) -> tuple[tuple[str, str], ...]:

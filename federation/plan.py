@@ -27,6 +27,7 @@ from federation.jobs.match import learner_of, size_mechanism
 from federation.jobs.measure import measure_charge
 from federation.jobs.sums import Sums, sums_for, whole_charge
 from federation.jobs.train import training_plan
+from federation.objections import policy_objections
 from federation.population import encoder_for
 from federation.specification import (
     AlignSpec,
@@ -35,7 +36,8 @@ from federation.specification import (
     MatchSpec,
     MeasureSpec,
     TrainSpec,
-    policy_objections,
+    VerticalScoreSpec,
+    VerticalTrainSpec,
 )
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, RepeatedEvent, SampledGaussianEvent
@@ -49,6 +51,7 @@ from privacy.accounting.price import (
     smallest_within,
 )
 from privacy.errors import InvalidParameterError
+from privacy.training.label_noise import LARGEST_EPSILON, label_charge
 
 __all__ = ["MinimumSize", "Plan", "PlannedJob", "TrainingForecast", "plan"]
 
@@ -344,6 +347,8 @@ class _Planner:
                 return self._expand(spec)
             case MeasureSpec():
                 return self._measure(spec)
+            case VerticalTrainSpec() | VerticalScoreSpec():
+                return self._vertical(spec)
 
     def _match(self) -> _Draft:
         terms = self._agreement.match
@@ -404,8 +409,44 @@ class _Planner:
             charges_at=charges_at,
         )
 
+    def _vertical(self, spec: VerticalTrainSpec | VerticalScoreSpec) -> _Draft:
+        people = (self._brand, *self._partners)
+        refusal = next(iter(policy_objections(spec, self._agreement)), None)
+        if spec.align in self._refused:
+            refusal = "vertical.align", f"alignment {spec.align!r} would be refused: mend it"
+        terms = self._agreement.vertical
+        minimums = (
+            (MinimumSize(term="vertical.minimum_people", people=terms.minimum_people),)
+            if terms is not None
+            else ()
+        )
+        if isinstance(spec, VerticalScoreSpec):
+            if spec.train in self._refused:
+                refusal = "vertical.columns", f"training {spec.train!r} would be refused: mend it"
+            note = "the brand learns each person's score, the sum over all parties' columns"
+            return _Draft(who=people, note=note, minimums=minimums, refusal=refusal)
+        if spec.label_epsilon is None:
+            note = "NOT PRIVATE: partners learn every label"
+            return _Draft(who=people, note=note, minimums=minimums, refusal=refusal)
+
+        def charges_at(epsilon: float) -> Charges:
+            return {self._brand: (label_charge(min(epsilon, LARGEST_EPSILON)),)}
+
+        return _Draft(
+            who=people,
+            note="the price is of a person's label alone; what columns tell is not noised",
+            charges=charges_at(spec.label_epsilon) if refusal is None else {},
+            minimums=minimums,
+            refusal=refusal,
+            epsilon_term="vertical.label_epsilon",
+            asked=spec.label_epsilon,
+            charges_at=charges_at,
+        )
+
     def _train(self, spec: TrainSpec) -> _Draft:
         refusal = next(iter(policy_objections(spec, self._agreement)), None)
+        if not self._agreement.features:
+            return _Draft(who=self._partners, note=self._train_note(spec), refusal=refusal)
         if spec.match in self._refused:
             refusal = "train.match", f"match {spec.match!r} would be refused: mend it"
         asked, note = spec.epsilon, self._train_note(spec)

@@ -11,7 +11,7 @@ Leaves to others: reading (`connectors`), deciding consent (`compliance`), norma
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -23,13 +23,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from compliance.agreement import Agreement
-from compliance.terms import MatchTerms
+from compliance.terms import ColumnTerm, MatchTerms
 from connectors import FileSource, SqlSource, TableReading, open_connector
 from connectors.connector import Connector
 from connectors.schema import Classification, Column, ColumnType, Schema
 from federation.consent_reading import PEOPLE, ConsentReading, Heard
 from federation.errors import WorkspaceError
-from federation.features import Scorer, Scores, features_of, require_readable
+from federation.features import Scorer, Scores, features_of, require_readable, strings_of
 from federation.gate import PeopleUsed
 from federation.matching.token_set import TokenBatch, TokenShelves
 from federation.party import DataConfig
@@ -53,6 +53,7 @@ __all__ = [
     "Population",
     "Use",
     "encoder_for",
+    "encoder_of",
     "open_source",
     "read_population",
     "recipe_for",
@@ -82,6 +83,8 @@ class Use:
             them, in single precision.
         suppressed: references, in batches, of people who are left out like those who say no.
         apart: references, in batches, of people who are told apart.
+        columns: read in place of the agreed features.
+        with_labels: whether the labels' column is read too.
     """
 
     purpose: str
@@ -91,6 +94,12 @@ class Use:
     score: Scorer | None = None
     suppressed: Iterable[pa.Array] = ()
     apart: Iterable[pa.Array] = ()
+    columns: tuple[ColumnTerm, ...] = ()
+    with_labels: bool = False
+
+    def terms(self, agreement: Agreement) -> tuple[ColumnTerm, ...]:
+        """Return the columns to read."""
+        return self.columns or (agreement.features if self.with_features else ())
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,7 @@ class Population:
     Attributes:
         used: purpose, record references and counts, as the gate wants them declared.
         features: one array of n values per agreed feature; empty where the party has none.
+        labels: what the labels' column holds, shape (n,); None where it was not read.
         tokens: identifiers ready for matching, sorted by hash, no two equal; rows are indices into
             the references. They are read once, while the scratch directory is there.
         findings: what was found wrong in the source, a sentence each, counts only.
@@ -117,6 +127,7 @@ class Population:
     heard_rows: NDArray[np.bool_] = field(repr=False)
     scores: NDArray[np.float32] = field(repr=False)
     apart: NDArray[np.bool_] = field(repr=False)
+    labels: NDArray[np.object_] | None = field(default=None, repr=False)
 
     @cached_property
     def keys(self) -> NDArray[np.str_]:
@@ -140,10 +151,10 @@ def open_source(data: DataConfig, directory: Path) -> Connector:
 
 
 def schema_for(
-    data: DataConfig, agreement: Agreement, *, with_features: bool
+    data: DataConfig, terms: Sequence[ColumnTerm], *, with_labels: bool = False
 ) -> tuple[Schema, Mapping[str, str]]:
-    """Return the columns to read, and the party's column name of each agreed feature."""
-    named = {term.name: data.features.get(term.name, term.name) for term in agreement.features}
+    """Return the columns to read, and the party's column name of each agreed one."""
+    named = {term.name: data.features.get(term.name, term.name) for term in terms}
     columns = [Column(name=data.key, type=ColumnType.KEY)]
     columns += [
         Column(name=name, type=ColumnType.IDENTIFIER)
@@ -152,30 +163,44 @@ def schema_for(
     ]
     if data.seeds is not None:
         columns.append(Column(name=data.seeds.column, type=ColumnType.TEXT))
-    if with_features:
-        columns += [
-            Column(
-                name=named[term.name],
-                type=ColumnType(term.type.value),
-                unit=term.unit,
-                classification=Classification(term.classification.value),
-                minimum=term.minimum,
-                maximum=term.maximum,
-                categories=term.categories,
-            )
-            for term in agreement.features
-        ]
+    if with_labels and data.labels is not None:
+        columns.append(Column(name=data.labels.column, type=ColumnType.TEXT))
+    columns += [
+        Column(
+            name=named[term.name],
+            type=ColumnType(term.type.value),
+            unit=term.unit,
+            classification=Classification(term.classification.value),
+            minimum=term.minimum,
+            maximum=term.maximum,
+            categories=term.categories,
+        )
+        for term in terms
+    ]
     return Schema(columns=tuple(columns)), named
 
 
 def encoder_for(agreement: Agreement) -> Encoder:
-    """Return the encoder of the agreed features: public bounds and categories only."""
+    """Return the encoder of the agreed features: public bounds and categories only.
+
+    Raises:
+        InvalidParameterError: no features are agreed.
+    """
+    return encoder_of(agreement.features)
+
+
+def encoder_of(terms: Sequence[ColumnTerm]) -> Encoder:
+    """Return the encoder of agreed columns.
+
+    Raises:
+        InvalidParameterError: there are none, or two of one name.
+    """
     return Encoder(
         tuple(
             NumericFeature(term.name, float(term.minimum), float(term.maximum), Scale(term.scale))
             if term.minimum is not None and term.maximum is not None
             else CategoricalFeature(term.name, term.categories)
-            for term in agreement.features
+            for term in terms
         )
     )
 
@@ -461,17 +486,19 @@ def read_population(
         WorkspaceError: no row is a seed, or a feature is unreadable in every row.
         OSError: the disk is full, or cannot be written.
     """
-    schema, named = schema_for(data, agreement, with_features=use.with_features)
+    terms = use.terms(agreement)
+    schema, named = schema_for(data, terms, with_labels=use.with_labels)
+    labelled = [data.labels.column] if use.with_labels and data.labels is not None else []
     identifiers = _Identifiers(data, agreement.match, scratch / "tokens", key=use.key)
     scores = None
     if use.score is not None:
-        scores = Scores(scratch / "scores", use.score, agreement, named)
+        scores = Scores(scratch / "scores", use.score, terms, named)
     rows = _read_rows(  # 1
         TableReading(connector, schema, spill=scratch),
         data,
         identifiers,
         scratch,
-        features=tuple(dict.fromkeys(named.values())) if use.with_features else (),
+        features=tuple(dict.fromkeys([*named.values(), *labelled])),
         scores=scores,
     )
     if scores is not None:
@@ -503,11 +530,12 @@ def read_population(
         DISPUTED: int(np.count_nonzero(asked & disputed)),
         DUPLICATE: int(np.count_nonzero(asked & allowed & ~disputed & ~keep)),
     }
-    features = {}
+    features, labels = {}, None
     if rows.features is not None:
         table = rows.features.filter(pa.array(keep))
-        require_readable(connector.name, table, agreement, named)
+        require_readable(connector.name, table, terms, named)
         features = features_of(table, named)
+        labels = strings_of(table, labelled[0]) if labelled else None
     number = np.cumsum(keep, dtype=np.int32)
     number[~keep] = 0  # the first of them is number 1, until the next line
     number -= 1
@@ -526,4 +554,5 @@ def read_population(
         heard_rows=keep | linked,
         scores=np.zeros(0, dtype=np.float32) if scores is None else scores.of(keep),
         apart=apart,
+        labels=labels,
     )

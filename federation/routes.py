@@ -76,6 +76,19 @@ ROUTES: Final[Mapping[str, Route]] = {
     "sum.said": Route(_PARTNER, _OPERATOR),
     "sum.noised": Route(_PARTNER, _OPERATOR, concerns_people=True),
     "sum.exact": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "assist.join": Route(_OPERATOR, _PARTNER),
+    "assist.joined": Route(_PARTNER, _OPERATOR, concerns_people=True),
+    "assist.keys": Route(_OPERATOR, _PARTNER),
+    "assist.open": Route(_OPERATOR, _BRAND),
+    "assist.noised": Route(_BRAND, _OPERATOR, concerns_people=True),
+    "assist.exact": Route(_BRAND, _OPERATOR, concerns_people=True),
+    "assist.ask": Route(_OPERATOR, _BRAND),
+    "assist.residuals": Route(_BRAND, _PARTNER, concerns_people=True, encrypted=True),
+    "assist.fitted": Route(_PARTNER, _BRAND, concerns_people=True, encrypted=True),
+    "assist.heard": Route(_BRAND, _OPERATOR, concerns_people=True),
+    "assist.close": Route(_OPERATOR, _BRAND),
+    "assist.settle": Route(_BRAND, _PARTNER, concerns_people=True, encrypted=True),
+    "assist.scored": Route(_PARTNER, _BRAND, concerns_people=True, encrypted=True),
     "model.published": Route(_OPERATOR, _PEOPLE),
     "expand.request": Route(_OPERATOR, _PARTNER),
     "expand.done": Route(_PARTNER, _OPERATOR, concerns_people=True),
@@ -95,9 +108,11 @@ ROUTES: Final[Mapping[str, Route]] = {
 
 
 def is_charged(kind: str, agreement: Agreement) -> bool:
-    """Tell whether saying this costs privacy budget: an update, or what blurs or tells a count."""
+    """Tell whether this costs privacy budget: an update, noised labels, a count blurred or told."""
     match kind:
-        case "train.update" | "train.counted" | "sum.noised" | "align.bound" | "measure.counts":
+        case "train.update" | "train.counted" | "sum.noised" | "align.bound":
+            return True
+        case "measure.counts" | "assist.noised":
             return True
         case "match.offer" | "match.accept":  # whether the minimum is reached tells of the size too
             return agreement.match.reveal is Reveal.SIZE_ONLY

@@ -1,7 +1,7 @@
 """What a job is asked to do: the part of a collaboration file that travels.
 
 Guarantees: closed models; whatever steers privacy is here or in the signed agreement and nowhere
-else, so that a party can hold one against the other (`policy_objections`) before it computes.
+else, so that a party can hold one against the other (`objections`) before it computes.
 
 Leaves to others: the noise multiplier, which each party derives itself from ε and δ, and never
 takes from anybody.
@@ -22,18 +22,15 @@ from pydantic import (
     model_validator,
 )
 
-from compliance.agreement import Agreement
 from compliance.terms import (
     CountNoise,
     Labels,
-    Linkage,
     MatchProtocol,
     ModelFamily,
     NoiseSource,
-    Reveal,
-    Role,
     unique,
 )
+from privacy.training.learners import Learner
 
 __all__ = [
     "Activation",
@@ -45,15 +42,14 @@ __all__ = [
     "MeasureSpec",
     "NetworkShape",
     "TrainSpec",
-    "policy_objections",
+    "VerticalScoreSpec",
+    "VerticalSpec",
+    "VerticalTrainSpec",
 ]
 
-_PARTNER_LEARNS = frozenset({Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BOTH_LEARN_MEMBERS})
-_ONE_LEARNS = frozenset({Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BRAND_LEARNS_MEMBERS})
 _BASE_BYTES = 320 << 20  # interpreter, libraries and Flower; measured, see docs/scale.md
 _BYTES_PER_POINT = 512  # points, tags, and their copies on the way; measured
 _LARGEST_BUCKET_BITS = 20
-_MOST_CELLS = 4_096  # of a measurement: more would hold nobody
 _LINKED_BASE_BYTES = 480 << 20  # that, and the program in its own environment; measured likewise
 _LINKED_BYTES_PER_POINT = 1_400  # its tables, its files in memory, and ours; measured
 _LINKED_LEAST_BYTES = 768 << 20
@@ -340,130 +336,54 @@ class MeasureSpec(_Spec):
         return self
 
 
-JobSpec = Annotated[
-    MatchSpec | AlignSpec | TrainSpec | ExpandSpec | MeasureSpec, Field(discriminator="kind")
-]
+class VerticalTrainSpec(_Spec):
+    """Train a model over what the brand and every partner know of the same people.
 
-
-def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, str], ...]:
-    """Hold a job against the agreement.
-
-    Returns:
-        Every (term, remedy) that speaks against the job; empty where it may run.
+    Attributes:
+        align: the alignment of these people.
+        learner: what every party fits to its own columns.
+        rounds: exchanges with each partner, at most.
+        label_epsilon: privacy loss of a person's label, once for all rounds; or
+        unsafe_labels: labels are used as they are, and partners learn them.
     """
-    found: list[tuple[str, str]] = []
-    if isinstance(spec, TrainSpec):
-        terms, local = agreement.train, spec.noise is NoiseSource.LOCAL
-        if spec.model not in terms.models:
-            allowed = " or ".join(repr(model.value) for model in terms.models)
-            remedy = f"job {spec.name!r} asks for {spec.model.value!r}: ask for {allowed}"
-            found.append(("train.models", f"{remedy}, or agree on it"))
-        if spec.noise not in terms.noise:
-            allowed = " or ".join(repr(noise.value) for noise in terms.noise)
-            remedy = f"job {spec.name!r} asks for {spec.noise.value!r}: ask for {allowed}"
-            found.append(("train.noise", f"{remedy}, or agree on it"))
-        limits: tuple[tuple[str, float | None, float], ...] = (
-            ("epsilon", spec.epsilon, terms.epsilon),
-            ("delta", spec.delta, terms.delta),
-            ("max_steps", spec.steps if local else None, terms.max_steps),
-            ("max_rounds", spec.rounds, terms.max_rounds),
-        )
-        found += [
-            (f"train.{term}", f"job {spec.name!r} asks for {asked:g}: ask for at most {most:g}")
-            for term, asked, most in limits
-            if asked is not None and asked > most
-        ]
-        if local and spec.steps % spec.rounds:
-            remedy = f"job {spec.name!r}: {spec.steps} steps cannot be divided into {spec.rounds}"
-            found.append(("train.max_rounds", f"{remedy} equal rounds: choose a multiple"))
-        if agreement.match.reveal not in _PARTNER_LEARNS:
-            remedy = f"job {spec.name!r} needs partners that know their members: agree on "
-            found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
-    elif isinstance(spec, MeasureSpec):
-        found += _measure_objections(spec, agreement)
-    elif isinstance(spec, MatchSpec):
-        found += _match_objections(spec, agreement)
-    elif isinstance(spec, AlignSpec) and agreement.match.alignment is None:
-        remedy = f"job {spec.name!r}: no alignment of all parties is agreed: agree on one"
-        found.append(("match.alignment", remedy))
-    elif isinstance(spec, ExpandSpec):
-        found += _expand_objections(spec, agreement)
-    return tuple(found)
+
+    kind: Literal["train-vertical"] = "train-vertical"
+    align: JobName
+    learner: Learner = Learner.RIDGE
+    rounds: int = Field(default=10, ge=1, le=15)
+    label_epsilon: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False)
+    unsafe_labels: bool = False
+
+    @model_validator(mode="after")
+    def _says_how_labels_are_protected(self) -> Self:
+        if (self.label_epsilon is None) is not self.unsafe_labels:
+            raise ValueError("give either a label_epsilon, or unsafe_labels = true")
+        return self
 
 
-def _measure_objections(spec: MeasureSpec, agreement: Agreement) -> list[tuple[str, str]]:
-    terms, asked = agreement.measure, f"job {spec.name!r} asks for"
-    if terms is None:
-        remedy = f"job {spec.name!r}: nothing may be counted: agree on terms of measuring"
-        return [("measure.columns", remedy)]
-    found: list[tuple[str, str]] = []
-    words = {feature.name: len(feature.categories) for feature in agreement.features}
-    sizes = {
-        one.name: len(one.edges) + 2 if one.edges else words[one.name] + 1 for one in terms.columns
-    }
-    if unknown := [name for name in spec.columns if name not in sizes]:
-        allowed = " or ".join(map(repr, sizes))
-        remedy = f"{asked} {', '.join(map(repr, unknown))}: ask for {allowed}, or agree on it"
-        found.append(("measure.columns", remedy))
-    elif (cells := math.prod(sizes[name] for name in spec.columns)) > _MOST_CELLS:
-        remedy = f"{asked} {cells:,} cells: ask for fewer columns, at most {_MOST_CELLS:,} cells"
-        found.append(("measure.columns", remedy))
-    if spec.noise not in terms.noise:
-        allowed = " or ".join(repr(noise.value) for noise in terms.noise)
-        remedy = f"{asked} {spec.noise.value!r}: ask for {allowed}, or agree on it"
-        found.append(("measure.noise", remedy))
-    for term, given, most in (
-        ("epsilon", spec.epsilon, terms.epsilon),
-        ("delta", spec.delta, terms.delta),
-    ):
-        if given is not None and most is not None and given > most:
-            found.append((f"measure.{term}", f"{asked} {given:g}: ask for at most {most:g}"))
-    if agreement.match.reveal not in _PARTNER_LEARNS:
-        remedy = f"job {spec.name!r} needs partners that know their members: agree on "
-        found.append(("match.reveal", remedy + " or ".join(sorted(_PARTNER_LEARNS))))
-    return found
+class VerticalScoreSpec(_Spec):
+    """Score aligned people with a model whose parts the parties hold.
+
+    Attributes:
+        train: the training that left the parts.
+        align: the alignment of the people to score.
+    """
+
+    kind: Literal["score-vertical"] = "score-vertical"
+    train: JobName
+    align: JobName
 
 
-def _expand_objections(spec: ExpandSpec, agreement: Agreement) -> list[tuple[str, str]]:
-    """A size is held against what is public, so that trying sizes counts nobody."""
-    terms, name = agreement.expand, spec.name
-    if spec.share is not None and spec.share > terms.maximum_share:
-        remedy = f"job {name!r} asks for a share of {spec.share:g}"
-        return [("expand.maximum_share", f"{remedy}: ask for at most {terms.maximum_share:g}")]
-    if spec.size is None:
-        return []
-    partners = agreement.by_role(Role.PARTNER)
-    rows = max(agreement.dataset(party.name).declared_rows for party in partners)
-    most = math.ceil(terms.maximum_share * rows)
-    asked = f"job {name!r} asks for a size of {spec.size}"
-    if spec.size > most:
-        remedy = f"{asked}, and no partner declares the rows for it: ask for at most {most}"
-        return [("expand.maximum_share", remedy)]
-    if spec.size < terms.minimum_segment:
-        remedy = f"{asked}: ask for at least {terms.minimum_segment}"
-        return [("expand.minimum_segment", remedy)]
-    return []
+VerticalSpec = Annotated[VerticalTrainSpec | VerticalScoreSpec, Field(discriminator="kind")]
+"""A job over parties' columns."""
 
-
-def _match_objections(spec: MatchSpec, agreement: Agreement) -> list[tuple[str, str]]:
-    terms, asked = agreement.match, f"job {spec.name!r} matches by {spec.protocol.value!r}"
-    found: list[tuple[str, str]] = []
-    if spec.protocol not in terms.protocols:
-        allowed = " or ".join(repr(one.value) for one in terms.protocols)
-        found.append(("match.protocols", f"{asked}: match by {allowed}, or agree on it"))
-    if not spec.is_direct:
-        return found
-    if terms.reveal not in _ONE_LEARNS:
-        remedy = f"{asked}, by which one side alone learns: agree on "
-        found.append(("match.reveal", remedy + " or ".join(sorted(_ONE_LEARNS)) + ", or use ecdh"))
-    if len(terms.keys) != 1:
-        remedy = f"{asked}, which tells by which key people matched: agree on one key, or use ecdh"
-        found.append(("match.keys", remedy))
-    several = any(one.identifiers_per_person > 1 for one in agreement.datasets)
-    if several and not terms.reveal_keys:
-        remedy = f"{asked}, which tells by which identifier people matched: agree on reveal_keys"
-        found.append(("match.reveal_keys", f"{remedy}, or use ecdh"))
-    if terms.linkage is Linkage.ONE_TO_ONE and several:
-        remedy = f"{asked}, which cannot link people who bear several identifiers: agree on "
-        found.append(("match.linkage", f"{remedy}{Linkage.ANY_KEY.value}, or use ecdh"))
-    return found
+JobSpec = Annotated[
+    MatchSpec
+    | AlignSpec
+    | TrainSpec
+    | ExpandSpec
+    | MeasureSpec
+    | VerticalTrainSpec
+    | VerticalScoreSpec,
+    Field(discriminator="kind"),
+]

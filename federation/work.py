@@ -23,8 +23,11 @@ from federation.messages import (
     Message,
     Present,
 )
+from federation.objections import policy_objections
 from federation.party import write_atomically
-from federation.specification import JobSpec, MatchSpec, policy_objections
+from federation.specification import JobSpec, MatchSpec
+from federation.training.assisted_brand import AssistedBrand
+from federation.training.assisting import Assisting
 from federation.training.local import LocalTraining
 from federation.training.publishing import Publishing
 from federation.training.summing import Summing, give_up_sums
@@ -69,6 +72,8 @@ class Work:
             **Summing(self._desk).steps,
             **Publishing(self._desk).steps,
             **Witnessing(self._desk).steps,
+            **Assisting(self._desk).steps,
+            **AssistedBrand(self._desk).steps,
             **self._expanding.steps,
             **Measuring(self._desk).steps,
         }

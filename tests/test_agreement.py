@@ -42,7 +42,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "977e0239332adae571775dc32a5569d5e0681052cda01c437d16ef8c0a7177cf"
+GOLDEN_DIGEST = "712c6d4321c0e22622b62d138271461b543ecb7f50507b1f2a977efeb3914b54"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 

@@ -40,9 +40,10 @@ from federation.messages import (
     Refused,
     SealedMessage,
 )
+from federation.objections import policy_objections
 from federation.plan import PlannedJob, plan
 from federation.routes import ROUTES
-from federation.specification import AlignSpec, MatchSpec, policy_objections
+from federation.specification import AlignSpec, MatchSpec
 from privacy.accounting.accountant import epsilon_of
 from privacy.errors import PeerMessageError
 from privacy.psi.buckets import bucket_numbers

@@ -233,11 +233,17 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "kind of job": (
         put("jobs", 0, "kind", value="macth"),
-        "jobs[0].kind: found 'macth'; allowed: 'align', 'expand', 'match', 'measure' or 'train'",
+        (
+            "jobs[0].kind: found 'macth'; allowed: 'align', 'expand', 'match', 'measure', "
+            "'score-vertical', 'train' or 'train-vertical'"
+        ),
     ),
     "no kind of job": (
         drop("jobs", 0, "kind"),
-        "jobs[0].kind: is missing; add it: 'align', 'expand', 'match', 'measure' or 'train'",
+        (
+            "jobs[0].kind: is missing; add it: 'align', 'expand', 'match', 'measure', "
+            "'score-vertical', 'train' or 'train-vertical'"
+        ),
     ),
     "kind of identifier": (
         put("parties", 0, "data", "identifiers", value={"emial": "email"}),

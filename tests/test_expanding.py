@@ -31,10 +31,11 @@ from federation.jobs.expand import (
 )
 from federation.jobs.model import JointModel
 from federation.messages import ExpandCounted, ExpandDone, ExpandRequest, Message, Refused
+from federation.objections import policy_objections
 from federation.party import PartyFolder, SegmentPlace, SegmentsConfig
 from federation.plan import plan
 from federation.progress import listening
-from federation.specification import ExpandSpec, policy_objections
+from federation.specification import ExpandSpec
 from federation.suppression import Suppression
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.ledger import Ledger

@@ -19,7 +19,8 @@ from federation.jobs.bodies import LinearBody, NetworkBody, check_body
 from federation.jobs.families import gradient_engine, initial_weights, trained_body
 from federation.jobs.model import JointModel
 from federation.jobs.train import coordinate_train
-from federation.specification import Activation, NetworkShape, TrainSpec, policy_objections
+from federation.objections import policy_objections
+from federation.specification import Activation, NetworkShape, TrainSpec
 from federation.trial.simulation import simulate
 from privacy import training as private
 from privacy.errors import InvalidParameterError

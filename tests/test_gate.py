@@ -26,7 +26,7 @@ from federation.messages import Body, SealedMessage, content_digest, unseal
 from federation.party import locked
 from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
-from federation.specification import AlignSpec, MeasureSpec
+from federation.specification import AlignSpec, MeasureSpec, VerticalScoreSpec, VerticalTrainSpec
 from privacy.accounting import Budget, ChargeState, GaussianEvent, Ledger, epsilon_of
 
 AGREED = Parties.in_memory().agreement
@@ -37,6 +37,7 @@ ALIGN = AlignSpec(name="ring")
 MEASURE = MeasureSpec(name="count", match="find", columns=("colour",), epsilon=0.5)
 RING_SIDE = messages.AlignSide(recipe="0" * 64, commitment="1" * 64)
 SIDE = messages.MatchSide(recipe="0" * 64, points=10, commitment="1" * 64)
+COLUMNS = VerticalTrainSpec(name="columns", align="rows", label_epsilon=1.0)
 BODIES: dict[str, Body] = {
     "identify": messages.Identify(),
     "present": messages.Present(),
@@ -68,6 +69,22 @@ BODIES: dict[str, Body] = {
     "witness.ask": messages.WitnessAsk(round=1),
     "witness.said": messages.WitnessSaid(round=1),
     "witness.tell": messages.WitnessTell(round=1),
+    "assist.join": messages.AssistJoin(spec=COLUMNS),
+    "assist.joined": messages.AssistJoined(key="5" * 64),
+    "assist.keys": messages.AssistKeys(spec=COLUMNS),
+    "assist.open": messages.AssistOpen(spec=COLUMNS),
+    "assist.noised": messages.AssistNoised(),
+    "assist.exact": messages.AssistExact(),
+    "assist.ask": messages.AssistAsk(spec=COLUMNS, round=1, place=0),
+    "assist.residuals": messages.AssistResiduals(spec=COLUMNS, round=1),
+    "assist.fitted": messages.AssistFitted(spec=COLUMNS, round=1),
+    "assist.heard": messages.AssistHeard(round=1, standing=messages.AssistStanding.MORE),
+    "assist.close": messages.AssistClose(spec=COLUMNS, place=0),
+    "assist.settle": messages.AssistSettle(spec=COLUMNS, rounds=1, kept=1, step=1.0),
+    "assist.scored": messages.AssistScored(
+        spec=VerticalScoreSpec(name="scores", train="columns", align="rows"),
+        partners=("courier", "retailer"),
+    ),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),
     "train.count": messages.TrainCount(spec=TRAIN, width=4),
@@ -115,6 +132,19 @@ ROUTED = {
     "align.tags": ANSWERED,
     "align.common": ASKED,
     "align.done": ANSWERED,
+    "assist.join": {("coordinator", "partner")},
+    "assist.joined": {("partner", "coordinator")},
+    "assist.keys": {("coordinator", "partner")},
+    "assist.open": {("coordinator", "brand")},
+    "assist.noised": {("brand", "coordinator")},
+    "assist.exact": {("brand", "coordinator")},
+    "assist.ask": {("coordinator", "brand")},
+    "assist.residuals": {("brand", "partner")},
+    "assist.fitted": {("partner", "brand")},
+    "assist.heard": {("brand", "coordinator")},
+    "assist.close": {("coordinator", "brand")},
+    "assist.settle": {("brand", "partner")},
+    "assist.scored": {("partner", "brand")},
     "train.request": {("coordinator", "partner")},
     "train.update": {("partner", "coordinator")},
     "train.count": {("coordinator", "partner")},
@@ -233,6 +263,14 @@ class TestRoutes:
             "align.pass",
             "align.tags",
             "align.done",
+            "assist.joined",
+            "assist.noised",
+            "assist.exact",
+            "assist.residuals",
+            "assist.fitted",
+            "assist.heard",
+            "assist.settle",
+            "assist.scored",
             "train.update",
             "train.counted",
             "sum.noised",
@@ -257,7 +295,7 @@ class TestRoutes:
         agreed = AGREED.model_copy(update={"match": terms})
         found = {kind for kind in ROUTES if is_charged(kind, agreed)}
         always = {"train.update", "train.counted", "sum.noised", "align.bound", "measure.counts"}
-        assert found == always | charged
+        assert found == always | {"assist.noised"} | charged
 
     def test_an_expansion_is_charged_where_a_count_is_agreed(self) -> None:
         counting = AGREED.expand.model_copy(update={"count_epsilon": 0.5})

@@ -42,7 +42,8 @@ from federation.messages import (
     weights_from_bytes,
     weights_to_bytes,
 )
-from federation.specification import ExpandSpec, MatchSpec, TrainSpec, policy_objections
+from federation.objections import policy_objections
+from federation.specification import ExpandSpec, MatchSpec, TrainSpec
 from federation.training.publishing import parse_model
 from privacy.randomness import seeded_secret
 

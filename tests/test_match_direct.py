@@ -45,8 +45,9 @@ from federation.messages import (
     Refused,
     unseal,
 )
+from federation.objections import policy_objections
 from federation.rr22.link import DirectLink
-from federation.specification import MatchSpec, policy_objections
+from federation.specification import MatchSpec
 from privacy.errors import PeerMessageError
 from privacy.randomness import Secret, seeded_secret
 

@@ -38,8 +38,9 @@ from federation.messages import (
     MeasureRequest,
     Message,
 )
+from federation.objections import policy_objections
 from federation.plan import plan
-from federation.specification import MeasureSpec, policy_objections
+from federation.specification import MeasureSpec
 from federation.trial.simulation import simulate
 from privacy.accounting import (
     DiscreteGaussianEvent,

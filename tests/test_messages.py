@@ -38,7 +38,15 @@ from federation.messages import (
     weights_from_bytes,
     weights_to_bytes,
 )
-from federation.specification import AlignSpec, ExpandSpec, MatchSpec, MeasureSpec, TrainSpec
+from federation.specification import (
+    AlignSpec,
+    ExpandSpec,
+    MatchSpec,
+    MeasureSpec,
+    TrainSpec,
+    VerticalScoreSpec,
+    VerticalTrainSpec,
+)
 
 KINDS: dict[str, type[BaseModel]] = {
     kind.model_fields["kind"].default: kind for kind in get_args(get_args(Body)[0])
@@ -90,6 +98,15 @@ measure_specs = st.builds(
     epsilon=st.floats(0, exclude_min=True, **numbers),
 )
 twice = st.integers(1, 2)
+exchanges, steps = st.integers(1, 15), st.floats(0, 4)
+column_specs = st.builds(
+    VerticalTrainSpec,
+    name=names,
+    align=names,
+    rounds=exchanges,
+    label_epsilon=st.floats(0, 10, exclude_min=True),
+)
+score_specs = st.builds(VerticalScoreSpec, name=names, train=names, align=names)
 bodies: dict[str, st.SearchStrategy[Any]] = {
     kind: st.builds(model) for kind, model in KINDS.items() if set(model.model_fields) == {"kind"}
 } | {
@@ -117,6 +134,29 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "align.pass": st.builds(messages.AlignPass, spec=align_specs, bucket=counts, place=places),
     "align.tags": st.builds(messages.AlignTags, bucket=counts, place=places),
     "align.common": st.builds(messages.AlignCommon, spec=align_specs, bucket=counts),
+    "assist.join": st.builds(messages.AssistJoin, spec=column_specs | score_specs),
+    "assist.joined": st.builds(messages.AssistJoined, key=digests),
+    "assist.keys": st.builds(messages.AssistKeys, spec=column_specs | score_specs),
+    "assist.open": st.builds(messages.AssistOpen, spec=column_specs),
+    "assist.ask": st.builds(messages.AssistAsk, spec=column_specs, round=exchanges, place=places),
+    "assist.residuals": st.builds(
+        messages.AssistResiduals, spec=column_specs, round=exchanges, step=st.none() | steps
+    ),
+    "assist.fitted": st.builds(messages.AssistFitted, spec=column_specs, round=exchanges),
+    "assist.heard": st.builds(
+        messages.AssistHeard,
+        round=exchanges,
+        standing=st.sampled_from(messages.AssistStanding),
+    ),
+    "assist.close": st.builds(messages.AssistClose, spec=column_specs, place=places),
+    "assist.settle": st.builds(
+        messages.AssistSettle, spec=column_specs, rounds=exchanges, kept=exchanges, step=steps
+    ),
+    "assist.scored": st.builds(
+        messages.AssistScored,
+        spec=score_specs,
+        partners=st.lists(names, min_size=2, max_size=24).map(tuple),
+    ),
     "train.request": st.builds(TrainRequest, spec=train_specs, round=rounds, width=widths),
     "train.update": st.builds(TrainUpdate, round=rounds, width=widths),
     "train.count": st.builds(messages.TrainCount, spec=train_specs, width=widths),

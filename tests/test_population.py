@@ -557,7 +557,7 @@ def test_features_are_read_only_for_a_job_that_needs_them() -> None:
 def test_a_party_may_call_its_features_otherwise() -> None:
     table = Rows(rows(["a", "", "", "41", "green"]).frame.rename(columns={"age": "years"}))
     data = WHOLE.model_copy(update={"features": {"age": "years"}})
-    _, named = schema_for(data, AGREEMENT, with_features=True)
+    _, named = schema_for(data, AGREEMENT.features)
     assert named == {"age": "years", "colour": "colour"}
     population = read(table, consenting("a"), data=data, with_features=True)
     assert population.features["age"].tolist() == [41.0]

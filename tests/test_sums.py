@@ -34,7 +34,8 @@ from federation.messages import (
     weights_from_bytes,
     weights_to_bytes,
 )
-from federation.specification import ExpandSpec, TrainSpec, policy_objections
+from federation.objections import policy_objections
+from federation.specification import ExpandSpec, TrainSpec
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.ledger import ChargeState
 from privacy.errors import PeerMessageError

@@ -14,9 +14,10 @@ from federation.collaboration import load_collaboration
 from federation.jobs.bodies import LinearBody, TreesBody
 from federation.jobs.model import JointModel
 from federation.jobs.sums import sums_for, whole_charge
+from federation.objections import policy_objections
 from federation.plan import plan
 from federation.population import encoder_for
-from federation.specification import TrainSpec, policy_objections
+from federation.specification import TrainSpec
 from federation.trial.simulation import simulate
 from privacy.accounting import epsilon_of
 from privacy.errors import InvalidParameterError

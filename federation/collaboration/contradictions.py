@@ -26,9 +26,15 @@ Document = Mapping[str, Any]
 
 _PEOPLE: Final = (Role.BRAND, Role.PARTNER)
 _OTHERS: Final = (Role.COORDINATOR, Role.AUDITOR)
-_BUILDS_ON: Final[Mapping[str, str]] = {"train": "match", "expand": "train", "measure": "match"}
-"""The kind of job that each kind of job builds on, which is also the key that names it."""
-_KINDS: Final = ("match", "align", "train", "expand", "measure")
+_BUILDS_ON: Final[Mapping[str, Mapping[str, str]]] = {
+    "train": {"match": "match"},
+    "expand": {"train": "train"},
+    "measure": {"match": "match"},
+    "train-vertical": {"align": "align"},
+    "score-vertical": {"train": "train-vertical", "align": "align"},
+}
+"""Of each kind of job, the keys that name jobs it builds on, and the kind of those."""
+_KINDS: Final = ("match", "align", *_BUILDS_ON)
 _UNKNOWN: Final = "unknown"
 
 
@@ -54,10 +60,13 @@ def party_contradictions(document: Document) -> Iterator[str]:
                 f"parties[{index}].data.identifiers.{unknown}: is none of agreement.match.keys; "
                 f"allowed: {either(keys) if keys else 'none, since none is agreed'}"
             )
-        for unknown in sorted(_table(data.get("features")).keys() - features):
+        if "labels" in data and role != Role.BRAND:
+            yield f"parties[{index}].data.labels: only the brand has labels; remove it"
+        agreed = [*features, *_held_names(document, name)]
+        for unknown in sorted(_table(data.get("features")).keys() - set(agreed)):
             yield (
                 f"parties[{index}].data.features.{unknown}: is none of agreement.features; "
-                f"allowed: {either(features) if features else 'none, since none is agreed'}"
+                f"allowed: {either(agreed) if agreed else 'none, since none is agreed'}"
             )
 
 
@@ -68,15 +77,15 @@ def job_contradictions(document: Document) -> Iterator[str]:
         name, kind = job.get("name"), job.get("kind")
         if isinstance(name, str) and name in before:
             yield f"jobs[{index}].name: {name!r} is taken by an earlier job"
-        needed = _BUILDS_ON.get(str(kind), "")
-        wanted = job.get(needed)
-        if isinstance(wanted, str) and before.get(wanted) not in {needed, _UNKNOWN}:
-            fit = [earlier for earlier, had in before.items() if had == needed]
-            allowed = f"allowed: {either(fit)}" if fit else f"list a {needed} job before it"
-            yield (
-                f"jobs[{index}].{needed}: found {wanted!r}, which is no {needed} job listed "
-                f"before; {allowed}"
-            )
+        for key, needed in _BUILDS_ON.get(str(kind), {}).items():
+            wanted = job.get(key)
+            if isinstance(wanted, str) and before.get(wanted) not in {needed, _UNKNOWN}:
+                fit = [earlier for earlier, had in before.items() if had == needed]
+                allowed = f"allowed: {either(fit)}" if fit else f"list a {needed} job before it"
+                yield (
+                    f"jobs[{index}].{key}: found {wanted!r}, which is no {needed} job listed "
+                    f"before; {allowed}"
+                )
         before[str(name)] = str(kind) if kind in _KINDS else _UNKNOWN
 
 
@@ -100,6 +109,7 @@ def source_contradictions(document: Document, directory: Path) -> Iterator[str]:
             yield f"{place}.data: {error}"
             continue
         agreed = features if party.get("role") == Role.PARTNER else []
+        agreed = list(dict.fromkeys([*agreed, *_held_names(document, party.get("name"))]))
         yield from _column_mistakes(f"{place}.data", data, agreed, found)
 
 
@@ -123,6 +133,8 @@ def _column_mistakes(
     named |= {f"features.{name}": column for name, column in data.features.items()}
     if data.seeds is not None:
         named["seeds.column"] = data.seeds.column
+    if data.labels is not None:
+        named["labels.column"] = data.labels.column
     headed = any(column in found for column in named.values())
     for key, column in named.items():
         if column not in found:
@@ -141,6 +153,13 @@ def _feature_names(document: Document) -> list[str]:
     terms = _table(document.get("agreement"))
     names = [term.get("name") for _, term in _tables(terms, "features")]
     return [name for name in names if isinstance(name, str)]
+
+
+def _held_names(document: Document, party: object) -> list[str]:
+    """Return the columns that a party brings to vertical training."""
+    vertical = _table(_table(document.get("agreement")).get("vertical"))
+    held = [one for _, one in _tables(vertical, "columns") if one.get("party") == party]
+    return [name for one in held if isinstance(name := one.get("name"), str)]
 
 
 def _match_keys(document: Document) -> list[str]:

@@ -44,6 +44,7 @@ from compliance.terms import (
     Role,
     Text,
     TrainTerms,
+    VerticalTerms,
     unique,
 )
 from connectors import FileSource, open_connector
@@ -55,10 +56,11 @@ from federation.collaboration.contradictions import (
 )
 from federation.collaboration.mistakes import explain, to_json, well_formed
 from federation.errors import CollaborationError
+from federation.objections import policy_objections
 from federation.party import DataConfig, SegmentsConfig
 from federation.population import recipe_for
 from federation.rr22.configuration import Rr22Config
-from federation.specification import JobSpec, policy_objections
+from federation.specification import JobSpec
 from federation.workers import WorkersConfig
 from privacy.encryption import DecryptionKey
 from privacy.errors import InvalidParameterError
@@ -141,11 +143,12 @@ class AgreementSection(_Closed):
     purposes: Annotated[
         tuple[Purpose, ...], Field(min_length=1, max_length=64), AfterValidator(unique)
     ]
-    features: Annotated[tuple[ColumnTerm, ...], Field(min_length=1, max_length=1_000)]
+    features: Annotated[tuple[ColumnTerm, ...], Field(max_length=1_000)]
     match: MatchTerms
     train: TrainTerms
     expand: ExpandTerms
     measure: MeasureTerms | None = None
+    vertical: VerticalTerms | None = None
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment

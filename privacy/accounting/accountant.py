@@ -33,6 +33,7 @@ from privacy.accounting.events import (
     DistributedDiscreteGaussianEvent,
     Event,
     GaussianEvent,
+    RandomisedResponseEvent,
     RepeatedEvent,
     SampledGaussianEvent,
     to_json,
@@ -49,7 +50,9 @@ _DISCRETISATION = 1e-4
 _MAXIMUM_EXPECTED_LOSS = 10.0
 
 # Mechanisms whose privacy loss distribution is known.
-_Known: TypeAlias = GaussianEvent | SampledGaussianEvent | DiscreteLaplaceEvent
+_Known: TypeAlias = (
+    GaussianEvent | SampledGaussianEvent | DiscreteLaplaceEvent | RandomisedResponseEvent
+)
 _KnownForm: TypeAlias = tuple[tuple[_Known, int], ...]
 
 
@@ -123,7 +126,12 @@ def _mechanisms(event: Event) -> Counter[Mechanism]:
     if isinstance(event, Mechanism):
         event = type(event).model_validate(event.model_dump())
     match event:
-        case GaussianEvent() | DiscreteLaplaceEvent() | DiscreteGaussianEvent():
+        case (
+            GaussianEvent()
+            | DiscreteLaplaceEvent()
+            | DiscreteGaussianEvent()
+            | RandomisedResponseEvent()
+        ):
             return Counter({event: 1})
         case SampledGaussianEvent(sampling_probability=1.0):
             return Counter({GaussianEvent(noise_multiplier=event.noise_multiplier): event.steps})
@@ -182,6 +190,8 @@ def _peak_loss(mechanism: _Known) -> float:
     """Bound one run's expected loss, in nats, for a person who is surely in the sample."""
     if isinstance(mechanism, DiscreteLaplaceEvent):
         return mechanism.sensitivity / mechanism.scale
+    if isinstance(mechanism, RandomisedResponseEvent):
+        return mechanism.pure_loss
     return 0.5 / mechanism.noise_multiplier**2
 
 
@@ -197,7 +207,7 @@ def _expected_loss(mechanism: _Known) -> float:
             return peak
         case SampledGaussianEvent(sampling_probability=q):
             return min(q * peak, math.log1p(q**2 * math.expm1(2.0 * peak)))
-        case DiscreteLaplaceEvent():
+        case DiscreteLaplaceEvent() | RandomisedResponseEvent():
             return min(peak, 0.5 * peak**2)
 
 
@@ -218,5 +228,9 @@ def _distribution(mechanism: _Known, count: int) -> Any:
                 1.0 / scale,
                 sensitivity=sensitivity,
                 value_discretization_interval=_DISCRETISATION,
+            )
+        case RandomisedResponseEvent(flip_probability=flip):
+            one = pld.from_randomized_response(
+                2.0 * flip, 2, value_discretization_interval=_DISCRETISATION
             )
     return one if count == 1 else one.self_compose(count)

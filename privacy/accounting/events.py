@@ -6,8 +6,10 @@ mechanism (`privacy.training`) and pricing it (`accountant`).
 
 Every event speaks of one person's rows being added or removed, and assumes that the mechanism
 bounds what one person can change: by clipping for the Gaussians, by counting once for the Laplace.
+Randomised response alone speaks of a person's bit being another, the person being there.
 """
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 import rfc8785
@@ -34,6 +36,7 @@ __all__ = [
     "DistributedDiscreteGaussianEvent",
     "Event",
     "GaussianEvent",
+    "RandomisedResponseEvent",
     "RepeatedEvent",
     "SampledGaussianEvent",
     "from_json",
@@ -179,6 +182,25 @@ class DistributedDiscreteGaussianEvent(_Event):
     steps: _Count = 1
 
 
+class RandomisedResponseEvent(_Event):
+    """One release of a bit of each person, turned round with a known probability (Warner 1965).
+
+    It protects what the bit is, not that there is one: of two data sets that differ in it, not in
+    who is there. The release is (ln((1 - φ) / φ), 0)-private.
+
+    Attributes:
+        flip_probability: φ, in [10⁻⁶, 0.5).
+    """
+
+    kind: Literal["randomised-response"] = "randomised-response"
+    flip_probability: Annotated[float, Field(ge=MINIMUM_NOISE, lt=0.5, allow_inf_nan=False)]
+
+    @property
+    def pure_loss(self) -> float:
+        """ε at a δ of 0."""
+        return math.log((1.0 - self.flip_probability) / self.flip_probability)
+
+
 class RepeatedEvent(_Event):
     """The same event several times, each with fresh noise and free to depend on those before.
 
@@ -222,6 +244,7 @@ Event = Annotated[
     | DiscreteLaplaceEvent
     | DiscreteGaussianEvent
     | DistributedDiscreteGaussianEvent
+    | RandomisedResponseEvent
     | RepeatedEvent
     | ComposedEvent,
     Field(discriminator="kind"),

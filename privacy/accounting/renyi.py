@@ -15,7 +15,8 @@ orders α ≥ 2. Each bound below holds for adding a person and for removing one
   is within a factor e^τ of that of one discrete Gaussian of scale √n σ, where
   τ = 10 Σₖ exp(-2π²σ² k / (k+1)), k from 1 to n-1 (Kairouz, Liu and Steinke 2021, corollary 12).
   Whatever is computed for the one therefore changes by at most dτ (2α-1) / (α-1).
-- Discrete Laplace with pure loss ε: min(ε, αε²/2) (Bun and Steinke 2016, proposition 3.3).
+- Discrete Laplace, and randomised response, with pure loss ε: min(ε, αε²/2) (Bun and
+  Steinke 2016, proposition 3.3).
 
 Leaves to others: choosing between this and loss distributions (`accountant`).
 """
@@ -32,6 +33,7 @@ from privacy.accounting.events import (
     DiscreteLaplaceEvent,
     DistributedDiscreteGaussianEvent,
     GaussianEvent,
+    RandomisedResponseEvent,
     SampledGaussianEvent,
 )
 
@@ -43,6 +45,7 @@ Mechanism: TypeAlias = (
     | DiscreteLaplaceEvent
     | DiscreteGaussianEvent
     | DistributedDiscreteGaussianEvent
+    | RandomisedResponseEvent
 )
 NormalForm: TypeAlias = tuple[tuple[Mechanism, int], ...]
 """How often each mechanism ran; each once, and each of one step."""
@@ -62,13 +65,21 @@ def epsilon(form: NormalForm, delta: float) -> float:
         form: mechanisms and how often each ran.
         delta: in (0, 1).
     """
-    others = tuple(part for part in form if not isinstance(part[0], DiscreteLaplaceEvent))
-    pure = math.fsum(
-        count * mechanism.sensitivity / mechanism.scale
-        for mechanism, count in form
-        if isinstance(mechanism, DiscreteLaplaceEvent)
-    )
+    losses = [(_pure_loss(mechanism), count) for mechanism, count in form]
+    others = tuple(part for part, (loss, _) in zip(form, losses, strict=True) if loss is None)
+    pure = math.fsum(count * loss for loss, count in losses if loss is not None)
     return min(_converted(form, delta), pure + _converted(others, delta))
+
+
+def _pure_loss(mechanism: Mechanism) -> float | None:
+    """Return ε at a δ of 0; None where there is none."""
+    match mechanism:
+        case DiscreteLaplaceEvent():
+            return mechanism.sensitivity / mechanism.scale
+        case RandomisedResponseEvent():
+            return mechanism.pure_loss
+        case _:
+            return None
 
 
 def sum_distance(noise_scale: float, parties: int) -> float:
@@ -93,20 +104,21 @@ def _converted(form: NormalForm, delta: float) -> float:
 @lru_cache(maxsize=1024)
 def _divergence(mechanism: Mechanism) -> NDArray[np.float64]:
     """Bound the Rényi divergence of one run at every order."""
+    if (pure := _pure_loss(mechanism)) is not None:
+        return np.minimum(pure, 0.5 * pure**2 * _ORDERS)
     match mechanism:
         case GaussianEvent(noise_multiplier=noise) | DiscreteGaussianEvent(noise_multiplier=noise):
             return _gaussian(noise, 1.0)
         case SampledGaussianEvent(noise_multiplier=noise, sampling_probability=probability):
             return _gaussian(noise, probability)
-        case DiscreteLaplaceEvent(scale=scale, sensitivity=sensitivity):
-            pure = sensitivity / scale
-            return np.minimum(pure, 0.5 * pure**2 * _ORDERS)
         case DistributedDiscreteGaussianEvent():
             n = mechanism.honest_parties
             noise = math.sqrt(n) * mechanism.noise_scale / mechanism.l2_sensitivity
             apart = mechanism.dimension * sum_distance(mechanism.noise_scale, n)
             changed = apart * (2.0 * _ORDERS - 1.0) / (_ORDERS - 1.0)
             return _gaussian(noise, mechanism.sampling_probability) + changed
+        case _:
+            raise TypeError(f"a {type(mechanism).__name__} has no Rényi bound")
 
 
 def _gaussian(noise: float, probability: float) -> NDArray[np.float64]:

@@ -1,0 +1,347 @@
+"""The brand's part of training over parties' columns: labels, residuals, sums, scores.
+
+```
+jobs/JOB/
+  rows.npz, people/    see `aligned`; labels are noised before they are written here again
+  labels.npy           as they are used: 1, 0, or -1 for none
+  state.npz            where the training stands
+  sum-NN-PARTNER       a partner's masked part of a round's sum
+models/JOB.json        the brand's part, once the training has ended
+segments/JOB.csv       everybody's score, after a scoring
+```
+
+Guarantees: labels are noised once for a job, and only the noised ones are used from then on; the
+charge is made before anything that depends on a label leaves; a sum is added up when all its parts
+are there, and counts once.
+
+Leaves to others: the steps (`jobs.assist`), learning (`privacy.training.assisted`), what may leave
+(`gate`).
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compliance import records
+from federation.desk import Desk, undamaged
+from federation.errors import MessageError
+from federation.gate import Released
+from federation.jobs.assist import (
+    FEWEST_PARTNERS,
+    HeldPart,
+    PartnerSum,
+    assisted_plan,
+    vertical_partners,
+)
+from federation.jobs.exchange import expect
+from federation.messages import (
+    Acknowledged,
+    AssistAsk,
+    AssistClose,
+    AssistExact,
+    AssistFitted,
+    AssistHeard,
+    AssistNoised,
+    AssistOpen,
+    AssistResiduals,
+    AssistScored,
+    AssistSettle,
+    AssistStanding,
+    Message,
+)
+from federation.party import write_atomically
+from federation.specification import VerticalScoreSpec, VerticalTrainSpec
+from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
+from federation.training.assisting import forget_vertical, held_part, model_told
+from privacy.accounting.events import Event
+from privacy.randomness import SecretStream
+from privacy.training.assisted import Assisted, Finding, LabelledRows
+from privacy.training.label_noise import label_charge, randomise_labels
+from privacy.training.learners import PENALTIES, part_from_json
+
+__all__ = ["AssistedBrand"]
+
+_SAYS: Final = {
+    Finding.OUT_OF_BOUNDS: "a sum was larger than all partners may say; cut. A partner, or its "
+    "mask, is at fault; which one cannot be seen",
+    Finding.NO_GAIN: "a sum explained nothing and was not followed",
+}
+
+
+class AssistedBrand:
+    """What the brand does with the messages of vertical jobs."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @property
+    def steps(self) -> Mapping[type[object], Callable[[Message], Released]]:
+        """What is done with each kind of message."""
+        return {
+            AssistOpen: self._open,
+            AssistAsk: self._ask,
+            AssistFitted: self._hear,
+            AssistClose: self._close,
+            AssistScored: self._take_scores,
+        }
+
+    def _open(self, message: Message) -> Released:
+        """Step 5: read the rows, noise the labels once, learn what can be learnt alone, and pay."""
+        desk, spec = self._desk, expect(message, AssistOpen).spec
+        charge: Event | None = None
+        if spec.label_epsilon is not None:
+            charge = label_charge(spec.label_epsilon)
+            desk.gate.check_budget(charge)
+        rows = bring_aligned(desk, spec)
+        if not self._labels_file(spec).exists():
+            self._noise_labels(message, spec, rows)
+        if not self._state_file(spec).exists():
+            mine = self._labelled(spec, rows)
+            self._save(spec, Assisted.start(assisted_plan(spec, desk.agreement), mine))
+        released = desk.release(
+            message,
+            AssistExact() if charge is None else AssistNoised(),
+            people=rows.used,
+            minimums=(rows.minimum,),
+            charge=charge,
+        )
+        desk.tell(spec.name, "opens the training", charged=charge is not None)
+        return released
+
+    def _ask(self, message: Message) -> Released:
+        """Step 6: give a partner the residuals of a round."""
+        desk, body = self._desk, expect(message, AssistAsk)
+        spec, number = body.spec, body.round
+        partner = self._partner(body.place)
+        rows, state = bring_aligned(desk, spec), self._load(spec)
+        if number != len(state.steps) + 1 or state.finished:
+            raise MessageError(f"round {number} of job {spec.name!r} is not the next one")
+        said = state.residuals(self._labelled(spec, rows)).astype("<f4").tobytes()
+        step = state.steps[-1] if state.steps else None
+        return desk.release(
+            message,
+            AssistResiduals(spec=spec, round=number, step=step),
+            said,
+            recipient=partner,
+            people=rows.used,
+            minimums=(rows.minimum,),
+        )
+
+    def _hear(self, message: Message) -> Released:
+        """Step 8: take a partner's part of a sum; with the last one, go on.
+
+        1. One part of each partner counts for a round, and only of the round under way.
+        2. Add up what all gave; a crash after the state was written finds the round heard.
+        """
+        desk, body = self._desk, expect(message, AssistFitted)
+        spec, number = body.spec, body.round
+        rows, state = bring_aligned(desk, spec), self._load(spec)
+        partners = vertical_partners(desk.agreement)
+        path = self._part_file(spec, number, message.header.sender)
+        if path.exists() and path.read_bytes() != message.payload:
+            raise MessageError(f"a second part of round {number} from {message.header.sender}")
+        heard = len(state.steps)
+        if number not in {heard + 1, heard} or (number == heard and not path.exists()):
+            raise MessageError(f"part of round {number} of job {spec.name!r}; {heard} were heard")
+        length = len(rows.present) + PENALTIES
+        sums = PartnerSum.of(spec, desk.agreement, partners)
+        sums.total((message.payload,), length)
+        write_atomically(path, message.payload, mode=0o600)  # 1
+        files = [self._part_file(spec, number, name) for name in partners]
+        standing = AssistStanding.WAITING
+        if all(file.exists() for file in files):
+            if number == heard + 1:
+                total = sums.total([file.read_bytes() for file in files], length)
+                mine = self._labelled(spec, rows)
+                state = state.hear(mine, total[:-PENALTIES], total[-PENALTIES:])
+                self._save(spec, state)  # 2
+                self._tell(spec, state)
+            standing = AssistStanding.DONE if state.finished else AssistStanding.MORE
+        return desk.release(
+            message,
+            AssistHeard(round=number, standing=standing),
+            recipient=desk.coordinator,
+            people=rows.used,
+        )
+
+    def _close(self, message: Message) -> Released:
+        """Step 9: tell a partner how it ended; with the last one, keep the brand's own part."""
+        desk, body = self._desk, expect(message, AssistClose)
+        spec, job = body.spec, body.spec.name
+        partner, partners = self._partner(body.place), vertical_partners(desk.agreement)
+        state = self._load(spec)
+        if not state.finished:
+            raise MessageError(f"job {job!r} has not come to its end")
+        used, kept = desk.taking_part(job), state.kept_rounds
+        settle = AssistSettle(spec=spec, rounds=len(state.steps), kept=kept, step=state.steps[-1])
+        if body.place + 1 < len(partners):
+            return desk.release(message, settle, recipient=partner, people=used)
+        held = HeldPart(
+            agreement=desk.agreement.digest,
+            job=job,
+            align=spec.align,
+            parties=(desk.folder.name, *partners),
+            rounds=len(state.steps),
+            label_epsilon=spec.label_epsilon,
+            intercept=state.intercept,
+            part=state.own.keep(kept),
+            findings=tuple((number, str(finding)) for number, finding in state.findings),
+        )
+        with desk.result(desk.folder.model(job), message, held.content):
+            released = desk.release(
+                message,
+                settle,
+                recipient=partner,
+                people=used,
+                results=(model_told(desk, held),),
+            )
+        self._forget(spec)
+        desk.tell(job, "keeps its part of the model")
+        return released
+
+    def _take_scores(self, message: Message) -> Released:
+        """Take a partner's part of everybody's score; with the last one, write all scores.
+
+        1. All parts are for the same partners, and one of each counts.
+        2. Add up, add the brand's own, and write those whom the brand may use.
+        """
+        desk, body = self._desk, expect(message, AssistScored)
+        spec, sender = body.spec, message.header.sender
+        everybody = vertical_partners(desk.agreement)
+        there = tuple(name for name in everybody if name in body.partners)
+        if there != body.partners or sender not in there or len(there) < FEWEST_PARTNERS:
+            raise MessageError(f"{sender} scored for {', '.join(body.partners)}")
+        held, rows = held_part(desk, spec.train), bring_aligned(desk, spec)
+        sums, length = PartnerSum.of(spec, desk.agreement, there), len(rows.present)
+        sums.total((message.payload,), length)
+        group = "-".join(str(everybody.index(name)) for name in there)
+        path = desk.folder.job(spec.name) / f"scores-{group}-{sender}"
+        if path.exists() and path.read_bytes() != message.payload:
+            raise MessageError(f"a second part of the scores of job {spec.name!r} from {sender}")
+        write_atomically(path, message.payload, mode=0o600)  # 1
+        files = [path.with_name(f"scores-{group}-{name}") for name in there]
+        if not all(file.exists() for file in files):
+            return desk.release(message, Acknowledged(), recipient=desk.coordinator)
+        total = sums.total([file.read_bytes() for file in files], length)  # 2
+        total += held.intercept + held.part.score(rows.features)
+        missing = [name for name in everybody if name not in there]
+        content = self._written(spec, rows, total, missing)
+        result = desk.folder.segment(spec.name)
+        scored = int(np.count_nonzero(rows.present))
+        told = {"segment": result.stem, "share": 1.0, "rows": scored}
+        with desk.result(result, message, content):
+            released = desk.release(
+                message,
+                Acknowledged(),
+                recipient=desk.coordinator,
+                results=((records.SegmentWritten, told),),
+            )
+        for file in (*files, desk.folder.job(spec.name) / "rows.npz"):
+            file.unlink(missing_ok=True)
+        if missing:
+            desk.tell(spec.name, f"scored without {', '.join(missing)}: the scores are worse")
+        desk.tell(spec.name, "wrote its scores", rows=scored)
+        return released
+
+    def _written(
+        self,
+        spec: VerticalScoreSpec,
+        rows: AlignedRows,
+        scores: NDArray[np.float64],
+        missing: list[str],
+    ) -> bytes:
+        """Write the scores, best first, and whose knowledge they lack."""
+        import pandas as pd
+
+        references = aligned_members(self._desk, spec.align).references()
+        table = pd.DataFrame(
+            {
+                "record": references.to_numpy(zero_copy_only=False)[rows.present],
+                "score": scores[rows.present],
+                "without": " ".join(missing),
+            }
+        )
+        ordered = table.sort_values(["score", "record"], ascending=[False, True])
+        return ordered.to_csv(index=False, float_format="%.6f").encode()
+
+    def _noise_labels(self, message: Message, spec: VerticalTrainSpec, rows: AlignedRows) -> None:
+        """Turn labels round; those who have none keep none."""
+        labels, known = rows.labels, rows.labels >= 0
+        if spec.label_epsilon is not None:
+            secret = self._desk.folder.fresh_secret(f"labels/{message.sealed.digest}")
+            seen = randomise_labels(
+                labels > 0, spec.label_epsilon, SecretStream(secret, "randomised labels")
+            )
+            labels = np.where(known, seen.astype(np.int8), np.int8(-1))
+        content = io.BytesIO()
+        np.save(content, labels)
+        write_atomically(self._labels_file(spec), content.getvalue(), mode=0o600)
+
+    def _labelled(self, spec: VerticalTrainSpec, rows: AlignedRows) -> LabelledRows:
+        path = self._labels_file(spec)
+        with undamaged(path):
+            labels = np.load(path, allow_pickle=False)
+        return LabelledRows(rows.features, labels > 0, (labels >= 0) & rows.present)
+
+    def _save(self, spec: VerticalTrainSpec, state: Assisted) -> None:
+        content = io.BytesIO()
+        np.savez(
+            content,
+            own=np.frombuffer(state.own.to_json(), dtype=np.uint8),
+            intercept=np.array(state.intercept),
+            partners=state.partners,
+            steps=np.array(state.steps),
+            losses=np.array(state.losses),
+            findings=np.array([[str(at), str(what)] for at, what in state.findings], dtype=np.str_),
+            finished=np.array(state.finished),
+        )
+        write_atomically(self._state_file(spec), content.getvalue(), mode=0o600)
+
+    def _load(self, spec: VerticalTrainSpec) -> Assisted:
+        path = self._state_file(spec)
+        if not path.exists():
+            raise MessageError(f"no training of job {spec.name!r} is open here")
+        with undamaged(path), np.load(path, allow_pickle=False) as stored:
+            return Assisted(
+                plan=assisted_plan(spec, self._desk.agreement),
+                own=part_from_json(stored["own"].tobytes()),
+                intercept=float(stored["intercept"]),
+                partners=stored["partners"],
+                steps=tuple(stored["steps"].tolist()),
+                losses=tuple(stored["losses"].tolist()),
+                findings=tuple((int(at), Finding(str(what))) for at, what in stored["findings"]),
+                finished=bool(stored["finished"]),
+            )
+
+    def _tell(self, spec: VerticalTrainSpec, state: Assisted) -> None:
+        """Report a sum, and what was wrong with it."""
+        number = len(state.steps)
+        self._desk.tell(spec.name, f"heard round {number} of {spec.rounds} at most")
+        for at, finding in state.findings:
+            if at == number:
+                self._desk.tell(spec.name, f"round {number}: {_SAYS[finding]}")
+
+    def _forget(self, spec: VerticalTrainSpec) -> None:
+        for file in self._desk.folder.job(spec.name).glob("sum-*"):
+            file.unlink(missing_ok=True)
+        self._labels_file(spec).unlink(missing_ok=True)
+        forget_vertical(self._desk.folder, spec.name)
+
+    def _partner(self, place: int) -> str:
+        partners = vertical_partners(self._desk.agreement)
+        if place >= len(partners):
+            raise MessageError(f"partner {place} of {len(partners)}: there is no such")
+        return partners[place]
+
+    def _labels_file(self, spec: VerticalTrainSpec) -> Path:
+        return self._desk.folder.job(spec.name) / "labels.npy"
+
+    def _state_file(self, spec: VerticalTrainSpec) -> Path:
+        return self._desk.folder.job(spec.name) / "state.npz"
+
+    def _part_file(self, spec: VerticalTrainSpec, number: int, partner: str) -> Path:
+        return self._desk.folder.job(spec.name) / f"sum-{number:02}-{partner}"

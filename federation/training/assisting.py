@@ -1,0 +1,333 @@
+"""A partner's part of training over parties' columns: its learner, its mask, its score.
+
+```
+jobs/JOB/
+  rows.npz, people/    see `aligned`
+  secret               of its key
+  keys                 of all partners, as they signed them
+  round-NN.json        what it was asked, and its part with what it offered
+models/JOB.json        its part, once the training has ended
+jobs/TRAIN/scored-ALIGN    which scoring took its part of these people's scores
+```
+
+Guarantees: a round is answered once; a part of a sum leaves only masked, under keys that every
+partner signed and for the very residuals that it was given, so that a brand that asks partners
+different things reads nothing. Aligned people are scored with a model once: the difference of two
+sums over different partners would be one partner's score.
+
+Leaves to others: the steps (`jobs.assist`), the brand's part (`assisted_brand`), what may leave
+(`gate`).
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from compliance import records
+from compliance.terms import Role
+from federation.desk import Desk, undamaged
+from federation.errors import MessageError, RefusedError, WorkspaceError
+from federation.gate import Leaf, Released
+from federation.jobs.assist import (
+    HeldPart,
+    PartnerSum,
+    assisted_plan,
+    joined_keys,
+    vertical_partners,
+)
+from federation.jobs.exchange import expect
+from federation.messages import (
+    Acknowledged,
+    AssistFitted,
+    AssistJoin,
+    AssistJoined,
+    AssistKeys,
+    AssistResiduals,
+    AssistScored,
+    AssistSettle,
+    Digest,
+    Message,
+)
+from federation.party import PartyFolder, write_atomically
+from federation.specification import VerticalScoreSpec, VerticalTrainSpec
+from federation.training.aligned import AlignedRows, bring_aligned
+from privacy.errors import PeerMessageError
+from privacy.randomness import Secret
+from privacy.training.learners import Part, new_part
+
+__all__ = ["Assisting", "forget_vertical", "held_part", "model_told"]
+
+_FLOAT: Final = np.dtype("<f4")
+
+
+class _Offer(BaseModel):
+    """What a partner keeps of a round.
+
+    Attributes:
+        asked: digest of the question, which alone is answered.
+        part: its part, with what it offered.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    asked: Digest
+    part: Part = Field(discriminator="kind")
+
+
+class Assisting:
+    """What a partner does with the messages of vertical jobs."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @property
+    def steps(self) -> Mapping[type[object], Callable[[Message], Released]]:
+        """What is done with each kind of message."""
+        return {
+            AssistJoin: self._join,
+            AssistKeys: self._take_keys,
+            AssistResiduals: self._fit,
+            AssistSettle: self._settle,
+        }
+
+    def _join(self, message: Message) -> Released:
+        """Step 2: read the rows, and show a key."""
+        desk, spec = self._desk, expect(message, AssistJoin).spec
+        if isinstance(spec, VerticalScoreSpec):
+            held_part(desk, spec.train)
+            self._check_scored_once(spec)
+        elif desk.folder.model(spec.name).exists():
+            raise MessageError(f"job {spec.name!r} has left its part here: name another job")
+        rows = bring_aligned(desk, spec)
+        file = desk.folder.job(spec.name) / "secret"
+        if not file.exists():
+            fresh = desk.folder.fresh_secret(f"assist/{message.sealed.digest}")
+            write_atomically(file, fresh, mode=0o600)
+        sums = PartnerSum.of(spec, desk.agreement, vertical_partners(desk.agreement))
+        key = sums.masks.key(Secret(file.read_bytes())).hex()
+        return desk.release(
+            message, AssistJoined(key=key), people=rows.used, minimums=(rows.minimum,)
+        )
+
+    def _take_keys(self, message: Message) -> Released:
+        """Keep everybody's keys; in a scoring, answer with this party's part of the scores."""
+        desk, spec = self._desk, expect(message, AssistKeys).spec
+        keys = joined_keys(message.payload, spec, desk.agreement)
+        secret = self._secret(spec)
+        if desk.folder.name not in keys:
+            raise MessageError(f"job {spec.name!r} goes on without {desk.folder.name}")
+        if isinstance(spec, VerticalScoreSpec):
+            return self._score(message, spec, keys, secret)
+        file = desk.folder.job(spec.name) / "keys"
+        if file.exists() and file.read_bytes() != message.payload:
+            raise MessageError(f"other keys of job {spec.name!r}: the first ones count")
+        write_atomically(file, message.payload, mode=0o600)
+        return desk.release(message, Acknowledged())
+
+    def _fit(self, message: Message) -> Released:
+        """Step 7: take the step along the last sum, and fit the new residuals.
+
+        1. A round has one question, and follows the one before.
+        2. Fit, keep the offer; a crash from here on repeats this step from the part before.
+        3. Mask it for these residuals alone, and let it out.
+        """
+        desk, body = self._desk, expect(message, AssistResiduals)
+        spec, number = body.spec, body.round
+        if number > spec.rounds or (body.step is None) is not (number == 1):
+            raise MessageError(f"round {number} of job {spec.name!r}, a step of {body.step}")
+        rows, kept = bring_aligned(desk, spec), self._offer(spec, number)
+        if (kept is not None and kept.asked != message.sealed.digest) or self._offer(
+            spec, number + 1
+        ):
+            raise MessageError(f"a second question of round {number}: the first one counts")  # 1
+        residuals = _residuals(message.payload, rows)
+        plan = assisted_plan(spec, desk.agreement)
+        part = self._before(spec, number, body.step)
+        desk.tell(spec.name, f"fits round {number} of {spec.rounds} at most", rows.used)
+        offer = part.propose(rows.features, residuals, plan.flip)  # 2
+        fitted = np.where(rows.present, offer.fitted, 0.0)
+        if kept is None:
+            stored = _Offer(asked=message.sealed.digest, part=offer.part)
+            path = self._round(spec, number)
+            write_atomically(path, stored.model_dump_json().encode(), mode=0o600)
+        try:
+            masked = PartnerSum.of(spec, desk.agreement, vertical_partners(desk.agreement)).mask(
+                desk.folder.name,
+                self._secret(spec),
+                self._keys(spec),
+                np.concatenate([fitted, offer.penalties]),
+                f"round {number} {hashlib.sha256(message.payload).hexdigest()}",
+            )
+        except PeerMessageError as error:
+            raise MessageError(f"job {spec.name!r}, round {number}: {error}") from error
+        return desk.release(  # 3
+            message,
+            AssistFitted(spec=spec, round=number),
+            masked,
+            people=rows.used,
+            minimums=(rows.minimum,),
+        )
+
+    def _settle(self, message: Message) -> Released:
+        """Step 10: keep this party's part."""
+        desk, body = self._desk, expect(message, AssistSettle)
+        spec, job = body.spec, body.spec.name
+        last = self._offer(spec, body.rounds)
+        if last is None or self._offer(spec, body.rounds + 1) or body.kept > body.rounds:
+            raise MessageError(f"job {job!r} did not end here after {body.rounds} rounds")
+        (brand,) = desk.agreement.by_role(Role.BRAND)
+        held = HeldPart(
+            agreement=desk.agreement.digest,
+            job=job,
+            align=spec.align,
+            parties=(brand.name, *vertical_partners(desk.agreement)),
+            rounds=body.rounds,
+            label_epsilon=spec.label_epsilon,
+            part=last.part.settle(body.step).keep(body.kept),
+        )
+        with desk.result(desk.folder.model(job), message, held.content):
+            released = desk.release(
+                message,
+                Acknowledged(),
+                recipient=desk.coordinator,
+                results=(model_told(desk, held),),
+            )
+        forget_vertical(desk.folder, job)
+        desk.tell(job, "keeps its part of the model")
+        return released
+
+    def _score(
+        self,
+        message: Message,
+        spec: VerticalScoreSpec,
+        keys: Mapping[str, bytes],
+        secret: Secret,
+    ) -> Released:
+        """Mask this party's part of everybody's score, for these partners alone."""
+        desk, rows = self._desk, bring_aligned(self._desk, spec)
+        scores = held_part(desk, spec.train).part.score(rows.features)
+        self._check_scored_once(spec, message)
+        try:
+            masked = PartnerSum.of(spec, desk.agreement, tuple(keys)).mask(
+                desk.folder.name, secret, keys, np.where(rows.present, scores, 0.0), "scores"
+            )
+        except PeerMessageError as error:
+            raise MessageError(f"job {spec.name!r}: {error}") from error
+        (brand,) = desk.agreement.by_role(Role.BRAND)
+        return desk.release(
+            message,
+            AssistScored(spec=spec, partners=tuple(keys)),
+            masked,
+            recipient=brand.name,
+            people=rows.used,
+            minimums=(rows.minimum,),
+        )
+
+    def _check_scored_once(self, spec: VerticalScoreSpec, message: Message | None = None) -> None:
+        """Refuse to score the same people with a model again; note the one question, if any."""
+        file = self._desk.folder.job(spec.train) / f"scored-{spec.align}"
+        wanted = spec.name if message is None else f"{spec.name} {message.sealed.digest}"
+        found = file.read_text(encoding="ascii") if file.exists() else None
+        if found is not None and not (found == wanted or found.startswith(f"{wanted} ")):
+            raise self._desk.refusal(
+                "vertical.align",
+                f"the people of alignment {spec.align!r} are scored with model {spec.train!r} "
+                "once: two sums over other partners would tell one partner's scores",
+            )
+        if message is not None:
+            write_atomically(file, wanted.encode(), mode=0o600)
+
+    def _before(self, spec: VerticalTrainSpec, number: int, step: float | None) -> Part:
+        """Return the part from which a round goes on."""
+        if number == 1 or step is None:
+            return new_part(assisted_plan(spec, self._desk.agreement).learner)
+        before = self._offer(spec, number - 1)
+        if before is None:
+            raise MessageError(f"round {number} of job {spec.name!r} before the one before it")
+        return before.part.settle(step)
+
+    def _offer(self, spec: VerticalTrainSpec, number: int) -> _Offer | None:
+        path = self._round(spec, number)
+        if not path.exists():
+            return None
+        with undamaged(path):
+            return _Offer.model_validate_json(path.read_bytes())
+
+    def _round(self, spec: VerticalTrainSpec, number: int) -> Path:
+        return self._desk.folder.job(spec.name) / f"round-{number:02}.json"
+
+    def _keys(self, spec: VerticalTrainSpec) -> Mapping[str, bytes]:
+        try:
+            content = (self._desk.folder.job(spec.name) / "keys").read_bytes()
+        except FileNotFoundError as error:
+            raise MessageError(f"residuals of job {spec.name!r} before its keys") from error
+        return joined_keys(content, spec, self._desk.agreement)
+
+    def _secret(self, spec: VerticalTrainSpec | VerticalScoreSpec) -> Secret:
+        try:
+            return Secret((self._desk.folder.job(spec.name) / "secret").read_bytes())
+        except FileNotFoundError as error:
+            raise MessageError(f"no job {spec.name!r} is under way here") from error
+
+
+def held_part(desk: Desk, train: str) -> HeldPart:
+    """Return this party's part of a model.
+
+    Raises:
+        RefusedError: that training has not ended here.
+        WorkspaceError: the part is damaged.
+    """
+    path = desk.folder.model(train)
+    try:
+        return HeldPart.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RefusedError(
+            party=desk.folder.name,
+            term="vertical.columns",
+            remedy=f"vertical training {train!r} has not ended here: run it first",
+        ) from error
+    except ValidationError as error:
+        raise WorkspaceError(f"{path} holds no part of a vertical model: train anew") from error
+
+
+def model_told(desk: Desk, held: HeldPart) -> tuple[Leaf, Mapping[str, object]]:
+    """Return the leaf of a part: randomised response has no δ, so that any holds."""
+    noised = held.label_epsilon is not None
+    return records.ModelTrained, {
+        "model_digest": held.digest,
+        "rounds": held.rounds,
+        "parties": held.parties,
+        "epsilon": held.label_epsilon,
+        "delta": desk.agreement.budget.delta if noised else None,
+    }
+
+
+def forget_vertical(folder: PartyFolder, job: str) -> None:
+    """Remove rows, secrets and offers of a training that has left its parts."""
+    directory = folder.job(job)
+    for file in (*directory.glob("round-*"), *(directory / name for name in ("keys", "secret"))):
+        file.unlink(missing_ok=True)
+    (directory / "rows.npz").unlink(missing_ok=True)
+
+
+def _residuals(payload: bytes, rows: AlignedRows) -> NDArray[np.float64]:
+    """Read residuals: one for each aligned person, in (-1, 1); 0 for who is left out here.
+
+    Raises:
+        MessageError: they are not so many, or out of range.
+    """
+    expected = len(rows.present) * _FLOAT.itemsize
+    if len(payload) != expected:
+        raise MessageError(
+            f"residuals: got {len(payload)} bytes, expected {expected}: the parties' rows are not "
+            "aligned"
+        )
+    residuals = np.frombuffer(payload, dtype=_FLOAT).astype(np.float64)
+    if not (np.abs(residuals) < 1.0).all():
+        raise MessageError("residuals outside (-1, 1), or NaN; expected labels less probabilities")
+    return np.where(rows.present, residuals, 0.0)
