@@ -175,7 +175,7 @@ def _label_rule(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> Labe
     return config.data.labels
 
 
-def _labels(values: NDArray[np.str_], rule: LabelRule) -> NDArray[np.int8]:
+def _labels(values: NDArray[np.object_], rule: LabelRule) -> NDArray[np.int8]:
     """Return 1, 0, or -1 for each value."""
     others = 0 if rule.negative is None else _UNKNOWN
     labels = np.full(len(values), others, dtype=np.int8)
