@@ -438,7 +438,9 @@ def log_verify(
             ]
         )
         return
-    table = Table("party", "leaves", "public", "releases", "refusals", "epsilon spent", "root hash")
+    party, root_hash = (Column(name, no_wrap=True) for name in ("party", "root hash"))
+    head = ("leaves", "public", "releases", "refusals", "epsilon spent")
+    table = Table(party, *head, root_hash)
     for log in found:
         table.add_row(
             log.party,
@@ -447,7 +449,7 @@ def log_verify(
             str(log.counts.get("release", 0)),
             str(log.counts.get("refusal", 0)),
             f"{log.epsilon_spent:.3f} of {log.agreement.budget.epsilon:.3f}",
-            log.root_hash[:16] + "…",
+            log.root_hash[:8] + "…",
         )
     out.print(table)
     digests = {log.agreement.digest for log in found}

@@ -500,6 +500,8 @@ class Gate:
 def _release_id(header: Header) -> str:
     """Name a release: job, what is said, to whom, in which round or bucket, and of whose set."""
     parts = [header.job, header.body.kind, header.recipient]
+    if isinstance(header.body, messages.Acknowledged) and header.answers is not None:
+        parts.append(header.answers[:16])  # what it acknowledges: a job has several
     if (phase := getattr(header.body, "phase", None)) is not None:
         parts.append(str(phase))
     for word, field_name in (("round", "round"), ("bucket", "bucket"), ("set", "place")):

@@ -83,6 +83,11 @@ def said(workspace: Workspace) -> list[tuple[str, ...]]:
     return sorted(found)
 
 
+def told_of_people(workspace: Workspace) -> list[tuple[str, ...]]:
+    """The same, without what parties say of the heads of their logs: those differ."""
+    return [words for words in said(workspace) if "witness." not in words[3]]
+
+
 @dataclass(frozen=True)
 class Deployed:
     """A collaboration that has run over nodes, which are still up, and the same in one process."""
@@ -161,7 +166,7 @@ class TestDeployment:
     ) -> None:
         here, there = deployed.embedded, deployed.workspace
         assert [words[:4] for words in said(there)] == [words[:4] for words in said(here)]
-        assert said(there) == said(here)
+        assert told_of_people(there) == told_of_people(here)
         expected, found = made(here), made(there)
         assert sorted(found) == sorted(expected)
         assert [name for name in expected if found[name] != expected[name]] == []

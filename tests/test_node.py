@@ -774,7 +774,7 @@ def test_a_repeated_question_gets_the_same_bytes_and_no_new_leaf_or_charge(
     for party, question, answer in pairs(ended):
         assert world.handle(party, question) == answer
         asked += 1
-    assert asked == 3 + 10 + 4 + 3 + 2
+    assert asked == 3 + 10 + 4 + 3 + 2 + 9  # the last: every log is shown to the others
     assert before == {name: (len(world.leaves(name)), charges_of(world, name)) for name in PEOPLE}
     world.now = datetime(2030, 1, 1, tzinfo=UTC)  # what has left, has left
     for party, question, answer in pairs(ended):
@@ -843,6 +843,8 @@ def test_killed_at_any_renaming_a_node_goes_on_where_it_was(tmp_path: Path) -> N
     def handle(party: str, question: SealedMessage) -> SealedMessage:
         before = clean.copy(tmp_path / question.digest) if party == "retailer" else clean
         answer = World.handle(clean, party, question)
+        if clean.read(question).header.kind.startswith("witness."):
+            return answer  # about heads of logs, which tell of kills
         for after in count() if party == "retailer" else ():
             world = before.copy(tmp_path / f"{question.digest}.{after}")
             ended = not killed(world, party, question, after)

@@ -13,6 +13,7 @@ from parties import MATCH, TRAIN, Parties, World
 from compliance.terms import Labels
 from federation.coordinator import write_jobs
 from federation.errors import MessageError
+from federation.jobs.families import gradient_engine
 from federation.jobs.hidden import HiddenPlan, coordinate_counting, counts_to_bytes
 from federation.jobs.model import JointModel
 from federation.messages import Refused, TrainCount, TrainCounted, weights_to_bytes
@@ -262,9 +263,12 @@ def test_other_weights_are_not_counted_a_second_time(trained: World, tmp_path: P
 
 
 def test_unlabelled_people_weigh_a_tenth() -> None:
-    from federation.jobs.train import unlabelled_weight
-
-    assert unlabelled_weight(SEEDS_ONLY) == UNLABELLED_WEIGHT == 0.1
-    assert unlabelled_weight(TRAIN) == 1.0
+    features, labels, weights = np.eye(2), np.zeros(2), np.zeros(2)
+    light, plain = (
+        gradient_engine(spec, 2).clipped_gradient_sum(weights, features, labels, 1.0)
+        for spec in (SEEDS_ONLY, TRAIN)
+    )
+    assert UNLABELLED_WEIGHT == 0.1
+    np.testing.assert_allclose(light, 0.1 * plain)
     assert SEEDS_ONLY.labels is Labels.SEEDS_ONLY
     assert json.loads(SEEDS_ONLY.model_dump_json())["labels"] == "seeds-only"

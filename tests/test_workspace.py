@@ -64,7 +64,7 @@ class TestMaking:
         prepare(write_trial(tmp_path), tmp_path / "w")
         secret = [*(tmp_path / "w").rglob("keys/*"), *(tmp_path / "w").rglob("*.csv")]
         secret += (tmp_path / "w").rglob("party.json")
-        assert len(secret) == 11 + 6 + 4
+        assert len(secret) == 15 + 6 + 4
         assert {stat.S_IMODE(path.stat().st_mode) for path in secret} == {0o600}
 
     def test_copies_are_for_their_owners_eyes_from_the_first_byte(
@@ -102,7 +102,7 @@ class TestMaking:
     def test_no_key_lies_in_anothers_folder(self, tmp_path: Path) -> None:
         prepare(write_trial(tmp_path), tmp_path / "w")
         keys = {path.read_bytes() for path in (tmp_path / "w").rglob("keys/*")}
-        assert len(keys) == 4 + 4 + 3  # the coordinator is sent nothing encrypted
+        assert len(keys) == 4 + 4 + 4 + 3  # the coordinator is sent nothing encrypted
 
     def test_keys_follow_from_a_seed_and_from_nothing_else(self, tmp_path: Path) -> None:
         file = write_trial(tmp_path)
