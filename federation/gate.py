@@ -348,14 +348,13 @@ class Gate:
             return decided
         self.record(decided)
         clauses = ", ".join(decision.clauses)
+        own = f"{self._folder.name}'s own policy forbids it"
+        remedy = decision.remedy or "ask for another clause"
         raise self._refusal(
-            f"policy: {clauses}" if clauses else "policy",
-            decision.remedy
-            or (
-                f"{self._folder.name}'s own policy forbids it: ask it to change {clauses}"
-                if clauses
-                else "no permit of the agreement covers it: agree on it"
-            ),
+            "policy",
+            f"{own} by {clauses}: {remedy}"
+            if clauses
+            else "no permit of the agreement covers it: agree on it",
         )
 
     def _check_consent(self, departure: Departure, now: datetime) -> list[records.Record]:

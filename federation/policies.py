@@ -6,6 +6,8 @@ that cannot be read as prohibitions stops the party, and never stands for none.
 Leaves to others: what a policy is and how it decides (`compliance.policy`), asking it (`gate`).
 """
 
+import os
+from pathlib import Path
 from typing import Final
 
 from compliance.agreement import Agreement
@@ -30,9 +32,17 @@ def policy_of(folder: PartyFolder, agreement: Agreement) -> Policy:
     """
     file = folder.policy
     try:
-        own = file.read_text(encoding="utf-8") if file.exists() else ""
-        return Policy(agreement, _FLOWS, own)
+        return Policy(agreement, _FLOWS, _own_text(file))
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{file}: cannot be read: {type(error).__name__}") from error
     except PolicyError as error:
         raise PolicyError(f"{file}: {error}") from error
+
+
+def _own_text(file: Path) -> str:
+    if not os.path.lexists(file):  # a link to nowhere is there
+        return ""
+    text = file.read_text(encoding="utf-8")
+    if not text.strip():
+        raise PolicyError("is empty: write a clause, or take the file away")
+    return text

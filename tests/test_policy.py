@@ -165,7 +165,7 @@ class TestAtTheGate:
         before = len(world.outbox("retailer"))
         with opened(world) as gate, pytest.raises(RefusedError, match="no-training") as caught:
             gate.release(update())
-        assert caught.value.term == "policy: no-training"
+        assert caught.value.term == "policy"
         decided = world.leaves("retailer")[-1]
         assert isinstance(decided, records.AccessDecided)
         assert (decided.allowed, decided.clauses) == (False, ("no-training",))
@@ -173,7 +173,27 @@ class TestAtTheGate:
         assert len(world.outbox("retailer")) == before
         assert not world.statement("retailer").charges
 
-    @pytest.mark.parametrize("content", [b"permit (principal, action, resource);", b"\xff"])
+    def test_a_question_gets_the_refusal_for_an_answer_and_it_is_a_leaf(self, world: World) -> None:
+        folder = world.folder("coordinator")
+        folder.policy.write_text(NO_TRAINING)
+        world.folder("retailer").policy.write_text(
+            '@id("closed") @remedy("ask tomorrow") forbid (principal, action, resource);'
+        )
+        with pytest.raises(RefusedError, match=r"closed: ask tomorrow") as caught:
+            world.run()
+        assert (caught.value.party, caught.value.term) == ("retailer", "policy")
+        decided, refused = world.leaves("retailer")[-2:]
+        assert isinstance(decided, records.AccessDecided)
+        assert isinstance(refused, records.Refusal)
+        assert refused.term == "policy"
+
+    @pytest.mark.parametrize("target", ["nowhere", "policy.cedar"])
+    def test_a_link_to_nowhere_is_no_missing_file(self, world: World, target: str) -> None:
+        world.folder("retailer").policy.symlink_to(target)
+        with opened(world) as gate, pytest.raises(PolicyError, match=r"policy\.cedar"):
+            gate.release(update())
+
+    @pytest.mark.parametrize("content", [b"permit (principal, action, resource);", b"\xff", b" \n"])
     def test_a_file_that_cannot_be_read_lets_nothing_out(
         self, world: World, content: bytes
     ) -> None:

@@ -16,6 +16,7 @@ or the agreement ends; a part of a sum leaves only when its round is charged.
 Leaves to others: the steps (`jobs.sums`), the rows (`rows`), what may leave (`gate`).
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -293,7 +294,7 @@ class Summing:
 
 def forget_sums(folder: PartyFolder, job: str) -> None:
     """Remove rows, and what sums remember, of a job that is over here."""
-    for directory in folder.job(job).glob("round-*"):
+    for directory in folder.job(job).glob("round-*/"):
         _Round(directory).end()
     (folder.job(job) / "rows.npz").unlink(missing_ok=True)
 
@@ -306,9 +307,15 @@ def give_up_sums(folder: PartyFolder, *, but: str | None = None) -> None:
     """
     for rows in (folder.path / "jobs").glob("*/rows.npz"):
         job = rows.parent.name
-        if job != but:
+        if job != but and _trains(folder, job):
             write_atomically(_given_up(folder, job), b"")
             forget_sums(folder, job)
+
+
+def _trains(folder: PartyFolder, job: str) -> bool:
+    """Tell whether a job is a training over rows: others keep rows of their own."""
+    file = folder.job(job) / "specification.json"
+    return file.exists() and json.loads(file.read_bytes()).get("kind") == "train"
 
 
 def _given_up(folder: PartyFolder, job: str) -> Path:
