@@ -17,6 +17,7 @@ Leaves to others: choosing (`jobs.expand`), who may be used (`population`), wher
 """
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,8 @@ class Expanding:
 
         What a sink refuses is told, and tried again at the next message.
         """
+        for left in self._desk.folder.path.glob("jobs/*/expanding.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
         for path in self._desk.folder.path.glob("jobs/*/delivery.json"):
             with undamaged(path):
                 question = _Delivery.model_validate_json(path.read_bytes()).question
