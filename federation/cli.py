@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from compliance.agreement import SignedAgreement
-from compliance.errors import ComplianceError
+from compliance.errors import ComplianceError, PolicyError
 from compliance.rendering import render
 from compliance.terms import Role
 from federation.errors import FederationError, RefusedError, WorkspaceError
@@ -113,7 +113,8 @@ def _explain(error: Exception) -> int:
     elif not isinstance(error, FederationError | ComplianceError | PrivacyError | ConnectorError):
         raise error
     err.print(f"[bold red]error[/] {escape(told)}")
-    return 1 if isinstance(error, RefusedError | ComplianceError) else 2
+    does_not_hold = isinstance(error, RefusedError | ComplianceError)
+    return 1 if does_not_hold and not isinstance(error, PolicyError) else 2
 
 
 @app.command()

@@ -31,7 +31,6 @@ from pydantic import BaseModel, ConfigDict, RootModel
 from compliance import records
 from connectors import ConnectorError, Sink
 from federation.desk import Desk, undamaged
-from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.expand import Best, Counted, CountPlan, ordered, read_counted, segment_size
@@ -117,7 +116,11 @@ class Expanding:
         if plan is not None:  # 1
             desk.gate.check_budget(plan.charge)
         if sink.is_taken():
-            raise MessageError(f"job {job!r} has its result here already")
+            raise desk.refusal(
+                "expand",
+                f"something lies already where the segment of job {job!r} would go: move it away, "
+                "or run the job under another name",
+            )
         suppression = Suppression(self._suppression_file())
         with scratch(desk.folder.job(job) / "expanding.tmp") as beside:
             people = self._read(job, self._load_model(spec.train), suppression, beside)  # 2

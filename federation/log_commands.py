@@ -30,17 +30,18 @@ def make_server(directory: Path, host: str, port: int) -> LogServer:
 
     Raises:
         WorkspaceError: it is no party's folder.
-        OSError: the address cannot be had.
+        WorkspaceError: the address cannot be had.
     """
     folder = PartyFolder(directory)
     agreement = folder.agreement()
     witnesses = agreement.party(folder.name).cosigner is not None
-    return LogServer(
-        (host, port),
-        folder.log,
-        witness=witness_of(folder, agreement) if witnesses else None,
-        now=lambda: int(time.time()),
-    )
+    witness = witness_of(folder, agreement) if witnesses else None
+    try:
+        return LogServer((host, port), folder.log, witness=witness, now=lambda: int(time.time()))
+    except (OSError, OverflowError) as error:
+        raise WorkspaceError(
+            f"cannot listen at {host}:{port}: {error}; name another --port, or another --host"
+        ) from error
 
 
 def make_receipt(directory: Path, index: int) -> tuple[Receipt, bool]:

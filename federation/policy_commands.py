@@ -6,6 +6,7 @@ Guarantees: parses, calls, prints. Leaves to others: everything else (`policies`
 import json
 import sys
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -64,8 +65,20 @@ def explain(
     from compliance.policy import Question
     from federation.party import PartyFolder
     from federation.policies import policy_of
+    from federation.routes import ROUTES
 
     folder = PartyFolder(directory)
+    agreement = folder.agreement()
+    names = [party.name for party in agreement.parties]
+    for what, asked, known in (("--action", action, ROUTES), ("--to", recipient, names)):
+        if asked not in known:
+            near = get_close_matches(asked, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
+            raise typer.BadParameter(f"{asked!r} is none: {hint}", param_hint=what)
+    if ROUTES[action].concerns_people and purpose is None:
+        raise typer.BadParameter(
+            f"{action} is made from people: say for what", param_hint="--purpose"
+        )
     question = Question(
         sender=folder.name,
         action=action,
@@ -76,7 +89,7 @@ def explain(
         payload_bytes=payload_bytes,
         time=(at or datetime.now(UTC)).replace(tzinfo=UTC),
     )
-    decision = policy_of(folder, folder.agreement()).decide(question)
+    decision = policy_of(folder, agreement).decide(question)
     if as_json:
         told = {
             "allowed": decision.allowed,

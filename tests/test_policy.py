@@ -219,9 +219,25 @@ class TestCommand:
         told = CliRunner().invoke(app, [*asked, "--action", "expand.done", "--purpose", PURPOSE])
         assert told.exit_code == 0
         assert json.loads(told.stdout)["clauses"] == ["agreed:expand.done"]
-        told = CliRunner().invoke(app, [*asked[:-1], "--action", "expand.done"])
+        told = CliRunner().invoke(app, [*asked[:-1], "--action", "expand.done", "--purpose", "x"])
         assert told.exit_code == 1
         assert "no clause permits it" in told.stdout
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--action", "train.updat", "--to", "coordinator"], "train.update"),
+            (["--action", "present", "--to", "coordinato"], "coordinator"),
+            (["--action", "train.update", "--to", "coordinator"], "made from people"),
+        ],
+    )
+    def test_says_what_is_wrong_with_a_question(
+        self, world: World, options: list[str], said: str
+    ) -> None:
+        asked = ["policy", "explain", str(world.folder("retailer").path), *options]
+        told = CliRunner().invoke(app, asked)
+        assert told.exit_code == 2
+        assert said in told.output
 
 
 def test_roles_are_those_of_the_agreement() -> None:
