@@ -3,11 +3,13 @@
 Guarantees what every sink does (`sinks`): a list is written in one transaction to a table of
 another name, and takes its name in another, so that no reader finds a part of it.
 
-Leaves to others: who may read the table; it has the rights that the database gives a new one.
+Leaves to others: who may read the table; it has the rights that the database gives a new one. A
+SQLite file that is made for it is its owner's alone.
 """
 
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import pyarrow as pa
@@ -62,6 +64,14 @@ class TableSink:
                 if batch.num_rows:
                     connection.execute(sa.insert(table), batch.to_pylist())
 
+    def _make_file_for_its_owner(self) -> None:
+        """Make a SQLite file that is not there yet, readable by its owner alone."""
+        database = self._engine.url.database
+        if self._engine.dialect.name != "sqlite" or not database:
+            return
+        with suppress(OSError):  # it is there, or the database says why it cannot be
+            os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
     def publish(self, *, ticket: str) -> None:
         """Give the table its name; see `Sink.publish`."""
         staged = _staged(ticket)
@@ -84,6 +94,7 @@ class TableSink:
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
         """Open a connection and a transaction, committed when the block ends without an error."""
+        self._make_file_for_its_owner()
         try:
             with self._engine.begin() as connection:
                 yield connection

@@ -1,6 +1,7 @@
 """Sinks: one contract, held by every implementation, with failures that happen."""
 
 import resource
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -87,6 +88,14 @@ def read(place: FileSource | SqlSource) -> Read:
         return [name for batch in found for name in batch.column(0).to_pylist()]
 
     return records
+
+
+def test_a_database_file_that_is_made_for_a_list_is_its_owners_alone(tmp_path: Path) -> None:
+    sink = open_sink(SqlSource(url=f"sqlite:///{tmp_path}/audience.db", table="best"))
+    assert not sink.is_taken()
+    sink.stage(batches(NAMES), SCHEMA, ticket=TICKET)
+    sink.publish(ticket=TICKET)
+    assert stat.S_IMODE((tmp_path / "audience.db").stat().st_mode) == 0o600
 
 
 class TestSink:
