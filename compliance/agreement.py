@@ -99,7 +99,8 @@ class Agreement(Terms):
         valid_from: first moment of validity, UTC.
         valid_until: first moment after it, UTC.
         witness_quorum: other parties that must have cosigned a head of a party's log before it
-            counts as public; all that have a cosigning key where left out.
+            counts as public, more than half of those with a cosigning key, so that any two quorums
+            share a witness; where left out, all of them but auditors, who then do not count.
         terms_text: whatever else is agreed, in Markdown.
     """
 
@@ -120,7 +121,7 @@ class Agreement(Terms):
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
-    witness_quorum: Annotated[int, Field(strict=True, ge=0, le=MOST_PARTIES - 1)] | None = None
+    witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_PARTIES - 1)] | None = None
     terms_text: Text = ""
 
     @classmethod
@@ -236,11 +237,21 @@ class Agreement(Terms):
         yield from self._party_mistakes()
         yield from self._dataset_mistakes()
         yield from self._term_mistakes()
-        witnesses = sum(party.cosigning_key is not None for party in self.parties)
-        if (self.witness_quorum or 0) > max(witnesses - 1, 0):
+        yield from self._quorum_mistakes()
+
+    def _quorum_mistakes(self) -> Iterator[str]:
+        if self.witness_quorum is None:
+            return
+        keyed = sum(party.cosigning_key is not None for party in self.parties)
+        others = [keyed - (party.cosigning_key is not None) for party in self.parties]
+        least, most = max(others) // 2 + 1, min(others)
+        if not least <= self.witness_quorum <= most:
+            expected = f"expected {least} to {most}" if least <= most else "no number will do"
             yield (
-                f"witness_quorum: {self.witness_quorum} of the other parties are to cosign, and "
-                f"{witnesses} in all have a cosigning key"
+                f"witness_quorum: got {self.witness_quorum}, {expected}: it must be more than half "
+                f"of the {max(others)} other parties with a cosigning key, lest two heads that "
+                "contradict each other both be public: raise it, leave it out (all of them but "
+                "auditors), or leave out auditors' cosigning keys"
             )
 
     def _party_mistakes(self) -> Iterator[str]:

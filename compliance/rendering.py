@@ -87,7 +87,11 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
 
 def _witnesses(agreement: Agreement) -> str:
     quorum = agreement.witness_quorum
-    enough = "all other parties with a cosigning key" if quorum is None else f"`{quorum}` others"
+    enough = (
+        "all other parties with a cosigning key, auditors excepted,"
+        if quorum is None
+        else f"`{quorum}` others"
+    )
     return f"A head of a party's log is public once {enough} have cosigned it."
 
 

@@ -260,7 +260,7 @@ def _witnessed_otherwise(
             if kept := witness.evidence(origin):
                 yield LogCorruptedError(
                     f"{directory} keeps evidence against the log of {other.party}: {len(kept)} "
-                    "pair(s) of signed heads of which one does not extend the other"
+                    "pair(s) of heads that it signed, of one size with two roots"
                 )
     except ComplianceError as error:
         yield error

@@ -33,7 +33,10 @@ def log_keys(party: PartyTerm) -> tuple[LogKey, ...]:
 def policy_for(agreement: Agreement, party: str) -> Policy:
     """Return the policy under which heads of a party's log are public (C2SP tlog-policy).
 
-    Auditors with a cosigning key count, and are not waited for.
+    Any two quorums share a witness, so that two heads of one size and different roots cannot both
+    be public unless a witness cheats too. Auditors count where the agreement says how many must
+    cosign, since it is more than half of all; where it leaves that out, everybody else has to, and
+    auditors are listed without counting. Each key of the log must have signed.
     """
     term = agreement.party(party)
     keys: dict[str, CosignerKey] = {
@@ -41,12 +44,13 @@ def policy_for(agreement: Agreement, party: str) -> Policy:
         for other in agreement.parties
         if other.name != party and other.cosigner is not None
     }
-    waited_for = sum(agreement.party(name).role is not Role.AUDITOR for name in keys)
-    quorum = waited_for if agreement.witness_quorum is None else agreement.witness_quorum
-    logs = log_keys(term)
-    if not quorum:
-        return Policy("none", logs, keys)
-    return Policy(_QUORUM, logs, keys, {_QUORUM: Group(quorum, tuple(keys))})
+    counted = tuple(keys)
+    if (quorum := agreement.witness_quorum) is None:
+        counted = tuple(name for name in keys if agreement.party(name).role is not Role.AUDITOR)
+        quorum = len(counted)
+    groups = {_QUORUM: Group(quorum, counted)} if counted else {}
+    name = _QUORUM if counted else "none"
+    return Policy(name, log_keys(term), keys, groups, every_key=True)
 
 
 def witness_of(folder: PartyFolder, agreement: Agreement) -> Witness:

@@ -6,12 +6,12 @@ PARTY/log/witness/
   public                     its own last head that enough witnesses cosigned
 PARTY/shown/
   head                       its own head that was shown last, with the cosignatures so far
-  seen.json                  how many entries of its own log each witness has cosigned
+  seen.json                  how many entries of its own log each witness is said to have cosigned
 ```
 
 Guarantees: nothing is cosigned that does not extend what was seen; what is kept as public meets
 the agreement's quorum; a log that was put back to an earlier state is noticed by what its witnesses
-have seen, and stops.
+have cosigned, and stops. Only cosignatures prove what they have seen.
 
 Leaves to others: how it travels (`jobs.witness`, `log_server`), what an auditor makes of it
 (`audit`).
@@ -24,17 +24,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from compliance.agreement import Agreement
 from compliance.errors import (
+    LogCorruptedError,
     LogError,
     NotPublicError,
     NotWitnessedError,
-    Objection,
     SignatureError,
 )
 from compliance.log.checkpoint import Checkpoint
-from compliance.log.note import Note, NoteKey, NoteSignature
+from compliance.log.note import Note, NoteSignature
+from compliance.log.policy import open_checkpoint
 from compliance.log.proving import TiledTree
 from compliance.log.verifier import read_checkpoint
-from compliance.log.witness import AddCheckpoint, SplitViewError
+from compliance.log.witness import AddCheckpoint, Cosigned, StaleError
 from compliance.terms import PartyTerm
 from federation.clock import Clock
 from federation.desk import Desk
@@ -59,7 +60,7 @@ from federation.messages import (
     WitnessTell,
 )
 from federation.party import PartyFolder, write_atomically
-from federation.witnesses import policy_for, read_optional, witness_of
+from federation.witnesses import log_keys, policy_for, read_optional, witness_of
 
 __all__ = ["LogWitnessing", "Witnessing"]
 
@@ -103,8 +104,8 @@ class LogWitnessing:
         """Answer requests of other parties' logs; all of them are heard before one is refused.
 
         Raises:
-            RefusedError: one does not extend what this party had seen of that log; the evidence is
-                kept.
+            RefusedError: one is not shown to extend what this party had seen of that log; two roots
+                of one size are kept as evidence.
             LogError: the disk refused, or the clock went backwards.
         """
         witness = witness_of(self._folder, self._agreement)
@@ -115,11 +116,10 @@ class LogWitnessing:
             about = {"log": request.log, "witness": self._folder.name}
             try:
                 line = witness.add_checkpoint(request.request.encode(), now=now)
+            except StaleError as error:
+                last = error.seen.note.to_bytes().decode() if error.seen else None
+                answers.append(Answer(**about, seen=error.tree_size, last=last))
             except NotWitnessedError as error:
-                split = isinstance(error, SplitViewError)
-                if error.objection is Objection.CONFLICT and not split:
-                    answers.append(Answer(**about, seen=error.tree_size))
-                    continue
                 refusal = RefusedError(
                     party=self._folder.name,
                     term=TERM,
@@ -127,8 +127,8 @@ class LogWitnessing:
                     f"{error}"[:400],
                 )
                 refusal.__cause__ = error
-                continue
-            answers.append(Answer(**about, cosignature=line.decode()))
+            else:
+                answers.append(Answer(**about, cosignature=line.decode()))
         if refusal is not None:
             raise refusal
         return tuple(answers)
@@ -136,18 +136,21 @@ class LogWitnessing:
     def keep(self, answers: Sequence[Answer]) -> None:
         """Keep what the witnesses said, and the head as public once enough cosigned it.
 
-        What is no cosignature of the head that was shown last counts for nothing.
+        What is no cosignature of the head that was shown last counts for nothing. A size that
+        nobody signed says at most what to prove from next.
 
         Raises:
-            LogError: a witness has seen more than there is: the log was put back.
+            LogError: a witness has cosigned more than there is: the log was put back.
         """
         if not answers:
             return
         head = self._policy_head(read_checkpoint(self._folder.log))
         seen = self._seen()
         for answer in answers:
-            if answer.witness in self._policy.witnesses and answer.seen is not None:
-                self._check_not_put_back(answer.witness, answer.seen, head)
+            if answer.witness not in self._policy.witnesses or answer.seen is None:
+                continue
+            self._check_not_put_back(answer.witness, self._cosigned_last(answer), head)
+            if answer.seen <= head.tree_size:
                 seen[answer.witness] = answer.seen
         if (shown := read_optional(self._folder.shown / "head")) is not None:
             seen |= self._publish(shown, answers)
@@ -179,8 +182,21 @@ class LogWitnessing:
         write_atomically(self._folder.witnessed / "public", signed)
         return cosigned
 
+    def _cosigned_last(self, answer: Answer) -> int:
+        """Return how many entries a witness proves to have cosigned; 0 if it proves nothing."""
+        try:
+            last = Cosigned.parse(
+                (answer.last or "").encode(),
+                log_keys(self._own),
+                self._policy.witnesses[answer.witness],
+            )
+        except LogCorruptedError:
+            return 0
+        return last.checkpoint.tree_size
+
     def _policy_head(self, signed: bytes) -> Checkpoint:
-        return Checkpoint.open(signed, NoteKey.from_string(self._own.log_key))
+        checkpoint, _ = open_checkpoint(signed, log_keys(self._own))
+        return checkpoint
 
     @property
     def _own(self) -> PartyTerm:

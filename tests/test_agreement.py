@@ -490,6 +490,37 @@ class TestTerms:
         with pytest.raises(InvalidAgreementError, match=f"'{name}' needs an encryption_key"):
             Agreement.from_terms(terms)
 
+    @pytest.mark.parametrize(
+        ("auditors", "keyless", "allowed"),
+        [
+            (0, (), {2, 3}),
+            (1, (), {3, 4}),
+            (2, (), {3, 4, 5}),
+            (0, ("operator",), {2}),  # its log has three witnesses, the others' two
+            (0, ("courier", "operator", "retailer"), set()),
+            (0, tuple(ROLES), set()),
+        ],
+    )
+    def test_a_quorum_of_witnesses_is_more_than_half_of_them(
+        self, auditors: int, keyless: tuple[str, ...], allowed: set[int]
+    ) -> None:
+        terms = make_terms()
+        terms["parties"] += [party_terms(f"auditor{each}", "auditor") for each in range(auditors)]
+        for party in terms["parties"]:
+            if party["name"] in keyless:
+                del party["cosigning_key"]
+        assert Agreement.from_terms(terms).witness_quorum is None
+        for quorum in range(1, 7):
+            terms["witness_quorum"] = quorum
+            if quorum in allowed:
+                assert Agreement.from_terms(terms).witness_quorum == quorum
+                continue
+            with pytest.raises(InvalidAgreementError, match=r"more than half.*or leave out audit"):
+                Agreement.from_terms(terms)
+        terms["witness_quorum"] = 0
+        with pytest.raises(InvalidAgreementError, match=r"witness_quorum: .*greater than or equal"):
+            Agreement.from_terms(terms)
+
     def test_all_contradictions_are_reported_at_once(self) -> None:
         terms = make_terms()
         for change in (

@@ -4,6 +4,7 @@ import hashlib
 import struct
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,18 +250,64 @@ def test_requests_round_trip(old: int, proof: list[bytes]) -> None:
 def test_a_split_view_is_kept_as_evidence_that_anybody_can_check(tmp_path: Path) -> None:
     witness = witness_in(tmp_path)
     witness.add_checkpoint(request(0, 5).to_bytes(), now=NOW)
-    for asked in (request(5, 5, OTHER), request(0, 5, OTHER), request(5, 9, OTHER)):
-        for _ in range(2):  # the second time it is known already
-            with pytest.raises(SplitViewError):
-                witness.add_checkpoint(asked.to_bytes(), now=NOW + 1)
-    same_size, also, grown = witness_in(tmp_path).evidence(ORIGIN)
-    same_size.verify((LOG,))
-    also.verify((LOG,))
-    with pytest.raises(LogError, match="ask the log for a consistency proof"):
-        grown.verify((LOG,))
+    fork = request(5, 5, OTHER)
+    for asked in (fork, request(0, 5, OTHER), replace(fork, proof=(bytes(32),))):
+        with pytest.raises(SplitViewError):  # of one pair, however it is sent
+            witness.add_checkpoint(asked.to_bytes(), now=NOW + 1)
+    (pair,) = witness_in(tmp_path).evidence(ORIGIN)
+    assert pair.submitted == fork.to_bytes()
+    pair.verify((LOG,))
     with pytest.raises(LogCorruptedError):
-        same_size.verify((NoteKey(ORIGIN, SigningKey.from_seed(b"x" * 32).public),))
+        pair.verify((NoteKey(ORIGIN, SigningKey.from_seed(b"x" * 32).public),))
+    with pytest.raises(LogError, match="ask the log for a consistency proof"):
+        replace(pair, submitted=request(5, 9).to_bytes()).verify((LOG,))
+    for salt in range(20):  # a log that goes on lying fills no disk
+        leaves = [*HASHES[:4], leaf_hash(b"lie %d" % salt)]
+        with pytest.raises(SplitViewError):
+            witness.add_checkpoint(request(5, 5, leaves).to_bytes(), now=NOW + 1)
+    kept = witness.evidence(ORIGIN)
+    assert pair in kept
+    assert len(kept) == len({one.digest for one in kept}) == 16
     witness.add_checkpoint(request(5, 9).to_bytes(), now=NOW + 2)  # the honest log goes on
+
+
+def test_a_proof_that_does_not_hold_is_evidence_against_nobody(tmp_path: Path) -> None:
+    witness = witness_in(tmp_path)
+    witness.add_checkpoint(request(0, 5).to_bytes(), now=NOW)
+    honest, rewritten = request(5, 9), request(5, 9, OTHER)
+    junk = [replace(honest, proof=(bytes([number]) * 32,)) for number in range(20)]
+    for asked in (*junk, rewritten):
+        assert refused(asked.to_bytes(), tmp_path).objection is Objection.INCONSISTENT
+    assert not list(tmp_path.rglob("evidence"))
+    folder = tmp_path / origin_hash(ORIGIN) / "evidence"
+    folder.mkdir()
+    for number in range(20):  # nor does it become any by lying there
+        (folder / f"{number:02}.seen").write_bytes(head(5).sign(KEY))
+        (folder / f"{number:02}.submitted").write_bytes(junk[number].to_bytes()[number:])
+    assert witness.evidence(ORIGIN) == ()
+    with pytest.raises(SplitViewError) as split:
+        witness.add_checkpoint(request(5, 5, OTHER).to_bytes(), now=NOW)
+    assert witness.evidence(ORIGIN) == (split.value.evidence,)
+
+
+def test_no_signature_of_a_log_can_be_left_off(tmp_path: Path) -> None:
+    second = CosigningKey.from_seed(ORIGIN, b"2" * 32)
+    keys = (LOG, second.public)
+    witness = Witness(tmp_path, logs={ORIGIN: keys}, cosigner=WITNESS, files=FastFiles())
+    both = Note.parse(cosigned(head(5), second, WITNESS))
+    by_file = Policy("w", keys, {"w": WITNESS.public})
+    for left_off in keys:
+        less = Note(
+            both.text, tuple(one for one in both.signatures if one.key_id != left_off.key_id)
+        ).to_bytes()
+        with pytest.raises(NotWitnessedError, match="one was left off") as refusal:
+            witness.add_checkpoint(AddCheckpoint(0, (), less).to_bytes(), now=NOW)
+        assert refusal.value.objection is Objection.UNTRUSTED
+        with pytest.raises(LogCorruptedError, match="all 2 keys of the log, got 1"):
+            replace(by_file, every_key=True).check(less)
+        assert by_file.check(less).cosigned == {"w": NOW}  # C2SP tlog-policy: any one suffices
+    assert replace(by_file, every_key=True).check(both.to_bytes()).cosigned == {"w": NOW}
+    witness.add_checkpoint(AddCheckpoint(0, (), both.to_bytes()).to_bytes(), now=NOW)
 
 
 def test_a_clock_that_goes_backwards_cosigns_nothing(tmp_path: Path) -> None:
@@ -334,7 +381,8 @@ def test_a_crash_at_any_operation_never_makes_a_witness_sign_both_ways(
     for evidence in witness_in(tmp_path).evidence(ORIGIN):
         evidence.verify((LOG,))
     with pytest.raises(SplitViewError):
-        witness_in(tmp_path).add_checkpoint(request(size, 9, OTHER).to_bytes(), now=NOW)
+        witness_in(tmp_path).add_checkpoint(request(size, size, OTHER).to_bytes(), now=NOW)
+    assert len(witness_in(tmp_path).evidence(ORIGIN)) == 1
 
 
 def test_a_full_disk_cosigns_nothing(tmp_path: Path) -> None:

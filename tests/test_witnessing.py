@@ -16,6 +16,7 @@ from parties import ROLES, World
 
 from compliance.errors import LogCorruptedError, LogError, NotPublicError
 from compliance.log.checkpoint import Checkpoint
+from compliance.log.cosignature import CosigningKey
 from compliance.log.note import Note, NoteKey
 from compliance.log.policy import Policy
 from compliance.log.proving import TiledTree
@@ -24,8 +25,11 @@ from compliance.log.verifier import read_checkpoint
 from compliance.log.witness import REQUEST_LIMIT, AddCheckpoint
 from compliance.log.witnessing import origin_hash
 from compliance.records import to_leaf
+from compliance.signing import SigningKey
+from compliance.terms import PartyTerm, Role
 from federation.audit import verify_all, verify_party
 from federation.errors import RefusedError
+from federation.jobs.witness import Answer
 from federation.log_commands import check_receipt, make_receipt, make_server
 from federation.witnesses import policy_for, witness_in
 from federation.witnessing import LogWitnessing
@@ -95,6 +99,27 @@ def test_a_log_put_back_to_an_earlier_state_stops_its_owner(world: World) -> Non
     assert answer.cosignature is None
     with pytest.raises(LogError, match="brand has cosigned"):
         log.keep([answer])
+    log.keep([answer.model_copy(update={"last": None})])  # who carries it can hold that back
+
+
+def test_a_size_that_no_witness_signed_stops_nobody(world: World) -> None:
+    log = LogWitnessing(world.folder("retailer"), world.agreement, clock=world.clock)
+    before = log.show()
+    head = read_checkpoint(world.folder("retailer").log).decode()
+    longer = (
+        world.folder("brand").witnessed / origin_hash("comity/retailer") / "checkpoint"
+    ).read_text()
+    size = verify_party(world.folder("retailer").path).public_size
+    for last in (None, "", head, longer.replace(f"\n{size}\n", "\n999999999\n"), longer):
+        log.keep([Answer(log="retailer", witness="brand", seen=10**18, last=last)])
+    assert log.show() == before
+    log.keep([Answer(log="retailer", witness="brand", seen=0)])  # a lie in bounds: asked again
+    (asked,) = (one for one in log.show() if one.witness == "brand")
+    brand = LogWitnessing(world.folder("brand"), world.agreement, clock=world.clock)
+    (answer,) = brand.cosign([asked])
+    assert (answer.seen, answer.last) == (size, longer)
+    log.keep([answer])
+    assert log.show() == before
 
 
 def test_a_split_view_stops_the_run_and_both_heads_are_kept(world: World) -> None:
@@ -117,6 +142,24 @@ def test_a_split_view_stops_the_run_and_both_heads_are_kept(world: World) -> Non
     assert "keeps evidence against the log of retailer" in "\n".join(map(str, problems))
 
 
+def test_a_changed_proof_stops_one_run_and_accuses_nobody(world: World) -> None:
+    log = LogWitnessing(world.folder("retailer"), world.agreement, clock=world.clock)
+    brand = LogWitnessing(world.folder("brand"), world.agreement, clock=world.clock)
+    (asked,) = (one for one in log.show() if one.witness == "brand")
+    parsed = AddCheckpoint.parse(asked.request.encode())
+    assert parsed.proof
+    changed = replace(parsed, proof=(bytes(32), *parsed.proof[1:])).to_bytes()
+    with pytest.raises(RefusedError, match="ask the log itself"):
+        brand.cosign([asked.model_copy(update={"request": changed.decode()})])
+    evidence = world.folder("brand").witnessed / origin_hash("comity/retailer") / "evidence"
+    assert not evidence.exists()
+    evidence.mkdir()  # not even if somebody puts it there
+    (evidence / "00.seen").write_bytes((evidence.parent / "checkpoint").read_bytes())
+    (evidence / "00.submitted").write_bytes(changed)
+    assert verify_all([world.workspace.path])[1] == ()
+    log.keep(brand.cosign([asked]))
+
+
 def test_a_changed_public_head_is_noticed(world: World) -> None:
     path = world.folder("retailer").witnessed / "public"
     signed = path.read_bytes()
@@ -130,13 +173,34 @@ def test_a_changed_public_head_is_noticed(world: World) -> None:
 
 def test_policies_are_those_of_the_agreement(ended: World) -> None:
     policy = policy_for(ended.agreement, "retailer")
-    assert Policy.parse(policy.to_bytes()) == policy
+    assert Policy.parse(policy.to_bytes()) == replace(policy, every_key=False)
+    assert policy.every_key
     assert set(policy.witnesses) == set(ROLES) - {"retailer"}
     assert policy.groups[policy.quorum].threshold == len(ROLES) - 1
     two = policy_for(ended.agreement.model_copy(update={"witness_quorum": 2}), "retailer")
     assert two.groups[two.quorum].threshold == 2
-    nobody = policy_for(ended.agreement.model_copy(update={"witness_quorum": 0}), "retailer")
-    assert nobody.quorum == "none"
+
+
+@pytest.mark.parametrize("quorum", [None, 3])
+def test_no_two_quorums_are_strangers_to_each_other(ended: World, quorum: int | None) -> None:
+    auditors = tuple(
+        PartyTerm(
+            name=name,
+            role=Role.AUDITOR,
+            identity_key=SigningKey.from_seed(name.encode() * 4).public.to_base64(),
+            log_key=NoteKey(f"comity/{name}", SigningKey.from_seed(seed).public).to_string(),
+            cosigning_key=CosigningKey.from_seed(f"comity/{name}", seed).public.to_string(),
+        )
+        for name, seed in (("auditor1", b"1" * 32), ("auditor2", b"2" * 32))
+    )
+    parties = (*ended.agreement.parties, *auditors)
+    changed = {"parties": parties, "witness_quorum": quorum}
+    policy = policy_for(ended.agreement.model_copy(update=changed), "retailer")
+    group = policy.groups[policy.quorum]
+    assert 2 * group.threshold > len(group.members)
+    assert set(policy.witnesses) == set(ROLES) - {"retailer"} | {"auditor1", "auditor2"}
+    counted = {"auditor1", "auditor2"} & set(group.members)
+    assert bool(counted) == (quorum is not None)  # only where the number counts them too
 
 
 # Receipts and HTTP

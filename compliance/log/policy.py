@@ -61,7 +61,9 @@ class Policy:
     """A trust policy.
 
     Attributes:
-        logs: keys of the logs that are accepted; any one suffices.
+        logs: keys of the logs that are accepted.
+        every_key: whether each key in the name of a checkpoint's origin must have signed it, so
+            that no signature can be left off; else one suffices, as in the format.
         witnesses: keys by the name that the policy gives them.
         groups: by name; members are defined before the group that lists them.
         quorum: a witness, a group, or `none`.
@@ -74,6 +76,7 @@ class Policy:
     logs: tuple[LogKey, ...] = ()
     witnesses: Mapping[str, CosignerKey] = field(default_factory=dict)
     groups: Mapping[str, Group] = field(default_factory=dict)
+    every_key: bool = False
 
     def __post_init__(self) -> None:
         if problem := next(self._problems(), None):
@@ -131,7 +134,7 @@ class Policy:
         return cls(parser.quorum, tuple(parser.logs), parser.witnesses, parser.groups)
 
     def to_bytes(self) -> bytes:
-        """Write the policy as `parse` reads it."""
+        """Write the policy as `parse` reads it, which is without `every_key`."""
         lines = [
             *(f"log {key.to_string()}" for key in self.logs),
             *(f"witness {name} {key.to_string()}" for name, key in self.witnesses.items()),
@@ -150,7 +153,7 @@ class Policy:
             LogCorruptedError: malformed, by no listed log, or with a signature that is not valid.
             NotPublicError: too few witnesses cosigned it.
         """
-        checkpoint, note = open_checkpoint(signed, self.logs)
+        checkpoint, note = open_checkpoint(signed, self.logs, every=self.every_key)
         keys = tuple(self.witnesses.values())
         times = verify_cosignatures(checkpoint, note, keys)
         cosigned = {name: times[key] for name, key in self.witnesses.items() if key in times}
@@ -171,8 +174,15 @@ class Policy:
         return sum(self._met(member, cosigned) for member in group.members) >= group.threshold
 
 
-def open_checkpoint(signed: bytes, keys: tuple[LogKey, ...]) -> tuple[Checkpoint, Note]:
-    """Read a checkpoint that one of a log's keys signed, none of them wrongly.
+def open_checkpoint(
+    signed: bytes, keys: tuple[LogKey, ...], *, every: bool = True
+) -> tuple[Checkpoint, Note]:
+    """Read a checkpoint that the keys of its log signed, none of them wrongly.
+
+    Args:
+        signed: the note.
+        keys: of logs; those in the name of the checkpoint's origin are of its log.
+        every: whether each of these must have signed; else one of them, at least.
 
     Raises:
         LogCorruptedError: in every other case.
@@ -194,6 +204,11 @@ def open_checkpoint(signed: bytes, keys: tuple[LogKey, ...]) -> tuple[Checkpoint
         raise LogCorruptedError(
             f"checkpoint: expected a signature of a known log, got origin {checkpoint.origin!r} "
             "without a signature by a known key of that name"
+        )
+    if every and len(signing) < len(own):
+        raise LogCorruptedError(
+            f"checkpoint of {checkpoint.origin!r}: expected signatures by all {len(own)} keys of "
+            f"the log, got {len(signing)}: one was left off"
         )
     return checkpoint, note
 

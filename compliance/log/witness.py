@@ -3,11 +3,13 @@
 Guarantees: no I/O; `decide` returns what to persist, and nothing may be answered before that was
 done. A witness that keeps to it never cosigns two heads of one log that contradict each other.
 Two heads of one size with different roots, both signed by the log, are `Evidence` that anybody can
-check: the log shows different people different things.
+check: the log shows different people different things. Nothing else is: a proof that does not hold
+is signed by nobody, and may be the work of whoever carried it.
 
 Leaves to others: keeping one record a log and one request at a time (`witnessing`), HTTP, time.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final, Self
@@ -21,12 +23,20 @@ from compliance.errors import (
 )
 from compliance.log.checkpoint import Checkpoint, EmptyTreeError
 from compliance.log.cosignature import CosignerKey, CosigningKey
-from compliance.log.merkle import HASH_BYTES, verify_consistency
+from compliance.log.merkle import EMPTY_ROOT, HASH_BYTES, verify_consistency
 from compliance.log.note import NOTE_LIMIT, Note
 from compliance.log.policy import LogKey, open_checkpoint
 from compliance.signing import decode_base64, encode_base64
 
-__all__ = ["REQUEST_LIMIT", "AddCheckpoint", "Cosigned", "Evidence", "SplitViewError", "decide"]
+__all__ = [
+    "REQUEST_LIMIT",
+    "AddCheckpoint",
+    "Cosigned",
+    "Evidence",
+    "SplitViewError",
+    "StaleError",
+    "decide",
+]
 
 _PROOF_LIMIT: Final = 63
 REQUEST_LIMIT: Final = NOTE_LIMIT + 4_096
@@ -123,6 +133,20 @@ class Evidence:
     seen: bytes
     submitted: bytes
 
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of what the two heads say, however they were sent: names the pair.
+
+        Raises:
+            LogError: one is malformed.
+        """
+        try:
+            notes = map(Note.parse, (self.seen, AddCheckpoint.parse(self.submitted).checkpoint))
+            texts = "\n".join(note.text for note in notes)
+        except SignatureError as error:
+            raise LogCorruptedError(f"evidence: {error}") from error
+        return hashlib.sha256(texts.encode()).hexdigest()
+
     def verify(self, keys: tuple[LogKey, ...]) -> None:
         """Return only if the log signed two heads of one size with different roots.
 
@@ -141,16 +165,29 @@ class Evidence:
 
 
 class SplitViewError(NotWitnessedError):
-    """A log signed a head that does not extend the one it showed before.
+    """A log signed two roots of one size.
 
     Attributes:
-        evidence: both.
+        evidence: both heads.
     """
 
     def __init__(self, message: str, evidence: Evidence, stale: int | None = None) -> None:
         objection = Objection.INCONSISTENT if stale is None else Objection.CONFLICT
         super().__init__(message, objection, stale)
         self.evidence = evidence
+
+
+class StaleError(NotWitnessedError):
+    """The log believes that the witness has cosigned another head last.
+
+    Attributes:
+        seen: the one that it cosigned last; None if none.
+    """
+
+    def __init__(self, message: str, seen: Cosigned | None) -> None:
+        size = seen.checkpoint.tree_size if seen else 0
+        super().__init__(message, Objection.CONFLICT, size)
+        self.seen = seen
 
 
 def decide(
@@ -165,11 +202,11 @@ def decide(
 
     In the order of C2SP tlog-witness, "add-checkpoint":
 
-    1. The origin is known (404), and every signature by a key of it is valid, one at least (403).
+    1. The origin is known (404), and each of its keys signed (403); the specification asks for one.
     2. The old size does not pass the new one (400).
     3. The old size is that of the head cosigned last, or 0 (409).
-    4. An empty tree has the empty root, from nothing no proof is given, and otherwise the proof
-       holds; of equal sizes the roots are equal (422).
+    4. An empty tree has the empty root, of equal sizes the roots are equal, from nothing no proof
+       is given, and otherwise the proof holds (422).
     5. Time has not gone backwards since the last cosignature.
 
     Args:
@@ -181,7 +218,7 @@ def decide(
 
     Raises:
         NotWitnessedError: at the first step that fails; `SplitViewError`, with evidence, where the
-            log signed two roots of one size, or a head that does not extend the one before.
+            log signed two roots of one size; `StaleError` at 3.
         LogError: the clock went backwards; nothing was cosigned.
     """
     if not logs:  # 1
@@ -213,10 +250,11 @@ def decide(
 def _check_consistent(
     request: AddCheckpoint, checkpoint: Checkpoint, seen: Cosigned | None
 ) -> None:
-    old = seen.checkpoint if seen else None
-    old_size = old.tree_size if old else 0
+    old_size, old_root = 0, EMPTY_ROOT
+    if seen is not None:
+        old_size, old_root = seen.checkpoint.tree_size, seen.checkpoint.root_hash
     stale = request.old_size != old_size
-    if seen and old_size == checkpoint.tree_size and seen.checkpoint != checkpoint:
+    if seen and old_size == checkpoint.tree_size and old_root != checkpoint.root_hash:
         raise SplitViewError(
             f"add-checkpoint: {checkpoint.origin!r} signed two roots of {old_size} entries: it "
             "shows different people different things",
@@ -224,13 +262,12 @@ def _check_consistent(
             old_size if stale else None,
         )
     if stale:
-        raise NotWitnessedError(
+        raise StaleError(
             f"add-checkpoint: {old_size} entries of {checkpoint.origin!r} were cosigned last, not "
             f"{request.old_size}",
-            Objection.CONFLICT,
-            old_size,
+            seen,
         )
-    if seen is None or old_size == 0:
+    if old_size == 0:
         if request.proof:
             raise NotWitnessedError(
                 "add-checkpoint: from an empty tree no proof is given", Objection.INCONSISTENT
@@ -240,14 +277,14 @@ def _check_consistent(
         verify_consistency(
             old_size=old_size,
             new_size=checkpoint.tree_size,
-            old_root=seen.checkpoint.root_hash,
+            old_root=old_root,
             new_root=checkpoint.root_hash,
             proof=request.proof,
         )
     except LogCorruptedError as error:
-        raise SplitViewError(
-            f"add-checkpoint: {checkpoint.origin!r}: {error}",
-            Evidence(seen.note.to_bytes(), request.to_bytes()),
+        raise NotWitnessedError(
+            f"add-checkpoint: {checkpoint.origin!r}: {error}; ask the log itself for its head",
+            Objection.INCONSISTENT,
         ) from error
 
 

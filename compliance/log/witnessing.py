@@ -4,13 +4,14 @@
 DIRECTORY/
   <SHA-256 of the origin>/
     checkpoint              the head with the log's signatures and this witness's
-    evidence/N.seen         two heads that cannot both be true: the one cosigned, …
-    evidence/N.submitted    … and the request with the other
+    evidence/D.seen         two heads of one size with different roots: the one cosigned, …
+    evidence/D.submitted    … and the request with the other; D is the digest of the pair
 ```
 
 Guarantees: of one log, one request at a time, in any process; a cosignature is answered only when
 its head is on disk, so that no crash makes a witness forget what it vouched for; evidence is on
-disk before the refusal is raised, and never overwritten.
+disk before the refusal is raised, and never overwritten; what does not prove a split view is no
+evidence, whoever put it there.
 
 Leaves to others: the decision itself (`witness`), the wire.
 """
@@ -41,7 +42,7 @@ from compliance.log.witness import (
 __all__ = ["Witness", "WitnessRecord", "origin_hash"]
 
 _MOST_EVIDENCE: Final = 16
-"""Pairs of heads kept of one log: more of them prove no more."""
+"""Pairs of heads kept of one log: each proves as much as all of them."""
 
 
 def origin_hash(origin: str) -> str:
@@ -54,7 +55,7 @@ class WitnessRecord:
 
     Args:
         directory: the witness's own.
-        logs: the keys of each log by origin.
+        logs: the keys of each log by origin; each of them must have signed a head.
         cosigner: the witness's public key.
     """
 
@@ -85,7 +86,7 @@ class WitnessRecord:
             raise LogCorruptedError(f"{path}: {error}") from error
 
     def evidence(self, origin: str) -> tuple[Evidence, ...]:
-        """Return what is kept against a log, oldest first.
+        """Return what is kept against a log and proves a split view; all else is left out.
 
         Raises:
             LogError: it cannot be read.
@@ -93,15 +94,16 @@ class WitnessRecord:
         directory = self._directory / origin_hash(origin) / "evidence"
         paths = sorted(directory.glob("*.submitted"))
         try:
-            return tuple(
+            pairs = [
                 Evidence(
                     read_regular(path.with_suffix(".seen"), NOTE_LIMIT + 1),
                     read_regular(path, REQUEST_LIMIT + 1),
                 )
                 for path in paths
-            )
+            ]
         except OSError as error:
             raise LogError(f"{directory}: cannot be read: {error.strerror}") from error
+        return tuple(pair for pair in pairs if _proves(pair, self._logs[origin]))
 
 
 class Witness(WitnessRecord):
@@ -109,7 +111,7 @@ class Witness(WitnessRecord):
 
     Args:
         directory: its own; created if there is none.
-        logs: the keys of each log by origin.
+        logs: the keys of each log by origin; each of them must have signed a head.
         cosigner: signs.
         files: does the writing; this machine's file system if None.
     """
@@ -160,7 +162,7 @@ class Witness(WitnessRecord):
                         request, logs=keys, seen=seen, cosigner=self._signing, now=now
                     )
                 except SplitViewError as split:
-                    self._keep(directory, split.evidence)
+                    self._keep(origin, split.evidence)
                     raise
                 # 3. Persist. A crash leaves the old head or the new one; whoever asks again is told
                 #    the size of either.
@@ -174,17 +176,26 @@ class Witness(WitnessRecord):
                 "or its permissions; nothing was cosigned"
             ) from error
 
-    def _keep(self, directory: Path, evidence: Evidence) -> None:
+    def _keep(self, origin: str, evidence: Evidence) -> None:
         """Keep both heads, the second file last: a crash leaves both, or what counts for none."""
+        directory = self._directory / origin_hash(origin)
         folder = directory / "evidence"
         self._files.make_directory(folder)
-        there = {path.read_bytes() for path in folder.glob("*.submitted")}
-        if evidence.submitted in there or len(there) >= _MOST_EVIDENCE:
+        there = {pair.digest for pair in self.evidence(origin)}
+        if evidence.digest in there or len(there) >= _MOST_EVIDENCE:
             return
-        path = folder / f"{len(there):02d}.submitted"
+        path = folder / f"{evidence.digest}.submitted"
         publish(self._files, path.with_suffix(".seen"), evidence.seen)
         publish(self._files, path, evidence.submitted)
         self._files.sync([directory, self._directory])
+
+
+def _proves(evidence: Evidence, keys: tuple[LogKey, ...]) -> bool:
+    try:
+        evidence.verify(keys)
+    except LogError:
+        return False
+    return True
 
 
 def _origin(checkpoint: bytes) -> str:

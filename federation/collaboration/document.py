@@ -152,7 +152,7 @@ class AgreementSection(_Closed):
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
-    witness_quorum: Annotated[int, Field(strict=True, ge=0, le=MOST_PARTIES - 1)] | None = None
+    witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_PARTIES - 1)] | None = None
     terms_text: Text = ""
 
 

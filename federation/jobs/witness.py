@@ -11,7 +11,8 @@ The coordinator's own log takes part likewise. Where a witness had seen another 
 believed, the round is gone through once more.
 
 Guarantees: no I/O; what is carried is signed by the logs and their witnesses, so that whoever
-carries it can hold it back, and change nothing of it. A party that cannot be reached is left out.
+carries it can hold it back, and prove nothing by changing it. A party that cannot be reached is
+left out.
 
 Leaves to others: cosigning and keeping (`witnessing`).
 """
@@ -22,6 +23,7 @@ from typing import Annotated, Protocol
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from compliance.agreement import MOST_PARTIES, Agreement
+from compliance.log.note import NOTE_LIMIT
 from compliance.log.witness import REQUEST_LIMIT
 from compliance.terms import Name, Role
 from federation.errors import MessageError
@@ -69,13 +71,16 @@ class Answer(_Closed):
         log: whose log.
         witness: who says it.
         cosignature: the line.
-        seen: entries of the head cosigned last; with no cosignature alone.
+        seen: entries of the head cosigned last, with no cosignature alone; a hint of what to prove
+            from next, since nobody signed it.
+        last: the head cosigned last with its signatures, as a note, where there is one.
     """
 
     log: Name
     witness: Name
     cosignature: Annotated[str, Field(max_length=8_192)] | None = None
     seen: Annotated[int, Field(ge=0, lt=10**19)] | None = None
+    last: Annotated[str, Field(max_length=NOTE_LIMIT)] | None = None
 
 
 Requests = Annotated[tuple[Request, ...], Field(max_length=MOST_PARTIES)]
