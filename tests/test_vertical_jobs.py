@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +24,18 @@ from compliance.records import BudgetCommitted, ModelTrained, SegmentWritten
 from compliance.terms import Role
 from federation.audit import verify_party
 from federation.collaboration import drafted_agreement, load_collaboration
+from federation.desk import Desk
 from federation.errors import CollaborationError, MessageError, RefusedError
+from federation.gate import Released
 from federation.jobs.assist import HeldPart, PartnerSum, joined_keys
 from federation.messages import (
     AssistAsk,
     AssistFitted,
     AssistResiduals,
+    AssistSettle,
+    Body,
     Encrypted,
+    Message,
     SealedMessage,
     unseal,
 )
@@ -326,6 +332,26 @@ def test_garbage_is_flagged_and_a_round_has_one_question_and_one_answer(world: W
         world.parties.seal("press", "brand", "model", stray, b"", answers="0" * 64),
     ]
     assert [world.ask("brand", one).body.kind for one in late] == ["refused"] * 2
+
+
+@pytest.mark.parametrize("differs", [AssistResiduals, AssistSettle], ids=["step", "settlement"])
+def test_a_brand_that_once_tells_partners_different_steps_reads_no_sum_from_then_on(
+    world: World, differs: type[AssistResiduals | AssistSettle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Desk.release
+
+    def release(self: Desk, message: Message, body: Body, *rest: bytes, **said: Any) -> Released:
+        if isinstance(body, differs) and body.step is not None and said["recipient"] != "courier":
+            body = body.model_copy(update={"step": 0.0})
+        return honest(self, message, body, *rest, **said)
+
+    monkeypatch.setattr(Desk, "release", release)
+    ask_for(world, ALIGN, PRIVATE, SCORE)
+    world.run()
+    findings = {(at, what) for at, what in held(world, "brand").findings if "bounds" in what}
+    assert findings == ({(2, "out of bounds")} if differs is AssistResiduals else set())
+    assert scores(world)["score"].abs().median() > 100 * FITTED_BOUND
+    assert len({held(world, name).told for name in PEOPLE if name != "brand"}) == 2
 
 
 # --- scoring -------------------------------------------------------------------------------------

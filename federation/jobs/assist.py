@@ -64,6 +64,7 @@ from federation.messages import (
     AssistScored,
     AssistSettle,
     AssistStanding,
+    Digest,
     Message,
     unseal_header,
 )
@@ -103,6 +104,7 @@ class HeldPart(BaseModel):
         parties: whose parts there are, the brand first.
         rounds: exchanges with each partner.
         label_epsilon: privacy loss of a person's label; None where labels were used as they are.
+        told: at a partner: digest of all that the brand told it, which masks its scores.
         intercept: added to every score, at the brand.
         part: what the party learnt.
         findings: at the brand: what was wrong with which round's sum.
@@ -116,6 +118,7 @@ class HeldPart(BaseModel):
     parties: tuple[str, ...]
     rounds: int
     label_epsilon: float | None
+    told: Digest | None = None
     intercept: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     part: Annotated[Part, Field(discriminator="kind")]
     findings: tuple[tuple[int, str], ...] = ()
