@@ -25,7 +25,7 @@ from compliance.terms import Role
 from federation.audit import verify_party
 from federation.collaboration import drafted_agreement, load_collaboration
 from federation.desk import Desk
-from federation.errors import CollaborationError, MessageError, RefusedError
+from federation.errors import CollaborationError, MessageError, PartyUnreachableError, RefusedError
 from federation.gate import Released
 from federation.jobs.assist import HeldPart, PartnerSum, joined_keys
 from federation.messages import (
@@ -126,7 +126,6 @@ def test_a_model_over_columns_ranks_people_whose_label_nobody_knows(
     assert roc_auc_score(ranked["truth"], ranked["score"]) > 0.9
     new = ranked[ranked["bought"] == ""]
     assert roc_auc_score(new["truth"], new["score"]) > 0.85
-    assert set(ranked["without"]) == {""}
     assert [leaf.rows for leaf in found.leaves("brand") if isinstance(leaf, SegmentWritten)] == [
         COMMON
     ]
@@ -175,7 +174,7 @@ def test_nobody_holds_the_whole_model_and_nothing_secret_is_left(trained: World)
     assert widths == {"brand": 2, "courier": 2, "press": 2, "retailer": 4}
     for name in PEOPLE:
         left = {file.name for file in trained.folder(name).job("model").iterdir()}
-        assert not left & {"secret", "keys", "labels.npy", "rows.npz", "round-01.json"}
+        assert not left & {"secret", "keys", "labels.npy", "rows.npz", "round-01.json", "state.npz"}
 
 
 def test_masked_parts_tell_nothing_alone_and_add_up_to_bounded_values(trained: World) -> None:
@@ -187,7 +186,7 @@ def test_masked_parts_tell_nothing_alone_and_add_up_to_bounded_values(trained: W
             if opened.body.round == 1:
                 parts[message.header.sender] = opened.payload
     partners = tuple(sorted(parts))
-    sums = PartnerSum.of(PRIVATE, trained.agreement, partners)
+    sums = PartnerSum.of(PRIVATE, trained.agreement)
     length = COMMON + 2
     total = sums.total([parts[name] for name in partners], length)
     assert np.abs(total[:-2]).max() < 3 * FITTED_BOUND
@@ -357,29 +356,26 @@ def test_a_brand_that_once_tells_partners_different_steps_reads_no_sum_from_then
 # --- scoring -------------------------------------------------------------------------------------
 
 
-def test_a_partner_that_drops_out_makes_scores_worse_and_they_say_so(
+def test_a_scoring_waits_for_all_partners_since_sums_of_fewer_would_tell_of_the_one_away(
     trained: World, tmp_path: Path
 ) -> None:
     found = elsewhere(trained, tmp_path / "workspace")
     ask_for(found, ALIGN, PRIVATE, SCORE)
-    told: list[str] = []
 
-    def before(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        if unseal(question, found.agreement).header.kind == "identify" and name == "retailer":
+    def leave(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if unseal(answer, found.agreement).header.kind == "present" and name == "courier":
             found.unreachable.add("courier")
         return answer
 
-    found.listener = before
-    with listening(lambda one: told.append(one.stage)):
+    found.listener = leave
+    with pytest.raises(PartyUnreachableError, match="courier"):
         found.run()
-    assert any("scored without courier: the scores are worse" in stage for stage in told)
-    ranked = scores(found)
-    assert set(ranked["without"]) == {"courier"}
-    assert 0.6 < roc_auc_score(ranked["truth"], ranked["score"]) < 0.95
     found.unreachable.clear()
     found.listener = lambda _, __, answer: answer
+    found.run()
+    assert len(scores(found)) == COMMON
     ask_for(found, SCORE.model_copy(update={"name": "again"}))
-    with pytest.raises(RefusedError, match="once: two sums over other partners"):
+    with pytest.raises(RefusedError, match="are scored with model 'model' once"):
         found.run()
 
 

@@ -13,8 +13,8 @@ jobs/TRAIN/scored-ALIGN    which scoring took its part of these people's scores
 Guarantees: a round is answered once; a part of a sum leaves only masked, under keys that every
 partner signed, and for everything that the brand has told since the training began: residuals,
 steps and how it ended. A brand that tells partners different things, once, reads nothing from then
-on, scores included. Aligned people are scored with a model once: the difference of two
-sums over different partners would be one partner's score.
+on, scores included. Aligned people are scored with a model once, by all partners: where
+somebody withdraws at one partner, the difference of two sums would be that partner's score.
 
 Leaves to others: the steps (`jobs.assist`), the brand's part (`assisted_brand`), what may leave
 (`gate`).
@@ -112,7 +112,7 @@ class Assisting:
         if not file.exists():
             fresh = desk.folder.fresh_secret(f"assist/{message.sealed.digest}")
             write_atomically(file, fresh, mode=0o600)
-        sums = PartnerSum.of(spec, desk.agreement, vertical_partners(desk.agreement))
+        sums = PartnerSum.of(spec, desk.agreement)
         key = sums.masks.key(Secret(file.read_bytes())).hex()
         return desk.release(
             message, AssistJoined(key=key), people=rows.used, minimums=(rows.minimum,)
@@ -123,8 +123,6 @@ class Assisting:
         desk, spec = self._desk, expect(message, AssistKeys).spec
         keys = joined_keys(message.payload, spec, desk.agreement)
         secret = self._secret(spec)
-        if desk.folder.name not in keys:
-            raise MessageError(f"job {spec.name!r} goes on without {desk.folder.name}")
         if isinstance(spec, VerticalScoreSpec):
             return self._score(message, spec, keys, secret)
         file = desk.folder.job(spec.name) / "keys"
@@ -161,7 +159,7 @@ class Assisting:
             path = self._round(spec, number)
             write_atomically(path, stored.model_dump_json().encode(), mode=0o600)
         try:
-            masked = PartnerSum.of(spec, desk.agreement, vertical_partners(desk.agreement)).mask(
+            masked = PartnerSum.of(spec, desk.agreement).mask(
                 desk.folder.name,
                 self._secret(spec),
                 self._keys(spec),
@@ -214,13 +212,13 @@ class Assisting:
         keys: Mapping[str, bytes],
         secret: Secret,
     ) -> Released:
-        """Mask this party's part of everybody's score, for these partners alone."""
+        """Mask this party's part of everybody's score."""
         desk, rows = self._desk, bring_aligned(self._desk, spec)
         held = held_part(desk, spec.train)
         scores = np.where(rows.present, held.part.score(rows.features), 0.0)
         self._check_scored_once(spec, message)
         try:
-            masked = PartnerSum.of(spec, desk.agreement, tuple(keys)).mask(
+            masked = PartnerSum.of(spec, desk.agreement).mask(
                 desk.folder.name, secret, keys, scores, f"scores {held.told}"
             )
         except PeerMessageError as error:
@@ -228,7 +226,7 @@ class Assisting:
         (brand,) = desk.agreement.by_role(Role.BRAND)
         return desk.release(
             message,
-            AssistScored(spec=spec, partners=tuple(keys)),
+            AssistScored(spec=spec),
             masked,
             recipient=brand.name,
             people=rows.used,
@@ -244,7 +242,7 @@ class Assisting:
             raise self._desk.refusal(
                 "vertical.align",
                 f"the people of alignment {spec.align!r} are scored with model {spec.train!r} "
-                "once: two sums over other partners would tell one partner's scores",
+                "once: who withdrew at one partner would be told by two sums what it scored",
             )
         if message is not None:
             write_atomically(file, wanted.encode(), mode=0o600)
