@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,13 @@ from federation.gate import Released
 from federation.jobs.assist import HeldPart, PartnerSum, joined_keys
 from federation.messages import (
     AssistAsk,
+    AssistClose,
+    AssistExact,
     AssistFitted,
+    AssistNoised,
+    AssistOpen,
     AssistResiduals,
+    AssistScored,
     AssistSettle,
     Body,
     Encrypted,
@@ -99,6 +105,21 @@ def elsewhere(found: World, path: Path) -> World:
 @pytest.fixture
 def world(aligned: World, tmp_path: Path) -> World:
     return elsewhere(aligned, tmp_path / "workspace")
+
+
+@contextmanager
+def refusing(*kinds: type[Body]) -> Iterator[None]:
+    """Have parties refuse to say such things."""
+    honest = Desk.release
+
+    def release(self: Desk, message: Message, body: Body, *rest: bytes, **said: Any) -> Released:
+        if isinstance(body, kinds):
+            raise self.refusal("valid_until", "not today")
+        return honest(self, message, body, *rest, **said)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Desk, "release", release)
+        yield
 
 
 def scores(found: World) -> pd.DataFrame:
@@ -174,7 +195,7 @@ def test_nobody_holds_the_whole_model_and_nothing_secret_is_left(trained: World)
     assert widths == {"brand": 2, "courier": 2, "press": 2, "retailer": 4}
     for name in PEOPLE:
         left = {file.name for file in trained.folder(name).job("model").iterdir()}
-        assert not left & {"secret", "keys", "labels.npy", "rows.npz", "round-01.json", "state.npz"}
+        assert not left & {"secret", "keys", "labels.npz", "rows.npz", "round-01.json", "state.npz"}
 
 
 def test_masked_parts_tell_nothing_alone_and_add_up_to_bounded_values(trained: World) -> None:
@@ -353,6 +374,29 @@ def test_a_brand_that_once_tells_partners_different_steps_reads_no_sum_from_then
     assert len({held(world, name).told for name in PEOPLE if name != "brand"}) == 2
 
 
+@pytest.mark.parametrize("spec", [PRIVATE, UNSAFE], ids=["noised", "exact"])
+def test_no_residual_leaves_before_its_labels_are_paid_for_as_the_job_then_was(
+    world: World, spec: VerticalTrainSpec
+) -> None:
+    ask_for(world, ALIGN, spec)
+    with refusing(AssistNoised, AssistExact), pytest.raises(RefusedError, match="not today"):
+        world.run()
+
+    def asked(*bodies: Body) -> list[str]:
+        seal = world.parties.seal
+        return [
+            world.ask("brand", seal("coordinator", "brand", "model", body)).body.kind
+            for body in bodies
+        ]
+
+    asks = [AssistAsk(spec=spec, round=1, place=place) for place in range(3)]
+    assert asked(*asks, AssistClose(spec=spec, place=0)) == ["refused"] * 4
+    other = PRIVATE.model_copy(update={"label_epsilon": 0.01})
+    assert asked(AssistOpen(spec=other), AssistAsk(spec=other, round=1, place=0)) == ["refused"] * 2
+    assert not any("model" in charge.charge_id for charge in world.statement("brand").charges)
+    assert "refused" not in asked(AssistOpen(spec=spec), *asks)
+
+
 # --- scoring -------------------------------------------------------------------------------------
 
 
@@ -377,6 +421,16 @@ def test_a_scoring_waits_for_all_partners_since_sums_of_fewer_would_tell_of_the_
     ask_for(found, SCORE.model_copy(update={"name": "again"}))
     with pytest.raises(RefusedError, match="are scored with model 'model' once"):
         found.run()
+
+
+def test_a_scoring_that_was_refused_leaves_another_free(trained: World, tmp_path: Path) -> None:
+    found = elsewhere(trained, tmp_path / "workspace")
+    ask_for(found, ALIGN, PRIVATE, SCORE)
+    with refusing(AssistScored), pytest.raises(RefusedError, match="not today"):
+        found.run()
+    ask_for(found, SCORE.model_copy(update={"name": "again"}))
+    found.run()
+    assert found.folder("brand").segment("again").exists()
 
 
 def test_nothing_is_scored_before_it_is_trained(world: World) -> None:

@@ -3,15 +3,16 @@
 ```
 jobs/JOB/
   rows.npz, people/    see `aligned`; labels are noised before they are written here again
-  labels.npy           as they are used: 1, 0, or -1 for none
+  labels.npz           as they are used: 1, 0, or -1 for none; and the job that they were drawn for
   state.npz            where the training stands
   sum-NN-PARTNER       a partner's masked part of a round's sum
 models/JOB.json        the brand's part, once the training has ended
 segments/JOB.csv       everybody's score, after a scoring
 ```
 
-Guarantees: labels are noised once for a job, and only the noised ones are used from then on; the
-charge is made before anything that depends on a label leaves; a sum is added up when all its parts
+Guarantees: labels are noised once for a job, as it is specified then, and only the noised ones are
+used from then on; nothing that depends on a label leaves before the charge stands, or, where they
+are used as they are, before that was said; a sum is added up when all its parts
 are there, and counts once; sums of a training that has ended are forgotten.
 
 Leaves to others: the steps (`jobs.assist`), learning (`privacy.training.assisted`), what may leave
@@ -57,6 +58,7 @@ from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
 from federation.training.assisting import forget_vertical, held_part, model_told
 from privacy.accounting.events import Event
+from privacy.accounting.ledger import ChargeState
 from privacy.randomness import SecretStream
 from privacy.training.assisted import Assisted, Finding, LabelledRows
 from privacy.training.label_noise import label_charge, randomise_labels
@@ -70,7 +72,7 @@ _SAYS: Final = {
     Finding.NO_GAIN: "a sum explained nothing and was not followed",
 }
 
-_LABELS, _STATE = "labels.npy", "state.npz"
+_LABELS, _STATE = "labels.npz", "state.npz"
 _PASSING: Final = (_LABELS, _STATE)
 
 
@@ -101,8 +103,8 @@ class AssistedBrand:
         rows = bring_aligned(desk, spec)
         if not self._labels_file(spec).exists():
             self._noise_labels(message, spec, rows)
+        mine = self._labelled(spec, rows)
         if not self._state_file(spec).exists():
-            mine = self._labelled(spec, rows)
             self._save(spec, Assisted.start(assisted_plan(spec, desk.agreement), mine))
         released = desk.release(
             message,
@@ -269,13 +271,18 @@ class AssistedBrand:
             )
             labels = np.where(known, seen.astype(np.int8), np.int8(-1))
         content = io.BytesIO()
-        np.save(content, labels)
+        np.savez(content, labels=labels, drawn_for=np.array(spec.model_dump_json()))
         write_atomically(self._labels_file(spec), content.getvalue(), mode=0o600)
 
     def _labelled(self, spec: VerticalTrainSpec, rows: AlignedRows) -> LabelledRows:
         path = self._labels_file(spec)
-        with undamaged(path):
-            labels = np.load(path, allow_pickle=False)
+        with undamaged(path), np.load(path, allow_pickle=False) as stored:
+            labels, drawn_for = stored["labels"], str(stored["drawn_for"])
+        if drawn_for != spec.model_dump_json():
+            raise MessageError(
+                f"labels of job {spec.name!r} were drawn when it was another: run it under another "
+                "name"
+            )
         return LabelledRows(rows.features, labels > 0, (labels >= 0) & rows.present)
 
     def _save(self, spec: VerticalTrainSpec, state: Assisted) -> None:
@@ -292,7 +299,27 @@ class AssistedBrand:
         )
         write_atomically(self._state_file(spec), content.getvalue(), mode=0o600)
 
+    def _check_paid(self, spec: VerticalTrainSpec) -> None:
+        """Refuse to go on before step 5 has ended: its charge stands, or its warning has left.
+
+        Raises:
+            MessageError: it has not.
+        """
+        job, to = spec.name, self._desk.coordinator
+        if spec.label_epsilon is None:
+            opened = self._desk.gate.has_left(job, AssistExact().kind, to)
+        else:
+            paid = self._desk.ledger.charge(f"{job}/{AssistNoised().kind}/{to}")
+            opened = (
+                paid is not None
+                and paid.state is ChargeState.COMMITTED
+                and paid.event == label_charge(spec.label_epsilon)
+            )
+        if not opened:
+            raise MessageError(f"the labels of job {job!r} are not paid for here: open it first")
+
     def _load(self, spec: VerticalTrainSpec) -> Assisted:
+        self._check_paid(spec)
         path = self._state_file(spec)
         if not path.exists():
             raise MessageError(f"no training of job {spec.name!r} is open here")

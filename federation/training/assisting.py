@@ -234,18 +234,23 @@ class Assisting:
         )
 
     def _check_scored_once(self, spec: VerticalScoreSpec, message: Message | None = None) -> None:
-        """Refuse to score the same people with a model again; note the one question, if any."""
-        file = self._desk.folder.job(spec.train) / f"scored-{spec.align}"
-        wanted = spec.name if message is None else f"{spec.name} {message.sealed.digest}"
-        found = file.read_text(encoding="ascii") if file.exists() else None
-        if found is not None and not (found == wanted or found.startswith(f"{wanted} ")):
-            raise self._desk.refusal(
-                "vertical.align",
-                f"the people of alignment {spec.align!r} are scored with model {spec.train!r} "
-                "once: who withdrew at one partner would be told by two sums what it scored",
-            )
+        """Refuse to score the same people with a model again; note the one question, if any.
+
+        A question that was noted counts if its answer left: one that was refused is free again.
+        """
+        desk = self._desk
+        file = desk.folder.job(spec.train) / f"scored-{spec.align}"
+        if file.exists():
+            job, question = file.read_text(encoding="ascii").split()
+            same = job == spec.name and (message is None or question == message.sealed.digest)
+            if not same and desk.gate.recall(question) is not None:
+                raise desk.refusal(
+                    "vertical.align",
+                    f"the people of alignment {spec.align!r} are scored with model {spec.train!r} "
+                    "once: who withdrew at one partner would be told by two sums what it scored",
+                )
         if message is not None:
-            write_atomically(file, wanted.encode(), mode=0o600)
+            write_atomically(file, f"{spec.name} {message.sealed.digest}".encode(), mode=0o600)
 
     def _before(
         self, spec: VerticalTrainSpec, number: int, step: float | None
