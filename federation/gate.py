@@ -225,6 +225,11 @@ class Gate:
         sent = self._folder.outbox.glob("*.json")
         return any(content_digest(path.read_bytes()) == digest for path in sent)
 
+    def has_left(self, job: str, kind: str, recipient: str) -> bool:
+        """Tell whether what a job says once to a recipient has left."""
+        name = content_digest(f"{job}/{kind}/{recipient}".encode())
+        return any(self._folder.outbox.glob(f"*.{name}.json"))
+
     def check_budget(self, charge: Event) -> None:
         """Refuse what the budget cannot bear, before anybody computes it.
 

@@ -598,16 +598,10 @@ class AssistSettle(_Closed):
 
 
 class AssistScored(_Closed):
-    """Partner to brand: its masked part of everybody's score (payload: 32-bit integers).
-
-    Attributes:
-        spec: the job.
-        partners: whose parts add up to what can be read.
-    """
+    """Partner to brand: its masked part of everybody's score (payload: 32-bit integers)."""
 
     kind: Literal["assist.scored"] = "assist.scored"
     spec: VerticalScoreSpec
-    partners: Annotated[tuple[PartyName, ...], Field(min_length=2, max_length=24)]
 
 
 class ModelPublished(_Closed):

@@ -82,8 +82,7 @@ BODIES: dict[str, Body] = {
     "assist.close": messages.AssistClose(spec=COLUMNS, place=0),
     "assist.settle": messages.AssistSettle(spec=COLUMNS, rounds=1, kept=1, step=1.0),
     "assist.scored": messages.AssistScored(
-        spec=VerticalScoreSpec(name="scores", train="columns", align="rows"),
-        partners=("courier", "retailer"),
+        spec=VerticalScoreSpec(name="scores", train="columns", align="rows")
     ),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),

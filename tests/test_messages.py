@@ -152,11 +152,7 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "assist.settle": st.builds(
         messages.AssistSettle, spec=column_specs, rounds=exchanges, kept=exchanges, step=steps
     ),
-    "assist.scored": st.builds(
-        messages.AssistScored,
-        spec=score_specs,
-        partners=st.lists(names, min_size=2, max_size=24).map(tuple),
-    ),
+    "assist.scored": st.builds(messages.AssistScored, spec=score_specs),
     "train.request": st.builds(TrainRequest, spec=train_specs, round=rounds, width=widths),
     "train.update": st.builds(TrainUpdate, round=rounds, width=widths),
     "train.count": st.builds(messages.TrainCount, spec=train_specs, width=widths),

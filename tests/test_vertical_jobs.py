@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +25,23 @@ from compliance.records import BudgetCommitted, ModelTrained, SegmentWritten
 from compliance.terms import Role
 from federation.audit import verify_party
 from federation.collaboration import drafted_agreement, load_collaboration
-from federation.errors import CollaborationError, MessageError, RefusedError
+from federation.desk import Desk
+from federation.errors import CollaborationError, MessageError, PartyUnreachableError, RefusedError
+from federation.gate import Released
 from federation.jobs.assist import HeldPart, PartnerSum, joined_keys
 from federation.messages import (
     AssistAsk,
+    AssistClose,
+    AssistExact,
     AssistFitted,
+    AssistNoised,
+    AssistOpen,
     AssistResiduals,
+    AssistScored,
+    AssistSettle,
+    Body,
     Encrypted,
+    Message,
     SealedMessage,
     unseal,
 )
@@ -95,6 +107,21 @@ def world(aligned: World, tmp_path: Path) -> World:
     return elsewhere(aligned, tmp_path / "workspace")
 
 
+@contextmanager
+def refusing(*kinds: type[Body]) -> Iterator[None]:
+    """Have parties refuse to say such things."""
+    honest = Desk.release
+
+    def release(self: Desk, message: Message, body: Body, *rest: bytes, **said: Any) -> Released:
+        if isinstance(body, kinds):
+            raise self.refusal("valid_until", "not today")
+        return honest(self, message, body, *rest, **said)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Desk, "release", release)
+        yield
+
+
 def scores(found: World) -> pd.DataFrame:
     written = pd.read_csv(found.folder("brand").segment("scores"), keep_default_na=False)
     truth = vertical.people()
@@ -120,7 +147,6 @@ def test_a_model_over_columns_ranks_people_whose_label_nobody_knows(
     assert roc_auc_score(ranked["truth"], ranked["score"]) > 0.9
     new = ranked[ranked["bought"] == ""]
     assert roc_auc_score(new["truth"], new["score"]) > 0.85
-    assert set(ranked["without"]) == {""}
     assert [leaf.rows for leaf in found.leaves("brand") if isinstance(leaf, SegmentWritten)] == [
         COMMON
     ]
@@ -169,7 +195,7 @@ def test_nobody_holds_the_whole_model_and_nothing_secret_is_left(trained: World)
     assert widths == {"brand": 2, "courier": 2, "press": 2, "retailer": 4}
     for name in PEOPLE:
         left = {file.name for file in trained.folder(name).job("model").iterdir()}
-        assert not left & {"secret", "keys", "labels.npy", "rows.npz", "round-01.json"}
+        assert not left & {"secret", "keys", "labels.npz", "rows.npz", "round-01.json", "state.npz"}
 
 
 def test_masked_parts_tell_nothing_alone_and_add_up_to_bounded_values(trained: World) -> None:
@@ -181,7 +207,7 @@ def test_masked_parts_tell_nothing_alone_and_add_up_to_bounded_values(trained: W
             if opened.body.round == 1:
                 parts[message.header.sender] = opened.payload
     partners = tuple(sorted(parts))
-    sums = PartnerSum.of(PRIVATE, trained.agreement, partners)
+    sums = PartnerSum.of(PRIVATE, trained.agreement)
     length = COMMON + 2
     total = sums.total([parts[name] for name in partners], length)
     assert np.abs(total[:-2]).max() < 3 * FITTED_BOUND
@@ -328,33 +354,83 @@ def test_garbage_is_flagged_and_a_round_has_one_question_and_one_answer(world: W
     assert [world.ask("brand", one).body.kind for one in late] == ["refused"] * 2
 
 
+@pytest.mark.parametrize("differs", [AssistResiduals, AssistSettle], ids=["step", "settlement"])
+def test_a_brand_that_once_tells_partners_different_steps_reads_no_sum_from_then_on(
+    world: World, differs: type[AssistResiduals | AssistSettle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Desk.release
+
+    def release(self: Desk, message: Message, body: Body, *rest: bytes, **said: Any) -> Released:
+        if isinstance(body, differs) and body.step is not None and said["recipient"] != "courier":
+            body = body.model_copy(update={"step": 0.0})
+        return honest(self, message, body, *rest, **said)
+
+    monkeypatch.setattr(Desk, "release", release)
+    ask_for(world, ALIGN, PRIVATE, SCORE)
+    world.run()
+    findings = {(at, what) for at, what in held(world, "brand").findings if "bounds" in what}
+    assert findings == ({(2, "out of bounds")} if differs is AssistResiduals else set())
+    assert scores(world)["score"].abs().median() > 100 * FITTED_BOUND
+    assert len({held(world, name).told for name in PEOPLE if name != "brand"}) == 2
+
+
+@pytest.mark.parametrize("spec", [PRIVATE, UNSAFE], ids=["noised", "exact"])
+def test_no_residual_leaves_before_its_labels_are_paid_for_as_the_job_then_was(
+    world: World, spec: VerticalTrainSpec
+) -> None:
+    ask_for(world, ALIGN, spec)
+    with refusing(AssistNoised, AssistExact), pytest.raises(RefusedError, match="not today"):
+        world.run()
+
+    def asked(*bodies: Body) -> list[str]:
+        seal = world.parties.seal
+        return [
+            world.ask("brand", seal("coordinator", "brand", "model", body)).body.kind
+            for body in bodies
+        ]
+
+    asks = [AssistAsk(spec=spec, round=1, place=place) for place in range(3)]
+    assert asked(*asks, AssistClose(spec=spec, place=0)) == ["refused"] * 4
+    other = PRIVATE.model_copy(update={"label_epsilon": 0.01})
+    assert asked(AssistOpen(spec=other), AssistAsk(spec=other, round=1, place=0)) == ["refused"] * 2
+    assert not any("model" in charge.charge_id for charge in world.statement("brand").charges)
+    assert "refused" not in asked(AssistOpen(spec=spec), *asks)
+
+
 # --- scoring -------------------------------------------------------------------------------------
 
 
-def test_a_partner_that_drops_out_makes_scores_worse_and_they_say_so(
+def test_a_scoring_waits_for_all_partners_since_sums_of_fewer_would_tell_of_the_one_away(
     trained: World, tmp_path: Path
 ) -> None:
     found = elsewhere(trained, tmp_path / "workspace")
     ask_for(found, ALIGN, PRIVATE, SCORE)
-    told: list[str] = []
 
-    def before(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        if unseal(question, found.agreement).header.kind == "identify" and name == "retailer":
+    def leave(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if unseal(answer, found.agreement).header.kind == "present" and name == "courier":
             found.unreachable.add("courier")
         return answer
 
-    found.listener = before
-    with listening(lambda one: told.append(one.stage)):
+    found.listener = leave
+    with pytest.raises(PartyUnreachableError, match="courier"):
         found.run()
-    assert any("scored without courier: the scores are worse" in stage for stage in told)
-    ranked = scores(found)
-    assert set(ranked["without"]) == {"courier"}
-    assert 0.6 < roc_auc_score(ranked["truth"], ranked["score"]) < 0.95
     found.unreachable.clear()
     found.listener = lambda _, __, answer: answer
+    found.run()
+    assert len(scores(found)) == COMMON
     ask_for(found, SCORE.model_copy(update={"name": "again"}))
-    with pytest.raises(RefusedError, match="once: two sums over other partners"):
+    with pytest.raises(RefusedError, match="are scored with model 'model' once"):
         found.run()
+
+
+def test_a_scoring_that_was_refused_leaves_another_free(trained: World, tmp_path: Path) -> None:
+    found = elsewhere(trained, tmp_path / "workspace")
+    ask_for(found, ALIGN, PRIVATE, SCORE)
+    with refusing(AssistScored), pytest.raises(RefusedError, match="not today"):
+        found.run()
+    ask_for(found, SCORE.model_copy(update={"name": "again"}))
+    found.run()
+    assert found.folder("brand").segment("again").exists()
 
 
 def test_nothing_is_scored_before_it_is_trained(world: World) -> None:

@@ -15,9 +15,12 @@ coordinator                     brand                              every partner
 9  assist.close  ──────────►      assist.settle     ──────────►   10 keeps its part
 ```
 
-A scoring is steps 1 to 3 with the partners that are there, who answer the keys with their masked
-part of everybody's score, `assist.scored`, which the brand adds up. What brand and partners say to
-each other is encrypted; the coordinator carries it and learns no residual, value or score.
+A scoring is steps 1 to 3, where partners answer the keys with their masked part of everybody's
+score, `assist.scored`, which the brand adds up. All partners are in it: the brand knows the sum of
+all from the training, and one over fewer would tell by difference what the missing one gave.
+
+What brand and partners say to each other is encrypted; the coordinator carries it and learns no
+residual, value or score.
 
 Guarantees: no I/O; everybody derives the same plan from job and agreement alone. One round is one
 exchange with each partner: residuals out, masked fitted values back.
@@ -41,10 +44,8 @@ from compliance.terms import Role
 from federation.errors import MessageError
 from federation.jobs.exchange import (
     Exchange,
-    Outgoing,
     Relay,
     Say,
-    Tolerant,
     expect,
     expect_encrypted,
 )
@@ -64,6 +65,7 @@ from federation.messages import (
     AssistScored,
     AssistSettle,
     AssistStanding,
+    Digest,
     Message,
     unseal_header,
 )
@@ -76,7 +78,6 @@ from privacy.training.label_noise import flip_probability
 from privacy.training.learners import Learner, Part
 
 __all__ = [
-    "FEWEST_PARTNERS",
     "HeldPart",
     "PartnerSum",
     "assisted_plan",
@@ -86,9 +87,6 @@ __all__ = [
     "joined_keys",
     "vertical_partners",
 ]
-
-FEWEST_PARTNERS: Final = 2
-"""Parts in a sum: one alone would be read."""
 
 _FRACTION_BITS: Final = 16
 
@@ -103,6 +101,7 @@ class HeldPart(BaseModel):
         parties: whose parts there are, the brand first.
         rounds: exchanges with each partner.
         label_epsilon: privacy loss of a person's label; None where labels were used as they are.
+        told: at a partner: digest of all that the brand told it, which masks its scores.
         intercept: added to every score, at the brand.
         part: what the party learnt.
         findings: at the brand: what was wrong with which round's sum.
@@ -116,6 +115,7 @@ class HeldPart(BaseModel):
     parties: tuple[str, ...]
     rounds: int
     label_epsilon: float | None
+    told: Digest | None = None
     intercept: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     part: Annotated[Part, Field(discriminator="kind")]
     findings: tuple[tuple[int, str], ...] = ()
@@ -148,7 +148,7 @@ def assisted_plan(spec: VerticalTrainSpec, agreement: Agreement) -> AssistedPlan
 
 @dataclass(frozen=True)
 class PartnerSum:
-    """How some partners' vectors of one job are written, masked and added up.
+    """How the partners' vectors of one job are written, masked and added up.
 
     Attributes:
         ring: how numbers are written.
@@ -159,20 +159,16 @@ class PartnerSum:
     masks: RepeatedSum
 
     @classmethod
-    def of(
-        cls,
-        spec: VerticalTrainSpec | VerticalScoreSpec,
-        agreement: Agreement,
-        partners: Sequence[str],
-    ) -> Self:
+    def of(cls, spec: VerticalTrainSpec | VerticalScoreSpec, agreement: Agreement) -> Self:
         """Derive it from what all know."""
+        partners = vertical_partners(agreement)
         named = {
             "agreement": agreement.digest,
             "job": hashlib.sha256(rfc8785.dumps(spec.model_dump(mode="json"))).hexdigest(),
         }
         context = hashlib.sha256(rfc8785.dumps({**named})).hexdigest()
         ring = FixedPoint(ring_bits=32, parties=len(partners), fraction_bits=_FRACTION_BITS)
-        return cls(ring, RepeatedSum(context, tuple(partners)))
+        return cls(ring, RepeatedSum(context, partners))
 
     def mask(
         self,
@@ -216,11 +212,11 @@ def joined_keys(
     Args:
         payload: of an `assist.keys`.
         spec: the job.
-        agreement: the partners; a training takes all of them, a scoring two or more.
+        agreement: the partners; all of them take part.
 
     Raises:
         MessageError: an envelope is not what a partner said in this job, they stand in another
-            order than that of names, or too few are named.
+            order than that of names, or one is missing.
     """
     partners, keys = vertical_partners(agreement), {}
     for envelope in payload.split(b"\n", len(partners)):
@@ -231,11 +227,9 @@ def joined_keys(
                 f"partner said of its key in job {spec.name!r}"
             )
         keys[header.sender] = bytes.fromhex(header.body.key)
-    least = FEWEST_PARTNERS if isinstance(spec, VerticalScoreSpec) else len(partners)
-    if tuple(keys) != tuple(name for name in partners if name in keys) or len(keys) < least:
+    if tuple(keys) != partners:
         raise MessageError(
-            f"keys of {', '.join(keys)}; expected those of {least} or more of "
-            f"{', '.join(partners)}, in that order"
+            f"keys of {', '.join(keys)}; expected those of {', '.join(partners)}, in that order"
         )
     return keys
 
@@ -286,17 +280,15 @@ def coordinate_vertical(
 def coordinate_scoring(
     agreement: Agreement, spec: VerticalScoreSpec
 ) -> Generator[Exchange, Sequence[Message], None]:
-    """Score at the coordinator: partners that cannot be reached at the start are left out.
+    """Score at the coordinator, with all partners.
 
     Yields:
         What to send next; resumed with the answers in the same order.
     """
     job, partners, brand = spec.name, vertical_partners(agreement), _brand(agreement)
-    said: list[Outgoing] = [Say(name, job, AssistJoin(spec=spec)) for name in partners]
-    joined = yield Tolerant(said, most_missing=len(partners) - FEWEST_PARTNERS)
+    joined = yield [Say(name, job, AssistJoin(spec=spec)) for name in partners]
     keys = _keys(joined)
-    there = [one.header.sender for one in joined]
-    answers = yield [Say(name, job, AssistKeys(spec=spec), keys) for name in there]
+    answers = yield [Say(name, job, AssistKeys(spec=spec), keys) for name in partners]
     answers = yield [_carried(one, AssistScored, brand) for one in answers]
     for one in answers:
         expect(one, Acknowledged)

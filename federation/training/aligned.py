@@ -8,7 +8,9 @@ jobs/JOB/
 
 Guarantees: rows are found by the party's record references, so that a table in another order gives
 the same rows. Somebody who has no consent here, or is not in the table any more, keeps the place
-and brings nothing: no other party sees who that is. A reference that names another person than when
+and brings nothing. Who that is at a partner, no other party sees; at the brand, partners see a
+residual of 0, which others have too where people have no label or judge trees, and nobody else has
+with ridges where every other label is known. A reference that names another person than when
 people were aligned is refused. Every use is about the same people, whose consent the gate reads
 again each time.
 

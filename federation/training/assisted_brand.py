@@ -3,16 +3,17 @@
 ```
 jobs/JOB/
   rows.npz, people/    see `aligned`; labels are noised before they are written here again
-  labels.npy           as they are used: 1, 0, or -1 for none
+  labels.npz           as they are used: 1, 0, or -1 for none; and the job that they were drawn for
   state.npz            where the training stands
   sum-NN-PARTNER       a partner's masked part of a round's sum
 models/JOB.json        the brand's part, once the training has ended
 segments/JOB.csv       everybody's score, after a scoring
 ```
 
-Guarantees: labels are noised once for a job, and only the noised ones are used from then on; the
-charge is made before anything that depends on a label leaves; a sum is added up when all its parts
-are there, and counts once.
+Guarantees: labels are noised once for a job, as it is specified then, and only the noised ones are
+used from then on; nothing that depends on a label leaves before the charge stands, or, where they
+are used as they are, before that was said; a sum is added up when all its parts
+are there, and counts once; sums of a training that has ended are forgotten.
 
 Leaves to others: the steps (`jobs.assist`), learning (`privacy.training.assisted`), what may leave
 (`gate`).
@@ -31,7 +32,6 @@ from federation.desk import Desk, undamaged
 from federation.errors import MessageError
 from federation.gate import Released
 from federation.jobs.assist import (
-    FEWEST_PARTNERS,
     HeldPart,
     PartnerSum,
     assisted_plan,
@@ -58,6 +58,7 @@ from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
 from federation.training.assisting import forget_vertical, held_part, model_told
 from privacy.accounting.events import Event
+from privacy.accounting.ledger import ChargeState
 from privacy.randomness import SecretStream
 from privacy.training.assisted import Assisted, Finding, LabelledRows
 from privacy.training.label_noise import label_charge, randomise_labels
@@ -70,6 +71,9 @@ _SAYS: Final = {
     "mask, is at fault; which one cannot be seen",
     Finding.NO_GAIN: "a sum explained nothing and was not followed",
 }
+
+_LABELS, _STATE = "labels.npz", "state.npz"
+_PASSING: Final = (_LABELS, _STATE)
 
 
 class AssistedBrand:
@@ -99,8 +103,8 @@ class AssistedBrand:
         rows = bring_aligned(desk, spec)
         if not self._labels_file(spec).exists():
             self._noise_labels(message, spec, rows)
+        mine = self._labelled(spec, rows)
         if not self._state_file(spec).exists():
-            mine = self._labelled(spec, rows)
             self._save(spec, Assisted.start(assisted_plan(spec, desk.agreement), mine))
         released = desk.release(
             message,
@@ -148,7 +152,7 @@ class AssistedBrand:
         if number not in {heard + 1, heard} or (number == heard and not path.exists()):
             raise MessageError(f"part of round {number} of job {spec.name!r}; {heard} were heard")
         length = len(rows.present) + PENALTIES
-        sums = PartnerSum.of(spec, desk.agreement, partners)
+        sums = PartnerSum.of(spec, desk.agreement)
         sums.total((message.payload,), length)
         write_atomically(path, message.payload, mode=0o600)  # 1
         files = [self._part_file(spec, number, name) for name in partners]
@@ -178,7 +182,8 @@ class AssistedBrand:
             raise MessageError(f"job {job!r} has not come to its end")
         used, kept = desk.taking_part(job), state.kept_rounds
         settle = AssistSettle(spec=spec, rounds=len(state.steps), kept=kept, step=state.steps[-1])
-        if body.place + 1 < len(partners):
+        kind, others = settle.kind, (name for name in partners if name != partner)
+        if not all(desk.gate.has_left(job, kind, name) for name in others):
             return desk.release(message, settle, recipient=partner, people=used)
         held = HeldPart(
             agreement=desk.agreement.digest,
@@ -199,37 +204,32 @@ class AssistedBrand:
                 people=used,
                 results=(model_told(desk, held),),
             )
-        self._forget(spec)
+        self._forget(job)
         desk.tell(job, "keeps its part of the model")
         return released
 
     def _take_scores(self, message: Message) -> Released:
         """Take a partner's part of everybody's score; with the last one, write all scores.
 
-        1. All parts are for the same partners, and one of each counts.
+        1. One part of each partner counts.
         2. Add up, add the brand's own, and write those whom the brand may use.
         """
         desk, body = self._desk, expect(message, AssistScored)
         spec, sender = body.spec, message.header.sender
-        everybody = vertical_partners(desk.agreement)
-        there = tuple(name for name in everybody if name in body.partners)
-        if there != body.partners or sender not in there or len(there) < FEWEST_PARTNERS:
-            raise MessageError(f"{sender} scored for {', '.join(body.partners)}")
         held, rows = held_part(desk, spec.train), bring_aligned(desk, spec)
-        sums, length = PartnerSum.of(spec, desk.agreement, there), len(rows.present)
+        self._forget(spec.train)  # a crash may have come before
+        sums, length = PartnerSum.of(spec, desk.agreement), len(rows.present)
         sums.total((message.payload,), length)
-        group = "-".join(str(everybody.index(name)) for name in there)
-        path = desk.folder.job(spec.name) / f"scores-{group}-{sender}"
+        path = desk.folder.job(spec.name) / f"scores-{sender}"
         if path.exists() and path.read_bytes() != message.payload:
             raise MessageError(f"a second part of the scores of job {spec.name!r} from {sender}")
         write_atomically(path, message.payload, mode=0o600)  # 1
-        files = [path.with_name(f"scores-{group}-{name}") for name in there]
+        files = [path.with_name(f"scores-{name}") for name in vertical_partners(desk.agreement)]
         if not all(file.exists() for file in files):
             return desk.release(message, Acknowledged(), recipient=desk.coordinator)
         total = sums.total([file.read_bytes() for file in files], length)  # 2
         total += held.intercept + held.part.score(rows.features)
-        missing = [name for name in everybody if name not in there]
-        content = self._written(spec, rows, total, missing)
+        content = self._written(spec, rows, total)
         result = desk.folder.segment(spec.name)
         scored = int(np.count_nonzero(rows.present))
         told = {"segment": result.stem, "share": 1.0, "rows": scored}
@@ -242,19 +242,13 @@ class AssistedBrand:
             )
         for file in (*files, desk.folder.job(spec.name) / "rows.npz"):
             file.unlink(missing_ok=True)
-        if missing:
-            desk.tell(spec.name, f"scored without {', '.join(missing)}: the scores are worse")
         desk.tell(spec.name, "wrote its scores", rows=scored)
         return released
 
     def _written(
-        self,
-        spec: VerticalScoreSpec,
-        rows: AlignedRows,
-        scores: NDArray[np.float64],
-        missing: list[str],
+        self, spec: VerticalScoreSpec, rows: AlignedRows, scores: NDArray[np.float64]
     ) -> bytes:
-        """Write the scores, best first, and whose knowledge they lack."""
+        """Write the scores, best first."""
         import pandas as pd
 
         references = aligned_members(self._desk, spec.align).references()
@@ -262,7 +256,6 @@ class AssistedBrand:
             {
                 "record": references.to_numpy(zero_copy_only=False)[rows.present],
                 "score": scores[rows.present],
-                "without": " ".join(missing),
             }
         )
         ordered = table.sort_values(["score", "record"], ascending=[False, True])
@@ -278,13 +271,18 @@ class AssistedBrand:
             )
             labels = np.where(known, seen.astype(np.int8), np.int8(-1))
         content = io.BytesIO()
-        np.save(content, labels)
+        np.savez(content, labels=labels, drawn_for=np.array(spec.model_dump_json()))
         write_atomically(self._labels_file(spec), content.getvalue(), mode=0o600)
 
     def _labelled(self, spec: VerticalTrainSpec, rows: AlignedRows) -> LabelledRows:
         path = self._labels_file(spec)
-        with undamaged(path):
-            labels = np.load(path, allow_pickle=False)
+        with undamaged(path), np.load(path, allow_pickle=False) as stored:
+            labels, drawn_for = stored["labels"], str(stored["drawn_for"])
+        if drawn_for != spec.model_dump_json():
+            raise MessageError(
+                f"labels of job {spec.name!r} were drawn when it was another: run it under another "
+                "name"
+            )
         return LabelledRows(rows.features, labels > 0, (labels >= 0) & rows.present)
 
     def _save(self, spec: VerticalTrainSpec, state: Assisted) -> None:
@@ -301,7 +299,27 @@ class AssistedBrand:
         )
         write_atomically(self._state_file(spec), content.getvalue(), mode=0o600)
 
+    def _check_paid(self, spec: VerticalTrainSpec) -> None:
+        """Refuse to go on before step 5 has ended: its charge stands, or its warning has left.
+
+        Raises:
+            MessageError: it has not.
+        """
+        job, to = spec.name, self._desk.coordinator
+        if spec.label_epsilon is None:
+            opened = self._desk.gate.has_left(job, AssistExact().kind, to)
+        else:
+            paid = self._desk.ledger.charge(f"{job}/{AssistNoised().kind}/{to}")
+            opened = (
+                paid is not None
+                and paid.state is ChargeState.COMMITTED
+                and paid.event == label_charge(spec.label_epsilon)
+            )
+        if not opened:
+            raise MessageError(f"the labels of job {job!r} are not paid for here: open it first")
+
     def _load(self, spec: VerticalTrainSpec) -> Assisted:
+        self._check_paid(spec)
         path = self._state_file(spec)
         if not path.exists():
             raise MessageError(f"no training of job {spec.name!r} is open here")
@@ -325,11 +343,12 @@ class AssistedBrand:
             if at == number:
                 self._desk.tell(spec.name, f"round {number}: {_SAYS[finding]}")
 
-    def _forget(self, spec: VerticalTrainSpec) -> None:
-        for file in self._desk.folder.job(spec.name).glob("sum-*"):
+    def _forget(self, job: str) -> None:
+        """Remove what a training that has ended was made of: its labels, its sums over partners."""
+        directory = self._desk.folder.job(job)
+        for file in (*directory.glob("sum-*"), *map(directory.joinpath, _PASSING)):
             file.unlink(missing_ok=True)
-        self._labels_file(spec).unlink(missing_ok=True)
-        forget_vertical(self._desk.folder, spec.name)
+        forget_vertical(self._desk.folder, job)
 
     def _partner(self, place: int) -> str:
         partners = vertical_partners(self._desk.agreement)
@@ -338,10 +357,10 @@ class AssistedBrand:
         return partners[place]
 
     def _labels_file(self, spec: VerticalTrainSpec) -> Path:
-        return self._desk.folder.job(spec.name) / "labels.npy"
+        return self._desk.folder.job(spec.name) / _LABELS
 
     def _state_file(self, spec: VerticalTrainSpec) -> Path:
-        return self._desk.folder.job(spec.name) / "state.npz"
+        return self._desk.folder.job(spec.name) / _STATE
 
     def _part_file(self, spec: VerticalTrainSpec, number: int, partner: str) -> Path:
         return self._desk.folder.job(spec.name) / f"sum-{number:02}-{partner}"

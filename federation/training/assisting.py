@@ -11,9 +11,10 @@ jobs/TRAIN/scored-ALIGN    which scoring took its part of these people's scores
 ```
 
 Guarantees: a round is answered once; a part of a sum leaves only masked, under keys that every
-partner signed and for the very residuals that it was given, so that a brand that asks partners
-different things reads nothing. Aligned people are scored with a model once: the difference of two
-sums over different partners would be one partner's score.
+partner signed, and for everything that the brand has told since the training began: residuals,
+steps and how it ended. A brand that tells partners different things, once, reads nothing from then
+on, scores included. Aligned people are scored with a model once, by all partners: where
+somebody withdraws at one partner, the difference of two sums would be that partner's score.
 
 Leaves to others: the steps (`jobs.assist`), the brand's part (`assisted_brand`), what may leave
 (`gate`).
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import rfc8785
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -70,12 +72,14 @@ class _Offer(BaseModel):
 
     Attributes:
         asked: digest of the question, which alone is answered.
+        told: digest of this question and all before it, which is the same at every partner.
         part: its part, with what it offered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     asked: Digest
+    told: Digest
     part: Part = Field(discriminator="kind")
 
 
@@ -108,7 +112,7 @@ class Assisting:
         if not file.exists():
             fresh = desk.folder.fresh_secret(f"assist/{message.sealed.digest}")
             write_atomically(file, fresh, mode=0o600)
-        sums = PartnerSum.of(spec, desk.agreement, vertical_partners(desk.agreement))
+        sums = PartnerSum.of(spec, desk.agreement)
         key = sums.masks.key(Secret(file.read_bytes())).hex()
         return desk.release(
             message, AssistJoined(key=key), people=rows.used, minimums=(rows.minimum,)
@@ -119,8 +123,6 @@ class Assisting:
         desk, spec = self._desk, expect(message, AssistKeys).spec
         keys = joined_keys(message.payload, spec, desk.agreement)
         secret = self._secret(spec)
-        if desk.folder.name not in keys:
-            raise MessageError(f"job {spec.name!r} goes on without {desk.folder.name}")
         if isinstance(spec, VerticalScoreSpec):
             return self._score(message, spec, keys, secret)
         file = desk.folder.job(spec.name) / "keys"
@@ -134,7 +136,7 @@ class Assisting:
 
         1. A round has one question, and follows the one before.
         2. Fit, keep the offer; a crash from here on repeats this step from the part before.
-        3. Mask it for these residuals alone, and let it out.
+        3. Mask it for these residuals, and all that was told before, alone, and let it out.
         """
         desk, body = self._desk, expect(message, AssistResiduals)
         spec, number = body.spec, body.round
@@ -147,21 +149,22 @@ class Assisting:
             raise MessageError(f"a second question of round {number}: the first one counts")  # 1
         residuals = _residuals(message.payload, rows)
         plan = assisted_plan(spec, desk.agreement)
-        part = self._before(spec, number, body.step)
+        part, before = self._before(spec, number, body.step)
+        told = _told(before, number, body.step, hashlib.sha256(message.payload).hexdigest())
         desk.tell(spec.name, f"fits round {number} of {spec.rounds} at most", rows.used)
         offer = part.propose(rows.features, residuals, plan.flip)  # 2
         fitted = np.where(rows.present, offer.fitted, 0.0)
         if kept is None:
-            stored = _Offer(asked=message.sealed.digest, part=offer.part)
+            stored = _Offer(asked=message.sealed.digest, told=told, part=offer.part)
             path = self._round(spec, number)
             write_atomically(path, stored.model_dump_json().encode(), mode=0o600)
         try:
-            masked = PartnerSum.of(spec, desk.agreement, vertical_partners(desk.agreement)).mask(
+            masked = PartnerSum.of(spec, desk.agreement).mask(
                 desk.folder.name,
                 self._secret(spec),
                 self._keys(spec),
                 np.concatenate([fitted, offer.penalties]),
-                f"round {number} {hashlib.sha256(message.payload).hexdigest()}",
+                f"round {number} {told}",
             )
         except PeerMessageError as error:
             raise MessageError(f"job {spec.name!r}, round {number}: {error}") from error
@@ -188,6 +191,7 @@ class Assisting:
             parties=(brand.name, *vertical_partners(desk.agreement)),
             rounds=body.rounds,
             label_epsilon=spec.label_epsilon,
+            told=_told(last.told, body.rounds, body.step, f"kept {body.kept}"),
             part=last.part.settle(body.step).keep(body.kept),
         )
         with desk.result(desk.folder.model(job), message, held.content):
@@ -208,20 +212,21 @@ class Assisting:
         keys: Mapping[str, bytes],
         secret: Secret,
     ) -> Released:
-        """Mask this party's part of everybody's score, for these partners alone."""
+        """Mask this party's part of everybody's score."""
         desk, rows = self._desk, bring_aligned(self._desk, spec)
-        scores = held_part(desk, spec.train).part.score(rows.features)
+        held = held_part(desk, spec.train)
+        scores = np.where(rows.present, held.part.score(rows.features), 0.0)
         self._check_scored_once(spec, message)
         try:
-            masked = PartnerSum.of(spec, desk.agreement, tuple(keys)).mask(
-                desk.folder.name, secret, keys, np.where(rows.present, scores, 0.0), "scores"
+            masked = PartnerSum.of(spec, desk.agreement).mask(
+                desk.folder.name, secret, keys, scores, f"scores {held.told}"
             )
         except PeerMessageError as error:
             raise MessageError(f"job {spec.name!r}: {error}") from error
         (brand,) = desk.agreement.by_role(Role.BRAND)
         return desk.release(
             message,
-            AssistScored(spec=spec, partners=tuple(keys)),
+            AssistScored(spec=spec),
             masked,
             recipient=brand.name,
             people=rows.used,
@@ -229,27 +234,34 @@ class Assisting:
         )
 
     def _check_scored_once(self, spec: VerticalScoreSpec, message: Message | None = None) -> None:
-        """Refuse to score the same people with a model again; note the one question, if any."""
-        file = self._desk.folder.job(spec.train) / f"scored-{spec.align}"
-        wanted = spec.name if message is None else f"{spec.name} {message.sealed.digest}"
-        found = file.read_text(encoding="ascii") if file.exists() else None
-        if found is not None and not (found == wanted or found.startswith(f"{wanted} ")):
-            raise self._desk.refusal(
-                "vertical.align",
-                f"the people of alignment {spec.align!r} are scored with model {spec.train!r} "
-                "once: two sums over other partners would tell one partner's scores",
-            )
-        if message is not None:
-            write_atomically(file, wanted.encode(), mode=0o600)
+        """Refuse to score the same people with a model again; note the one question, if any.
 
-    def _before(self, spec: VerticalTrainSpec, number: int, step: float | None) -> Part:
-        """Return the part from which a round goes on."""
+        A question that was noted counts if its answer left: one that was refused is free again.
+        """
+        desk = self._desk
+        file = desk.folder.job(spec.train) / f"scored-{spec.align}"
+        if file.exists():
+            job, question = file.read_text(encoding="ascii").split()
+            same = job == spec.name and (message is None or question == message.sealed.digest)
+            if not same and desk.gate.recall(question) is not None:
+                raise desk.refusal(
+                    "vertical.align",
+                    f"the people of alignment {spec.align!r} are scored with model {spec.train!r} "
+                    "once: who withdrew at one partner would be told by two sums what it scored",
+                )
+        if message is not None:
+            write_atomically(file, f"{spec.name} {message.sealed.digest}".encode(), mode=0o600)
+
+    def _before(
+        self, spec: VerticalTrainSpec, number: int, step: float | None
+    ) -> tuple[Part, Digest | None]:
+        """Return the part from which a round goes on, and the digest of what was told so far."""
         if number == 1 or step is None:
-            return new_part(assisted_plan(spec, self._desk.agreement).learner)
+            return new_part(assisted_plan(spec, self._desk.agreement).learner), None
         before = self._offer(spec, number - 1)
         if before is None:
             raise MessageError(f"round {number} of job {spec.name!r} before the one before it")
-        return before.part.settle(step)
+        return before.part.settle(step), before.told
 
     def _offer(self, spec: VerticalTrainSpec, number: int) -> _Offer | None:
         path = self._round(spec, number)
@@ -313,6 +325,12 @@ def forget_vertical(folder: PartyFolder, job: str) -> None:
     for file in (*directory.glob("round-*"), *(directory / name for name in ("keys", "secret"))):
         file.unlink(missing_ok=True)
     (directory / "rows.npz").unlink(missing_ok=True)
+
+
+def _told(before: Digest | None, number: int, step: float | None, what: str) -> Digest:
+    """Return the digest of everything that the brand has told; only what is the same for all."""
+    said = {"before": before, "round": number, "step": step, "what": what}
+    return hashlib.sha256(rfc8785.dumps(said)).hexdigest()
 
 
 def _residuals(payload: bytes, rows: AlignedRows) -> NDArray[np.float64]:
