@@ -193,6 +193,7 @@ def test_one_round_is_one_exchange_with_each_partner(trained: World) -> None:
 def test_nobody_holds_the_whole_model_and_nothing_secret_is_left(trained: World) -> None:
     widths = {name: len(held(trained, name).part.weights) for name in PEOPLE}
     assert widths == {"brand": 2, "courier": 2, "press": 2, "retailer": 4}
+    assert len({held(trained, name).told for name in PEOPLE if name != "brand"}) == 1
     for name in PEOPLE:
         left = {file.name for file in trained.folder(name).job("model").iterdir()}
         assert not left & {"secret", "keys", "labels.npz", "rows.npz", "round-01.json", "state.npz"}
