@@ -28,18 +28,6 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         agreement: what to show.
         signed_by: names of the parties that have signed.
     """
-    parties = [
-        (
-            party.name,
-            party.role,
-            party.verifying_key.fingerprint,
-            party.encryption_fingerprint or "none",
-            party.log_key,
-            party.cosigner.key_id.hex() if party.cosigner else "none",
-            "yes" if party.name in signed_by else "no",
-        )
-        for party in agreement.parties
-    ]
     datasets = [
         (
             dataset.party,
@@ -59,13 +47,7 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         f"In force from {iso(agreement.valid_from)} to before {iso(agreement.valid_until)}.",
         f"Purposes: {', '.join(f'`{purpose}`' for purpose in agreement.purposes)}.",
         "## Parties",
-        _table(
-            (
-                *("party", "role", "key fingerprint", "encryption key"),
-                *("log key", "cosigning key", "signed"),
-            ),
-            parties,
-        ),
+        _parties(agreement, signed_by),
         _witnesses(agreement),
         "## People",
         _table(("party", "rows", "matched by", "identifiers each"), datasets),
@@ -83,6 +65,23 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         quoted = agreement.terms_text.replace("&", "&amp;").replace("<", "&lt;").split("\n")
         sections += ["## Further terms", "\n".join(f"> {line}".rstrip() for line in quoted)]
     return "\n\n".join(sections) + "\n"
+
+
+def _parties(agreement: Agreement, signed_by: Collection[str]) -> str:
+    parties = [
+        (
+            party.name,
+            party.role,
+            party.verifying_key.fingerprint,
+            party.encryption_fingerprint or "none",
+            party.log_key,
+            party.cosigner.key_id.hex() if party.cosigner else "none",
+            "yes" if party.name in signed_by else "no",
+        )
+        for party in agreement.parties
+    ]
+    keys = ("key fingerprint", "encryption key", "log key", "cosigning key")
+    return _table(("party", "role", *keys, "signed"), parties)
 
 
 def _witnesses(agreement: Agreement) -> str:

@@ -439,6 +439,10 @@ def log_verify(
             ]
         )
         return
+    _print_verified(found)
+
+
+def _print_verified(found: Any) -> None:
     party, root_hash = (Column(name, no_wrap=True) for name in ("party", "root hash"))
     head = ("leaves", "public", "releases", "refusals", "epsilon spent")
     table = Table(party, *head, root_hash)

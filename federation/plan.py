@@ -492,6 +492,8 @@ class _Planner:
         if spec.noise is NoiseSource.UNSAFE_NONE:
             return f"protects no person: up to {spec.rounds} exact sums over partners"
         tables = f"holds for a person in up to {terms.max_parties_per_person} partners' tables"
+        if spec.model is not ModelFamily.LOGISTIC_REGRESSION:
+            tables = f"no forecast: none was measured for {spec.model.value}; {tables}"
         if spec.noise is NoiseSource.LOCAL:
             return f"{tables}; {spec.rounds} round(s) of {spec.steps_per_round} steps"
         return (

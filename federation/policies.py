@@ -1,7 +1,7 @@
 """A party's policies: the routes that the agreement permits, and the party's own file.
 
-Guarantees: every kind of body has a flow, and nothing else has; a file
-that cannot be read as prohibitions stops the party, and never stands for none.
+Guarantees: every kind of body has a flow, and nothing else has; a file that cannot be read as
+prohibitions stops the party, and never stands for none.
 
 Leaves to others: what a policy is and how it decides (`compliance.policy`), asking it (`gate`).
 """

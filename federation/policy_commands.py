@@ -5,14 +5,19 @@ Guarantees: parses, calls, prints. Leaves to others: everything else (`policies`
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+if TYPE_CHECKING:
+    from compliance.policy import Decision
 
 __all__ = ["policy_app"]
 
@@ -65,20 +70,10 @@ def explain(
     from compliance.policy import Question
     from federation.party import PartyFolder
     from federation.policies import policy_of
-    from federation.routes import ROUTES
 
     folder = PartyFolder(directory)
     agreement = folder.agreement()
-    names = [party.name for party in agreement.parties]
-    for what, asked, known in (("--action", action, ROUTES), ("--to", recipient, names)):
-        if asked not in known:
-            near = get_close_matches(asked, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
-            raise typer.BadParameter(f"{asked!r} is none: {hint}", param_hint=what)
-    if ROUTES[action].concerns_people and purpose is None:
-        raise typer.BadParameter(
-            f"{action} is made from people: say for what", param_hint="--purpose"
-        )
+    _check_said(action, recipient, purpose, [party.name for party in agreement.parties])
     question = Question(
         sender=folder.name,
         action=action,
@@ -90,20 +85,32 @@ def explain(
         time=(at or datetime.now(UTC)).replace(tzinfo=UTC),
     )
     decision = policy_of(folder, agreement).decide(question)
-    if as_json:
-        told = {
-            "allowed": decision.allowed,
-            "clauses": list(decision.clauses),
-            "remedy": decision.remedy,
-            "policy_digest": decision.policy_digest,
-            "question_digest": decision.question_digest,
-        }
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
-    else:
-        clauses = ", ".join(decision.clauses) or "no clause permits it"
-        word = "allowed" if decision.allowed else "[bold red]forbidden[/]"
-        out.print(f"{word}: {escape(clauses)}")
-        if decision.remedy is not None:
-            out.print(f"remedy: {decision.remedy}", markup=False)
+    (_print_json if as_json else _print_lines)(decision)
     if not decision.allowed:
         raise typer.Exit(1)
+
+
+def _check_said(action: str, recipient: str, purpose: str | None, names: Sequence[str]) -> None:
+    """Refuse a kind, a party or a lack of purpose that no message could have."""
+    from federation.routes import ROUTES
+
+    for what, asked, known in (("--action", action, ROUTES), ("--to", recipient, names)):
+        if asked not in known:
+            near = get_close_matches(asked, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
+            raise typer.BadParameter(f"{asked!r} is none: {hint}", param_hint=what)
+    if ROUTES[action].concerns_people and purpose is None:
+        told = f"{action} is made from people: say for what"
+        raise typer.BadParameter(told, param_hint="--purpose")
+
+
+def _print_json(decision: "Decision") -> None:
+    sys.stdout.write(json.dumps(asdict(decision), indent=2) + "\n")
+
+
+def _print_lines(decision: "Decision") -> None:
+    clauses = ", ".join(decision.clauses) or "no clause permits it"
+    word = "allowed" if decision.allowed else "[bold red]forbidden[/]"
+    out.print(f"{word}: {escape(clauses)}")
+    if decision.remedy is not None:
+        out.print(f"remedy: {decision.remedy}", markup=False)

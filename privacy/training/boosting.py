@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError
 from privacy.training.binning import Grid
+from privacy.training.distributed import check_bounds
 from privacy.training.integer_sums import MAXIMUM_ROWS
 from privacy.training.newton import UnsafeExactSumsWarning
 from privacy.training.trees import (
@@ -247,15 +248,13 @@ def unsafe_boosting_plan(
         UnsafeExactSumsWarning,
         stacklevel=2,
     )
-    for name, value, least, most in (
+    check_bounds(
         ("number of parties", len(declared_rows), 1, 1000),
         ("depth", depth, 1, MAXIMUM_DEPTH),
         ("rounds, one more than the depth at least", rounds, depth + 1, _MAXIMUM_ROUNDS),
         ("declared_rows", min(declared_rows, default=0), 1, MAXIMUM_ROWS),
         ("declared_rows", max(declared_rows, default=0), 1, MAXIMUM_ROWS),
-    ):
-        if not least <= value <= most:
-            raise InvalidParameterError(f"{name}: expected {least} to {most}, got {value}")
+    )
     rows = tuple(declared_rows)
     return BoostingPlan(grid=grid, declared_rows=rows, rounds=rounds, depth=depth, seed=seed)
 

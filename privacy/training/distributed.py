@@ -34,7 +34,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -264,20 +264,10 @@ def plan_distributed(
     Raises:
         InvalidParameterError: if a term is out of range, or no noise keeps the promise.
     """
-    parties = len(declared_rows)
-    for name, value, least, most in (
+    honest_parties = honest_of(
+        Sharing(declared_rows, colluding, dropouts, max_parties_per_person, rounds),
         ("width", width, 1, _MAXIMUM_WIDTH),
-        ("number of parties", parties, 2, _MAXIMUM_PARTIES),
-        ("colluding", colluding, 0, parties - 1),
-        ("dropouts", dropouts, 0, parties - 1 - colluding),
-        ("max_parties_per_person", max_parties_per_person, 1, parties),
-        ("rounds", rounds, 1, _MAXIMUM_ROUNDS),
-        ("declared_rows", min(declared_rows, default=0), 1, MAXIMUM_ROWS),
-        ("declared_rows", max(declared_rows, default=0), 1, MAXIMUM_ROWS),
-    ):
-        if not least <= value <= most:
-            raise InvalidParameterError(f"{name}: expected {least} to {most}, got {value}")
-    honest_parties = parties - colluding - dropouts
+    )
     whole = calibrate_discrete_gaussian(epsilon=budget.epsilon, delta=budget.delta)
     gradient = share_noise(
         length=width,
@@ -293,11 +283,7 @@ def plan_distributed(
         honest_parties=honest_parties,
         rows_per_person=max_parties_per_person,
     )
-    cost = epsilon_of([gradient.charge(rounds), second.charge()], budget.delta)
-    if cost > budget.epsilon:
-        raise InvalidParameterError(
-            f"the noise would cost epsilon {cost:.6f} of {budget.epsilon}: allow a larger epsilon"
-        )
+    cost = cost_within(budget, [gradient.charge(rounds), second.charge()])
     return DistributedPlan(
         width=width,
         declared_rows=tuple(declared_rows),
@@ -430,6 +416,66 @@ def _preconditioner(second: NDArray[np.float64], plan: DistributedPlan) -> NDArr
     values, vectors = np.linalg.eigh(second)
     inverse = 1.0 / (_CURVATURE * np.maximum(values, 0.0) + ridge)
     return np.asarray((vectors * inverse) @ vectors.T, dtype=np.float64)
+
+
+Bound = tuple[str, int, int, int]
+"""A term's name, its value, and the least and most that it may be."""
+
+
+class Sharing(NamedTuple):
+    """Who shares the noise of how many sums; terms as in `plan_distributed`."""
+
+    declared_rows: Sequence[int]
+    colluding: int
+    dropouts: int
+    max_parties_per_person: int
+    rounds: int
+
+
+def honest_of(sharing: Sharing, *others: Bound) -> int:
+    """Return how many parties' noise is counted on, once all terms are within their bounds.
+
+    Raises:
+        InvalidParameterError: one is not, of these or of `others`.
+    """
+    rows, colluding, dropouts, tables, rounds = sharing
+    parties = len(rows)
+    check_bounds(
+        *others,
+        ("number of parties", parties, 2, _MAXIMUM_PARTIES),
+        ("colluding", colluding, 0, parties - 1),
+        ("dropouts", dropouts, 0, parties - 1 - colluding),
+        ("max_parties_per_person", tables, 1, parties),
+        ("rounds", rounds, 1, _MAXIMUM_ROUNDS),
+        ("declared_rows", min(rows, default=0), 1, MAXIMUM_ROWS),
+        ("declared_rows", max(rows, default=0), 1, MAXIMUM_ROWS),
+    )
+    return parties - colluding - dropouts
+
+
+def check_bounds(*bounds: Bound) -> None:
+    """Refuse the first value that is out of its bounds.
+
+    Raises:
+        InvalidParameterError: there is one.
+    """
+    for name, value, least, most in bounds:
+        if not least <= value <= most:
+            raise InvalidParameterError(f"{name}: expected {least} to {most}, got {value}")
+
+
+def cost_within(budget: Budget, charges: Sequence[Event]) -> float:
+    """Return the epsilon that charges cost together.
+
+    Raises:
+        InvalidParameterError: it is more than the budget.
+    """
+    cost = epsilon_of(charges, budget.delta)
+    if cost > budget.epsilon:
+        raise InvalidParameterError(
+            f"the noise would cost epsilon {cost:.6f} of {budget.epsilon}: allow a larger epsilon"
+        )
+    return cost
 
 
 def share_noise(

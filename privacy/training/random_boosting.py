@@ -41,13 +41,17 @@ from privacy.accounting import (
     Budget,
     DistributedDiscreteGaussianEvent,
     calibrate_discrete_gaussian,
-    epsilon_of,
 )
 from privacy.errors import InvalidParameterError
 from privacy.randomness import SecretStream
 from privacy.training.binning import Grid
-from privacy.training.distributed import SharedNoise, share_noise
-from privacy.training.integer_sums import MAXIMUM_ROWS
+from privacy.training.distributed import (
+    SharedNoise,
+    Sharing,
+    cost_within,
+    honest_of,
+    share_noise,
+)
 from privacy.training.trees import (
     CURVATURE_UNIT,
     GRADIENT_UNIT,
@@ -66,8 +70,6 @@ __all__ = ["RandomBoostingPlan", "plan_random_boosting", "random_contribution", 
 TREES: Final = 32  # of a round
 FEATURES_PER_TREE: Final = 3
 STEP: Final = 1.5  # of Newton's: below the 2 beyond which a parabola is climbed out of
-_MAXIMUM_PARTIES: Final = 1000
-_MAXIMUM_ROUNDS: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,32 +167,19 @@ def plan_random_boosting(  # noqa: PLR0913 -- terms, all by name
     Raises:
         InvalidParameterError: if a term is out of range, or no noise keeps the promise.
     """
-    parties = len(declared_rows)
-    for name, value, least, most in (
-        ("number of parties", parties, 2, _MAXIMUM_PARTIES),
-        ("colluding", colluding, 0, parties - 1),
-        ("dropouts", dropouts, 0, parties - 1 - colluding),
-        ("max_parties_per_person", max_parties_per_person, 1, parties),
-        ("rounds", rounds, 1, _MAXIMUM_ROUNDS),
+    honest_parties = honest_of(
+        Sharing(declared_rows, colluding, dropouts, max_parties_per_person, rounds),
         ("depth", depth, 1, MAXIMUM_DEPTH),
-        ("declared_rows", min(declared_rows, default=0), 1, MAXIMUM_ROWS),
-        ("declared_rows", max(declared_rows, default=0), 1, MAXIMUM_ROWS),
-    ):
-        if not least <= value <= most:
-            raise InvalidParameterError(f"{name}: expected {least} to {most}, got {value}")
+    )
     whole = calibrate_discrete_gaussian(epsilon=budget.epsilon, delta=budget.delta)
     noise = share_noise(
         length=2 * TREES << depth,
         clip=math.isqrt(TREES * GRADIENT_UNIT * GRADIENT_UNIT) + 1,
         noise_multiplier=whole * math.sqrt(rounds),
-        honest_parties=parties - colluding - dropouts,
+        honest_parties=honest_parties,
         rows_per_person=max_parties_per_person,
     )
-    cost = epsilon_of([noise.charge(rounds)], budget.delta)
-    if cost > budget.epsilon:
-        raise InvalidParameterError(
-            f"the noise would cost epsilon {cost:.6f} of {budget.epsilon}: allow a larger epsilon"
-        )
+    cost = cost_within(budget, [noise.charge(rounds)])
     return RandomBoostingPlan(
         grid=grid,
         declared_rows=tuple(declared_rows),
