@@ -1,0 +1,109 @@
+"""What was done: every kind of leaf that a party's log may hold.
+
+Guarantees: a record that exists is complete, bounded and within its ranges; it has exactly one
+encoding (RFC 8785 canonical JSON, at most 2 KiB) and `parse_leaf` accepts no other; a malformed
+one raises `RecordError` without showing its values. No field is made for an identifier, names are
+too narrow for most, and no string may hold an `@`.
+
+Leaves to others: whether a record is true (the party signs its own log), and whether records fit
+together, such as a commit after its reservation (the auditor's replay).
+"""
+
+from typing import Annotated, Final
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from compliance.canonical import canonical_json
+from compliance.errors import RecordError, describe
+from compliance.records.access import AccessDecided, AgreementSigned, Refusal, Release
+from compliance.records.budget import BudgetCommitted, BudgetRefunded, BudgetReserved
+from compliance.records.consent import ConsentUsed
+from compliance.records.jobs import (
+    JobEnded,
+    JobStarted,
+    LinkOpened,
+    MatchBound,
+    MeasurementMade,
+    ModelTrained,
+    SegmentWritten,
+)
+
+__all__ = [
+    "LEAF_LIMIT",
+    "AccessDecided",
+    "AgreementSigned",
+    "BudgetCommitted",
+    "BudgetRefunded",
+    "BudgetReserved",
+    "ConsentUsed",
+    "JobEnded",
+    "JobStarted",
+    "LinkOpened",
+    "MatchBound",
+    "MeasurementMade",
+    "ModelTrained",
+    "Record",
+    "Refusal",
+    "Release",
+    "SegmentWritten",
+    "parse_leaf",
+    "to_leaf",
+]
+
+LEAF_LIMIT: Final = 2048
+"""Bytes that a leaf may have."""
+
+Record = Annotated[
+    AgreementSigned
+    | ConsentUsed
+    | AccessDecided
+    | Release
+    | Refusal
+    | BudgetReserved
+    | BudgetCommitted
+    | BudgetRefunded
+    | ModelTrained
+    | MeasurementMade
+    | MatchBound
+    | LinkOpened
+    | SegmentWritten
+    | JobStarted
+    | JobEnded,
+    Field(discriminator="kind"),
+]
+
+_RECORD: Final[TypeAdapter[Record]] = TypeAdapter(
+    Record, config=ConfigDict(hide_input_in_errors=True)
+)
+
+
+def to_leaf(record: Record) -> bytes:
+    """Encode a record as canonical JSON (RFC 8785).
+
+    Raises:
+        RecordError: it is over 2 KiB: shorten its names, or split it.
+    """
+    leaf = canonical_json(record.model_dump(mode="json"))
+    if len(leaf) > LEAF_LIMIT:
+        raise RecordError(
+            f"{record.kind} record: expected at most {LEAF_LIMIT} bytes, got {len(leaf)}"
+        )
+    return leaf
+
+
+def parse_leaf(leaf: bytes) -> Record:
+    """Decode the one encoding of a record.
+
+    Raises:
+        RecordError: too long, not JSON, of unknown kind, with unknown, missing or malformed
+            fields, or in any other spelling than `to_leaf` writes.
+    """
+    if len(leaf) > LEAF_LIMIT:
+        raise RecordError(f"expected a leaf of at most {LEAF_LIMIT} bytes, got {len(leaf)}")
+    try:
+        record = _RECORD.validate_json(leaf)
+    except ValidationError as error:
+        raise RecordError(f"malformed leaf: {describe(error)}") from error
+    if to_leaf(record) != leaf:
+        raise RecordError(f"{record.kind} record: expected canonical JSON, got another spelling")
+    return record

@@ -1,0 +1,87 @@
+"""The vocabulary of a contract: its roles, enumerations, and the terms of each computation.
+
+Guarantees: a term that exists is well-formed and does not contradict itself; its text holds no
+control, invisible or reordering characters that would show a reader something else.
+
+Leaves to others: what terms mean together (`compliance.agreement`), and obeying them.
+"""
+
+from compliance.terms.budget import BudgetTerms
+from compliance.terms.dataset import (
+    Classification,
+    ColumnTerm,
+    ColumnType,
+    DatasetTerm,
+    HeldColumnTerm,
+    Scale,
+)
+from compliance.terms.expand import ExpandTerms
+from compliance.terms.match import (
+    AlignmentTerms,
+    CompositeTerm,
+    EmailRule,
+    FieldRule,
+    FieldTerm,
+    IdentifierKind,
+    Linkage,
+    MatchProtocol,
+    MatchTerms,
+    Reveal,
+)
+from compliance.terms.measure import CountNoise, MeasuredColumn, MeasureTerms
+from compliance.terms.party import DATA_ROLES, PartyTerm, Role
+from compliance.terms.train import Labels, ModelFamily, NoiseSource, TrainTerms, VerticalTerms
+from compliance.terms.vocabulary import (
+    Count,
+    KeyName,
+    Line,
+    Moment,
+    Name,
+    Purpose,
+    Terms,
+    Text,
+    repeated,
+    unique,
+)
+
+__all__ = [
+    "DATA_ROLES",
+    "AlignmentTerms",
+    "BudgetTerms",
+    "Classification",
+    "ColumnTerm",
+    "ColumnType",
+    "CompositeTerm",
+    "Count",
+    "CountNoise",
+    "DatasetTerm",
+    "EmailRule",
+    "ExpandTerms",
+    "FieldRule",
+    "FieldTerm",
+    "HeldColumnTerm",
+    "IdentifierKind",
+    "KeyName",
+    "Labels",
+    "Line",
+    "Linkage",
+    "MatchProtocol",
+    "MatchTerms",
+    "MeasureTerms",
+    "MeasuredColumn",
+    "ModelFamily",
+    "Moment",
+    "Name",
+    "NoiseSource",
+    "PartyTerm",
+    "Purpose",
+    "Reveal",
+    "Role",
+    "Scale",
+    "Terms",
+    "Text",
+    "TrainTerms",
+    "VerticalTerms",
+    "repeated",
+    "unique",
+]
