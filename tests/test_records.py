@@ -16,21 +16,39 @@ from compliance.log.tiles import ENTRY_LIMIT
 from compliance.records import (
     LEAF_LIMIT,
     AccessDecided,
+    AgreementEnded,
     AgreementSigned,
+    ApprovalReceived,
+    ArtefactDeleted,
     BudgetCommitted,
     BudgetRefunded,
     BudgetReserved,
+    CodeReleased,
+    ConsentRecorded,
     ConsentUsed,
+    ErasureAcknowledged,
+    ErasureCompleted,
+    ErasureOutcome,
+    ErasureOverdue,
+    ErasureRequested,
+    ErasureStep,
+    HoldLifted,
+    HoldPlaced,
     JobEnded,
     JobStarted,
+    KeyRotated,
     LinkOpened,
+    LogPruned,
     MatchBound,
     MeasurementMade,
+    ModelRetired,
     ModelTrained,
     Record,
     Refusal,
     Release,
     SegmentWritten,
+    SubjectKeyDestroyed,
+    WitnessReceived,
     parse_leaf,
     to_leaf,
 )
@@ -104,6 +122,39 @@ EXAMPLES: list[Record] = [
         policy_digest="1" * 64,
         question_digest="2" * 64,
     ),
+    AgreementEnded(**COMMON, ended_by="brand", notice_digest=DIGEST, reason="the season is over"),
+    ApprovalReceived(
+        **COMMON,
+        approver="retailer-1",
+        of_party="retailer",
+        job_digest=DIGEST,
+        approval_digest=DIGEST,
+    ),
+    CodeReleased(**COMMON, package="comity", package_version="1.2.3", code_digest=DIGEST),
+    KeyRotated(**COMMON, key="log_key", old_key_digest=DIGEST, new_key_digest="0f" * 32),
+    ConsentRecorded(
+        **COMMON, sequence=3, event="withdrawn", purpose="lookalike-audiences", commitment=DIGEST
+    ),
+    ErasureRequested(
+        **COMMON, request="request-1", origin="brand", deadline=NOON + timedelta(days=30)
+    ),
+    ErasureAcknowledged(**COMMON, request="request-1", peer="brand", acknowledgement_digest=DIGEST),
+    ErasureStep(
+        **COMMON,
+        request="request-1",
+        target="model march",
+        outcome=ErasureOutcome.TOLERATED_DP,
+        epsilon=1.5,
+    ),
+    ErasureCompleted(**COMMON, request="request-1", peer="brand", completion_digest=DIGEST),
+    ErasureOverdue(**COMMON, request="request-1", peer="brand", evidence_digest=DIGEST),
+    ModelRetired(**COMMON, model_digest=DIGEST, reason="trained again without one person"),
+    SubjectKeyDestroyed(**COMMON, request="request-1", keys=2),
+    ArtefactDeleted(**COMMON, artefact="segment", name="look-alikes", due=NOON),
+    HoldPlaced(**COMMON, hold="hold-1", artefact="segment", reason="a court asked for it"),
+    HoldLifted(**COMMON, hold="hold-1"),
+    LogPruned(**COMMON, kept_from=512, root_hash=DIGEST),
+    WitnessReceived(**COMMON, peer="brand", tree_size=7, root_hash=DIGEST),
 ]
 every_kind = pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: record.kind)
 
@@ -157,7 +208,14 @@ def test_any_other_spelling_is_refused(record: Record) -> None:
             parse_leaf(other)
 
 
-NULLABLE = {"measurement.made": {"delta"}, "release": {"charge_id"}, "segment.written": {"size"}}
+NULLABLE = {
+    "agreement.signed": {"supersedes"},
+    "consent.used": {"cohort_root"},
+    "erasure.step": {"epsilon"},
+    "measurement.made": {"delta"},
+    "release": {"charge_id"},
+    "segment.written": {"size"},
+}
 
 
 @every_kind

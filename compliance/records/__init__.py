@@ -17,7 +17,18 @@ from compliance.canonical import canonical_json
 from compliance.errors import RecordError, describe
 from compliance.records.access import AccessDecided, AgreementSigned, Refusal, Release
 from compliance.records.budget import BudgetCommitted, BudgetRefunded, BudgetReserved
-from compliance.records.consent import ConsentUsed
+from compliance.records.consent import ConsentRecorded, ConsentUsed
+from compliance.records.contract import AgreementEnded, ApprovalReceived, CodeReleased, KeyRotated
+from compliance.records.erasure import (
+    ErasureAcknowledged,
+    ErasureCompleted,
+    ErasureOutcome,
+    ErasureOverdue,
+    ErasureRequested,
+    ErasureStep,
+    ModelRetired,
+    SubjectKeyDestroyed,
+)
 from compliance.records.jobs import (
     JobEnded,
     JobStarted,
@@ -27,25 +38,45 @@ from compliance.records.jobs import (
     ModelTrained,
     SegmentWritten,
 )
+from compliance.records.retention import ArtefactDeleted, HoldLifted, HoldPlaced, LogPruned
+from compliance.records.witness import WitnessReceived
 
 __all__ = [
     "LEAF_LIMIT",
     "AccessDecided",
+    "AgreementEnded",
     "AgreementSigned",
+    "ApprovalReceived",
+    "ArtefactDeleted",
     "BudgetCommitted",
     "BudgetRefunded",
     "BudgetReserved",
+    "CodeReleased",
+    "ConsentRecorded",
     "ConsentUsed",
+    "ErasureAcknowledged",
+    "ErasureCompleted",
+    "ErasureOutcome",
+    "ErasureOverdue",
+    "ErasureRequested",
+    "ErasureStep",
+    "HoldLifted",
+    "HoldPlaced",
     "JobEnded",
     "JobStarted",
+    "KeyRotated",
     "LinkOpened",
+    "LogPruned",
     "MatchBound",
     "MeasurementMade",
+    "ModelRetired",
     "ModelTrained",
     "Record",
     "Refusal",
     "Release",
     "SegmentWritten",
+    "SubjectKeyDestroyed",
+    "WitnessReceived",
     "parse_leaf",
     "to_leaf",
 ]
@@ -68,7 +99,24 @@ Record = Annotated[
     | LinkOpened
     | SegmentWritten
     | JobStarted
-    | JobEnded,
+    | JobEnded
+    | AgreementEnded
+    | ApprovalReceived
+    | CodeReleased
+    | KeyRotated
+    | ErasureAcknowledged
+    | ErasureCompleted
+    | ErasureOverdue
+    | ErasureRequested
+    | ErasureStep
+    | ModelRetired
+    | SubjectKeyDestroyed
+    | ArtefactDeleted
+    | HoldLifted
+    | HoldPlaced
+    | LogPruned
+    | WitnessReceived
+    | ConsentRecorded,
     Field(discriminator="kind"),
 ]
 

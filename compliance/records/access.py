@@ -12,10 +12,16 @@ __all__ = ["AccessDecided", "AgreementSigned", "Refusal", "Release"]
 
 
 class AgreementSigned(Leaf):
-    """The agreement took effect: all of `parties` have signed it."""
+    """The agreement took effect: all of `parties` have signed it.
+
+    Attributes:
+        parties: whose signatures it bears.
+        supersedes: digest of the agreement that it amends; None for a first one.
+    """
 
     kind: Literal["agreement.signed"] = "agreement.signed"
     parties: Names
+    supersedes: Digest | None = None
 
 
 class AccessDecided(Leaf):

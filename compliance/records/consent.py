@@ -1,4 +1,4 @@
-"""That consents were read before people were used."""
+"""What people said, and that it was read before they were used."""
 
 from typing import Annotated, Literal
 
@@ -7,9 +7,9 @@ from pydantic import (
     model_validator,
 )
 
-from compliance.records.leaf import Count, Leaf, Name
+from compliance.records.leaf import Count, Digest, Leaf, Name
 
-__all__ = ["ConsentUsed"]
+__all__ = ["ConsentRecorded", "ConsentUsed"]
 
 
 class ConsentUsed(Leaf):
@@ -21,6 +21,9 @@ class ConsentUsed(Leaf):
         rows: people asked about.
         eligible: people whose consent held; at most `rows`.
         excluded: people left out, by reason.
+        recipients: who may see what is made of them.
+        cohort_root: hexadecimal Merkle root over the cohort, keyed so that nobody can look for a
+            person in it; None where a computation has no cohort.
     """
 
     kind: Literal["consent.used"] = "consent.used"
@@ -29,9 +32,29 @@ class ConsentUsed(Leaf):
     rows: Count
     eligible: Count
     excluded: Annotated[dict[Name, Count], Field(max_length=16)]
+    recipients: Annotated[tuple[Name, ...], Field(max_length=24, strict=False)] = ()
+    cohort_root: Digest | None = None
 
     @model_validator(mode="after")
     def _check_rows(self) -> "ConsentUsed":
         if self.eligible > self.rows:
             raise ValueError("expected eligible ≤ rows")
         return self
+
+
+class ConsentRecorded(Leaf):
+    """Somebody said something about a purpose.
+
+    Attributes:
+        sequence: place of the event in the party's book of consents, from 1.
+        event: what was said.
+        purpose: what it is about.
+        commitment: hexadecimal HMAC-SHA-256 of the event's body under the subject's key: it tells
+            nothing without the key, and nothing at all once the key is destroyed.
+    """
+
+    kind: Literal["consent.recorded"] = "consent.recorded"
+    sequence: Annotated[Count, Field(ge=1)]
+    event: Name
+    purpose: Name
+    commitment: Digest
