@@ -23,8 +23,8 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-explore: $(VENV)/.test  ## every property once more, on examples not seen before
-	$(BIN)/python -m pytest -n 2 -m hypothesis --hypothesis-profile=explore
+explore: $(VENV)/.test  ## everything, where the tests take a sample; properties on examples not seen before
+	$(BIN)/python -m pytest -n 2 --thorough --hypothesis-profile=explore
 
 bench: $(VENV)/.test  ## measure, beside peers, in the same run
 	$(BIN)/python benchmarks/first_floor.py
