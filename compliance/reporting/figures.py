@@ -153,9 +153,7 @@ def entries_of(logs: Iterable[PartyLog], kind: type[Kind]) -> Iterator[Entry[Kin
                 yield Entry(entry.party, entry.index, entry.record)
 
 
-def by(
-    entries: Iterable[Entry[Kind]], key: Callable[[Kind], Key]
-) -> dict[Key, list[Entry[Kind]]]:
+def by(entries: Iterable[Entry[Kind]], key: Callable[[Kind], Key]) -> dict[Key, list[Entry[Kind]]]:
     """Group leaves by what they say, in the order of their first."""
     groups: dict[Key, list[Entry[Kind]]] = {}
     for entry in entries:

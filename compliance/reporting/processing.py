@@ -26,7 +26,15 @@ from compliance.reporting.figures import Entry, Figure, PartyLog, by, entries_of
 from compliance.reporting.safeguards import evidence, safeguards, warnings
 from compliance.terms import Classification, Role
 
-__all__ = ["agreed", "processing_report"]
+__all__ = [
+    "agreed",
+    "columns_table",
+    "left_out_table",
+    "processing_report",
+    "purposes_table",
+    "releases_table",
+    "uses_table",
+]
 
 _ROLES = {
     Role.BRAND: "brings the people to be found again, and the labels",
@@ -44,8 +52,10 @@ def processing_report(agreement: Agreement, logs: Sequence[PartyLog], at: dateti
             title="Who",
             law="GDPR 30(1)(a), 30(2)(a)",
             lines=(
-                Blank(ask="Controllers, joint controllers and processors among the parties, and "
-                "the arrangement between them (GDPR 26, 28; PIPL 20, 21)"),
+                Blank(
+                    ask="Controllers, joint controllers and processors among the parties, and "
+                    "the arrangement between them (GDPR 26, 28; PIPL 20, 21)"
+                ),
             ),
             tables=(_parties(agreement),),
         ),
@@ -53,7 +63,7 @@ def processing_report(agreement: Agreement, logs: Sequence[PartyLog], at: dateti
             title="What for",
             law="GDPR 30(1)(b)",
             lines=(Blank(ask="Legal basis of each purpose (GDPR 6, 9; PIPL 13, 29)"),),
-            tables=(_purposes(agreement), _uses(logs), _left_out(logs)),
+            tables=(purposes_table(agreement), uses_table(logs), left_out_table(logs)),
         ),
         Section(
             title="Whose data, and which",
@@ -62,7 +72,7 @@ def processing_report(agreement: Agreement, logs: Sequence[PartyLog], at: dateti
                 Blank(ask="Who the people are: customers, subscribers, children"),
                 Blank(ask="Whether a column tells of what GDPR 9 or PIPL 28 protects"),
             ),
-            tables=(_people(agreement), _columns(agreement)),
+            tables=(_people(agreement), columns_table(agreement)),
         ),
         Section(
             title="To whom",
@@ -70,15 +80,17 @@ def processing_report(agreement: Agreement, logs: Sequence[PartyLog], at: dateti
             lines=(
                 Fact(text="What leaves is sealed messages: bytes of their envelopes and payloads."),
             ),
-            tables=(_releases(logs),),
+            tables=(releases_table(logs),),
         ),
         Section(
             title="To which countries",
             law="GDPR 30(1)(e), 30(2)(c); PIPL 38",
             lines=(
                 *agreed(agreement, "regions"),
-                Blank(ask="Countries in which each party and its processors keep and read data, "
-                "and the safeguards of each transfer"),
+                Blank(
+                    ask="Countries in which each party and its processors keep and read data, "
+                    "and the safeguards of each transfer"
+                ),
             ),
         ),
         Section(
@@ -127,14 +139,16 @@ def agreed(agreement: Agreement, block: str) -> Iterator[Fact]:
         yield Fact(text=f"{block}: {found}", term=block)
 
 
-def _purposes(agreement: Agreement) -> Table:
+def purposes_table(agreement: Agreement) -> Table:
     """Return the purposes, and the computations that each of them covers."""
     blocks = ("match", "train", "expand", "measure", "vertical")
     terms = {block: getattr(agreement, block) for block in blocks}
     rows = []
     for purpose in agreement.purposes:
         covered = [
-            block for block in blocks if terms[block] is not None and terms[block].purpose == purpose
+            block
+            for block in blocks
+            if terms[block] is not None and terms[block].purpose == purpose
         ]
         rows.append(
             (
@@ -148,7 +162,7 @@ def _purposes(agreement: Agreement) -> Table:
     return Table(caption="Purposes", head=("purpose", "computations"), rows=tuple(rows))
 
 
-def _releases(logs: Sequence[PartyLog]) -> Table:
+def releases_table(logs: Sequence[PartyLog]) -> Table:
     """Return what left, by sender, recipient and computation."""
     groups = by(
         entries_of(logs, records.Release),
@@ -188,7 +202,8 @@ def _parties(agreement: Agreement) -> Table:
     return Table(caption="Parties", head=("party", "role", "who that is"), rows=tuple(rows))
 
 
-def _uses(logs: Sequence[PartyLog]) -> Table:
+def uses_table(logs: Sequence[PartyLog]) -> Table:
+    """Return how often people were used, and how many, by party and purpose."""
     rows = [
         (
             *(Fact(text=text) for text in key),
@@ -201,12 +216,11 @@ def _uses(logs: Sequence[PartyLog]) -> Table:
         for key, found in sorted(_by_purpose(logs).items())
     ]
     head = ("party", "purpose", "uses", "most at once", "at the last", "of rows then", "last use")
-    return Table(
-        caption="Uses of people who had consented", head=head, rows=tuple(rows), keys=2
-    )
+    return Table(caption="Uses of people who had consented", head=head, rows=tuple(rows), keys=2)
 
 
-def _left_out(logs: Sequence[PartyLog]) -> Table:
+def left_out_table(logs: Sequence[PartyLog]) -> Table:
+    """Return the rows that were left out at the last use, by reason."""
     rows = [
         (
             Fact(text=party),
@@ -238,7 +252,8 @@ def _people(agreement: Agreement) -> Table:
     return Table(caption="People", head=head, rows=tuple(rows))
 
 
-def _columns(agreement: Agreement) -> Table:
+def columns_table(agreement: Agreement) -> Table:
+    """Return the agreed columns, most harmful first."""
     held = [("every partner", column, "features") for column in agreement.features]
     if agreement.vertical is not None:
         held += [(one.party, one, "vertical.columns") for one in agreement.vertical.columns]
@@ -259,9 +274,7 @@ _HARM = {level: -place for place, level in enumerate(Classification)}
 
 
 def _deleted(logs: Sequence[PartyLog]) -> Table:
-    groups = by(
-        entries_of(logs, records.ArtefactDeleted), lambda leaf: (leaf.party, leaf.artefact)
-    )
+    groups = by(entries_of(logs, records.ArtefactDeleted), lambda leaf: (leaf.party, leaf.artefact))
     rows = [
         (*(Fact(text=text) for text in key), Figure.of(len, found), Figure.of(_late, found))
         for key, found in sorted(groups.items())

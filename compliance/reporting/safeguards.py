@@ -113,9 +113,7 @@ def evidence(logs: Sequence[PartyLog]) -> Table:
     )
     rows: list[tuple[Cell, ...]] = []
     for log in logs:
-        counts = [
-            Figure.of(len, entries_of([log], kind)) for _, kind in kinds
-        ]
+        counts = [Figure.of(len, entries_of([log], kind)) for _, kind in kinds]
         rows.append((Fact(text=log.party), *counts))
     head = ("party", *(name for name, _ in kinds))
     return Table(caption="Measures at work, by party", head=head, rows=tuple(rows))
