@@ -6,12 +6,13 @@ apart by their digests, in the order in which they were used.
 Leaves to others: what a policy says (its party keeps the text), deciding (`compliance.policy`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.records.leaf import Leaf
 from compliance.reporting.document import (
     Blank,
     Fact,
@@ -21,9 +22,11 @@ from compliance.reporting.document import (
     Table,
     make_report,
 )
-from compliance.reporting.figures import Figure, PartyLog, by, entries_of, written
+from compliance.reporting.figures import Entry, Figure, PartyLog, by, entries_of, written
 
 __all__ = ["access_report"]
+
+_Changes = tuple[str, Mapping[tuple[str, str], Sequence[Entry[Leaf]]]]
 
 
 def access_report(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) -> Report:
@@ -110,7 +113,7 @@ def _policies(logs: Sequence[PartyLog]) -> Table:
 
 
 def _people_and_code(logs: Sequence[PartyLog]) -> Table:
-    changes = (
+    changes: tuple[_Changes, ...] = (
         ("approval of a person of", by(entries_of(logs, records.ApprovalReceived), _approver)),
         ("key rotated", by(entries_of(logs, records.KeyRotated), _key)),
         ("code", by(entries_of(logs, records.CodeReleased), _code)),

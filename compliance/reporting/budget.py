@@ -29,9 +29,8 @@ from compliance.terms import DATA_ROLES
 
 __all__ = ["Charge", "budget_report", "budget_summary", "charges_of"]
 
-_Told = (
-    Entry[records.BudgetReserved] | Entry[records.BudgetCommitted] | Entry[records.BudgetRefunded]
-)
+_Settled = Entry[records.BudgetCommitted | records.BudgetRefunded]
+_Told = Entry[records.BudgetReserved] | _Settled
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Charge:
     """
 
     reserved: Entry[records.BudgetReserved]
-    settled: Entry[records.BudgetCommitted] | Entry[records.BudgetRefunded] | None = None
+    settled: _Settled | None = None
 
     @property
     def state(self) -> str:
@@ -73,7 +72,7 @@ def charges_of(log: PartyLog) -> tuple[Charge, ...]:
                 found.append(Charge(Entry(entry.party, entry.index, reserved)))
             case records.BudgetCommitted() | records.BudgetRefunded() as settled:
                 if (place := unsettled.pop(settled.charge_id, None)) is not None:
-                    ending = Entry(entry.party, entry.index, settled)
+                    ending: _Settled = Entry(entry.party, entry.index, settled)
                     found[place] = Charge(found[place].reserved, ending)
     return tuple(found)
 
@@ -188,7 +187,7 @@ def _every(charges: Sequence[Charge]) -> Table:
             Fact(text=one.reserved.record.charge_id),
             Figure.of(written, [one.reserved]),
             Fact(text=one.mechanism),
-            Figure.of(lambda told: told[0].record.epsilon, [one.reserved], "ε"),
+            Figure.of(_alone, [one.reserved], "ε"),
             Figure.of(_state, one.entries),
             Figure.of(_spent, one.entries, "ε"),
         )
@@ -204,7 +203,7 @@ def _refunds(charges: Sequence[Charge]) -> Table:
         (
             Fact(text=one.reserved.record.charge_id),
             Figure.of(written, one.entries),
-            Figure.of(lambda _, one=one: one.reserved.record.epsilon, one.entries, "ε"),
+            Figure.of(_alone, one.entries, "ε"),
             Figure.of(_state, one.entries),
             Fact(text=one.settled.record.reason),
         )
@@ -213,6 +212,11 @@ def _refunds(charges: Sequence[Charge]) -> Table:
     ]
     head = ("charge", "reserved", "ε alone", "state", "reason")
     return Table(caption="Refunds", head=head, rows=tuple(rows), keys=2)
+
+
+def _alone(told: Sequence[_Told]) -> float:
+    reserved = told[0].record
+    return reserved.epsilon if isinstance(reserved, records.BudgetReserved) else 0.0
 
 
 def _state(told: Sequence[_Told]) -> str:

@@ -70,8 +70,7 @@ def erasure_table(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) 
     holders = [party.name for party in agreement.parties if party.role in DATA_ROLES]
     rows = []
     for request, asked in sorted(requests.items()):
-        named = [peer for told, peer in completed if told == request and peer not in holders]
-        for party in (*holders, *named):
+        for party in holders:
             told = (*asked, *completed.get((request, party), ()))
             rows.append(
                 (

@@ -27,7 +27,7 @@ class Closed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-Kind = TypeVar("Kind", bound=Leaf, covariant=True)
+Kind_co = TypeVar("Kind_co", bound=Leaf, covariant=True)
 
 Key = TypeVar("Key")
 
@@ -35,7 +35,7 @@ Value = int | float | datetime | str
 
 
 @dataclass(frozen=True)
-class Entry(Generic[Kind]):
+class Entry(Generic[Kind_co]):
     """A leaf, and where it stands.
 
     Attributes:
@@ -46,7 +46,10 @@ class Entry(Generic[Kind]):
 
     party: str
     index: int
-    record: Kind
+    record: Kind_co
+
+
+Told = TypeVar("Told", bound=Entry[Leaf])
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,8 @@ class Figure(Closed):
     @classmethod
     def of(
         cls,
-        function: Callable[[Sequence[Entry[Kind]]], Value],
-        entries: Iterable[Entry[Kind]],
+        function: Callable[[Sequence[Told]], Value],
+        entries: Iterable[Told],
         unit: str = "",
     ) -> "Figure":
         """Compute a figure from entries, and cite them."""
@@ -145,7 +148,7 @@ class Figure(Closed):
         return cls(value=function(cited), unit=unit, citations=Citation.of(cited))
 
 
-def entries_of(logs: Iterable[PartyLog], kind: type[Kind]) -> Iterator[Entry[Kind]]:
+def entries_of(logs: Iterable[PartyLog], kind: type[Kind_co]) -> Iterator[Entry[Kind_co]]:
     """Yield every leaf of a kind, log by log, in order."""
     for log in logs:
         for entry in log.entries:
@@ -153,9 +156,11 @@ def entries_of(logs: Iterable[PartyLog], kind: type[Kind]) -> Iterator[Entry[Kin
                 yield Entry(entry.party, entry.index, entry.record)
 
 
-def by(entries: Iterable[Entry[Kind]], key: Callable[[Kind], Key]) -> dict[Key, list[Entry[Kind]]]:
+def by(
+    entries: Iterable[Entry[Kind_co]], key: Callable[[Kind_co], Key]
+) -> dict[Key, list[Entry[Kind_co]]]:
     """Group leaves by what they say, in the order of their first."""
-    groups: dict[Key, list[Entry[Kind]]] = {}
+    groups: dict[Key, list[Entry[Kind_co]]] = {}
     for entry in entries:
         groups.setdefault(key(entry.record), []).append(entry)
     return groups
