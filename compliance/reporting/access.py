@@ -6,7 +6,7 @@ apart by their digests, in the order in which they were used.
 Leaves to others: what a policy says (its party keeps the text), deciding (`compliance.policy`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
@@ -15,6 +15,7 @@ from compliance.agreement import Agreement
 from compliance.records.leaf import Leaf
 from compliance.reporting.document import (
     Blank,
+    Cell,
     Fact,
     Report,
     ReportKind,
@@ -26,7 +27,7 @@ from compliance.reporting.figures import Entry, Figure, PartyLog, by, entries_of
 
 __all__ = ["access_report"]
 
-_Changes = tuple[str, Mapping[tuple[str, str], Sequence[Entry[Leaf]]]]
+_Changes = Mapping[tuple[str, str], Sequence[Entry[Leaf]]]
 
 
 def access_report(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) -> Report:
@@ -113,20 +114,23 @@ def _policies(logs: Sequence[PartyLog]) -> Table:
 
 
 def _people_and_code(logs: Sequence[PartyLog]) -> Table:
-    changes: tuple[_Changes, ...] = (
-        ("approval of a person of", by(entries_of(logs, records.ApprovalReceived), _approver)),
-        ("key rotated", by(entries_of(logs, records.KeyRotated), _key)),
-        ("code", by(entries_of(logs, records.CodeReleased), _code)),
-        ("agreement ended by", by(entries_of(logs, records.AgreementEnded), _ended)),
+    approvals = by(entries_of(logs, records.ApprovalReceived), _approver)
+    keys = by(entries_of(logs, records.KeyRotated), _key)
+    code = by(entries_of(logs, records.CodeReleased), _code)
+    notices = by(entries_of(logs, records.AgreementEnded), _ended)
+    rows = (
+        *_changes("approval", approvals),
+        *_changes("key rotated", keys),
+        *_changes("code", code),
+        *_changes("agreement ended", notices),
     )
-    rows = [
-        (Fact(text=party), Fact(text=what), Fact(text=name), Figure.of(len, found))
-        for what, groups in changes
-        for (party, name), found in sorted(groups.items())
-    ]
     head = ("party", "what", "which", "leaves")
-    caption = "Approvals, keys, code and notices"
-    return Table(caption=caption, head=head, rows=tuple(rows), keys=3)
+    return Table(caption="Approvals, keys, code and notices", head=head, rows=rows, keys=3)
+
+
+def _changes(what: str, groups: _Changes) -> Iterator[tuple[Cell, ...]]:
+    for (party, name), found in sorted(groups.items()):
+        yield Fact(text=party), Fact(text=what), Fact(text=name), Figure.of(len, found)
 
 
 def _approver(leaf: records.ApprovalReceived) -> tuple[str, str]:
