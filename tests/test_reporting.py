@@ -328,7 +328,7 @@ class TestErasure:
                 records.ErasureCompleted, request="q", peer="courier", completion_digest="f" * 64
             )
         found = values(erasure_report(agreement, [writer.log], AT))
-        row = ("Deadlines", "Requests", "q", "courier")
+        row = ("Deadlines", "Requests to erase", "q", "courier")
         assert found[(*row, "state")].value == state
         assert found[(*row, "days left, or to spare")].value == left
 

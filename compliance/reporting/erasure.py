@@ -83,7 +83,7 @@ def erasure_table(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) 
                 )
             )
     head = ("request", "at", "asked at", "deadline", "state", "days left, or to spare")
-    return Table(caption="Requests", head=head, rows=tuple(rows), keys=2)
+    return Table(caption="Requests to erase", head=head, rows=tuple(rows), keys=2)
 
 
 def _origin(asked: _Requests) -> str:

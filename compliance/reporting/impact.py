@@ -85,14 +85,14 @@ def impact_report(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) 
                 *_happened(logs),
                 Fact(
                     text="Models and counts bound what anybody can learn of one person by ε; a "
-                    "match tells whom `match.reveal` says, exactly, whatever ε is."
+                    "match tells whom match.reveal says, exactly, whatever ε is."
                 ),
                 Fact(
                     text="Protection rests on parties that follow the protocol; a party that "
                     "deviates is not prevented everywhere (docs/threat-model.md)."
                 ),
                 Blank(
-                    ask="Result of `comity attack` on each model: an empirical ε beside the "
+                    ask="Result of comity attack on each model: an empirical ε beside the "
                     "stated one; it stays at the party and is in no log"
                 ),
                 Blank(ask="Likelihood and severity of each risk to people, and what is left of it"),
