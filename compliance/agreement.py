@@ -369,7 +369,8 @@ class Agreement(Terms):
                 f"match: cutting noise may add {self.cut_delta:.2g} to the δ of a person in the "
                 f"{self._most_matches(self.valid_until)} matches of a party with another that are "
                 f"allowed, more than {CUT_SHARE:.0%} of the budget's delta, "
-                f"{self.budget.delta:g}: agree on a smaller size_delta or alignment.delta, or on fewer matches"
+                f"{self.budget.delta:g}: agree on a smaller size_delta or alignment.delta, or on "
+                "fewer matches"
             )
         limits = (
             ("max_parties_per_person", "number of partners", len(self.by_role(Role.PARTNER))),

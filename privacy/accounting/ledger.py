@@ -1,4 +1,4 @@
-"""A party's spending under one agreement: reserve, then commit or refund, each exactly once.
+"""A party's spending under one agreement, whose cap may be amended: reserve, then commit or refund, each exactly once.
 
 Guarantees: what is reserved and committed never costs more than the agreement's ε at its δ, priced
 as one composition, whatever processes and threads share the store and whenever one of them is
@@ -132,7 +132,7 @@ class Ledger:
 
         Args:
             store: where it is kept; a path is that of a SQLite file in a directory that exists.
-            agreement: digest of the agreement that sets the budget.
+            agreement: digest of the agreement that set the first budget.
             budget: the agreement's cap.
 
         Raises:
@@ -144,6 +144,25 @@ class Ledger:
         ledger = cls(SqliteStore(store) if isinstance(store, Path) else store, agreement, budget)
         with ledger._transaction(create=True):
             return ledger
+
+    def amend(self, budget: Budget) -> Self:
+        """Return the ledger with another cap, which all charges so far weigh on too.
+
+        Whoever still holds the earlier one cannot use it any more. Once more changes nothing.
+
+        Raises:
+            LedgerError: the ledger is kept for yet another cap.
+        """
+        after = type(self)(self._store, self._terms.agreement, budget)
+        with self._store.transaction() as held:
+            found = held.terms()
+            if found not in (self._terms, after._terms):  # noqa: SLF001 -- its own kind
+                raise LedgerError(
+                    f"ledger {self._store.name} belongs to other terms: expected {self._terms}, "
+                    f"got {found}: amend from the cap that it is kept for"
+                )
+            held.amend(after._terms)  # noqa: SLF001
+        return after
 
     def reserve(self, charge_id: str, event: Event) -> Charge:
         """Set budget aside for `event`, before anything of it is released.
