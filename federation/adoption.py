@@ -185,6 +185,9 @@ def _check_next(
 ) -> None:
     """Refuse what is not the very next version, or comes before its time."""
     check_amendment(before, agreement)
+    pending = folder.next_agreement
+    if pending.exists() and read_agreement(pending).unverified() != agreement:
+        raise WorkspaceError(f"{pending} was being taken over: take over that one first")
     if now < agreement.valid_from:
         raise WorkspaceError(
             f"{file} is in force from {iso(agreement.valid_from)}: take it over from then on"

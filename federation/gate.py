@@ -277,7 +277,6 @@ class Gate:
             names = tuple(party.name for party in self._agreement.parties)
             supersedes = self._agreement.supersedes
             self.note(records.AgreementSigned, None, parties=names, supersedes=supersedes)
-        self._note_end(self._clock())
         if self._ledger is None:
             return
         statement = self._ledger.statement()

@@ -1,4 +1,4 @@
-"""A party's spending under one agreement, whose cap may be amended: reserve, then commit or refund, each exactly once.
+"""A party's spending under one agreement: reserve, then commit or refund, each exactly once.
 
 Guarantees: what is reserved and committed never costs more than the agreement's ε at its δ, priced
 as one composition, whatever processes and threads share the store and whenever one of them is
@@ -11,6 +11,8 @@ checked inside it, while it holds the ledger.
                     refund    reserve
                          v    │
                         refunded
+
+Where the agreement is amended, all charges weigh on the new cap (`Ledger.amend`).
 
 Repeating a step that was already taken changes nothing; any other step raises. Leaves to others:
 refunding only what was never released, proof of the spending (the compliance log), and keeping the
