@@ -11,13 +11,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from compliance.agreement import Agreement
 from compliance.terms import Classification, Reveal
 
 __all__ = ["Change", "Effect", "compare"]
+
+
+_Path = tuple[str, ...]
 
 
 class Effect(StrEnum):
@@ -55,8 +57,8 @@ class Change:
             told = f"{self.term} is added: {after}"
         elif self.after is None:
             told = f"{self.term} is removed: it was {before}"
-        elif isinstance(self.before, int | float) and isinstance(self.after, int | float):
-            verb = "raised" if self.after > self.before else "lowered"
+        elif _is_number(self.before) and _is_number(self.after):
+            verb = "raised" if _rises(self.before, self.after) else "lowered"
             told = f"{self.term} is {verb} from {before} to {after}"
         else:
             told = f"{self.term} changes from {before} to {after}"
@@ -85,7 +87,8 @@ _MORE_WEAKENS: Final = (
     "datasets.*.identifiers.*",
 )
 """Entries and sections whose coming weakens, and whose going strengthens."""
-_MORE_STRENGTHENS: Final = ("retention.*", "termination")
+_LESS_WEAKENS: Final = ("retention.*", "termination")
+"""Entries and sections whose going weakens."""
 
 _WHOM: Final = {
     "witness_quorum": "every party, against a log shown differently to different people",
@@ -110,24 +113,24 @@ def compare(before: Agreement, after: Agreement) -> tuple[Change, ...]:
     new = after.model_dump(mode="json", include=set(fields))
     order = list(Effect)
     return tuple(
-        sorted(_changes("", old, new), key=lambda one: (order.index(one.effect), one.term))
+        sorted(_changes((), old, new), key=lambda one: (order.index(one.effect), one.term))
     )
 
 
-def _changes(term: str, before: Any, after: Any) -> Iterator[Change]:
+def _changes(path: _Path, before: Any, after: Any) -> Iterator[Change]:
     if before == after:
         return
     if isinstance(before, list) and isinstance(after, list):
         old, new = _named(before), _named(after)
-        if old == new:
-            yield _change(f"{term}.order", list(old), list(new))
+        stay = [name for name in old if name in new], [name for name in new if name in old]
+        if stay[0] != stay[1]:
+            yield _change((*path, "order"), *stay)
         before, after = old, new
     if isinstance(before, dict) and isinstance(after, dict):
         for name in dict.fromkeys((*before, *after)):
-            path = f"{term}.{name}" if term else name
-            yield from _changes(path, before.get(name), after.get(name))
+            yield from _changes((*path, name), before.get(name), after.get(name))
         return
-    yield _change(term, before, after)
+    yield _change(path, before, after)
 
 
 def _named(entries: list[Any]) -> Mapping[str, Any]:
@@ -146,41 +149,51 @@ def _named(entries: list[Any]) -> Mapping[str, Any]:
     return named
 
 
-def _change(term: str, before: Any, after: Any) -> Change:
+def _change(path: _Path, before: Any, after: Any) -> Change:
+    term = ".".join(path)
     whom = next((told for path, told in _WHOM.items() if term.startswith(path)), _PEOPLE)
-    return Change(term, before, after, _effect(term, before, after), whom)
+    return Change(term, before, after, _effect(path, before, after), whom)
 
 
-def _effect(term: str, before: Any, after: Any) -> Effect:
+def _effect(path: _Path, before: Any, after: Any) -> Effect:
+    term = ".".join(path)
     if term == "match.reveal":
         old, new = _LEARNERS[Reveal(before)], _LEARNERS[Reveal(after)]
         return Effect.STRENGTHENS if new < old else Effect.WEAKENS  # another learner: weaker
     if term.endswith(".classification") and None not in (before, after):
         order = [str(one) for one in Classification]
         return _rising(order.index(before), order.index(after), weakens=False)
-    for paths, weakens in ((_HIGHER_WEAKENS, True), (_HIGHER_STRENGTHENS, False)):
-        if _matches(term, paths):
+    for known, weakens in ((_HIGHER_WEAKENS, True), (_HIGHER_STRENGTHENS, False)):
+        if _matches(path, known):
             if term == "witness_quorum" and None in (before, after):
                 return Effect.READ
             return _rising(_number(before), _number(after), weakens=weakens)
-    if None in (before, after):
-        for paths, weakens in ((_MORE_WEAKENS, True), (_MORE_STRENGTHENS, False)):
-            if _matches(term, paths):
-                came = before is None
-                return Effect.WEAKENS if came is weakens else Effect.STRENGTHENS
-    return Effect.READ
+    if before is None and _matches(path, _MORE_WEAKENS):
+        return Effect.WEAKENS
+    if after is None and _matches(path, _MORE_WEAKENS):
+        return Effect.STRENGTHENS
+    return Effect.WEAKENS if after is None and _matches(path, _LESS_WEAKENS) else Effect.READ
 
 
-def _matches(term: str, paths: tuple[str, ...]) -> bool:
+def _matches(path: _Path, patterns: tuple[str, ...]) -> bool:
     """Tell whether a path is one of those, `*` standing for one name, whatever is in it."""
     return any(
-        fnmatchcase(term, path) and (term.count(".") == path.count(".") or path.endswith("*"))
-        for path in paths
+        len(path) == len(steps := pattern.split("."))
+        and all(step in ("*", name) for step, name in zip(steps, path, strict=True))
+        for pattern in patterns
     )
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _rises(before: Any, after: Any) -> bool:
+    return bool(after > before)
+
+
 def _rising(before: Any, after: Any, *, weakens: bool) -> Effect:
-    return Effect.WEAKENS if (after > before) is weakens else Effect.STRENGTHENS
+    return Effect.WEAKENS if _rises(before, after) is weakens else Effect.STRENGTHENS
 
 
 def _number(value: Any) -> Any:
