@@ -165,13 +165,11 @@ def _effect(path: _Path, before: Any, after: Any) -> Effect:
         return _rising(order.index(before), order.index(after), weakens=False)
     for known, weakens in ((_HIGHER_WEAKENS, True), (_HIGHER_STRENGTHENS, False)):
         if _matches(path, known):
-            if term == "witness_quorum" and None in (before, after):
-                return Effect.READ
-            return _rising(_number(before), _number(after), weakens=weakens)
-    if before is None and _matches(path, _MORE_WEAKENS):
-        return Effect.WEAKENS
-    if after is None and _matches(path, _MORE_WEAKENS):
-        return Effect.STRENGTHENS
+            unsaid = term == "witness_quorum" and None in (before, after)  # None: all of them
+            rising = _rising(_number(before), _number(after), weakens=weakens)
+            return Effect.READ if unsaid else rising
+    if None in (before, after) and _matches(path, _MORE_WEAKENS):
+        return Effect.WEAKENS if before is None else Effect.STRENGTHENS
     return Effect.WEAKENS if after is None and _matches(path, _LESS_WEAKENS) else Effect.READ
 
 

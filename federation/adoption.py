@@ -230,7 +230,7 @@ def _leaves(
                 time=now,
                 party=party,
                 agreement=after.digest,
-                key=f"{key}_key",
+                key="identity_key" if key is RotatedKey.IDENTITY else "encryption_key",
                 old_key_digest=hashlib.sha256(old.encode()).hexdigest(),
                 new_key_digest=hashlib.sha256(new.encode()).hexdigest(),
             )
