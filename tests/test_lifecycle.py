@@ -74,7 +74,8 @@ FOLLOWS: Mapping[State, frozenset[State]] = {
 class TestStates:
     def histories(self) -> set[tuple[State, State]]:
         """Every pair that occurs while documents are added and time goes on."""
-        signatures = (), ALL[:1], ALL
+        signatures = signed(FIRST), signed(FIRST, "acme"), signed_by_all(FIRST)
+        second = signed_by_all(SECOND)
         moments = (
             FIRST.valid_from - DAY,
             FIRST.valid_from,
@@ -84,7 +85,7 @@ class TestStates:
         )
         # What there may be beside the version itself: notices and later versions only grow.
         beside = [
-            (versions, notices) for versions in ((), (SECOND,)) for notices in ((), (notice(),))
+            (versions, notices) for versions in ((), (second,)) for notices in ((), (notice(),))
         ]
         points = list(itertools.product(range(3), range(5), range(4)))
         states: dict[tuple[int, int, int], State] = {}
@@ -92,9 +93,9 @@ class TestStates:
             by, when, extra = point
             versions, notices = beside[extra]
             states[point] = status_of(
-                signed(FIRST, *signatures[by]),
+                signatures[by],
                 moments[when],
-                versions=[signed_by_all(one) for one in versions],
+                versions=versions,
                 notices=notices,
             ).state
         later = {0: {0, 1, 2, 3}, 1: {1, 3}, 2: {2, 3}, 3: {3}}
