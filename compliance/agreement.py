@@ -32,6 +32,7 @@ from compliance.log.note import NoteKey
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
     DATA_ROLES,
+    AmendmentTerms,
     BudgetTerms,
     ColumnTerm,
     ColumnType,
@@ -45,8 +46,10 @@ from compliance.terms import (
     NoiseSource,
     PartyTerm,
     Purpose,
+    RetentionTerm,
     Reveal,
     Role,
+    TerminationTerms,
     Terms,
     Text,
     TrainTerms,
@@ -101,6 +104,10 @@ class Agreement(Terms):
         witness_quorum: other parties that must have cosigned a head of a party's log before it
             counts as public, more than half of those with a cosigning key, so that any two quorums
             share a witness; where left out, all of them but auditors, who then do not count.
+        amends: the version that this one takes the place of; a first agreement amends none.
+        retention: how long what came of people's data may be kept.
+        termination: how a party ends it by notice; none can where it is left out.
+        dispute: what is agreed about disputes, in Markdown.
         terms_text: whatever else is agreed, in Markdown.
     """
 
@@ -122,6 +129,10 @@ class Agreement(Terms):
     valid_from: Moment
     valid_until: Moment
     witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_PARTIES - 1)] | None = None
+    amends: AmendmentTerms | None = None
+    retention: Annotated[tuple[RetentionTerm, ...], Field(max_length=64)] = ()
+    termination: TerminationTerms | None = None
+    dispute: Text = ""
     terms_text: Text = ""
 
     @classmethod
@@ -170,27 +181,49 @@ class Agreement(Terms):
         return hashlib.sha256(self.canonical_bytes).hexdigest()
 
     @property
+    def number(self) -> int:
+        """Which version it is; the first is 1."""
+        return 1 if self.amends is None else self.amends.number
+
+    @property
+    def supersedes(self) -> str | None:
+        """Digest of the version that it takes the place of, if any."""
+        return None if self.amends is None else self.amends.supersedes
+
+    @property
+    def lineage(self) -> str:
+        """Digest of the first version: what budget and history are kept under."""
+        return self.digest if self.amends is None else self.amends.first
+
+    @property
     def cut_delta(self) -> float:
         """What cutting noise may add to a person's δ, over all matches that are allowed.
+
+        Earlier versions' matches count too.
 
         Noise that is made of dummies has bounds, and what lies beyond is cut off. Of the matches
         that a party may have with each other one, each with a partner costs `match.size_delta`
         where sizes alone are revealed; an alignment is one with every party, and costs its `delta`.
         """
+        return self.cut_delta_until(self.valid_until)
+
+    def cut_delta_until(self, moment: datetime) -> float:
+        """Return what cutting noise may have added to a person's δ before a moment in force."""
         sizes = self.match.size_delta if self.match.reveal is Reveal.SIZE_ONLY else 0.0
         alignment = self.match.alignment.delta if self.match.alignment is not None else 0.0
-        return self._most_matches * max(len(self.by_role(Role.PARTNER)) * sizes, alignment)
+        before = 0.0 if self.amends is None else self.amends.cut_delta
+        one = max(len(self.by_role(Role.PARTNER)) * sizes, alignment)
+        return before + self._most_matches(moment) * one
 
     @property
     def accounted_delta(self) -> float:
         """The δ at which all charges are priced: what cuts of noise leave of the budget's."""
         return self.budget.delta - self.cut_delta
 
-    @property
-    def _most_matches(self) -> int:
-        """Matches of a party with another while the agreement lasts."""
+    def _most_matches(self, until: datetime) -> int:
+        """Matches of a party with another from the agreement's first moment to another."""
         period = timedelta(days=self.match.period_days)
-        return self.match.maximum_matches * -((self.valid_from - self.valid_until) // period)
+        return self.match.maximum_matches * -((self.valid_from - until) // period)
 
     def party(self, name: str) -> PartyTerm:
         """Return the party of that name.
@@ -328,14 +361,16 @@ class Agreement(Terms):
             if terms is not None and terms.purpose not in self.purposes:
                 yield f"{computation}.purpose: {terms.purpose!r} is not among the purposes"
         yield from self._measure_mistakes()
+        yield from self._retention_mistakes()
         if not self.valid_from < self.valid_until:
             yield f"valid_until: {iso(self.valid_until)} is not after {iso(self.valid_from)}"
         if self.cut_delta > CUT_SHARE * self.budget.delta:
             yield (
                 f"match: cutting noise may add {self.cut_delta:.2g} to the δ of a person in the "
-                f"{self._most_matches} matches of a party with another that are allowed, more than "
-                f"{CUT_SHARE:.0%} of the budget's delta, {self.budget.delta:g}: agree on a smaller "
-                "size_delta or alignment.delta, or on fewer matches"
+                f"{self._most_matches(self.valid_until)} matches of a party with another that are "
+                f"allowed, more than {CUT_SHARE:.0%} of the budget's delta, "
+                f"{self.budget.delta:g}: agree on a smaller size_delta or alignment.delta, or on "
+                "fewer matches"
             )
         limits = (
             ("max_parties_per_person", "number of partners", len(self.by_role(Role.PARTNER))),
@@ -364,6 +399,13 @@ class Agreement(Terms):
             asked = getattr(terms, field)
             if asked is not None and asked > most:
                 yield f"measure.{field}: {asked} passes the budget's {field}, {most}"
+
+    def _retention_mistakes(self) -> Iterator[str]:
+        for artefact, purpose in repeated((one.artefact, one.purpose) for one in self.retention):
+            yield f"retention: {artefact.value!r} stands twice for {purpose or 'any purpose'}"
+        for one in self.retention:
+            if one.purpose is not None and one.purpose not in self.purposes:
+                yield f"retention: {one.purpose!r} is not among the purposes"
 
     def _group_mistakes(self) -> Iterator[str]:
         grouped = {one.name for one in self.features if one.type is ColumnType.CATEGORICAL}

@@ -1,21 +1,62 @@
-"""A contract as people read it, before they sign.
+"""A contract as people read it, before they sign: Markdown, or a page (HTML) to print.
 
-Guarantees: every term is shown; text that the parties chose is escaped or quoted, so that none of
-it can pass for a term.
+Guarantees: every term is shown, those that this module does not know by name too; text that the
+parties chose is escaped or quoted, so that none of it can pass for a term. The page loads nothing
+and runs nothing.
 
 Leaves to others: what the terms are (`compliance.terms`), whether they hold (`agreement`).
 """
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import rfc8785
 
 from compliance.agreement import Agreement, iso
 from compliance.terms import ColumnTerm, ColumnType, Terms, VerticalTerms
 
-__all__ = ["render"]
+__all__ = ["render", "render_html"]
+
+_TEMPLATE: Final = Path(__file__).with_name("agreement.html.j2")
+
+_SHOWN_FIRST: Final = frozenset(
+    {
+        *("version", "name", "title", "purposes", "parties", "datasets", "features"),
+        *("vertical", "valid_from", "valid_until", "witness_quorum", "terms_text"),
+    }
+)
+"""Fields that have a place of their own; every other one is a section, in the agreement's order."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of plain text."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands under one heading.
+
+    Attributes:
+        title: the heading.
+        paragraphs: of our own words; between backticks, names, digests and numbers alone.
+        terms: what each is called, and its value.
+        table: beside them.
+        quote: text that the parties chose.
+    """
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    terms: tuple[tuple[str, str], ...] = ()
+    table: Table | None = None
+    quote: str = ""
 
 
 def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
@@ -28,7 +69,56 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         agreement: what to show.
         signed_by: names of the parties that have signed.
     """
-    datasets = [
+    parts = [f"# {_escape(agreement.title)}", *_beginning(agreement)]
+    for section in _sections(agreement, signed_by):
+        parts.append(f"## {section.title}")
+        if section.table is not None and not section.terms:
+            parts.append(_table(section.table))
+        parts += section.paragraphs
+        if section.terms:
+            parts.append("\n".join(f"- {name}: {_code(value)}" for name, value in section.terms))
+            parts += [_table(section.table)] if section.table is not None else []
+        if section.quote:
+            quoted = section.quote.replace("&", "&amp;").replace("<", "&lt;").split("\n")
+            parts.append("\n".join(f"> {line}".rstrip() for line in quoted))
+    return "\n\n".join(parts) + "\n"
+
+
+def render_html(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
+    """Write the agreement as one page of HTML, to read on a screen or on paper.
+
+    It says what `render` says, and needs `jinja2`.
+
+    Args:
+        agreement: what to show.
+        signed_by: names of the parties that have signed.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        agreement=agreement,
+        beginning=[text.split("`") for text in _beginning(agreement)],
+        sections=[
+            (section, [text.split("`") for text in section.paragraphs])
+            for section in _sections(agreement, signed_by)
+        ],
+    )
+
+
+def _beginning(agreement: Agreement) -> list[str]:
+    told = [
+        f"Agreement `{agreement.name}`, digest `{agreement.digest}`.",
+        f"In force from {iso(agreement.valid_from)} to before {iso(agreement.valid_until)}.",
+        f"Purposes: {', '.join(f'`{purpose}`' for purpose in agreement.purposes)}.",
+    ]
+    if agreement.amends is not None:
+        told.insert(1, f"Version `{agreement.number}`, in the place of `{agreement.supersedes}`.")
+    return told
+
+
+def _sections(agreement: Agreement, signed_by: Collection[str]) -> Iterator[Section]:
+    datasets = tuple(
         (
             dataset.party,
             f"about {dataset.declared_rows:,}",
@@ -36,39 +126,56 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
             f"{dataset.identifiers_per_person}",
         )
         for dataset in agreement.datasets
-    ]
-    features = [
+    )
+    features = tuple(
         (column.name, column.type, _values(column), column.classification)
         for column in agreement.features
-    ]
-    sections = [
-        f"# {_escape(agreement.title)}",
-        f"Agreement `{agreement.name}`, digest `{agreement.digest}`.",
-        f"In force from {iso(agreement.valid_from)} to before {iso(agreement.valid_until)}.",
-        f"Purposes: {', '.join(f'`{purpose}`' for purpose in agreement.purposes)}.",
-        "## Parties",
-        _parties(agreement, signed_by),
-        _witnesses(agreement),
-        "## People",
-        _table(("party", "rows", "matched by", "identifiers each"), datasets),
-        "## Features",
-        _table(("feature", "type", "values", "classification"), features),
-        *(
-            section
-            for title in ("match", "train", "expand", "measure", "budget")
-            if (terms := getattr(agreement, title)) is not None
-            for section in (f"## {title.capitalize()}", _term_list(terms))
-        ),
-        *_vertical(agreement.vertical),
-    ]
+    )
+    yield Section("Parties", (_witnesses(agreement),), table=_parties(agreement, signed_by))
+    yield Section(
+        "People", table=Table(("party", "rows", "matched by", "identifiers each"), datasets)
+    )
+    yield Section(
+        "Features", table=Table(("feature", "type", "values", "classification"), features)
+    )
+    for field in Agreement.model_fields:
+        if field not in _SHOWN_FIRST and (value := getattr(agreement, field)):
+            yield _generic(field, value)
+    if agreement.vertical is not None:
+        yield _vertical(agreement.vertical)
     if agreement.terms_text:
-        quoted = agreement.terms_text.replace("&", "&amp;").replace("<", "&lt;").split("\n")
-        sections += ["## Further terms", "\n".join(f"> {line}".rstrip() for line in quoted)]
-    return "\n\n".join(sections) + "\n"
+        yield Section("Further terms", quote=agreement.terms_text)
 
 
-def _parties(agreement: Agreement, signed_by: Collection[str]) -> str:
-    parties = [
+def _generic(field: str, value: object) -> Section:
+    """Show any term, whoever added it."""
+    title = field.replace("_", " ").capitalize()
+    if isinstance(value, Terms):
+        return Section(title, terms=_term_list(value))
+    if isinstance(value, tuple) and all(isinstance(one, Terms) for one in value):
+        head = tuple(type(value[0]).model_fields)
+        rows = tuple(tuple(_say(getattr(one, name)) for name in head) for one in value)
+        return Section(title, table=Table(tuple(map(_words, head)), rows))
+    if isinstance(value, str):
+        return Section(title, quote=value)
+    return Section(title, terms=((_words(field), _say(value)),))
+
+
+def _words(field: str) -> str:
+    return field.replace("_", " ")
+
+
+def _say(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_say, value)) or "none"
+    if isinstance(value, Terms):
+        return str(value.model_dump(mode="json"))
+    text = "none" if value is None else str(value)
+    return json.dumps(text, ensure_ascii=False) if "\n" in text or "\t" in text else text
+
+
+def _parties(agreement: Agreement, signed_by: Collection[str]) -> Table:
+    parties = tuple(
         (
             party.name,
             party.role,
@@ -79,9 +186,9 @@ def _parties(agreement: Agreement, signed_by: Collection[str]) -> str:
             "yes" if party.name in signed_by else "no",
         )
         for party in agreement.parties
-    ]
+    )
     keys = ("key fingerprint", "encryption key", "log key", "cosigning key")
-    return _table(("party", "role", *keys, "signed"), parties)
+    return Table(("party", "role", *keys, "signed"), parties)
 
 
 def _witnesses(agreement: Agreement) -> str:
@@ -94,16 +201,14 @@ def _witnesses(agreement: Agreement) -> str:
     return f"A head of a party's log is public once {enough} have cosigned it."
 
 
-def _vertical(terms: VerticalTerms | None) -> list[str]:
-    if terms is None:
-        return []
-    columns = [
+def _vertical(terms: VerticalTerms) -> Section:
+    columns = tuple(
         (column.party, column.name, column.type, _values(column), column.classification)
         for column in terms.columns
-    ]
+    )
     head = ("party", "column", "type", "values", "classification")
     others = _term_list(terms, leaving_out="columns")
-    return ["## Vertical training", others, _table(head, columns)]
+    return Section("Vertical training", terms=others, table=Table(head, columns))
 
 
 def _values(column: ColumnTerm) -> str:
@@ -116,16 +221,28 @@ def _values(column: ColumnTerm) -> str:
     return f"{bounds}, {column.scale} scale{unit}"
 
 
-def _term_list(terms: Terms, *, leaving_out: str = "") -> str:
-    return "\n".join(
-        f"- {field.replace('_', ' ')}: `{value}`"
+def _term_list(terms: Terms, *, leaving_out: str = "") -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (_words(field), _one_line(value))
         for field, value in terms.model_dump().items()
         if field != leaving_out
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *(list(map(_escape, row)) for row in rows)]
+def _one_line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False) if "\n" in str(value) else str(value)
+
+
+def _code(value: str) -> str:
+    """Fence a value by more backticks than it holds in a row."""
+    longest = max(map(len, re.findall("`+", value)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {value} {fence}" if longest else f"`{value}`"
+
+
+def _table(table: Table) -> str:
+    body: Iterable[Sequence[str]] = table.rows
+    lines = [table.head, ["---"] * len(table.head), *(list(map(_escape, row)) for row in body)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

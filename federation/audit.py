@@ -36,6 +36,7 @@ from compliance.log.verifier import verify_log
 from federation.errors import WorkspaceError
 from federation.party import verified_agreement
 from federation.routes import ROUTES, is_charged
+from federation.versions import versions_of
 from federation.witnesses import policy_for, read_optional, witness_in
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, from_json
@@ -161,8 +162,9 @@ def verify_party(directory: Path) -> VerifiedParty:
     1. Every party signed the agreement that lies beside the log.
     2. The log's checkpoint is signed by the key that the agreement names for this party.
     3. Every tile and entry hashes to that checkpoint.
-    4. Every leaf is of a known kind, by this party, under this agreement.
-    5. The agreement is the first leaf and no other.
+    4. Every leaf is of a known kind, by this party, under the version that it obeyed then.
+    5. The agreement is the first leaf; each later version is one leaf, in order; nothing was
+       released after the leaf of an end.
     6. The leaves keep the budget: see `_Charges`.
     7. What is kept as its public head meets the agreement's quorum, and is a beginning of the log;
        the heads of others' logs that it keeps are signed by them and by itself.
@@ -180,14 +182,8 @@ def verify_party(directory: Path) -> VerifiedParty:
         leaves = tuple(records.parse_leaf(entry) for entry in log.entries)
     except (LogError, RecordError) as error:
         raise type(error)(f"{directory / 'log'}: {error}") from error
-    digest = agreement.digest
-    for index, leaf in enumerate(leaves):  # 4
-        if (leaf.party, leaf.agreement) != (party.name, digest):
-            raise LogCorruptedError(
-                f"{directory / 'log'}: leaf {index} is of {leaf.party} under agreement "
-                f"{leaf.agreement[:16]}…; expected {party.name} and {digest[:16]}…"
-            )
-    charges = _check_leaves(directory / "log", agreement, leaves)  # 5, 6
+    versions = versions_of(directory).versions
+    charges = _check_leaves(directory / "log", versions, party.name, leaves)  # 4, 5, 6
     public = _public_head(directory / "log", agreement, party.name, log.entries)  # 7
     _check_witnessed(directory, agreement, party.name)
     root = log.root_hash.hex() if isinstance(log.root_hash, bytes) else log.root_hash
@@ -267,7 +263,7 @@ def _witnessed_otherwise(
 
 
 def _check_leaves(
-    log: Path, agreement: Agreement, leaves: tuple[records.Record, ...]
+    log: Path, versions: Sequence[Agreement], party: str, leaves: tuple[records.Record, ...]
 ) -> "_Charges":
     """Replay the leaves; return the charges after the last."""
     if not leaves:
@@ -275,20 +271,56 @@ def _check_leaves(
             f"{log}: expected agreement.signed as leaf 0, got an empty log: let the party's node "
             "run again if it was cut short at its start"
         )
-    charges, allowed = _Charges(agreement), set[str]()
+    charges, allowed, place = _Charges(versions[0]), set[str](), _Place(versions)
     for index, leaf in enumerate(leaves):
-        if problem := (
-            _misplaced(leaf, index) or charges.replay(leaf) or _undecided(leaf, allowed)
-        ):
+        problem = place.replay(leaf, index)
+        if (leaf.party, leaf.agreement) != (party, place.digest):
+            raise LogCorruptedError(
+                f"{log}: leaf {index} is of {leaf.party} under agreement "
+                f"{leaf.agreement[:16]}…; expected {party} and {place.digest[:16]}…"
+            )
+        if isinstance(leaf, records.AgreementSigned):
+            charges.amend(place.agreement)
+        if problem := problem or charges.replay(leaf) or _undecided(leaf, allowed):
             raise LogCorruptedError(f"{log}: leaf {index} ({leaf.kind}) {problem}")
+    if place.agreement != versions[-1]:
+        raise LogCorruptedError(
+            f"{log}: it ends under version {place.agreement.number} of the agreement, and the "
+            f"folder holds version {versions[-1].number}: take that over as the party"
+        )
     return charges
 
 
-def _misplaced(leaf: records.Record, index: int) -> str:
-    """Say what is wrong with the place of a leaf."""
-    if isinstance(leaf, records.AgreementSigned) == (index == 0):
+class _Place:
+    """Which version a log obeys, leaf by leaf, and whether that has ended."""
+
+    def __init__(self, versions: Sequence[Agreement]) -> None:
+        self._following = list(versions[1:])
+        self._ended = False
+        self.agreement = versions[0]
+        self.digest = versions[0].digest
+
+    def replay(self, leaf: records.Record, index: int) -> str:
+        """Take the next leaf; say what is wrong with its place, or nothing."""
+        if not isinstance(leaf, records.AgreementSigned):
+            return "stands where agreement.signed must" if index == 0 else self._after_end(leaf)
+        if index:
+            if not self._following or leaf.agreement != self._following[0].digest:
+                return "opens the log a second time"
+            self.agreement = self._following.pop(0)
+            self.digest, self._ended = self.agreement.digest, False
+        if leaf.supersedes != self.agreement.supersedes:
+            return "supersedes another version than the agreement does"
         return ""
-    return "stands where agreement.signed must" if index == 0 else "opens the log a second time"
+
+    def _after_end(self, leaf: records.Record) -> str:
+        if isinstance(leaf, records.AgreementEnded):
+            if self._ended:
+                return "ends the agreement a second time"
+            self._ended = True
+        if self._ended and isinstance(leaf, records.Release):
+            return "releases under an agreement that had ended"
+        return ""
 
 
 def _undecided(leaf: records.Record, allowed: set[str]) -> str:
@@ -323,6 +355,10 @@ class _Charges:
         self._pending: dict[str, Event] = {}
         self._committed: dict[str, Event] = {}
         self._released: set[str] = set()
+
+    def amend(self, agreement: Agreement) -> None:
+        """Go on under another version: all charges so far weigh on its budget."""
+        self._agreement, self._budget = agreement, agreement.budget
 
     def replay(self, leaf: records.Record) -> str:
         """Take the next leaf; say what is wrong with it, or nothing."""

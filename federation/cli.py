@@ -15,14 +15,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Column, Table
 
-from compliance.agreement import SignedAgreement
 from compliance.errors import ComplianceError, PolicyError
-from compliance.rendering import render
 from compliance.terms import Role
+from federation.agreement_commands import agreement_app
 from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.policy_commands import policy_app
 from federation.progress import Progress
@@ -40,11 +38,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-)
-agreement_app = typer.Typer(
-    no_args_is_help=True,
-    help="The contract that every party signs.\n\n"
-    "Example: comity agreement show out/demo/agreement.json",
 )
 log_app = typer.Typer(
     no_args_is_help=True,
@@ -263,80 +256,6 @@ def card(
         _print_json(made.model_dump(mode="json"))
     else:
         _print_card(made, place)
-
-
-@agreement_app.command("new")
-def agreement_new(
-    file: CollaborationFile,
-    workspace: WorkspaceOption,
-) -> None:
-    """Draw up the contract of a collaboration file, unsigned.
-
-    Makes a folder with keys for every party that has none yet, and WORKSPACE/agreement.json.
-
-    Example: comity agreement new collaboration.toml --workspace out/ours
-    """
-    from federation.collaboration import UNSAFE_SEED_WARNING, load_collaboration
-    from federation.trial.workspace import draft_workspace
-
-    collaboration = load_collaboration(file)
-    if collaboration.unsafe_seed is not None:
-        err.print(UNSAFE_SEED_WARNING, markup=False)
-    path = draft_workspace(collaboration, file, workspace)
-    told = f"drawn up: {path} (each party signs it with: comity agreement sign)"
-    out.print(told, markup=False)
-
-
-@agreement_app.command("sign")
-def agreement_sign(
-    file: Annotated[Path, typer.Argument(help="The agreement file; the signature is added to it.")],
-    party: Annotated[Path, typer.Option("--party", help="Folder of the party that signs.")],
-) -> None:
-    """Sign a contract as a party, with the key in its folder.
-
-    Example: comity agreement sign out/ours/agreement.json --party out/ours/brand
-    """
-    from federation.party import PartyFolder, write_atomically
-
-    folder = PartyFolder(party)
-    signed = _read_agreement(file).sign(folder.name, folder.identity_key())
-    folder.check_named(signed.unverified(), file)
-    write_atomically(file, signed.to_json())
-    out.print(f"signed by {', '.join(signed.signed_by)}")
-
-
-@agreement_app.command("show")
-def agreement_show(
-    file: Annotated[Path, typer.Argument(help="The agreement file.")], as_json: JsonFlag = False
-) -> None:
-    """Show a contract's terms, and who has signed so far.
-
-    Example: comity agreement show out/demo/agreement.json
-    """
-    signed = _read_agreement(file)
-    agreement = signed.unverified()
-    if as_json:
-        _print_json(agreement.model_dump(mode="json") | {"signed_by": list(signed.signed_by)})
-    else:
-        out.print(Markdown(render(agreement, signed.signed_by)), soft_wrap=False)
-
-
-@agreement_app.command("verify")
-def agreement_verify(
-    file: Annotated[Path, typer.Argument(help="The agreement file.")], as_json: JsonFlag = False
-) -> None:
-    """Verify that every party signed these very terms; leaves with 1 if not.
-
-    Example: comity agreement verify out/demo/agreement.json
-    """
-    from federation.party import verified_agreement
-
-    agreement = verified_agreement(file)
-    names = [party.name for party in agreement.parties]
-    if as_json:
-        _print_json({"agreement": agreement.digest, "signed_by": names})
-    else:
-        out.print(f"holds: agreement {agreement.digest} signed by {', '.join(names)}")
 
 
 @node_app.command("up")
@@ -591,12 +510,6 @@ def _short(value: Any) -> str:
 
 def _print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def _read_agreement(file: Path) -> SignedAgreement:
-    from federation.party import read_agreement
-
-    return read_agreement(file)
 
 
 def _examples() -> Path:

@@ -159,6 +159,7 @@ class Coordinator:
             locked(folder),
             folder.open_log() as log,
         ):
+            folder.check_current(self._agreement)
             gate = Gate(folder, self._agreement, log, None, clock=self._clock)
             gate.settle()
             there = RollCall(self._agreement, channel, partial(self._identify, gate, channel))

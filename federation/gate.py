@@ -37,6 +37,7 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
+from compliance.notice import Notice
 from compliance.policy import Question
 from compliance.signing import Envelope
 from federation import messages
@@ -49,6 +50,7 @@ from federation.party import PartyFolder, write_atomically
 from federation.policies import policy_of
 from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
+from federation.versions import ending_notice
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, to_json
 from privacy.accounting.ledger import ChargeState, Ledger
@@ -273,7 +275,8 @@ class Gate:
         """
         if self._log.tree_size == 0:
             names = tuple(party.name for party in self._agreement.parties)
-            self.note(records.AgreementSigned, None, parties=names)
+            supersedes = self._agreement.supersedes
+            self.note(records.AgreementSigned, None, parties=names, supersedes=supersedes)
         if self._ledger is None:
             return
         statement = self._ledger.statement()
@@ -316,6 +319,38 @@ class Gate:
                 f"the agreement is in force from {agreement.valid_from:%Y-%m-%d} to "
                 f"{agreement.valid_until:%Y-%m-%d}: sign one that covers today",
             )
+        if (notice := self._note_end(now)) is not None:
+            raise self._refusal(
+                "termination",
+                f"{notice.party} ended the agreement as of {notice.effective_from:%Y-%m-%d}: sign "
+                "an amendment with all parties to go on",
+            )
+
+    def _note_end(self, now: datetime) -> Notice | None:
+        """Return the notice by which the agreement has ended, if any; the log is told once."""
+        notice = ending_notice(self._folder.path, self._agreement, now)
+        if notice is None:
+            return None
+        told = self._folder.path / "notices" / f"{notice.digest}.told"  # spares reading the log
+        if not told.exists():
+            if not self._is_end_in_log(notice):
+                self.note(
+                    records.AgreementEnded,
+                    None,
+                    ended_by=notice.party,
+                    notice_digest=notice.digest,
+                    reason=notice.reason,
+                )
+            write_atomically(told, b"")
+        return notice
+
+    def _is_end_in_log(self, notice: Notice) -> bool:
+        key = self._agreement.party(self._folder.name).log_key
+        return any(
+            leaf.notice_digest == notice.digest
+            for entry in verify_log(self._folder.log, verification_key=key).entries
+            if isinstance(leaf := records.parse_leaf(entry), records.AgreementEnded)
+        )
 
     def _check_policy(self, departure: Departure, header: Header, now: datetime) -> records.Record:
         outside = header.model_copy(update={"body": travelling(departure.body)})

@@ -115,6 +115,7 @@ class Node:
             locked(folder),
             folder.open_log() as log,
         ):
+            folder.check_current(agreement)
             store = folder.ledger_store(agreement)
             if log.tree_size and not store.exists():
                 raise WorkspaceError(
@@ -123,7 +124,7 @@ class Node:
                 )
             ledger = Ledger.open(
                 store,
-                agreement=agreement.digest,
+                agreement=agreement.lineage,
                 budget=Budget(epsilon=agreement.budget.epsilon, delta=agreement.accounted_delta),
             )
             if not log.tree_size and ledger.statement().charges:

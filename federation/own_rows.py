@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from compliance.agreement import Agreement
+from compliance.errors import InvalidAgreementError
 from federation.clock import Clock
 from federation.consent_reading import ConsentReading
 from federation.errors import WorkspaceError
@@ -23,6 +24,7 @@ from federation.party import PartyFolder
 from federation.population import Population, Use, encoder_for, open_source, read_population
 from federation.shelves import scratch
 from federation.specification import TrainSpec
+from federation.versions import versions_of
 
 __all__ = ["KeptModel", "OwnRows"]
 
@@ -64,11 +66,15 @@ class KeptModel:
             ) from error
         except ValidationError as error:
             raise WorkspaceError(f"{file} is no model: {error.error_count()} mistakes") from error
-        agreement = folder.agreement()
+        folder.agreement()  # it is whole, and this party's
         if folder.model(model.job) != path or spec.name != model.job:
             raise WorkspaceError(f"{file} is of job {model.job!r}: name {folder.model(model.job)}")
-        if model.agreement != agreement.digest:
-            raise WorkspaceError(f"{file} was made under another agreement than its folder has")
+        try:
+            agreement = versions_of(folder.path).version(model.agreement)
+        except InvalidAgreementError as error:
+            raise WorkspaceError(
+                f"{file} was made under another agreement than its folder has"
+            ) from error
         return cls(folder, agreement, model, spec)
 
 

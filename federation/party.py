@@ -4,6 +4,7 @@
 PARTY/
   party.json       what this party is and where its data lies
   agreement.json   the contract, signed by every party
+  agreements/ notices/   its earlier versions; notices that end it
   keys/            identity, log, cosigning, encryption: seeds, readable by their owner only
   data/            tables and consents (or a database elsewhere)
   log/             the append-only log (C2SP tlog-tiles), and what witnesses cosigned
@@ -48,7 +49,7 @@ from compliance.errors import InvalidAgreementError, describe
 from compliance.log.cosignature import CosigningKey
 from compliance.log.note import NoteKey
 from compliance.log.verifier import read_regular
-from compliance.signing import ENVELOPE_LIMIT, SigningKey
+from compliance.signing import ENVELOPE_LIMIT, Envelope, SigningKey
 from compliance.terms import DATA_ROLES, KeyName, PartyTerm, Role
 from connectors import FileSource, Sink, SqlSource, open_sink
 from federation.errors import WorkspaceError
@@ -409,7 +410,7 @@ class PartyFolder:
             LedgerError: the configured URL is malformed, or its driver is not installed.
         """
         place = self.config.ledger or self.ledger
-        return ledger_store(place, party=self.name, agreement=agreement.digest)
+        return ledger_store(place, party=self.name, agreement=agreement.lineage)
 
     @property
     def policy(self) -> Path:
@@ -480,13 +481,35 @@ class PartyFolder:
         """Return the verified agreement, in which this party finds itself.
 
         Raises:
-            WorkspaceError: there is none, or it names other keys for this party.
+            WorkspaceError: there is none, it names other keys for this party, or an amendment was
+                not taken over wholly.
             InvalidAgreementError: it is unsigned by somebody, or altered.
         """
         file = self.path / "agreement.json"
+        if self.next_agreement.exists():
+            raise WorkspaceError(
+                f"{self.next_agreement} was being taken over: run `comity agreement adopt` again"
+            )
         agreement = verified_agreement(file)
         self.check_named(agreement, file)
         return agreement
+
+    @property
+    def next_agreement(self) -> Path:
+        """Where an amendment lies while it is being taken over."""
+        return self.path / "agreement.next.json"
+
+    def check_current(self, agreement: Agreement) -> None:
+        """Return only if an agreement, read before the folder was held, is still the one here.
+
+        Raises:
+            WorkspaceError: it was amended meanwhile.
+        """
+        written = read_regular(self.path / "agreement.json", ENVELOPE_LIMIT + 1)
+        if Envelope.from_json(written).payload_bytes != agreement.canonical_bytes or (
+            self.next_agreement.exists()
+        ):
+            raise WorkspaceError(f"the agreement in {self.path} was amended meanwhile: ask again")
 
     def check_named(self, agreement: Agreement, file: Path) -> None:
         """Return only if the agreement, read from `file`, names this party as its folder does.

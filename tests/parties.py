@@ -350,7 +350,7 @@ class World:
         """A party's budget."""
         budget = Budget(self.agreement.budget.epsilon, self.agreement.accounted_delta)
         path = self.folder(name).ledger
-        return Ledger.open(path, agreement=self.agreement.digest, budget=budget).statement()
+        return Ledger.open(path, agreement=self.agreement.lineage, budget=budget).statement()
 
     def outbox(self, name: str) -> Mapping[str, bytes]:
         """Everything that a party keeps for repetition, by file name."""

@@ -6,6 +6,7 @@ control, invisible or reordering characters that would show a reader something e
 Leaves to others: what terms mean together (`compliance.agreement`), and obeying them.
 """
 
+from compliance.terms.amendment import AmendmentTerms
 from compliance.terms.budget import BudgetTerms
 from compliance.terms.dataset import (
     Classification,
@@ -30,6 +31,8 @@ from compliance.terms.match import (
 )
 from compliance.terms.measure import CountNoise, MeasuredColumn, MeasureTerms
 from compliance.terms.party import DATA_ROLES, PartyTerm, Role
+from compliance.terms.retention import Artefact, RetentionTerm
+from compliance.terms.termination import TerminationTerms
 from compliance.terms.train import Labels, ModelFamily, NoiseSource, TrainTerms, VerticalTerms
 from compliance.terms.vocabulary import (
     Count,
@@ -47,6 +50,8 @@ from compliance.terms.vocabulary import (
 __all__ = [
     "DATA_ROLES",
     "AlignmentTerms",
+    "AmendmentTerms",
+    "Artefact",
     "BudgetTerms",
     "Classification",
     "ColumnTerm",
@@ -75,9 +80,11 @@ __all__ = [
     "NoiseSource",
     "PartyTerm",
     "Purpose",
+    "RetentionTerm",
     "Reveal",
     "Role",
     "Scale",
+    "TerminationTerms",
     "Terms",
     "Text",
     "TrainTerms",

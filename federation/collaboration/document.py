@@ -41,7 +41,9 @@ from compliance.terms import (
     Name,
     PartyTerm,
     Purpose,
+    RetentionTerm,
     Role,
+    TerminationTerms,
     Text,
     TrainTerms,
     VerticalTerms,
@@ -153,6 +155,9 @@ class AgreementSection(_Closed):
     valid_from: Moment
     valid_until: Moment
     witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_PARTIES - 1)] | None = None
+    retention: Annotated[tuple[RetentionTerm, ...], Field(max_length=64)] = ()
+    termination: TerminationTerms | None = None
+    dispute: Text = ""
     terms_text: Text = ""
 
 

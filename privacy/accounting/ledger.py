@@ -12,6 +12,8 @@ checked inside it, while it holds the ledger.
                          v    │
                         refunded
 
+Where the agreement is amended, all charges weigh on the new cap (`Ledger.amend`).
+
 Repeating a step that was already taken changes nothing; any other step raises. Leaves to others:
 refunding only what was never released, proof of the spending (the compliance log), and keeping the
 lines (`store`).
@@ -132,7 +134,7 @@ class Ledger:
 
         Args:
             store: where it is kept; a path is that of a SQLite file in a directory that exists.
-            agreement: digest of the agreement that sets the budget.
+            agreement: digest of the agreement that set the first budget.
             budget: the agreement's cap.
 
         Raises:
@@ -144,6 +146,25 @@ class Ledger:
         ledger = cls(SqliteStore(store) if isinstance(store, Path) else store, agreement, budget)
         with ledger._transaction(create=True):
             return ledger
+
+    def amend(self, budget: Budget) -> Self:
+        """Return the ledger with another cap, which all charges so far weigh on too.
+
+        Whoever still holds the earlier one cannot use it any more. Once more changes nothing.
+
+        Raises:
+            LedgerError: the ledger is kept for yet another cap.
+        """
+        after = type(self)(self._store, self._terms.agreement, budget)
+        with self._store.transaction() as held:
+            found = held.terms()
+            if found not in (self._terms, after._terms):  # noqa: SLF001 -- its own kind
+                raise LedgerError(
+                    f"ledger {self._store.name} belongs to other terms: expected {self._terms}, "
+                    f"got {found}: amend from the cap that it is kept for"
+                )
+            held.amend(after._terms)  # noqa: SLF001
+        return after
 
     def reserve(self, charge_id: str, event: Event) -> Charge:
         """Set budget aside for `event`, before anything of it is released.

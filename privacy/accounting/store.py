@@ -60,6 +60,10 @@ class LedgerTransaction(Protocol):
         """Start the ledger, which has not been."""
         ...
 
+    def amend(self, terms: LedgerTerms) -> None:
+        """Keep the ledger, which is of the same agreement, for another cap from here on."""
+        ...
+
     def charges(self) -> Sequence[StoredCharge]:
         """Return every line, in the order in which their ids were first put."""
         ...
@@ -194,6 +198,11 @@ class _SqliteTransaction:
     def start(self, terms: LedgerTerms) -> None:
         self._database.execute(
             "INSERT INTO terms VALUES (1, ?, ?, ?)", (terms.agreement, terms.epsilon, terms.delta)
+        )
+
+    def amend(self, terms: LedgerTerms) -> None:
+        self._database.execute(
+            "UPDATE terms SET epsilon = ?, delta = ?", (terms.epsilon, terms.delta)
         )
 
     def charges(self) -> Sequence[StoredCharge]:
@@ -366,6 +375,13 @@ class _PostgresqlTransaction:
     def start(self, terms: LedgerTerms) -> None:
         values = self._key | {"epsilon": terms.epsilon, "delta": terms.delta}
         self._connection.execute(self._tables.ledgers.insert().values(**values))
+        self._terms = LedgerTerms(self._key["agreement"], terms.epsilon, terms.delta)
+
+    def amend(self, terms: LedgerTerms) -> None:
+        table = self._tables.ledgers
+        where = [table.c[name] == value for name, value in self._key.items()]
+        values = {"epsilon": terms.epsilon, "delta": terms.delta}
+        self._connection.execute(table.update().where(*where).values(**values))
         self._terms = LedgerTerms(self._key["agreement"], terms.epsilon, terms.delta)
 
     def charges(self) -> Sequence[StoredCharge]:

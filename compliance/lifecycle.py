@@ -1,0 +1,288 @@
+"""An agreement's life: draft, partly signed, signed, active, amended, ended.
+
+```
+ draft ──sign──> partly signed ──last signature──> signed ──valid_from──> active
+                                                                         │     │
+                                           a later version, by all ──> amended │
+                                   a party's notice, or valid_until ──> ended <┘
+```
+
+Guarantees: a state follows from signed documents and a moment alone, never from a mark that
+somebody set. A `Succession` that exists is one chain: each version is signed by all, names the one
+before by its digest, counts on from it, and keeps the keys of its logs, so that budget, log and
+history go on under it. A notice counts if the party that gives it signed it, for a version that is
+there, and no sooner than that version's terms allow.
+
+Leaves to others: where the documents lie and the clock (`federation.adoption`), refusing releases
+(`federation.gate`); that a notice names the day on which it was really given.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from itertools import pairwise
+from typing import Self
+
+from compliance.agreement import Agreement, SignedAgreement, iso
+from compliance.errors import InvalidAgreementError
+from compliance.notice import Notice, SignedNotice
+from compliance.terms import PartyTerm
+
+__all__ = [
+    "Ending",
+    "State",
+    "Status",
+    "Succession",
+    "amend",
+    "check_amendment",
+    "in_force",
+    "status_of",
+]
+
+
+class State(StrEnum):
+    """Where a version of an agreement stands at a moment."""
+
+    DRAFT = "draft"
+    PARTLY_SIGNED = "partly-signed"
+    SIGNED = "signed"
+    """By all; its time has yet to come."""
+    ACTIVE = "active"
+    AMENDED = "amended"
+    ENDED = "ended"
+
+
+class Ending(StrEnum):
+    """Why a version ends."""
+
+    TIME = "time"
+    NOTICE = "notice"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a version stands at a moment.
+
+    Attributes:
+        number: which version.
+        state: where it stands.
+        missing: parties that have yet to sign.
+        ends: when it ends or ended, by what is known; None for what is not signed by all.
+        ending: why.
+        notice: the notice by which it ends, if any.
+        amended_by: digest of the version that takes its place, if there is one.
+        amended_from: when that one does.
+    """
+
+    number: int
+    state: State
+    missing: tuple[str, ...] = ()
+    ends: datetime | None = None
+    ending: Ending | None = None
+    notice: Notice | None = None
+    amended_by: str | None = None
+    amended_from: datetime | None = None
+
+
+class Succession:
+    """The versions of one agreement, each signed by all, and the notices about them.
+
+    Attributes:
+        versions: by number, rising by one; the first at hand need not be number 1, as a party may
+            have joined later.
+        notices: those of which the version is at hand, the earliest in effect first.
+    """
+
+    def __init__(self, versions: Sequence[Agreement], notices: Sequence[Notice]) -> None:
+        self.versions = tuple(versions)
+        self.notices = tuple(sorted(notices, key=lambda one: (one.effective_from, one.digest)))
+
+    @classmethod
+    def of(cls, signed: Iterable[SignedAgreement], notices: Iterable[SignedNotice] = ()) -> Self:
+        """Verify documents and put them in order.
+
+        1. Every version is signed by all its parties; a copy of one counts once.
+        2. Each but the first at hand amends the one before (`check_amendment`).
+        3. Every notice is given by a party of a version at hand, under its terms.
+
+        Raises:
+            InvalidAgreementError: there is no version, or one of the steps fails.
+            AlteredAgreementError, UnsignedAgreementError: step 1 fails.
+        """
+        found = {agreement.digest: agreement for agreement in (one.verify() for one in signed)}
+        versions = sorted(found.values(), key=lambda one: one.number)  # 1
+        if not versions:
+            raise InvalidAgreementError("expected at least one signed agreement, got none")
+        for before, after in pairwise(versions):
+            check_amendment(before, after)  # 2
+        told = []
+        for notice in notices:
+            about = notice.unverified().agreement
+            if about not in found:
+                raise InvalidAgreementError(
+                    f"a notice is about agreement {about[:16]}…, which is not at hand: bring it"
+                )
+            told.append(notice.verify(found[about]))  # 3
+        return cls(versions, told)
+
+    @property
+    def latest(self) -> Agreement:
+        """The version of the highest number."""
+        return self.versions[-1]
+
+    def version(self, digest: str) -> Agreement:
+        """Return the version of that digest.
+
+        Raises:
+            InvalidAgreementError: none at hand has it.
+        """
+        for one in self.versions:
+            if one.digest == digest:
+                return one
+        raise InvalidAgreementError(
+            f"no version of agreement {self.latest.name!r} at hand has digest {digest[:16]}…"
+        )
+
+    def status(self, agreement: Agreement, at: datetime) -> Status:
+        """Say where a version stands at a moment, which has a time zone."""
+        after = self.versions[self.versions.index(agreement) + 1 :]
+        following = after[0] if after else None
+        notice = self._notice_of(agreement)
+        ends, ending = agreement.valid_until, Ending.TIME
+        if notice is not None and notice.effective_from < ends:
+            ends, ending = notice.effective_from, Ending.NOTICE
+        amended = min((one.valid_from for one in after), default=None)
+        if at < agreement.valid_from and at < ends:
+            state = State.SIGNED
+        elif amended is not None and amended <= min(at, ends):
+            state = State.AMENDED
+        else:
+            state = State.ACTIVE if at < ends else State.ENDED
+        return Status(
+            number=agreement.number,
+            state=state,
+            ends=ends,
+            ending=ending,
+            notice=notice if ending is Ending.NOTICE else None,
+            amended_by=None if following is None else following.digest,
+            amended_from=amended,
+        )
+
+    def in_force(self, at: datetime) -> Agreement | None:
+        """Return the version that is in force at a moment, which has a time zone; None if none."""
+        for one in self.versions:
+            if self.status(one, at).state is State.ACTIVE:
+                return one
+        return None
+
+    def _notice_of(self, agreement: Agreement) -> Notice | None:
+        """Return the notice that ends a version first: one about it, or about a later one."""
+        ended_with = {one.digest for one in self.versions if one.number >= agreement.number}
+        return next((one for one in self.notices if one.agreement in ended_with), None)
+
+
+def in_force(
+    signed: Iterable[SignedAgreement], notices: Iterable[SignedNotice], at: datetime
+) -> Agreement | None:
+    """Return which of an agreement's versions is in force at a moment; None if none is.
+
+    Args:
+        signed: all versions at hand, in any order; drafts do not belong here.
+        notices: all notices at hand.
+        at: the moment, with a time zone.
+
+    Raises:
+        InvalidAgreementError: as `Succession.of`.
+    """
+    return Succession.of(signed, notices).in_force(at)
+
+
+def status_of(
+    signed: SignedAgreement,
+    at: datetime,
+    *,
+    versions: Iterable[SignedAgreement] = (),
+    notices: Iterable[SignedNotice] = (),
+) -> Status:
+    """Say where a version stands at a moment, signed by all or not.
+
+    Args:
+        signed: the version.
+        at: the moment, with a time zone.
+        versions: others of the same agreement, each signed by all.
+        notices: about any of them.
+
+    Raises:
+        InvalidAgreementError: a document is altered, or they are no succession.
+    """
+    agreement = signed.unverified()
+    signers = signed.signed_by
+    missing = tuple(one.name for one in agreement.parties if one.name not in signers)
+    if missing:
+        state = State.PARTLY_SIGNED if signers else State.DRAFT
+        return Status(agreement.number, state, missing=missing)
+    return Succession.of((signed, *versions), notices).status(agreement, at)
+
+
+def amend(before: Agreement, terms: Mapping[str, object]) -> Agreement:
+    """Draw up the next version of an agreement.
+
+    Args:
+        before: the version that it amends.
+        terms: what changes, by field; `valid_from` is the moment from which it holds.
+
+    Raises:
+        InvalidAgreementError: the terms contradict each other, or cannot follow `before`.
+    """
+    fields = {name: getattr(before, name) for name in Agreement.model_fields} | dict(terms)
+    draft = Agreement.from_terms(fields | {"amends": None})
+    takes_over = {
+        "number": before.number + 1,
+        "supersedes": before.digest,
+        "first": before.lineage,
+        "cut_delta": before.cut_delta_until(min(draft.valid_from, before.valid_until)),
+    }
+    after = Agreement.from_terms(fields | {"amends": takes_over})
+    check_amendment(before, after)
+    return after
+
+
+def check_amendment(before: Agreement, after: Agreement) -> None:
+    """Return only if a version can take the place of the one before.
+
+    Raises:
+        InvalidAgreementError: everything that stands against it.
+    """
+    if mistakes := tuple(_against(before, after)):
+        raise InvalidAgreementError(
+            f"version {after.number} of agreement {after.name!r} does not amend version "
+            f"{before.number}: {'; '.join(mistakes)}"
+        )
+
+
+def _against(before: Agreement, after: Agreement) -> Iterator[str]:
+    if after.number != before.number + 1:
+        yield f"expected number {before.number + 1}, got {after.number}"
+    if after.supersedes != before.digest:
+        yield f"it supersedes {(after.supersedes or 'nothing')[:16]}…, not {before.digest[:16]}…"
+    if after.lineage != before.lineage:
+        yield f"it began as {after.lineage[:16]}…, not as {before.lineage[:16]}…"
+    if after.name != before.name:
+        yield f"it is called {after.name!r}, not {before.name!r}"
+    if not after.valid_from > before.valid_from:
+        yield f"valid_from: expected after {iso(before.valid_from)}, got {iso(after.valid_from)}"
+    took = before.cut_delta_until(min(after.valid_from, before.valid_until))
+    if after.amends is not None and after.amends.cut_delta < took:
+        yield f"amends.cut_delta: expected {took!r} or more, got {after.amends.cut_delta!r}"
+    stay = {one.name: one for one in before.parties}
+    for party in after.parties:
+        if party.name in stay:
+            yield from _changed(stay[party.name], party)
+
+
+def _changed(before: PartyTerm, after: PartyTerm) -> Iterator[str]:
+    if after.role is not before.role:
+        yield f"{after.name!r} changes its role: give it another name"
+    if (after.log_key, after.cosigning_key) != (before.log_key, before.cosigning_key):
+        yield f"{after.name!r} changes a key of its log, which goes on: keep it"

@@ -1,0 +1,280 @@
+"""How a party takes over the next version of its agreement, a notice, or a key of its own.
+
+Guarantees: nothing is taken over but what all parties signed and what follows the version that the
+party obeys; log, ledger, match history and jobs go on, so that no amendment gives budget back. A
+crash at any step leaves a folder that refuses to work until the same command has ended.
+
+Leaves to others: what may follow what (`compliance.lifecycle`), obeying it (`gate`).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from compliance import records
+from compliance.agreement import Agreement, SignedAgreement, iso
+from compliance.lifecycle import Succession, check_amendment
+from compliance.log.verifier import verify_log
+from compliance.log.writer import LogWriter
+from compliance.notice import Notice, SignedNotice
+from compliance.signing import SigningKey
+from compliance.terms import DATA_ROLES, PartyTerm
+from federation.errors import WorkspaceError
+from federation.party import PartyFolder, locked, read_agreement, write_atomically
+from federation.versions import notices_in, signed_versions_in, versions_of
+from privacy.accounting.ledger import Budget, Ledger
+from privacy.encryption import DecryptionKey
+from privacy.errors import LedgerError
+from privacy.randomness import SECRET_BYTES, Secret
+
+__all__ = ["RotatedKey", "adopt", "give_notice", "keep_notice", "next_term", "rotate", "sign"]
+
+
+class RotatedKey(StrEnum):
+    """A key that an amendment can replace; its file is called so too."""
+
+    IDENTITY = "identity"
+    ENCRYPTION = "encryption"
+
+
+def rotate(folder: PartyFolder, key: RotatedKey) -> PartyTerm:
+    """Make the next key of a party, to be named by the next version; once more changes nothing.
+
+    Returns:
+        The party as the next version is to name it.
+
+    Raises:
+        WorkspaceError: the party has no such key.
+    """
+    if key is RotatedKey.ENCRYPTION and folder.config.role not in DATA_ROLES:
+        raise WorkspaceError(f"{folder.name} has no encryption key: nothing is encrypted to it")
+    with locked(folder):
+        path = _next_key(folder, key)
+        if not path.exists():
+            number = folder.agreement().number + 1
+            secret = folder.fresh_secret(f"{key}/{number}")
+            write_atomically(path, secret.hex().encode(), mode=0o600)
+        return next_term(folder)
+
+
+def next_term(folder: PartyFolder) -> PartyTerm:
+    """Return a party as the next version is to name it: with its next keys, where it has any."""
+    changes: dict[str, str] = {}
+    if (secret := _next_secret(folder, RotatedKey.IDENTITY)) is not None:
+        changes["identity_key"] = SigningKey.from_seed(secret).public.to_base64()
+    if (secret := _next_secret(folder, RotatedKey.ENCRYPTION)) is not None:
+        changes["encryption_key"] = DecryptionKey(secret).public.to_base64()
+    return folder.term().model_copy(update=changes)
+
+
+def sign(folder: PartyFolder, file: Path) -> SignedAgreement:
+    """Sign an agreement as a party, with the key of it that the agreement names.
+
+    Raises:
+        WorkspaceError: it names other keys for this party.
+        InvalidAgreementError: it names no such party, or does not follow the one it obeys.
+        SignatureError, AlteredAgreementError: as `SignedAgreement.sign`.
+    """
+    signed = read_agreement(file)
+    agreement = signed.unverified()
+    key = folder.identity_key()
+    if agreement.party(folder.name) == next_term(folder):
+        secret = _next_secret(folder, RotatedKey.IDENTITY)
+        key = key if secret is None else SigningKey.from_seed(secret)
+        signed = signed.sign(folder.name, key)
+    else:
+        signed = signed.sign(folder.name, key)
+        folder.check_named(agreement, file)
+    if agreement.amends is not None and (folder.path / "agreement.json").exists():
+        held = versions_of(folder.path)
+        if agreement not in held.versions:
+            check_amendment(held.latest, agreement)
+    return signed
+
+
+def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
+    """Have a party obey an agreement from here on: its first, or the version after the one here.
+
+    1. All parties signed it; it follows what is here, and its time has come.
+    2. It lies beside the agreement: from here to step 6 the folder refuses to work.
+    3. The log is told, once.
+    4. The ledger keeps its charges, under the new cap.
+    5. The earlier version is put with the others; next keys take their places.
+    6. It takes the agreement's place.
+
+    Raises:
+        WorkspaceError: it names other keys for this party, or its time has yet to come.
+        InvalidAgreementError: it is unsigned by somebody, altered, or follows something else.
+    """
+    signed = read_agreement(file)
+    place = folder.path / "agreement.json"
+    with locked(folder):
+        if not place.exists():
+            folder.check_named(agreement := signed.verify(), file)
+            write_atomically(place, signed.to_json())
+            return agreement
+        held = signed_versions_in(folder.path)
+        succession = Succession.of((*held, signed), notices_in(folder.path))  # 1
+        agreement, before = signed.verify(), read_agreement(place).verify()
+        if agreement == before and not folder.next_agreement.exists():
+            return agreement
+        _check_next(folder, before, agreement, file, now)
+        write_atomically(folder.next_agreement, signed.to_json())  # 2
+        with folder.open_log() as log:
+            _tell(folder, log, succession, now)  # 3
+        _amend_ledger(folder, before, agreement)  # 4
+        kept = folder.path / "agreements" / f"{before.number}.json"
+        write_atomically(kept, place.read_bytes())  # 5
+        for key in RotatedKey:
+            if _named(agreement, folder.name, key) != _named(before, folder.name, key):
+                _replace_key(folder, key)
+        folder.next_agreement.replace(place)  # 6
+        return folder.agreement()
+
+
+def give_notice(
+    folder: PartyFolder, reason: str, *, now: datetime, effective_from: datetime | None = None
+) -> tuple[Path, Notice]:
+    """End a party's agreement by notice, as early as agreed unless said otherwise; keep it.
+
+    Returns:
+        The notice's file, for every other party to keep too.
+
+    Raises:
+        InvalidAgreementError: the agreement has no terms of termination, or the day is too early.
+    """
+    agreement = folder.agreement()
+    terms = agreement.termination
+    days = 0 if terms is None else terms.notice_days
+    notice = Notice.model_validate(
+        {
+            "agreement": agreement.digest,
+            "party": folder.name,
+            "given": now,
+            "effective_from": effective_from or now + timedelta(days=days),
+            "reason": reason,
+        }
+    )
+    notice.check(agreement)
+    return _keep(folder, SignedNotice.sign(notice, folder.identity_key())), notice
+
+
+def keep_notice(folder: PartyFolder, signed: SignedNotice) -> Notice:
+    """Have a party heed another's notice.
+
+    Raises:
+        InvalidAgreementError: it is none under any version that the party has.
+    """
+    held = versions_of(folder.path)
+    notice = signed.verify(held.version(signed.unverified().agreement))
+    _keep(folder, signed)
+    return notice
+
+
+def _keep(folder: PartyFolder, signed: SignedNotice) -> Path:
+    path = folder.path / "notices" / f"{signed.unverified().digest}.json"
+    with locked(folder):
+        write_atomically(path, signed.to_json())
+    return path
+
+
+def _check_next(
+    folder: PartyFolder, before: Agreement, agreement: Agreement, file: Path, now: datetime
+) -> None:
+    """Refuse what is not the very next version, or comes before its time."""
+    check_amendment(before, agreement)
+    pending = folder.next_agreement
+    if pending.exists() and read_agreement(pending).unverified() != agreement:
+        raise WorkspaceError(f"{pending} was being taken over: take over that one first")
+    if now < agreement.valid_from:
+        raise WorkspaceError(
+            f"{file} is in force from {iso(agreement.valid_from)}: take it over from then on"
+        )
+    if agreement.party(folder.name) not in (next_term(folder), folder.term()):
+        raise WorkspaceError(
+            f"{file} names other keys, or another role, for {folder.name} than {folder.path} has: "
+            "make them with `comity agreement rotate`, and have them named"
+        )
+
+
+def _tell(folder: PartyFolder, log: LogWriter, succession: Succession, now: datetime) -> None:
+    """Append what the log does not say yet of the versions that the party obeyed."""
+    told = set[str]()
+    if log.tree_size:
+        key = succession.latest.party(folder.name).log_key
+        for entry in verify_log(folder.log, verification_key=key).entries:
+            leaf = records.parse_leaf(entry)
+            if isinstance(leaf, records.AgreementSigned):
+                told.add(leaf.agreement)
+    previous: Agreement | None = None
+    for version in succession.versions:
+        if version.digest not in told:
+            leaves = _leaves(folder.name, previous, version, now)
+            log.append([records.to_leaf(leaf) for leaf in leaves])
+        previous = version
+
+
+def _leaves(
+    party: str, before: Agreement | None, after: Agreement, now: datetime
+) -> Iterator[records.Record]:
+    names = tuple(one.name for one in after.parties)
+    yield records.AgreementSigned(
+        time=now, party=party, agreement=after.digest, parties=names, supersedes=after.supersedes
+    )
+    for key in RotatedKey if before is not None else ():
+        old, new = _named(before, party, key), _named(after, party, key)
+        if old is not None and new is not None and old != new:
+            yield records.KeyRotated(
+                time=now,
+                party=party,
+                agreement=after.digest,
+                key="identity_key" if key is RotatedKey.IDENTITY else "encryption_key",
+                old_key_digest=hashlib.sha256(old.encode()).hexdigest(),
+                new_key_digest=hashlib.sha256(new.encode()).hexdigest(),
+            )
+
+
+def _amend_ledger(folder: PartyFolder, before: Agreement, after: Agreement) -> None:
+    store = folder.ledger_store(after)
+    if not store.exists():  # nothing was ever charged; the node starts it
+        return
+    try:
+        ledger = Ledger.open(store, agreement=after.lineage, budget=_budget(after))
+    except LedgerError:
+        ledger = Ledger.open(store, agreement=after.lineage, budget=_budget(before))
+    ledger.amend(_budget(after))
+
+
+def _budget(agreement: Agreement) -> Budget:
+    return Budget(epsilon=agreement.budget.epsilon, delta=agreement.accounted_delta)
+
+
+def _named(agreement: Agreement | None, party: str, key: RotatedKey) -> str | None:
+    found = agreement and next((one for one in agreement.parties if one.name == party), None)
+    return getattr(found, f"{key}_key") if found else None
+
+
+def _next_key(folder: PartyFolder, key: RotatedKey) -> Path:
+    return folder.path / "keys" / f"{key}.next"
+
+
+def _next_secret(folder: PartyFolder, key: RotatedKey) -> Secret | None:
+    path = _next_key(folder, key)
+    if not path.exists():
+        return None
+    try:
+        content = bytes.fromhex(path.read_text(encoding="ascii"))
+    except ValueError:
+        content = b""
+    if len(content) != SECRET_BYTES:
+        raise WorkspaceError(f"{path} is damaged: expected {SECRET_BYTES} bytes in hex")
+    return Secret(content)
+
+
+def _replace_key(folder: PartyFolder, key: RotatedKey) -> None:
+    """Put the next key in the place of the old one, which is gone; once more changes nothing."""
+    following = _next_key(folder, key)
+    if following.exists():
+        following.replace(following.with_suffix(""))

@@ -1,0 +1,254 @@
+"""What a party takes over, and that no amendment gives anything back."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from parties import JOBS, NOW, TRAIN, World
+
+from compliance import records
+from compliance.agreement import Agreement, SignedAgreement
+from compliance.errors import InvalidAgreementError, LogCorruptedError, UnsignedAgreementError
+from compliance.lifecycle import amend
+from compliance.notice import SignedNotice
+from federation import adoption
+from federation.adoption import RotatedKey
+from federation.audit import verify_all, verify_party
+from federation.coordinator import write_jobs
+from federation.errors import RefusedError, WorkspaceError
+from federation.messages import Identify
+from federation.own_rows import KeptModel
+from federation.party import PartyFolder
+from federation.trial.workspace import Workspace
+from privacy.accounting.ledger import Budget, Ledger
+from privacy.errors import LedgerError
+
+LATER = NOW + timedelta(days=5)
+TERMINATION = {"notice_days": 7}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Parties that have run all jobs once."""
+    world = World.make(tmp_path_factory.mktemp("adoption"), termination=TERMINATION)
+    world.run()
+    return world
+
+
+@pytest.fixture
+def world(made: World, tmp_path: Path) -> Iterator[World]:
+    return made.copy(tmp_path / "copy")
+
+
+def drawn_up(world: World, file: Path, **changes: object) -> Agreement:
+    """Write the next version, signed by all."""
+    after = amend(world.agreement, {"valid_from": LATER, **changes})
+    file.write_bytes(SignedAgreement.draft(after).to_json())
+    for folder in world.workspace.folders:
+        file.write_bytes(adoption.sign(folder, file).to_json())
+    return after
+
+
+def amended(world: World, file: Path, **changes: object) -> World:
+    after = drawn_up(world, file, **changes)
+    for folder in world.workspace.folders:
+        assert adoption.adopt(folder, file, now=LATER) == after
+    shutil.copy(file, world.workspace.path / "agreement.json")
+    folders = tuple(PartyFolder(folder.path) for folder in world.workspace.folders)
+    return World(Workspace(world.workspace.path, after, folders), LATER)
+
+
+class TestAmended:
+    def test_what_was_spent_stays_spent_and_the_log_goes_on(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        before, leaves = world.statement("retailer"), world.leaves("retailer")
+        after = amended(world, tmp_path / "next.json", title="Changed")
+        assert after.statement("retailer") == before
+        grown = after.leaves("retailer")
+        assert grown[: len(leaves)] == leaves
+        (signed,) = grown[len(leaves) :]
+        assert isinstance(signed, records.AgreementSigned)
+        assert signed.supersedes == world.agreement.digest
+        second = TRAIN.model_copy(update={"name": "again"})  # costs 1.0 of 1.2, which are spent
+        write_jobs(after.folder("coordinator"), (*JOBS, second))
+        with pytest.raises(RefusedError, match=r"budget\.epsilon"):
+            after.run()
+
+    def test_a_higher_cap_that_all_signed_is_spent_beside_what_was(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        spent = world.statement("retailer").epsilon_spent
+        after = amended(world, tmp_path / "next.json", budget={"epsilon": 3.0, "delta": 1e-5})
+        second = TRAIN.model_copy(update={"name": "again"})
+        write_jobs(after.folder("coordinator"), (*JOBS, second))
+        after.run()
+        statement = after.statement("retailer")
+        assert spent < statement.epsilon_spent <= statement.epsilon_cap == 3.0
+        found, problems = verify_all([after.workspace.path])
+        assert problems == ()
+        assert {party.agreement.digest for party in found} == {after.agreement.digest}
+
+    def test_models_of_the_version_before_are_still_its(self, world: World, tmp_path: Path) -> None:
+        after = amended(world, tmp_path / "next.json", title="Changed")
+        kept = KeptModel.open(after.folder("retailer").model("model"))
+        assert kept.agreement == world.agreement
+
+    def test_matches_before_count(self, world: World, tmp_path: Path) -> None:
+        match = world.agreement.match.model_copy(update={"maximum_matches": 1})
+        after = amended(world, tmp_path / "next.json", match=match)
+        again = JOBS[0].model_copy(update={"name": "find-again"})
+        write_jobs(after.folder("coordinator"), (*JOBS, again))
+        with pytest.raises(RefusedError, match=r"match\.maximum_matches"):
+            after.run()
+
+    def test_taking_over_twice_changes_nothing(self, world: World, tmp_path: Path) -> None:
+        after = amended(world, tmp_path / "next.json", title="Changed")
+        leaves = after.leaves("retailer")
+        adoption.adopt(after.folder("retailer"), tmp_path / "next.json", now=LATER)
+        assert after.leaves("retailer") == leaves
+
+    @pytest.mark.parametrize("step", ["open_log", "ledger_store", "none"])
+    def test_a_crash_leaves_a_folder_that_waits_for_the_same_command(
+        self, world: World, tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drawn_up(world, tmp_path / "next.json", budget={"epsilon": 2.0, "delta": 1e-5})
+        folder = world.folder("retailer")
+        if step == "none":  # killed before any step of its own
+            shutil.copy(tmp_path / "next.json", folder.next_agreement)
+        else:
+            with monkeypatch.context() as broken:
+                broken.setattr(PartyFolder, step, _crash)
+                with pytest.raises(KeyboardInterrupt):
+                    adoption.adopt(folder, tmp_path / "next.json", now=LATER)
+        with pytest.raises(WorkspaceError, match="comity agreement adopt"):
+            folder.agreement()
+        after = adoption.adopt(folder, tmp_path / "next.json", now=LATER)
+        signed = [
+            leaf
+            for leaf in verify_party(folder.path).leaves
+            if isinstance(leaf, records.AgreementSigned)
+        ]
+        assert [leaf.agreement for leaf in signed] == [world.agreement.digest, after.digest]
+
+    def test_a_node_that_was_opened_before_does_not_answer(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        node = world.node("retailer")
+        question = world.parties.seal("coordinator", "retailer", "roll-call", Identify())
+        amended(world, tmp_path / "next.json", title="Changed")
+        with pytest.raises(WorkspaceError, match="amended meanwhile"):
+            node.handle(question)
+
+    def test_what_is_not_taken_over(self, world: World, tmp_path: Path) -> None:
+        after = drawn_up(world, tmp_path / "next.json", title="Changed")
+        folder = world.folder("retailer")
+        with pytest.raises(WorkspaceError, match="take it over from then on"):
+            adoption.adopt(folder, tmp_path / "next.json", now=LATER - timedelta(seconds=1))
+        (tmp_path / "draft.json").write_bytes(SignedAgreement.draft(after).to_json())
+        with pytest.raises(UnsignedAgreementError):
+            adoption.adopt(folder, tmp_path / "draft.json", now=LATER)
+        assert folder.agreement() == world.agreement
+
+    def test_a_log_that_leaves_out_a_version(self, world: World, tmp_path: Path) -> None:
+        after = amended(world, tmp_path / "next.json", title="Changed")
+        folder = after.folder("retailer")
+        shutil.rmtree(folder.log)
+        with folder.open_log() as log:
+            names = tuple(party.name for party in after.agreement.parties)
+            leaf = records.AgreementSigned(
+                time=LATER, party="retailer", agreement=world.agreement.digest, parties=names
+            )
+            log.append([records.to_leaf(leaf)])
+        with pytest.raises(LogCorruptedError, match="ends under version 1"):
+            verify_party(folder.path)
+
+
+def _crash(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+class TestRotation:
+    def test_new_keys_are_named_used_and_logged(self, world: World, tmp_path: Path) -> None:
+        folder = world.folder("retailer")
+        old = folder.term()
+        for key in RotatedKey:
+            term = adoption.rotate(folder, key)
+        assert adoption.rotate(folder, RotatedKey.IDENTITY) == term
+        assert folder.term() == old  # until the next version is adopted
+        assert (term.identity_key, term.encryption_key) != (old.identity_key, old.encryption_key)
+        parties = [term if one.name == "retailer" else one for one in world.agreement.parties]
+        after = amended(world, tmp_path / "next.json", parties=tuple(parties))
+        assert after.folder("retailer").term() == term
+        assert not list((folder.path / "keys").glob("*.next"))
+        rotated = [one for one in after.leaves("retailer") if isinstance(one, records.KeyRotated)]
+        assert [one.key for one in rotated] == ["identity_key", "encryption_key"]
+        assert not [one for one in after.leaves("courier") if isinstance(one, records.KeyRotated)]
+        again = JOBS[0].model_copy(update={"name": "find-again"})
+        write_jobs(after.folder("coordinator"), (*JOBS, again))
+        after.run()  # sealed by, and encrypted to, the new keys
+        assert verify_all([after.workspace.path])[1] == ()
+
+    def test_a_coordinator_has_no_encryption_key(self, world: World) -> None:
+        with pytest.raises(WorkspaceError, match="no encryption key"):
+            adoption.rotate(world.folder("coordinator"), RotatedKey.ENCRYPTION)
+
+
+class TestEnded:
+    def test_nothing_leaves_from_the_notices_day_on_and_the_end_is_logged_once(
+        self, world: World
+    ) -> None:
+        path, notice = adoption.give_notice(world.folder("brand"), "it is over", now=NOW)
+        for name in ("retailer", "courier", "coordinator"):
+            told = SignedNotice.from_json(path.read_bytes())
+            assert adoption.keep_notice(world.folder(name), told) == notice
+        assert notice.effective_from == NOW + timedelta(days=7)
+        again = JOBS[0].model_copy(update={"name": "find-again"})
+        write_jobs(world.folder("coordinator"), (*JOBS, again))
+        for _ in range(2):
+            world.now = notice.effective_from
+            with pytest.raises(RefusedError, match="termination"):
+                world.run()
+        leaves = world.leaves("coordinator")
+        ended = [one for one in leaves if isinstance(one, records.AgreementEnded)]
+        assert [one.notice_digest for one in ended] == [notice.digest]
+        assert isinstance(leaves[-1], records.Refusal)
+        assert leaves[-1].term == "termination"
+
+    def test_until_then_everything_goes_on(self, world: World) -> None:
+        adoption.give_notice(world.folder("coordinator"), "it is over", now=NOW)
+        again = JOBS[0].model_copy(update={"name": "find-again"})
+        write_jobs(world.folder("coordinator"), (*JOBS, again))
+        world.now = NOW + timedelta(days=6)
+        world.run()
+
+    def test_a_release_after_the_end_is_found(self, world: World) -> None:
+        folder = world.folder("retailer")
+        common = {"time": NOW, "party": "retailer", "agreement": world.agreement.digest}
+        end = records.AgreementEnded(
+            **common, ended_by="brand", notice_digest="0" * 64, reason="over"
+        )
+        release = next(one for one in world.leaves("retailer") if one.kind == "release")
+        with folder.open_log() as log:
+            log.append([records.to_leaf(end), records.to_leaf(release)])
+        with pytest.raises(LogCorruptedError, match="had ended"):
+            verify_party(folder.path)
+
+    def test_too_short(self, world: World) -> None:
+        with pytest.raises(InvalidAgreementError, match="7 days of notice"):
+            adoption.give_notice(world.folder("brand"), "over", now=NOW, effective_from=NOW)
+
+
+class TestLedger:
+    def test_the_earlier_cap_is_no_longer_held(self, tmp_path: Path) -> None:
+        path = tmp_path / "ledger.sqlite"
+        ledger = Ledger.open(path, agreement="a", budget=Budget(1.0, 1e-5))
+        after = ledger.amend(Budget(2.0, 1e-5))
+        assert after.statement().epsilon_cap == 2.0
+        assert ledger.amend(Budget(2.0, 1e-5)).statement() == after.statement()
+        with pytest.raises(LedgerError, match="other terms"):
+            ledger.statement()
+        with pytest.raises(LedgerError, match="other terms"):
+            ledger.amend(Budget(5.0, 1e-5))
