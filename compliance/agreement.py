@@ -32,10 +32,14 @@ from compliance.log.note import NoteKey
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
     DATA_ROLES,
+    RELEASES_ROWS,
+    ApprovalTerms,
     BudgetTerms,
     ColumnTerm,
     ColumnType,
+    Computation,
     DatasetTerm,
+    Digest,
     ExpandTerms,
     Line,
     MatchTerms,
@@ -45,12 +49,15 @@ from compliance.terms import (
     NoiseSource,
     PartyTerm,
     Purpose,
+    RegionTerm,
     Reveal,
     Role,
     Terms,
     Text,
     TrainTerms,
     VerticalTerms,
+    approver_mistakes,
+    region_mistakes,
     repeated,
     unique,
 )
@@ -101,6 +108,10 @@ class Agreement(Terms):
         witness_quorum: other parties that must have cosigned a head of a party's log before it
             counts as public, more than half of those with a cosigning key, so that any two quorums
             share a witness; where left out, all of them but auditors, who then do not count.
+        regions: where each party but auditors keeps data and results, and how far what it lets out
+            may go; anywhere where left out.
+        code_digests: SHA-256, in hex, of the code that may run at parties; any where left out.
+        approval: whose people must approve a job; nobody's where left out.
         terms_text: whatever else is agreed, in Markdown.
     """
 
@@ -122,6 +133,9 @@ class Agreement(Terms):
     valid_from: Moment
     valid_until: Moment
     witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_PARTIES - 1)] | None = None
+    regions: Annotated[tuple[RegionTerm, ...], Field(max_length=MOST_PARTIES)] = ()
+    code_digests: Annotated[tuple[Digest, ...], Field(max_length=64), AfterValidator(unique)] = ()
+    approval: ApprovalTerms | None = None
     terms_text: Text = ""
 
     @classmethod
@@ -220,6 +234,14 @@ class Agreement(Terms):
         """Return the parties of that role, in the agreement's order."""
         return tuple(party for party in self.parties if party.role is role)
 
+    def needs_approval(self, computation: Computation) -> bool:
+        """Tell whether a job of that kind needs people's approvals."""
+        if self.approval is None:
+            return False
+        if computation is Computation.MATCH and self.match.reveal is Reveal.SIZE_ONLY:
+            return computation in self.approval.also
+        return computation in RELEASES_ROWS or computation in self.approval.also
+
     def check_time(self, now: datetime) -> None:
         """Return only if the agreement is in force at `now`, which has a time zone.
 
@@ -238,6 +260,9 @@ class Agreement(Terms):
         yield from self._dataset_mistakes()
         yield from self._term_mistakes()
         yield from self._quorum_mistakes()
+        yield from region_mistakes(self.regions, self.parties)
+        if self.approval is not None:
+            yield from approver_mistakes(self.approval, self.parties)
 
     def _quorum_mistakes(self) -> Iterator[str]:
         if self.witness_quorum is None:

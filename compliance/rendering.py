@@ -60,6 +60,7 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
             for section in (f"## {title.capitalize()}", _term_list(terms))
         ),
         *_vertical(agreement.vertical),
+        *_access(agreement),
     ]
     if agreement.terms_text:
         quoted = agreement.terms_text.replace("&", "&amp;").replace("<", "&lt;").split("\n")
@@ -104,6 +105,23 @@ def _vertical(terms: VerticalTerms | None) -> list[str]:
     head = ("party", "column", "type", "values", "classification")
     others = _term_list(terms, leaving_out="columns")
     return ["## Vertical training", others, _table(head, columns)]
+
+
+def _access(agreement: Agreement) -> list[str]:
+    sections = []
+    if agreement.regions:
+        rows = [(one.party, one.country, ", ".join(one.reaches)) for one in agreement.regions]
+        table = _table(("party", "data and results are in", "what it lets out may go to"), rows)
+        sections += ["## Regions", table]
+    if agreement.code_digests:
+        lines = (f"- `{digest}`" for digest in agreement.code_digests)
+        sections += ["## Code that may run", "\n".join(lines)]
+    if (terms := agreement.approval) is not None:
+        people = [(one.name, one.party, one.verifying_key.fingerprint) for one in terms.approvers]
+        others = _term_list(terms, leaving_out="approvers")
+        table = _table(("approver", "party", "key fingerprint"), people)
+        sections += ["## Approvals", others, table]
+    return sections
 
 
 def _values(column: ColumnTerm) -> str:

@@ -6,6 +6,16 @@ control, invisible or reordering characters that would show a reader something e
 Leaves to others: what terms mean together (`compliance.agreement`), and obeying them.
 """
 
+from compliance.terms.access import (
+    COUNTRIES,
+    RELEASES_ROWS,
+    ApprovalTerms,
+    ApproverTerm,
+    Computation,
+    RegionTerm,
+    approver_mistakes,
+    region_mistakes,
+)
 from compliance.terms.budget import BudgetTerms
 from compliance.terms.dataset import (
     Classification,
@@ -33,6 +43,7 @@ from compliance.terms.party import DATA_ROLES, PartyTerm, Role
 from compliance.terms.train import Labels, ModelFamily, NoiseSource, TrainTerms, VerticalTerms
 from compliance.terms.vocabulary import (
     Count,
+    Digest,
     KeyName,
     Line,
     Moment,
@@ -45,16 +56,22 @@ from compliance.terms.vocabulary import (
 )
 
 __all__ = [
+    "COUNTRIES",
     "DATA_ROLES",
+    "RELEASES_ROWS",
     "AlignmentTerms",
+    "ApprovalTerms",
+    "ApproverTerm",
     "BudgetTerms",
     "Classification",
     "ColumnTerm",
     "ColumnType",
     "CompositeTerm",
+    "Computation",
     "Count",
     "CountNoise",
     "DatasetTerm",
+    "Digest",
     "EmailRule",
     "ExpandTerms",
     "FieldRule",
@@ -75,6 +92,7 @@ __all__ = [
     "NoiseSource",
     "PartyTerm",
     "Purpose",
+    "RegionTerm",
     "Reveal",
     "Role",
     "Scale",
@@ -82,6 +100,8 @@ __all__ = [
     "Text",
     "TrainTerms",
     "VerticalTerms",
+    "approver_mistakes",
+    "region_mistakes",
     "repeated",
     "unique",
 ]

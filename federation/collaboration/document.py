@@ -29,10 +29,12 @@ from compliance.log.note import NoteKey
 from compliance.signing import SigningKey
 from compliance.terms import (
     DATA_ROLES,
+    ApprovalTerms,
     BudgetTerms,
     ColumnTerm,
     Count,
     DatasetTerm,
+    Digest,
     ExpandTerms,
     Line,
     MatchTerms,
@@ -41,6 +43,7 @@ from compliance.terms import (
     Name,
     PartyTerm,
     Purpose,
+    RegionTerm,
     Role,
     Text,
     TrainTerms,
@@ -153,6 +156,9 @@ class AgreementSection(_Closed):
     valid_from: Moment
     valid_until: Moment
     witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_PARTIES - 1)] | None = None
+    regions: Annotated[tuple[RegionTerm, ...], Field(max_length=MOST_PARTIES)] = ()
+    code_digests: Annotated[tuple[Digest, ...], Field(max_length=64), AfterValidator(unique)] = ()
+    approval: ApprovalTerms | None = None
     terms_text: Text = ""
 
 
