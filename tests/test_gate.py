@@ -41,6 +41,7 @@ COLUMNS = VerticalTrainSpec(name="columns", align="rows", label_epsilon=1.0)
 BODIES: dict[str, Body] = {
     "identify": messages.Identify(),
     "present": messages.Present(),
+    "job.approved": messages.JobApproved(spec=MATCH),
     "match.request": messages.MatchRequest(spec=MATCH, peer="brand"),
     "match.offer": messages.MatchOffer(spec=MATCH, side=SIDE),
     "match.accept": messages.MatchAccept(spec=MATCH, side=SIDE),
@@ -108,6 +109,7 @@ PAIR = {("brand", "partner"), ("partner", "brand")}
 ROUTED = {
     "identify": {("coordinator", "brand"), ("coordinator", "partner")},
     "present": {("brand", "coordinator"), ("partner", "coordinator")},
+    "job.approved": ASKED,
     "match.request": {("coordinator", "brand"), ("coordinator", "partner")},
     "match.offer": PAIR,
     "match.accept": PAIR,
