@@ -365,7 +365,7 @@ def _check_own(text: str, schema: str) -> None:
     if not result.validation_passed:
         told = str(result.errors[0].error)
         for key, clause in clauses.items():
-            told = re.sub(rf"\b{key}\b", lambda _, clause=clause: clause.name, told)
+            told = re.sub(rf"\b{key}\b", clause.name, told)
         raise PolicyError(told)
 
 

@@ -4,8 +4,8 @@ Everything that a party says to anybody is made here, in one fixed order:
 
 1. the signed agreement covers it, now;
 2. policy: this role may say this to that role, for the purpose of a computation that the agreement
-   permits, in an agreed region, by agreed code, with the approvals that the job needs, and no clause
-   of the party's own forbids it;
+   permits, to an agreed region, by agreed code, with the approvals that the job needs, and no
+   clause of the party's own forbids it;
 3. consent is read again, as of now, for every person the bytes were made from;
 4. minimum sizes hold;
 5. the privacy budget is reserved, and the reservation logged;

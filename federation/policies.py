@@ -1,8 +1,9 @@
 """A party's policies: the routes that the agreement permits, and the party's own file.
 
-Guarantees: what a policy is asked is read from the agreement, the job as this party knows it, and
-the code that runs, never from what the coordinator says of them; every kind of body has a flow, and nothing else has; a file that cannot be read as
-prohibitions stops the party, and never stands for none.
+Guarantees: what a policy is asked is read from the agreement, the job as this party knows it and
+the code that runs, never from what the coordinator says of them; every kind of body has a flow,
+and nothing else has; a file that cannot be read as prohibitions stops the party, and never stands
+for none.
 
 Leaves to others: what a policy is and how it decides (`compliance.policy`), asking it (`gate`).
 """
@@ -65,7 +66,7 @@ def known_job(folder: PartyFolder, job: str) -> JobSpec | None:
     return _SPEC.validate_json(file.read_bytes()) if file.exists() else None
 
 
-def question(
+def question(  # noqa: PLR0913 -- what is asked has that many sides
     folder: PartyFolder,
     agreement: Agreement,
     *,
