@@ -18,15 +18,16 @@ from pydantic import TypeAdapter
 
 from compliance.agreement import Agreement
 from compliance.errors import PolicyError
-from compliance.policy import Flow, Policy, Question
-from compliance.terms import Classification, Computation
+from compliance.policy import EVERYONE, Flow, Policy, Question
+from compliance.policy_words import UnknownWord, unknown_words
+from compliance.terms import Classification, Computation, Role
 from federation.approvals import approvals_of
 from federation.code import running_code
 from federation.party import PartyFolder
 from federation.routes import ROUTES
 from federation.specification import JobSpec
 
-__all__ = ["known_job", "policy_of", "question"]
+__all__ = ["classification", "known_job", "policy_of", "question", "strange_words"]
 
 _SPEC: Final[TypeAdapter[JobSpec]] = TypeAdapter(JobSpec)
 
@@ -49,6 +50,26 @@ def policy_of(folder: PartyFolder, agreement: Agreement) -> Policy:
         raise PolicyError(f"{file}: cannot be read: {type(error).__name__}") from error
     except PolicyError as error:
         raise PolicyError(f"{file}: {error}") from error
+
+
+def strange_words(folder: PartyFolder, agreement: Agreement) -> tuple[UnknownWord, ...]:
+    """Return what the party's own clauses ask for though nothing is called so.
+
+    Raises:
+        PolicyError: the file cannot be read, or is not what it must be.
+    """
+    policy_of(folder, agreement)
+    names = (*(party.name for party in agreement.parties), EVERYONE)
+    known = {
+        "scenario": tuple(dict.fromkeys(flow.scenario for flow in _FLOWS)),
+        "computation": tuple(one.value for one in Computation),
+        "purpose": agreement.purposes,
+        "role": (*(role.value for role in Role), EVERYONE),
+        "name": names,
+        "party": names,
+        "country": tuple(dict.fromkeys(one.country for one in agreement.regions)),
+    }
+    return unknown_words(_own_text(folder.policy), known)
 
 
 def _own_text(file: Path) -> str:
