@@ -598,7 +598,9 @@ class TestCanonicalBytes:
 
     def test_members_are_sorted_and_tight(self) -> None:
         text = make_agreement(budget={"epsilon": 3.0, "delta": 0.25}).canonical_bytes.decode()
-        start = '{"approval":null,"budget":{"delta":0.25,"epsilon":3},"code_digests":[],"datasets":['
+        start = (
+            '{"approval":null,"budget":{"delta":0.25,"epsilon":3},"code_digests":[],"datasets":['
+        )
         assert text.startswith(start)
 
     @pytest.mark.parametrize(
