@@ -32,11 +32,15 @@ from compliance.log.note import NoteKey
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
     DATA_ROLES,
+    RELEASES_ROWS,
     AmendmentTerms,
+    ApprovalTerms,
     BudgetTerms,
     ColumnTerm,
     ColumnType,
+    Computation,
     DatasetTerm,
+    Digest,
     ExpandTerms,
     Line,
     MatchTerms,
@@ -46,6 +50,7 @@ from compliance.terms import (
     NoiseSource,
     PartyTerm,
     Purpose,
+    RegionTerm,
     RetentionTerm,
     Reveal,
     Role,
@@ -54,6 +59,8 @@ from compliance.terms import (
     Text,
     TrainTerms,
     VerticalTerms,
+    approver_mistakes,
+    region_mistakes,
     repeated,
     unique,
 )
@@ -108,6 +115,10 @@ class Agreement(Terms):
         retention: how long what came of people's data may be kept.
         termination: how a party ends it by notice; none can where it is left out.
         dispute: what is agreed about disputes, in Markdown.
+        regions: where each party but auditors keeps data and results, and how far what it lets out
+            may go; anywhere where left out.
+        code_digests: SHA-256, in hex, of the code that may run at parties; any where left out.
+        approval: whose people must approve a job; nobody's where left out.
         terms_text: whatever else is agreed, in Markdown.
     """
 
@@ -133,6 +144,9 @@ class Agreement(Terms):
     retention: Annotated[tuple[RetentionTerm, ...], Field(max_length=64)] = ()
     termination: TerminationTerms | None = None
     dispute: Text = ""
+    regions: Annotated[tuple[RegionTerm, ...], Field(max_length=MOST_PARTIES)] = ()
+    code_digests: Annotated[tuple[Digest, ...], Field(max_length=64), AfterValidator(unique)] = ()
+    approval: ApprovalTerms | None = None
     terms_text: Text = ""
 
     @classmethod
@@ -253,6 +267,14 @@ class Agreement(Terms):
         """Return the parties of that role, in the agreement's order."""
         return tuple(party for party in self.parties if party.role is role)
 
+    def needs_approval(self, computation: Computation) -> bool:
+        """Tell whether a job of that kind needs people's approvals."""
+        if self.approval is None:
+            return False
+        if computation is Computation.MATCH and self.match.reveal is Reveal.SIZE_ONLY:
+            return computation in self.approval.also
+        return computation in RELEASES_ROWS or computation in self.approval.also
+
     def check_time(self, now: datetime) -> None:
         """Return only if the agreement is in force at `now`, which has a time zone.
 
@@ -271,6 +293,9 @@ class Agreement(Terms):
         yield from self._dataset_mistakes()
         yield from self._term_mistakes()
         yield from self._quorum_mistakes()
+        yield from region_mistakes(self.regions, self.parties)
+        if self.approval is not None:
+            yield from approver_mistakes(self.approval, self.parties)
 
     def _quorum_mistakes(self) -> Iterator[str]:
         if self.witness_quorum is None:

@@ -9,6 +9,7 @@ ComplianceError
 ├── ConsentError                  the party whose consent file it is: correct the file
 │   ├── UnknownPurposeError       ... or the agreement, which does not know the purpose
 │   └── ConsentStringError        ... or whoever made the consent string: ask the person again
+├── ApprovalError                 an approver: approve the job as it stands, with the agreed key
 ├── PolicyError                   the party whose policy file it is: correct the file
 ├── LogError                      the caller: the log cannot be used this way
 │   ├── LogCorruptedError         the log's owner: the bytes do not prove what they must
@@ -32,6 +33,7 @@ from pydantic_core import ErrorDetails
 
 __all__ = [
     "AlteredAgreementError",
+    "ApprovalError",
     "ComplianceError",
     "ConsentError",
     "ConsentStringError",
@@ -84,6 +86,10 @@ class UnknownPurposeError(ConsentError):
 
 class ConsentStringError(ConsentError):
     """A consent string is malformed, or says what nobody defined."""
+
+
+class ApprovalError(ComplianceError):
+    """An approval is malformed, of another job, or not signed by an approver."""
 
 
 class PolicyError(ComplianceError):

@@ -21,7 +21,7 @@ forbid (principal, action, resource) when { context.hour < 8 || context.hour >= 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -32,22 +32,24 @@ import rfc8785
 
 from compliance.agreement import Agreement
 from compliance.errors import PolicyError
-from compliance.terms import Role
+from compliance.terms import Classification, Computation, Role
 
 if TYPE_CHECKING:
     import cedarpy
 
-__all__ = ["EVERYONE", "SCHEMA", "Decision", "Flow", "Policy", "Question"]
+__all__ = ["AGREED", "EVERYONE", "SCHEMA", "Decision", "Flow", "Policy", "Question"]
 
 EVERYONE: Final = "everyone"
 """The recipient, and its role, of what is said to all parties at once."""
 
+AGREED: Final = "agreed:"
+"""How the names of the agreement's own clauses begin."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LONGEST: Final = 1 << 16
-_AGREED: Final = "agreed:"
 
 SCHEMA: Final = """\
-entity Party = { name: String, role: String };
+entity Party = { name: String, role: String, country?: String };
 action {actions} appliesTo {
   principal: Party,
   resource: Party,
@@ -60,6 +62,11 @@ action {actions} appliesTo {
     time: Long,
     hour: Long,
     weekday: Long,
+    computation?: String,
+    classification?: Long,
+    approvals: Long,
+    approving_parties: Long,
+    code: String,
   },
 };
 """
@@ -68,7 +75,12 @@ action {actions} appliesTo {
 `principal` says it to `resource`. `scenario` is what the message belongs to (`match`, `train`, …),
 `purpose` what the people in it were used for (absent where it is made from nobody), `charged`
 whether it costs privacy budget, `bytes` its payload's length, `time` seconds since 1970, `hour` 0
-to 23 and `weekday` 1 (Monday) to 7, in UTC.
+to 23 and `weekday` 1 (Monday) to 7, in UTC. `computation` is the kind of job that it is said in
+(`match`, `train-vertical`, …; absent where it is said in none), `classification` that of the most
+harmful columns in it (0 public, 1 internal, 2 personal, 3 sensitive; absent where it is made from
+nobody), `approvals` how many people approved the job, `approving_parties` of how many parties,
+`code` the digest of the code that `principal` runs. A party has a `country` where regions are
+agreed.
 """
 
 
@@ -107,6 +119,10 @@ class Question:
         charged: whether it costs privacy budget.
         payload_bytes: length of its payload.
         time: now, with a time zone.
+        computation: kind of the job; None where it is said in none.
+        classification: of the most harmful columns in it; None if it is made from nobody.
+        approving: party of each person who approved the job.
+        code: digest of the code that the sender runs.
     """
 
     sender: str
@@ -117,6 +133,10 @@ class Question:
     charged: bool
     payload_bytes: int
     time: datetime
+    computation: Computation | None = None
+    classification: Classification | None = None
+    approving: tuple[str, ...] = ()
+    code: str = ""
 
     @property
     def digest(self) -> str:
@@ -133,7 +153,14 @@ class Question:
             "time": int(moment.timestamp()),
             "hour": moment.hour,
             "weekday": moment.isoweekday(),
+            "approvals": len(self.approving),
+            "approving_parties": len(set(self.approving)),
+            "code": self.code,
         }
+        if self.computation is not None:
+            context["computation"] = self.computation.value
+        if self.classification is not None:
+            context["classification"] = list(Classification).index(self.classification)
         if self.purpose is not None:
             context["purpose"] = self.purpose
         return {
@@ -187,17 +214,18 @@ class Policy:
         import cedarpy
 
         flows = tuple(flows)
-        agreed = "\n".join(_permit(agreement, flow) for flow in flows)
+        agreed = "\n".join([*_permits(agreement, flows), *_prohibitions(agreement)])
         schema = SCHEMA.replace("{actions}", ", ".join(json.dumps(flow.action) for flow in flows))
         _check_own(own, schema)
         self.text = f"{agreed}\n{own}"
         self.digest = hashlib.sha256(self.text.encode()).hexdigest()
         self._compiled, self._clauses = _compile(self.text)
         roles = {party.name: party.role.value for party in agreement.parties}
+        countries = {one.party: {"country": one.country} for one in agreement.regions}
         parties = [
             {
                 "uid": {"type": "Party", "id": name},
-                "attrs": {"name": name, "role": role},
+                "attrs": {"name": name, "role": role, **countries.get(name, {})},
                 "parents": [],
             }
             for name, role in (*roles.items(), (EVERYONE, EVERYONE))
@@ -232,26 +260,77 @@ class Policy:
         )
 
 
-def _permit(agreement: Agreement, flow: Flow) -> str:
-    """Write the permit of one flow: role, scenario and purpose, while the agreement is in force."""
+def _permits(agreement: Agreement, flows: Iterable[Flow]) -> Iterator[str]:
+    """Write the permit of each flow that a term of the agreement covers."""
+    terms = {
+        "match": agreement.match,
+        "align": agreement.match if agreement.match.alignment is not None else None,
+        "train": agreement.train,
+        "sum": agreement.train,
+        "assist": agreement.vertical,
+        "expand": agreement.expand,
+        "measure": agreement.measure,
+    }
+    for flow in flows:
+        if not flow.concerns_people:
+            yield _permit(agreement, flow, "!(context has purpose)")
+        elif (agreed := terms.get(flow.scenario)) is not None:
+            purpose = json.dumps(agreed.purpose)
+            yield _permit(agreement, flow, f"context has purpose && context.purpose == {purpose}")
+
+
+def _permit(agreement: Agreement, flow: Flow, purpose: str) -> str:
+    """Write one permit: role, scenario and purpose together, while the agreement is in force."""
     conditions = [
         f"{_strings(flow.senders)}.contains(principal.role)",
         f"{_strings({*flow.recipients, EVERYONE})}.contains(resource.role)",
         f"context.scenario == {json.dumps(flow.scenario)}",
         f"context.time >= {int(agreement.valid_from.timestamp())}",
         f"context.time < {int(agreement.valid_until.timestamp())}",
-        (
-            f"context has purpose && {_strings(agreement.purposes)}.contains(context.purpose)"
-            if flow.concerns_people
-            else "!(context has purpose)"
-        ),
+        purpose,
     ]
     action = json.dumps(flow.action)
     return (
-        f"@id({json.dumps(_AGREED + flow.action)})\n"
+        f"@id({json.dumps(AGREED + flow.action)})\n"
         f"permit (principal is Party, action == Action::{action}, resource is Party) when {{\n  "
         + " &&\n  ".join(conditions)
         + "\n};"
+    )
+
+
+def _prohibitions(agreement: Agreement) -> Iterator[str]:
+    """Write what the agreement forbids: regions, code, and what people must have approved."""
+    for region in agreement.regions:
+        yield _prohibition(
+            f"regions.{region.party}",
+            "ask a party in a country that it reaches, or agree on more of them",
+            f'(resource.name != "{EVERYONE}") && !(resource has country && '
+            f"{_strings(region.reaches)}.contains(resource.country))",
+            principal=f"principal == Party::{json.dumps(region.party)}",
+        )
+    if agreement.code_digests:
+        yield _prohibition(
+            "code_digests",
+            "install code whose digest is agreed, or agree on the one that `comity code digest` "
+            "tells",
+            f"!{_strings(agreement.code_digests)}.contains(context.code)",
+        )
+    if (terms := agreement.approval) is not None:
+        needing = [one for one in Computation if agreement.needs_approval(one)]
+        yield _prohibition(
+            "approval",
+            f"have {terms.approvals} approvers of {terms.parties} parties approve the job as it "
+            "stands, by `comity approve`",
+            "context has purpose && (!(context has computation) || "
+            f"{_strings(needing)}.contains(context.computation)) && (context.approvals < "
+            f"{terms.approvals} || context.approving_parties < {terms.parties})",
+        )
+
+
+def _prohibition(name: str, remedy: str, condition: str, *, principal: str = "principal") -> str:
+    return (
+        f"@id({json.dumps(AGREED + name)})\n@remedy({json.dumps(remedy)})\n"
+        f"forbid ({principal}, action, resource) when {{\n  {condition}\n}};"
     )
 
 
@@ -284,7 +363,10 @@ def _check_own(text: str, schema: str) -> None:
     except ValueError as error:
         raise PolicyError(f"malformed: {error}") from error
     if not result.validation_passed:
-        raise PolicyError(str(result.errors[0].error))
+        told = str(result.errors[0].error)
+        for key, clause in clauses.items():
+            told = re.sub(rf"\b{key}\b", clause.name, told)
+        raise PolicyError(told)
 
 
 @lru_cache(maxsize=16)

@@ -17,7 +17,7 @@ from typing import Final
 import rfc8785
 
 from compliance.agreement import Agreement, iso
-from compliance.terms import ColumnTerm, ColumnType, Terms, VerticalTerms
+from compliance.terms import ApprovalTerms, ColumnTerm, ColumnType, Terms, VerticalTerms
 
 __all__ = ["render", "render_html"]
 
@@ -26,7 +26,7 @@ _TEMPLATE: Final = Path(__file__).with_name("agreement.html.j2")
 _SHOWN_FIRST: Final = frozenset(
     {
         *("version", "name", "title", "purposes", "parties", "datasets", "features"),
-        *("vertical", "valid_from", "valid_until", "witness_quorum", "terms_text"),
+        *("vertical", "approval", "valid_from", "valid_until", "witness_quorum", "terms_text"),
     }
 )
 """Fields that have a place of their own; every other one is a section, in the agreement's order."""
@@ -143,6 +143,8 @@ def _sections(agreement: Agreement, signed_by: Collection[str]) -> Iterator[Sect
             yield _generic(field, value)
     if agreement.vertical is not None:
         yield _vertical(agreement.vertical)
+    if agreement.approval is not None:
+        yield _approval(agreement.approval)
     if agreement.terms_text:
         yield Section("Further terms", quote=agreement.terms_text)
 
@@ -209,6 +211,14 @@ def _vertical(terms: VerticalTerms) -> Section:
     head = ("party", "column", "type", "values", "classification")
     others = _term_list(terms, leaving_out="columns")
     return Section("Vertical training", terms=others, table=Table(head, columns))
+
+
+def _approval(terms: ApprovalTerms) -> Section:
+    people = tuple((one.name, one.party, one.verifying_key.fingerprint) for one in terms.approvers)
+    others = _term_list(terms, leaving_out="approvers")
+    return Section(
+        "Approval", terms=others, table=Table(("approver", "party", "key fingerprint"), people)
+    )
 
 
 def _values(column: ColumnTerm) -> str:

@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from compliance.errors import ComplianceError, PolicyError
 from compliance.terms import Role
 from federation.agreement_commands import agreement_app
+from federation.approval_commands import approval_app, approve, code_app
 from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.policy_commands import policy_app
 from federation.progress import Progress
@@ -53,6 +54,9 @@ app.add_typer(log_app, name="log")
 app.add_typer(node_app, name="node")
 app.add_typer(policy_app, name="policy")
 app.add_typer(report_app, name="report")
+app.command()(approve)
+app.add_typer(approval_app, name="approval")
+app.add_typer(code_app, name="code")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

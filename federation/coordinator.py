@@ -23,7 +23,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.errors import describe
-from compliance.terms import NoiseSource, Role
+from compliance.terms import Computation, NoiseSource, Role
+from federation.approvals import kept_envelopes
+from federation.approving import encode_approvals
 from federation.channel import Channel, Parcel
 from federation.clock import Clock, utc_now
 from federation.errors import (
@@ -50,6 +52,7 @@ from federation.messages import (
     EVERYONE,
     Acknowledged,
     Identify,
+    JobApproved,
     Message,
     ModelPublished,
     Present,
@@ -76,7 +79,7 @@ from federation.specification import (
 )
 from federation.witnessing import LogWitnessing
 
-__all__ = ["Coordinator", "read_jobs", "write_jobs"]
+__all__ = ["Coordinator", "jobs_in", "read_jobs", "write_jobs"]
 
 ROLL_CALL = "roll-call"
 """What the question to all nodes is filed under, which belongs to no job."""
@@ -95,7 +98,15 @@ def read_jobs(folder: PartyFolder) -> tuple[JobSpec, ...]:
     Raises:
         WorkspaceError: there is no list, or it is malformed.
     """
-    file = folder.path / "jobs.json"
+    return jobs_in(folder.path / "jobs.json")
+
+
+def jobs_in(file: Path) -> tuple[JobSpec, ...]:
+    """Return the jobs that a file lists, in order.
+
+    Raises:
+        WorkspaceError: there is no list, or it is malformed.
+    """
     try:
         return _JOBS.validate_json(file.read_bytes())
     except FileNotFoundError as error:
@@ -249,7 +260,9 @@ class Coordinator:
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
         if kept.count:
             self._tell_of(spec, f"goes on after {kept.count} exchanges that were had")
+        gate.spec = spec
         try:
+            self._carry_approvals(gate, channel, nodes, spec)
             outcome = self._drive(gate, channel, nodes, self._job(spec), kept)
         except FederationError:
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
@@ -285,6 +298,19 @@ class Coordinator:
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
         kept.forget()
         self._tell_of(spec, "has ended")
+
+    def _carry_approvals(
+        self, gate: Gate, channel: Channel, nodes: Mapping[str, int], spec: JobSpec
+    ) -> None:
+        """Carry people's approvals of a job that needs them to every data party that is there."""
+        if not self._agreement.needs_approval(Computation(spec.kind)):
+            return
+        payload = encode_approvals(kept_envelopes(self._folder, spec))
+        body = JobApproved(spec=spec)
+        there = sorted(self._people.intersection(nodes))
+        outgoing = [Say(name, spec.name, body, payload) for name in there]
+        for answer in self._exchange(gate, channel, nodes, outgoing):
+            expect(answer, Acknowledged)
 
     def _tell_of(self, spec: JobSpec, stage: str) -> None:
         report(Progress(self._folder.name, spec.name, stage))

@@ -3,8 +3,9 @@
 Everything that a party says to anybody is made here, in one fixed order:
 
 1. the signed agreement covers it, now;
-2. policy: this role may say this to that role, under a computation that the agreement permits,
-   and no clause of the party's own forbids it;
+2. policy: this role may say this to that role, for the purpose of a computation that the agreement
+   permits, to an agreed region, by agreed code, with the approvals that the job needs, and no
+   clause of the party's own forbids it;
 3. consent is read again, as of now, for every person the bytes were made from;
 4. minimum sizes hold;
 5. the privacy budget is reserved, and the reservation logged;
@@ -38,18 +39,20 @@ from compliance.agreement import Agreement
 from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
 from compliance.notice import Notice
-from compliance.policy import Question
+from compliance.policy import AGREED, Decision
 from compliance.signing import Envelope
 from federation import messages
 from federation.clock import Clock
+from federation.code import running_code
 from federation.consent_reading import ConsentReading, Heard
 from federation.enclosure import encrypt
 from federation.errors import RefusedError
 from federation.messages import Body, Header, SealedMessage, content_digest
 from federation.party import PartyFolder, write_atomically
-from federation.policies import policy_of
+from federation.policies import known_job, policy_of, question
 from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
+from federation.specification import JobSpec
 from federation.versions import ending_notice
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, to_json
@@ -147,6 +150,7 @@ class Gate:
 
     Attributes:
         consents: the party's consents, as they are read at every use; None if it keeps none.
+        spec: the job at work, once it is known.
     """
 
     def __init__(
@@ -165,6 +169,7 @@ class Gate:
         self._ledger = ledger
         self._clock = clock
         self._identity = folder.identity_key()
+        self.spec: JobSpec | None = None
         path = folder.config.consent
         self.consents = (
             None if path is None else ConsentReading(folder.resolve(path), agreement.purposes)
@@ -277,6 +282,7 @@ class Gate:
             names = tuple(party.name for party in self._agreement.parties)
             supersedes = self._agreement.supersedes
             self.note(records.AgreementSigned, None, parties=names, supersedes=supersedes)
+        self._tell_code()
         if self._ledger is None:
             return
         statement = self._ledger.statement()
@@ -296,6 +302,22 @@ class Gate:
                 reason = "interrupted before anything left"
                 self.note(records.BudgetRefunded, job, charge_id=charge_id, reason=reason)
             self._ledger.refund(charge_id)
+
+    def _tell_code(self) -> None:
+        """Tell the log, where code is agreed, which code runs from here on."""
+        if not self._agreement.code_digests:
+            return
+        code, told = running_code(), self._folder.path / "code"
+        if told.exists() and told.read_text(encoding="ascii") == code.digest:
+            return
+        self.note(
+            records.CodeReleased,
+            None,
+            package=code.package,
+            package_version=code.version,
+            code_digest=code.digest,
+        )
+        write_atomically(told, code.digest.encode())  # a crash before this tells it twice
 
     def _open_in_log(self) -> set[str]:
         """Return the charges that the log knows as reserved and not yet settled."""
@@ -362,17 +384,20 @@ class Gate:
             raise RuntimeError(f"{kind}: declare the people it was made from, and only then")
         if is_charged(kind, self._agreement) != (departure.charge is not None):
             raise RuntimeError(f"{kind}: declare its privacy loss, and only then")
-        question = Question(
-            sender=header.sender,
-            action=kind,
+        spec = self.spec if self.spec and self.spec.name == departure.job else None
+        asked = question(
+            self._folder,
+            self._agreement,
+            kind=kind,
             recipient=departure.recipient,
             job=departure.job,
+            spec=spec or known_job(self._folder, departure.job),
             purpose=None if departure.people is None else departure.people.purpose,
             charged=departure.charge is not None,
             payload_bytes=len(departure.payload),
             time=now,
         )
-        decision = policy_of(self._folder, self._agreement).decide(question)
+        decision = policy_of(self._folder, self._agreement).decide(asked)
         decided = self._leaf(
             records.AccessDecided,
             departure.job,
@@ -387,15 +412,18 @@ class Gate:
         if decision.allowed:
             return decided
         self.record(decided)
-        clauses = ", ".join(decision.clauses)
-        own = f"{self._folder.name}'s own policy forbids it"
-        remedy = decision.remedy or "ask for another clause"
-        raise self._refusal(
-            "policy",
-            f"{own} by {clauses}: {remedy}"
-            if clauses
-            else "no permit of the agreement covers it: agree on it",
-        )
+        raise self._forbidden(decision)
+
+    def _forbidden(self, decision: Decision) -> RefusedError:
+        """Say which term of the agreement, or which clause of the party's own, forbids it."""
+        if not decision.clauses:
+            return self._refusal("policy", "no permit of the agreement covers it: agree on it")
+        agreed = [name for name in decision.clauses if name.startswith(AGREED)]
+        if agreed:
+            term = agreed[0].removeprefix(AGREED).partition(".")[0]
+            return self._refusal(term, decision.remedy or "agree on it")
+        own = f"{self._folder.name}'s own policy forbids it by {', '.join(decision.clauses)}"
+        return self._refusal("policy", f"{own}: {decision.remedy or 'ask for another clause'}")
 
     def _check_consent(self, departure: Departure, now: datetime) -> list[records.Record]:
         people = departure.people

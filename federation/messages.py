@@ -31,6 +31,7 @@ from federation.specification import (
     AlignSpec,
     ExpandSpec,
     JobName,
+    JobSpec,
     MatchSpec,
     MeasureSpec,
     TrainSpec,
@@ -79,6 +80,7 @@ __all__ = [
     "ExpandRequest",
     "Header",
     "Identify",
+    "JobApproved",
     "LinkSide",
     "MatchAccept",
     "MatchBlinded",
@@ -157,6 +159,16 @@ class Present(_Closed):
     """A node's answer: the sender of this message."""
 
     kind: Literal["present"] = "present"
+
+
+class JobApproved(_Closed):
+    """Coordinator to every data party, before a job that needs it: these people approved it.
+
+    The payload holds their approvals: a JSON list of DSSE envelopes.
+    """
+
+    kind: Literal["job.approved"] = "job.approved"
+    spec: JobSpec
 
 
 class MatchSide(_Closed):
@@ -715,6 +727,7 @@ class Refused(_Closed):
 Body = Annotated[
     Identify
     | Present
+    | JobApproved
     | MatchRequest
     | MatchOffer
     | MatchAccept

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from compliance.agreement import Agreement
-from compliance.errors import ComplianceError, ConsentError
+from compliance.errors import ApprovalError, ComplianceError, ConsentError
 from compliance.terms import Role
 from connectors.errors import ConnectorError
 from federation.clock import Clock, utc_now
@@ -37,6 +37,7 @@ _logger = logging.getLogger("comity.node")
 TERM_OF: Final[Mapping[type[Exception], str]] = {
     ConnectorError: "datasets",
     ConsentError: "consent",
+    ApprovalError: "approval",
     ComplianceError: "parties",
     PrivacyError: "computation",
     MessageError: "message",

@@ -43,6 +43,34 @@ def show(directory: PartyFolderArgument) -> None:
     sys.stdout.write(policy_of(folder, folder.agreement()).text)
 
 
+@policy_app.command("check")
+def check(
+    directory: PartyFolderArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Hold a party's own policy.cedar together, and find words that nothing is called by.
+
+    Exit code 1 if there are such words: their clauses never match.
+
+    Example: comity policy check out/demo/retailer
+    """
+    from federation.party import PartyFolder
+    from federation.policies import strange_words
+
+    folder = PartyFolder(directory)
+    found = strange_words(folder, folder.agreement())
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(one) for one in found], indent=2) + "\n")
+    else:
+        for one in found:
+            out.print(str(one), markup=False)
+        if not found:
+            there = folder.policy.exists()
+            out.print("holds together" if there else "no policy.cedar: the agreement alone decides")
+    if found:
+        raise typer.Exit(1)
+
+
 @policy_app.command("explain")
 def explain(
     directory: PartyFolderArgument,
@@ -51,7 +79,10 @@ def explain(
     purpose: Annotated[
         str | None, typer.Option("--purpose", help="What the people in it were used for.")
     ] = None,
-    job: Annotated[str, typer.Option("--job", help="In which job.")] = "job",
+    job: Annotated[
+        str,
+        typer.Option("--job", help="In which job; approvals of one that this party knows count."),
+    ] = "job",
     at: Annotated[
         datetime | None,
         typer.Option("--at", help="When, in UTC; now if left out.", formats=["%Y-%m-%dT%H:%M:%S"]),
@@ -67,24 +98,25 @@ def explain(
     Example: comity policy explain out/demo/retailer --action train.update --to coordinator
     --purpose lookalike-audiences --charged
     """
-    from compliance.policy import Question
     from federation.party import PartyFolder
-    from federation.policies import policy_of
+    from federation.policies import known_job, policy_of, question
 
     folder = PartyFolder(directory)
     agreement = folder.agreement()
     _check_said(action, recipient, purpose, [party.name for party in agreement.parties])
-    question = Question(
-        sender=folder.name,
-        action=action,
+    asked = question(
+        folder,
+        agreement,
+        kind=action,
         recipient=recipient,
         job=job,
+        spec=known_job(folder, job),
         purpose=purpose,
         charged=charged,
         payload_bytes=payload_bytes,
         time=(at or datetime.now(UTC)).replace(tzinfo=UTC),
     )
-    decision = policy_of(folder, agreement).decide(question)
+    decision = policy_of(folder, agreement).decide(asked)
     (_print_json if as_json else _print_lines)(decision)
     if not decision.allowed:
         raise typer.Exit(1)

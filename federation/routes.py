@@ -45,6 +45,7 @@ _ALL: Final = _PEOPLE | _OPERATOR
 ROUTES: Final[Mapping[str, Route]] = {
     "identify": Route(_OPERATOR, _PEOPLE),
     "present": Route(_PEOPLE, _OPERATOR),
+    "job.approved": Route(_OPERATOR, _PEOPLE),
     "match.request": Route(_OPERATOR, _PEOPLE),
     "match.offer": Route(_PEOPLE, _PEOPLE, concerns_people=True, encrypted=True),
     "match.accept": Route(_PEOPLE, _PEOPLE, concerns_people=True, encrypted=True),

@@ -10,6 +10,7 @@ Leaves to others: matches and alignments (`matching`), training (`training`), ex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from federation.approving import Approving
 from federation.desk import Desk
 from federation.errors import MessageError
 from federation.expanding import Expanding
@@ -66,6 +67,7 @@ class Work:
         direct = isinstance(spec, MatchSpec) and spec.is_direct
         steps: Mapping[type[object], Callable[[Message], Released]] = {
             Identify: self._present,
+            **Approving(self._desk).steps,
             **(self._direct.steps if direct else self._matching.steps),
             **self._aligning.steps,
             **LocalTraining(self._desk).steps,
@@ -88,6 +90,7 @@ class Work:
             raise MessageError(f"message of job {message.header.job!r} about {spec.name!r}")
         for term, remedy in policy_objections(spec, self._desk.agreement):
             raise self._desk.refusal(term, remedy)
+        self._desk.gate.spec = spec
         with self._held_to(spec):
             return step(message)
 

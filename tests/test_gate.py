@@ -41,6 +41,7 @@ COLUMNS = VerticalTrainSpec(name="columns", align="rows", label_epsilon=1.0)
 BODIES: dict[str, Body] = {
     "identify": messages.Identify(),
     "present": messages.Present(),
+    "job.approved": messages.JobApproved(spec=MATCH),
     "match.request": messages.MatchRequest(spec=MATCH, peer="brand"),
     "match.offer": messages.MatchOffer(spec=MATCH, side=SIDE),
     "match.accept": messages.MatchAccept(spec=MATCH, side=SIDE),
@@ -102,12 +103,34 @@ BODIES: dict[str, Body] = {
     "acknowledged": messages.Acknowledged(),
     "refused": messages.Refused(term="message", remedy="try again"),
 }
+NUMERIC = {"type": "numeric", "minimum": 0, "maximum": 9}
+EVERYTHING: dict[str, Any] = {
+    "measure": {
+        "purpose": PURPOSE,
+        "columns": [{"name": "colour"}],
+        "noise": ["discrete-laplace"],
+        "epsilon": 1.0,
+        "minimum_cell": 5,
+    },
+    "match": {"alignment": {"key": "email", "epsilon": 10.0, "delta": 1e-9}},
+    "vertical": {
+        "purpose": PURPOSE,
+        "columns": [
+            {"party": name, "name": f"of-{name}", **NUMERIC}
+            for name in ("brand", "courier", "retailer")
+        ],
+        "label_epsilon": 1.0,
+        "minimum_people": 30,
+    },
+}
+"""Terms of every computation."""
 ASKED = {("coordinator", "brand"), ("coordinator", "partner")}
 ANSWERED = {("brand", "coordinator"), ("partner", "coordinator")}
 PAIR = {("brand", "partner"), ("partner", "brand")}
 ROUTED = {
     "identify": {("coordinator", "brand"), ("coordinator", "partner")},
     "present": {("brand", "coordinator"), ("partner", "coordinator")},
+    "job.approved": ASKED,
     "match.request": {("coordinator", "brand"), ("coordinator", "partner")},
     "match.offer": PAIR,
     "match.accept": PAIR,
@@ -177,6 +200,17 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> World:
         with opened(world, name):
             pass
     return world
+
+
+@pytest.fixture(scope="module")
+def wide_made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world where every computation is agreed."""
+    return World.make(tmp_path_factory.mktemp("wide"), **EVERYTHING)
+
+
+@pytest.fixture
+def wide(wide_made: World, tmp_path: Path) -> World:
+    return wide_made.copy(tmp_path / "wide")
 
 
 @pytest.fixture
@@ -301,25 +335,25 @@ class TestRoutes:
         assert not is_charged("expand.done", AGREED)
         assert is_charged("expand.done", AGREED.model_copy(update={"expand": counting}))
 
-    def test_what_must_be_encrypted_leaves_so_and_nothing_else_does(self, world: World) -> None:
+    def test_what_must_be_encrypted_leaves_so_and_nothing_else_does(self, wide: World) -> None:
         secret = b"what only the recipient may read"
         for kind, route in ROUTES.items():
             sender, recipient = min(ROUTED[kind])
             party = PARTY_OF[Role(sender)]
             wanted = departure(kind, PARTY_OF[Role(recipient)], party, payload=secret)
-            with opened(world, party) as gate:
+            with opened(wide, party) as gate:
                 sealed = gate.release(wanted).message
-            message = unseal(sealed, world.agreement)
+            message = unseal(sealed, wide.agreement)
             assert message.header.kind == kind
             assert (message.body != BODIES[kind]) == (secret not in sealed.payload)
             assert (message.body != BODIES[kind]) == route.encrypted
-            heard = world.read(sealed)
+            heard = wide.read(sealed)
             assert (heard.body, heard.payload) == (BODIES[kind], secret)
 
-    def test_no_other_role_may_say_a_thing_to_any_other(self, world: World) -> None:
+    def test_no_other_role_may_say_a_thing_to_any_other(self, wide: World) -> None:
         roles = (Role.BRAND, Role.PARTNER, Role.COORDINATOR)
         for sender, kind in product(roles, BODIES):
-            with opened(world, PARTY_OF[sender]) as gate:
+            with opened(wide, PARTY_OF[sender]) as gate:
                 for recipient in roles:
                     wanted = departure(kind, PARTY_OF[recipient], PARTY_OF[sender])
                     allowed = (str(sender), str(recipient)) in ROUTED[kind]
@@ -494,8 +528,13 @@ class TestRefusals:
         unknown = PeopleUsed(PURPOSE, References.of(["R1"]), 1)
         expect_refusal(world, update(people=unknown), "consent")
 
-    def test_people_who_consented_to_something_else(self, world: World) -> None:
-        expect_refusal(world, update(people=replace(people(), purpose="newsletter")), "consent")
+    def test_people_used_for_an_agreed_purpose_of_no_such_computation(self, world: World) -> None:
+        wanted = update(people=replace(people(), purpose="newsletter"))
+        with opened(world) as gate, pytest.raises(RefusedError, match="no permit") as refusal:
+            gate.release(wanted)
+        assert refusal.value.term == "policy"
+        assert world.outbox("retailer") == {}
+        assert isinstance(world.leaves("retailer")[-1], records.AccessDecided)
 
     def test_a_withdrawal_that_lies_in_the_future(self, world: World) -> None:
         world.now = datetime(2026, 2, 1, tzinfo=UTC)
@@ -532,7 +571,7 @@ class TestRefusals:
         """Terms are asked in a fixed order: time, parties, consent, minimums, budget."""
         bad: dict[str, dict[str, Any]] = {
             "parties": {"recipient": "brand"},
-            "consent": {"people": replace(people(), purpose="newsletter")},
+            "consent": {"people": PeopleUsed(PURPOSE, References.of(["R1"]), 1)},
             "match.minimum_match": {"minimums": (Minimum("match.minimum_match", 0, 5),)},
             "budget.epsilon": {"charge": GaussianEvent(noise_multiplier=0.5)},
         }

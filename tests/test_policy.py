@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from parties import PURPOSE, World
+from parties import PURPOSE, TRAIN, World
 from test_gate import opened, update
 from typer.testing import CliRunner
 
@@ -16,6 +16,7 @@ from compliance.errors import PolicyError
 from compliance.policy import EVERYONE, Flow, Policy, Question
 from compliance.terms import Role
 from federation.cli import app
+from federation.code import running_code
 from federation.errors import RefusedError
 from federation.policies import policy_of
 from federation.routes import ROUTES
@@ -75,6 +76,8 @@ class TestWhatTheAgreementPermits:
                 question.recipient == EVERYONE or roles[question.recipient] in flow.recipients
             )
             right_purpose = question.purpose == (PURPOSE if flow.concerns_people else None)
+            if flow.concerns_people and flow.scenario in {"align", "assist", "measure"}:
+                right_purpose = False  # no terms of these are agreed
             assert decision.allowed is (right_roles and right_purpose)
             assert decision.clauses == ((f"agreed:{question.action}",) if decision.allowed else ())
             assert decision.policy_digest == policy.digest
@@ -144,6 +147,7 @@ class TestWhatAPartyForbids:
             ('@id("x") forbid (principal, action == Action::"trian", resource);', "unrecognized"),
             ('@id("x") forbid (principal == ?principal, action, resource);', "template"),
             ("#" * 70_000, "at most 65536"),
+            ('@id("late") forbid (principal, action, resource) when {context.our < 8};', "`late`"),
         ],
     )
     def test_anything_else_is_refused(self, made: World, text: str, reason: str) -> None:
@@ -202,6 +206,30 @@ class TestAtTheGate:
             gate.release(update())
         assert not world.statement("retailer").charges
 
+    @pytest.mark.parametrize(
+        ("condition", "allowed"),
+        [
+            ('context has computation && context.computation == "train"', False),
+            ("context has classification && context.classification >= 2", False),
+            ("context has classification && context.classification >= 3", True),
+            ("context.approvals == 0 && context.approving_parties == 0", False),
+            (f'context.code == "{running_code().digest}"', False),
+            ("principal has country || resource has country", True),
+        ],
+    )
+    def test_a_clause_may_ask_for_the_job_its_columns_approvals_and_code(
+        self, world: World, condition: str, allowed: bool
+    ) -> None:
+        text = f'@id("own") forbid (principal, action, resource) when {{ {condition} }};'
+        world.folder("retailer").policy.write_text(text)
+        with opened(world) as gate:
+            gate.spec = TRAIN
+            if allowed:
+                gate.release(update())
+            else:
+                with pytest.raises(RefusedError, match="own policy forbids it by own"):
+                    gate.release(update())
+
 
 class TestCommand:
     def test_shows_and_explains(self, world: World) -> None:
@@ -222,6 +250,27 @@ class TestCommand:
         told = CliRunner().invoke(app, [*asked[:-1], "--action", "expand.done", "--purpose", "x"])
         assert told.exit_code == 1
         assert "no clause permits it" in told.stdout
+
+    def test_finds_words_that_nothing_is_called_by(self, world: World) -> None:
+        folder = world.folder("retailer")
+        asked = ["policy", "check", str(folder.path)]
+        assert "agreement alone" in CliRunner().invoke(app, asked).stdout
+        folder.policy.write_text(
+            OFFICE
+            + '@id("a") forbid (principal, action, resource == Party::"curier");'
+            + '@id("b") forbid (principal, action, resource) when {'
+            + ' ["match", "trian"].contains(context.scenario) || resource.role == "partner" ||'
+            + f' (context has purpose && context.purpose != "{PURPOSE}s") }};'
+        )
+        told = CliRunner().invoke(app, [*asked, "--json"])
+        assert told.exit_code == 1
+        assert {(one["clause"], one["word"], one["near"]) for one in json.loads(told.stdout)} == {
+            ("a", "curier", "courier"),
+            ("b", "trian", "train"),
+            ("b", f"{PURPOSE}s", PURPOSE),
+        }
+        folder.policy.write_text(OFFICE)
+        assert CliRunner().invoke(app, asked).exit_code == 0
 
     @pytest.mark.parametrize(
         ("options", "said"),

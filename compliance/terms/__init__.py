@@ -6,6 +6,16 @@ control, invisible or reordering characters that would show a reader something e
 Leaves to others: what terms mean together (`compliance.agreement`), and obeying them.
 """
 
+from compliance.terms.access import (
+    COUNTRIES,
+    RELEASES_ROWS,
+    ApprovalTerms,
+    ApproverTerm,
+    Computation,
+    RegionTerm,
+    approver_mistakes,
+    region_mistakes,
+)
 from compliance.terms.amendment import AmendmentTerms
 from compliance.terms.budget import BudgetTerms
 from compliance.terms.dataset import (
@@ -36,6 +46,7 @@ from compliance.terms.termination import TerminationTerms
 from compliance.terms.train import Labels, ModelFamily, NoiseSource, TrainTerms, VerticalTerms
 from compliance.terms.vocabulary import (
     Count,
+    Digest,
     KeyName,
     Line,
     Moment,
@@ -48,18 +59,24 @@ from compliance.terms.vocabulary import (
 )
 
 __all__ = [
+    "COUNTRIES",
     "DATA_ROLES",
+    "RELEASES_ROWS",
     "AlignmentTerms",
     "AmendmentTerms",
+    "ApprovalTerms",
+    "ApproverTerm",
     "Artefact",
     "BudgetTerms",
     "Classification",
     "ColumnTerm",
     "ColumnType",
     "CompositeTerm",
+    "Computation",
     "Count",
     "CountNoise",
     "DatasetTerm",
+    "Digest",
     "EmailRule",
     "ExpandTerms",
     "FieldRule",
@@ -80,6 +97,7 @@ __all__ = [
     "NoiseSource",
     "PartyTerm",
     "Purpose",
+    "RegionTerm",
     "RetentionTerm",
     "Reveal",
     "Role",
@@ -89,6 +107,8 @@ __all__ = [
     "Text",
     "TrainTerms",
     "VerticalTerms",
+    "approver_mistakes",
+    "region_mistakes",
     "repeated",
     "unique",
 ]

@@ -21,6 +21,7 @@ __all__ = [
     "ColumnName",
     "Count",
     "Delta",
+    "Digest",
     "Epsilon",
     "Finite",
     "KeyName",
@@ -79,6 +80,10 @@ Purpose = Annotated[
         pattern=r"^[a-z][a-z0-9._:/-]{0,126}$",
         description="up to 127 lower-case letters, digits and ._:/-, a letter first",
     ),
+]
+
+Digest = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}$", description="64 hexadecimal digits of a SHA-256")
 ]
 
 ColumnName = Annotated[

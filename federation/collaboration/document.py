@@ -29,10 +29,12 @@ from compliance.log.note import NoteKey
 from compliance.signing import SigningKey
 from compliance.terms import (
     DATA_ROLES,
+    ApprovalTerms,
     BudgetTerms,
     ColumnTerm,
     Count,
     DatasetTerm,
+    Digest,
     ExpandTerms,
     Line,
     MatchTerms,
@@ -41,6 +43,7 @@ from compliance.terms import (
     Name,
     PartyTerm,
     Purpose,
+    RegionTerm,
     RetentionTerm,
     Role,
     TerminationTerms,
@@ -158,6 +161,9 @@ class AgreementSection(_Closed):
     retention: Annotated[tuple[RetentionTerm, ...], Field(max_length=64)] = ()
     termination: TerminationTerms | None = None
     dispute: Text = ""
+    regions: Annotated[tuple[RegionTerm, ...], Field(max_length=MOST_PARTIES)] = ()
+    code_digests: Annotated[tuple[Digest, ...], Field(max_length=64), AfterValidator(unique)] = ()
+    approval: ApprovalTerms | None = None
     terms_text: Text = ""
 
 

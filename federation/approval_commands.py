@@ -1,0 +1,155 @@
+"""`comity approve`, `comity approval` and `comity code`: people's yes to a job, and what code runs.
+
+Guarantees: parses, calls, prints. Leaves to others: everything else (`approvals`, `code`).
+"""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from compliance.signing import SigningKey
+
+__all__ = ["approval_app", "approve", "code_app"]
+
+approval_app = typer.Typer(no_args_is_help=True, help="People's approvals of jobs.")
+code_app = typer.Typer(no_args_is_help=True, help="The code that a party runs.")
+out = Console(soft_wrap=True, highlight=False)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+def approve(
+    job: Annotated[str, typer.Argument(help="Name of the job.")],
+    directory: Annotated[
+        Path, typer.Option("--in", help="A folder with agreement.json and the jobs, jobs.json.")
+    ],
+    approver: Annotated[str, typer.Option("--as", help="Approver, as the agreement says.")],
+    key: Annotated[Path, typer.Option("--key", help="The approver's key file.")],
+    to: Annotated[Path, typer.Option("--out", help="File to write the approval to.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Approve a job as it stands, and write the signed approval to a file.
+
+    Example: comity approve best --in out/demo/coordinator --as approver-1 --key approver-1.key
+    --out best.approval.json
+    """
+    from compliance.approval import Approval, sign_approval
+    from federation.approvals import job_digest
+    from federation.coordinator import jobs_in
+    from federation.errors import WorkspaceError
+    from federation.party import verified_agreement, write_atomically
+
+    agreement = verified_agreement(directory / "agreement.json")
+    specs = {spec.name: spec for spec in jobs_in(directory / "jobs.json")}
+    if job not in specs:
+        raise WorkspaceError(f"{directory} has no job {job!r}, only {', '.join(specs)}")
+    approval = Approval(
+        agreement=agreement.digest,
+        job=job,
+        job_digest=job_digest(specs[job]),
+        approver=approver,
+        time=datetime.now(UTC).replace(microsecond=0),
+    )
+    envelope = sign_approval(approval, _read_key(key), agreement)
+    write_atomically(to, envelope.to_json())
+    if as_json:
+        sys.stdout.write(approval.model_dump_json(indent=2) + "\n")
+        return
+    out.print(specs[job].model_dump_json(indent=2), markup=False)
+    out.print(f"approved by {approver}: digest {approval.job_digest}, written to {to}")
+
+
+@approval_app.command("key")
+def make_key(
+    file: Annotated[Path, typer.Argument(help="Where the secret key goes; must not be there.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Make an approver's key, and print its public half for the agreement.
+
+    Example: comity approval key approver-1.key
+    """
+    from compliance.signing import SigningKey
+    from federation.errors import WorkspaceError
+    from federation.party import write_atomically
+    from privacy.randomness import new_secret
+
+    if file.exists():
+        raise WorkspaceError(f"{file} is there already: name another file")
+    secret = new_secret()
+    write_atomically(file, secret.hex().encode(), mode=0o600)
+    public = SigningKey.from_seed(secret).public.to_base64()
+    sys.stdout.write((json.dumps({"key": public}) if as_json else public) + "\n")
+
+
+@approval_app.command("add")
+def add(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Approvals.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Verify approvals, and keep them for the coordinator to carry to each party.
+
+    Example: comity approval add out/demo/coordinator best.approval.json
+    """
+    from compliance.errors import ApprovalError
+    from compliance.signing import Envelope
+    from federation.approvals import job_digest, keep_approvals
+    from federation.coordinator import read_jobs
+    from federation.party import PartyFolder, locked
+
+    folder = PartyFolder(directory)
+    agreement = folder.agreement()
+    specs = {job_digest(spec): spec for spec in read_jobs(folder)}
+    added = []
+    for file in files:
+        envelope = Envelope.from_json(file.read_bytes())
+        told = json.loads(envelope.payload_bytes).get("job_digest")
+        if told not in specs:
+            raise ApprovalError(f"{file}: of no job as it stands in {directory}: approve it anew")
+        with locked(folder):
+            kept = keep_approvals(folder, agreement, specs[told], [envelope])
+        added += [{"job": one.job, "approver": one.approver} for one, _ in kept]
+    if as_json:
+        sys.stdout.write(json.dumps(added, indent=2) + "\n")
+        return
+    for one in added:
+        out.print(f"job {one['job']}: approved by {one['approver']}", markup=False)
+
+
+@code_app.command("digest")
+def digest(
+    listed: Annotated[
+        bool, typer.Option("--list", help="Print every file's digest: what is digested.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the digest of the code that runs here, as an agreement lists it.
+
+    Example: comity code digest
+    """
+    from dataclasses import asdict
+
+    from federation.code import code_listing, running_code
+
+    if listed:
+        sys.stdout.write(code_listing())
+    elif as_json:
+        sys.stdout.write(json.dumps(asdict(running_code()), indent=2) + "\n")
+    else:
+        sys.stdout.write(running_code().digest + "\n")
+
+
+def _read_key(file: Path) -> "SigningKey":
+    from compliance.signing import SigningKey
+    from federation.errors import WorkspaceError
+
+    try:
+        return SigningKey.from_seed(bytes.fromhex(file.read_text(encoding="ascii")))
+    except ValueError as error:
+        raise WorkspaceError(f"{file} is no key: expected 32 bytes in hex") from error

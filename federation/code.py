@@ -1,0 +1,79 @@
+"""Which code a party runs, as one digest.
+
+Guarantees: the digest covers every file of the four packages where this process imports them from,
+whether a distribution's record lists it or not; compiled bytecode and the examples, which no party
+runs, are left out. The same files have the same digest however they were installed.
+
+Leaves to others: Python itself and other distributions, an operator who patches a running process,
+and which digests are agreed (`compliance.policy`).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+__all__ = ["DISTRIBUTION", "RunningCode", "code_listing", "listing", "running_code"]
+
+DISTRIBUTION: Final = "comity"
+_PACKAGES: Final = ("compliance", "connectors", "federation", "privacy")
+_EXAMPLES: Final = "federation/examples/"
+
+
+@dataclass(frozen=True)
+class RunningCode:
+    """What runs in this process.
+
+    Attributes:
+        package: name of the distribution.
+        version: its version; `0` where it is not installed.
+        digest: SHA-256 of `listing`, in hex.
+    """
+
+    package: str
+    version: str
+    digest: str
+
+
+def listing(directories: dict[str, Path]) -> str:
+    """List files as `sha256sum` does: digest, two spaces, path, in the order of paths.
+
+    Args:
+        directories: name that paths begin with → directory.
+    """
+    files = {
+        f"{name}/{file.relative_to(directory).as_posix()}": file
+        for name, directory in directories.items()
+        for file in directory.rglob("*")
+        if file.is_file() and file.suffix != ".pyc"
+    }
+    return "".join(
+        f"{hashlib.sha256(files[path].read_bytes()).hexdigest()}  {path}\n"
+        for path in sorted(files)
+        if not path.startswith(_EXAMPLES)
+    )
+
+
+def code_listing() -> str:
+    """List the files of what runs here, as `listing` does."""
+    directories = {}
+    for name in _PACKAGES:
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise RuntimeError(f"package {name} is not installed as a directory")
+        directories[name] = Path(spec.submodule_search_locations[0])
+    return listing(directories)
+
+
+@cache
+def running_code() -> RunningCode:
+    """Return what runs here; read once a process, as its code is."""
+    try:
+        installed = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        installed = "0"
+    digest = hashlib.sha256(code_listing().encode()).hexdigest()
+    return RunningCode(DISTRIBUTION, installed, digest)
