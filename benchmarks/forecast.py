@@ -126,6 +126,7 @@ class Setting:
         fitted: whether the curve is fitted to it; else it is held against the curve.
         family: of the model.
         hidden: layers of a network.
+        rounds: in which the partners' models are averaged.
         depth: of boosted trees.
     """
 
@@ -137,6 +138,7 @@ class Setting:
     fitted: bool
     family: Family = Family.LOGISTIC_REGRESSION
     hidden: tuple[int, ...] = ()
+    rounds: int = 1
     depth: int = 6
 
 
@@ -227,16 +229,19 @@ def settings(family: Family) -> Iterator[list[Setting]]:
             first = Setting(table, rows, known, 2, 1.0, fitted, family, depth=depth)
             yield [replace(first, epsilon=one) for one in EPSILONS]
     elif family is Family.NETWORK:
-        for hidden, fitted, table, rows, known, partners in (
-            (16, True, "buys_vitamins", 1_700, 1.0, 1),
-            (16, True, "adult", 2_000, 1.0, 1),
-            (64, True, "adult", 2_000, 1.0, 1),
-            (16, True, "adult", 4_000, 0.1, 1),
-            (16, False, "buys_wine", 1_700, 1.0, 1),
-            (8, False, "buys_wine", 850, 1.0, 2),
-            (8, False, "adult", 2_000, 0.3, 2),
+        for hidden, fitted, table, rows, known, partners, rounds in (
+            (16, True, "buys_vitamins", 1_700, 1.0, 1, 1),
+            (16, True, "buys_vitamins", 850, 1.0, 2, 10),
+            (16, True, "adult", 2_000, 1.0, 1, 1),
+            (64, True, "adult", 2_000, 1.0, 1, 1),
+            (16, True, "adult", 4_000, 0.1, 1, 1),
+            (16, True, "adult", 4_000, 1.0, 2, 10),
+            (16, False, "buys_wine", 1_700, 1.0, 1, 1),
+            (8, False, "buys_wine", 850, 1.0, 2, 10),
+            (8, False, "adult", 2_000, 0.3, 2, 10),
+            (16, False, "adult", 8_000, 1.0, 2, 10),
         ):
-            first = Setting(table, rows, known, partners, 1.0, fitted, family, (hidden,))
+            first = Setting(table, rows, known, partners, 1.0, fitted, family, (hidden,), rounds)
             yield [replace(first, epsilon=one) for one in (0.1, 0.5, 1.0, 4.0)]
     else:
         for fitted, table, rows, known, partners in (
@@ -330,7 +335,7 @@ Rows = Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]
 def _gradients(
     table: Table, setting: Setting, data: Rows, epsilon: float | None, label: str
 ) -> NDArray[np.float64]:
-    """Train at each partner with noise of its own, average once, and score what is held out."""
+    """Train at each partner with noise of its own, average, and score what is held out."""
     width, held_out = table.features.shape[1], table.features[table.held_out]
     network = Network(width, setting.hidden) if setting.hidden else None
     engine: GradientEngine
@@ -343,26 +348,29 @@ def _gradients(
         start = np.zeros(width)
     rate, penalty = RATES[setting.family]
     noise = None if epsilon is None else _noise(epsilon)
-    models = []
-    for place, (features, labels) in enumerate(data):
-        common = {
-            "steps": STEPS,
-            "sampling_probability": SAMPLING,
-            "clipping_norm": 1.0,
-            "learning_rate": rate,
-            "penalty": penalty,
-            "expected_rows": len(features),
-        }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnsafeNoNoiseWarning)
-            parameters = (
-                DpSgdParameters.unsafe_without_noise(**common)
-                if noise is None
-                else DpSgdParameters(noise_multiplier=noise, **common)
-            )
-        stream = SecretStream(seeded_secret(7, f"{label}/{place}"), f"forecast/{noise}")
-        models.append(train(engine, start, features, labels, parameters, stream))
-    weights = np.mean(models, axis=0)
+    weights = start
+    for number in range(setting.rounds):
+        models = []
+        for place, (features, labels) in enumerate(data):
+            common = {
+                "steps": STEPS // setting.rounds,
+                "sampling_probability": SAMPLING,
+                "clipping_norm": 1.0,
+                "learning_rate": rate,
+                "penalty": penalty,
+                "expected_rows": len(features),
+            }
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnsafeNoNoiseWarning)
+                parameters = (
+                    DpSgdParameters.unsafe_without_noise(**common)
+                    if noise is None
+                    else DpSgdParameters(noise_multiplier=noise, **common)
+                )
+            secret = seeded_secret(7, f"{label}/{place}")
+            stream = SecretStream(secret, f"forecast/{noise}/{number}")
+            models.append(train(engine, weights, features, labels, parameters, stream))
+        weights = np.mean(models, axis=0)
     return held_out @ weights if network is None else network.scores(weights, held_out)
 
 
