@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from statistics import NormalDist, fmean
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -158,8 +158,8 @@ class Point:
 
     @property
     def strength(self) -> float:
-        """Signal to noise, and how far a model without noise sets the classes apart."""
-        return 2.0 * self.ratio * NormalDist().inv_cdf(self.auc) ** 2
+        """See `Curve`."""
+        return self.shape.curve.strength(self.ratio, self.auc)
 
     @property
     def lost(self) -> float:
@@ -282,9 +282,7 @@ def measure(table: Table, settings: Sequence[Setting], repeats: int) -> Iterator
             one[np.random.default_rng([repeat, place]).random(len(one)) >= first.known] = 0
         positives.append(sum(one.sum() for one in labels))
         for epsilon in (None, *(one.epsilon for one in settings)):
-            data = [
-                (table.features[share], one) for share, one in zip(shares, labels, strict=True)
-            ]
+            data = [(table.features[share], one) for share, one in zip(shares, labels, strict=True)]
             scores = train_on(table, first, data, epsilon, f"{first}/{repeat}")
             quality = ranking_quality(scores, table.labels[table.held_out] == 1)
             aucs.setdefault(epsilon, []).append(quality.auc)
@@ -300,8 +298,6 @@ def shape_of(table: Table, setting: Setting, positives: int) -> Shape:
         return ForestShape(
             rows=setting.rows * setting.partners,
             positives=positives,
-            columns=table.features.shape[1],
-            depth=setting.depth,
             gradient_noise=_sum_noise(plan),
             sums=plan.rounds * TREES,
         )
@@ -419,7 +415,7 @@ def report(points: Sequence[Point], curve: Curve) -> None:
     Beside the fit stands how well a curve does on one table that was fitted to the other alone.
     """
     fitted = [one for one in points if one.setting.fitted]
-    print(f"half is lost at a strength of {best_fit(fitted):.2f}; in use: {curve.half_lost}")
+    print(f"half is lost at a strength of {best_fit(fitted, curve):.2f}; in use: {curve.half_lost}")
     _missed("fitted", fitted, curve)
     _missed("held out", [one for one in points if not one.setting.fitted], curve)
     census = [one for one in points if one.setting.table == "adult"]
@@ -428,15 +424,16 @@ def report(points: Sequence[Point], curve: Curve) -> None:
         ("the census alone, held against households", census, households),
         ("households alone, held against the census", households, census),
     ):
-        half = best_fit(known)
+        half = best_fit(known, curve)
         _missed(f"fitted to {name} ({half:.2f})", other, replace(curve, half_lost=half))
 
 
-def best_fit(points: Sequence[Point]) -> float:
+def best_fit(points: Sequence[Point], curve: Curve) -> float:
     """Return the strength at which half is lost that misses points by the least squares."""
 
     def missed(half: float) -> float:
-        return fmean((1.0 / (1.0 + one.strength / half) - one.lost) ** 2 for one in points)
+        tried = replace(curve, half_lost=half)
+        return fmean((tried.lost(one.strength) - one.lost) ** 2 for one in points)
 
     return float(minimize_scalar(missed, bounds=(0.01, 100.0), method="bounded").x)
 
