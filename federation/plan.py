@@ -507,7 +507,8 @@ class _Planner:
             return f"protects no person: up to {spec.rounds} exact sums over partners"
         tables = f"holds for a person in up to {terms.max_parties_per_person} partners' tables"
         if spec.noise is NoiseSource.LOCAL:
-            return f"{tables}; {spec.rounds} round(s) of {spec.steps_per_round} steps"
+            rounds = "1 round" if spec.rounds == 1 else f"{spec.rounds} rounds"
+            return f"{tables}; {rounds} of {spec.steps_per_round} steps"
         return (
             f"{tables}, though {terms.colluding_partners} partners collude and "
             f"{terms.absent_partners} are missing; {spec.rounds} secure sums"

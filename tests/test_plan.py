@@ -71,7 +71,7 @@ def test_every_job_is_told_with_who_works_and_what_it_costs(tables: Path) -> Non
         ("expand.minimum_segment", 3),
     ]
     assert "not differentially private" in match.note
-    assert "up to 2 partners' tables; 2 round(s) of 20 steps" in train.note
+    assert "up to 2 partners' tables; 2 rounds of 20 steps" in train.note
     assert found.refused == []
 
 
@@ -209,6 +209,7 @@ class TestForecast:
         assert loud.forecast.lost > quiet.forecast.lost
         assert loud.forecast.auc_loss_least < loud.forecast.auc_loss < loud.forecast.auc_loss_most
         assert "none was measured" not in loud.note
+        assert is_trees or "; 1 round of 40 steps" in loud.note
         told = "averaged once" if family == "network" else "50 positives cannot carry epsilon 0.3"
         assert told in loud.forecast.warning
         assert ("columns" in loud.forecast.warning) is (family == "ridge-regression")
