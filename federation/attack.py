@@ -51,6 +51,7 @@ from privacy.training.newton import UnsafeExactSumsWarning
 __all__ = ["Attack", "attack"]
 
 _MOST_ROWS: Final = 10_000
+_LEAST_MODELS: Final = 8  # that shadows take
 _CONFIDENCE: Final = 0.975  # of each of two bounds
 _NO_DELTA: Final = 1e-5  # where a job promises nothing: what an empirical ε is said at
 
@@ -125,6 +126,12 @@ def attack(
         InvalidParameterError: a number is out of range, or this model's training is not attacked.
         ConnectorError, ComplianceError: the rows cannot be read.
     """
+    if canaries < 1:  # before rows are read, which may take long
+        raise InvalidParameterError(f"expected 1 canary or more, got {canaries}")
+    if models < 0 or 0 < models < _LEAST_MODELS:
+        raise InvalidParameterError(
+            f"expected {_LEAST_MODELS} models or more, or 0 for none, got {models}"
+        )
     kept = KeptModel.open(file)  # 1
     folder, spec = kept.folder, kept.spec
     training = _watched(kept, flaw)

@@ -77,6 +77,30 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a 
 _INTERRUPTED = 130
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        out.print(f"comity {version('comity')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Match, train and expand together without pooling data, and prove what was done.
+
+    Begin with: comity demo
+    """
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
     # What a node logs about a refusal is printed as progress already.

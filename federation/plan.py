@@ -43,7 +43,13 @@ from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, RepeatedEvent, SampledGaussianEvent
 from privacy.accounting.ledger import Budget
 from privacy.accounting.price import (
+    LOGISTIC_REGRESSION,
+    NETWORK,
+    RIDGE_REGRESSION,
+    Curve,
+    ForestShape,
     PriceTag,
+    Shape,
     TrainingShape,
     forecast,
     largest_within,
@@ -52,11 +58,19 @@ from privacy.accounting.price import (
 )
 from privacy.errors import InvalidParameterError
 from privacy.training.label_noise import LARGEST_EPSILON, label_charge
+from privacy.training.random_boosting import TREES
 
 __all__ = ["MinimumSize", "Plan", "PlannedJob", "TrainingForecast", "plan"]
 
 REFERENCE_AUC: Final = 0.8
 """What a model is taken to reach without noise, where nobody says otherwise."""
+
+_CURVES: Final[Mapping[ModelFamily, Curve]] = {
+    ModelFamily.LOGISTIC_REGRESSION: LOGISTIC_REGRESSION,
+    ModelFamily.RIDGE_REGRESSION: RIDGE_REGRESSION,
+    ModelFamily.NETWORK: NETWORK,
+}
+"""Of families whose gradients have noise; that of trees belongs to their shape."""
 
 _HEAVY_LOSS: Final = 0.25  # of what a model has above guessing; past it a plan warns
 
@@ -88,14 +102,14 @@ class TrainingForecast(_Closed):
         positives: of them, as asked with or assumed.
         assumed: whether `positives` was assumed: every declared row of the brand a customer of one
             partner.
-        columns: weights of the model.
-        signal_to_noise: of the mean gradient over the whole training.
+        columns: of an encoded row.
+        signal_to_noise: of the gradient over the whole training, by the measure of its family.
         lost: expected share of the AUC above 0.5, in (0, 1).
         auc: what a model is taken to reach without noise.
         auc_loss: what it is expected to lose of that.
-        auc_loss_least: nearly nine of ten measured trainings lost between this …
-        auc_loss_most: … and this, give or take 0.01.
-        warning: set where the noise is likely to take a quarter or more.
+        auc_loss_least: most measured trainings lost between this …
+        auc_loss_most: … and this; how many of them is told in docs/privacy-budget.md.
+        warning: set where the noise is likely to take a quarter or more, or more than is forecast.
     """
 
     rows: int
@@ -484,7 +498,7 @@ class _Planner:
             asked=asked,
             charges_at=charges_at,
             noise_multiplier=noise,
-            forecast=None if shape is None else self._forecast(asked, shape),
+            forecast=None if shape is None else self._forecast(spec, asked, shape),
         )
 
     def _train_note(self, spec: TrainSpec) -> str:
@@ -492,10 +506,9 @@ class _Planner:
         if spec.noise is NoiseSource.UNSAFE_NONE:
             return f"protects no person: up to {spec.rounds} exact sums over partners"
         tables = f"holds for a person in up to {terms.max_parties_per_person} partners' tables"
-        if spec.model is not ModelFamily.LOGISTIC_REGRESSION:
-            tables = f"no forecast: none was measured for {spec.model.value}; {tables}"
         if spec.noise is NoiseSource.LOCAL:
-            return f"{tables}; {spec.rounds} round(s) of {spec.steps_per_round} steps"
+            rounds = "1 round" if spec.rounds == 1 else f"{spec.rounds} rounds"
+            return f"{tables}; {rounds} of {spec.steps_per_round} steps"
         return (
             f"{tables}, though {terms.colluding_partners} partners collude and "
             f"{terms.absent_partners} are missing; {spec.rounds} secure sums"
@@ -512,7 +525,7 @@ class _Planner:
             raise RuntimeError("sums with noise have a price")
         return whole
 
-    def _train_noise(self, spec: TrainSpec) -> tuple[float, TrainingShape | None]:
+    def _train_noise(self, spec: TrainSpec) -> tuple[float, Shape | None]:
         """Return the noise multiplier, and the training's shape where somebody can be told apart.
 
         Sums are taken as steps on all rows in one place.
@@ -529,17 +542,24 @@ class _Planner:
             step = SampledGaussianEvent(
                 noise_multiplier=sums.gradient_noise, sampling_probability=1.0, steps=spec.rounds
             )
-        # The forecast is measured on logistic regression: of other families it says nothing.
-        if sum(declared) < 2 or spec.model is not ModelFamily.LOGISTIC_REGRESSION:
+        if sum(declared) < 2:
             return noise, None
         brand = self._agreement.dataset(self._brand).declared_rows
         positives = min(brand, sum(declared) // 2) if self._positives is None else self._positives
+        if spec.model is ModelFamily.BOOSTED_TREES:
+            return noise, ForestShape(
+                rows=sum(declared),
+                positives=positives,
+                gradient_noise=step.noise_multiplier,
+                sums=spec.rounds * TREES,
+            )
         return noise, TrainingShape(
             rows=rows,
             positives=positives,
             columns=encoder_for(self._agreement).width,
             event=step,
             clipping_norm=clipping_norm,
+            curve=_CURVES[spec.model],
         )
 
     def _expand(self, spec: ExpandSpec) -> _Draft:
@@ -618,21 +638,29 @@ class _Planner:
         )
         return minimum.term, remedy
 
-    def _forecast(self, epsilon: float, shape: TrainingShape) -> TrainingForecast:
-        found = forecast(shape, self._auc)
+    def _forecast(self, spec: TrainSpec, epsilon: float, shape: Shape) -> TrainingForecast:
+        found, columns = forecast(shape, self._auc), encoder_for(self._agreement).width
+        rows = shape.rows if isinstance(shape, ForestShape) else sum(shape.rows)
         warning = None
         if found.lost >= _HEAVY_LOSS:
+            over, fewer = f" over {columns} columns", "agree on fewer columns, "
+            if isinstance(shape, ForestShape):  # whose loss does not follow their number
+                over = fewer = ""
             warning = (
-                f"about {shape.positives} positives cannot carry epsilon {epsilon:g} over "
-                f"{shape.columns} columns: the noise is likely to take {found.lost:.0%} of what a "
-                "model would have above guessing; bring more positives, agree on fewer columns, or "
-                "allow a larger epsilon"
+                f"about {shape.positives} positives cannot carry epsilon {epsilon:g}{over}: the "
+                f"noise is likely to take {found.lost:.0%} of what a model would have above "
+                f"guessing; bring more positives, {fewer}or allow a larger epsilon"
+            )
+        if spec.model is ModelFamily.NETWORK and spec.rounds == 1 and len(self._partners) > 1:
+            warning = (
+                "noised networks that are averaged once lose far more than is forecast: ask for 10 "
+                "rounds, which cost no more privacy"
             )
         return TrainingForecast(
-            rows=sum(shape.rows),
+            rows=rows,
             positives=shape.positives,
             assumed=self._positives is None,
-            columns=shape.columns,
+            columns=columns,
             signal_to_noise=found.ratio,
             lost=found.lost,
             auc=found.auc,

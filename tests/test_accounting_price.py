@@ -20,14 +20,17 @@ from privacy.accounting import (
     epsilon_of,
 )
 from privacy.accounting.price import (
-    BAND,
-    HALF_LOST,
+    BOOSTED_TREES,
+    LOGISTIC_REGRESSION,
     MOST_REPEATS,
+    NETWORK,
+    RIDGE_REGRESSION,
+    Curve,
+    ForestShape,
     TrainingShape,
     forecast,
     largest_within,
     price_tag,
-    signal_to_noise,
     smallest_within,
 )
 from privacy.errors import InvalidParameterError
@@ -162,16 +165,59 @@ class TestForecast:
 
     def test_partners_that_share_the_rows_are_noisier_than_one(self) -> None:
         one, two = shape(rows=(10_000,)), shape(rows=(5_000, 5_000))
-        assert signal_to_noise(one) == pytest.approx(math.sqrt(2) * signal_to_noise(two))
-        assert signal_to_noise(two) > signal_to_noise(shape(rows=(9_000, 1_000)))
+        assert one.signal_to_noise == pytest.approx(math.sqrt(2) * two.signal_to_noise)
+        assert two.signal_to_noise > shape(rows=(9_000, 1_000)).signal_to_noise
 
     def test_is_the_documented_curve(self) -> None:
         auc = 0.76024994  # a normal deviate of 1/√2: its square, doubled, is 1
-        found = forecast(shape(), auc)
-        assert found.lost == pytest.approx(1 / (1 + found.ratio / HALF_LOST), rel=1e-6)
-        assert found.least == pytest.approx(1 / (1 + BAND * found.ratio / HALF_LOST), rel=1e-6)
-        assert found.most == pytest.approx(1 / (1 + found.ratio / BAND / HALF_LOST), rel=1e-6)
-        assert found.auc_loss(0.5) == pytest.approx(0.5 * (auc - 0.5))
+        for curve in (LOGISTIC_REGRESSION, RIDGE_REGRESSION, NETWORK):
+            found = forecast(shape(curve=curve), auc)
+            strength = found.ratio / curve.half_lost
+            for share, times in (
+                (found.lost, 1.0),
+                (found.least, curve.band),
+                (found.most, 1 / curve.band),
+            ):
+                expected = 1 / (1 + (times * strength) ** curve.power)
+                assert share == pytest.approx(expected, rel=1e-6)
+            assert found.auc_loss(0.5) == pytest.approx(0.5 * (auc - 0.5))
+
+    @pytest.mark.parametrize("curve", [RIDGE_REGRESSION, NETWORK], ids=["ridge", "network"])
+    def test_of_other_families_a_stronger_signal_loses_less(self, curve: Curve) -> None:
+        quieter = STEP.model_copy(update={"noise_multiplier": 4.0})
+        lost = forecast(shape(curve=curve), 0.8).lost
+        more = {"rows": (10_000, 10_000), "positives": 1_600}
+        for stronger in ({"positives": 1_600}, {"event": quieter}, {"columns": 50}, more):
+            assert forecast(shape(curve=curve, **stronger), 0.8).lost < lost
+
+    @given(
+        st.integers(2, 100_000),
+        st.floats(0.01, 0.5),
+        st.floats(1.0, 1e4),
+        st.integers(1, 1_000),
+        st.floats(1.1, 10.0),
+    )
+    def test_trees_lose_less_of_a_stronger_signal(
+        self, rows: int, share: float, noise: float, sums: int, factor: float
+    ) -> None:
+        positives = max(1, int(rows * share))
+        usual = ForestShape(rows, positives, noise, sums)
+        found = forecast(usual, 0.8)
+        assert 0.0 < found.least < found.lost < found.most < 1.0
+        assert found.lost == BOOSTED_TREES.lost(usual.signal_to_noise)
+        for stronger in (
+            ForestShape(2 * rows, 2 * positives, noise, sums),
+            ForestShape(rows, positives, noise / factor, sums),
+            ForestShape(rows, positives, noise, 2 * sums),
+        ):
+            assert forecast(stronger, 0.8).lost < found.lost
+
+    @pytest.mark.parametrize(
+        "terms", [(1, 1, 1.0, 1), (9, 0, 1.0, 1), (9, 1, 0.0, 1), (9, 1, math.inf, 1), (9, 1, 1, 0)]
+    )
+    def test_refuses_trees_out_of_range(self, terms: tuple[int, int, float, int]) -> None:
+        with pytest.raises(InvalidParameterError):
+            ForestShape(*terms)
 
     @pytest.mark.parametrize(
         "change",
@@ -213,8 +259,13 @@ class TestForecast:
             "adult": measured.adult(),
         }
         chosen = [("buys_wine", 1_700, 1), ("adult", 1_000, 2)]
-        known = {one[0].table for one in measured.settings() if one[0].fitted}
-        assert "buys_wine" not in known
+        known = {
+            one[0].table
+            for family in measured.Family
+            for one in measured.settings(family)
+            if one[0].fitted
+        }
+        assert known == {"buys_vitamins", "adult"}
         losses = []
         for name, rows, partners in chosen:
             group = [
@@ -222,23 +273,29 @@ class TestForecast:
                 for epsilon in (1.0, 4.0)
             ]
             for point in measured.measure(tables[name], group, repeats=2):
-                trained = TrainingShape(
-                    rows=(rows,) * partners,
-                    positives=point.positives,
-                    columns=tables[name].features.shape[1],
-                    event=SampledGaussianEvent(
-                        noise_multiplier=measured.noise_of(point.setting),
-                        sampling_probability=measured.SAMPLING,
-                        steps=measured.STEPS,
-                    ),
-                )
-                found = forecast(trained, point.auc)
+                found = forecast(point.shape, point.auc)
                 slack = measured.SLACK
                 assert found.least - slack <= point.lost <= found.most + slack, point
                 losses.append((point.lost, found.lost))
         # And it tells the trainings apart: what it expects to lose more of does lose more.
         agreeing = [(a[0] < b[0]) == (a[1] < b[1]) for a, b in itertools.combinations(losses, 2)]
         assert sum(agreeing) >= 0.8 * len(agreeing)
+
+    @pytest.mark.parametrize("family", ["ridge-regression", "boosted-trees"])
+    def test_other_families_lose_within_their_bands(
+        self, measured: ModuleType, family: str
+    ) -> None:
+        group = [
+            measured.Setting(
+                "adult", 1_000, 1.0, 2, epsilon, fitted=False, family=measured.Family(family)
+            )
+            for epsilon in (1.0, 4.0)
+        ]
+        loud, quiet = measured.measure(measured.adult(), group, repeats=1)
+        for point in (loud, quiet):
+            found = forecast(point.shape, point.auc)
+            assert found.least - measured.SLACK <= point.lost <= found.most + measured.SLACK
+        assert loud.lost > quiet.lost
 
 
 def test_a_repeated_event_is_priced_as_the_ledger_prices_it() -> None:

@@ -165,3 +165,11 @@ class TestCommand:
     )
     def test_what_it_cannot_do_is_a_mistake(self, workspace: Path, mistake: tuple) -> None:
         assert self.run(model_of(workspace), *mistake) == 2
+
+
+@pytest.mark.parametrize("asked", [{"canaries": 0}, {"models": 3}, {"models": -1}], ids=str)
+def test_numbers_are_held_against_their_range_before_anything_is_read(
+    asked: dict[str, int], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidParameterError, match="expected"):
+        attack(tmp_path / "no-such-model.json", **asked)

@@ -71,7 +71,7 @@ def test_every_job_is_told_with_who_works_and_what_it_costs(tables: Path) -> Non
         ("expand.minimum_segment", 3),
     ]
     assert "not differentially private" in match.note
-    assert "up to 2 partners' tables; 2 round(s) of 20 steps" in train.note
+    assert "up to 2 partners' tables; 2 rounds of 20 steps" in train.note
     assert found.refused == []
 
 
@@ -182,6 +182,40 @@ class TestForecast:
         assert few is not None
         assert "about 590 positives cannot carry epsilon 1 over 251 columns" in few
         assert warned(20_000, 8_000) is None
+
+    @pytest.mark.parametrize(
+        ("family", "changes"),
+        [
+            ("ridge-regression", {}),
+            ("network", {"network": {"hidden": [8]}}),
+            ("boosted-trees", {}),
+        ],
+    )
+    def test_is_told_of_every_family(
+        self, family: str, changes: Document, tables: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        is_trees = family == "boosted-trees"
+
+        def found(epsilon: float) -> PlannedJob:
+            noise = "distributed" if is_trees else "local"
+            content = summed(noise, models=[family])
+            match, model, expand = content["jobs"]
+            model |= {"model": family, "epsilon": epsilon, **changes}
+            if not is_trees:
+                model |= {"rounds": 1, "steps": 40}
+            return planned(content | {"jobs": [match, model, expand]}, tables).jobs[1]
+
+        loud, quiet = found(0.3), found(0.9)
+        assert loud.forecast.lost > quiet.forecast.lost
+        assert loud.forecast.auc_loss_least < loud.forecast.auc_loss < loud.forecast.auc_loss_most
+        assert "none was measured" not in loud.note
+        assert is_trees or "; 1 round of 40 steps" in loud.note
+        told = "averaged once" if family == "network" else "50 positives cannot carry epsilon 0.3"
+        assert told in loud.forecast.warning
+        assert ("columns" in loud.forecast.warning) is (family == "ridge-regression")
+        with pytest.raises(SystemExit):
+            main(["plan", str(tables / "trial.toml")])
+        assert "expected AUC loss" in capsys.readouterr().out
 
     def test_the_command_tells_it(self, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file = save(document(), tables / "trial.toml")
