@@ -155,4 +155,5 @@ def classification(agreement: Agreement, kind: str, party: str) -> Classificatio
         case _:
             found = ()
     # A message about people tells at least that they are in the party's data.
-    return max((Classification.PERSONAL, *found), key=list(Classification).index)
+    order = list(Classification)
+    return order[max(map(order.index, (Classification.PERSONAL, *found)))]
