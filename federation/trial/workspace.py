@@ -145,8 +145,8 @@ def _with_keys_of(found: Agreement, collaboration: Collaboration) -> Agreement:
 
 
 def _check_same(found: Agreement, expected: Agreement, file: Path) -> None:
-    terms = Agreement.model_fields.keys() - {"amends"}  # the file says what holds, not since when
-    other = sorted(key for key in terms if getattr(found, key) != getattr(expected, key))
+    terms = (key for key in Agreement.model_fields if key != "amends")  # the file says what holds
+    other = [key for key in terms if getattr(found, key) != getattr(expected, key)]
     if other:
         raise WorkspaceError(
             f"{file} is another contract than the collaboration file makes (it differs in "
