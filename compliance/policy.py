@@ -28,9 +28,8 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-import rfc8785
-
 from compliance.agreement import Agreement
+from compliance.canonical import canonical_json
 from compliance.errors import PolicyError
 from compliance.terms import Classification, Computation, Role
 
@@ -141,7 +140,7 @@ class Question:
     @property
     def digest(self) -> str:
         """SHA-256 of the question as canonical JSON (RFC 8785), in hex."""
-        return hashlib.sha256(rfc8785.dumps(self._request())).hexdigest()
+        return _digest(self._request())
 
     def _request(self) -> dict[str, Any]:
         moment = self.time.astimezone(UTC)
@@ -242,9 +241,9 @@ class Policy:
 
         requests = [question._request() for question in questions]  # noqa: SLF001
         results = cedarpy.is_authorized_batch(requests, self._compiled, self._entities)
-        return tuple(map(self._decision, questions, results))
+        return tuple(map(self._decision, map(_digest, requests), results))
 
-    def _decision(self, question: Question, result: "cedarpy.AuthzResult") -> Decision:
+    def _decision(self, question_digest: str, result: "cedarpy.AuthzResult") -> Decision:
         # Cedar skips a clause that it cannot evaluate; here it forbids.
         broken = bool(result.diagnostics.errors)
         found = [self._clauses[reason] for reason in sorted(result.diagnostics.reasons)]
@@ -256,8 +255,12 @@ class Policy:
             else tuple(clause.name for clause in found),
             remedy=remedies[0] if remedies else None,
             policy_digest=self.digest,
-            question_digest=question.digest,
+            question_digest=question_digest,
         )
+
+
+def _digest(request: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(request)).hexdigest()
 
 
 def _permits(agreement: Agreement, flows: Iterable[Flow]) -> Iterator[str]:

@@ -154,6 +154,6 @@ def classification(agreement: Agreement, kind: str, party: str) -> Classificatio
             found = (features[one.name] for one in counted)
         case _:
             found = ()
-    # A message about people tells at least that they are in the party's data.
     order = list(Classification)
+    # A message about people tells at least that they are in the party's data.
     return order[max(map(order.index, (Classification.PERSONAL, *found)))]

@@ -399,7 +399,8 @@ def test_entropy_has_one_source(path: Path) -> None:
 def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
     contracts = "compliance/agreement.py"  # drafts one, without signatures
     notices = "compliance/notice.py"  # the end of one, in its author's words
-    assert callers("Envelope.sign") == {GATE, contracts, notices}
+    approvals = "compliance/approval.py"  # a person's, with a key that is no party's
+    assert callers("Envelope.sign") == {GATE, contracts, notices, approvals}
     arrived = {"federation/channel.py", "federation/exchanges.py"}
     assert callers("SealedMessage") == {GATE, *arrived}
     assert callers("Released") == {GATE}
