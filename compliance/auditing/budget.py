@@ -70,9 +70,7 @@ class Charges:
             self._rules.pricer.check(leaf.mechanism)
             problem = self._understated(
                 "epsilon", leaf.epsilon, leaf.mechanism, delta=leaf.delta
-            ) or self._understated(
-                "epsilon_spent", leaf.epsilon_spent, *self._held, leaf.mechanism
-            )
+            ) or self._understated("epsilon_spent", leaf.epsilon_spent, *self._held, leaf.mechanism)
         except UnpriceableError:
             return Problem(
                 FindingKind.UNPRICEABLE, "names a mechanism, or a delta, that nobody can price"
@@ -111,9 +109,7 @@ class Charges:
             return Problem(kind, "releases counts, and the agreement allows none")
         delta, pricer = terms.delta or self._budget.delta, self._rules.pricer
         if pricer.prices and pricer.epsilon([mechanism], delta) > terms.epsilon * (1 + _TOLERANCE):
-            return Problem(
-                kind, "releases counts for more epsilon than the agreement allows a job"
-            )
+            return Problem(kind, "releases counts for more epsilon than the agreement allows a job")
         return None
 
     def _settle(self, leaf: records.BudgetCommitted | records.BudgetRefunded) -> Problem | None:

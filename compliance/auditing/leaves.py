@@ -27,9 +27,7 @@ def opening(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     names = {party.name for party in log.agreement.parties}
     for index, leaf in enumerate(log.records):
         if index == 0 and not isinstance(leaf, records.AgreementSigned):
-            yield log.finding(
-                FindingKind.NOT_OPENED, index, "stands where agreement.signed must"
-            )
+            yield log.finding(FindingKind.NOT_OPENED, index, "stands where agreement.signed must")
         if not isinstance(leaf, records.AgreementSigned):
             continue
         if index:

@@ -94,9 +94,7 @@ def jobs(log: PartyLog, rules: Rules) -> Iterator[Finding]:
                     del started[job]
             started[leaf.job] = index
         elif isinstance(leaf, records.JobEnded) and started.pop(leaf.job, None) is None:
-            yield log.finding(
-                FindingKind.JOB_NOT_STARTED, index, "ends a job that was not started"
-            )
+            yield log.finding(FindingKind.JOB_NOT_STARTED, index, "ends a job that was not started")
 
 
 def code(log: PartyLog, rules: Rules) -> Iterator[Finding]:
