@@ -87,19 +87,20 @@ class Charges:
             return Problem(FindingKind.UNCHARGED, "releases without a charge")
         if not computation.charged and leaf.charge_id is not None:
             return Problem(FindingKind.CHARGED_FOR_NOTHING, "names a charge for what is free")
-        if leaf.charge_id is None:
-            return None
-        if leaf.charge_id not in self._pending:
+        return None if leaf.charge_id is None else self._pay(leaf.computation, leaf.charge_id)
+
+    def _pay(self, computation: str, charge_id: str) -> Problem | None:
+        if charge_id not in self._pending:
             return Problem(
                 FindingKind.CHARGE_NOT_OPEN,
                 "releases under a charge that was not reserved, or is settled",
             )
-        if leaf.charge_id in self._released:
+        if charge_id in self._released:
             return Problem(FindingKind.CHARGE_REUSED, "releases a second time under one charge")
-        counted = leaf.computation == "measure.counts"
-        problem = self._beyond_measuring(self._pending[leaf.charge_id]) if counted else None
+        counted = computation == "measure.counts"
+        problem = self._beyond_measuring(self._pending[charge_id]) if counted else None
         if problem is None:
-            self._released.add(leaf.charge_id)
+            self._released.add(charge_id)
         return problem
 
     def _beyond_measuring(self, mechanism: str) -> Problem | None:

@@ -16,39 +16,52 @@ _About = (
 )  # fmt: skip
 
 
+_Done = dict[tuple[type, str, str], int]
+
+
 def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """What was asked for was acknowledged and completed by its deadline."""
     asked: dict[str, tuple[int, records.ErasureRequested]] = {}
-    done: dict[tuple[type, str, str], int] = {}
+    done: _Done = {}
     for index, leaf in enumerate(log.records):
         if isinstance(leaf, records.ErasureRequested):
             asked.setdefault(leaf.request, (index, leaf))
-        elif isinstance(leaf, _About):
-            if leaf.request not in asked:
-                text = "is about an erasure that nobody requested before"
-                yield log.finding(FindingKind.ERASURE_UNREQUESTED, index, text)
-            if isinstance(leaf, records.ErasureAcknowledged | records.ErasureCompleted):
-                done.setdefault((type(leaf), leaf.request, leaf.peer), index)
-            unbounded = isinstance(leaf, records.ErasureStep) and leaf.epsilon is None
-            if unbounded and leaf.outcome is records.ErasureOutcome.TOLERATED_DP:
+        elif isinstance(leaf, _About) and leaf.request not in asked:
+            text = "is about an erasure that nobody requested before"
+            yield log.finding(FindingKind.ERASURE_UNREQUESTED, index, text)
+        if isinstance(leaf, records.ErasureAcknowledged | records.ErasureCompleted):
+            done.setdefault((type(leaf), leaf.request, leaf.peer), index)
+        elif isinstance(leaf, records.ErasureStep) and leaf.epsilon is None:
+            if leaf.outcome is records.ErasureOutcome.TOLERATED_DP:
                 text = "tolerates a model by its privacy bound, and names no epsilon"
                 yield log.finding(FindingKind.ERASURE_UNJUSTIFIED, index, text)
     bringing = [party.name for party in log.agreement.parties if party.role in DATA_ROLES]
-    for request, (index, leaf) in asked.items():
+    for index, request in asked.values():
         # At its origin a request concerns every party that brings people; elsewhere one's own.
-        concerned = bringing if leaf.origin == log.party else [log.party]
-        for peer in concerned:
-            heard = done.get((records.ErasureAcknowledged, request, peer))
-            ended = done.get((records.ErasureCompleted, request, peer))
-            on_time = ended is not None and log.records[ended].time <= leaf.deadline
-            if rules.now > leaf.deadline or ended is not None:
-                if peer != log.party and heard is None:
-                    text = f"was not acknowledged by {peer}"
-                    yield log.finding(FindingKind.ERASURE_UNACKNOWLEDGED, index, text)
-                if not on_time:
-                    text = f"was not completed by {peer} before its deadline"
-                    late = index if ended is None else (ended, index)
-                    yield log.finding(FindingKind.ERASURE_LATE, late, text)
+        for peer in bringing if request.origin == log.party else [log.party]:
+            yield from _kept(log, rules, index, request, peer, done)
+
+
+def _kept(
+    log: PartyLog,
+    rules: Rules,
+    index: int,
+    request: records.ErasureRequested,
+    peer: str,
+    done: _Done,
+) -> Iterator[Finding]:
+    """Say what a peer owes of one request."""
+    heard = done.get((records.ErasureAcknowledged, request.request, peer))
+    ended = done.get((records.ErasureCompleted, request.request, peer))
+    if ended is None and rules.now <= request.deadline:
+        return
+    if peer != log.party and heard is None:
+        text = f"was not acknowledged by {peer}"
+        yield log.finding(FindingKind.ERASURE_UNACKNOWLEDGED, index, text)
+    if ended is None or log.records[ended].time > request.deadline:
+        leaves = (index,) if ended is None else (ended, index)
+        text = f"was not completed by {peer} before its deadline"
+        yield log.finding(FindingKind.ERASURE_LATE, leaves, text)
 
 
 def holds(log: PartyLog, rules: Rules) -> Iterator[Finding]:

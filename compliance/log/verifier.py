@@ -27,6 +27,7 @@ from compliance.log.note import NOTE_LIMIT, NoteKey
 from compliance.log.tiles import (
     TILE_LIMIT,
     TILE_WIDTH,
+    CutFileError,
     Tile,
     decode_bundle,
     decode_tile,
@@ -212,7 +213,8 @@ class _Implied:
             expected = b"".join(self._rows[tile.level][tile.start : tile.stop])
         if data != expected:
             leaves = TILE_WIDTH ** (tile.level or 0)
-            raise LogCorruptedError(
+            kind = CutFileError if len(data) < len(expected) else LogCorruptedError
+            raise kind(
                 f"{tile.path}: differs from what entries {tile.start * leaves} to "
                 f"{tile.stop * leaves - 1} imply, whose root is the signed one"
             )
