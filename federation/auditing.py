@@ -12,12 +12,12 @@ from pathlib import Path
 
 from compliance.agreement import Agreement
 from compliance.auditing import Finding, FindingKind, PartyLog, audit
-from compliance.auditing.fetching import FetchError, fetch_log
 from compliance.auditing.reading import read_agreement, read_log, witnessed
 from compliance.errors import InvalidAgreementError, LogCorruptedError
 from compliance.log.policy import Policy
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
+from federation.log_fetching import FetchError, fetch_log
 
 __all__ = ["audit_places"]
 

@@ -31,15 +31,18 @@ def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
             yield log.finding(FindingKind.ERASURE_UNREQUESTED, index, text)
         if isinstance(leaf, records.ErasureAcknowledged | records.ErasureCompleted):
             done.setdefault((type(leaf), leaf.request, leaf.peer), index)
-        elif isinstance(leaf, records.ErasureStep) and leaf.epsilon is None:
-            if leaf.outcome is records.ErasureOutcome.TOLERATED_DP:
-                text = "tolerates a model by its privacy bound, and names no epsilon"
-                yield log.finding(FindingKind.ERASURE_UNJUSTIFIED, index, text)
+        elif isinstance(leaf, records.ErasureStep) and _is_unbounded(leaf):
+            text = "tolerates a model by its privacy bound, and names no epsilon"
+            yield log.finding(FindingKind.ERASURE_UNJUSTIFIED, index, text)
     bringing = [party.name for party in log.agreement.parties if party.role in DATA_ROLES]
     for index, request in asked.values():
         # At its origin a request concerns every party that brings people; elsewhere one's own.
         for peer in bringing if request.origin == log.party else [log.party]:
             yield from _kept(log, rules, index, request, peer, done)
+
+
+def _is_unbounded(step: records.ErasureStep) -> bool:
+    return step.outcome is records.ErasureOutcome.TOLERATED_DP and step.epsilon is None
 
 
 def _kept(

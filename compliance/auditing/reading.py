@@ -7,7 +7,6 @@ Leaves to others: what the leaves say together (`compliance.auditing.audit`).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from compliance.agreement import Agreement, SignedAgreement
@@ -214,7 +213,9 @@ def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy) -> PartyLog |
             )
             return Finding(FindingKind.REWRITTEN, log.party, (), text)
         if best is None or size > (best.public_size or 0):
-            best = replace(log, public_size=size, cosigned_by=tuple(public.cosigned))
+            best = PartyLog(
+                log.party, log.agreement, log.records, log.entries, tuple(public.cosigned), size
+            )
     text = f"the log of {log.party} is not public: {short}"
     return best or Finding(FindingKind.NOT_PUBLIC, log.party, (), text)
 
