@@ -14,12 +14,12 @@ mechanism ran as logged (nobody can see that from a log), the wording (`cli`).
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.auditing.budget import Charges
 from compliance.errors import (
     ComplianceError,
     InvalidAgreementError,
@@ -33,19 +33,13 @@ from compliance.log.merkle import leaf_hash, root_hash
 from compliance.log.note import NoteKey
 from compliance.log.policy import PublicCheckpoint
 from compliance.log.verifier import verify_log
+from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.party import verified_agreement
-from federation.routes import ROUTES, is_charged
 from federation.versions import versions_of
 from federation.witnesses import policy_for, read_optional, witness_in
-from privacy.accounting.accountant import epsilon_of
-from privacy.accounting.events import Event, from_json
-from privacy.errors import InvalidParameterError
 
 __all__ = ["VerifiedParty", "has_begun", "party_directories", "verify_all", "verify_party"]
-
-_TOLERANCE: Final = 1e-9
-"""Relative; floating point differs that much between machines at most."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +275,9 @@ def _check_leaves(
             )
         if isinstance(leaf, records.AgreementSigned):
             charges.amend(place.agreement)
-        if problem := problem or charges.replay(leaf) or _undecided(leaf, allowed):
+        charged = charges.replay(leaf)
+        said = charged.text if charged else ""
+        if problem := problem or said or _undecided(leaf, allowed):
             raise LogCorruptedError(f"{log}: leaf {index} ({leaf.kind}) {problem}")
     if place.agreement != versions[-1]:
         raise LogCorruptedError(
@@ -339,114 +335,14 @@ def _undecided(leaf: records.Record, allowed: set[str]) -> str:
     return ""
 
 
-class _Charges:
-    """The charges of a log, leaf by leaf; what a leaf gets wrong is said and changes nothing.
-
-    Reserved once, at the agreement's δ and cap; released at most once while pending; committed or
-    refunded once. A refunded charge may be reserved again. ε is never understated.
-    """
+class _Charges(Charges):
+    """The charges of a log under the rules of this package."""
 
     def __init__(self, agreement: Agreement) -> None:
-        self.repriced = find_spec("dp_accounting") is not None
-        self.epsilon_spent = 0.0
-        self.withdrawn_releases = 0
-        self._agreement = agreement
-        self._budget = agreement.budget
-        self._pending: dict[str, Event] = {}
-        self._committed: dict[str, Event] = {}
-        self._released: set[str] = set()
+        rules = rules_for(agreement, now=datetime.now(UTC))
+        super().__init__(agreement, rules)
+        self.repriced = rules.pricer.prices
 
     def amend(self, agreement: Agreement) -> None:
-        """Go on under another version: all charges so far weigh on its budget."""
-        self._agreement, self._budget = agreement, agreement.budget
-
-    def replay(self, leaf: records.Record) -> str:
-        """Take the next leaf; say what is wrong with it, or nothing."""
-        match leaf:
-            case records.BudgetReserved():
-                return self._reserve(leaf)
-            case records.Release():
-                return self._release(leaf)
-            case records.BudgetCommitted() | records.BudgetRefunded():
-                return self._settle(leaf)
-        return ""
-
-    def _reserve(self, leaf: records.BudgetReserved) -> str:
-        if leaf.epsilon_cap != self._budget.epsilon:
-            return "names another cap than the agreement's"
-        if leaf.delta != self._budget.delta:
-            return "names another delta than the agreement's"
-        if leaf.epsilon_spent > self._budget.epsilon:
-            return "passes the agreement's budget"
-        if leaf.charge_id in self._pending or leaf.charge_id in self._committed:
-            return "reserves a charge that was reserved before and not refunded"
-        try:
-            event = from_json(leaf.mechanism)
-            problem = self._understated(
-                "epsilon", leaf.epsilon, event, delta=leaf.delta
-            ) or self._understated("epsilon_spent", leaf.epsilon_spent, *self._held, event)
-        except InvalidParameterError:
-            return "names a mechanism, or a delta, that nobody can price"
-        if not problem:
-            self._pending[leaf.charge_id] = event
-        return problem
-
-    def _release(self, leaf: records.Release) -> str:
-        if leaf.computation not in ROUTES:
-            return "releases what no computation says"
-        charged = is_charged(leaf.computation, self._agreement)
-        if charged != (leaf.charge_id is not None):
-            return "releases without a charge" if charged else "names a charge for what is free"
-        if leaf.charge_id is None:
-            return ""
-        if leaf.charge_id not in self._pending:
-            return "releases under a charge that was not reserved, or is settled"
-        if leaf.charge_id in self._released:
-            return "releases a second time under one charge"
-        counted = leaf.computation == "measure.counts"
-        problem = self._beyond_measuring(self._pending[leaf.charge_id]) if counted else ""
-        if not problem:
-            self._released.add(leaf.charge_id)
-        return problem
-
-    def _beyond_measuring(self, event: Event) -> str:
-        """Say how counts pass what is agreed for one job."""
-        if (terms := self._agreement.measure) is None:
-            return "releases counts, and the agreement allows none"
-        delta = terms.delta or self._budget.delta
-        if self.repriced and epsilon_of([event], delta) > terms.epsilon * (1 + _TOLERANCE):
-            return "releases counts for more epsilon than the agreement allows a job"
-        return ""
-
-    def _settle(self, leaf: records.BudgetCommitted | records.BudgetRefunded) -> str:
-        if leaf.charge_id not in self._pending:
-            return "settles a charge that was not open"
-        if isinstance(leaf, records.BudgetCommitted):
-            if problem := self._understated("epsilon_spent", leaf.epsilon_spent, *self._held):
-                return problem
-            self._committed[leaf.charge_id] = self._pending[leaf.charge_id]
-            self.epsilon_spent = leaf.epsilon_spent
-        else:
-            self.withdrawn_releases += leaf.charge_id in self._released
-        del self._pending[leaf.charge_id]
-        self._released.discard(leaf.charge_id)
-        return ""
-
-    @property
-    def _held(self) -> tuple[Event, ...]:
-        """What weighs on the budget."""
-        return (*self._committed.values(), *self._pending.values())
-
-    def _understated(
-        self, field: str, said: float, *events: Event, delta: float | None = None
-    ) -> str:
-        """Say by how much a logged ε is below the price of `events`, where that can be computed.
-
-        It is priced at `delta`, or at what cuts of noise leave of the agreement's.
-        """
-        if not self.repriced:
-            return ""
-        price = epsilon_of(events, delta or self._agreement.accounted_delta)
-        if said >= price * (1 - _TOLERANCE):
-            return ""
-        return f"understates {field}: expected at least {price:.6f}, got {said:.6f}"
+        """Go on under another version, with its routes."""
+        self.continue_under(agreement, rules_for(agreement, now=datetime.now(UTC)))

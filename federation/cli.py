@@ -22,6 +22,7 @@ from compliance.errors import ComplianceError, PolicyError
 from compliance.terms import Role
 from federation.agreement_commands import agreement_app
 from federation.approval_commands import approval_app, approve, code_app
+from federation.audit_commands import audit_command
 from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.policy_commands import policy_app
 from federation.progress import Progress
@@ -57,6 +58,7 @@ app.add_typer(report_app, name="report")
 app.command()(approve)
 app.add_typer(approval_app, name="approval")
 app.add_typer(code_app, name="code")
+app.command("audit")(audit_command)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

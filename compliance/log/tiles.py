@@ -27,6 +27,7 @@ __all__ = [
     "ENTRY_LIMIT",
     "TILE_LIMIT",
     "TILE_WIDTH",
+    "CutFileError",
     "RightEdge",
     "Tile",
     "decode_bundle",
@@ -48,6 +49,10 @@ TILE_LIMIT: Final = TILE_WIDTH * (_LENGTH_BYTES + ENTRY_LIMIT)
 _PATH: Final = re.compile(
     r"tile/(entries|[0-9]{1,2})/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([0-9]{1,3}))?"
 )
+
+
+class CutFileError(LogCorruptedError):
+    """A file of the tree has not the length that its name promises, or an entry is cut off."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +182,10 @@ def decode_tile(tile: Tile, data: bytes) -> tuple[bytes, ...]:
     """Split a tile into its hashes.
 
     Raises:
-        LogCorruptedError: the file has not exactly `width` hashes of 32 bytes.
+        CutFileError: the file has not exactly `width` hashes of 32 bytes.
     """
     if len(data) != tile.width * HASH_BYTES:
-        raise LogCorruptedError(
+        raise CutFileError(
             f"{tile.path}: expected {tile.width * HASH_BYTES} bytes, got {len(data)}"
         )
     return tuple(data[start : start + HASH_BYTES] for start in range(0, len(data), HASH_BYTES))
@@ -195,7 +200,7 @@ def decode_bundle(tile: Tile, data: bytes) -> tuple[bytes, ...]:
     """Split a bundle into its entries.
 
     Raises:
-        LogCorruptedError: the file has not exactly `width` entries within `ENTRY_LIMIT`.
+        CutFileError: the file has not exactly `width` entries within `ENTRY_LIMIT`.
     """
     entries: list[bytes] = []
     position = 0
@@ -203,13 +208,13 @@ def decode_bundle(tile: Tile, data: bytes) -> tuple[bytes, ...]:
         start = position + _LENGTH_BYTES
         position = start + int.from_bytes(data[position:start], "big")
         if start > len(data) or position > len(data) or position - start > ENTRY_LIMIT:
-            raise LogCorruptedError(
+            raise CutFileError(
                 f"{tile.path}: entry {tile.start + len(entries)} is cut off or longer than "
                 f"{ENTRY_LIMIT} bytes"
             )
         entries.append(data[start:position])
     if len(entries) != tile.width or position != len(data):
-        raise LogCorruptedError(
+        raise CutFileError(
             f"{tile.path}: expected exactly {tile.width} entries, got {len(entries)} and "
             f"{len(data) - position} bytes more"
         )

@@ -27,6 +27,7 @@ from compliance.log.note import NOTE_LIMIT, NoteKey
 from compliance.log.tiles import (
     TILE_LIMIT,
     TILE_WIDTH,
+    CutFileError,
     Tile,
     decode_bundle,
     decode_tile,
@@ -35,6 +36,7 @@ from compliance.log.tiles import (
 )
 
 __all__ = [
+    "FileMissingError",
     "VerifiedLog",
     "find_tiles",
     "read_checkpoint",
@@ -45,6 +47,10 @@ __all__ = [
 
 CHECKPOINT_PATH: Final = "checkpoint"
 _ATTEMPTS: Final = 5
+
+
+class FileMissingError(LogCorruptedError):
+    """A file that a log promises is not there."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +104,12 @@ def read_checkpoint(directory: Path) -> bytes:
     """Read the signed checkpoint, unverified.
 
     Raises:
-        LogCorruptedError: there is none.
+        FileMissingError: there is none.
         LogError: it cannot be read.
     """
     data = _read(directory, CHECKPOINT_PATH, NOTE_LIMIT)
     if data is None:
-        raise LogCorruptedError(f"{CHECKPOINT_PATH}: missing from {directory}")
+        raise FileMissingError(f"{CHECKPOINT_PATH}: missing from {directory}")
     return data
 
 
@@ -111,12 +117,12 @@ def read_tile(directory: Path, tile: Tile) -> bytes:
     """Read one file of the tree, unverified.
 
     Raises:
-        LogCorruptedError: it is missing.
+        FileMissingError: it is missing.
         LogError: it cannot be read.
     """
     data = _read(directory, tile.path, TILE_LIMIT)
     if data is None:
-        raise LogCorruptedError(f"{tile.path}: missing from {directory}")
+        raise FileMissingError(f"{tile.path}: missing from {directory}")
     return data
 
 
@@ -207,7 +213,8 @@ class _Implied:
             expected = b"".join(self._rows[tile.level][tile.start : tile.stop])
         if data != expected:
             leaves = TILE_WIDTH ** (tile.level or 0)
-            raise LogCorruptedError(
+            kind = CutFileError if len(data) < len(expected) else LogCorruptedError
+            raise kind(
                 f"{tile.path}: differs from what entries {tile.start * leaves} to "
                 f"{tile.stop * leaves - 1} imply, whose root is the signed one"
             )

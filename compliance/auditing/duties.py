@@ -1,0 +1,93 @@
+"""Checks of one log: erasures on time, holds kept, nothing pruned that was not there."""
+
+from collections.abc import Iterator
+
+from compliance import records
+from compliance.auditing.finding import Finding, FindingKind
+from compliance.auditing.party_log import PartyLog
+from compliance.auditing.rules import Rules
+from compliance.terms import DATA_ROLES
+
+__all__ = ["erasures", "holds", "prunings"]
+
+_About = (
+    records.ErasureAcknowledged | records.ErasureStep | records.ErasureCompleted
+    | records.ErasureOverdue | records.SubjectKeyDestroyed
+)  # fmt: skip
+
+
+_Done = dict[tuple[type, str, str], int]
+
+
+def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """What was asked for was acknowledged and completed by its deadline."""
+    asked: dict[str, tuple[int, records.ErasureRequested]] = {}
+    done: _Done = {}
+    for index, leaf in enumerate(log.records):
+        if isinstance(leaf, records.ErasureRequested):
+            asked.setdefault(leaf.request, (index, leaf))
+        elif isinstance(leaf, _About) and leaf.request not in asked:
+            text = "is about an erasure that nobody requested before"
+            yield log.finding(FindingKind.ERASURE_UNREQUESTED, index, text)
+        if isinstance(leaf, records.ErasureAcknowledged | records.ErasureCompleted):
+            done.setdefault((type(leaf), leaf.request, leaf.peer), index)
+        elif isinstance(leaf, records.ErasureStep) and _is_unbounded(leaf):
+            text = "tolerates a model by its privacy bound, and names no epsilon"
+            yield log.finding(FindingKind.ERASURE_UNJUSTIFIED, index, text)
+    bringing = [party.name for party in log.agreement.parties if party.role in DATA_ROLES]
+    for index, request in asked.values():
+        # At its origin a request concerns every party that brings people; elsewhere one's own.
+        for peer in bringing if request.origin == log.party else [log.party]:
+            yield from _kept(log, rules, index, request, peer, done)
+
+
+def _is_unbounded(step: records.ErasureStep) -> bool:
+    return step.outcome is records.ErasureOutcome.TOLERATED_DP and step.epsilon is None
+
+
+def _kept(
+    log: PartyLog,
+    rules: Rules,
+    index: int,
+    request: records.ErasureRequested,
+    peer: str,
+    done: _Done,
+) -> Iterator[Finding]:
+    """Say what a peer owes of one request."""
+    heard = done.get((records.ErasureAcknowledged, request.request, peer))
+    ended = done.get((records.ErasureCompleted, request.request, peer))
+    if ended is None and rules.now <= request.deadline:
+        return
+    if peer != log.party and heard is None:
+        text = f"was not acknowledged by {peer}"
+        yield log.finding(FindingKind.ERASURE_UNACKNOWLEDGED, index, text)
+    if ended is None or log.records[ended].time > request.deadline:
+        leaves = (index,) if ended is None else (ended, index)
+        text = f"was not completed by {peer} before its deadline"
+        yield log.finding(FindingKind.ERASURE_LATE, leaves, text)
+
+
+def holds(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """Nothing is deleted while a hold is on its kind; only a hold that was placed is lifted."""
+    del rules
+    placed: dict[str, tuple[int, str]] = {}
+    for index, leaf in enumerate(log.records):
+        if isinstance(leaf, records.HoldPlaced):
+            placed[leaf.hold] = (index, leaf.artefact)
+        elif isinstance(leaf, records.HoldLifted) and placed.pop(leaf.hold, None) is None:
+            text = "lifts a hold that was not placed"
+            yield log.finding(FindingKind.HOLD_NOT_PLACED, index, text)
+        elif isinstance(leaf, records.ArtefactDeleted):
+            held = [at for at, artefact in placed.values() if artefact == leaf.artefact]
+            if held:
+                text = f"deletes a {leaf.artefact}, on which a hold was placed"
+                yield log.finding(FindingKind.HELD_DELETED, (*held, index), text)
+
+
+def prunings(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """Only what lies before it can have been pruned when a leaf says so."""
+    del rules
+    for index, leaf in enumerate(log.records):
+        if isinstance(leaf, records.LogPruned) and leaf.kept_from > index:
+            text = f"removes entries before {leaf.kept_from}, more than there were"
+            yield log.finding(FindingKind.PRUNED_TOO_FAR, index, text)

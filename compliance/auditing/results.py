@@ -1,0 +1,109 @@
+"""Checks of one log: what was made, how often people were matched, whether jobs ended.
+
+Leaves to others: what a model's ε is made of (`budget` replays what paid for it).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from compliance import records
+from compliance.auditing.finding import Finding, FindingKind
+from compliance.auditing.party_log import PartyLog
+from compliance.auditing.rules import Rules
+from compliance.terms import DATA_ROLES, NoiseSource
+
+__all__ = ["code", "jobs", "matches", "models", "segments"]
+
+
+def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """Models are of the parties' people, within the terms, and not used after they were retired."""
+    del rules
+    terms, vertical = log.agreement.train, log.agreement.vertical
+    bringing = {party.name for party in log.agreement.parties if party.role in DATA_ROLES}
+    most = max(terms.epsilon, (vertical and vertical.label_epsilon) or 0.0)
+    exact = NoiseSource.UNSAFE_NONE in terms.noise or (vertical and vertical.unsafe_labels)
+    retired: dict[str, int] = {}
+    for index, leaf in enumerate(log.records):
+        if isinstance(leaf, records.ModelRetired):
+            retired.setdefault(leaf.model_digest, index)
+        if not isinstance(leaf, records.ModelTrained):
+            continue
+        if strangers := sorted(set(leaf.parties) - bringing):
+            text = f"was trained on rows of {', '.join(strangers)}, who brings no data"
+            yield log.finding(FindingKind.MODEL_OF_STRANGER, index, text)
+        if leaf.epsilon is None and not exact:
+            text = "states no epsilon, and the agreement allows no training without noise"
+            yield log.finding(FindingKind.MODEL_UNPROTECTED, index, text)
+        if leaf.epsilon is not None and leaf.epsilon > most:
+            text = f"states epsilon {leaf.epsilon:g}, and a job may ask for {most:g} at most"
+            yield log.finding(FindingKind.MODEL_OVER_TERMS, index, text)
+        if (before := retired.get(leaf.model_digest)) is not None:
+            text = "takes up a model that was retired"
+            yield log.finding(FindingKind.MODEL_RETIRED, (before, index), text)
+
+
+def segments(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """A segment has at most the agreed share; scores of aligned rows are the brand's, and whole."""
+    del rules
+    scored = {
+        leaf.job
+        for leaf in log.records
+        if isinstance(leaf, records.Release) and leaf.computation.startswith("assist.")
+    }
+    for index, leaf in enumerate(log.records):
+        if not isinstance(leaf, records.SegmentWritten) or leaf.share is None:
+            continue
+        if leaf.share > log.agreement.expand.maximum_share and leaf.job not in scored:
+            text = (
+                f"has a share of {leaf.share:g}, and at most "
+                f"{log.agreement.expand.maximum_share:g} is agreed"
+            )
+            yield log.finding(FindingKind.SEGMENT_OVER_SHARE, index, text)
+
+
+def matches(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """No two parties match more often than agreed; a job counts once."""
+    del rules
+    terms = log.agreement.match
+    period = timedelta(days=terms.period_days)
+    begun: dict[str, dict[str | None, tuple[datetime, int]]] = defaultdict(dict)
+    for index, leaf in enumerate(log.records):
+        if not isinstance(leaf, records.MatchBound) or leaf.job in begun[leaf.peer]:
+            continue
+        begun[leaf.peer][leaf.job] = (leaf.time, index)
+        recent = [at for time, at in begun[leaf.peer].values() if time > leaf.time - period]
+        if len(recent) > terms.maximum_matches:
+            text = (
+                f"is match {len(recent)} with {leaf.peer} in {terms.period_days} days, and "
+                f"{terms.maximum_matches} are agreed"
+            )
+            yield log.finding(FindingKind.TOO_MANY_MATCHES, tuple(recent), text)
+
+
+def jobs(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """A job that ended was started, and one that started ended, or was started again."""
+    del rules
+    started: dict[str | None, int] = {}
+    for index, leaf in enumerate(log.records):
+        if isinstance(leaf, records.JobStarted):
+            for job, before in list(started.items()):
+                if job != leaf.job:
+                    text = f"starts a job that never ended, though leaf {index} starts another"
+                    yield log.finding(FindingKind.JOB_NEVER_ENDED, before, text)
+                    del started[job]
+            started[leaf.job] = index
+        elif isinstance(leaf, records.JobEnded) and started.pop(leaf.job, None) is None:
+            yield log.finding(FindingKind.JOB_NOT_STARTED, index, "ends a job that was not started")
+
+
+def code(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """Code that runs is allowed, where it is said which is."""
+    for index, leaf in enumerate(log.records):
+        if (
+            isinstance(leaf, records.CodeReleased)
+            and rules.allowed_code
+            and leaf.code_digest not in rules.allowed_code
+        ):
+            text = "runs code whose digest is not among those allowed"
+            yield log.finding(FindingKind.CODE_NOT_ALLOWED, index, text)

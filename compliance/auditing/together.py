@@ -1,0 +1,108 @@
+"""Checks of all logs together: one party's word against another's.
+
+Each check takes the logs at hand; what a log that is missing would show, nobody finds.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from compliance import records
+from compliance.auditing.finding import Finding, FindingKind
+from compliance.auditing.party_log import PartyLog
+
+__all__ = ["acknowledgements", "agreements", "commitments", "same_models", "unpaid"]
+
+_ACKNOWLEDGED = "acknowledged"
+
+
+def agreements(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+    """All hold one contract."""
+    for log in logs[1:]:
+        if log.agreement != logs[0].agreement:
+            text = f"{log.party} holds another contract than {logs[0].party}"
+            yield Finding(FindingKind.AGREEMENT_DIFFERS, log.party, (), text)
+
+
+def commitments(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+    """Two parties bound one match to the same two sets; said of the second of them."""
+    bound = {
+        (log.party, leaf.peer, leaf.job): (index, leaf, log)
+        for log in logs
+        for index, leaf in enumerate(log.records)
+        if isinstance(leaf, records.MatchBound)
+    }
+    for (party, peer, job), (_, leaf, log) in bound.items():
+        other = bound.get((peer, party, job))
+        if other is None or party > peer:
+            continue
+        index, said, theirs = other
+        if (said.own_commitment, said.peer_commitment) != (
+            leaf.peer_commitment,
+            leaf.own_commitment,
+        ):
+            text = f"binds the match to other sets than the log of {log.party} does"
+            yield theirs.finding(FindingKind.MATCH_DIFFERS, index, text)
+
+
+def same_models(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+    """A model of one digest has one privacy guarantee, whoever tells of it."""
+    told: dict[str, tuple[PartyLog, records.ModelTrained]] = {}
+    for log in logs:
+        for index, leaf in enumerate(log.records):
+            if not isinstance(leaf, records.ModelTrained):
+                continue
+            whose, first = told.setdefault(leaf.model_digest, (log, leaf))
+            if (leaf.epsilon, leaf.delta, leaf.parties) != (
+                first.epsilon,
+                first.delta,
+                first.parties,
+            ):
+                text = f"says other things of a model than the log of {whose.party} does"
+                yield log.finding(FindingKind.MODELS_DIFFER, index, text)
+
+
+def acknowledgements(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+    """What a party acknowledges, some party says it sent; asked where all but auditors are here."""
+    here = {log.party for log in logs}
+    if not logs or any(
+        party.name not in here for party in logs[0].agreement.parties if party.role != "auditor"
+    ):
+        return
+    sent = {
+        leaf.content_digest[:16]
+        for log in logs
+        for leaf in log.records
+        if isinstance(leaf, records.Release)
+    }
+    for log in logs:
+        for index, leaf in enumerate(log.records):
+            if isinstance(leaf, records.Release) and leaf.computation == _ACKNOWLEDGED:
+                digest = leaf.release_id.rpartition("/")[2]
+                if len(digest) == 16 and digest not in sent:
+                    text = "acknowledges a message that no log says was sent"
+                    yield log.finding(FindingKind.NOT_SENT, index, text)
+
+
+def unpaid(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+    """Nobody took back a charge for what is in a model or in counts."""
+    used = {
+        (party, leaf.job)
+        for log in logs
+        for leaf in log.records
+        if isinstance(leaf, records.ModelTrained | records.MeasurementMade)
+        and leaf.epsilon is not None
+        for party in leaf.parties
+    }
+    for log in logs:
+        released: set[str] = set()
+        taken: dict[str, int] = {}
+        for index, leaf in enumerate(log.records):
+            if isinstance(leaf, records.Release) and leaf.charge_id is not None:
+                released.add(leaf.charge_id)
+            elif isinstance(leaf, records.BudgetRefunded) and leaf.charge_id in released:
+                taken[leaf.charge_id] = index
+            elif isinstance(leaf, records.BudgetCommitted):
+                taken.pop(leaf.charge_id, None)
+        for index in taken.values():
+            if (log.party, log.records[index].job) in used:
+                text = "takes back a charge for what went into the job's result"
+                yield log.finding(FindingKind.REFUNDED_THOUGH_USED, index, text)

@@ -1,0 +1,82 @@
+"""The command `comity audit`: all parties' logs held against the contract and each other.
+
+Guarantees: runs with what `pip install comity` brings; trusts no folder and no server.
+
+Leaves to others: the checks (`compliance.auditing`).
+"""
+
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["audit_command"]
+
+
+def audit_command(
+    places: Annotated[
+        list[str],
+        typer.Argument(metavar="DIR|URL…", help="Party folders, workspaces, or served logs."),
+    ],
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="Whose cosignatures count (C2SP tlog-policy)."),
+    ] = None,
+    agreement: Annotated[
+        Path | None,
+        typer.Option("--agreement", help="Your own copy of the contract; needed for addresses."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Audit all parties' logs together; leaves with 1 on any finding.
+
+    Example: comity audit out/demo
+    """
+    from compliance.auditing.finding import Finding
+    from compliance.log.policy import Policy
+    from compliance.log.verifier import read_regular
+    from federation.auditing import audit_places
+
+    trusted = None if policy is None else Policy.parse(read_regular(policy, 1 << 20))
+    with tempfile.TemporaryDirectory() as scratch:
+        logs, findings, repriced = audit_places(
+            places,
+            agreement=agreement,
+            policy=trusted,
+            scratch=Path(scratch),
+            now=datetime.now(UTC),
+        )
+
+    def told(finding: Finding) -> dict[str, object]:
+        return asdict(finding) | {"kind": finding.kind.value}
+
+    if as_json:
+        document = {
+            "logs": [
+                {
+                    "party": log.party,
+                    "agreement": log.agreement.digest,
+                    "leaves": len(log.records),
+                    "public_size": log.public_size,
+                    "cosigned_by": list(log.cosigned_by),
+                }
+                for log in logs
+            ],
+            "repriced": repriced,
+            "findings": [told(one) for one in findings],
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        for one in findings:
+            typer.echo(f"{one.kind.value}: {one.sentence}")
+        read = ", ".join(f"{log.party} ({len(log.records)} leaves)" for log in logs)
+        typer.echo(f"{len(findings)} finding(s); read: {read or 'no log'}")
+        if not repriced:
+            typer.echo("prices were not recomputed, which needs the `node` extra")
+    if findings:
+        raise typer.Exit(1)

@@ -1,0 +1,69 @@
+"""What this package's routes and accountant say to an auditor.
+
+Guarantees: loads neither Flower nor torch; prices are computed where `dp_accounting` is installed.
+
+Leaves to others: the checks (`compliance.auditing`).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.util import find_spec
+
+from compliance.agreement import Agreement
+from compliance.auditing import Computation, Rules, UnpriceableError
+from federation.routes import ROUTES, is_charged
+from privacy.accounting.accountant import epsilon_of
+from privacy.accounting.events import from_json
+from privacy.errors import InvalidParameterError
+
+__all__ = ["Accounting", "rules_for"]
+
+
+class Accounting:
+    """Prices logged mechanisms with the accountant that charged them."""
+
+    def __init__(self) -> None:
+        self._prices = find_spec("dp_accounting") is not None
+
+    @property
+    def prices(self) -> bool:
+        """Whether `dp_accounting` is installed."""
+        return self._prices
+
+    def check(self, mechanism: str) -> None:
+        """Return only if the canonical JSON is a mechanism.
+
+        Raises:
+            UnpriceableError: it is none.
+        """
+        try:
+            from_json(mechanism)
+        except InvalidParameterError as error:
+            raise UnpriceableError(f"no mechanism: {error}") from error
+
+    def epsilon(self, mechanisms: Sequence[str], delta: float) -> float:
+        """Return ε of all mechanisms together at `delta`.
+
+        Raises:
+            UnpriceableError: one is none, or δ is out of range.
+        """
+        try:
+            return epsilon_of([from_json(one) for one in mechanisms], delta)
+        except InvalidParameterError as error:
+            raise UnpriceableError(f"cannot be priced: {error}") from error
+
+
+def rules_for(agreement: Agreement, *, now: datetime) -> Rules:
+    """Return what logs under an agreement are held against."""
+    computations = {
+        kind: Computation(
+            senders=route.sender,
+            recipients=route.recipient,
+            concerns_people=route.concerns_people,
+            charged=is_charged(kind, agreement),
+            within_role=route.within_role,
+            to_everyone=kind == "identify",
+        )
+        for kind, route in ROUTES.items()
+    }
+    return Rules(computations, Accounting(), now)

@@ -1,0 +1,113 @@
+"""Find the logs that an audit is to read, in folders and at addresses, and audit them.
+
+Guarantees: loads neither Flower nor torch, nor what a party runs; a place that cannot be read is a
+finding, and no other place is left out because of it.
+
+Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`).
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from compliance.agreement import Agreement
+from compliance.auditing import Finding, FindingKind, PartyLog, audit
+from compliance.auditing.reading import read_agreement, read_log, witnessed
+from compliance.errors import InvalidAgreementError, LogCorruptedError
+from compliance.log.policy import Policy
+from federation.audit_rules import rules_for
+from federation.errors import WorkspaceError
+from federation.log_fetching import FetchError, fetch_log
+
+__all__ = ["audit_places"]
+
+
+def audit_places(
+    places: Sequence[str],
+    *,
+    agreement: Path | None,
+    policy: Policy | None,
+    scratch: Path,
+    now: datetime,
+) -> tuple[tuple[PartyLog, ...], tuple[Finding, ...], bool]:
+    """Audit every log at `places` together.
+
+    Args:
+        places: party folders, workspaces, or addresses of served logs.
+        agreement: the auditor's copy of the contract; where None, the one in each folder.
+        policy: what makes heads public; the agreement's where None.
+        scratch: an empty directory, for what is fetched.
+        now: the moment of the audit, with a time zone.
+
+    Returns:
+        The logs that could be read, the findings, and whether prices were recomputed.
+
+    Raises:
+        WorkspaceError: a path holds no log, or an address was given without an agreement.
+        InvalidAgreementError: the auditor's copy does not hold.
+    """
+    own = None if agreement is None else read_agreement(agreement)
+    logs: list[PartyLog] = []
+    findings: list[Finding] = []
+    directories: dict[str, Path] = {}
+    for number, place in enumerate(places):
+        for directory, contract, name, problem in _located(place, own, scratch / str(number)):
+            if problem is not None or contract is None:
+                findings.extend([problem] if problem else [])
+                continue
+            log, found = read_log(directory, contract, name)
+            findings.extend(found)
+            directories[name] = directory
+            logs.extend([log] if log else [])
+    told, found = witnessed(logs, directories, policy)
+    findings.extend(found)
+    repriced = True
+    if told:
+        rules = rules_for(told[0].agreement, now=now)
+        findings.extend(audit(told, rules))
+        repriced = rules.pricer.prices
+    return told, tuple(findings), repriced
+
+
+_Located = tuple[Path, Agreement | None, str, Finding | None]
+
+
+def _located(place: str, own: Agreement | None, scratch: Path) -> Iterator[_Located]:
+    if place.startswith(("http://", "https://")):
+        if own is None:
+            raise WorkspaceError(f"{place}: say with --agreement under which contract to audit it")
+        yield _fetched(place, own, scratch)
+        return
+    path = Path(place)
+    if path.name == "log" and (path.parent / "agreement.json").is_file():
+        path = path.parent
+    folders = [path] if (path / "log").is_dir() else sorted(
+        log.parent for log in path.glob("*/log") if log.is_dir()
+    )  # fmt: skip
+    if not folders:
+        raise WorkspaceError(f"{path} holds no log: name a party's folder or a workspace")
+    for folder in folders:
+        name, contract, problem = folder.resolve().name, own, None
+        try:
+            beside = read_agreement(folder / "agreement.json")
+            beside.party(name)
+            if own is not None and beside != own:
+                text = f"{folder} holds another contract than yours"
+                problem = Finding(FindingKind.AGREEMENT_DIFFERS, name, (), text)
+            contract = own or beside
+        except InvalidAgreementError as error:
+            problem = Finding(FindingKind.AGREEMENT_UNSIGNED, name, (), str(error))
+        yield folder / "log", contract, name, problem
+
+
+def _fetched(url: str, agreement: Agreement, scratch: Path) -> _Located:
+    try:
+        name = fetch_log(url, scratch, agreement)
+    except FetchError as error:
+        return scratch, None, url, Finding(FindingKind.UNREADABLE, url, (), str(error))
+    except LogCorruptedError as error:
+        return scratch, None, url, Finding(FindingKind.BAD_SIGNATURE, url, (), f"{url}: {error}")
+    if name is None:
+        text = f"{url}: the log's name is that of no party of the agreement"
+        return scratch, None, url, Finding(FindingKind.FOREIGN_ORIGIN, url, (), text)
+    return scratch, agreement, name, None

@@ -1,0 +1,498 @@
+"""Every kind of violation is planted into clean logs, and exactly it is found."""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parties import World
+
+from compliance import records
+from compliance.agreement import Agreement
+from compliance.auditing import Finding, FindingKind, PartyLog, audit
+from compliance.log.verifier import read_checkpoint
+from federation.audit_rules import rules_for
+from federation.auditing import audit_places
+from federation.errors import WorkspaceError
+from federation.log_server import LogServer
+from privacy.accounting.accountant import epsilon_of
+from privacy.accounting.events import GaussianEvent, to_json
+
+Spec = dict[str, Any]
+Logs = dict[str, list[Spec]]
+EVENT = GaussianEvent(noise_multiplier=10.0)
+SENT, MODEL = "ab" * 32, "cd" * 32
+K = FindingKind
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.make(tmp_path_factory.mktemp("audited"))
+
+
+def said(job: str, computation: str, to: str, *between: Spec, **fields: Any) -> list[Spec]:
+    """A decision, what comes between, and the release that it allows."""
+    name = fields.pop("name", f"{job}/{computation}/{to}")
+    decided = {"of": records.AccessDecided, "job": job, "release_id": name, "allowed": True}
+    decided |= {"computation": computation, "recipient": to, "clauses": ("agreed",)}
+    decided |= {"policy_digest": "1" * 64, "question_digest": "2" * 64}
+    left = {"of": records.Release, "job": job, "release_id": name, "computation": computation}
+    left |= {"recipient": to, "content_digest": "0" * 64, "content_bytes": 1} | fields
+    return [decided, *between, left]
+
+
+def read(job: str) -> Spec:
+    fields = {"rows": 10, "eligible": 8, "excluded": {"refused": 2}, "consent_log_size": 5}
+    return {"of": records.ConsentUsed, "job": job, "purpose": None} | fields
+
+
+def erasure(of: Any, **fields: Any) -> Spec:
+    return {"of": of, "job": None, "request": "r1"} | fields
+
+
+def ended(peer: str) -> Spec:
+    return erasure(records.ErasureCompleted, peer=peer, completion_digest="3" * 64)
+
+
+def heard(peer: str) -> Spec:
+    return erasure(records.ErasureAcknowledged, peer=peer, acknowledgement_digest="4" * 64)
+
+
+def clean(agreement: Agreement) -> Logs:
+    budget = agreement.budget
+    price = epsilon_of([EVENT], agreement.accounted_delta)
+    own = epsilon_of([EVENT], budget.delta)
+    names = tuple(party.name for party in agreement.parties)
+    opened = {"of": records.AgreementSigned, "job": None, "parties": names}
+    asked = erasure(records.ErasureRequested, origin="retailer", deadline=timedelta(days=9))
+    held = {"of": records.HoldPlaced, "job": None, "hold": "h", "artefact": "segment"}
+    trained = {"of": records.ModelTrained, "job": "model", "model_digest": MODEL, "rounds": 1}
+    trained |= {"parties": ("retailer",), "epsilon": own, "delta": budget.delta}
+    charge = {"job": "model", "charge_id": "c"}
+    reserved = charge | {"of": records.BudgetReserved, "mechanism": to_json(EVENT)}
+    reserved |= {"epsilon": own, "delta": budget.delta, "epsilon_cap": budget.epsilon}
+    bound = {"of": records.MatchBound, "job": "find"}
+    deleted = {"of": records.ArtefactDeleted, "job": None, "artefact": "segment", "name": "s"}
+    return {
+        "retailer": [
+            dict(opened),
+            {"of": records.CodeReleased, "job": None, "package": "comity"}
+            | {"package_version": "1", "code_digest": "5" * 64},
+            *said("find", "match.blinded", "brand", read("find")),
+            bound | {"peer": "brand", "own_commitment": "6" * 64, "peer_commitment": "7" * 64},
+            *said(
+                "model",
+                "train.update",
+                "coordinator",
+                read("model"),
+                reserved | {"epsilon_spent": price},
+                charge_id="c",
+            ),
+            charge | {"of": records.BudgetCommitted, "epsilon_spent": price},
+            *said(
+                "model",
+                "acknowledged",
+                "coordinator",
+                name=f"model/acknowledged/coordinator/{SENT[:16]}",
+            ),
+            dict(trained),
+            *said("best", "expand.done", "coordinator", read("best")),
+            {"of": records.SegmentWritten, "job": "best", "segment": "best", "rows": 8}
+            | {"share": agreement.expand.maximum_share},
+            dict(asked),
+            heard("brand"),
+            heard("courier"),
+            erasure(records.ErasureStep, target="source", outcome="deleted"),
+            ended("brand"),
+            ended("courier"),
+            ended("retailer"),
+            held | {"reason": "dispute"},
+            {"of": records.HoldLifted, "job": None, "hold": "h"},
+            deleted | {"due": timedelta(days=1)},
+        ],
+        "brand": [
+            dict(opened),
+            *said("find", "match.reply", "retailer", read("find")),
+            bound | {"peer": "retailer", "own_commitment": "7" * 64, "peer_commitment": "6" * 64},
+            dict(trained),
+            dict(asked),
+            ended("brand"),
+        ],
+        "courier": [dict(opened), dict(asked), ended("courier")],
+        "coordinator": [
+            dict(opened),
+            *said("roll-call", "identify", "everyone"),
+            {"of": records.JobStarted, "job": "model", "computation": "train"},
+            *said("model", "model.published", "retailer", content_digest=SENT),
+            dict(trained),
+            {"of": records.JobEnded, "job": "model", "computation": "train", "outcome": "done"},
+        ],
+    }
+
+
+def built(agreement: Agreement, logs: Logs) -> list[PartyLog]:
+    begun = agreement.valid_from + timedelta(hours=1)
+    found = []
+    for party, specs in logs.items():
+        leaves = []
+        for index, spec in enumerate(specs):
+            fields = {key: value for key, value in spec.items() if key != "of"}
+            if fields.get("purpose", "") is None:
+                fields["purpose"] = agreement.match.purpose
+            for key in ("deadline", "due", "time"):
+                if isinstance(fields.get(key), timedelta):
+                    fields[key] = begun + fields[key]
+            common = {"time": begun + timedelta(minutes=index), "party": party}
+            common["agreement"] = agreement.digest
+            leaves.append(spec["of"](**common | fields))
+        found.append(PartyLog(party, agreement, tuple(leaves)))
+    return found
+
+
+def findings(agreement: Agreement, logs: Logs, **rules: Any) -> tuple[Finding, ...]:
+    now: datetime = agreement.valid_from + timedelta(days=30)
+    held = rules_for(agreement, now=now)
+    return audit(built(agreement, logs), type(held)(held.computations, held.pricer, now, **rules))
+
+
+def place(specs: list[Spec], of: Any, number: int = 0) -> int:
+    return [index for index, spec in enumerate(specs) if spec["of"] is of][number]
+
+
+Plant = Callable[[Logs, Agreement], None]
+
+
+def changed(party: str, of: Any, number: int = 0, /, **fields: Any) -> Plant:
+    def plant(logs: Logs, agreement: Agreement) -> None:
+        specs = logs[party]
+        specs[place(specs, of, number)].update(
+            {key: value(agreement) if callable(value) else value for key, value in fields.items()}
+        )
+
+    return plant
+
+
+def removed(party: str, of: Any, number: int = 0) -> Plant:
+    return lambda logs, _: logs[party].pop(place(logs[party], of, number)) and None
+
+
+def added(party: str, *specs: Spec, at: int | None = None) -> Plant:
+    def plant(logs: Logs, _: Agreement) -> None:
+        where = len(logs[party]) if at is None else at
+        logs[party][where:where] = [dict(spec) for spec in specs]
+
+    return plant
+
+
+def again(party: str, of: Any, **fields: Any) -> Plant:
+    """A leaf once more, right after itself."""
+
+    def plant(logs: Logs, _: Agreement) -> None:
+        specs = logs[party]
+        index = place(specs, of)
+        specs.insert(index + 1, specs[index] | fields)
+
+    return plant
+
+
+def all_of(*plants: Plant) -> Plant:
+    def plant(logs: Logs, agreement: Agreement) -> None:
+        for one in plants:
+            one(logs, agreement)
+
+    return plant
+
+
+R = records
+RETIRED: Spec = {"of": R.ModelRetired, "job": None, "model_digest": MODEL, "reason": "erasure"}
+ENDED: Spec = {"of": R.AgreementEnded, "job": None, "ended_by": "brand", "reason": "notice"}
+ENDED |= {"notice_digest": "8" * 64}
+PRESENT = said("roll-call", "present", "coordinator")
+OTHER_JOB: Spec = {"of": R.JobStarted, "job": "other", "computation": "match"}
+PRUNED: Spec = {"of": R.LogPruned, "job": None, "kept_from": 999, "root_hash": "9" * 64}
+REFUND: Spec = {"of": R.BudgetRefunded, "job": "model", "charge_id": "c", "reason": "taken back"}
+
+
+def refund(logs: Logs, _: Agreement) -> None:
+    logs["retailer"][place(logs["retailer"], R.BudgetCommitted)] = dict(REFUND)
+
+
+def often(logs: Logs, agreement: Agreement) -> None:
+    specs = logs["courier"]
+    for number in range(agreement.match.maximum_matches + 1):
+        specs.append(
+            {"of": R.MatchBound, "job": f"j{number}", "peer": "retailer"}
+            | {"own_commitment": "a" * 64, "peer_commitment": "b" * 64}
+        )
+
+
+def above(agreement: Agreement) -> float:
+    return agreement.train.epsilon * 2
+
+
+def _reserve(logs: Logs, agreement: Agreement, **fields: Any) -> None:
+    source = logs["retailer"][place(logs["retailer"], R.BudgetReserved)]
+    logs["courier"].append(source | fields)
+
+
+def _measure(logs: Logs, agreement: Agreement) -> None:
+    _reserve(logs, agreement)
+    job = said("model", "measure.counts", "coordinator", read("model"), charge_id="c")
+    logs["courier"] += job
+
+
+def _train(logs: Logs, agreement: Agreement, **fields: Any) -> None:
+    source = logs["retailer"][place(logs["retailer"], R.ModelTrained)]
+    logs["courier"].append(source | {"model_digest": "ee" * 32, "job": "theirs"} | fields)
+
+
+PLANTED: dict[K, tuple[str, Plant]] = {
+    K.NOT_OPENED: ("courier", removed("courier", R.AgreementSigned)),
+    K.OPENED_AGAIN: ("courier", again("courier", R.AgreementSigned)),
+    K.OTHER_PARTIES: ("courier", changed("courier", R.AgreementSigned, parties=("brand",))),
+    K.FOREIGN_PARTY: ("brand", changed("brand", R.ConsentUsed, party="courier")),
+    K.FOREIGN_AGREEMENT: ("brand", changed("brand", R.ConsentUsed, agreement="f" * 64)),
+    K.TIME_BACKWARDS: ("brand", changed("brand", R.ConsentUsed, time=timedelta(minutes=-1))),
+    K.OUTSIDE_VALIDITY: (
+        "courier",
+        all_of(
+            added("courier", *PRESENT),
+            changed("courier", R.Release, time=lambda one: one.valid_until),
+        ),
+    ),
+    K.AFTER_END: ("courier", added("courier", ENDED, *PRESENT)),
+    K.UNKNOWN_COMPUTATION: (
+        "courier",
+        added("courier", *said("x", "train.more", "coordinator")),
+    ),
+    K.OFF_ROUTE: ("courier", added("courier", *said("x", "present", "brand"))),
+    K.UNDECIDED: ("brand", removed("brand", R.AccessDecided)),
+    K.DENIED: ("brand", changed("brand", R.AccessDecided, allowed=False)),
+    K.CONSENT_UNREAD: ("brand", removed("brand", R.ConsentUsed)),
+    K.CONSENT_MISCOUNTED: ("brand", changed("brand", R.ConsentUsed, eligible=9)),
+    K.PURPOSE_NOT_AGREED: ("brand", changed("brand", R.ConsentUsed, purpose="spying")),
+    K.UNCHARGED: ("retailer", changed("retailer", R.Release, 1, charge_id=None)),
+    K.CHARGED_FOR_NOTHING: ("brand", changed("brand", R.Release, charge_id="c")),
+    K.CHARGE_NOT_OPEN: ("retailer", changed("retailer", R.Release, 1, charge_id="other")),
+    K.CHARGE_REUSED: (
+        "retailer",
+        lambda logs, _: logs["retailer"].__setitem__(
+            slice(10, 10),
+            said("model", "train.update", "coordinator", read("model"), charge_id="c"),
+        ),
+    ),
+    K.RESERVED_TWICE: ("retailer", again("retailer", R.BudgetReserved)),
+    K.SETTLED_UNOPENED: ("retailer", again("retailer", R.BudgetCommitted)),
+    K.NEVER_SETTLED: ("retailer", removed("retailer", R.BudgetCommitted)),
+    K.REFUNDED_THOUGH_USED: ("retailer", refund),
+    K.OTHER_CAP: ("courier", lambda logs, one: _reserve(logs, one, epsilon_cap=9.0)),
+    K.OTHER_DELTA: ("courier", lambda logs, one: _reserve(logs, one, delta=1e-3)),
+    K.OVER_CAP: ("courier", lambda logs, one: _reserve(logs, one, epsilon_spent=9.0)),
+    K.UNPRICEABLE: ("courier", lambda logs, one: _reserve(logs, one, mechanism="{}")),
+    K.UNDERSTATED: ("courier", lambda logs, one: _reserve(logs, one, epsilon=0.001)),
+    K.OVER_MEASURED: ("courier", _measure),
+    K.MODEL_OVER_TERMS: (
+        "courier",
+        lambda logs, one: _train(logs, one, epsilon=above(one)),
+    ),
+    K.MODEL_UNPROTECTED: (
+        "courier",
+        lambda logs, one: _train(logs, one, epsilon=None, delta=None),
+    ),
+    K.MODEL_OF_STRANGER: ("courier", lambda logs, one: _train(logs, one, parties=("spy",))),
+    K.MODELS_DIFFER: ("brand", changed("brand", R.ModelTrained, epsilon=0.5)),
+    K.MODEL_RETIRED: ("brand", added("brand", RETIRED, at=1)),
+    K.SEGMENT_OVER_SHARE: (
+        "retailer",
+        changed("retailer", R.SegmentWritten, share=lambda one: one.expand.maximum_share + 0.01),
+    ),
+    K.TOO_MANY_MATCHES: ("courier", often),
+    K.MATCH_DIFFERS: ("retailer", changed("brand", R.MatchBound, peer_commitment="e" * 64)),
+    K.JOB_NOT_STARTED: ("coordinator", removed("coordinator", R.JobStarted)),
+    K.JOB_NEVER_ENDED: (
+        "coordinator",
+        added("coordinator", OTHER_JOB, at=1),
+    ),
+    K.NOT_SENT: ("retailer", changed("coordinator", R.Release, 1, content_digest="0" * 64)),
+    K.ERASURE_UNREQUESTED: ("courier", removed("courier", R.ErasureRequested)),
+    K.ERASURE_UNACKNOWLEDGED: ("retailer", removed("retailer", R.ErasureAcknowledged)),
+    K.ERASURE_LATE: ("courier", removed("courier", R.ErasureCompleted)),
+    K.ERASURE_UNJUSTIFIED: (
+        "retailer",
+        changed("retailer", R.ErasureStep, outcome="tolerated_dp"),
+    ),
+    K.HELD_DELETED: ("retailer", removed("retailer", R.HoldLifted)),
+    K.HOLD_NOT_PLACED: ("retailer", removed("retailer", R.HoldPlaced)),
+    K.PRUNED_TOO_FAR: ("courier", added("courier", PRUNED)),
+}
+
+
+def test_clean_logs_give_no_alarm(world: World) -> None:
+    assert findings(world.agreement, clean(world.agreement)) == ()
+    allowed = frozenset({"5" * 64})
+    assert findings(world.agreement, clean(world.agreement), allowed_code=allowed) == ()
+
+
+@pytest.mark.parametrize("kind", PLANTED, ids=str)
+def test_exactly_what_was_planted_is_found(kind: K, world: World) -> None:
+    party, plant = PLANTED[kind]
+    logs = clean(world.agreement)
+    plant(logs, world.agreement)
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (kind, party), found
+    assert all(0 <= index < len(logs[party]) for index in found.leaves)
+    assert party in found.sentence
+    assert found.leaves
+
+
+def test_code_that_is_not_allowed(world: World) -> None:
+    logs = clean(world.agreement)
+    (found,) = findings(world.agreement, logs, allowed_code=frozenset({"0" * 64}))
+    assert (found.kind, found.party, found.leaves) == (K.CODE_NOT_ALLOWED, "retailer", (1,))
+
+
+def test_an_empty_log_and_another_contract(world: World) -> None:
+    logs = clean(world.agreement) | {"courier": []}
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.leaves) == (K.NOT_OPENED, ())
+    first, *rest = built(world.agreement, clean(world.agreement))
+    other = world.agreement.model_copy(update={"title": "Another"})
+    kinds = {
+        one.kind
+        for one in audit(
+            [first, PartyLog(rest[0].party, other, ())],
+            rules_for(other, now=other.valid_from),
+        )
+    }
+    assert K.AGREEMENT_DIFFERS in kinds
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def of_files(*places: Path | str, scratch: Path, agreement: Path | None = None) -> list[Finding]:
+    now = datetime.fromisoformat("2026-06-01T00:00:00+00:00")
+    told = tuple(map(str, places))
+    return list(audit_places(told, agreement=agreement, policy=None, scratch=scratch, now=now)[1])
+
+
+@pytest.fixture
+def workspace(finished: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished[1], tmp_path / "w"))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+
+
+def of_another(log: Path) -> None:
+    shutil.copy(log.parents[1] / "brand" / "log" / "checkpoint", log)
+
+
+def other_key(log: Path) -> None:
+    text, _, lines = (log / "checkpoint").read_bytes().partition(b"\n\n")
+    (log / "checkpoint").write_bytes(text + b"\n\n" + lines.splitlines(keepends=True)[0])
+
+
+def tile(log: Path, kind: str) -> Path:
+    return max((log / "tile" / kind / "000.p").iterdir(), key=lambda path: int(path.name))
+
+
+FILES: dict[K, Callable[[Path], object]] = {
+    K.FOREIGN_ORIGIN: of_another,
+    K.WRONG_KEY: other_key,
+    K.BAD_SIGNATURE: lambda log: flip(log / "checkpoint"),
+    K.FILE_MISSING: lambda log: tile(log, "entries").unlink(),
+    K.FILE_CUT: lambda log: cut(tile(log, "entries")),
+    K.TREE_MISMATCH: lambda log: flip(tile(log, "entries")),
+    K.AGREEMENT_UNSIGNED: lambda log: cut(log.parent / "agreement.json"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES, ids=str)
+def test_what_is_wrong_with_files(kind: K, workspace: Path, tmp_path: Path) -> None:
+    FILES[kind](workspace / "courier" / "log")
+    found = of_files(workspace, scratch=tmp_path)
+    assert [(one.kind, one.party) for one in found] == [(kind, "courier")]
+
+
+def test_real_logs_give_no_alarm_and_fewer_witnesses_do(workspace: Path, tmp_path: Path) -> None:
+    assert of_files(workspace, scratch=tmp_path) == []
+    (workspace / "courier" / "log" / "witness" / "public").unlink()
+    (alone,) = of_files(workspace / "courier", scratch=tmp_path)
+    assert (alone.kind, alone.party) == (K.NOT_PUBLIC, "courier")
+
+
+def test_logs_over_http(workspace: Path, tmp_path: Path) -> None:
+    contract = workspace / "agreement.json"
+    names = ("brand", "coordinator", "courier", "retailer")
+    servers = [
+        LogServer(("127.0.0.1", 0), workspace / name / "log", witness=None, now=lambda: 0)
+        for name in names
+    ]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    urls = [f"http://127.0.0.1:{server.server_port}/" for server in servers]
+    try:
+        assert of_files(*urls, scratch=tmp_path / "a", agreement=contract) == []
+        cut(tile(workspace / "courier" / "log", "entries"))
+        (found,) = of_files(*urls, scratch=tmp_path / "b", agreement=contract)
+        assert (found.kind, found.party) == (K.FILE_CUT, "courier")
+        with pytest.raises(WorkspaceError, match="--agreement"):
+            of_files(urls[0], scratch=tmp_path / "c")
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+    (gone,) = of_files(urls[0], scratch=tmp_path / "d", agreement=contract)
+    assert gone.kind is K.UNREADABLE
+
+
+def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> None:
+    elsewhere = {K.UNREADABLE, K.MALFORMED_LEAF, K.NOT_PUBLIC, K.REWRITTEN, K.SPLIT_VIEW}
+    elsewhere |= {K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED}
+    assert set(K) == {*PLANTED, *FILES, *elsewhere}
+
+
+def test_a_log_put_back_is_told_by_its_witnesses(workspace: Path, tmp_path: Path) -> None:
+    log = workspace / "courier" / "log"
+    assert read_checkpoint(log)
+    from federation.party import PartyFolder
+
+    folder = PartyFolder(workspace / "courier")
+    shutil.rmtree(log)
+    leaf = built(folder.agreement(), {"courier": clean(folder.agreement())["courier"][:1]})[0]
+    with folder.open_log() as writer:
+        writer.append([records.to_leaf(leaf.records[0])])
+    found = of_files(workspace, scratch=tmp_path)
+    assert {one.kind for one in found} >= {K.REWRITTEN}
+    with folder.open_log() as writer:
+        writer.append([b"{}"])
+    kinds = {one.kind for one in of_files(workspace / "courier", scratch=tmp_path)}
+    assert kinds == {K.MALFORMED_LEAF}
+
+
+def test_the_command_needs_base_dependencies_only(workspace: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('flwr', 'torch', 'dp_accounting', 'nacl', 'sqlalchemy', 'llvmlite'):\n"
+        "    sys.modules[name] = None\n"
+        "from federation.cli import main\n"
+        "main(['audit', sys.argv[1], '--json'])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(workspace)], check=False, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["findings"] == []
