@@ -104,6 +104,8 @@ class HeldPart(BaseModel):
         told: at a partner: digest of all that the brand told it, which masks its scores.
         intercept: added to every score, at the brand.
         part: what the party learnt.
+        steps: at the brand: taken along each round's sum.
+        losses: at the brand: mean loss before the first sum, and after each.
         findings: at the brand: what was wrong with which round's sum.
     """
 
@@ -118,6 +120,8 @@ class HeldPart(BaseModel):
     told: Digest | None = None
     intercept: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     part: Annotated[Part, Field(discriminator="kind")]
+    steps: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
     findings: tuple[tuple[int, str], ...] = ()
 
     @property

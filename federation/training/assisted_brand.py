@@ -194,6 +194,8 @@ class AssistedBrand:
             label_epsilon=spec.label_epsilon,
             intercept=state.intercept,
             part=state.own.keep(kept),
+            steps=state.steps,
+            losses=state.losses,
             findings=tuple((number, str(finding)) for number, finding in state.findings),
         )
         with desk.result(desk.folder.model(job), message, held.content):
