@@ -228,7 +228,7 @@ def _assumptions(kept: KeptPart) -> Iterator[str]:
         )
         yield "It does not hide who is in the aligned set, nor any column."
         yield "Labels were noised once; another training of the same labels is charged again."
-    yield "The brand and all partners but one do not join forces: they would read that one's values."
+    yield "The brand joins forces with no more than all partners but two."
 
 
 def _learns(kept: KeptPart) -> Iterator[str]:

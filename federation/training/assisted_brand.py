@@ -35,6 +35,7 @@ from federation.jobs.assist import (
     HeldPart,
     PartnerSum,
     assisted_plan,
+    check_partners,
     vertical_partners,
 )
 from federation.jobs.exchange import expect
@@ -57,12 +58,13 @@ from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
 from federation.training.assisting import forget_vertical, held_part, model_told
+from federation.training.one_set import trained_on
 from privacy.accounting.events import Event
 from privacy.accounting.ledger import ChargeState
 from privacy.randomness import SecretStream
-from privacy.training.assisted import Assisted, Finding, LabelledRows
+from privacy.training.assisted import MAXIMUM_ROUNDS, Assisted, Finding, LabelledRows
 from privacy.training.label_noise import label_charge, randomise_labels
-from privacy.training.learners import PENALTIES, part_from_json
+from privacy.training.learners import FITTED_BOUND, PENALTIES, part_from_json
 
 __all__ = ["AssistedBrand"]
 
@@ -71,6 +73,8 @@ _SAYS: Final = {
     "mask, is at fault; which one cannot be seen",
     Finding.NO_GAIN: "a sum explained nothing and was not followed",
 }
+
+_LARGEST_SCORE: Final = 4.0 * FITTED_BOUND * MAXIMUM_ROUNDS  # of one partner, on people it saw
 
 _LABELS, _STATE = "labels.npz", "state.npz"
 _PASSING: Final = (_LABELS, _STATE)
@@ -213,27 +217,46 @@ class AssistedBrand:
     def _take_scores(self, message: Message) -> Released:
         """Take a partner's part of everybody's score; with the last one, write all scores.
 
-        1. One part of each partner counts.
-        2. Add up, add the brand's own, and write those whom the brand may use.
+        1. One part of each partner counts, and one set of partners.
+        2. Add up, add the brand's own, and write those whom the brand may use; without some
+           partners, nobody who was trained on.
         """
         desk, body = self._desk, expect(message, AssistScored)
         spec, sender = body.spec, message.header.sender
         held, rows = held_part(desk, spec.train), bring_aligned(desk, spec)
         self._forget(spec.train)  # a crash may have come before
-        sums, length = PartnerSum.of(spec, desk.agreement), len(rows.present)
+        partners, everybody = body.partners, vertical_partners(desk.agreement)
+        check_partners(partners, spec, desk.agreement)
+        agreed = desk.folder.job(spec.name) / "scored-by"
+        listed = " ".join(partners).encode()
+        if sender not in partners or (agreed.exists() and agreed.read_bytes() != listed):
+            raise MessageError(
+                f"{sender} scored for job {spec.name!r} with another set of partners"
+            )
+        sums, length = PartnerSum.of(spec, desk.agreement, partners), len(rows.present)
         sums.total((message.payload,), length)
         path = desk.folder.job(spec.name) / f"scores-{sender}"
         if path.exists() and path.read_bytes() != message.payload:
             raise MessageError(f"a second part of the scores of job {spec.name!r} from {sender}")
-        write_atomically(path, message.payload, mode=0o600)  # 1
-        files = [path.with_name(f"scores-{name}") for name in vertical_partners(desk.agreement)]
+        write_atomically(agreed, listed, mode=0o600)  # 1
+        write_atomically(path, message.payload, mode=0o600)
+        files = [path.with_name(f"scores-{name}") for name in partners]
         if not all(file.exists() for file in files):
             return desk.release(message, Acknowledged(), recipient=desk.coordinator)
         total = sums.total([file.read_bytes() for file in files], length)  # 2
+        chosen, without = rows.present, ()
+        if partners != everybody:
+            chosen = chosen & ~trained_on(desk, spec.align)
+            without = tuple(name for name in everybody if name not in partners)
+            if chosen.any() and np.median(np.abs(total[chosen])) > _LARGEST_SCORE * len(partners):
+                raise MessageError(
+                    f"the scores of job {spec.name!r} are random: the partners do not agree on "
+                    "whom models were trained on; align again, under another name"
+                )
         total += held.intercept + held.part.score(rows.features)
-        content = self._written(spec, rows, total)
+        content = self._written(spec, chosen, total, without)
         result = desk.folder.segment(spec.name)
-        scored = int(np.count_nonzero(rows.present))
+        scored = int(np.count_nonzero(chosen))
         told = {"segment": result.stem, "share": 1.0, "rows": scored}
         with desk.result(result, message, content):
             released = desk.release(
@@ -244,22 +267,29 @@ class AssistedBrand:
             )
         for file in (*files, desk.folder.job(spec.name) / "rows.npz"):
             file.unlink(missing_ok=True)
-        desk.tell(spec.name, "wrote its scores", rows=scored)
+        degraded = f", degraded: without {', '.join(without)}" if without else ""
+        desk.tell(spec.name, f"wrote its scores{degraded}", rows=scored)
         return released
 
     def _written(
-        self, spec: VerticalScoreSpec, rows: AlignedRows, scores: NDArray[np.float64]
+        self,
+        spec: VerticalScoreSpec,
+        chosen: NDArray[np.bool_],
+        scores: NDArray[np.float64],
+        without: tuple[str, ...],
     ) -> bytes:
-        """Write the scores, best first."""
+        """Write the scores, best first, and in every row whose part is missing, if anybody's is."""
         import pandas as pd
 
         references = aligned_members(self._desk, spec.align).references()
         table = pd.DataFrame(
             {
-                "record": references.to_numpy(zero_copy_only=False)[rows.present],
-                "score": scores[rows.present],
+                "record": references.to_numpy(zero_copy_only=False)[chosen],
+                "score": scores[chosen],
             }
         )
+        if without:
+            table["without"] = " ".join(without)
         ordered = table.sort_values(["score", "record"], ascending=[False, True])
         return ordered.to_csv(index=False, float_format="%.6f").encode()
 

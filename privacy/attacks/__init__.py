@@ -1,8 +1,9 @@
 """Attacks on our own trainings: an empirical ε, to be held against the stated one.
 
 `trainings` shows a training to an attacker, `guessing` and `shadows` say what its guesses prove,
-`audit` puts them together; `labels` attacks trainings over columns. A bound above the stated ε proves that something is broken; one below
-it proves nothing, and is what a sound training gives.
+`audit` puts them together; `labels` does so for labels of trainings over columns. A bound above the
+stated ε proves that something is broken; one below it proves nothing, and is what a sound training
+gives.
 """
 
 from privacy.attacks.audit import (
