@@ -287,7 +287,7 @@ def _judge_one(kept: KeptPart, name: str, people: Population) -> JudgedScores:
     rows, scores = place[use], written["score"].to_numpy(dtype=np.float64)[use]
     labels, least = positive[rows], kept.terms.minimum_people
     both = bool(labels.any()) and not bool(labels.all())
-    quality, bins = None, ()
+    quality, bins = None, tuple[CalibrationBin, ...]()
     if both:
         stream = SecretStream(seeded_secret(0, kept.held.digest), "bootstrap")
         quality = ranking_intervals(scores, labels, stream, replicates=_REPLICATES)

@@ -16,6 +16,7 @@ from compliance.records import Refusal
 from compliance.terms import Role
 from federation.errors import MessageError, PartyUnreachableError, RefusedError
 from federation.jobs.assist import check_partners, spare_scorers
+from federation.messages import AssistAsk, AssistOpen
 from federation.objections import policy_objections
 from federation.progress import listening
 from federation.specification import AlignSpec, VerticalScoreSpec
@@ -108,10 +109,13 @@ def test_whoever_was_trained_on_is_scored_by_all_or_not_at_all(world: World) -> 
     assert "without" not in written
 
 
-def test_partners_who_disagree_on_who_was_trained_on_leave_no_scores(world: World) -> None:
+def test_partners_who_disagree_on_who_was_trained_on_leave_no_scores(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     (world.folder("press").job("model") / "specification.json").unlink()
     with pytest.raises(RefusedError):
         run(world, WITHOUT, away="courier")
+    assert "the scores of job 'scores' are random" in caplog.text
     assert not world.folder("brand").segment("scores").exists()
 
 
@@ -130,3 +134,17 @@ def test_no_more_are_missed_than_was_asked_for_agreed_and_leaves_two(world: Worl
             check_partners(names, WITHOUT, world.agreement)
     with pytest.raises(MessageError):
         check_partners(("courier", "press"), WHOLE, world.agreement)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["kept", "its model is gone"])
+def test_a_training_that_has_ended_draws_and_tells_no_labels_anew(
+    world: World, *, gone: bool
+) -> None:
+    """One charge pays for one draw: of a second one, noise could be averaged away."""
+    brand, seal = world.folder("brand"), world.parties.seal
+    if gone:
+        brand.model("model").unlink()
+    bodies = (AssistOpen(spec=PRIVATE), AssistAsk(spec=PRIVATE, round=1, place=0))
+    for body in bodies:
+        again = seal("coordinator", "brand", "model", body, b"again")
+        assert world.ask("brand", again).body.kind == "refused"

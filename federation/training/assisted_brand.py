@@ -3,7 +3,8 @@
 ```
 jobs/JOB/
   rows.npz, people/    see `aligned`; labels are noised before they are written here again
-  labels.npz           as they are used: 1, 0, or -1 for none; and the job that they were drawn for
+  labels.npz           as they are used: 1, 0, or -1 for none; the job that they were drawn for, and
+                       the question, whose answer pays for them
   state.npz            where the training stands
   sum-NN-PARTNER       a partner's masked part of a round's sum
 models/JOB.json        the brand's part, once the training has ended
@@ -100,12 +101,18 @@ class AssistedBrand:
     def _open(self, message: Message) -> Released:
         """Step 5: read the rows, noise the labels once, learn what can be learnt alone, and pay."""
         desk, spec = self._desk, expect(message, AssistOpen).spec
+        if desk.folder.model(spec.name).exists():
+            raise MessageError(f"job {spec.name!r} has left its part here: name another job")
         charge: Event | None = None
         if spec.label_epsilon is not None:
             charge = label_charge(spec.label_epsilon)
             desk.gate.check_budget(charge)
         rows = bring_aligned(desk, spec)
-        if not self._labels_file(spec).exists():
+        question = self._drawn_by(spec)
+        if question != message.sealed.digest and (
+            question is None or desk.gate.recall(question) is None
+        ):  # whatever was drawn for a question that got no answer is forgotten
+            self._state_file(spec).unlink(missing_ok=True)
             self._noise_labels(message, spec, rows)
         mine = self._labelled(spec, rows)
         if not self._state_file(spec).exists():
@@ -244,7 +251,7 @@ class AssistedBrand:
         if not all(file.exists() for file in files):
             return desk.release(message, Acknowledged(), recipient=desk.coordinator)
         total = sums.total([file.read_bytes() for file in files], length)  # 2
-        chosen, without = rows.present, ()
+        chosen, without = rows.present, tuple[str, ...]()
         if partners != everybody:
             chosen = chosen & ~trained_on(desk, spec.align)
             without = tuple(name for name in everybody if name not in partners)
@@ -303,8 +310,21 @@ class AssistedBrand:
             )
             labels = np.where(known, seen.astype(np.int8), np.int8(-1))
         content = io.BytesIO()
-        np.savez(content, labels=labels, drawn_for=np.array(spec.model_dump_json()))
+        np.savez(
+            content,
+            labels=labels,
+            drawn_for=np.array(spec.model_dump_json()),
+            drawn_by=np.array(message.sealed.digest),
+        )
         write_atomically(self._labels_file(spec), content.getvalue(), mode=0o600)
+
+    def _drawn_by(self, spec: VerticalTrainSpec) -> str | None:
+        """Return the question for which the labels were drawn, if they were."""
+        path = self._labels_file(spec)
+        if not path.exists():
+            return None
+        with undamaged(path), np.load(path, allow_pickle=False) as stored:
+            return str(stored["drawn_by"])
 
     def _labelled(self, spec: VerticalTrainSpec, rows: AlignedRows) -> LabelledRows:
         path = self._labels_file(spec)
@@ -334,6 +354,8 @@ class AssistedBrand:
     def _check_paid(self, spec: VerticalTrainSpec) -> None:
         """Refuse to go on before step 5 has ended: its charge stands, or its warning has left.
 
+        A charge stands for the labels that were drawn for the question which it answered.
+
         Raises:
             MessageError: it has not.
         """
@@ -347,6 +369,8 @@ class AssistedBrand:
                 and paid.state is ChargeState.COMMITTED
                 and paid.event == label_charge(spec.label_epsilon)
             )
+        question = self._drawn_by(spec)  # a charge pays for one draw, and no other
+        opened = opened and question is not None and self._desk.gate.recall(question) is not None
         if not opened:
             raise MessageError(f"the labels of job {job!r} are not paid for here: open it first")
 
