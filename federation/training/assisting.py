@@ -23,7 +23,6 @@ Leaves to others: the steps (`jobs.assist`), the brand's part (`assisted_brand`)
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +35,7 @@ from compliance import records
 from compliance.terms import Role
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError, RefusedError, WorkspaceError
-from federation.gate import Leaf, Released
+from federation.gate import Leaf, Minimum, Released
 from federation.jobs.assist import (
     HeldPart,
     PartnerSum,
@@ -252,7 +251,7 @@ class Assisting:
             masked,
             recipient=brand.name,
             people=rows.used,
-            minimums=(replace(rows.minimum, found=found),),
+            minimums=(Minimum(rows.minimum.term, found, rows.minimum.required),),
         )
 
     def _check_scored_once(self, spec: VerticalScoreSpec, note: ScoredOnce | None = None) -> None:
