@@ -109,11 +109,10 @@ class AssistedBrand:
             desk.gate.check_budget(charge)
         rows = bring_aligned(desk, spec)
         question = self._drawn_by(spec)
-        if question != message.sealed.digest and (
-            question is None or desk.gate.recall(question) is None
-        ):  # whatever was drawn for a question that got no answer is forgotten
-            self._state_file(spec).unlink(missing_ok=True)
+        if question is None:
             self._noise_labels(message, spec, rows)
+        elif desk.gate.recall(question) is None:  # that one got no answer: this one may pay
+            self._keep_labels(message, *self._drawn(spec))
         mine = self._labelled(spec, rows)
         if not self._state_file(spec).exists():
             self._save(spec, Assisted.start(assisted_plan(spec, desk.agreement), mine))
@@ -309,14 +308,20 @@ class AssistedBrand:
                 labels > 0, spec.label_epsilon, SecretStream(secret, "randomised labels")
             )
             labels = np.where(known, seen.astype(np.int8), np.int8(-1))
-        content = io.BytesIO()
-        np.savez(
-            content,
-            labels=labels,
-            drawn_for=np.array(spec.model_dump_json()),
-            drawn_by=np.array(message.sealed.digest),
-        )
-        write_atomically(self._labels_file(spec), content.getvalue(), mode=0o600)
+        self._keep_labels(message, labels, spec.model_dump_json())
+
+    def _keep_labels(self, message: Message, labels: NDArray[np.int8], drawn_for: str) -> None:
+        """Keep labels, and the question whose answer pays for them."""
+        content, drawn_by = io.BytesIO(), np.array(message.sealed.digest)
+        np.savez(content, labels=labels, drawn_for=np.array(drawn_for), drawn_by=drawn_by)
+        file = self._desk.folder.job(message.header.job) / _LABELS
+        write_atomically(file, content.getvalue(), mode=0o600)
+
+    def _drawn(self, spec: VerticalTrainSpec) -> tuple[NDArray[np.int8], str]:
+        """Return the labels as they are used, and the job that they were drawn for."""
+        path = self._labels_file(spec)
+        with undamaged(path), np.load(path, allow_pickle=False) as stored:
+            return stored["labels"], str(stored["drawn_for"])
 
     def _drawn_by(self, spec: VerticalTrainSpec) -> str | None:
         """Return the question for which the labels were drawn, if they were."""
@@ -327,9 +332,7 @@ class AssistedBrand:
             return str(stored["drawn_by"])
 
     def _labelled(self, spec: VerticalTrainSpec, rows: AlignedRows) -> LabelledRows:
-        path = self._labels_file(spec)
-        with undamaged(path), np.load(path, allow_pickle=False) as stored:
-            labels, drawn_for = stored["labels"], str(stored["drawn_for"])
+        labels, drawn_for = self._drawn(spec)
         if drawn_for != spec.model_dump_json():
             raise MessageError(
                 f"labels of job {spec.name!r} were drawn when it was another: run it under another "
