@@ -240,6 +240,9 @@ def attack_command(
     """
     from federation.attack import attack
     from federation.progress import listening
+    from federation.vertical_attack import attack_columns
+    from federation.vertical_commands import print_vertical_attack
+    from federation.vertical_rows import is_part
     from federation.watch import Watch
     from privacy.attacks import Flaw
 
@@ -247,6 +250,14 @@ def attack_command(
         allowed = " or ".join(Flaw)
         raise typer.BadParameter(f"--unsafe-without takes {allowed}, got {unsafe_without!r}")
     flaw = None if unsafe_without is None else Flaw(unsafe_without)
+    if is_part(model):
+        with Watch(err) as watch, listening(watch):
+            told = attack_columns(model, canaries=canaries, flaw=flaw)
+        if as_json:
+            _print_json(told.model_dump(mode="json") | {"refuted": told.refuted})
+        else:
+            print_vertical_attack(out, told)
+        raise typer.Exit(1 if told.refuted else 0)
     with Watch(err) as watch, listening(watch):
         found = attack(model, canaries=canaries, models=models, flaw=flaw)
     if as_json:
@@ -275,12 +286,26 @@ def card(
     from federation.card import make_card, write_card
     from federation.party import PartyFolder
     from federation.progress import listening
+    from federation.vertical_card import make_vertical_card, write_vertical_card
+    from federation.vertical_commands import print_vertical_card
+    from federation.vertical_rows import is_part
     from federation.watch import Watch
 
+    folder = PartyFolder(model.resolve().parent.parent)
+    if is_part(model):
+        with Watch(err) as watch, listening(watch):
+            told = make_vertical_card(model, facts_alone=facts)
+        place = folder.card(f"{told.spec.name}.facts" if facts else told.spec.name)
+        write_vertical_card(told, place)
+        if as_json:
+            _print_json(told.model_dump(mode="json"))
+        else:
+            print_vertical_card(out, told, place)
+        return
     with Watch(err) as watch, listening(watch):
         made = make_card(model, facts_alone=facts)
     name = f"{made.spec.name}.facts" if facts else made.spec.name
-    place = PartyFolder(model.resolve().parent.parent).card(name)
+    place = folder.card(name)
     write_card(made, place)
     if as_json:
         _print_json(made.model_dump(mode="json"))

@@ -610,10 +610,16 @@ class AssistSettle(_Closed):
 
 
 class AssistScored(_Closed):
-    """Partner to brand: its masked part of everybody's score (payload: 32-bit integers)."""
+    """Partner to brand: its masked part of everybody's score (payload: 32-bit integers).
+
+    Attributes:
+        spec: the job.
+        partners: all whose parts are in the sum, in the order of their names.
+    """
 
     kind: Literal["assist.scored"] = "assist.scored"
     spec: VerticalScoreSpec
+    partners: tuple[PartyName, ...] = Field(min_length=2, max_length=1_000)
 
 
 class ModelPublished(_Closed):

@@ -154,7 +154,10 @@ def _vertical_objections(
             ("vertical.columns", f"job {spec.name!r}: no terms of vertical training are agreed")
         ]
     if isinstance(spec, VerticalScoreSpec):
-        return []
+        if spec.absent_partners <= terms.absent_partners:
+            return []
+        remedy = f"{asks} {spec.absent_partners}: ask for at most {terms.absent_partners}"
+        return [("vertical.absent_partners", remedy)]
     found: list[tuple[str, str]] = []
     if spec.rounds > terms.max_rounds:
         remedy = f"{asks} {spec.rounds}: ask for at most {terms.max_rounds}"

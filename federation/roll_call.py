@@ -2,7 +2,8 @@
 
 Guarantees: everybody a job could use is waited for, until the channel's deadline; whoever a job
 cannot do without and is not there then is named. Parties that a job can do without are the
-partners in a training whose noise they share, as many as may be absent by the agreement.
+partners in a training whose noise they share, as many as may be absent by the agreement, and in a
+scoring over columns as many as it asks for.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
 """
@@ -13,9 +14,10 @@ from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.channel import Channel
 from federation.errors import PartyUnreachableError
+from federation.jobs.assist import spare_scorers
 from federation.jobs.sums import partners_of, spare_partners
 from federation.messages import Message
-from federation.specification import JobSpec, TrainSpec
+from federation.specification import JobSpec, TrainSpec, VerticalScoreSpec
 
 __all__ = ["RollCall"]
 
@@ -60,7 +62,7 @@ class RollCall:
             PartyUnreachableError: a party that it cannot do without is not there.
         """
         partners = frozenset(partners_of(self._agreement))
-        spare = spare_partners(spec, self._agreement) if isinstance(spec, TrainSpec) else 0
+        spare = _spare(spec, self._agreement)
         dispensable = partners - left_out if spare else frozenset[str]()
         wanted = self._people - left_out if spare else self._people
         most = max(0, spare - len(partners & left_out))
@@ -99,3 +101,13 @@ class RollCall:
                 break
             others = more
         self._nodes |= found
+
+
+def _spare(spec: JobSpec, agreement: Agreement) -> int:
+    """Return how many partners a job can do without when it begins."""
+    match spec:
+        case TrainSpec():
+            return spare_partners(spec, agreement)
+        case VerticalScoreSpec():
+            return spare_scorers(spec, agreement)
+    return 0

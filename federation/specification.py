@@ -367,11 +367,14 @@ class VerticalScoreSpec(_Spec):
     Attributes:
         train: the training that left the parts.
         align: the alignment of the people to score.
+        absent_partners: partners that may be missing when it begins. Their part is then in no
+            score of it, and nobody who was trained on is scored.
     """
 
     kind: Literal["score-vertical"] = "score-vertical"
     train: JobName
     align: JobName
+    absent_partners: int = Field(default=0, ge=0, lt=1_000)
 
 
 VerticalSpec = Annotated[VerticalTrainSpec | VerticalScoreSpec, Field(discriminator="kind")]

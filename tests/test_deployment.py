@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from deployment import (
     BIN,
@@ -34,8 +36,8 @@ from deployment import (
     write_node_key,
 )
 from flwr.cli.build import build_fab_from_disk
-from parties import terms
-from trials import document, write_trial
+from parties import PURPOSE, terms
+from trials import document, party, write_trial
 
 from compliance.terms import NoiseSource
 from federation.apps import BUNDLE
@@ -43,6 +45,7 @@ from federation.audit import verify_party
 from federation.collaboration import load_collaboration
 from federation.embedded import run_embedded
 from federation.enclosure import decrypt
+from federation.jobs.assist import HeldPart
 from federation.jobs.model import JointModel
 from federation.members import Members, load_people
 from federation.messages import SealedMessage, unseal
@@ -111,18 +114,55 @@ class Deployed:
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     directory = tmp_path_factory.mktemp("deployed")
     content = document()
-    content["jobs"].append({"kind": "align", "name": "everybody"})
     sums = {"noise": "distributed", "epsilon": 1.0, "delta": 1e-5, "rounds": 2}
-    content["jobs"].append({"kind": "train", "name": "summed", "match": "find", **sums})
+    trees = {"model": "boosted-trees", "depth": 1, "rounds": 1}
+    content["jobs"] += [
+        {"kind": "align", "name": "everybody"},
+        {"kind": "train", "name": "summed", "match": "find", **sums},
+        {"kind": "train", "name": "trees", "match": "find", **sums, **trees},
+        {
+            "kind": "train-vertical",
+            "name": "columns",
+            "align": "everybody",
+            "rounds": 2,
+            "label_epsilon": 3.0,
+        },
+        {"kind": "score-vertical", "name": "scores", "train": "columns", "align": "everybody"},
+    ]
     content["agreement"] |= {
         name: terms(**{name: change})[name]
         for name, change in {
             "match": {"alignment": {"key": "email", "epsilon": 1.0}},
-            "train": {"noise": ["local", "distributed"], "colluding_partners": 0},
-            "budget": {"epsilon": 4.0, "delta": 1e-4},
+            "train": {
+                "models": ["logistic-regression", "boosted-trees"],
+                "noise": ["local", "distributed"],
+                "colluding_partners": 0,
+            },
+            "budget": {"epsilon": 9.0, "delta": 1e-4},
         }.items()
     }
+    content["agreement"]["vertical"] = {
+        "purpose": PURPOSE,
+        "columns": [
+            {"party": "brand", "name": "visits", "type": "numeric", "minimum": 0, "maximum": 9},
+            {"party": "courier", "name": "age", "type": "numeric", "minimum": 18, "maximum": 90},
+            {
+                "party": "retailer",
+                "name": "colour",
+                "type": "categorical",
+                "categories": ["green", "red"],
+            },
+        ],
+        "label_epsilon": 3.0,
+        "minimum_people": 5,
+    }
+    labels = {"column": "bought", "positive": "yes", "negative": "no"}
+    party(content, "brand")["data"]["labels"] = labels
     file = write_trial(directory / "trial", content)
+    table = pd.read_csv(file.parent / "brand.csv", keep_default_na=False, dtype=str)
+    number = np.arange(len(table))
+    bought = np.where(number % 3 == 0, "yes", "no")
+    table.assign(visits=number % 10, bought=bought).to_csv(file.parent / "brand.csv", index=False)
     collaboration = load_collaboration(file)
     embedded = prepare_workspace(collaboration, file, directory / "embedded")
     run_embedded(embedded.coordinator.path, [folder.path for folder in embedded.people])
@@ -171,14 +211,24 @@ class TestDeployment:
         assert sorted(found) == sorted(expected)
         assert [name for name in expected if found[name] != expected[name]] == []
         models = {name: content for name, content in found.items() if "/models/" in name}
-        for job in ("model", "summed"):
+        for job in ("model", "summed", "trees"):
             same = [models[name] for name in models if name.endswith(f"/{job}.json")]
             assert len(same) == 4
             assert len(set(same)) == 1
         trained = JointModel.model_validate_json(found["brand/models/summed.json"])
         assert trained.noise is NoiseSource.DISTRIBUTED
         assert trained.making.rounds == 2
-        assert sum("/segments/" in name for name in found) == 2
+        assert JointModel.model_validate_json(found["brand/models/trees.json"]).body.kind == "trees"
+        parts = [
+            HeldPart.model_validate_json(models[name])
+            for name in models
+            if name.endswith("/columns.json")
+        ]
+        assert len(parts) == len({one.digest for one in parts}) == 3
+        assert {one.label_epsilon for one in parts} == {3.0}
+        scores = pd.read_csv(io.BytesIO(found["brand/segments/scores.csv"]))
+        assert len(scores) == len(members_of(there.people[0]))
+        assert sum("/segments/" in name for name in found) == 3
         for one, other in zip(here.folders, there.folders, strict=True):
             assert verify_party(other.path).counts == verify_party(one.path).counts
 

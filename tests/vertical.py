@@ -82,7 +82,7 @@ def held() -> list[dict[str, Any]]:
     return [*found, {"party": "retailer", **colour}]
 
 
-def collaboration(*jobs: JobSpec, **vertical: object) -> Collaboration:
+def collaboration(*jobs: JobSpec, alignments: int = 1, **vertical: object) -> Collaboration:
     def party(name: str, role: Role) -> dict[str, Any]:
         if role is Role.COORDINATOR:
             return {"name": name, "role": role}
@@ -100,10 +100,10 @@ def collaboration(*jobs: JobSpec, **vertical: object) -> Collaboration:
         match={
             "alignment": {"key": "email", "epsilon": 10.0, "delta": 1e-3},
             "minimum_match": 20,
-            "maximum_matches": 1,
+            "maximum_matches": alignments,
             "period_days": 365,
         },
-        budget={"epsilon": 13.0, "delta": 0.1},
+        budget={"epsilon": 3.0 + 10.0 * alignments, "delta": 0.1},
     )
     agreed |= {
         "features": [],
@@ -128,12 +128,14 @@ def collaboration(*jobs: JobSpec, **vertical: object) -> Collaboration:
     )
 
 
-def world(path: Path, *jobs: JobSpec, **vertical: Mapping[str, object]) -> World:
+def world(
+    path: Path, *jobs: JobSpec, alignments: int = 1, **vertical: Mapping[str, object]
+) -> World:
     path.mkdir(parents=True, exist_ok=True)
     for name in COLUMNS:
         table(name).to_csv(path / f"{name}.csv", index=False)
         consents(name).to_csv(path / f"{name}-consents.csv", index=False)
-    document = collaboration(*jobs, **vertical)
+    document = collaboration(*jobs, alignments=alignments, **vertical)
     return World(prepare_workspace(document, path / "columns.toml", path / "workspace"), NOW)
 
 

@@ -128,6 +128,8 @@ class VerticalTerms(Terms):
         unsafe_labels: whether a job may use labels as they are: partners then learn all of them.
         max_rounds: exchanges with each partner, at most 15.
         minimum_people: people who may be used, below which nothing leaves a party.
+        absent_partners: partners whose part a scoring of new people may go without, so that two
+            are left.
     """
 
     purpose: Purpose
@@ -136,6 +138,7 @@ class VerticalTerms(Terms):
     unsafe_labels: Annotated[bool, Field(strict=True)] = False
     max_rounds: Annotated[int, Field(ge=1, le=15)] = 10
     minimum_people: Count
+    absent_partners: Annotated[int, Field(ge=0, lt=1_000)] = 0
 
     def held_by(self, party: str) -> tuple[HeldColumnTerm, ...]:
         """Return what a party brings, in the agreed order."""

@@ -16,8 +16,10 @@ coordinator                     brand                              every partner
 ```
 
 A scoring is steps 1 to 3, where partners answer the keys with their masked part of everybody's
-score, `assist.scored`, which the brand adds up. All partners are in it: the brand knows the sum of
-all from the training, and one over fewer would tell by difference what the missing one gave.
+score, `assist.scored`, which the brand adds up. Who answers step 1 is in it, and the keys of step 3
+say so for good: all partners, or all but as many as may be absent. In the latter case it is of
+people alone who were never trained on: the brand knows the sum of all from the training, and one
+over fewer would tell by difference what the missing one gave (`training.one_set`).
 
 What brand and partners say to each other is encrypted; the coordinator carries it and learns no
 residual, value or score.
@@ -46,6 +48,7 @@ from federation.jobs.exchange import (
     Exchange,
     Relay,
     Say,
+    Tolerant,
     expect,
     expect_encrypted,
 )
@@ -81,10 +84,12 @@ __all__ = [
     "HeldPart",
     "PartnerSum",
     "assisted_plan",
+    "check_partners",
     "coordinate_columns",
     "coordinate_scoring",
     "coordinate_vertical",
     "joined_keys",
+    "spare_scorers",
     "vertical_partners",
 ]
 
@@ -104,6 +109,8 @@ class HeldPart(BaseModel):
         told: at a partner: digest of all that the brand told it, which masks its scores.
         intercept: added to every score, at the brand.
         part: what the party learnt.
+        steps: at the brand: taken along each round's sum.
+        losses: at the brand: mean loss before the first sum, and after each.
         findings: at the brand: what was wrong with which round's sum.
     """
 
@@ -118,6 +125,8 @@ class HeldPart(BaseModel):
     told: Digest | None = None
     intercept: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     part: Annotated[Part, Field(discriminator="kind")]
+    steps: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
     findings: tuple[tuple[int, str], ...] = ()
 
     @property
@@ -134,6 +143,13 @@ class HeldPart(BaseModel):
 def vertical_partners(agreement: Agreement) -> tuple[str, ...]:
     """Return the partners in the order of their names."""
     return tuple(sorted(party.name for party in agreement.by_role(Role.PARTNER)))
+
+
+def spare_scorers(spec: VerticalTrainSpec | VerticalScoreSpec, agreement: Agreement) -> int:
+    """Return how many partners a job can do without when it begins, so that two are left."""
+    if not isinstance(spec, VerticalScoreSpec):
+        return 0
+    return max(0, min(spec.absent_partners, len(vertical_partners(agreement)) - 2))
 
 
 def assisted_plan(spec: VerticalTrainSpec, agreement: Agreement) -> AssistedPlan:
@@ -159,9 +175,14 @@ class PartnerSum:
     masks: RepeatedSum
 
     @classmethod
-    def of(cls, spec: VerticalTrainSpec | VerticalScoreSpec, agreement: Agreement) -> Self:
-        """Derive it from what all know."""
-        partners = vertical_partners(agreement)
+    def of(
+        cls,
+        spec: VerticalTrainSpec | VerticalScoreSpec,
+        agreement: Agreement,
+        partners: tuple[str, ...] = (),
+    ) -> Self:
+        """Derive it from what all know; of all partners, or those of a scoring."""
+        partners = partners or vertical_partners(agreement)
         named = {
             "agreement": agreement.digest,
             "job": hashlib.sha256(rfc8785.dumps(spec.model_dump(mode="json"))).hexdigest(),
@@ -212,11 +233,12 @@ def joined_keys(
     Args:
         payload: of an `assist.keys`.
         spec: the job.
-        agreement: the partners; all of them take part.
+        agreement: the partners; all of them take part, but for those that a scoring can do
+            without.
 
     Raises:
         MessageError: an envelope is not what a partner said in this job, they stand in another
-            order than that of names, or one is missing.
+            order than that of names, or too many are missing.
     """
     partners, keys = vertical_partners(agreement), {}
     for envelope in payload.split(b"\n", len(partners)):
@@ -227,11 +249,27 @@ def joined_keys(
                 f"partner said of its key in job {spec.name!r}"
             )
         keys[header.sender] = bytes.fromhex(header.body.key)
-    if tuple(keys) != partners:
-        raise MessageError(
-            f"keys of {', '.join(keys)}; expected those of {', '.join(partners)}, in that order"
-        )
+    check_partners(tuple(keys), spec, agreement)
     return keys
+
+
+def check_partners(
+    names: tuple[str, ...], spec: VerticalTrainSpec | VerticalScoreSpec, agreement: Agreement
+) -> None:
+    """Refuse a set of partners that a sum cannot be over.
+
+    Raises:
+        MessageError: too many are missing, or they stand in another order.
+    """
+    partners = vertical_partners(agreement)
+    missing = len(partners) - len(names)
+    if tuple(name for name in partners if name in names) != names or missing > spare_scorers(
+        spec, agreement
+    ):
+        raise MessageError(
+            f"partners {', '.join(names)}; expected {', '.join(partners)}, in that order, "
+            f"{spare_scorers(spec, agreement)} missing at most"
+        )
 
 
 def coordinate_columns(
@@ -280,15 +318,17 @@ def coordinate_vertical(
 def coordinate_scoring(
     agreement: Agreement, spec: VerticalScoreSpec
 ) -> Generator[Exchange, Sequence[Message], None]:
-    """Score at the coordinator, with all partners.
+    """Score at the coordinator, with all partners who are there when it begins.
 
     Yields:
         What to send next; resumed with the answers in the same order.
     """
     job, partners, brand = spec.name, vertical_partners(agreement), _brand(agreement)
-    joined = yield [Say(name, job, AssistJoin(spec=spec)) for name in partners]
-    keys = _keys(joined)
-    answers = yield [Say(name, job, AssistKeys(spec=spec), keys) for name in partners]
+    asks = [Say(name, job, AssistJoin(spec=spec)) for name in partners]
+    spare = spare_scorers(spec, agreement)
+    joined = yield Tolerant(asks, spare) if spare else asks
+    keys, there = _keys(joined), [one.header.sender for one in joined]
+    answers = yield [Say(name, job, AssistKeys(spec=spec), keys) for name in there]
     answers = yield [_carried(one, AssistScored, brand) for one in answers]
     for one in answers:
         expect(one, Acknowledged)

@@ -3,7 +3,8 @@
 ```
 jobs/JOB/
   rows.npz, people/    see `aligned`; labels are noised before they are written here again
-  labels.npz           as they are used: 1, 0, or -1 for none; and the job that they were drawn for
+  labels.npz           as they are used: 1, 0, or -1 for none; the job that they were drawn for, and
+                       the question, whose answer pays for them
   state.npz            where the training stands
   sum-NN-PARTNER       a partner's masked part of a round's sum
 models/JOB.json        the brand's part, once the training has ended
@@ -35,6 +36,7 @@ from federation.jobs.assist import (
     HeldPart,
     PartnerSum,
     assisted_plan,
+    check_partners,
     vertical_partners,
 )
 from federation.jobs.exchange import expect
@@ -57,12 +59,13 @@ from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
 from federation.training.assisting import forget_vertical, held_part, model_told
+from federation.training.one_set import trained_on
 from privacy.accounting.events import Event
 from privacy.accounting.ledger import ChargeState
 from privacy.randomness import SecretStream
-from privacy.training.assisted import Assisted, Finding, LabelledRows
+from privacy.training.assisted import MAXIMUM_ROUNDS, Assisted, Finding, LabelledRows
 from privacy.training.label_noise import label_charge, randomise_labels
-from privacy.training.learners import PENALTIES, part_from_json
+from privacy.training.learners import FITTED_BOUND, PENALTIES, part_from_json
 
 __all__ = ["AssistedBrand"]
 
@@ -71,6 +74,8 @@ _SAYS: Final = {
     "mask, is at fault; which one cannot be seen",
     Finding.NO_GAIN: "a sum explained nothing and was not followed",
 }
+
+_LARGEST_SCORE: Final = 4.0 * FITTED_BOUND * MAXIMUM_ROUNDS  # of one partner, on people it saw
 
 _LABELS, _STATE = "labels.npz", "state.npz"
 _PASSING: Final = (_LABELS, _STATE)
@@ -96,13 +101,18 @@ class AssistedBrand:
     def _open(self, message: Message) -> Released:
         """Step 5: read the rows, noise the labels once, learn what can be learnt alone, and pay."""
         desk, spec = self._desk, expect(message, AssistOpen).spec
+        if desk.folder.model(spec.name).exists():
+            raise MessageError(f"job {spec.name!r} has left its part here: name another job")
         charge: Event | None = None
         if spec.label_epsilon is not None:
             charge = label_charge(spec.label_epsilon)
             desk.gate.check_budget(charge)
         rows = bring_aligned(desk, spec)
-        if not self._labels_file(spec).exists():
+        question = self._drawn_by(spec)
+        if question is None:
             self._noise_labels(message, spec, rows)
+        elif desk.gate.recall(question) is None:  # that one got no answer: this one may pay
+            self._keep_labels(message, *self._drawn(spec))
         mine = self._labelled(spec, rows)
         if not self._state_file(spec).exists():
             self._save(spec, Assisted.start(assisted_plan(spec, desk.agreement), mine))
@@ -194,6 +204,8 @@ class AssistedBrand:
             label_epsilon=spec.label_epsilon,
             intercept=state.intercept,
             part=state.own.keep(kept),
+            steps=state.steps,
+            losses=state.losses,
             findings=tuple((number, str(finding)) for number, finding in state.findings),
         )
         with desk.result(desk.folder.model(job), message, held.content):
@@ -211,27 +223,46 @@ class AssistedBrand:
     def _take_scores(self, message: Message) -> Released:
         """Take a partner's part of everybody's score; with the last one, write all scores.
 
-        1. One part of each partner counts.
-        2. Add up, add the brand's own, and write those whom the brand may use.
+        1. One part of each partner counts, and one set of partners.
+        2. Add up, add the brand's own, and write those whom the brand may use; without some
+           partners, nobody who was trained on.
         """
         desk, body = self._desk, expect(message, AssistScored)
         spec, sender = body.spec, message.header.sender
         held, rows = held_part(desk, spec.train), bring_aligned(desk, spec)
         self._forget(spec.train)  # a crash may have come before
-        sums, length = PartnerSum.of(spec, desk.agreement), len(rows.present)
+        partners, everybody = body.partners, vertical_partners(desk.agreement)
+        check_partners(partners, spec, desk.agreement)
+        agreed = desk.folder.job(spec.name) / "scored-by"
+        listed = " ".join(partners).encode()
+        if sender not in partners or (agreed.exists() and agreed.read_bytes() != listed):
+            raise MessageError(
+                f"{sender} scored for job {spec.name!r} with another set of partners"
+            )
+        sums, length = PartnerSum.of(spec, desk.agreement, partners), len(rows.present)
         sums.total((message.payload,), length)
         path = desk.folder.job(spec.name) / f"scores-{sender}"
         if path.exists() and path.read_bytes() != message.payload:
             raise MessageError(f"a second part of the scores of job {spec.name!r} from {sender}")
-        write_atomically(path, message.payload, mode=0o600)  # 1
-        files = [path.with_name(f"scores-{name}") for name in vertical_partners(desk.agreement)]
+        write_atomically(agreed, listed, mode=0o600)  # 1
+        write_atomically(path, message.payload, mode=0o600)
+        files = [path.with_name(f"scores-{name}") for name in partners]
         if not all(file.exists() for file in files):
             return desk.release(message, Acknowledged(), recipient=desk.coordinator)
         total = sums.total([file.read_bytes() for file in files], length)  # 2
+        chosen, without = rows.present, tuple[str, ...]()
+        if partners != everybody:
+            chosen = chosen & ~trained_on(desk, spec.align)
+            without = tuple(name for name in everybody if name not in partners)
+            if chosen.any() and np.median(np.abs(total[chosen])) > _LARGEST_SCORE * len(partners):
+                raise MessageError(
+                    f"the scores of job {spec.name!r} are random: the partners do not agree on "
+                    "whom models were trained on; align again, under another name"
+                )
         total += held.intercept + held.part.score(rows.features)
-        content = self._written(spec, rows, total)
+        content = self._written(spec, chosen, total, without)
         result = desk.folder.segment(spec.name)
-        scored = int(np.count_nonzero(rows.present))
+        scored = int(np.count_nonzero(chosen))
         told = {"segment": result.stem, "share": 1.0, "rows": scored}
         with desk.result(result, message, content):
             released = desk.release(
@@ -242,22 +273,29 @@ class AssistedBrand:
             )
         for file in (*files, desk.folder.job(spec.name) / "rows.npz"):
             file.unlink(missing_ok=True)
-        desk.tell(spec.name, "wrote its scores", rows=scored)
+        degraded = f", degraded: without {', '.join(without)}" if without else ""
+        desk.tell(spec.name, f"wrote its scores{degraded}", rows=scored)
         return released
 
     def _written(
-        self, spec: VerticalScoreSpec, rows: AlignedRows, scores: NDArray[np.float64]
+        self,
+        spec: VerticalScoreSpec,
+        chosen: NDArray[np.bool_],
+        scores: NDArray[np.float64],
+        without: tuple[str, ...],
     ) -> bytes:
-        """Write the scores, best first."""
+        """Write the scores, best first, and in every row whose part is missing, if anybody's is."""
         import pandas as pd
 
         references = aligned_members(self._desk, spec.align).references()
         table = pd.DataFrame(
             {
-                "record": references.to_numpy(zero_copy_only=False)[rows.present],
-                "score": scores[rows.present],
+                "record": references.to_numpy(zero_copy_only=False)[chosen],
+                "score": scores[chosen],
             }
         )
+        if without:
+            table["without"] = " ".join(without)
         ordered = table.sort_values(["score", "record"], ascending=[False, True])
         return ordered.to_csv(index=False, float_format="%.6f").encode()
 
@@ -270,14 +308,31 @@ class AssistedBrand:
                 labels > 0, spec.label_epsilon, SecretStream(secret, "randomised labels")
             )
             labels = np.where(known, seen.astype(np.int8), np.int8(-1))
-        content = io.BytesIO()
-        np.savez(content, labels=labels, drawn_for=np.array(spec.model_dump_json()))
-        write_atomically(self._labels_file(spec), content.getvalue(), mode=0o600)
+        self._keep_labels(message, labels, spec.model_dump_json())
 
-    def _labelled(self, spec: VerticalTrainSpec, rows: AlignedRows) -> LabelledRows:
+    def _keep_labels(self, message: Message, labels: NDArray[np.int8], drawn_for: str) -> None:
+        """Keep labels, and the question whose answer pays for them."""
+        content, drawn_by = io.BytesIO(), np.array(message.sealed.digest)
+        np.savez(content, labels=labels, drawn_for=np.array(drawn_for), drawn_by=drawn_by)
+        file = self._desk.folder.job(message.header.job) / _LABELS
+        write_atomically(file, content.getvalue(), mode=0o600)
+
+    def _drawn(self, spec: VerticalTrainSpec) -> tuple[NDArray[np.int8], str]:
+        """Return the labels as they are used, and the job that they were drawn for."""
         path = self._labels_file(spec)
         with undamaged(path), np.load(path, allow_pickle=False) as stored:
-            labels, drawn_for = stored["labels"], str(stored["drawn_for"])
+            return stored["labels"], str(stored["drawn_for"])
+
+    def _drawn_by(self, spec: VerticalTrainSpec) -> str | None:
+        """Return the question for which the labels were drawn, if they were."""
+        path = self._labels_file(spec)
+        if not path.exists():
+            return None
+        with undamaged(path), np.load(path, allow_pickle=False) as stored:
+            return str(stored["drawn_by"])
+
+    def _labelled(self, spec: VerticalTrainSpec, rows: AlignedRows) -> LabelledRows:
+        labels, drawn_for = self._drawn(spec)
         if drawn_for != spec.model_dump_json():
             raise MessageError(
                 f"labels of job {spec.name!r} were drawn when it was another: run it under another "
@@ -302,6 +357,8 @@ class AssistedBrand:
     def _check_paid(self, spec: VerticalTrainSpec) -> None:
         """Refuse to go on before step 5 has ended: its charge stands, or its warning has left.
 
+        A charge stands for the labels that were drawn for the question which it answered.
+
         Raises:
             MessageError: it has not.
         """
@@ -315,6 +372,8 @@ class AssistedBrand:
                 and paid.state is ChargeState.COMMITTED
                 and paid.event == label_charge(spec.label_epsilon)
             )
+        question = self._drawn_by(spec)  # a charge pays for one draw, and no other
+        opened = opened and question is not None and self._desk.gate.recall(question) is not None
         if not opened:
             raise MessageError(f"the labels of job {job!r} are not paid for here: open it first")
 

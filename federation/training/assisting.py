@@ -7,14 +7,15 @@ jobs/JOB/
   keys                 of all partners, as they signed them
   round-NN.json        what it was asked, and its part with what it offered
 models/JOB.json        its part, once the training has ended
-jobs/TRAIN/scored-ALIGN    which scoring took its part of these people's scores
+jobs/TRAIN/scored-ALIGN    see `one_set`
 ```
 
 Guarantees: a round is answered once; a part of a sum leaves only masked, under keys that every
 partner signed, and for everything that the brand has told since the training began: residuals,
 steps and how it ended. A brand that tells partners different things, once, reads nothing from then
-on, scores included. Aligned people are scored with a model once, by all partners: where
-somebody withdraws at one partner, the difference of two sums would be that partner's score.
+on, scores included. Aligned people are scored with a model once: where somebody withdraws at one
+partner, the difference of two sums would be that partner's score. For the same reason nobody is in
+sums of two sets of partners (`one_set`).
 
 Leaves to others: the steps (`jobs.assist`), the brand's part (`assisted_brand`), what may leave
 (`gate`).
@@ -34,7 +35,7 @@ from compliance import records
 from compliance.terms import Role
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError, RefusedError, WorkspaceError
-from federation.gate import Leaf, Released
+from federation.gate import Leaf, Minimum, Released
 from federation.jobs.assist import (
     HeldPart,
     PartnerSum,
@@ -58,6 +59,7 @@ from federation.messages import (
 from federation.party import PartyFolder, write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, bring_aligned
+from federation.training.one_set import ScoredOnce, check_one_set, digest_of, trained_on
 from privacy.errors import PeerMessageError
 from privacy.randomness import Secret
 from privacy.training.learners import Part, new_part
@@ -107,6 +109,8 @@ class Assisting:
             self._check_scored_once(spec)
         elif desk.folder.model(spec.name).exists():
             raise MessageError(f"job {spec.name!r} has left its part here: name another job")
+        else:
+            check_one_set(desk, spec.align, vertical_partners(desk.agreement))
         rows = bring_aligned(desk, spec)
         file = desk.folder.job(spec.name) / "secret"
         if not file.exists():
@@ -147,6 +151,7 @@ class Assisting:
             spec, number + 1
         ):
             raise MessageError(f"a second question of round {number}: the first one counts")  # 1
+        check_one_set(desk, spec.align, vertical_partners(desk.agreement))
         residuals = _residuals(message.payload, rows)
         plan = assisted_plan(spec, desk.agreement)
         part, before = self._before(spec, number, body.step)
@@ -212,45 +217,60 @@ class Assisting:
         keys: Mapping[str, bytes],
         secret: Secret,
     ) -> Released:
-        """Mask this party's part of everybody's score."""
+        """Mask this party's part of everybody's score.
+
+        1. Without some partners nobody is scored who was trained on, by the same token everywhere.
+        2. Whom a sum is of is in it with these partners alone, and once with a model.
+        3. Mask it for what the brand told, and whom it is of.
+        """
         desk, rows = self._desk, bring_aligned(self._desk, spec)
+        partners, everybody = tuple(keys), vertical_partners(desk.agreement)
+        if desk.folder.name not in partners:
+            raise MessageError(f"keys of job {spec.name!r} without that of {desk.folder.name}")
         held = held_part(desk, spec.train)
-        scores = np.where(rows.present, held.part.score(rows.features), 0.0)
-        self._check_scored_once(spec, message)
+        scored, about, found = rows.present, f"scores {held.told}", rows.minimum.found
+        if partners != everybody:
+            apart = trained_on(desk, spec.align)  # 1
+            scored, about = scored & ~apart, f"{about} but {digest_of(apart)}"
+            found = int(np.count_nonzero(scored))
+        self._check_scored_once(spec)
+        check_one_set(desk, spec.align, partners)  # 2
+        note = ScoredOnce(spec.name, message.sealed.digest, partners)
+        self._check_scored_once(spec, note)
+        scores = np.where(scored, held.part.score(rows.features), 0.0)
         try:
-            masked = PartnerSum.of(spec, desk.agreement).mask(
-                desk.folder.name, secret, keys, scores, f"scores {held.told}"
+            masked = PartnerSum.of(spec, desk.agreement, partners).mask(  # 3
+                desk.folder.name, secret, keys, scores, about
             )
         except PeerMessageError as error:
             raise MessageError(f"job {spec.name!r}: {error}") from error
         (brand,) = desk.agreement.by_role(Role.BRAND)
         return desk.release(
             message,
-            AssistScored(spec=spec),
+            AssistScored(spec=spec, partners=partners),
             masked,
             recipient=brand.name,
             people=rows.used,
-            minimums=(rows.minimum,),
+            minimums=(Minimum(rows.minimum.term, found, rows.minimum.required),),
         )
 
-    def _check_scored_once(self, spec: VerticalScoreSpec, message: Message | None = None) -> None:
+    def _check_scored_once(self, spec: VerticalScoreSpec, note: ScoredOnce | None = None) -> None:
         """Refuse to score the same people with a model again; note the one question, if any.
 
         A question that was noted counts if its answer left: one that was refused is free again.
         """
-        desk = self._desk
-        file = desk.folder.job(spec.train) / f"scored-{spec.align}"
+        desk, file = self._desk, ScoredOnce.file(self._desk, spec)
         if file.exists():
-            job, question = file.read_text(encoding="ascii").split()
-            same = job == spec.name and (message is None or question == message.sealed.digest)
-            if not same and desk.gate.recall(question) is not None:
+            noted = ScoredOnce.load(file)
+            same = noted.job == spec.name and (note is None or noted.question == note.question)
+            if not same and desk.gate.recall(noted.question) is not None:
                 raise desk.refusal(
                     "vertical.align",
                     f"the people of alignment {spec.align!r} are scored with model {spec.train!r} "
                     "once: who withdrew at one partner would be told by two sums what it scored",
                 )
-        if message is not None:
-            write_atomically(file, f"{spec.name} {message.sealed.digest}".encode(), mode=0o600)
+        if note is not None:
+            note.save(file)
 
     def _before(
         self, spec: VerticalTrainSpec, number: int, step: float | None

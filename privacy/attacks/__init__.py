@@ -1,8 +1,9 @@
 """Attacks on our own trainings: an empirical ε, to be held against the stated one.
 
 `trainings` shows a training to an attacker, `guessing` and `shadows` say what its guesses prove,
-`audit` puts them together. A bound above the stated ε proves that something is broken; one below
-it proves nothing, and is what a sound training gives.
+`audit` puts them together; `labels` does so for labels of trainings over columns. A bound above the
+stated ε proves that something is broken; one below it proves nothing, and is what a sound training
+gives.
 """
 
 from privacy.attacks.audit import (
@@ -13,6 +14,7 @@ from privacy.attacks.audit import (
     attack_by_shadows,
 )
 from privacy.attacks.guessing import Guesses, epsilon_lower_bound, guess, p_value
+from privacy.attacks.labels import LabelGuesses, PlantedLabels, guess_labels, plant_labels
 from privacy.attacks.shadows import Rates, Shadows, epsilon_of_rates
 from privacy.attacks.trainings import (
     Flaw,
@@ -29,6 +31,8 @@ __all__ = [
     "Exposure",
     "Flaw",
     "Guesses",
+    "LabelGuesses",
+    "PlantedLabels",
     "Rates",
     "Seen",
     "Shadows",
@@ -41,5 +45,7 @@ __all__ = [
     "epsilon_lower_bound",
     "epsilon_of_rates",
     "guess",
+    "guess_labels",
     "p_value",
+    "plant_labels",
 ]

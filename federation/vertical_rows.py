@@ -1,0 +1,122 @@
+"""A party's part of a model over columns, and its own rows beside it: for judging it there.
+
+Guarantees: rows are read like those of a training, of people who consent to its purpose now.
+Nothing of them is sent, logged or kept.
+
+Leaves to others: what is made of them (`vertical_card`, `vertical_attack`), which is not private.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from compliance.agreement import Agreement
+from compliance.terms import VerticalTerms
+from federation.clock import Clock
+from federation.consent_reading import ConsentReading
+from federation.errors import WorkspaceError
+from federation.jobs.assist import HeldPart
+from federation.party import LabelRule, PartyFolder
+from federation.population import Population, Use, open_source, read_population
+from federation.shelves import scratch
+from federation.specification import VerticalTrainSpec
+
+__all__ = ["KeptPart", "is_part", "labels_of", "read_own_rows"]
+
+
+@dataclass(frozen=True)
+class KeptPart:
+    """A part of a model in a party's folder, with what was asked for.
+
+    Attributes:
+        folder: the party's.
+        agreement: verified.
+        held: the part.
+        spec: the job that trained it.
+        terms: agreed for such jobs.
+    """
+
+    folder: PartyFolder
+    agreement: Agreement
+    held: HeldPart
+    spec: VerticalTrainSpec
+    terms: VerticalTerms
+
+    @classmethod
+    def open(cls, file: Path) -> "KeptPart":
+        """Read a part where a party keeps it, `PARTY/models/JOB.json`.
+
+        Raises:
+            WorkspaceError: it lies elsewhere, is malformed, or is of another agreement.
+            InvalidAgreementError: the party's agreement is unsigned by somebody, or altered.
+        """
+        path = file.resolve()
+        folder = PartyFolder(path.parent.parent)
+        try:
+            held = HeldPart.model_validate_json(path.read_bytes())
+            asked = folder.job(held.job) / "specification.json"
+            spec = VerticalTrainSpec.model_validate_json(asked.read_bytes())
+        except FileNotFoundError as error:
+            raise WorkspaceError(
+                f"{error.filename} is missing: name PARTY/models/JOB.json of a brand or partner "
+                "whose training has ended"
+            ) from error
+        except ValidationError as error:
+            raise WorkspaceError(f"{file} is no part of a model: train anew") from error
+        agreement = folder.agreement()
+        if folder.model(held.job) != path or spec.name != held.job:
+            raise WorkspaceError(f"{file} is of job {held.job!r}: name {folder.model(held.job)}")
+        if held.agreement != agreement.digest or agreement.vertical is None:
+            raise WorkspaceError(f"{file} was made under another agreement than its folder has")
+        return cls(folder, agreement, held, spec, agreement.vertical)
+
+
+def is_part(file: Path) -> bool:
+    """Tell whether a file looks like a part of a model over columns; nothing is verified."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "part" in content and "align" in content
+
+
+def read_own_rows(kept: KeptPart, clock: Clock, *, with_labels: bool) -> Population:
+    """Read the party's rows as of now.
+
+    Raises:
+        WorkspaceError: the party has no rows.
+        ConnectorError, ComplianceError: they cannot be read.
+    """
+    folder, agreement, config = kept.folder, kept.agreement, kept.folder.config
+    alignment = agreement.match.alignment
+    if config.data is None or config.consent is None or alignment is None:
+        raise WorkspaceError(f"{folder.path} has no rows that {kept.spec.name!r} was trained on")
+    with scratch(folder.job(kept.spec.name) / "own-rows.tmp") as beside:
+        return read_population(
+            open_source(config.data, folder.path),
+            config.data,
+            agreement,
+            ConsentReading(folder.resolve(config.consent), agreement.purposes),
+            Use(
+                kept.terms.purpose,
+                clock(),
+                key=alignment.key,
+                columns=kept.terms.held_by(folder.name),
+                with_labels=with_labels,
+            ),
+            scratch=beside,
+        )
+
+
+def labels_of(people: Population, rule: LabelRule) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return who is positive, and whose label is known, each of shape (n,)."""
+    if people.labels is None:
+        raise WorkspaceError("the labels' column was not read: name data.labels in party.json")
+    positive = np.asarray(people.labels == rule.positive, dtype=np.bool_)
+    if rule.negative is None:
+        return positive, np.ones(len(positive), dtype=np.bool_)
+    return positive, np.asarray(positive | (people.labels == rule.negative), dtype=np.bool_)

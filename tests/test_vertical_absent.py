@@ -1,0 +1,150 @@
+"""Scoring without a partner: of new people alone, flagged, and never over two sets of partners."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import parties
+import pytest
+import vertical
+from parties import World
+from sklearn.metrics import roc_auc_score
+from test_vertical_jobs import PEOPLE, elsewhere
+from vertical import ALIGN, COMMON, PRIVATE, UNSAFE, ask_for, record
+
+from compliance.records import Refusal
+from compliance.terms import Role
+from federation.errors import MessageError, PartyUnreachableError, RefusedError
+from federation.jobs.assist import check_partners, spare_scorers
+from federation.messages import AssistAsk, AssistOpen
+from federation.objections import policy_objections
+from federation.progress import listening
+from federation.specification import AlignSpec, VerticalScoreSpec
+from federation.vertical_card import make_vertical_card
+
+NEW = 60
+LATER = AlignSpec(name="later")
+WITHOUT = VerticalScoreSpec(name="scores", train="model", align="later", absent_partners=1)
+WHOLE = VerticalScoreSpec(name="whole", train="model", align="later")
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A model was trained on 240 people; 60 more are aligned with them since."""
+    with pytest.MonkeyPatch.context() as patch:
+        roles = dict.fromkeys(PEOPLE, Role.PARTNER) | {"brand": Role.BRAND}
+        patch.setattr(parties, "ROLES", roles | {"coordinator": Role.COORDINATOR})
+        patch.setattr(parties, "PEOPLE", PEOPLE)
+        path = tmp_path_factory.mktemp("grown")
+        jobs = (ALIGN, PRIVATE, LATER)
+        found = vertical.world(path, *jobs, alignments=2, absent_partners=1)
+        whole = pd.read_csv(found.table("retailer"))
+        late = [record("retailer", person) for person in range(COMMON - NEW, COMMON)]
+        whole[~whole["record"].isin(late)].to_csv(found.table("retailer"), index=False)
+        ask_for(found, ALIGN, PRIVATE)
+        found.run()
+        whole.to_csv(found.table("retailer"), index=False)
+        ask_for(found, *jobs)
+        found.run()
+        yield found
+
+
+@pytest.fixture
+def world(grown: World, tmp_path: Path) -> World:
+    return elsewhere(grown, tmp_path / "workspace")
+
+
+def run(world: World, *jobs: VerticalScoreSpec, away: str | None = None) -> list[str]:
+    """Score, perhaps while a partner is away; returns what was reported."""
+    told: list[str] = []
+    world.unreachable |= {away} if away else set()
+    ask_for(world, *jobs)
+    try:
+        with listening(lambda one: told.append(one.stage)):
+            world.run()
+    finally:
+        world.unreachable.clear()
+    return told
+
+
+def test_new_people_are_scored_without_a_partner_once_and_everything_says_so(world: World) -> None:
+    told = run(world, WITHOUT, away="courier")
+    assert any("degraded: without courier" in stage for stage in told)
+    written = pd.read_csv(world.folder("brand").segment("scores"))
+    assert set(written["without"]) == {"courier"}
+    assert set(written["record"]) == {
+        record("brand", person) for person in range(COMMON - NEW, COMMON)
+    }
+    truth = vertical.people().assign(record=[record("brand", one) for one in range(COMMON)])
+    ranked = written.merge(truth)
+    assert roc_auc_score(ranked["truth"], ranked["score"]) > 0.6
+    (judged,) = make_vertical_card(world.folder("brand").model("model")).judged
+    assert (judged.without, judged.scored) == (("courier",), NEW)
+    # These people are in a sum now, and get into none of other partners, whatever is asked.
+    other = UNSAFE.model_copy(update={"name": "twin", "align": "later", "rounds": 1})
+    for spec, said in ((WHOLE, "scored with model 'model' once"), (other, "another set of partn")):
+        with pytest.raises(RefusedError, match=said):
+            run(world, spec)
+    refusals = [leaf for leaf in world.leaves("press") if isinstance(leaf, Refusal)]
+    assert [leaf.term for leaf in refusals] == ["vertical.align", "vertical.absent_partners"]
+
+
+def test_a_twin_of_the_model_gives_no_second_sum_either(world: World) -> None:
+    """Two trainings of the same labels leave the same parts: the rule is of people, not of models."""
+    twin = UNSAFE.model_copy(update={"name": "twin", "rounds": 1})
+    run(world, twin, WHOLE.model_copy(update={"train": "twin"}))
+    with pytest.raises(RefusedError, match="another set of partners"):
+        run(world, WITHOUT, away="courier")
+    assert not world.folder("brand").segment("scores").exists()
+
+
+def test_whoever_was_trained_on_is_scored_by_all_or_not_at_all(world: World) -> None:
+    spec = WITHOUT.model_copy(update={"align": "rows"})
+    with pytest.raises(RefusedError, match="below the minimum of 30"):
+        run(world, spec, away="courier")
+    again = WITHOUT.model_copy(update={"name": "again"})
+    assert "degraded" not in " ".join(run(world, again))  # all are there: everybody is scored
+    written = pd.read_csv(world.folder("brand").segment("again"))
+    assert len(written) == COMMON
+    assert "without" not in written
+
+
+def test_partners_who_disagree_on_who_was_trained_on_leave_no_scores(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    (world.folder("press").job("model") / "specification.json").unlink()
+    with pytest.raises(RefusedError):
+        run(world, WITHOUT, away="courier")
+    assert "the scores of job 'scores' are random" in caplog.text
+    assert not world.folder("brand").segment("scores").exists()
+
+
+def test_no_more_are_missed_than_was_asked_for_agreed_and_leaves_two(world: World) -> None:
+    with pytest.raises(PartyUnreachableError, match="courier"):
+        run(world, WHOLE, away="courier")
+    asked = WITHOUT.model_copy(update={"absent_partners": 2})
+    assert [term for term, _ in policy_objections(asked, world.agreement)] == [
+        "vertical.absent_partners"
+    ]
+    assert spare_scorers(asked, world.agreement) == 1
+    assert spare_scorers(PRIVATE, world.agreement) == 0
+    check_partners(("courier", "press"), WITHOUT, world.agreement)
+    for names in (("press",), ("press", "courier"), ("courier", "press", "stranger")):
+        with pytest.raises(MessageError):
+            check_partners(names, WITHOUT, world.agreement)
+    with pytest.raises(MessageError):
+        check_partners(("courier", "press"), WHOLE, world.agreement)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["kept", "its model is gone"])
+def test_a_training_that_has_ended_draws_and_tells_no_labels_anew(
+    world: World, *, gone: bool
+) -> None:
+    """One charge pays for one draw: of a second one, noise could be averaged away."""
+    brand, seal = world.folder("brand"), world.parties.seal
+    if gone:
+        brand.model("model").unlink()
+    bodies = (AssistOpen(spec=PRIVATE), AssistAsk(spec=PRIVATE, round=1, place=0))
+    for body in bodies:
+        again = seal("coordinator", "brand", "model", body, b"again")
+        assert world.ask("brand", again).body.kind == "refused"
