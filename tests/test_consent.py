@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from compliance import consent
+from compliance.consent import files
 from compliance.consent import (
     ConsentBook,
     ConsentDecision,
@@ -28,7 +28,7 @@ from compliance.consent import (
 )
 from compliance.errors import ComplianceError, ConsentError, UnknownPurposeError
 
-GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
+GIVEN, REFUSED, WITHDRAWN = map(ConsentEventKind, ("given", "refused", "withdrawn"))
 PURPOSES = ("lookalike-audiences", "newsletter")
 PURPOSE = PURPOSES[0]
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -503,7 +503,7 @@ class TestFiles:
     def test_a_mistake_in_any_batch_is_an_error_when_all_are_read(
         self, write: Write, monkeypatch: pytest.MonkeyPatch, bad: int, what: str
     ) -> None:
-        monkeypatch.setattr(consent, "_BLOCK_BYTES", 16_384)
+        monkeypatch.setattr(files, "_BLOCK_BYTES", 16_384)
         good = [f"R{row},{PURPOSE},given,{self.GOOD_TIMES[0]}" for row in range(1_500)]
         mistaken = good[bad].replace("given" if what == "event" else PURPOSE, "other")
         batches = read_events(write(*good[:bad], mistaken, *good[bad + 1 :]), purposes=PURPOSES)

@@ -26,7 +26,7 @@ PURPOSES = ("lookalike-audiences", "newsletter")
 PURPOSE = PURPOSES[0]
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
-GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
+GIVEN, REFUSED, WITHDRAWN = map(ConsentEventKind, ("given", "refused", "withdrawn"))
 PEOPLE = np.array(["R1", "R2"])
 
 

@@ -48,7 +48,7 @@ WHOLE = DataConfig(
 SEEDS = WHOLE.model_copy(update={"seeds": SeedRule(column="bought", equals="yes")})
 COLUMNS = ("record", "email", "phone", "age", "colour", "bought")
 Row = tuple[str, ...]
-GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
+GIVEN, REFUSED, WITHDRAWN = map(ConsentEventKind, ("given", "refused", "withdrawn"))
 
 
 @pytest.fixture(scope="module", autouse=True)
