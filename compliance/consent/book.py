@@ -173,8 +173,9 @@ class ConsentBook:
             raise ConsentError("the moment of a decision needs a time zone")
         if strange := sorted(set(conditions.recipients) - set(self.recipients)):
             raise ConsentError(f"recipients {', '.join(strange)} are not parties of the agreement")
-        states = _States.fold(self, self.purposes.index(purpose), microsecond(at), conditions)
-        outcomes = states.outcomes(self, conditions)
+        number, count = self.purposes.index(purpose), len(self._subjects) + 1
+        states = _States.fold(self._events, count, number, microsecond(at), conditions)
+        outcomes = states.outcomes(self.recipients, conditions)
         place = pc.index_in(strings(subjects), value_set=self._subjects)
         return ConsentDecision(
             outcomes=outcomes[pc.fill_null(place, len(self._subjects)).to_numpy()],
@@ -289,11 +290,10 @@ class _States:
     due: int
 
     @classmethod
-    def fold(cls, book: ConsentBook, purpose: int, at: int, conditions: Conditions) -> Self:
+    def fold(cls, events: Any, count: int, purpose: int, at: int, conditions: Conditions) -> Self:
         """Fold all events heard until a moment, whatever their order."""
-        count = len(book._subjects) + 1
         subject, about, moment = (
-            book._events[name].to_numpy() for name in ("subject", "purpose", "moment")
+            events[name].to_numpy() for name in ("subject", "purpose", "moment")
         )
         kind, time = moment & 7, moment >> 3
         heard, ours = time <= at, about == purpose
@@ -314,7 +314,7 @@ class _States:
             (recipients, "recipients", np.bitwise_and),
             (expires, "expires", np.minimum),
         ):
-            narrow.at(found, who, book._events[name].to_numpy()[final])
+            narrow.at(found, who, events[name].to_numpy()[final])
         if conditions.validity is not None:
             held = said + conditions.validity // timedelta(microseconds=1)
             expires = np.where(said >= 0, np.minimum(expires, held), expires)
@@ -328,11 +328,11 @@ class _States:
         last = np.where(decisive < 0, -1, decisive & 7)
         return cls(last, elsewhere, separate, recipients, expires, contacts, at, due)
 
-    def outcomes(self, book: ConsentBook, conditions: Conditions) -> NDArray[np.uint8]:
+    def outcomes(self, known: tuple[str, ...], conditions: Conditions) -> NDArray[np.uint8]:
         """Return what is decided about each subject, as `ConsentDecision.outcomes` says."""
         outcomes = np.where(self.last < 0, code(ExclusionReason.NO_RECORD), _OUTCOMES[self.last])
         outcomes[(self.last < 0) & self.elsewhere] = code(ExclusionReason.WRONG_PURPOSE)
-        asked = recipient_bits(conditions.recipients, book.recipients)
+        asked = recipient_bits(conditions.recipients, known)
         needed = separate_bits(conditions.separate)
         cap = NEVER if conditions.maximum_contacts is None else conditions.maximum_contacts
         for fails, reason in (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from compliance.consent.events import SeparateConsent
 
-__all__ = ["ConsentDecision", "Conditions", "ExclusionReason"]
+__all__ = ["Conditions", "ConsentDecision", "ExclusionReason"]
 
 
 class ExclusionReason(StrEnum):
