@@ -42,7 +42,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "712c6d4321c0e22622b62d138271461b543ecb7f50507b1f2a977efeb3914b54"
+GOLDEN_DIGEST = "6cb3801ab2ad5d9e0e8cf3a7406fb6f52dc9ee817b33139df46be1b18e622a44"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
@@ -598,7 +598,7 @@ class TestCanonicalBytes:
 
     def test_members_are_sorted_and_tight(self) -> None:
         text = make_agreement(budget={"epsilon": 3.0, "delta": 0.25}).canonical_bytes.decode()
-        assert text.startswith('{"budget":{"delta":0.25,"epsilon":3},"datasets":[{"declared_rows":')
+        assert text.startswith('{"budget":{"delta":0.25,"epsilon":3},"consent":null,"datasets":[{"declared_rows":')
 
     @pytest.mark.parametrize(
         "same",

@@ -87,7 +87,7 @@ def decide_slowly(
     subject: str,
     purpose: str,
     at: datetime,
-    conditions: Conditions = Conditions(),
+    conditions: Conditions,
 ) -> ExclusionReason | None:
     """Say the same as `ConsentBook.decide`, for one person, in the words of its promise."""
     theirs = [entry for entry in events if entry.subject == subject and entry.time <= at]
@@ -289,7 +289,7 @@ class TestAppend:
         assert SECRET not in told(caught)
 
     def test_purposes_are_a_set(self) -> None:
-        twice = ConsentBook.empty(purposes=[*PURPOSES[::-1], PURPOSE])
+        twice = ConsentBook.empty(purposes=[*PURPOSES[::-1], PURPOSE], recipients=PARTIES)
         assert twice.append([event()]) == book_of(event())
 
     def test_neither_an_event_nor_a_book_shows_its_subjects(self) -> None:

@@ -8,18 +8,24 @@ to a party's own record references, and writing down that consents were used (`c
 """
 
 from compliance.consent.book import ConsentBook
-from compliance.consent.decision import Conditions, ConsentDecision, ExclusionReason
+from compliance.consent.cohort import cohort_root
+from compliance.consent.decision import UNCONDITIONAL, Conditions, ConsentDecision, ExclusionReason
 from compliance.consent.events import EVENTS, ConsentEvent, ConsentEventKind, SeparateConsent
 from compliance.consent.files import read_events
+from compliance.consent.journal import ConsentJournal, commitment
 
 __all__ = [
     "EVENTS",
+    "UNCONDITIONAL",
     "Conditions",
     "ConsentBook",
     "ConsentDecision",
     "ConsentEvent",
     "ConsentEventKind",
+    "ConsentJournal",
     "ExclusionReason",
     "SeparateConsent",
+    "cohort_root",
+    "commitment",
     "read_events",
 ]

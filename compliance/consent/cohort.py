@@ -7,10 +7,10 @@ is among them, since every leaf is an HMAC over a whole part, not over a person.
 Leaves to others: who is used, and cutting into parts by a public rule, which whoever checks must
 follow too.
 
-A part is the lengths of the subjects in it, as UTF-8 sorted by bytes (four bytes each, big endian),
-and then the subjects. Its leaf is HMAC-SHA-256(key, place of the part ‖ number of its subjects ‖ the part), both
-numbers as eight bytes. The root over leaves is that of RFC 6962, section 2.1; empty parts have
-leaves too.
+A part is the lengths of its subjects, as UTF-8 and sorted by bytes (four bytes each, big endian),
+and then the subjects. Its leaf is HMAC-SHA-256(key, place of the part ‖ number of its subjects ‖
+the part), both numbers as eight bytes. The root over leaves is that of RFC 6962, section 2.1; empty
+parts have leaves too.
 """
 
 import hashlib

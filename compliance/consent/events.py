@@ -15,6 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from compliance.errors import ConsentError
+from compliance.terms.consent import SeparateConsent
 
 __all__ = ["EVENTS", "ConsentEvent", "ConsentEventKind", "SeparateConsent"]
 
@@ -35,16 +36,6 @@ class ConsentEventKind(StrEnum):
     OBJECTED = "objected"
     """They object to personalisation."""
     WITHDRAWN = "withdrawn"
-
-
-class SeparateConsent(StrEnum):
-    """What needs a consent of its own (PIPL articles 23, 25, 29, 31 and 39; GDPR 8, 9 and 49)."""
-
-    THIRD_PARTY_PROVISION = "third_party_provision"
-    SENSITIVE = "sensitive"
-    CROSS_BORDER = "cross_border"
-    PUBLIC_DISCLOSURE = "public_disclosure"
-    GUARDIAN = "guardian"
 
 
 KINDS: Final = tuple(ConsentEventKind)

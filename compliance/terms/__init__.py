@@ -7,6 +7,13 @@ Leaves to others: what terms mean together (`compliance.agreement`), and obeying
 """
 
 from compliance.terms.budget import BudgetTerms
+from compliance.terms.consent import (
+    Computation,
+    ConsentTerms,
+    LawfulBasis,
+    SeparateConsent,
+    SeparateTerm,
+)
 from compliance.terms.dataset import (
     Classification,
     ColumnTerm,
@@ -52,6 +59,8 @@ __all__ = [
     "ColumnTerm",
     "ColumnType",
     "CompositeTerm",
+    "Computation",
+    "ConsentTerms",
     "Count",
     "CountNoise",
     "DatasetTerm",
@@ -63,6 +72,7 @@ __all__ = [
     "IdentifierKind",
     "KeyName",
     "Labels",
+    "LawfulBasis",
     "Line",
     "Linkage",
     "MatchProtocol",
@@ -78,6 +88,8 @@ __all__ = [
     "Reveal",
     "Role",
     "Scale",
+    "SeparateConsent",
+    "SeparateTerm",
     "Terms",
     "Text",
     "TrainTerms",

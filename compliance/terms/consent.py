@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from compliance.terms.party import Role
 from compliance.terms.vocabulary import Count, Terms, repeated, unique
 
-__all__ = ["Computation", "ConsentTerms", "LawfulBasis", "SeparateConsentKind", "SeparateTerm"]
+__all__ = ["Computation", "ConsentTerms", "LawfulBasis", "SeparateConsent", "SeparateTerm"]
 
 
 class Computation(StrEnum):
@@ -37,8 +37,11 @@ class LawfulBasis(StrEnum):
     LEGITIMATE_INTERESTS = "legitimate_interests"
 
 
-class SeparateConsentKind(StrEnum):
-    """What needs a consent of its own; the general one never implies it."""
+class SeparateConsent(StrEnum):
+    """What needs a consent of its own; the general one never implies it.
+
+    Sources: PIPL articles 23, 25, 29, 31 and 39; GDPR articles 8, 9 and 49.
+    """
 
     THIRD_PARTY_PROVISION = "third_party_provision"
     SENSITIVE = "sensitive"
@@ -59,7 +62,7 @@ class SeparateTerm(Terms):
     computation: Computation
     recipient: Role | None = None
     needs: Annotated[
-        tuple[SeparateConsentKind, ...], Field(min_length=1, max_length=5), AfterValidator(unique)
+        tuple[SeparateConsent, ...], Field(min_length=1, max_length=5), AfterValidator(unique)
     ]
 
 

@@ -31,6 +31,7 @@ from compliance.terms import (
     DATA_ROLES,
     BudgetTerms,
     ColumnTerm,
+    ConsentTerms,
     Count,
     DatasetTerm,
     ExpandTerms,
@@ -149,6 +150,7 @@ class AgreementSection(_Closed):
     expand: ExpandTerms
     measure: MeasureTerms | None = None
     vertical: VerticalTerms | None = None
+    consent: ConsentTerms | None = None
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
