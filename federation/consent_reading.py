@@ -146,7 +146,7 @@ class ConsentReading:
                 if term.computation in used and (term.recipient is None or term.recipient in roles)
                 for need in term.needs
             ),
-            validity=terms.validity_days and timedelta(days=terms.validity_days),
+            validity=None if terms.validity_days is None else timedelta(terms.validity_days),
             maximum_contacts=terms.maximum_contacts if contacts else None,
             contact_period=timedelta(days=terms.contact_period_days),
         )
