@@ -129,6 +129,8 @@ class TestCohort:
     def test_an_auditor_folds_the_consents_again(self, tmp_path: Path) -> None:
         world = World.make(tmp_path)
         world.run()
+        folder = world.folder("retailer")
+        people = folder.job("find") / "people"
         (used, *_) = [
             leaf
             for leaf in world.leaves("retailer")

@@ -2,7 +2,7 @@
 
 Guarantees: an event that `append` returned for is on disk; a crash leaves the file with the event
 or without it, since what it left of a row is cut off before the next is written, and no reader
-takes a cut row for a whole one (`expires` ends it, and is empty or whole). Writers wait for each
+takes a cut row for a whole one (`time` ends it, and must end in Z). Writers wait for each
 other. Nothing is ever changed or removed, so that the first N rows are the file as it once was.
 
 Leaves to others: reading (`files`), and the leaf that says something was recorded.
@@ -27,7 +27,7 @@ from compliance.errors import ConsentError
 
 __all__ = ["ConsentJournal", "commitment"]
 
-_HEADER: Final = b"subject,purpose,event,time,separate,recipients,expires\n"
+_HEADER: Final = b"subject,purpose,event,separate,recipients,expires,time\n"
 _BLOCK: Final = 1 << 20
 
 
@@ -118,10 +118,10 @@ def _body(event: ConsentEvent) -> dict[str, str]:
         "subject": event.subject,
         "purpose": event.purpose,
         "event": event.event.value,
-        "time": spelt(event.time),
         "separate": " ".join(sorted(event.separate)),
         "recipients": "" if named is None else " ".join(sorted(named)) or "-",
         "expires": spelt(event.expires),
+        "time": spelt(event.time),
     }
 
 
