@@ -598,7 +598,9 @@ class TestCanonicalBytes:
 
     def test_members_are_sorted_and_tight(self) -> None:
         text = make_agreement(budget={"epsilon": 3.0, "delta": 0.25}).canonical_bytes.decode()
-        assert text.startswith('{"budget":{"delta":0.25,"epsilon":3},"consent":null,"datasets":[{"declared_rows":')
+        assert text.startswith(
+            '{"budget":{"delta":0.25,"epsilon":3},"consent":null,"datasets":[{"declared_rows":'
+        )
 
     @pytest.mark.parametrize(
         "same",
