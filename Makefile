@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent-strings docs clean
+.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent bench-consent-strings docs clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -50,6 +50,9 @@ bench-expand: $(VENV)/.test  ## measure an expansion of ten million people, besi
 
 bench-log: $(VENV)/.test  ## measure the log on this folder's disk, beside a plain file and tlog-scales
 	$(BIN)/python benchmarks/log.py
+
+bench-consent: $(VENV)/.test  ## measure ten million consents, withdrawals between uses, and a cohort's root
+	$(BIN)/python benchmarks/consent.py
 
 bench-consent-strings: $(VENV)/.test  ## measure reading consent strings, and damage a million of them
 	$(BIN)/python benchmarks/consent_strings.py

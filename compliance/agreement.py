@@ -39,6 +39,7 @@ from compliance.terms import (
     ColumnTerm,
     ColumnType,
     Computation,
+    ConsentTerms,
     DatasetTerm,
     Digest,
     ExpandTerms,
@@ -105,6 +106,7 @@ class Agreement(Terms):
         match, train, expand: terms of the three computations.
         measure: terms of counting; nothing is counted where they are left out.
         vertical: terms of training over columns; there is none where it is left out.
+        consent: what a use of people needs besides a consent to its purpose.
         budget: privacy loss per person over all of them.
         valid_from: first moment of validity, UTC.
         valid_until: first moment after it, UTC.
@@ -136,6 +138,7 @@ class Agreement(Terms):
     expand: ExpandTerms
     measure: MeasureTerms | None = None
     vertical: VerticalTerms | None = None
+    consent: ConsentTerms | None = None
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment

@@ -23,6 +23,7 @@ from compliance.terms import Role
 from federation.agreement_commands import agreement_app
 from federation.approval_commands import approval_app, approve, code_app
 from federation.audit_commands import audit_command
+from federation.consent_commands import consent_app
 from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.policy_commands import policy_app
 from federation.progress import Progress
@@ -59,6 +60,7 @@ app.command()(approve)
 app.add_typer(approval_app, name="approval")
 app.add_typer(code_app, name="code")
 app.command("audit")(audit_command)
+app.add_typer(consent_app, name="consent")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

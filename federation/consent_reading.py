@@ -15,22 +15,45 @@ Leaves to others: who the people are (`population`), and what follows from a "no
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from compliance.consent import EVENTS, ConsentBook, ConsentDecision, read_events
+from compliance.agreement import Agreement
+from compliance.consent import (
+    EVENTS,
+    UNCONDITIONAL,
+    Conditions,
+    ConsentBook,
+    ConsentDecision,
+    cohort_root,
+    read_events,
+)
 from compliance.errors import ConsentError
+from compliance.records import ConsentUsed
+from compliance.terms import Activity
 from federation.party import write_atomically
 from federation.references import References
-from federation.shelves import Shelves, read_together, scratch
+from federation.routes import ROUTES
+from federation.shelves import SHELVES, Shelves, read_together, scratch
 
-__all__ = ["PEOPLE", "ConsentReading", "Heard"]
+__all__ = ["PEOPLE", "ConsentReading", "Heard", "kept_cohort_root"]
+
+_KINDS: Final = {
+    Activity.MATCH: ("match.", "align."),
+    Activity.TRAIN: ("train.", "sum."),
+    Activity.EXPAND: ("expand.",),
+    Activity.MEASURE: ("measure.",),
+    Activity.VERTICAL: ("assist.",),
+}
+"""What is said of people in each computation begins so."""
+_SUBJECTS: Final = pa.schema([("subject", pa.large_string())])
 
 PEOPLE = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
 """How people lie on shelves: a record's reference, and the number of its row."""
@@ -45,12 +68,14 @@ class Heard:
         purpose: what it was asked about.
         at: the moment.
         decision: about rows 0 to n - 1.
+        conditions: what the use needs besides.
     """
 
     file: str
     purpose: str
     at: datetime
     decision: ConsentDecision
+    conditions: Conditions = UNCONDITIONAL
 
 
 class _Kept(BaseModel):
@@ -80,14 +105,78 @@ class ConsentReading:
     Args:
         file: the consent file.
         purposes: those that the agreement declares.
+        agreement: what uses need besides; nothing where left out.
+        party: whose consents they are; where left out, nothing is shown to anybody.
     """
 
-    def __init__(self, file: Path, purposes: Collection[str]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        purposes: Collection[str],
+        *,
+        agreement: Agreement | None = None,
+        party: str | None = None,
+    ) -> None:
         self._file = file
         self._purposes = purposes
+        self._agreement = agreement
+        self._party = party
+        self._recipients = tuple(p.name for p in agreement.parties) if agreement else ()
+
+    def conditions(self, purpose: str, *, contacts: bool = False) -> Conditions:
+        """Return what a use for a purpose needs besides: that of all computations which have it.
+
+        Args:
+            purpose: what people would be used for.
+            contacts: whether they would be contacted, so that the cap holds.
+        """
+        if (agreement := self._agreement) is None:
+            return UNCONDITIONAL
+        used = [c for c in Activity if _purpose_of(agreement, c) == purpose]
+        recipients = {name for one in used for name in self._recipients_of(one)}
+        terms = agreement.consent
+        if terms is None:
+            return Conditions(tuple(sorted(recipients)))
+        roles = {agreement.party(name).role for name in recipients}
+        return Conditions(
+            recipients=tuple(sorted(recipients)),
+            separate=frozenset(
+                need
+                for term in terms.separate
+                if term.computation in used and (term.recipient is None or term.recipient in roles)
+                for need in term.needs
+            ),
+            validity=None if terms.validity_days is None else timedelta(terms.validity_days),
+            maximum_contacts=terms.maximum_contacts if contacts else None,
+            contact_period=timedelta(days=terms.contact_period_days),
+        )
+
+    def _recipients_of(self, computation: Activity) -> Iterator[str]:
+        """Yield who may be told something that this party makes of people."""
+        if (agreement := self._agreement) is None or self._party is None:
+            return
+        own = agreement.party(self._party)
+        for kind, route in ROUTES.items():
+            if not (route.concerns_people and kind.startswith(_KINDS[computation])):
+                continue
+            if kind.startswith("align.") and agreement.match.alignment is None:
+                continue
+            for other in agreement.parties:
+                among = route.within_role or other.role is not own.role
+                sent = own.role in route.sender and other.role in route.recipient
+                if sent and among and other.name != own.name:
+                    yield other.name
 
     def decide(
-        self, people: Shelves, count: int, *, purpose: str, at: datetime, directory: Path
+        self,
+        people: Shelves,
+        count: int,
+        *,
+        purpose: str,
+        at: datetime,
+        directory: Path,
+        conditions: Conditions = UNCONDITIONAL,
+        first: int | None = None,
     ) -> Heard:
         """Decide about people on shelves.
 
@@ -97,6 +186,8 @@ class ConsentReading:
             purpose: what they would be used for.
             at: the moment, with a time zone.
             directory: where events are laid by subject; one that is not there yet.
+            conditions: what the use needs besides.
+            first: as of so many rows of the file; all of them where left out.
 
         Raises:
             ConsentError: the file cannot be read, is malformed, or changes while it is read.
@@ -106,7 +197,12 @@ class ConsentReading:
         """
         digest = self._digest()
         with Shelves(directory, EVENTS) as events:
-            for batch in read_events(self._file, purposes=self._purposes):
+            rows = 0
+            read = read_events(
+                self._file, purposes=self._purposes, recipients=self._recipients, first=first
+            )
+            for batch in read:
+                rows += len(batch)
                 events.put(batch)
         if self._digest() != digest:
             raise ConsentError(
@@ -116,11 +212,17 @@ class ConsentReading:
 
         def decided() -> Iterator[tuple[NDArray[np.uint32], ConsentDecision]]:
             for asked, said in read_together(people, events):
-                book = ConsentBook.of(said.to_batches(), purposes=self._purposes)
+                book = ConsentBook.of(
+                    said.to_batches(), purposes=self._purposes, recipients=self._recipients
+                )
                 subjects = asked["subject"].combine_chunks()
-                yield asked["row"].to_numpy(), book.decide(subjects, purpose=purpose, at=at)
+                yield (
+                    asked["row"].to_numpy(),
+                    book.decide(subjects, purpose=purpose, at=at, conditions=conditions),
+                )
 
-        return Heard(digest, purpose, at, ConsentDecision.joined(decided(), count=count))
+        decision = replace(ConsentDecision.joined(decided(), count=count), log_size=rows)
+        return Heard(digest, purpose, at, decision, conditions)
 
     def keep(
         self, heard: Heard, rows: NDArray[np.bool_], people: Sequence[References], *, kept: Path
@@ -136,7 +238,7 @@ class ConsentReading:
         if not heard.decision.allowed[rows].all():
             raise RuntimeError("only the consent of everybody is kept")
         found = _Kept(
-            asked=_asked(heard.file, people, heard.purpose),
+            asked=_asked(heard.file, people, heard.purpose, heard.conditions),
             log_size=heard.decision.log_size,
             since=heard.at,
             until=heard.decision.next_event,
@@ -144,7 +246,13 @@ class ConsentReading:
         write_atomically(kept, found.model_dump_json().encode(), mode=0o600)
 
     def all_allowed(
-        self, people: Sequence[References], purpose: str, *, at: datetime, kept: Path
+        self,
+        people: Sequence[References],
+        purpose: str,
+        *,
+        at: datetime,
+        kept: Path,
+        conditions: Conditions = UNCONDITIONAL,
     ) -> int | None:
         """Tell whether everybody consents now.
 
@@ -153,35 +261,79 @@ class ConsentReading:
             purpose: what they would be used for.
             at: now, with a time zone.
             kept: where a consent of everybody is kept for the next time.
+            conditions: what the use needs besides.
 
         Returns:
-            The number of events in the book that decided, or None if somebody does not consent.
+            The number of rows in the file that decided, or None if somebody does not consent.
 
         Raises:
             ConsentError: as `decide`.
             UnknownPurposeError: the agreement does not declare the purpose.
             WorkspaceError: the references are damaged, or the disk is full.
         """
-        asked = _asked(self._digest(), people, purpose)
+        asked = _asked(self._digest(), people, purpose, conditions)
         earlier = _load(kept)
         if earlier is not None and earlier.answers(asked, at):
             return earlier.log_size
-        count = 0
         with scratch(kept.with_name("consents.tmp")) as directory:
             with Shelves(directory / "people", PEOPLE) as shelves:
-                for references in people:
-                    for batch in references.batches():
-                        rows = np.arange(count, count + len(batch), dtype=np.uint32)
-                        shelves.put(pa.record_batch([batch, pa.array(rows)], schema=PEOPLE))
-                        count += len(batch)
+                count = _put(shelves, people)
             heard = self.decide(
-                shelves, count, purpose=purpose, at=at, directory=directory / "events"
+                shelves,
+                count,
+                purpose=purpose,
+                at=at,
+                directory=directory / "events",
+                conditions=conditions,
             )
         everybody = np.ones(count, dtype=np.bool_)
         if not heard.decision.allowed.all():
             return None
         self.keep(heard, everybody, people, kept=kept)
         return heard.decision.log_size
+
+    def check_cohort(
+        self, used: ConsentUsed, people: References, key: bytes, directory: Path
+    ) -> None:
+        """Return only if a leaf is true of a cohort, as the consent file was then.
+
+        1. The cohort has the leaf's root under the key.
+        2. The first rows of the file, as many as the leaf says, allow each of them, as of its
+           moment, for its purpose.
+
+        Args:
+            used: the leaf.
+            people: the cohort.
+            key: the party's `cohort_key`.
+            directory: an empty one, for what is read.
+
+        Raises:
+            ConsentError: it is not, or the file cannot be read.
+        """
+        with Shelves(directory / "people", PEOPLE) as shelves:
+            count = _put(shelves, (people,))
+        if (
+            used.cohort_root is None
+            or used.as_of is None
+            or _root(key, shelves) != used.cohort_root
+        ):
+            raise ConsentError("the cohort is not the one that the leaf tells of")  # 1
+        heard = self.decide(  # 2
+            shelves,
+            count,
+            purpose=used.purpose,
+            at=used.as_of,
+            directory=directory / "events",
+            conditions=self.conditions(used.purpose),
+            first=used.consent_log_size,
+        )
+        if heard.decision.log_size != used.consent_log_size:
+            raise ConsentError(
+                f"the consent file has {heard.decision.log_size} rows, the leaf tells of "
+                f"{used.consent_log_size}: rows were removed"
+            )
+        if excluded := len(people) - int(np.count_nonzero(heard.decision.allowed)):
+            raise ConsentError(f"{excluded} of {len(people)} people had not consented then")
 
     def _digest(self) -> str:
         try:
@@ -193,9 +345,9 @@ class ConsentReading:
             ) from error
 
 
-def _asked(file: str, people: Sequence[References], purpose: str) -> str:
-    told = " ".join([file, *(f"{one.count} {one.digest}" for one in people), purpose])
-    return hashlib.sha256(told.encode()).hexdigest()
+def _asked(file: str, people: Sequence[References], purpose: str, conditions: Conditions) -> str:
+    told = [file, *(f"{one.count} {one.digest}" for one in people), purpose, conditions.spelt]
+    return hashlib.sha256(" ".join(told).encode()).hexdigest()
 
 
 def _load(path: Path) -> _Kept | None:
@@ -204,3 +356,60 @@ def _load(path: Path) -> _Kept | None:
         return _Kept.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+
+
+class _KeptRoot(BaseModel):
+    """The root over people, by the digest of their references."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    people: str
+    root: str
+
+
+def kept_cohort_root(key: bytes, people: References, *, kept: Path) -> str:
+    """Return the root over people, in parts by shelf (`compliance.consent.cohort`).
+
+    Args:
+        key: the party's `cohort_key`.
+        people: their references.
+        kept: where it is kept for the next release made from the same people.
+
+    Raises:
+        WorkspaceError: the references are damaged, or the disk is full.
+    """
+    try:
+        found = _KeptRoot.model_validate_json(kept.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        found = None
+    if found is not None and found.people == people.digest:
+        return found.root
+    with scratch(kept.with_name("cohort.tmp")) as directory:
+        with Shelves(directory / "people", _SUBJECTS) as shelves:
+            for batch in people.batches():
+                shelves.put(pa.record_batch([batch], schema=_SUBJECTS))
+        root = _root(key, shelves)
+    content = _KeptRoot(people=people.digest, root=root).model_dump_json()
+    write_atomically(kept, content.encode(), mode=0o600)
+    return root
+
+
+def _root(key: bytes, shelves: Shelves) -> str:
+    parts = (shelves.shelf(number)["subject"].combine_chunks() for number in range(SHELVES))
+    return cohort_root(key, parts)
+
+
+def _put(shelves: Shelves, people: Sequence[References]) -> int:
+    """Put people on shelves, numbered in their order, and return how many they are."""
+    count = 0
+    for references in people:
+        for batch in references.batches():
+            rows = np.arange(count, count + len(batch), dtype=np.uint32)
+            shelves.put(pa.record_batch([batch, pa.array(rows)], schema=PEOPLE))
+            count += len(batch)
+    return count
+
+
+def _purpose_of(agreement: Agreement, computation: Activity) -> str | None:
+    terms = getattr(agreement, computation.value)
+    return None if terms is None else str(terms.purpose)

@@ -44,7 +44,7 @@ from compliance.signing import Envelope
 from federation import messages
 from federation.clock import Clock
 from federation.code import running_code
-from federation.consent_reading import ConsentReading, Heard
+from federation.consent_reading import ConsentReading, Heard, kept_cohort_root
 from federation.enclosure import encrypt
 from federation.errors import RefusedError
 from federation.messages import Body, Header, SealedMessage, content_digest
@@ -172,7 +172,11 @@ class Gate:
         self.spec: JobSpec | None = None
         path = folder.config.consent
         self.consents = (
-            None if path is None else ConsentReading(folder.resolve(path), agreement.purposes)
+            None
+            if path is None
+            else ConsentReading(
+                folder.resolve(path), agreement.purposes, agreement=agreement, party=folder.name
+            )
         )
 
     def release(self, departure: Departure) -> Released:
@@ -431,11 +435,15 @@ class Gate:
             return []
         if self.consents is None:
             raise self._refusal("consent", f"{self._folder.name} has no consent file: name one")
+        conditions = self.consents.conditions(
+            people.purpose, contacts=departure.body.kind.startswith("expand.")
+        )
         log_size = self.consents.all_allowed(
             (people.keys, people.linked),
             people.purpose,
             at=now,
             kept=self._consents_read(departure.job),
+            conditions=conditions,
         )
         if log_size is None:
             raise self._refusal(
@@ -451,6 +459,13 @@ class Gate:
                 rows=people.rows,
                 eligible=len(people.keys),
                 excluded=dict(people.excluded),
+                recipients=conditions.recipients,
+                cohort_root=kept_cohort_root(
+                    self._folder.cohort_key(self._digest),
+                    people.keys,
+                    kept=self._folder.job(departure.job) / "cohort.json",
+                ),
+                as_of=now,
             )
         ]
 

@@ -112,7 +112,9 @@ class OwnRows:
                 open_source(config.data, folder.path),
                 config.data,
                 agreement,
-                ConsentReading(folder.resolve(config.consent), agreement.purposes),
+                ConsentReading(
+                    folder.resolve(config.consent), agreement.purposes, agreement=agreement
+                ),
                 Use(agreement.train.purpose, clock(), with_features=True),
                 scratch=beside,
             )

@@ -57,7 +57,7 @@ from federation.rr22.configuration import Rr22Config
 from federation.workers import WorkersConfig
 from privacy.accounting.store import LedgerStore, ledger_store
 from privacy.encryption import DecryptionKey
-from privacy.randomness import SECRET_BYTES, Secret, new_secret, seeded_secret
+from privacy.randomness import SECRET_BYTES, Secret, derive_secret, new_secret, seeded_secret
 
 if TYPE_CHECKING:
     from compliance.log.writer import LogWriter
@@ -575,6 +575,18 @@ class PartyFolder:
             WorkspaceError: it is damaged, or is missing though there is an agreement.
         """
         return SigningKey.from_seed(self._secret(self.path / "keys" / "log", "log"))
+
+    def cohort_key(self, agreement: str) -> Secret:
+        """Return the key under which cohorts are told in the log; an auditor may be given it.
+
+        Args:
+            agreement: its digest.
+
+        Raises:
+            WorkspaceError: the identity key is damaged, or is missing though there is an agreement.
+        """
+        secret = self._secret(self.path / "keys" / "identity", "identity")
+        return derive_secret(secret, f"consent cohorts under {agreement}")
 
     def cosigning_key(self) -> CosigningKey:
         """Return the key that cosigns logs, this party's own too; made at first use.

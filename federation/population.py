@@ -510,7 +510,12 @@ def read_population(
             f"{data.seeds.equals!r} in column {data.seeds.column!r}; mend the seeds rule"
         )
     heard = consents.decide(  # 3
-        rows.people, rows.count, purpose=use.purpose, at=use.at, directory=scratch / "consents"
+        rows.people,
+        rows.count,
+        purpose=use.purpose,
+        at=use.at,
+        directory=scratch / "consents",
+        conditions=consents.conditions(use.purpose, contacts=use.score is not None),
     )
     listed = rows_listed(rows.people, rows.count, use.suppressed, scratch / "suppressed")
     allowed = heard.decision.allowed & ~listed

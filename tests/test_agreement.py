@@ -600,7 +600,7 @@ class TestCanonicalBytes:
         text = make_agreement(budget={"epsilon": 3.0, "delta": 0.25}).canonical_bytes.decode()
         start = (
             '{"amends":null,"approval":null,"budget":{"delta":0.25,"epsilon":3},'
-            '"code_digests":[],"datasets":['
+            '"code_digests":[],"consent":null,"datasets":['
         )
         assert text.startswith(start)
 

@@ -17,20 +17,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from compliance import consent
 from compliance.consent import (
+    Conditions,
     ConsentBook,
     ConsentDecision,
     ConsentEvent,
     ConsentEventKind,
     ExclusionReason,
+    SeparateConsent,
+    files,
     read_events,
 )
 from compliance.errors import ComplianceError, ConsentError, UnknownPurposeError
 
-GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
+GIVEN, REFUSED, WITHDRAWN = map(ConsentEventKind, ("given", "refused", "withdrawn"))
 PURPOSES = ("lookalike-audiences", "newsletter")
 PURPOSE = PURPOSES[0]
+PARTIES = ("brand", "coordinator", "retailer")
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HEADER = "subject,purpose,event,time\n"
 SECRET = "SECRET-77"
@@ -47,6 +50,9 @@ EVENTS = st.lists(
         st.sampled_from(PURPOSES),
         st.sampled_from(ConsentEventKind),
         MOMENTS,
+        st.frozensets(st.sampled_from(SeparateConsent), max_size=2) | st.just(frozenset()),
+        st.none() | st.frozensets(st.sampled_from(PARTIES)),
+        st.none() | MOMENTS,
     ),
     max_size=25,
 )
@@ -63,25 +69,57 @@ def event(
 
 
 def book_of(*events: ConsentEvent) -> ConsentBook:
-    return ConsentBook.empty(purposes=PURPOSES).append(events)
+    return ConsentBook.empty(purposes=PURPOSES, recipients=PARTIES).append(events)
+
+
+CONDITIONS = st.builds(
+    Conditions,
+    recipients=st.sets(st.sampled_from(PARTIES)).map(tuple),
+    separate=st.frozensets(st.sampled_from(SeparateConsent), max_size=2),
+    validity=st.none() | st.just(timedelta(microseconds=2)),
+    maximum_contacts=st.none() | st.just(1),
+    contact_period=st.just(timedelta(microseconds=2)),
+)
 
 
 def decide_slowly(
-    events: list[ConsentEvent], subject: str, purpose: str, at: datetime
+    events: list[ConsentEvent],
+    subject: str,
+    purpose: str,
+    at: datetime,
+    conditions: Conditions,
 ) -> ExclusionReason | None:
     """Say the same as `ConsentBook.decide`, for one person, in the words of its promise."""
-    heard = [
-        entry
-        for entry in events
-        if entry.subject == subject and entry.purpose == purpose and entry.time <= at
-    ]
-    if not heard:
-        return ExclusionReason.NO_RECORD
-    newest = max(entry.time for entry in heard)
-    last_words = {entry.event for entry in heard if entry.time == newest}
-    if WITHDRAWN in last_words:
-        return ExclusionReason.WITHDRAWN
-    return ExclusionReason.REFUSED if REFUSED in last_words else None
+    theirs = [entry for entry in events if entry.subject == subject and entry.time <= at]
+    contacts = {entry for entry in theirs if entry.event is ConsentEventKind.CONTACTED}
+    said = [entry for entry in theirs if entry not in contacts]
+    heard = [entry for entry in said if entry.purpose == purpose]
+    decisive = [e for e in heard if e.event not in {"scope_changed", "reconfirmed"}]
+    if not decisive:
+        other = any(entry.purpose != purpose for entry in said)
+        return ExclusionReason.WRONG_PURPOSE if other else ExclusionReason.NO_RECORD
+    newest = max(entry.time for entry in decisive)
+    last_words = {entry.event for entry in decisive if entry.time == newest}
+    for no in ("withdrawn", "objected", "expired", "refused"):
+        if no in last_words:
+            return ExclusionReason(no)
+    yes = [e for e in heard if e.event in {"given", "scope_changed", "reconfirmed"}]
+    when = max(entry.time for entry in yes)
+    last = [entry for entry in yes if entry.time == when]
+    ends = [entry.expires for entry in last if entry.expires is not None]
+    if conditions.validity is not None:
+        ends.append(when + conditions.validity)
+    if any(at >= end for end in ends):
+        return ExclusionReason.EXPIRED
+    for entry in last:
+        if entry.recipients is not None and not set(conditions.recipients) <= entry.recipients:
+            return ExclusionReason.WRONG_RECIPIENT
+    if any(not conditions.separate <= entry.separate for entry in last):
+        return ExclusionReason.MISSING_SEPARATE_CONSENT
+    cap = conditions.maximum_contacts
+    of_late = {entry for entry in contacts if entry.time > at - conditions.contact_period}
+    over = cap is not None and len(of_late) >= cap
+    return ExclusionReason.OVER_CONTACT_CAP if over else None
 
 
 def allowed(book: ConsentBook, *subjects: str, at: datetime = NOON) -> list[bool]:
@@ -89,12 +127,13 @@ def allowed(book: ConsentBook, *subjects: str, at: datetime = NOON) -> list[bool
 
 
 class TestDecide:
-    @given(events=EVENTS, purpose=st.sampled_from(PURPOSES), at=MOMENTS)
+    @given(events=EVENTS, purpose=st.sampled_from(PURPOSES), at=MOMENTS, conditions=CONDITIONS)
     def test_it_says_the_same_as_one_person_at_a_time(
-        self, events: list[ConsentEvent], purpose: str, at: datetime
+        self, events: list[ConsentEvent], purpose: str, at: datetime, conditions: Conditions
     ) -> None:
-        decision = book_of(*events).decide(np.array(SUBJECTS), purpose=purpose, at=at)
-        expected = [decide_slowly(events, subject, purpose, at) for subject in SUBJECTS]
+        asked: dict[str, Any] = {"purpose": purpose, "at": at, "conditions": conditions}
+        decision = book_of(*events).decide(np.array(SUBJECTS), **asked)
+        expected = [decide_slowly(events, subject, purpose, at, conditions) for subject in SUBJECTS]
         assert decision.allowed.tolist() == [reason is None for reason in expected]
         assert decision.excluded == {reason: expected.count(reason) for reason in ExclusionReason}
         assert decision.log_size == len(set(events))
@@ -127,10 +166,10 @@ class TestDecide:
         assert allowed(book_of(event(GIVEN), event(no))) == []
         assert allowed(book_of(event(GIVEN), event(no)), "R1") == [False]
 
-    def test_consent_to_another_purpose_is_no_record(self) -> None:
+    def test_consent_to_another_purpose_is_told_apart(self) -> None:
         book = book_of(event(purpose="newsletter"))
         decision = book.decide(np.array(["R1"]), purpose=PURPOSE, at=NOON)
-        assert decision.excluded[ExclusionReason.NO_RECORD] == 1
+        assert decision.excluded[ExclusionReason.WRONG_PURPOSE] == 1
 
     def test_the_same_moment_in_another_zone_is_the_same_moment(self) -> None:
         far = timezone(timedelta(hours=14))
@@ -145,7 +184,10 @@ class TestDecide:
         assert sum(decision.excluded.values()) == 0
 
     def test_an_empty_book_allows_nobody(self) -> None:
-        assert allowed(ConsentBook.empty(purposes=PURPOSES), "R1", "R2") == [False, False]
+        assert allowed(ConsentBook.empty(purposes=PURPOSES, recipients=PARTIES), "R1", "R2") == [
+            False,
+            False,
+        ]
 
     def test_subjects_are_compared_as_they_are_written(self) -> None:
         assert allowed(book_of(event()), "R1", " R1", "r1", "R01") == [True, False, False, False]
@@ -213,11 +255,7 @@ class TestJoined:
         book = book_of(event(), event(REFUSED, subject="R2"))
         decision = book.decide(np.array(["R1", "R2", "R3"]), purpose=PURPOSE, at=NOON)
         counts = decision.excluded_among(np.array([True, True, False]))
-        assert counts == {
-            ExclusionReason.NO_RECORD: 0,
-            ExclusionReason.REFUSED: 1,
-            ExclusionReason.WITHDRAWN: 0,
-        }
+        assert {reason: n for reason, n in counts.items() if n} == {ExclusionReason.REFUSED: 1}
 
 
 class TestAppend:
@@ -251,7 +289,7 @@ class TestAppend:
         assert SECRET not in told(caught)
 
     def test_purposes_are_a_set(self) -> None:
-        twice = ConsentBook.empty(purposes=[*PURPOSES[::-1], PURPOSE])
+        twice = ConsentBook.empty(purposes=[*PURPOSES[::-1], PURPOSE], recipients=PARTIES)
         assert twice.append([event()]) == book_of(event())
 
     def test_neither_an_event_nor_a_book_shows_its_subjects(self) -> None:
@@ -284,7 +322,7 @@ Write = Callable[..., Path]
 
 
 def load(path: Path) -> ConsentBook:
-    return ConsentBook.load(path, purposes=PURPOSES)
+    return ConsentBook.load(path, purposes=PURPOSES, recipients=PARTIES)
 
 
 UNREADABLE = {
@@ -317,7 +355,7 @@ class TestFiles:
             *(
                 event(kind, subject=f"{subject}{at}", purpose=PURPOSES[at % 2], minutes=at / 7)
                 for at in range(size // len(SUBJECTS))
-                for kind, subject in zip(list(ConsentEventKind) * 3, SUBJECTS, strict=True)
+                for kind, subject in zip([*ConsentEventKind, GIVEN], SUBJECTS, strict=True)
             )
         )
         book.save(tmp_path / name)
@@ -438,7 +476,7 @@ class TestFiles:
             str(path),
             "of 7 rows 2 with too many or too few fields",
             "1 without a subject",
-            "2 whose event is none of given, refused, withdrawn",
+            "2 whose event is none of contacted, ",
             "1 whose time",
         ):
             assert fragment in str(caught.value)
@@ -503,7 +541,7 @@ class TestFiles:
     def test_a_mistake_in_any_batch_is_an_error_when_all_are_read(
         self, write: Write, monkeypatch: pytest.MonkeyPatch, bad: int, what: str
     ) -> None:
-        monkeypatch.setattr(consent, "_BLOCK_BYTES", 16_384)
+        monkeypatch.setattr(files, "_BLOCK_BYTES", 16_384)
         good = [f"R{row},{PURPOSE},given,{self.GOOD_TIMES[0]}" for row in range(1_500)]
         mistaken = good[bad].replace("given" if what == "event" else PURPOSE, "other")
         batches = read_events(write(*good[:bad], mistaken, *good[bad + 1 :]), purposes=PURPOSES)

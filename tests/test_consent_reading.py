@@ -26,7 +26,7 @@ PURPOSES = ("lookalike-audiences", "newsletter")
 PURPOSE = PURPOSES[0]
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
-GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
+GIVEN, REFUSED, WITHDRAWN = map(ConsentEventKind, ("given", "refused", "withdrawn"))
 PEOPLE = np.array(["R1", "R2"])
 
 
@@ -77,9 +77,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every consent file that is parsed from now on."""
     found: list[Path] = []
 
-    def reading(path: Path, *, purposes: tuple[str, ...]) -> Iterator[Any]:
+    def reading(path: Path, *, purposes: tuple[str, ...], **asked: Any) -> Iterator[Any]:
         found.append(path)
-        yield from read_events(path, purposes=purposes)
+        yield from read_events(path, purposes=purposes, **asked)
 
     monkeypatch.setattr(consent_reading, "read_events", reading)
     return found
@@ -151,8 +151,8 @@ def test_a_damaged_record_of_a_reading_counts_for_nothing(party: Party, content:
 def test_a_file_that_changes_while_it_is_read_is_refused(
     party: Party, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(path: Path, *, purposes: tuple[str, ...]) -> Iterator[Any]:
-        yield from read_events(path, purposes=purposes)
+    def slow(path: Path, *, purposes: tuple[str, ...], **asked: Any) -> Iterator[Any]:
+        yield from read_events(path, purposes=purposes, **asked)
         party.say(event("R2", WITHDRAWN))
 
     monkeypatch.setattr(consent_reading, "read_events", slow)

@@ -48,7 +48,7 @@ WHOLE = DataConfig(
 SEEDS = WHOLE.model_copy(update={"seeds": SeedRule(column="bought", equals="yes")})
 COLUMNS = ("record", "email", "phone", "age", "colour", "bought")
 Row = tuple[str, ...]
-GIVEN, REFUSED, WITHDRAWN = ConsentEventKind
+GIVEN, REFUSED, WITHDRAWN = map(ConsentEventKind, ("given", "refused", "withdrawn"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -167,7 +167,7 @@ def test_what_is_said_later_does_not_count_yet() -> None:
 def test_consent_to_another_purpose_is_none() -> None:
     population = read(rows(["a", "a@gmx.net"]), consenting("a"), purpose="newsletter")
     assert population.keys.tolist() == []
-    assert dict(population.used.excluded) == {"no_record": 1}
+    assert dict(population.used.excluded) == {"wrong_purpose": 1}
 
 
 def test_no_under_one_record_is_no_under_all_that_share_an_identifier() -> None:

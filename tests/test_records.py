@@ -210,7 +210,7 @@ def test_any_other_spelling_is_refused(record: Record) -> None:
 
 NULLABLE = {
     "agreement.signed": {"supersedes"},
-    "consent.used": {"cohort_root"},
+    "consent.used": {"as_of", "cohort_root"},
     "erasure.step": {"epsilon"},
     "measurement.made": {"delta"},
     "release": {"charge_id"},

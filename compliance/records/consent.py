@@ -7,7 +7,7 @@ from pydantic import (
     model_validator,
 )
 
-from compliance.records.leaf import Count, Digest, Leaf, Name
+from compliance.records.leaf import Count, Digest, Leaf, Name, Time
 
 __all__ = ["ConsentRecorded", "ConsentUsed"]
 
@@ -24,6 +24,7 @@ class ConsentUsed(Leaf):
         recipients: who may see what is made of them.
         cohort_root: hexadecimal Merkle root over the cohort, keyed so that nobody can look for a
             person in it; None where a computation has no cohort.
+        as_of: the moment for which consent was read.
     """
 
     kind: Literal["consent.used"] = "consent.used"
@@ -34,6 +35,7 @@ class ConsentUsed(Leaf):
     excluded: Annotated[dict[Name, Count], Field(max_length=16)]
     recipients: Annotated[tuple[Name, ...], Field(max_length=24, strict=False)] = ()
     cohort_root: Digest | None = None
+    as_of: Time | None = None
 
     @model_validator(mode="after")
     def _check_rows(self) -> "ConsentUsed":

@@ -18,6 +18,13 @@ from compliance.terms.access import (
 )
 from compliance.terms.amendment import AmendmentTerms
 from compliance.terms.budget import BudgetTerms
+from compliance.terms.consent import (
+    Activity,
+    ConsentTerms,
+    LawfulBasis,
+    SeparateConsent,
+    SeparateTerm,
+)
 from compliance.terms.dataset import (
     Classification,
     ColumnTerm,
@@ -62,6 +69,7 @@ __all__ = [
     "COUNTRIES",
     "DATA_ROLES",
     "RELEASES_ROWS",
+    "Activity",
     "AlignmentTerms",
     "AmendmentTerms",
     "ApprovalTerms",
@@ -73,6 +81,7 @@ __all__ = [
     "ColumnType",
     "CompositeTerm",
     "Computation",
+    "ConsentTerms",
     "Count",
     "CountNoise",
     "DatasetTerm",
@@ -85,6 +94,7 @@ __all__ = [
     "IdentifierKind",
     "KeyName",
     "Labels",
+    "LawfulBasis",
     "Line",
     "Linkage",
     "MatchProtocol",
@@ -102,6 +112,8 @@ __all__ = [
     "Reveal",
     "Role",
     "Scale",
+    "SeparateConsent",
+    "SeparateTerm",
     "TerminationTerms",
     "Terms",
     "Text",

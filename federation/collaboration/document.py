@@ -32,6 +32,7 @@ from compliance.terms import (
     ApprovalTerms,
     BudgetTerms,
     ColumnTerm,
+    ConsentTerms,
     Count,
     DatasetTerm,
     Digest,
@@ -154,6 +155,7 @@ class AgreementSection(_Closed):
     expand: ExpandTerms
     measure: MeasureTerms | None = None
     vertical: VerticalTerms | None = None
+    consent: ConsentTerms | None = None
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment

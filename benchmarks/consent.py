@@ -1,0 +1,122 @@
+"""Consents: ten million states for ten million rows, a cohort's root, withdrawals between uses.
+
+Withdrawals and uses of many people are interleaved at random; a use after a withdrawal would be
+counted, and ends the run.
+"""
+
+import resource
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from compliance.consent import (
+    ConsentBook,
+    ConsentEvent,
+    ConsentEventKind,
+    ConsentJournal,
+    cohort_root,
+)
+
+PEOPLE: Final = 10_000_000
+INTERLEAVINGS: Final = 100_000
+STEPS: Final = 8
+PURPOSE: Final = "lookalike-audiences"
+NOON: Final = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def peak() -> float:
+    """Return the most memory that this process has held, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def ten_million(directory: Path) -> None:
+    """Decide about a table of ten million, from a file."""
+    numbers = pa.array(np.random.default_rng(7).permutation(PEOPLE))
+    subjects = pc.binary_join_element_wise("R", numbers.cast(pa.string()), "")
+    kinds = pa.DictionaryArray.from_arrays(
+        pa.array((np.arange(PEOPLE) % 5 == 0).astype(np.int8)), ["given", "withdrawn"]
+    )
+    purpose = pa.DictionaryArray.from_arrays(pa.array(np.zeros(PEOPLE, np.int8)), [PURPOSE])
+    when = pa.array(np.full(PEOPLE, np.datetime64("2026-01-01", "us")))
+    file = directory / "consents.parquet"
+    columns = [subjects, purpose, kinds, when.cast(pa.timestamp("us", "UTC"))]
+    parquet.write_table(pa.table(columns, ["subject", "purpose", "event", "time"]), file)
+    rows = pc.binary_join_element_wise("R", pa.array(np.arange(PEOPLE)).cast(pa.string()), "")
+    rows = rows.cast(pa.large_string())
+    del subjects, numbers, kinds, purpose, when, columns
+    begun = time.perf_counter()
+    book = ConsentBook.load(file, purposes=[PURPOSE])
+    loaded = time.perf_counter()
+    decision = book.decide(rows, purpose=PURPOSE, at=NOON)
+    decided = time.perf_counter()
+    print(f"{loaded - begun:8.2f} s  ten million events read")
+    print(f"{decided - loaded:8.2f} s  ten million rows decided")
+    eligible = rows.filter(pa.array(decision.allowed))
+    del book
+    begun = time.perf_counter()
+    cohort_root(bytes(32), [eligible])
+    print(f"{time.perf_counter() - begun:8.2f} s  root over {len(eligible):,} in one part")
+    print(f"{peak():8.2f} GiB at most")
+
+
+def interleavings() -> None:
+    """Interleave withdrawals and uses of many people; each use folds what was said by then."""
+    rng = np.random.default_rng(11)
+    subjects = np.char.add("R", np.arange(INTERLEAVINGS).astype(str))
+    steps = rng.integers(0, 3, (INTERLEAVINGS, STEPS))  # give, withdraw, use
+    events = [ConsentEvent(str(s), PURPOSE, ConsentEventKind.GIVEN, NOON) for s in subjects]
+    book = ConsentBook.empty(purposes=[PURPOSE]).append(events)
+    state, uses, wrong = np.ones(INTERLEAVINGS, dtype=np.bool_), 0, 0
+    begun = time.perf_counter()
+    for step in range(STEPS):
+        now = NOON + timedelta(seconds=step + 1)
+        for word, kind in enumerate((ConsentEventKind.GIVEN, ConsentEventKind.WITHDRAWN)):
+            told = np.flatnonzero(steps[:, step] == word)
+            book = book.append(
+                ConsentEvent(str(subjects[place]), PURPOSE, kind, now) for place in told
+            )
+            state[told] = kind is ConsentEventKind.GIVEN
+        used = np.flatnonzero(steps[:, step] == 2)
+        allowed = book.decide(subjects[used], purpose=PURPOSE, at=now).allowed
+        uses, wrong = uses + len(used), wrong + int((allowed != state[used]).sum())
+    spent = time.perf_counter() - begun
+    print(f"{INTERLEAVINGS:8,} interleavings, {uses:,} uses, {wrong} wrong, {spent:.1f} s")
+    if wrong:
+        raise SystemExit("somebody was used after a withdrawal, or refused without one")
+
+
+def withdrawal(directory: Path) -> None:
+    """Measure from recording a withdrawal until a use is refused, in a file of 100,000 events."""
+    file = directory / "consents.csv"
+    journal = ConsentJournal(file)
+    given = ConsentEventKind.GIVEN
+    journal.append(*(ConsentEvent(f"R{n}", PURPOSE, given, NOON) for n in range(100_000)))
+    spent = []
+    for number in range(10):
+        begun = time.perf_counter()
+        now = NOON + timedelta(seconds=number + 1)
+        journal.append(ConsentEvent(f"R{number}", PURPOSE, ConsentEventKind.WITHDRAWN, now))
+        book = ConsentBook.load(file, purposes=[PURPOSE])
+        if book.decide(np.array([f"R{number}"]), purpose=PURPOSE, at=now).allowed.any():
+            raise SystemExit("used after a withdrawal")
+        spent.append(time.perf_counter() - begun)
+    print(f"{max(spent):8.3f} s  from recording a withdrawal to refusing, slowest of 10")
+
+
+def main() -> None:
+    """Run everything."""
+    with tempfile.TemporaryDirectory() as name:
+        ten_million(Path(name))
+        withdrawal(Path(name))
+    interleavings()
+
+
+if __name__ == "__main__":
+    main()

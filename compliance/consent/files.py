@@ -1,0 +1,321 @@
+"""Consent files: CSV or Parquet, read in batches, written whole.
+
+Guarantees: a file is read wholly or refused, with every mistake counted and no subject shown.
+Leaves to others: what its events come to (`book`), appending one by one (`journal`).
+
+| column | holds |
+|---|---|
+| subject | the party's own reference of the person, text, compared as it is written |
+| purpose | a purpose that the agreement declares |
+| event | one of `ConsentEventKind` |
+| time | when, RFC 3339 with an offset (or a Parquet timestamp with a time zone), 1970 to 2199 |
+| separate | optional: separate consents given with it, by spaces apart |
+| recipients | optional: who may see what is made of them, by spaces apart; anybody where empty |
+| expires | optional: when the consent ends, like `time`; it does not where empty |
+
+Times are read to the microsecond.
+"""
+
+import gzip
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv, parquet
+
+from compliance.consent.events import (
+    ANYBODY,
+    END,
+    EPOCH,
+    EVENTS,
+    KINDS,
+    NEVER,
+    SEPARATE,
+    recipient_bits,
+    separate_bits,
+)
+from compliance.errors import ConsentError, UnknownPurposeError
+
+__all__ = ["read_events"]
+
+_COLUMNS: Final = ("subject", "purpose", "event", "time")
+_OPTIONAL: Final = ("separate", "recipients", "expires")
+_RFC_3339: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$"
+_ENDINGS: Final = (".csv", ".csv.gz", ".parquet")
+_PURPOSE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._:/ -]{0,126}")
+_SHOWN_PURPOSES: Final = 20
+_BATCH_ROWS: Final = 65_536
+_BLOCK_BYTES: Final = 2 << 20  # of CSV; also the longest row that can be read
+_INSTANT: Final = pa.timestamp("us", "UTC")
+
+
+def read_events(
+    path: Path,
+    *,
+    purposes: Collection[str],
+    recipients: Collection[str] = (),
+    first: int | None = None,
+) -> Iterator[Any]:
+    """Read a consent file in batches, each in bounded memory.
+
+    Nothing of a batch may be used before all have been read: only then is every row known to be
+    sound.
+
+    Args:
+        path: `.csv`, `.csv.gz` or `.parquet`; other columns in it are ignored.
+        purposes: those that the agreement declares.
+        recipients: those that the agreement knows, at most 31.
+        first: only so many rows from the start, as the file was when it had so many; all of them
+            where left out.
+
+    Yields:
+        Record batches as `EVENTS` says, purposes and recipients by their place in sorted order.
+
+    Raises:
+        ConsentError: the file cannot be read, lacks a column, or has rows without a subject,
+            with an unknown event or with a malformed time; all are counted.
+        UnknownPurposeError: the file names other purposes.
+    """
+    torn: list[int] = []
+    rows = without_subject = without_event = without_time = without_scope = 0
+    parties = tuple(sorted(set(recipients)))
+    known = pa.array(sorted(set(purposes)), pa.string())
+    foreign: Counter[str] = Counter()
+    for whole in _read(path, torn):
+        batch = whole if first is None else whole.slice(0, first - rows)
+        if not len(batch):
+            break
+        subject, purpose, event = (_text(batch, name, path) for name in _COLUMNS[:3])
+        rank = pc.index_in(event, value_set=pa.array(KINDS, pa.string()))
+        number = pc.index_in(purpose, value_set=known)
+        time = _microseconds(batch, "time", path)
+        separate, odd = _scoped(batch, "separate", path, _separate, 0)
+        named, _ = _scoped(batch, "recipients", path, lambda t: _named(t, parties), ANYBODY)
+        expires, late = _expiries(batch, path)
+        without_scope += odd + late
+        rows += len(batch)
+        without_subject += pc.sum(pc.equal(subject, "")).as_py() or 0
+        without_event += rank.null_count
+        without_time += time.null_count
+        if number.null_count:
+            counts = pc.value_counts(purpose.filter(pc.is_null(number))).to_pylist()
+            foreign.update({pair["values"]: pair["counts"] for pair in counts})
+        if not (without_subject or without_event or without_time or without_scope or foreign):
+            moment = pc.add(pc.multiply(time, 8), rank).cast(pa.int64())
+            text = subject.cast(pa.large_string())
+            columns = [text, number, moment, separate, named, expires]
+            yield pa.record_batch(columns, schema=EVENTS)
+    mistakes = [
+        (len(torn), "with too many or too few fields"),
+        (without_subject, "without a subject"),
+        (without_event, f"whose event is none of {', '.join(KINDS)}"),
+        (without_time, "whose time is not RFC 3339 with an offset, from 1970 to 2199"),
+        (without_scope, "whose separate consents or expiry cannot be understood"),
+    ]
+    if found := [f"{count} {what}" for count, what in mistakes if count]:
+        raise ConsentError(
+            f"consent file {path}: of {rows + len(torn)} rows {'; '.join(found)}: correct them"
+        )
+    refuse_purposes(foreign, purposes, f"consent file {path}")
+
+
+def refuse_purposes(foreign: Counter[str], allowed: Collection[str], where: str) -> None:
+    """Refuse undeclared purposes; they are named only where they can be taken for purposes."""
+    if not foreign:
+        return
+    if len(foreign) <= _SHOWN_PURPOSES and all(map(_PURPOSE.fullmatch, foreign)):
+        counted = sorted(foreign.items())
+        shown = ", ".join(f"{purpose!r} ({count} rows)" for purpose, count in counted)
+    else:
+        shown = f"{len(foreign)} others in {foreign.total()} rows (is that column the purpose?)"
+    raise UnknownPurposeError(
+        f"{where}: the agreement declares {_join(sorted(allowed))}, got {shown}: correct them, or "
+        "have the agreement amended"
+    )
+
+
+def _read(path: Path, torn: list[int]) -> Iterator[Any]:
+    """Yield the columns, batch by batch; note rows with too many or too few fields."""
+    try:
+        if _ending(path) == ".parquet":
+            with parquet.ParquetFile(path) as file:
+                _require_columns(file.schema_arrow.names, path)
+                wanted = _wanted(file.schema_arrow.names, path)
+                batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted)
+                yield from map(_sound, batches)
+        else:
+            with _csv(path, None, []) as reader:
+                _require_columns(reader.schema.names, path)
+                wanted = _wanted(reader.schema.names, path)
+            with _csv(path, wanted, torn) as reader:
+                yield from map(_sound, reader)
+    except (pa.ArrowException, UnicodeError):
+        # Arrow quotes the row it stumbled over: its error must not travel with ours.
+        raise ConsentError(
+            f"consent file {path} is damaged: expected UTF-8 text with a header line, or Parquet"
+        ) from None
+    except OSError as error:
+        raise ConsentError(f"consent file {path} cannot be read: {reason_of(error)}") from error
+
+
+def _csv(path: Path, columns: Collection[str] | None, torn: list[int]) -> Any:
+    def skip(row: Any) -> str:
+        torn.append(row.actual_columns)
+        return "skip"
+
+    return csv.open_csv(
+        path,
+        # Arrow reads some blocks ahead; with threads, dozens of them.
+        read_options=csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=csv.ConvertOptions(
+            include_columns=columns,
+            column_types=dict.fromkeys((*_COLUMNS, *_OPTIONAL), pa.string()),
+            strings_can_be_null=False,
+        ),
+    )
+
+
+def _require_columns(found: Sequence[str], path: Path) -> None:
+    if amiss := [name for name in _COLUMNS if found.count(name) != 1]:
+        # What was found is not shown: in a file without a header it is the first person's row.
+        raise ConsentError(
+            f"consent file {path}: expected each of the columns {_join(_COLUMNS)} once in its "
+            f"header, not so {_join(amiss)}"
+        )
+
+
+def _wanted(found: Sequence[str], path: Path) -> list[str]:
+    if twice := [name for name in _OPTIONAL if found.count(name) > 1]:
+        raise ConsentError(f"consent file {path}: {_join(twice)} stands twice in its header")
+    return [*_COLUMNS, *(name for name in _OPTIONAL if name in found)]
+
+
+def _sound(batch: Any) -> Any:
+    batch.validate(full=True)
+    return batch
+
+
+def _text(table: Any, name: str, path: Path) -> Any:
+    column = table[name]
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+    ):
+        raise ConsentError(
+            f"consent file {path}: expected text in column {name}, got {column.type}"
+        )
+    return pc.fill_null(column.cast(pa.string()), "")
+
+
+def _separate(text: str) -> int | None:
+    words = text.split()
+    return separate_bits(words) if set(words) <= set(SEPARATE) else None
+
+
+def _named(text: str, known: tuple[str, ...]) -> int | None:
+    return recipient_bits(text.split() or None, known)
+
+
+def _scoped(
+    batch: Any, name: str, path: Path, read: Callable[[str], int | None], absent: int
+) -> tuple[Any, int]:
+    """Return what a column of few different texts says, and how many rows cannot be read."""
+    if name not in batch.schema.names:
+        return pa.array(np.full(len(batch), absent, dtype=np.int32)), 0
+    encoded = _text(batch, name, path).dictionary_encode()
+    values = pa.array([read(text) for text in encoded.dictionary.to_pylist()], pa.int32())
+    found = values.take(encoded.indices)
+    return found, found.null_count
+
+
+def _expiries(batch: Any, path: Path) -> tuple[Any, int]:
+    """Return when consents end, and how many rows do not say so as they must."""
+    if "expires" not in batch.schema.names:
+        return pa.array(np.full(len(batch), NEVER)), 0
+    column = batch["expires"]
+    empty = (
+        pc.is_null(column)
+        if pa.types.is_timestamp(column.type)
+        else pc.equal(_text(batch, "expires", path), "")
+    )
+    found = pc.if_else(empty, NEVER, _microseconds(batch, "expires", path))
+    return found, found.null_count
+
+
+def _microseconds(table: Any, name: str, path: Path) -> Any:
+    """Return microseconds since 1970, null where the time is malformed or out of range."""
+    column = table[name]
+    if pa.types.is_timestamp(column.type):
+        if column.type.tz is None:
+            raise ConsentError(
+                f"consent file {path}: column {name} has no time zone: write it as UTC"
+            )
+        time = column.cast(_INSTANT, safe=False)
+    else:
+        time = _instants(_text(table, name, path))
+    in_range = pc.and_(pc.greater_equal(time, EPOCH), pc.less(time, END))
+    return pc.if_else(in_range, time, None).cast(pa.int64())
+
+
+def _instants(text: Any) -> Any:
+    """Return the moments that texts tell, null where one is malformed."""
+    text = pc.if_else(pc.match_substring_regex(text, _RFC_3339), text, None)
+    try:
+        return text.cast(_INSTANT)
+    except pa.ArrowInvalid:  # no such day, or more than six digits of a second
+        import pandas as pd
+
+        parsed = pd.to_datetime(text.to_pandas(), errors="coerce", utc=True, format="ISO8601")
+        return pa.array(parsed.dt.as_unit("us"))
+
+
+def encode(table: Any, path: Path) -> bytes:
+    ending = _ending(path)
+    sink = pa.BufferOutputStream()
+    if ending == ".parquet":
+        parquet.write_table(table, sink)
+    else:
+        csv.write_csv(table, sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return gzip.compress(content, compresslevel=6, mtime=0) if ending == ".csv.gz" else content
+
+
+def _ending(path: Path) -> str:
+    for ending in _ENDINGS:
+        if path.name.endswith(ending):
+            return ending
+    raise ConsentError(f"consent file {path}: expected a name ending in {_join(_ENDINGS)}")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def reason_of(error: OSError) -> str:
+    return error.strerror or "it is damaged"
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(names)
