@@ -9,7 +9,7 @@ completion, however often it comes; no place is forgotten, and none is dealt wit
 completion is of exactly the steps that were done.
 
 Leaves to others: verifying the request (`wire`), keeping this before its answer leaves, and doing
-what the steps say. Steps must be safe to do twice: a crash may come between a deletion and its note.
+what the steps say. They must be safe to do twice: a crash may come between a deletion and its note.
 """
 
 import hashlib
