@@ -15,11 +15,11 @@ from federation.jobs.erase import (
     rows_asked,
     show_people,
 )
-from privacy.identifiers import IdentifierKind, Recipe, hash_column, psi_tokens
+from privacy.identifiers import EmailRule, IdentifierKind, Recipe, hash_column, psi_tokens
 from privacy.psi import PortableEngine
 from privacy.randomness import seeded_secret
 
-RECIPE = Recipe()
+RECIPE = Recipe(default_region="DE", email_rule=EmailRule.BASIC)
 ENGINE = PortableEngine()
 CAPACITY = 40
 MINE, THEIRS = seeded_secret(1, "recipient"), seeded_secret(1, "origin")

@@ -1,8 +1,8 @@
 """The IAB Data Deletion Request Framework 1.0: its tokens and its `dsrdelete.json`.
 
 Guarantees: what is read was signed by a key that its issuer publishes, is of a bounded size, names
-no member twice, is no older than allowed and not of the future; every refusal has the framework's result
-code. An acknowledgement that is read answers the very request that was sent.
+no member twice, is no older than allowed and not of the future; every refusal has the framework's
+result code. An acknowledgement that is read answers the very request that was sent.
 
 Leaves to others: fetching `dsrdelete.json` from its issuer's domain; telling a repeated token from
 a new one (`execution`: it gets the same answer); whether the identifier means anybody.

@@ -7,8 +7,8 @@
 ```
 
 The two-party protocol of `privacy.psi`, the wrong way round: who holds the people learns the
-outcome. A batch has `BATCH_PLACES` places, filled up with dummies and shuffled; a request travels as
-the number of its place (`BLINDED`).
+outcome. A batch has `BATCH_PLACES` places, filled up with dummies and shuffled; a request travels
+as the number of its place (`BLINDED`).
 
 Guarantees, against parties that follow the protocol: a recipient learns which of its own people are
 to be erased, and nothing of anybody else, whatever lists of candidates it has; the origin learns
