@@ -36,6 +36,7 @@ from compliance.terms import (
     ColumnTerm,
     ColumnType,
     DatasetTerm,
+    ErasureTerms,
     ExpandTerms,
     Line,
     MatchTerms,
@@ -94,6 +95,8 @@ class Agreement(Terms):
             is over columns.
         match, train, expand: terms of the three computations.
         measure: terms of counting; nothing is counted where they are left out.
+        erasure: what is owed to who asks to be erased; 30 days, and no model that saw them goes on,
+            where it is left out.
         vertical: terms of training over columns; there is none where it is left out.
         budget: privacy loss per person over all of them.
         valid_from: first moment of validity, UTC.
@@ -117,6 +120,7 @@ class Agreement(Terms):
     train: TrainTerms
     expand: ExpandTerms
     measure: MeasureTerms | None = None
+    erasure: ErasureTerms | None = None
     vertical: VerticalTerms | None = None
     budget: BudgetTerms
     valid_from: Moment

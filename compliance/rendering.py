@@ -55,7 +55,7 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         _table(("feature", "type", "values", "classification"), features),
         *(
             section
-            for title in ("match", "train", "expand", "measure", "budget")
+            for title in ("match", "train", "expand", "measure", "erasure", "budget")
             if (terms := getattr(agreement, title)) is not None
             for section in (f"## {title.capitalize()}", _term_list(terms))
         ),

@@ -23,6 +23,7 @@ from compliance.agreement import SignedAgreement
 from compliance.errors import ComplianceError, PolicyError
 from compliance.rendering import render
 from compliance.terms import Role
+from federation.erasure_commands import erase_app
 from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.policy_commands import policy_app
 from federation.progress import Progress
@@ -58,6 +59,7 @@ app.add_typer(agreement_app, name="agreement")
 app.add_typer(log_app, name="log")
 app.add_typer(node_app, name="node")
 app.add_typer(policy_app, name="policy")
+app.add_typer(erase_app, name="erase")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -8,13 +8,16 @@ Leaves to others: the steps (`work`, `matching`), who may be used (`population`)
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from zipfile import BadZipFile
 
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.clock import Clock
+from federation.erased import Erased
 from federation.errors import MessageError, RefusedError, WorkspaceError
 from federation.gate import Departure, Gate, Leaf, Minimum, PeopleUsed, Released
 from federation.members import Members, load_people
@@ -130,12 +133,13 @@ class Desk:
                 f"{self.folder.path / 'party.json'} names no data or no consent file, and job "
                 f"{job!r} is about people: add both"
             )
+        erased = Erased(self.folder, self.agreement).references()
         return read_population(
             open_source(config.data, self.folder.path),
             config.data,
             self.agreement,
             consents,
-            use,
+            replace(use, suppressed=chain(use.suppressed, erased)),
             scratch=beside,
             place=place,
         )

@@ -45,6 +45,7 @@ from privacy.identifiers import (
     KeyField,
     Recipe,
     RejectionReason,
+    Tokens,
     tokens_of,
 )
 from privacy.training.encoding import CategoricalFeature, Encoder, NumericFeature, Scale
@@ -54,6 +55,7 @@ __all__ = [
     "Use",
     "encoder_for",
     "encoder_of",
+    "batch_tokens",
     "open_source",
     "read_population",
     "recipe_for",
@@ -224,6 +226,14 @@ def recipe_for(terms: MatchTerms) -> Recipe:
         ),
         order=terms.keys,
     )
+
+
+def batch_tokens(
+    batch: pa.RecordBatch | pa.Table, data: DataConfig, agreement: Agreement
+) -> Tokens:
+    """Hash the identifiers of a batch of rows, all read as text."""
+    recipe = recipe_for(agreement.match)
+    return tokens_of(_sources(batch, data, recipe), recipe)
 
 
 def tokens_allowed(agreement: Agreement, party: str) -> int:

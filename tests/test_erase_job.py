@@ -19,7 +19,7 @@ from privacy.identifiers import EmailRule, IdentifierKind, Recipe, hash_column, 
 from privacy.psi import PortableEngine
 from privacy.randomness import seeded_secret
 
-RECIPE = Recipe(default_region="DE", email_rule=EmailRule.BASIC)
+RECIPE = Recipe(default_region="DE", email_rule=EmailRule.AS_WRITTEN)
 ENGINE = PortableEngine()
 CAPACITY = 40
 MINE, THEIRS = seeded_secret(1, "recipient"), seeded_secret(1, "origin")

@@ -15,6 +15,7 @@ from compliance.terms.dataset import (
     HeldColumnTerm,
     Scale,
 )
+from compliance.terms.erasure import ErasureTerms
 from compliance.terms.expand import ExpandTerms
 from compliance.terms.match import (
     AlignmentTerms,
@@ -56,6 +57,7 @@ __all__ = [
     "CountNoise",
     "DatasetTerm",
     "EmailRule",
+    "ErasureTerms",
     "ExpandTerms",
     "FieldRule",
     "FieldTerm",

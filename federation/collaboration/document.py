@@ -33,6 +33,7 @@ from compliance.terms import (
     ColumnTerm,
     Count,
     DatasetTerm,
+    ErasureTerms,
     ExpandTerms,
     Line,
     MatchTerms,
@@ -148,6 +149,7 @@ class AgreementSection(_Closed):
     train: TrainTerms
     expand: ExpandTerms
     measure: MeasureTerms | None = None
+    erasure: ErasureTerms | None = None
     vertical: VerticalTerms | None = None
     budget: BudgetTerms
     valid_from: Moment
