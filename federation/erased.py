@@ -9,8 +9,8 @@ PARTY/keys/erasure              the key they are sealed under
 Guarantees: whoever is here is in no population that a job reads, from the moment of the request and
 for ever, under whatever references a later import brings them in.
 
-Leaves to others: deleting (`erasing`), and protecting the key: with it, the list of the erased can be
-tried with candidates, as any list that recognises people again can.
+Leaves to others: deleting (`erasing`), and protecting the key: with it, the list of the erased can
+be tried with candidates, as any list that recognises people again can.
 """
 
 import json

@@ -7,9 +7,9 @@ run       2 their records are found, and written down before any is deleted
           4 the completion is signed and logged by the gate
 ```
 
-Guarantees: a run that is cut anywhere goes on where it was, and does nothing twice that matters; the
-same identifier, named again, leads to the same request and receipt; a source that can only be read is
-said to be so. Under the party's lock, no job is at work meanwhile.
+Guarantees: a run that is cut anywhere goes on where it was, and does nothing twice that matters;
+the same identifier, named again, leads to the same request and receipt; a source that can only be
+read is said to be so. Under the party's lock, no job is at work meanwhile.
 
 Leaves to others: who may ask (the party knows its people), spreading the request (`jobs.erase`,
 `compliance.erasure`), backups, and training models again by the day that is told.

@@ -55,7 +55,6 @@ __all__ = [
     "Use",
     "encoder_for",
     "encoder_of",
-    "batch_tokens",
     "open_source",
     "read_population",
     "recipe_for",

@@ -26,12 +26,12 @@ MINE, THEIRS = seeded_secret(1, "recipient"), seeded_secret(1, "origin")
 
 
 def people(*names: str) -> np.ndarray:  # type: ignore[type-arg]
-    hashed = hash_column([f"{name}@shop.test" for name in names], IdentifierKind.EMAIL, RECIPE)
+    hashed = hash_column([f"{name}@shop.com" for name in names], IdentifierKind.EMAIL, RECIPE)
     return psi_tokens(IdentifierKind.EMAIL, hashed.digests)
 
 
 def asked(*names: str) -> np.ndarray:  # type: ignore[type-arg]
-    return np.concatenate([request_tokens("email", f" {n}@SHOP.test", RECIPE) for n in names])
+    return np.concatenate([request_tokens("email", f" {n}@SHOP.com", RECIPE) for n in names])
 
 
 HELD = people("ana", "ben", "cleo")
