@@ -53,6 +53,7 @@ from privacy.training.encoding import CategoricalFeature, Encoder, NumericFeatur
 __all__ = [
     "Population",
     "Use",
+    "batch_tokens",
     "encoder_for",
     "encoder_of",
     "open_source",

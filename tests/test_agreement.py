@@ -42,7 +42,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "712c6d4321c0e22622b62d138271461b543ecb7f50507b1f2a977efeb3914b54"
+GOLDEN_DIGEST = "d3c16847c53054c706b6c3170bfc25d4f2ede72de3136bda0cf234cefdeb6e1a"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
