@@ -8,9 +8,7 @@ Leaves to others: the steps (`work`, `matching`), who may be used (`population`)
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -139,7 +137,7 @@ class Desk:
             config.data,
             self.agreement,
             consents,
-            replace(use, suppressed=chain(use.suppressed, erased)),
+            use.but(erased),
             scratch=beside,
             place=place,
         )

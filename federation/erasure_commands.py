@@ -39,7 +39,7 @@ def request(
 
     From here on no job uses them. The same identifier gives the same request again.
 
-    Example: comity erase request out/demo/retailer --kind email < address.txt
+    Example: comity erase request out/demo/retailer --kind email
     """
     value = sys.stdin.read(_LONGEST + 1)
     if len(value) > _LONGEST:
