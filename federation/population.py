@@ -12,9 +12,10 @@ Leaves to others: reading (`connectors`), deciding consent (`compliance`), norma
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,10 @@ class Use:
     def terms(self, agreement: Agreement) -> tuple[ColumnTerm, ...]:
         """Return the columns to read."""
         return self.columns or (agreement.features if self.with_features else ())
+
+    def but(self, suppressed: Iterable[pa.Array]) -> "Use":
+        """Return it with more people left out."""
+        return replace(self, suppressed=chain(self.suppressed, suppressed))
 
 
 @dataclass(frozen=True)
