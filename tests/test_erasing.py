@@ -24,9 +24,11 @@ from connectors.errors import SourceReadOnlyError
 from federation import erasing as module
 from federation.cli import main
 from federation.clock import utc_now
+from federation.desk import Desk
 from federation.erased import Erased
 from federation.erasing import Erasing
-from federation.errors import WorkspaceError
+from federation.errors import RefusedError, WorkspaceError
+from federation.expanding import Expanding
 from federation.gate import Gate
 from federation.party import PartyFolder, locked
 from privacy.randomness import new_secret
@@ -167,7 +169,6 @@ def test_a_source_that_can_only_be_read_is_suppressed(party: Path) -> None:
 
 
 def test_a_retired_model_scores_nobody(party: Path) -> None:
-    reference, _ = chosen(party)
     folder = PartyFolder(party)
     (model,) = (party / "models").glob("*.json")
     # Somebody of the match itself: whom the model saw.
@@ -186,7 +187,11 @@ def test_a_retired_model_scores_nobody(party: Path) -> None:
         erasing.run()
     assert folder.retired(model.stem).exists()
     assert [leaf.kind for leaf in leaves(party)].count("model.retired") == 1
-    assert reference
+    with locked(folder), folder.open_log() as log:
+        gate = Gate(folder, folder.agreement(), log, None, clock=utc_now)
+        desk = Desk(folder, folder.agreement(), gate, None, clock=utc_now)  # type: ignore[arg-type]
+        with pytest.raises(RefusedError, match="retired"):
+            Expanding(desk)._load_model(model.stem)
 
 
 class Cut(Exception):  # noqa: N818
