@@ -42,6 +42,7 @@ from compliance.terms import (
     ConsentTerms,
     DatasetTerm,
     Digest,
+    ErasureTerms,
     ExpandTerms,
     Line,
     MatchTerms,
@@ -105,6 +106,8 @@ class Agreement(Terms):
             is over columns.
         match, train, expand: terms of the three computations.
         measure: terms of counting; nothing is counted where they are left out.
+        erasure: what is owed to who asks to be erased; 30 days, and no model that saw them goes on,
+            where it is left out.
         vertical: terms of training over columns; there is none where it is left out.
         consent: what a use of people needs besides a consent to its purpose.
         budget: privacy loss per person over all of them.
@@ -137,6 +140,7 @@ class Agreement(Terms):
     train: TrainTerms
     expand: ExpandTerms
     measure: MeasureTerms | None = None
+    erasure: ErasureTerms | None = None
     vertical: VerticalTerms | None = None
     consent: ConsentTerms | None = None
     budget: BudgetTerms

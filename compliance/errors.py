@@ -17,6 +17,8 @@ ComplianceError
 │   ├── NotPublicError            whoever waits: too few witnesses cosigned the checkpoint so far
 │   ├── NotWitnessedError         the log's owner: this witness will not cosign, and says why
 │   └── WitnessPolicyError        whoever wrote the policy about witnesses: correct it
+├── SubjectKeyError               the party: a key is gone, or what was sealed is not its own
+├── ErasureError                  whoever sent a request to erase: it was refused, and says why
 └── RecordError                   whoever wrote the record: it is not a leaf that a log may hold
 ```
 
@@ -37,6 +39,7 @@ __all__ = [
     "ComplianceError",
     "ConsentError",
     "ConsentStringError",
+    "ErasureError",
     "InvalidAgreementError",
     "LogBusyError",
     "LogCorruptedError",
@@ -47,6 +50,7 @@ __all__ = [
     "PolicyError",
     "RecordError",
     "SignatureError",
+    "SubjectKeyError",
     "UnknownPurposeError",
     "UnsignedAgreementError",
     "WitnessPolicyError",
@@ -138,6 +142,14 @@ class NotWitnessedError(LogError):
         super().__init__(message)
         self.objection = objection
         self.tree_size = tree_size
+
+
+class SubjectKeyError(ComplianceError):
+    """A subject's key is malformed or its store is, or a sealed body does not open."""
+
+
+class ErasureError(ComplianceError):
+    """A request to erase, an acknowledgement or a completion is not what it must be."""
 
 
 class RecordError(ComplianceError):

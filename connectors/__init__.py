@@ -12,6 +12,7 @@ from connectors.errors import (
     SinkUnavailableError,
     SourceFormatError,
     SourceNotFoundError,
+    SourceReadOnlyError,
     SourceUnavailableError,
 )
 from connectors.files import CsvConnector, ParquetConnector
@@ -39,6 +40,7 @@ __all__ = [
     "SinkUnavailableError",
     "SourceFormatError",
     "SourceNotFoundError",
+    "SourceReadOnlyError",
     "SourceUnavailableError",
     "SqlSource",
     "TableReading",

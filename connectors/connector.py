@@ -73,6 +73,7 @@ class Connector(Protocol):
 
         Raises:
             MissingColumnError: the source lacks the key column.
+            SourceReadOnlyError: it can only be read.
             TypeError: `keys` is a single string.
         """
         ...

@@ -6,6 +6,7 @@ ConnectorError
 ├── MissingColumnError       the source lacks columns: correct the schema or the source
 ├── SourceFormatError        the source is there but cannot be understood: repair the source
 ├── SourceUnavailableError   disk, rights, network or database refuse: the operator acts
+│   └── SourceReadOnlyError  it can be read, and not be changed: nothing was deleted
 ├── SinkUnavailableError     likewise, where a list is to be delivered; nothing of it was
 └── SinkOccupiedError        something lies there already: move it, or deliver elsewhere
 ```
@@ -27,6 +28,7 @@ __all__ = [
     "SinkUnavailableError",
     "SourceFormatError",
     "SourceNotFoundError",
+    "SourceReadOnlyError",
     "SourceUnavailableError",
     "other_spelling",
 ]
@@ -68,6 +70,10 @@ class SourceFormatError(ConnectorError):
 
 class SourceUnavailableError(ConnectorError):
     """The system that holds the source refuses or cannot be reached."""
+
+
+class SourceReadOnlyError(SourceUnavailableError):
+    """The source can be read, and nobody may delete from it here; nothing was deleted."""
 
 
 _ALIKE: Final = 0.7  # of difflib's ratio: two letters changed places, or one is another

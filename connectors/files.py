@@ -9,6 +9,7 @@ Leaves values as they are: what a CSV field means is decided in `quality`.
 """
 
 import codecs
+import errno
 import fcntl
 import os
 import re
@@ -24,13 +25,19 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from connectors.errors import SourceFormatError, SourceNotFoundError, SourceUnavailableError
+from connectors.errors import (
+    SourceFormatError,
+    SourceNotFoundError,
+    SourceReadOnlyError,
+    SourceUnavailableError,
+)
 from connectors.schema import distinct_keys, require_columns, text_of
 
 __all__ = ["CsvConnector", "ParquetConnector"]
 
 _CSV_BLOCK_BYTES = 4 << 20  # also the longest row that can be read
 _BATCH_ROWS = 65_536
+_NO_RIGHTS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _MISFIT = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
 
 
@@ -79,10 +86,11 @@ class _FileConnector(ABC):
         See `Connector.delete`.
 
         Raises:
+            SourceReadOnlyError: its directory may not be written.
             SourceUnavailableError: also when the file was changed by another while it was read.
         """
         wanted = pa.array(distinct_keys(keys), pa.string())
-        with self._failures(), _exclusively(path := self._path.resolve()):
+        with self._failures(writing=True), _exclusively(path := self._path.resolve()):
             columns = self.columns()
             require_columns(self.name, [key_column], columns)
             before = path.stat()
@@ -123,7 +131,7 @@ class _FileConnector(ABC):
         _flush(path.parent)
 
     @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _failures(self, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:
@@ -132,6 +140,11 @@ class _FileConnector(ABC):
             ) from None
         except (pa.ArrowException, ValueError, OSError) as error:
             # Arrow reports damaged contents as an OSError without a number.
+            if isinstance(error, OSError) and writing and error.errno in _NO_RIGHTS:
+                raise SourceReadOnlyError(
+                    f"{self.name} can only be read, nothing was deleted: give this user the right "
+                    "to write its directory, or delete where the file comes from"
+                ) from None
             if isinstance(error, OSError) and error.errno is not None:
                 raise SourceUnavailableError(
                     f"{self.name} cannot be used: {os.strerror(error.errno)}; check its rights "

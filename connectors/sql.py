@@ -18,11 +18,18 @@ import pyarrow as pa
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from connectors.errors import SourceFormatError, SourceNotFoundError, SourceUnavailableError
+from connectors.errors import (
+    SourceFormatError,
+    SourceNotFoundError,
+    SourceReadOnlyError,
+    SourceUnavailableError,
+)
 from connectors.schema import distinct_keys, require_columns
 
 __all__ = ["SqlConnector", "database_engine", "masked"]
 
+# Of a view; of no right; in a read-only transaction or server.
+_READ_ONLY_STATES = frozenset({"55000", "42501", "25006"})
 _KEYS_PER_STATEMENT = 30_000  # SQLite binds at most 32,766 values, PostgreSQL 65,535
 
 
@@ -151,6 +158,11 @@ class SqlConnector:
                     f"{self.name} cannot be read: expected a whole database whose values fit "
                     "their columns' types; repair it"
                 ) from None
+            if _is_read_only(error):
+                raise SourceReadOnlyError(
+                    f"{self.name} can only be read, nothing was deleted: name a table instead of a "
+                    "view, give this user the right to delete, or delete where the rows come from"
+                ) from None
             reason = type(getattr(error, "orig", error)).__name__
             raise SourceUnavailableError(
                 f"{self.name}: the database refuses ({reason}); its own log says why"
@@ -190,6 +202,18 @@ def masked(engine: sa.Engine, table: str) -> str:
     """Return what to call a table: the URL without password and query, where secrets may stand."""
     url = engine.url.set(query={}).render_as_string(hide_password=True)
     return f"{url} table {table}"
+
+
+def _is_read_only(error: Exception) -> bool:
+    """Whether a database refuses a change, and not for a passing reason.
+
+    PostgreSQL tells by SQLSTATE (appendix A); SQLite by code, and of views in words alone.
+    """
+    raised = getattr(error, "orig", None)
+    if getattr(raised, "sqlstate", None) in _READ_ONLY_STATES:
+        return True
+    code = getattr(raised, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF == 8 or "because it is a view" in str(raised))
 
 
 def _comparable(name: str, type_: Any) -> Any:

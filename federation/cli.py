@@ -24,6 +24,7 @@ from federation.agreement_commands import agreement_app
 from federation.approval_commands import approval_app, approve, code_app
 from federation.audit_commands import audit_command
 from federation.consent_commands import consent_app
+from federation.erasure_commands import erase_app
 from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.policy_commands import policy_app
 from federation.progress import Progress
@@ -61,6 +62,7 @@ app.add_typer(approval_app, name="approval")
 app.add_typer(code_app, name="code")
 app.command("audit")(audit_command)
 app.add_typer(consent_app, name="consent")
+app.add_typer(erase_app, name="erase")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -15,6 +15,7 @@ from zipfile import BadZipFile
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.clock import Clock
+from federation.erased import Erased
 from federation.errors import MessageError, RefusedError, WorkspaceError
 from federation.gate import Departure, Gate, Leaf, Minimum, PeopleUsed, Released
 from federation.members import Members, load_people
@@ -130,12 +131,13 @@ class Desk:
                 f"{self.folder.path / 'party.json'} names no data or no consent file, and job "
                 f"{job!r} is about people: add both"
             )
+        erased = Erased(self.folder, self.agreement).references()
         return read_population(
             open_source(config.data, self.folder.path),
             config.data,
             self.agreement,
             consents,
-            use,
+            use.but(erased),
             scratch=beside,
             place=place,
         )

@@ -204,6 +204,12 @@ class Expanding:
 
     def _load_model(self, train: str) -> JointModel:
         desk, path = self._desk, self._desk.folder.model(train)
+        if desk.folder.retired(train).exists():
+            raise desk.refusal(
+                "erasure",
+                f"the model of training {train!r} is retired, since somebody whom it saw was "
+                "erased: train it again",
+            )
         try:
             with undamaged(path):
                 model = JointModel.model_validate_json(path.read_bytes())

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.erasure.completion import Completion
 from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
 from compliance.notice import Notice
@@ -264,6 +265,18 @@ class Gate:
     def note(self, kind: Leaf, job: str | None, **fields: object) -> None:
         """Append one leaf about what this party did, its common fields filled in."""
         self.record(self._leaf(kind, job, **fields))
+
+    def complete(self, completion: Completion) -> bytes:
+        """Sign that a request to erase was carried out here, and log it."""
+        signed = completion.sign(self._identity)
+        self.note(
+            records.ErasureCompleted,
+            None,
+            request=completion.request,
+            peer=self._folder.name,
+            completion_digest=content_digest(signed),
+        )
+        return signed
 
     def note_refusal(self, refusal: RefusedError, job: str, *, release_id: str) -> None:
         """Append the leaf of a refusal of this party's own."""

@@ -467,6 +467,34 @@ class PartyFolder:
         """File of the counts that a measuring job made."""
         return self.job(job) / "measurement.json"
 
+    @property
+    def erasures(self) -> Path:
+        """Directory of requests to erase, and of whom they are about."""
+        return self.path / "erasures"
+
+    @property
+    def subject_keys(self) -> Path:
+        """File of the subjects' keys, where the party keeps some."""
+        return self.path / "keys" / "subjects.sqlite"
+
+    def retired(self, job: str) -> Path:
+        """File whose presence says that nobody is scored with a model any more."""
+        return self.path / "models" / f"{job}.retired"
+
+    def erasure_key(self) -> Secret:
+        """Return the key that seals whom this party erased; made at first use.
+
+        Raises:
+            WorkspaceError: it is damaged.
+        """
+        path = self.path / "keys" / "erasure"
+        if not path.exists():
+            write_atomically(path, self.fresh_secret("erasure key").hex().encode(), mode=0o600)
+        try:
+            return Secret(bytes.fromhex(path.read_text(encoding="ascii")))
+        except ValueError as error:
+            raise WorkspaceError(f"{path} is damaged: restore it") from error
+
     def pending(self, result: Path, question: str) -> Path:
         """Where a result waits while the gate decides on the answer to a question."""
         return result.with_name(f".{result.name}.{question}.pending")

@@ -12,9 +12,10 @@ Leaves to others: reading (`connectors`), deciding consent (`compliance`), norma
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ from privacy.identifiers import (
     KeyField,
     Recipe,
     RejectionReason,
+    Tokens,
     tokens_of,
 )
 from privacy.training.encoding import CategoricalFeature, Encoder, NumericFeature, Scale
@@ -52,6 +54,7 @@ from privacy.training.encoding import CategoricalFeature, Encoder, NumericFeatur
 __all__ = [
     "Population",
     "Use",
+    "batch_tokens",
     "encoder_for",
     "encoder_of",
     "open_source",
@@ -100,6 +103,10 @@ class Use:
     def terms(self, agreement: Agreement) -> tuple[ColumnTerm, ...]:
         """Return the columns to read."""
         return self.columns or (agreement.features if self.with_features else ())
+
+    def but(self, suppressed: Iterable[pa.Array]) -> "Use":
+        """Return it with more people left out."""
+        return replace(self, suppressed=chain(self.suppressed, suppressed))
 
 
 @dataclass(frozen=True)
@@ -224,6 +231,14 @@ def recipe_for(terms: MatchTerms) -> Recipe:
         ),
         order=terms.keys,
     )
+
+
+def batch_tokens(
+    batch: pa.RecordBatch | pa.Table, data: DataConfig, agreement: Agreement
+) -> Tokens:
+    """Hash the identifiers of a batch of rows, all read as text."""
+    recipe = recipe_for(agreement.match)
+    return tokens_of(_sources(batch, data, recipe), recipe)
 
 
 def tokens_allowed(agreement: Agreement, party: str) -> int:

@@ -42,7 +42,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "e5420d1a90d9ec0717448291c16407e5191daabd23116c7ec3df1a5be9d695d8"
+GOLDEN_DIGEST = "c909c17cd9c062e3c9109dfe96399010c9344d321c144644178397037414b803"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 

@@ -402,7 +402,8 @@ def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
     contracts = "compliance/agreement.py"  # drafts one, without signatures
     notices = "compliance/notice.py"  # the end of one, in its author's words
     approvals = "compliance/approval.py"  # a person's, with a key that is no party's
-    assert callers("Envelope.sign") == {GATE, contracts, notices, approvals}
+    completions = "compliance/erasure/completion.py"  # which the gate has signed, with its key
+    assert callers("Envelope.sign") == {GATE, contracts, notices, approvals, completions}
     arrived = {"federation/channel.py", "federation/exchanges.py"}
     assert callers("SealedMessage") == {GATE, *arrived}
     assert callers("Released") == {GATE}
@@ -417,8 +418,9 @@ def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
 
 def test_only_the_gate_encrypts_and_only_a_node_decrypts() -> None:
     shares = "privacy/secagg/keys.py"  # inside a secure aggregation: the library's, like the next
-    assert callers("encrypt") == {GATE, "privacy/encryption.py", shares}
-    assert callers("decrypt") == {"federation/node.py", "privacy/encryption.py", shares}
+    bodies = "compliance/subject_keys.py"  # kept at home, under a person's own key
+    assert callers("encrypt") == {GATE, "privacy/encryption.py", shares, bodies}
+    assert callers("decrypt") == {"federation/node.py", "privacy/encryption.py", shares, bodies}
     assert callers("EncryptionKey.from_base64") == {"federation/enclosure.py"}
     assert callers("decryption_key") == {"federation/node.py", "federation/party.py"}
 

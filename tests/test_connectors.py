@@ -37,6 +37,7 @@ from connectors import (
     Schema,
     SourceFormatError,
     SourceNotFoundError,
+    SourceReadOnlyError,
     SourceUnavailableError,
     SqlSource,
     open_connector,
@@ -675,6 +676,16 @@ class TestSqlite:
         assert "0049303" not in "".join(traceback.format_exception(caught.value))
         assert connector.count() == len(PEOPLE)
 
+    def test_a_view_can_only_be_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "p.db"
+        write_table(f"sqlite:///{path}", "people", NAMES, PEOPLE)
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE VIEW shown AS SELECT * FROM people")
+        connector = SqlConnector(f"sqlite:///{path}", "shown")
+        with pytest.raises(SourceReadOnlyError, match="can only be read"):
+            connector.delete("record", ["R1"])
+        assert connector.count() == len(PEOPLE)
+
     def test_a_locked_database_is_unavailable(self, tmp_path: Path) -> None:
         path = tmp_path / "p.db"
         write_table(f"sqlite:///{path}", "people", NAMES, PEOPLE)
@@ -739,6 +750,14 @@ class TestPostgresql:
         assert key is not None
         assert connector.delete("record", [key]) == 1
         assert connector.count() == 1
+
+    def test_a_view_of_several_rows_in_one_can_only_be_read(
+        self, postgres: str, execute: Callable[..., None]
+    ) -> None:
+        execute("CREATE TABLE shown_base (record text)")
+        execute("CREATE VIEW shown AS SELECT DISTINCT record FROM shown_base")
+        with pytest.raises(SourceReadOnlyError, match="can only be read"):
+            SqlConnector(postgres, "shown").delete("record", ["R1"])
 
     def test_a_refused_deletion_deletes_nothing_and_quotes_nothing(
         self, postgres: str, execute: Callable[..., None]

@@ -33,6 +33,7 @@ from compliance.terms.dataset import (
     HeldColumnTerm,
     Scale,
 )
+from compliance.terms.erasure import ErasureTerms
 from compliance.terms.expand import ExpandTerms
 from compliance.terms.match import (
     AlignmentTerms,
@@ -87,6 +88,7 @@ __all__ = [
     "DatasetTerm",
     "Digest",
     "EmailRule",
+    "ErasureTerms",
     "ExpandTerms",
     "FieldRule",
     "FieldTerm",

@@ -36,6 +36,7 @@ from compliance.terms import (
     Count,
     DatasetTerm,
     Digest,
+    ErasureTerms,
     ExpandTerms,
     Line,
     MatchTerms,
@@ -154,6 +155,7 @@ class AgreementSection(_Closed):
     train: TrainTerms
     expand: ExpandTerms
     measure: MeasureTerms | None = None
+    erasure: ErasureTerms | None = None
     vertical: VerticalTerms | None = None
     consent: ConsentTerms | None = None
     budget: BudgetTerms

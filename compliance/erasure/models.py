@@ -1,0 +1,39 @@
+"""What becomes of a model once somebody is erased: the agreement's clause, applied.
+
+Guarantees: one of four outcomes, the same for the same facts, with what justifies it.
+
+Leaves to others: whether the model saw the person (the party's own records), retiring it, training
+another.
+"""
+
+from datetime import datetime, timedelta
+
+from compliance.erasure.completion import Step
+from compliance.records import ErasureOutcome
+from compliance.terms import ErasureTerms
+
+__all__ = ["model_step"]
+
+
+def model_step(
+    terms: ErasureTerms, model: str, *, saw: bool, epsilon: float | None, now: datetime
+) -> Step:
+    """Say what becomes of a model.
+
+    Args:
+        terms: the agreement's.
+        model: its job.
+        saw: whether the person was among those it learnt from, or may have been.
+        epsilon: privacy loss per person that was proved of it; None where none was.
+        now: the time of the request, from which days count.
+    """
+    target = f"model {model}"
+    if not saw:
+        return Step(target=target, outcome=ErasureOutcome.UNAFFECTED)
+    tolerated = terms.tolerated_epsilon
+    if epsilon is not None and tolerated is not None and epsilon <= tolerated:
+        return Step(target=target, outcome=ErasureOutcome.TOLERATED_DP, epsilon=epsilon)
+    if terms.retrain_days is not None:
+        due = now + timedelta(days=terms.retrain_days)
+        return Step(target=target, outcome=ErasureOutcome.RETRAIN, due=due)
+    return Step(target=target, outcome=ErasureOutcome.RETIRED)

@@ -1,0 +1,119 @@
+"""Whom a party has erased, so that they stay so: found again by identifier and by reference.
+
+```
+PARTY/erasures/REQUEST.json     how far a request has come, and its receipt
+PARTY/erasures/REQUEST.person   identifier's token and references, sealed; readable by the owner
+PARTY/keys/erasure              the key they are sealed under
+```
+
+Guarantees: whoever is here is in no population that a job reads, from the moment of the request and
+for ever, under whatever references a later import brings them in.
+
+Leaves to others: deleting (`erasing`), and protecting the key: with it, the list of the erased can
+be tried with candidates, as any list that recognises people again can.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from compliance.agreement import Agreement
+from compliance.errors import SubjectKeyError
+from compliance.subject_keys import SubjectKey
+from connectors.schema import text_of
+from federation.errors import WorkspaceError
+from federation.party import PartyFolder, write_atomically
+from federation.population import batch_tokens, open_source
+
+__all__ = ["Erased", "Person"]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who asked to be erased.
+
+    Attributes:
+        token: of the identifier they named, 33 bytes.
+        references: record references under which they were found so far.
+    """
+
+    token: bytes
+    references: tuple[str, ...] = ()
+
+
+class Erased:
+    """The people whom a party has erased or is about to. Use it under the party's lock."""
+
+    def __init__(self, folder: PartyFolder, agreement: Agreement) -> None:
+        self._folder = folder
+        self._agreement = agreement
+
+    def keep(self, request: str, person: Person) -> None:
+        """Put somebody on the list, or write down more references of theirs."""
+        told = {"token": person.token.hex(), "references": person.references}
+        nonce = self._folder.fresh_secret(f"erasure/{request}/{len(person.references)}")
+        sealed = self._key().seal(json.dumps(told).encode(), context=request.encode(), nonce=nonce)
+        write_atomically(self._folder.erasures / f"{request}.person", sealed, mode=0o600)
+
+    def person(self, request: str) -> Person:
+        """Return whom a request is about.
+
+        Raises:
+            WorkspaceError: the entry is missing or damaged.
+        """
+        path = self._folder.erasures / f"{request}.person"
+        try:
+            told = json.loads(self._key().open(path.read_bytes(), context=request.encode()))
+            return Person(bytes.fromhex(told["token"]), tuple(told["references"]))
+        except (OSError, SubjectKeyError, ValueError, KeyError) as error:
+            raise WorkspaceError(
+                f"{path} is missing or damaged: restore it from before, with keys/erasure; without "
+                "it the person would come back"
+            ) from error
+
+    def requests(self) -> tuple[str, ...]:
+        """Return all requests, by name."""
+        return tuple(sorted(path.stem for path in self._folder.erasures.glob("*.person")))
+
+    def persons(self) -> dict[str, Person]:
+        """Return whom the requests are about, by request."""
+        return {request: self.person(request) for request in self.requests()}
+
+    def references(self) -> Iterator[pa.Array]:
+        """Read the references of everybody who is on the list, in the table as it is now.
+
+        Raises:
+            WorkspaceError: an entry is damaged.
+            ConnectorError: the table cannot be read.
+        """
+        persons = self.persons()
+        if persons:
+            known = [one for person in persons.values() for one in person.references]
+            yield pa.array(known, pa.large_string())
+            yield from self.found([person.token for person in persons.values()])
+
+    def found(self, tokens: Sequence[bytes]) -> Iterator[pa.Array]:
+        """Read the references of all rows that bear one of these tokens."""
+        data = self._folder.config.data
+        if data is None:
+            return
+        columns = list(dict.fromkeys((data.key, *(name for _, name in data.identifier_columns))))
+        wanted = pa.array(tokens, pa.binary(33))
+        for batch in open_source(data, self._folder.path).scan(columns):
+            texts = [text_of(column) for column in batch.columns]
+            table = pa.record_batch(texts, names=columns)
+            bearing = batch_tokens(table, data, self._agreement)
+            rows = pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(33),
+                len(bearing.tokens),
+                [None, pa.py_buffer(np.ascontiguousarray(bearing.tokens))],
+            )
+            hit = np.unique(bearing.rows[pc.is_in(rows, value_set=wanted).to_numpy(False)])
+            yield table.column(data.key).take(pa.array(hit)).drop_null().cast(pa.large_string())
+
+    def _key(self) -> SubjectKey:
+        return SubjectKey(self._folder.erasure_key())
