@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from compliance.errors import ComplianceError, PolicyError
+from compliance.errors import ComplianceError, PolicyError, RetentionError
 from compliance.terms import Role
 from federation.agreement_commands import agreement_app
 from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.policy_commands import policy_app
 from federation.progress import Progress
+from federation.retention_commands import retention_app
 
 __all__ = ["app", "main"]
 
@@ -51,6 +52,7 @@ app.add_typer(agreement_app, name="agreement")
 app.add_typer(log_app, name="log")
 app.add_typer(node_app, name="node")
 app.add_typer(policy_app, name="policy")
+app.add_typer(retention_app, name="retention")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -107,7 +109,7 @@ def _explain(error: Exception) -> int:
         raise error
     err.print(f"[bold red]error[/] {escape(told)}")
     does_not_hold = isinstance(error, RefusedError | ComplianceError)
-    return 1 if does_not_hold and not isinstance(error, PolicyError) else 2
+    return 1 if does_not_hold and not isinstance(error, PolicyError | RetentionError) else 2
 
 
 @app.command()

@@ -24,6 +24,7 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.errors import describe
 from compliance.terms import NoiseSource, Role
+from federation.artefacts import check_kept
 from federation.channel import Channel, Parcel
 from federation.clock import Clock, utc_now
 from federation.errors import (
@@ -166,6 +167,7 @@ class Coordinator:
             at_work = ROLL_CALL
             try:
                 for spec in jobs:
+                    check_kept(folder, spec.name, spec)
                     kept = KeptExchanges(folder.job(spec.name))
                     there.gather(spec, kept.left_out)
                     self._hand_over(gate, channel, there, listed)
