@@ -94,7 +94,7 @@ def run(folder: PartyFolder, *, now: datetime) -> Retained:
         before = {one.path(folder) for one in deleted_in(folder) if one.told}
         work.settle()  # 1
         mark = _mark(folder, work.leaves).advance(now)  # 2
-        write_atomically(folder.path / "retention" / "mark.json", _json(mark))
+        _keep_mark(folder, mark)
         standings, _ = _assess(folder, work.agreement, work.leaves, mark)
         for one in standings:
             if one.state is State.DUE and one.term is not None and one.due is not None:
@@ -217,7 +217,9 @@ def _at_work(folder: PartyFolder, now: datetime) -> Iterator[_Work]:
     agreement = folder.agreement()
     with locked(folder), folder.open_log() as log:
         folder.check_current(agreement)
-        yield _Work(folder, agreement, log, now)
+        work = _Work(folder, agreement, log, now)
+        _keep_mark(folder, _mark(folder, work.leaves))  # before this clock is in the log
+        yield work
 
 
 def _leaves(folder: PartyFolder, agreement: Agreement) -> Sequence[records.Record]:
@@ -237,6 +239,10 @@ def _mark(folder: PartyFolder, leaves: Sequence[records.Record]) -> Mark:
         return Mark.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise WorkspaceError(f"{path} is damaged: remove it, and look at the clock") from error
+
+
+def _keep_mark(folder: PartyFolder, mark: Mark) -> None:
+    write_atomically(folder.path / "retention" / "mark.json", _json(mark))
 
 
 def _assess(
