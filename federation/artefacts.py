@@ -238,7 +238,8 @@ def _created(
     for kind in (*kinds, records.Release):
         for leaf in leaves:
             if isinstance(leaf, kind) and leaf.job == name:
-                return leaf.time
+                made: datetime = leaf.time
+                return made
     seconds = min((one.stat().st_mtime for one in places(folder, artefact, name)), default=0.0)
     return datetime.fromtimestamp(seconds, UTC)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from compliance.terms import ModelFamily
 from connectors import Column, ColumnType, FileSource, Schema, open_connector, read_table
 from connectors.errors import SourceFormatError
+from federation.artefacts import check_kept
 from federation.clock import Clock
 from federation.collaboration import EvaluateSection
 from federation.consent_reading import ConsentReading
@@ -244,6 +245,7 @@ def _rows(
     agreement, config = workspace.agreement, folder.config
     if config.data is None or config.consent is None:
         raise RuntimeError(f"partner {folder.name} has no data")
+    check_kept(folder, spec.name, spec)
     with scratch(folder.job(spec.name) / "evaluation.tmp") as beside:
         people = read_population(
             open_source(config.data, folder.path),
