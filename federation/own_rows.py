@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError
-from federation.artefacts import deleted_in
+from federation.artefacts import check_kept, deleted_in
 from federation.clock import Clock
 from federation.consent_reading import ConsentReading
 from federation.errors import WorkspaceError
@@ -103,10 +103,12 @@ class OwnRows:
 
         Raises:
             WorkspaceError: the party has no rows, or no members of the match.
+            RefusedError: the match was deleted.
             ConnectorError, ComplianceError: they cannot be read.
         """
         folder, agreement, match = kept.folder, kept.agreement, kept.spec.match
         config = folder.config
+        check_kept(folder, match)
         if config.data is None or config.consent is None or not folder.members(match).exists():
             raise WorkspaceError(
                 f"{folder.path} has no rows that {kept.spec.name!r} was trained on: name the model "

@@ -214,6 +214,7 @@ NULLABLE = {
     "agreement.signed": {"supersedes"},
     "consent.used": {"cohort_root"},
     "erasure.step": {"epsilon"},
+    "hold.placed": {"name"},
     "measurement.made": {"delta"},
     "release": {"charge_id"},
     "segment.written": {"size"},

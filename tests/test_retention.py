@@ -26,7 +26,7 @@ from federation.audit import verify_party
 from federation.cli import main
 from federation.coordinator import write_jobs
 from federation.errors import RefusedError, WorkspaceError
-from federation.own_rows import KeptModel
+from federation.own_rows import KeptModel, OwnRows
 from federation.party import PartyFolder
 
 pytestmark = pytest.mark.xdist_group("retention")
@@ -382,6 +382,11 @@ class TestUse:
         go(retailer, 11)
         with pytest.raises(RefusedError, match=r"retention\.model"):
             KeptModel.open(retailer.model("model"))
+
+    def test_own_rows_beside_a_deleted_match_are_refused(self, retailer: PartyFolder) -> None:
+        retaining.run(retailer, now=days(4))
+        with pytest.raises(RefusedError, match=r"retention\.match"):
+            OwnRows.read(KeptModel.open(retailer.model("model")), lambda: days(4))
 
     def test_what_uses_something_else_goes_on(self, retailer: PartyFolder) -> None:
         retaining.run(retailer, now=days(4))

@@ -245,7 +245,7 @@ def _rows(
     agreement, config = workspace.agreement, folder.config
     if config.data is None or config.consent is None:
         raise RuntimeError(f"partner {folder.name} has no data")
-    check_kept(folder, spec.name, spec)
+    check_kept(folder, spec.match)
     with scratch(folder.job(spec.name) / "evaluation.tmp") as beside:
         people = read_population(
             open_source(config.data, folder.path),
