@@ -117,6 +117,7 @@ def evaluate(
         ConnectorError: the truth cannot be read, or tells too little about the partners' people.
     """
     file = workspace.coordinator.model(spec.name)
+    check_kept(workspace.coordinator, spec.name)
     if not file.exists():
         raise WorkspaceError(f"{file} is missing: training {spec.name!r} has not ended")
     model = JointModel.model_validate_json(file.read_bytes())
