@@ -11,6 +11,7 @@ ComplianceError
 │   └── ConsentStringError        ... or whoever made the consent string: ask the person again
 ├── ApprovalError                 an approver: approve the job as it stands, with the agreed key
 ├── PolicyError                   the party whose policy file it is: correct the file
+├── RetentionError                whoever places a hold: it is malformed, or its name is not free
 ├── LogError                      the caller: the log cannot be used this way
 │   ├── LogCorruptedError         the log's owner: the bytes do not prove what they must
 │   ├── LogBusyError              another process is writing: wait or stop it
@@ -49,6 +50,7 @@ __all__ = [
     "Objection",
     "PolicyError",
     "RecordError",
+    "RetentionError",
     "SignatureError",
     "SubjectKeyError",
     "UnknownPurposeError",
@@ -98,6 +100,10 @@ class ApprovalError(ComplianceError):
 
 class PolicyError(ComplianceError):
     """A party's own policy is malformed, permits something, or has a clause without a name."""
+
+
+class RetentionError(ComplianceError):
+    """A hold is malformed, its name was used before, or there is none of that name."""
 
 
 class LogError(ComplianceError):

@@ -4,6 +4,7 @@
 stage(rows, ticket)   written beside its place, seen by nobody
 publish(ticket)       in its place, whole, at one moment
 discard(ticket)       gone, as if it had never been staged
+remove()              gone from its place, when its time is over
 ```
 
 Guarantees: until `publish` returns, nobody finds anything where the list belongs; from then on they
@@ -85,6 +86,14 @@ class Sink(Protocol):
         """
         ...
 
+    def remove(self) -> None:
+        """Remove what lies in the place, if anything does; what is staged stays.
+
+        Raises:
+            SinkUnavailableError: the place refuses.
+        """
+        ...
+
 
 def open_sink(place: FileSource | SqlSource) -> Sink:
     """Return the sink for a place, which is first touched when it is used.
@@ -162,6 +171,13 @@ class _FileSink:
         """Remove the file beside; see `Sink.discard`."""
         with self._failures():
             self._staged(ticket).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the file; see `Sink.remove`."""
+        with self._failures():
+            self._path.unlink(missing_ok=True)
+            if self._path.parent.is_dir():
+                self._settle_directory()
 
     def _staged(self, ticket: str) -> Path:
         return self._path.with_name(f".{self._path.name}.{checked_ticket(ticket)}.staged")

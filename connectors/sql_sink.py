@@ -91,6 +91,11 @@ class TableSink:
         with self._connection() as connection:
             sa.Table(_staged(ticket), sa.MetaData()).drop(connection, checkfirst=True)
 
+    def remove(self) -> None:
+        """Drop the table; see `Sink.remove`."""
+        with self._connection() as connection:
+            sa.Table(self._table, sa.MetaData()).drop(connection, checkfirst=True)
+
     @contextmanager
     def _connection(self) -> Iterator[sa.Connection]:
         """Open a connection and a transaction, committed when the block ends without an error."""

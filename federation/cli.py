@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from compliance.errors import ComplianceError, PolicyError
+from compliance.errors import ComplianceError, PolicyError, RetentionError
 from compliance.terms import Role
 from federation.agreement_commands import agreement_app
 from federation.approval_commands import approval_app, approve, code_app
@@ -29,6 +29,7 @@ from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.policy_commands import policy_app
 from federation.progress import Progress
 from federation.report_commands import report_app
+from federation.retention_commands import retention_app
 
 __all__ = ["app", "main"]
 
@@ -63,6 +64,7 @@ app.add_typer(code_app, name="code")
 app.command("audit")(audit_command)
 app.add_typer(consent_app, name="consent")
 app.add_typer(erase_app, name="erase")
+app.add_typer(retention_app, name="retention")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -143,7 +145,7 @@ def _explain(error: Exception) -> int:
         raise error
     err.print(f"[bold red]error[/] {escape(told)}")
     does_not_hold = isinstance(error, RefusedError | ComplianceError)
-    return 1 if does_not_hold and not isinstance(error, PolicyError) else 2
+    return 1 if does_not_hold and not isinstance(error, PolicyError | RetentionError) else 2
 
 
 @app.command()

@@ -26,6 +26,7 @@ from compliance.errors import describe
 from compliance.terms import Computation, NoiseSource, Role
 from federation.approvals import kept_envelopes
 from federation.approving import encode_approvals
+from federation.artefacts import check_kept
 from federation.channel import Channel, Parcel
 from federation.clock import Clock, utc_now
 from federation.errors import (
@@ -177,6 +178,7 @@ class Coordinator:
             at_work = ROLL_CALL
             try:
                 for spec in jobs:
+                    check_kept(folder, spec.name, spec)
                     kept = KeptExchanges(folder.job(spec.name))
                     there.gather(spec, kept.left_out)
                     self._hand_over(gate, channel, there, listed)

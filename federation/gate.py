@@ -226,10 +226,10 @@ class Gate:
         return Released(self._seal(header, b""), key=_KEY)
 
     def recall(self, answers: str) -> Released | None:
-        """Return the answer that was given to a message before, if any."""
+        """Return the answer that was given to a message before, if any; none once it is deleted."""
         for path in self._folder.outbox.glob(f"{answers}.*.json"):
-            payload = path.with_suffix(".bin").read_bytes()
-            return Released(SealedMessage(path.read_bytes(), payload), key=_KEY)
+            if (payload := path.with_suffix(".bin")).exists():  # else see `artefacts`
+                return Released(SealedMessage(path.read_bytes(), payload.read_bytes()), key=_KEY)
         return None
 
     def has_sent(self, digest: str | None) -> bool:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError
+from federation.artefacts import check_kept, deleted_in
 from federation.clock import Clock
 from federation.consent_reading import ConsentReading
 from federation.errors import WorkspaceError
@@ -51,6 +52,7 @@ class KeptModel:
 
         Raises:
             WorkspaceError: it lies elsewhere, is malformed, or is of another agreement.
+            RefusedError: it was deleted.
             InvalidAgreementError: the party's agreement is unsigned by somebody, or altered.
         """
         path = file.resolve()
@@ -60,6 +62,9 @@ class KeptModel:
             asked = folder.job(model.job) / "specification.json"
             spec = TrainSpec.model_validate_json(asked.read_bytes())
         except FileNotFoundError as error:
+            for one in deleted_in(folder):
+                if one.name == path.stem:
+                    raise one.refusal(folder.name) from error
             raise WorkspaceError(
                 f"{error.filename} is missing: name PARTY/models/JOB.json of a brand or partner "
                 "whose training has ended"
@@ -98,10 +103,12 @@ class OwnRows:
 
         Raises:
             WorkspaceError: the party has no rows, or no members of the match.
+            RefusedError: the match was deleted.
             ConnectorError, ComplianceError: they cannot be read.
         """
         folder, agreement, match = kept.folder, kept.agreement, kept.spec.match
         config = folder.config
+        check_kept(folder, match)
         if config.data is None or config.consent is None or not folder.members(match).exists():
             raise WorkspaceError(
                 f"{folder.path} has no rows that {kept.spec.name!r} was trained on: name the model "

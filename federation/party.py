@@ -14,6 +14,7 @@ PARTY/
   outbox/          answers given, kept so that a repeated question gets the same answer
   models/ segments/   results; segments may go elsewhere
   attacks/ cards/  what was found out about models, at home
+  retention/       the latest moment believed, and holds
   policy.cedar     the party's own prohibitions, if any
 ```
 

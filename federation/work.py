@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from federation.approving import Approving
+from federation.artefacts import check_kept
 from federation.desk import Desk
 from federation.errors import MessageError
 from federation.expanding import Expanding
@@ -64,6 +65,7 @@ class Work:
             PrivacyError, ConnectorError, ComplianceError: the step failed; nothing has left.
         """
         spec: JobSpec | None = getattr(message.body, "spec", None)
+        check_kept(self._desk.folder, message.header.job, spec)
         direct = isinstance(spec, MatchSpec) and spec.is_direct
         steps: Mapping[type[object], Callable[[Message], Released]] = {
             Identify: self._present,

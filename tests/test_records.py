@@ -150,7 +150,9 @@ EXAMPLES: list[Record] = [
     ErasureOverdue(**COMMON, request="request-1", peer="brand", evidence_digest=DIGEST),
     ModelRetired(**COMMON, model_digest=DIGEST, reason="trained again without one person"),
     SubjectKeyDestroyed(**COMMON, request="request-1", keys=2),
-    ArtefactDeleted(**COMMON, artefact="segment", name="look-alikes", due=NOON),
+    ArtefactDeleted(
+        **COMMON, artefact="segment", name="look-alikes", purpose="lookalike", days=90, due=NOON
+    ),
     HoldPlaced(**COMMON, hold="hold-1", artefact="segment", reason="a court asked for it"),
     HoldLifted(**COMMON, hold="hold-1"),
     LogPruned(**COMMON, kept_from=512, root_hash=DIGEST),
@@ -212,6 +214,7 @@ NULLABLE = {
     "agreement.signed": {"supersedes"},
     "consent.used": {"as_of", "cohort_root"},
     "erasure.step": {"epsilon"},
+    "hold.placed": {"name"},
     "measurement.made": {"delta"},
     "release": {"charge_id"},
     "segment.written": {"size"},

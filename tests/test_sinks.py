@@ -127,6 +127,17 @@ class TestSink:
             sink.publish(ticket=TICKET)
         assert (sink.is_taken(), read()) == (False, [])
 
+    def test_what_is_removed_is_gone_and_the_place_is_free(self, sink: Sink, read: Read) -> None:
+        sink.remove()
+        sink.stage(batches(NAMES), SCHEMA, ticket=TICKET)
+        sink.publish(ticket=TICKET)
+        sink.stage(batches(["R#1"]), SCHEMA, ticket=OTHER)
+        for _ in range(2):
+            sink.remove()
+        assert (sink.is_taken(), read()) == (False, [])
+        sink.publish(ticket=OTHER)
+        assert read() == ["R#1"]
+
     def test_a_step_can_be_repeated(self, sink: Sink, read: Read) -> None:
         sink.stage(batches(["R#9"]), SCHEMA, ticket=TICKET)
         sink.stage(batches(["R#1"]), SCHEMA, ticket=TICKET)

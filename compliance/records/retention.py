@@ -13,21 +13,33 @@ class ArtefactDeleted(Leaf):
     Attributes:
         artefact: its kind, as the agreement's retention terms call it.
         name: which one.
+        purpose: for which it was made.
+        days: that the agreement's term allows.
         due: when it had to go.
     """
 
     kind: Literal["artefact.deleted"] = "artefact.deleted"
     artefact: Name
     name: Name
+    purpose: Name
+    days: Count
     due: Time
 
 
 class HoldPlaced(Leaf):
-    """Artefacts must be kept though their time has come."""
+    """Artefacts must be kept though their time has come.
+
+    Attributes:
+        hold: its name.
+        artefact: the kind that is kept.
+        name: which one; all of that kind where left out.
+        reason: why.
+    """
 
     kind: Literal["hold.placed"] = "hold.placed"
     hold: Name
     artefact: Name
+    name: Name | None = None
     reason: Sentence
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from compliance.terms import ModelFamily
 from connectors import Column, ColumnType, FileSource, Schema, open_connector, read_table
 from connectors.errors import SourceFormatError
+from federation.artefacts import check_kept
 from federation.clock import Clock
 from federation.collaboration import EvaluateSection
 from federation.consent_reading import ConsentReading
@@ -116,6 +117,7 @@ def evaluate(
         ConnectorError: the truth cannot be read, or tells too little about the partners' people.
     """
     file = workspace.coordinator.model(spec.name)
+    check_kept(workspace.coordinator, spec.name)
     if not file.exists():
         raise WorkspaceError(f"{file} is missing: training {spec.name!r} has not ended")
     model = JointModel.model_validate_json(file.read_bytes())
@@ -244,6 +246,7 @@ def _rows(
     agreement, config = workspace.agreement, folder.config
     if config.data is None or config.consent is None:
         raise RuntimeError(f"partner {folder.name} has no data")
+    check_kept(folder, spec.match)
     with scratch(folder.job(spec.name) / "evaluation.tmp") as beside:
         people = read_population(
             open_source(config.data, folder.path),
