@@ -114,7 +114,6 @@ class Deployed:
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     directory = tmp_path_factory.mktemp("deployed")
     content = document()
-    next(job for job in content["jobs"] if job["name"] == "model")["rounds"] = 1
     sums = {"noise": "distributed", "epsilon": 1.0, "delta": 1e-5, "rounds": 2}
     trees = {"model": "boosted-trees", "depth": 1, "rounds": 1}
     content["jobs"] += [
@@ -125,7 +124,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             "kind": "train-vertical",
             "name": "columns",
             "align": "everybody",
-            "rounds": 1,
+            "rounds": 2,
             "label_epsilon": 3.0,
         },
         {"kind": "score-vertical", "name": "scores", "train": "columns", "align": "everybody"},
