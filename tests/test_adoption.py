@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from parties import JOBS, NOW, TRAIN, World
+from parties import MATCH, NOW, TRAIN, World
 
 from compliance import records
 from compliance.agreement import Agreement, SignedAgreement
@@ -73,7 +73,7 @@ class TestAmended:
         assert isinstance(signed, records.AgreementSigned)
         assert signed.supersedes == world.agreement.digest
         second = TRAIN.model_copy(update={"name": "again"})  # costs 1.0 of 1.2, which are spent
-        write_jobs(after.folder("coordinator"), (*JOBS, second))
+        write_jobs(after.folder("coordinator"), (MATCH, second))
         with pytest.raises(RefusedError, match=r"budget\.epsilon"):
             after.run()
 
@@ -83,7 +83,7 @@ class TestAmended:
         spent = world.statement("retailer").epsilon_spent
         after = amended(world, tmp_path / "next.json", budget={"epsilon": 3.0, "delta": 1e-5})
         second = TRAIN.model_copy(update={"name": "again"})
-        write_jobs(after.folder("coordinator"), (*JOBS, second))
+        write_jobs(after.folder("coordinator"), (MATCH, second))
         after.run()
         statement = after.statement("retailer")
         assert spent < statement.epsilon_spent <= statement.epsilon_cap == 3.0
@@ -99,8 +99,8 @@ class TestAmended:
     def test_matches_before_count(self, world: World, tmp_path: Path) -> None:
         match = world.agreement.match.model_copy(update={"maximum_matches": 1})
         after = amended(world, tmp_path / "next.json", match=match)
-        again = JOBS[0].model_copy(update={"name": "find-again"})
-        write_jobs(after.folder("coordinator"), (*JOBS, again))
+        again = MATCH.model_copy(update={"name": "find-again"})
+        write_jobs(after.folder("coordinator"), (again,))
         with pytest.raises(RefusedError, match=r"match\.maximum_matches"):
             after.run()
 
@@ -186,8 +186,8 @@ class TestRotation:
         rotated = [one for one in after.leaves("retailer") if isinstance(one, records.KeyRotated)]
         assert [one.key for one in rotated] == ["identity_key", "encryption_key"]
         assert not [one for one in after.leaves("courier") if isinstance(one, records.KeyRotated)]
-        again = JOBS[0].model_copy(update={"name": "find-again"})
-        write_jobs(after.folder("coordinator"), (*JOBS, again))
+        again = MATCH.model_copy(update={"name": "find-again"})
+        write_jobs(after.folder("coordinator"), (again,))
         after.run()  # sealed by, and encrypted to, the new keys
         assert verify_all([after.workspace.path])[1] == ()
 
@@ -205,8 +205,8 @@ class TestEnded:
             told = SignedNotice.from_json(path.read_bytes())
             assert adoption.keep_notice(world.folder(name), told) == notice
         assert notice.effective_from == NOW + timedelta(days=7)
-        again = JOBS[0].model_copy(update={"name": "find-again"})
-        write_jobs(world.folder("coordinator"), (*JOBS, again))
+        again = MATCH.model_copy(update={"name": "find-again"})
+        write_jobs(world.folder("coordinator"), (again,))
         for _ in range(2):
             world.now = notice.effective_from
             with pytest.raises(RefusedError, match="termination"):
@@ -219,8 +219,8 @@ class TestEnded:
 
     def test_until_then_everything_goes_on(self, world: World) -> None:
         adoption.give_notice(world.folder("coordinator"), "it is over", now=NOW)
-        again = JOBS[0].model_copy(update={"name": "find-again"})
-        write_jobs(world.folder("coordinator"), (*JOBS, again))
+        again = MATCH.model_copy(update={"name": "find-again"})
+        write_jobs(world.folder("coordinator"), (again,))
         world.now = NOW + timedelta(days=6)
         world.run()
 

@@ -106,7 +106,18 @@ def join(
 
 @needs_ray
 @pytest.mark.slow
-class TestRayExecutor:
+class TestRayExecutor(CurveEngineContract):
+    """One cluster, as an executor and beneath an engine."""
+
+    @pytest.fixture(params=[None, EngineKind.PORTABLE], ids=["fastest", "portable"])
+    def make(
+        self, cluster: RayExecutor, request: pytest.FixtureRequest
+    ) -> Callable[..., CurveEngine]:
+        def make(**fields: Any) -> CurveEngine:
+            return DistributedEngine(cluster, request.param, chunk_points=3, **fields)
+
+        return make
+
     def test_calls_functions_elsewhere_and_keeps_the_order_of_a_map(
         self, cluster: RayExecutor
     ) -> None:
@@ -158,8 +169,12 @@ class TestRayExecutor:
         import ray
 
         address = ray.get_runtime_context().gcs_address
-        joined = join(address)
-        assert joined.stdout.split() == ["2", "1", "2"], joined.stderr
+        asks = (  # and it tells nobody of its use
+            "import atexit\nfrom ray._common.usage import usage_lib\n"
+            "atexit.register(lambda: print(usage_lib.usage_stats_enabled()))"
+        )
+        joined = join(address, asks, RAY_USAGE_STATS_ENABLED=None)
+        assert joined.stdout.split() == ["2", "1", "2", "False"], joined.stderr
         for wrong in ("0" * 64, None):
             refused = join(address, RAY_AUTH_TOKEN=wrong, HOME="/nonexistent")
             assert refused.returncode != 0
@@ -172,17 +187,6 @@ class TestRayExecutor:
         with pytest.raises(WorkerError, match="belongs to a Ray cluster already"):
             RayExecutor(count=1)
         assert cluster.submit(abs, -1).result() == 1
-
-    def test_tells_nobody_of_its_use(self, cluster: RayExecutor) -> None:
-        import ray
-
-        asks = (
-            "import atexit\nfrom ray._common.usage import usage_lib\n"
-            "atexit.register(lambda: print(usage_lib.usage_stats_enabled()))"
-        )
-        address = ray.get_runtime_context().gcs_address
-        joined = join(address, asks, RAY_USAGE_STATS_ENABLED=None)
-        assert joined.stdout.split() == ["2", "1", "2", "False"], joined.stderr
 
     def test_a_point_of_the_twist_is_found_by_a_worker(self, cluster: RayExecutor) -> None:
         points = PortableEngine().hash_to_curve(random_rows(1, 300))
@@ -200,19 +204,6 @@ class TestRayExecutor:
         assert engine.hash_to_curve(tokens).tobytes() == points.tobytes()
         assert engine.multiply(points, scalar).tobytes() == local.multiply(points, scalar).tobytes()
         engine.check_on_curve(points)
-
-
-@needs_ray
-@pytest.mark.slow
-class TestContract(CurveEngineContract):
-    @pytest.fixture(params=[None, EngineKind.PORTABLE], ids=["fastest", "portable"])
-    def make(
-        self, cluster: RayExecutor, request: pytest.FixtureRequest
-    ) -> Callable[..., CurveEngine]:
-        def make(**fields: Any) -> CurveEngine:
-            return DistributedEngine(cluster, request.param, chunk_points=3, **fields)
-
-        return make
 
 
 @needs_ray
@@ -254,11 +245,11 @@ class TestMatch:
         assert kept.submit(die_once, str(tmp_path / "marker")).result() == "done"
 
     def test_a_column_survives_a_worker_killed_meanwhile(self, kept: RayExecutor) -> None:
-        points, scalar = PortableEngine().hash_to_curve(random_rows(4, 40_000)), bytes(range(32))
+        points, scalar = PortableEngine().hash_to_curve(random_rows(4, 20_000)), bytes(range(32))
         victims = {kept.submit(os.getpid).result() for _ in range(20)}
         killer = threading.Timer(0.2, lambda: [os.kill(one, signal.SIGKILL) for one in victims])
         killer.start()
-        engine = DistributedEngine(kept, EngineKind.PORTABLE, chunk_points=2_000)
+        engine = DistributedEngine(kept, EngineKind.PORTABLE, chunk_points=1_000)
         assert np.array_equal(
             engine.multiply(points, scalar), PortableEngine().multiply(points, scalar)
         )
@@ -285,6 +276,6 @@ class TestWithoutAClusterToBeHad:
     @needs_ray
     @pytest.mark.slow
     def test_an_address_at_which_there_is_nothing_is_told(self) -> None:
-        refused = join("127.0.0.1:9", RAY_py_gcs_connect_timeout_s="3")
+        refused = join("127.0.0.1:9", RAY_py_gcs_connect_timeout_s="1")
         assert refused.returncode != 0
         assert "no Ray cluster at 127.0.0.1:9: see that it runs" in refused.stderr

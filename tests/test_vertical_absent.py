@@ -10,7 +10,7 @@ import vertical
 from parties import World
 from sklearn.metrics import roc_auc_score
 from test_vertical_jobs import PEOPLE, elsewhere
-from vertical import ALIGN, COMMON, PRIVATE, UNSAFE, ask_for, record
+from vertical import ALIGN, UNSAFE, ask_for, record
 
 from compliance.records import Refusal
 from compliance.terms import Role
@@ -22,7 +22,8 @@ from federation.progress import listening
 from federation.specification import AlignSpec, VerticalScoreSpec
 from federation.vertical_card import make_vertical_card
 
-NEW = 60
+COMMON, NEW = 120, 40
+PRIVATE = vertical.PRIVATE.model_copy(update={"rounds": 1})
 LATER = AlignSpec(name="later")
 WITHOUT = VerticalScoreSpec(name="scores", train="model", align="later", absent_partners=1)
 WHOLE = VerticalScoreSpec(name="whole", train="model", align="later")
@@ -30,11 +31,12 @@ WHOLE = VerticalScoreSpec(name="whole", train="model", align="later")
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A model was trained on 240 people; 60 more are aligned with them since."""
+    """A model was trained on 80 people; 40 more are aligned with them since."""
     with pytest.MonkeyPatch.context() as patch:
         roles = dict.fromkeys(PEOPLE, Role.PARTNER) | {"brand": Role.BRAND}
         patch.setattr(parties, "ROLES", roles | {"coordinator": Role.COORDINATOR})
         patch.setattr(parties, "PEOPLE", PEOPLE)
+        patch.setattr(vertical, "COMMON", COMMON)
         path = tmp_path_factory.mktemp("grown")
         jobs = (ALIGN, PRIVATE, LATER)
         found = vertical.world(path, *jobs, alignments=2, absent_partners=1)
