@@ -26,6 +26,7 @@ from federation.audit_commands import audit_command
 from federation.consent_commands import consent_app
 from federation.erasure_commands import erase_app
 from federation.errors import FederationError, RefusedError, WorkspaceError
+from federation.measurement_commands import measurement_app
 from federation.policy_commands import policy_app
 from federation.progress import Progress
 from federation.report_commands import report_app
@@ -54,6 +55,7 @@ node_app = typer.Typer(
 )
 app.add_typer(agreement_app, name="agreement")
 app.add_typer(log_app, name="log")
+app.add_typer(measurement_app, name="measurement")
 app.add_typer(node_app, name="node")
 app.add_typer(policy_app, name="policy")
 app.add_typer(report_app, name="report")
