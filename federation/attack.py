@@ -48,7 +48,7 @@ from privacy.training.distributed import DistributedPlan
 from privacy.training.dp_sgd import UnsafeNoNoiseWarning
 from privacy.training.newton import UnsafeExactSumsWarning
 
-__all__ = ["Attack", "attack"]
+__all__ = ["Attack", "attack", "too_few_coins"]
 
 _MOST_ROWS: Final = 10_000
 _LEAST_MODELS: Final = 8  # that shadows take
@@ -97,6 +97,28 @@ class Attack(BaseModel):
     def refuted(self) -> bool:
         """Whether the stated ε cannot be true."""
         return self.stated_epsilon is not None and self.epsilon > self.stated_epsilon
+
+    @property
+    def warning(self) -> str | None:
+        """What to know of canaries that could refute nothing, however they were guessed."""
+        return too_few_coins(self.canaries.guesses.coins, self.canaries.most, self.stated_epsilon)
+
+
+def too_few_coins(coins: int, most: float, stated: float | None) -> str | None:
+    """Say that an attack by planted coins could refute nothing; None where it could.
+
+    Args:
+        coins: planted.
+        most: ε that they show if every guess is right.
+        stated: ε that is held against it; where none is, 0.
+    """
+    if most > (stated or 0.0):
+        return None
+    claim = "" if stated is None else f", and {stated:g} is stated"
+    return (
+        f"{coins} canaries can refute nothing: had every guess been right, they would show an "
+        f"epsilon of {most:.3f} at most{claim}; ask for more --canaries"
+    )
 
 
 def attack(

@@ -248,9 +248,10 @@ def _witnessed_otherwise(
                     "or shown differently to different people"
                 )
             if kept := witness.evidence(origin):
+                pairs = "1 pair" if len(kept) == 1 else f"{len(kept)} pairs"
                 yield LogCorruptedError(
-                    f"{directory} keeps evidence against the log of {other.party}: {len(kept)} "
-                    "pair(s) of heads that it signed, of one size with two roots"
+                    f"{directory} keeps evidence against the log of {other.party}: {pairs} of "
+                    "heads that it signed, of one size with two roots"
                 )
     except ComplianceError as error:
         yield error

@@ -75,7 +75,8 @@ def audit_command(
         for one in findings:
             typer.echo(f"{one.kind.value}: {one.sentence}")
         read = ", ".join(f"{log.party} ({len(log.records)} leaves)" for log in logs)
-        typer.echo(f"{len(findings)} finding(s); read: {read or 'no log'}")
+        found = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+        typer.echo(f"{found}; read: {read or 'no log'}")
         if not repriced:
             typer.echo("prices were not recomputed, which needs the `node` extra")
     if findings:

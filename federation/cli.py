@@ -26,6 +26,7 @@ from federation.audit_commands import audit_command
 from federation.consent_commands import consent_app
 from federation.erasure_commands import erase_app
 from federation.errors import FederationError, RefusedError, WorkspaceError
+from federation.measurement_commands import measurement_app
 from federation.policy_commands import policy_app
 from federation.progress import Progress
 from federation.report_commands import report_app
@@ -55,6 +56,7 @@ node_app = typer.Typer(
 )
 app.add_typer(agreement_app, name="agreement")
 app.add_typer(log_app, name="log")
+app.add_typer(measurement_app, name="measurement")
 app.add_typer(node_app, name="node")
 app.add_typer(policy_app, name="policy")
 app.add_typer(report_app, name="report")
@@ -260,14 +262,18 @@ def attack_command(
         with Watch(err) as watch, listening(watch):
             told = attack_columns(model, canaries=canaries, flaw=flaw)
         if as_json:
-            _print_json(told.model_dump(mode="json") | {"refuted": told.refuted})
+            _print_json(
+                told.model_dump(mode="json") | {"refuted": told.refuted, "warning": told.warning}
+            )
         else:
             print_vertical_attack(out, told)
         raise typer.Exit(1 if told.refuted else 0)
     with Watch(err) as watch, listening(watch):
         found = attack(model, canaries=canaries, models=models, flaw=flaw)
     if as_json:
-        _print_json(found.model_dump(mode="json") | {"refuted": found.refuted})
+        _print_json(
+            found.model_dump(mode="json") | {"refuted": found.refuted, "warning": found.warning}
+        )
     else:
         _print_attack(found)
     if found.refuted:
@@ -401,7 +407,8 @@ def log_verify(
         err.print(f"[bold red]error[/] {escape(str(problem))}")
     if problems:
         held = ", ".join(log.party for log in found) or "none"
-        err.print(f"{len(problems)} do(es) not hold; these do: {held}")
+        fail = "1 does" if len(problems) == 1 else f"{len(problems)} do"
+        err.print(f"{fail} not hold; these do: {held}")
         raise typer.Exit(1)
     if as_json:
         _print_json(
@@ -442,7 +449,9 @@ def _print_verified(found: Any) -> None:
     digests = {log.agreement.digest for log in found}
     repriced = all(log.repriced for log in found)
     prices = "recomputed" if repriced else "not recomputed, which needs the `node` extra"
-    out.print(f"prices {prices}; all hold: {len(found)} log(s) under {len(digests)} agreement(s)")
+    logs = "1 log" if len(found) == 1 else f"{len(found)} logs"
+    contracts = "1 agreement" if len(digests) == 1 else f"{len(digests)} agreements"
+    out.print(f"prices {prices}; all hold: {logs} under {contracts}")
     parties = {
         party.name
         for log in found
@@ -473,10 +482,10 @@ def log_serve(
         server.serve_forever()
 
 
-@log_app.command("receipt")
+@log_app.command("receipt", context_settings={"ignore_unknown_options": True})  # -1 is an index
 def log_receipt(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
-    index: Annotated[int, typer.Argument(min=0, help="Which leaf, from 0.")],
+    index: Annotated[int, typer.Argument(help="Which leaf, from 0.")],
     to: Annotated[
         Path | None, typer.Option("--to", help="File to write; left out, it is printed.")
     ] = None,
@@ -488,6 +497,10 @@ def log_receipt(
     from federation.log_commands import make_receipt
     from federation.party import write_atomically
 
+    if index < 0:
+        raise typer.BadParameter(
+            f"expected the number of a leaf, 0 or more, got {index}: comity log show numbers them"
+        )
     receipt, public = make_receipt(directory, index)
     if not public:
         err.print("the leaf is not public yet: too few other parties have cosigned a head with it")
@@ -661,6 +674,8 @@ def _print_attack(found: Any) -> None:
         said = "no epsilon is stated, none holds"
     else:
         said = f"stated: epsilon {found.stated_epsilon:g}"
+    if found.warning:
+        out.print(f"[bold yellow]warning[/] {escape(found.warning)}")
     verdict = "[bold red]refuted[/]" if found.refuted else "not refuted"
     out.print(
         f"{said}, for a person in up to {found.tables} tables, at delta {found.delta:g}; at least "

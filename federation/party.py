@@ -112,9 +112,20 @@ def read_agreement(file: Path) -> SignedAgreement:
     try:
         content = read_regular(file, ENVELOPE_LIMIT + 1)  # the parser refuses the one too many
     except FileNotFoundError as error:
-        raise WorkspaceError(f"{file} is missing: put the signed agreement there") from error
+        raise WorkspaceError(
+            f"expected an agreement at {file}, got no such file: put it there, or name another "
+            "(WORKSPACE/agreement.json, PARTY/agreement.json)"
+        ) from error
+    except IsADirectoryError as error:
+        raise WorkspaceError(
+            f"expected an agreement at {file}, got a folder: name the file in it, "
+            f"{file / 'agreement.json'}"
+        ) from error
     except OSError as error:
-        raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from error
+        raise WorkspaceError(
+            f"expected an agreement at {file}, which cannot be read ({error.strerror}): make it "
+            "readable, or name another"
+        ) from error
     try:
         return SignedAgreement.from_json(content)
     except InvalidAgreementError as error:

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from compliance.terms import Role
+from federation.attack import too_few_coins
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
 from federation.party import write_atomically
@@ -69,6 +70,11 @@ class VerticalAttack(BaseModel):
     def refuted(self) -> bool:
         """Whether the stated ε cannot be true."""
         return self.stated_epsilon is not None and self.planted.epsilon > self.stated_epsilon
+
+    @property
+    def warning(self) -> str | None:
+        """What to know of planted labels that could refute nothing, however they were guessed."""
+        return too_few_coins(self.planted.guesses.coins, self.planted.most, self.stated_epsilon)
 
 
 def attack_columns(

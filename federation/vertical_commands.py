@@ -33,6 +33,8 @@ def print_vertical_attack(out: Console, found: "VerticalAttack") -> None:
     if found.stated_epsilon is None:
         out.print("no label epsilon is stated: partners read every label", style="bold red")
         return
+    if found.warning is not None:
+        out.print(f"[bold yellow]warning[/] {found.warning}")
     verdict = "[bold red]refuted[/]" if found.refuted else "not refuted"
     out.print(f"stated: label epsilon {found.stated_epsilon:g}, delta 0: {verdict}")
 

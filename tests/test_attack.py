@@ -156,7 +156,16 @@ class TestCommand:
         assert self.run(model_of(workspace), "--models", 0, "--canaries", 20, "--json") == 0
         told = json.loads(capsys.readouterr().out)
         assert told.pop("refuted") is False
+        assert told.pop("warning") is None or told["canaries"]["most"] <= 1.0
         assert Attack.model_validate(told).canaries.guesses.coins == 20
+
+    def test_so_few_canaries_that_nothing_can_be_refuted_are_warned_of(
+        self, workspace: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.run(model_of(workspace), "--models", 0, "--canaries", 5) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "5 canaries can refute nothing: had every guess been right, they would show" in said
+        assert "at most, and 1 is stated; ask for more --canaries" in said
 
     @pytest.mark.parametrize(
         "mistake",

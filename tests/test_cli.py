@@ -151,8 +151,9 @@ class TestMistakenCommands:
             (["plan", "nope.toml"], "nope.toml: 1 mistake\n  there is no such file"),
             (["simulate", "nope.toml"], "nope.toml: 1 mistake\n  there is no such file"),
             (["plan", "/"], "/: 1 mistake\n  cannot be read: Is a directory"),
-            (["agreement", "show", "nope"], "nope is missing"),
-            (["agreement", "show", "/"], "/ cannot be read: Is a directory"),
+            (["agreement", "show", "nope"], "expected an agreement at nope, got no such file: put it"),
+            (["agreement", "show", "."], "got a folder: name the file in it, agreement.json"),
+            (["log", "receipt", ".", "-1"], "expected the number of a leaf, 0 or more, got -1"),
             (["agreement", "sign", "nope", "--party", "no"], "no party's folder"),
             (["log", "verify", "nope"], "nope does not exist: name a party's folder"),
             (["log", "show", "no[/x]"], "no[/x] does not exist"),
@@ -381,7 +382,7 @@ class TestLog:
             run("log", "verify", finished[1], "--json"),
         )
         assert ended.code == found.code == 0
-        assert ended.out.endswith("all hold: 4 log(s) under 1 agreement(s)\n")
+        assert ended.out.endswith("all hold: 4 logs under 1 agreement\n")
         for log in found.json:
             row = rf"│ {log['party']} +│ {log['tree_size']} .*│ {log['root_hash'][:8]}"
             assert re.search(row, ended.out)
@@ -390,7 +391,7 @@ class TestLog:
     def test_who_was_not_looked_at_is_named(self, finished: tuple[Path, Path], run: Run) -> None:
         ended = run("log", "verify", finished[1] / "brand", finished[1] / "courier" / "log")
         assert ended.code == 0
-        assert "all hold: 2 log(s) under 1 agreement(s)\nnot looked at: coordinator, retailer" in (
+        assert "all hold: 2 logs under 1 agreement\nnot looked at: coordinator, retailer" in (
             ended.out
         )
 

@@ -19,6 +19,7 @@ from compliance.errors import InvalidAgreementError
 from compliance.rendering import render
 from compliance.terms import CountNoise, Reveal
 from federation.audit import _Charges, verify_party
+from federation.cli import main
 from federation.collaboration import load_collaboration
 from federation.coordinator import write_jobs
 from federation.errors import CollaborationError, MessageError, RefusedError
@@ -440,11 +441,40 @@ def test_a_file_whose_job_passes_its_contract_is_mistaken(tmp_path: Path) -> Non
         load_collaboration(write_trial(tmp_path, content(match="model")))
 
 
-def test_a_whole_collaboration_counts(tmp_path: Path) -> None:
-    simulate(write_trial(tmp_path, content()), tmp_path / "w")
+def test_a_whole_collaboration_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = simulate(write_trial(tmp_path, content()), tmp_path / "w")
     found = Measurement.model_validate_json(
         (tmp_path / "w/brand/jobs/count/measurement.json").read_bytes()
     )
     told = [one for party in found.parties for one in (*party.members, *party.others)]
     assert all(one is None or 3 <= one < 100 for one in told)
     assert any(one is not None for one in told)
+    assert [one.measurement for one in report.measurements] == [found]
+    page = (tmp_path / "w/report.html").read_text(encoding="utf-8")
+    assert "Counts: count" in page
+    assert f"± {found.standard_deviation:.1f}" in page
+    for path in ("w", "w/brand"):
+        with pytest.raises(SystemExit) as caught:
+            main(["measurement", "show", str(tmp_path / path)])
+        assert caught.value.code == 0
+        said = capsys.readouterr().out
+        assert said.count(f"± {found.standard_deviation:.1f}") == len(told) - found.withheld
+        assert f"{found.withheld} withheld, which are below 3" in said
+        assert said.count("withheld (below 3)") == found.withheld
+    with pytest.raises(SystemExit):
+        main(["measurement", "show", str(tmp_path / "w"), "--json"])
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert shown["standard_deviation"] == found.standard_deviation
+    with pytest.raises(SystemExit) as caught:
+        main(["measurement", "show", str(tmp_path / "w/courier")])
+    assert caught.value.code == 2
+    assert "expected measurements in" in capsys.readouterr().err
+
+
+def test_the_standard_deviation_is_that_of_the_noise() -> None:
+    laplace = measured().model_copy(update={"spread": 4.0})
+    values = np.arange(-400, 401)
+    chances = np.exp(-np.abs(values) / 4.0)
+    assert laplace.standard_deviation**2 == pytest.approx(
+        float((values**2 * chances).sum() / chances.sum()), rel=1e-9
+    )

@@ -20,6 +20,8 @@ from federation.messages import AssistAsk, AssistOpen
 from federation.objections import policy_objections
 from federation.progress import listening
 from federation.specification import AlignSpec, VerticalScoreSpec
+from federation.trial.simulation import degraded_scores
+from federation.trial.workspace import Workspace
 from federation.vertical_card import make_vertical_card
 
 COMMON, NEW = 120, 40
@@ -82,6 +84,10 @@ def test_new_people_are_scored_without_a_partner_once_and_everything_says_so(wor
     assert roc_auc_score(ranked["truth"], ranked["score"]) > 0.6
     (judged,) = make_vertical_card(world.folder("brand").model("model")).judged
     assert (judged.without, judged.scored) == (("courier",), NEW)
+    folders = tuple(world.folder(one.name) for one in world.agreement.parties)
+    workspace = Workspace(folders[0].path.parent, world.agreement, folders)
+    (degraded,) = degraded_scores(workspace, [WITHOUT])
+    assert (degraded.job, degraded.without) == ("scores", ("courier",))
     # These people are in a sum now, and get into none of other partners, whatever is asked.
     other = UNSAFE.model_copy(update={"name": "twin", "align": "later", "rounds": 1})
     for spec, said in ((WHOLE, "scored with model 'model' once"), (other, "another set of partn")):

@@ -162,9 +162,9 @@ def _witness(log: PartyLog, witness: str, directory: Path, heads: list[bytes]) -
         yield Finding(FindingKind.UNREADABLE, witness, (), text)
         return
     if evidence:
+        pairs = "1 pair" if len(evidence) == 1 else f"{len(evidence)} pairs"
         text = (
-            f"{witness} keeps {len(evidence)} pair(s) of heads that {log.party} signed, of one "
-            "size with two roots"
+            f"{witness} keeps {pairs} of heads that {log.party} signed, of one size with two roots"
         )
         yield Finding(FindingKind.SPLIT_VIEW, log.party, (), text)
     if head is None:

@@ -19,6 +19,7 @@ Leaves to others: counting and noise (`privacy.measurement`), rows (`population`
 """
 
 import hashlib
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -120,6 +121,18 @@ class Measurement(_Closed):
     def canonical_bytes(self) -> bytes:
         """The measurement as canonical JSON (RFC 8785)."""
         return rfc8785.dumps(self.model_dump(mode="json"))
+
+    @property
+    def standard_deviation(self) -> float:
+        """Of the noise on each count."""
+        if self.noise is CountNoise.DISCRETE_GAUSSIAN:
+            return self.spread
+        return 1.0 / (math.sqrt(2.0) * math.sinh(0.5 / self.spread))  # √(2q) / (1-q), q = e^(-1/s)
+
+    @property
+    def withheld(self) -> int:
+        """Counts that are below the agreed minimum, of all partners."""
+        return sum(count is None for one in self.parties for count in (*one.members, *one.others))
 
     @property
     def digest(self) -> str:

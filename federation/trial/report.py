@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,11 +20,21 @@ from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
 from federation.assumptions import assumptions_of, trusted_for_epsilon
 from federation.audit import VerifiedParty
+from federation.jobs.measure import Measurement
 from federation.party import write_atomically
 from federation.specification import JobSpec, TrainSpec
 from federation.trial.evaluation import Measured, Who
 
-__all__ = ["ModelFigures", "PartyFigures", "Quality", "Report", "build_report", "write_report"]
+__all__ = [
+    "DegradedScores",
+    "MeasuredCounts",
+    "ModelFigures",
+    "PartyFigures",
+    "Quality",
+    "Report",
+    "build_report",
+    "write_report",
+]
 
 
 class _Closed(BaseModel):
@@ -84,6 +94,30 @@ class PartyFigures(_Closed):
     segment_rows: Mapping[str, int] = {}
 
 
+class MeasuredCounts(_Closed):
+    """What a measuring job counted.
+
+    Attributes:
+        measurement: as brand and coordinator keep it.
+        standard_deviation: of the noise on each count.
+    """
+
+    measurement: Measurement
+    standard_deviation: float
+
+
+class DegradedScores(_Closed):
+    """Scores that a partner's part is missing from.
+
+    Attributes:
+        job: that wrote them.
+        without: partners who were away.
+    """
+
+    job: str
+    without: tuple[str, ...]
+
+
 class Report(_Closed):
     """A run, told.
 
@@ -103,6 +137,8 @@ class Report(_Closed):
         jobs: what was run.
         models: the joint model and its yardsticks; empty without a known truth.
         parties: what each log says.
+        measurements: counts with noise, and the standard deviation of each.
+        degraded: scores of models over columns without some partners.
         verify_command: verifies every log, offline.
     """
 
@@ -121,7 +157,19 @@ class Report(_Closed):
     jobs: tuple[JobSpec, ...]
     models: tuple[ModelFigures, ...]
     parties: tuple[PartyFigures, ...]
+    measurements: tuple[MeasuredCounts, ...] = ()
+    degraded: tuple[DegradedScores, ...] = ()
     verify_command: str
+
+    def with_results(
+        self, measurements: Sequence[Measurement], degraded: Sequence[DegradedScores]
+    ) -> Self:
+        """Return the report with what measuring and scoring jobs left."""
+        counts = tuple(
+            MeasuredCounts(measurement=one, standard_deviation=one.standard_deviation)
+            for one in measurements
+        )
+        return self.model_copy(update={"measurements": counts, "degraded": tuple(degraded)})
 
 
 def build_report(

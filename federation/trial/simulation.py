@@ -8,19 +8,22 @@ Leaves to others: each of those steps (`workspace`, `embedded`, `evaluation`, `a
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from compliance.terms import Role
 from federation.audit import verify_party
 from federation.clock import Clock, utc_now
 from federation.collaboration import UNSAFE_SEED_WARNING, load_collaboration
 from federation.embedded import run_embedded
+from federation.jobs.measure import Measurement
 from federation.progress import Progress, report
-from federation.specification import TrainSpec
+from federation.specification import JobSpec, MeasureSpec, TrainSpec, VerticalScoreSpec
 from federation.trial.evaluation import Measured, evaluate
-from federation.trial.report import Report, build_report, write_report
-from federation.trial.workspace import prepare_workspace
+from federation.trial.report import DegradedScores, Report, build_report, write_report
+from federation.trial.workspace import Workspace, prepare_workspace
 
-__all__ = ["simulate"]
+__all__ = ["degraded_scores", "simulate"]
 
 
 def simulate(file: Path, workspace: Path, *, clock: Clock = utc_now) -> Report:
@@ -71,8 +74,33 @@ def simulate(file: Path, workspace: Path, *, clock: Clock = utc_now) -> Report:
         seconds=seconds,
         reproducible=collaboration.unsafe_seed is not None,
         verify_command=f"comity log verify {shlex.quote(str(workspace))}",
+    ).with_results(
+        _measurements(prepared, collaboration.jobs), degraded_scores(prepared, collaboration.jobs)
     )
     write_report(
         result, measured, page=workspace / "report.html", data=workspace / "report.json"
     )  # 5
     return result
+
+
+def _measurements(prepared: Workspace, jobs: Sequence[JobSpec]) -> list[Measurement]:
+    files = (
+        prepared.coordinator.measurement(spec.name)
+        for spec in jobs
+        if isinstance(spec, MeasureSpec)
+    )
+    return [Measurement.model_validate_json(file.read_bytes()) for file in files if file.exists()]
+
+
+def degraded_scores(prepared: Workspace, jobs: Sequence[JobSpec]) -> list[DegradedScores]:
+    """Say which scores some partners' parts are missing from, as the brand settled it."""
+    partners = [folder.name for folder in prepared.partners]
+    (brand,) = (one for one in prepared.people if one.config.role is Role.BRAND)
+    found = []
+    for spec in jobs:
+        scored_by = brand.job(spec.name) / "scored-by"
+        if isinstance(spec, VerticalScoreSpec) and scored_by.exists():
+            there = scored_by.read_text(encoding="ascii").split()
+            if without := tuple(name for name in partners if name not in there):
+                found.append(DegradedScores(job=spec.name, without=without))
+    return found
