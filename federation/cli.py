@@ -29,6 +29,7 @@ from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.policy_commands import policy_app
 from federation.progress import Progress
 from federation.report_commands import report_app
+from federation.view_commands import view_command
 
 __all__ = ["app", "main"]
 
@@ -63,6 +64,7 @@ app.add_typer(code_app, name="code")
 app.command("audit")(audit_command)
 app.add_typer(consent_app, name="consent")
 app.add_typer(erase_app, name="erase")
+app.command("view")(view_command)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
