@@ -1,6 +1,7 @@
 """Views: a party's own people, in counts alone."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from typer.testing import CliRunner
 
 from compliance import records
 from compliance.policy import ANALYST
+from compliance.terms import Classification
 from federation.cli import app
 from federation.errors import RefusedError, WorkspaceError
+from federation.policies import policy_of, view_question
 from federation.views import LEAST_UNIT, View, rounded_down, view
 from privacy.errors import InvalidParameterError
 
@@ -24,10 +27,6 @@ MEASURE = {
     "epsilon": 1.0,
     "minimum_cell": 8,
 }
-FEATURES = [
-    {"name": "age", "type": "numeric", "minimum": 18, "maximum": 90},
-    {"name": "colour", "type": "categorical", "categories": ["green", "red"]},
-]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +85,9 @@ class TestWhatIsSeen:
         assert told(look(world, "colour", match="find"))["red",] == 8  # of 10
 
     @given(st.lists(st.integers(0, 10_000), max_size=20), st.integers(LEAST_UNIT, 100))
-    def test_a_count_is_a_multiple_at_most_one_unit_below(self, exact: list[int], unit: int) -> None:
+    def test_a_count_is_a_multiple_at_most_one_unit_below(
+        self, exact: list[int], unit: int
+    ) -> None:
         for count, shown in zip(exact, rounded_down(np.array(exact, np.int64), unit), strict=True):
             assert (shown is None) is (count < unit)
             assert shown is None or (shown % unit == 0 and shown <= count < shown + unit)
@@ -138,13 +139,23 @@ class TestWhatDecides:
             look(world, "colour")
         assert not [one for one in world.leaves("retailer") if one.kind == "consent.used"]
 
-    def test_sensitive_columns_are_never_seen(self, tmp_path: Path) -> None:
-        sensitive = [FEATURES[0], FEATURES[1] | {"classification": "sensitive"}]
-        world = World.make(tmp_path, measure=MEASURE, features=sensitive)
-        look(world, "age")
-        with pytest.raises(RefusedError, match="view columns that are not sensitive"):
-            look(world, "age", "colour")
-        assert world.leaves("retailer")[-2].clauses == ("agreed:view.classification",)
+    def test_sensitive_columns_are_never_seen(self, made: World) -> None:
+        age, colour = made.agreement.features
+        colour = colour.model_copy(update={"classification": Classification.SENSITIVE})
+        agreement = made.agreement.model_copy(update={"features": (age, colour)})
+        folder = made.folder("retailer")
+        for columns, allowed in ((("age",), True), (("age", "colour"), False)):
+            asked = view_question(folder, agreement, columns, time=made.now)
+            decision = policy_of(folder, agreement).decide(asked)
+            assert decision.allowed is allowed
+        assert decision.clauses == ("agreed:view.classification",)
+        assert decision.remedy == "view columns that are not sensitive"
+
+    def test_nobody_but_the_partys_own_analyst_sees_it(self, made: World) -> None:
+        folder, agreement = made.folder("retailer"), made.agreement
+        asked = view_question(folder, agreement, ("age",), time=made.now)
+        for changed in ({"sender": "brand"}, {"sender": "retailer"}, {"recipient": "coordinator"}):
+            assert not policy_of(folder, agreement).decide(replace(asked, **changed)).allowed
 
     def test_a_feature_that_is_not_agreed_for_counting_is_refused(self, tmp_path: Path) -> None:
         world = World.make(tmp_path, measure=MEASURE | {"columns": [{"name": "colour"}]})
