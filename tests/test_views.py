@@ -119,6 +119,7 @@ class TestWhatDecides:
         assert not world.statement("retailer").charges
         assert not list(world.folder("retailer").path.glob("view*"))
         world.run()
+        assert any(isinstance(one, records.Release) for one in world.leaves("retailer"))
 
     def test_without_terms_of_counting_there_is_no_permit(self, tmp_path: Path) -> None:
         world = World.make(tmp_path)
