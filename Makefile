@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent bench-consent-strings docs clean
+.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent bench-consent-strings bench-policies docs clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -56,6 +56,9 @@ bench-consent: $(VENV)/.test  ## measure ten million consents, withdrawals betwe
 
 bench-consent-strings: $(VENV)/.test  ## measure reading consent strings, and damage a million of them
 	$(BIN)/python benchmarks/consent_strings.py
+
+bench-policies: $(VENV)/.test  ## measure decisions of policies with every clause, compiling, and the digest of code
+	$(BIN)/python benchmarks/policies.py
 
 bench-flower: $(VENV)/.test  ## measure round trips to nodes, beside Flower's own
 	$(BIN)/python benchmarks/round_trips.py

@@ -36,10 +36,26 @@ from compliance.terms import Classification, Computation, Role
 if TYPE_CHECKING:
     import cedarpy
 
-__all__ = ["AGREED", "EVERYONE", "SCHEMA", "Decision", "Flow", "Policy", "Question"]
+__all__ = [
+    "AGREED",
+    "ANALYST",
+    "ANALYST_ROLE",
+    "EVERYONE",
+    "SCHEMA",
+    "Decision",
+    "Flow",
+    "Policy",
+    "Question",
+]
 
 EVERYONE: Final = "everyone"
 """The recipient, and its role, of what is said to all parties at once."""
+
+ANALYST: Final = "own analyst"
+"""Whoever looks at a party's people there, in counts; no party can be called so."""
+
+ANALYST_ROLE: Final = "analyst"
+"""The role of a party's own analyst, which no party of an agreement has."""
 
 AGREED: Final = "agreed:"
 """How the names of the agreement's own clauses begin."""
@@ -80,6 +96,8 @@ harmful columns in it (0 public, 1 internal, 2 personal, 3 sensitive; absent whe
 nobody), `approvals` how many people approved the job, `approving_parties` of how many parties,
 `code` the digest of the code that `principal` runs. A party has a `country` where regions are
 agreed.
+
+Of a view, which nobody sends, `principal` is the party's own analyst, and `resource` the party.
 """
 
 
@@ -89,13 +107,13 @@ class Flow:
 
     Attributes:
         action: the kind, `train.update` for example; the part before the dot is the scenario.
-        senders: roles that may say it.
-        recipients: roles to which it may be said.
+        senders: roles that may say it; of a view, who may look.
+        recipients: roles to which it may be said; of a view, whose people may be looked at.
         concerns_people: whether it is made from people, and so needs a purpose.
     """
 
     action: str
-    senders: frozenset[Role]
+    senders: frozenset[Role] | frozenset[str]
     recipients: frozenset[Role]
     concerns_people: bool
 
@@ -227,7 +245,7 @@ class Policy:
                 "attrs": {"name": name, "role": role, **countries.get(name, {})},
                 "parents": [],
             }
-            for name, role in (*roles.items(), (EVERYONE, EVERYONE))
+            for name, role in (*roles.items(), (EVERYONE, EVERYONE), (ANALYST, ANALYST_ROLE))
         ]
         self._entities = cedarpy.Entities.from_json_str(json.dumps(parties))
 
@@ -273,6 +291,7 @@ def _permits(agreement: Agreement, flows: Iterable[Flow]) -> Iterator[str]:
         "assist": agreement.vertical,
         "expand": agreement.expand,
         "measure": agreement.measure,
+        "view": agreement.measure,
     }
     for flow in flows:
         if not flow.concerns_people:
@@ -318,6 +337,14 @@ def _prohibitions(agreement: Agreement) -> Iterator[str]:
             "tells",
             f"!{_strings(agreement.code_digests)}.contains(context.code)",
         )
+    if agreement.measure is not None:
+        yield _prohibition(
+            "view.classification",
+            "view columns that are not sensitive",
+            "!(context has classification) || context.classification > "
+            f"{list(Classification).index(Classification.PERSONAL)}",
+            action='action == Action::"view.counts"',
+        )
     if (terms := agreement.approval) is not None:
         needing = [one for one in Computation if agreement.needs_approval(one)]
         yield _prohibition(
@@ -330,10 +357,17 @@ def _prohibitions(agreement: Agreement) -> Iterator[str]:
         )
 
 
-def _prohibition(name: str, remedy: str, condition: str, *, principal: str = "principal") -> str:
+def _prohibition(
+    name: str,
+    remedy: str,
+    condition: str,
+    *,
+    principal: str = "principal",
+    action: str = "action",
+) -> str:
     return (
         f"@id({json.dumps(AGREED + name)})\n@remedy({json.dumps(remedy)})\n"
-        f"forbid ({principal}, action, resource) when {{\n  {condition}\n}};"
+        f"forbid ({principal}, {action}, resource) when {{\n  {condition}\n}};"
     )
 
 

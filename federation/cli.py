@@ -31,6 +31,7 @@ from federation.policy_commands import policy_app
 from federation.progress import Progress
 from federation.report_commands import report_app
 from federation.retention_commands import retention_app
+from federation.view_commands import view_command
 
 __all__ = ["app", "main"]
 
@@ -67,6 +68,7 @@ app.command("audit")(audit_command)
 app.add_typer(consent_app, name="consent")
 app.add_typer(erase_app, name="erase")
 app.add_typer(retention_app, name="retention")
+app.command("view")(view_command)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

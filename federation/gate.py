@@ -40,7 +40,7 @@ from compliance.erasure.completion import Completion
 from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
 from compliance.notice import Notice
-from compliance.policy import AGREED, Decision
+from compliance.policy import AGREED, Decision, Question
 from compliance.signing import Envelope
 from federation import messages
 from federation.clock import Clock
@@ -193,7 +193,7 @@ class Gate:
             return kept
         release_id = _release_id(header)
         now = self._clock()
-        self._check_agreement(now)  # 1
+        self.check_in_force(now)  # 1
         decided = self._check_policy(departure, header, now)  # 2
         consent = self._check_consent(departure, now)  # 3
         self._check_minimums(departure)  # 4
@@ -278,7 +278,7 @@ class Gate:
         )
         return signed
 
-    def note_refusal(self, refusal: RefusedError, job: str, *, release_id: str) -> None:
+    def note_refusal(self, refusal: RefusedError, job: str | None, *, release_id: str) -> None:
         """Append the leaf of a refusal of this party's own."""
         self.note(
             records.Refusal,
@@ -350,7 +350,12 @@ class Gate:
                     unsettled.discard(charge_id)
         return unsettled
 
-    def _check_agreement(self, now: datetime) -> None:
+    def check_in_force(self, now: datetime) -> None:
+        """Return only if the agreement is in force.
+
+        Raises:
+            RefusedError: it is not, or a party has ended it.
+        """
         agreement = self._agreement
         if not agreement.valid_from <= now < agreement.valid_until:
             raise self._refusal(
@@ -414,13 +419,32 @@ class Gate:
             payload_bytes=len(departure.payload),
             time=now,
         )
+        return self.decide(
+            asked, job=departure.job, release_id=_release_id(header), recipient=departure.recipient
+        )
+
+    def decide(
+        self, asked: Question, *, job: str | None, release_id: str, recipient: str
+    ) -> records.Record:
+        """Ask the policies as they stand, and return the leaf of their yes, yet to be recorded.
+
+        Args:
+            asked: the question.
+            job: that it belongs to, if any.
+            release_id: names what is asked for.
+            recipient: who would get it.
+
+        Raises:
+            RefusedError: they say no, and the leaf of it is recorded.
+            PolicyError: they cannot be read.
+        """
         decision = policy_of(self._folder, self._agreement).decide(asked)
         decided = self._leaf(
             records.AccessDecided,
-            departure.job,
-            release_id=_release_id(header),
-            computation=kind,
-            recipient=departure.recipient,
+            job,
+            release_id=release_id,
+            computation=asked.action,
+            recipient=recipient,
             allowed=decision.allowed,
             clauses=decision.clauses,
             policy_digest=decision.policy_digest,

@@ -78,7 +78,7 @@ class Node:
         4. Do the party's part; the gate decides what leaves.
         5. Whatever fails becomes a refusal.
         """
-        with self._desk() as desk:
+        with self.desk() as desk:
             work = Work(desk)
             desk.gate.settle()  # 1
             work.settle()
@@ -110,7 +110,13 @@ class Node:
         return RefusedError(party=name, term=term, remedy=_DETAILS_INSIDE)
 
     @contextmanager
-    def _desk(self) -> Iterator[Desk]:
+    def desk(self) -> Iterator[Desk]:
+        """Hold the folder, with log and ledger open, for as long as the desk is used.
+
+        Raises:
+            WorkspaceError: log or ledger is missing, or the agreement was amended meanwhile.
+            LogError, LedgerError: they cannot be opened.
+        """
         folder, agreement = self._folder, self._agreement
         with (
             locked(folder),

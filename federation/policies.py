@@ -11,6 +11,7 @@ Leaves to others: what a policy is and how it decides (`compliance.policy`), ask
 import os
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -18,22 +19,36 @@ from pydantic import TypeAdapter
 
 from compliance.agreement import Agreement
 from compliance.errors import PolicyError
-from compliance.policy import EVERYONE, Flow, Policy, Question
+from compliance.policy import ANALYST, ANALYST_ROLE, EVERYONE, Flow, Policy, Question
 from compliance.policy_words import UnknownWord, unknown_words
-from compliance.terms import Classification, Computation, Role
+from compliance.terms import DATA_ROLES, Classification, Computation, Role
 from federation.approvals import approvals_of
 from federation.code import running_code
 from federation.party import PartyFolder
 from federation.routes import ROUTES
 from federation.specification import JobSpec
 
-__all__ = ["classification", "known_job", "policy_of", "question", "strange_words"]
+__all__ = [
+    "VIEW",
+    "classification",
+    "known_job",
+    "policy_of",
+    "question",
+    "strange_words",
+    "view_question",
+]
+
+VIEW: Final = "view.counts"
+"""What a party's own analyst asks for: counts of its people, which nobody sends."""
 
 _SPEC: Final[TypeAdapter[JobSpec]] = TypeAdapter(JobSpec)
 
-_FLOWS: Final = tuple(
-    Flow(kind, route.sender, route.recipient, route.concerns_people)
-    for kind, route in ROUTES.items()
+_FLOWS: Final = (
+    *(
+        Flow(kind, route.sender, route.recipient, route.concerns_people)
+        for kind, route in ROUTES.items()
+    ),
+    Flow(VIEW, frozenset({ANALYST_ROLE}), DATA_ROLES, concerns_people=True),
 )
 
 
@@ -45,11 +60,17 @@ def policy_of(folder: PartyFolder, agreement: Agreement) -> Policy:
     """
     file = folder.policy
     try:
-        return Policy(agreement, _FLOWS, _own_text(file))
+        return _compiled(agreement, _own_text(file))
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"{file}: cannot be read: {type(error).__name__}") from error
     except PolicyError as error:
         raise PolicyError(f"{file}: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _compiled(agreement: Agreement, own: str) -> Policy:
+    """Return what the same terms and the same text always are; the file is read before."""
+    return Policy(agreement, _FLOWS, own)
 
 
 def strange_words(folder: PartyFolder, agreement: Agreement) -> tuple[UnknownWord, ...]:
@@ -59,12 +80,12 @@ def strange_words(folder: PartyFolder, agreement: Agreement) -> tuple[UnknownWor
         PolicyError: the file cannot be read, or is not what it must be.
     """
     policy_of(folder, agreement)
-    names = (*(party.name for party in agreement.parties), EVERYONE)
+    names = (*(party.name for party in agreement.parties), EVERYONE, ANALYST)
     known = {
         "scenario": tuple(dict.fromkeys(flow.scenario for flow in _FLOWS)),
         "computation": tuple(one.value for one in Computation),
         "purpose": agreement.purposes,
-        "role": (*(role.value for role in Role), EVERYONE),
+        "role": (*(role.value for role in Role), EVERYONE, ANALYST_ROLE),
         "name": names,
         "party": names,
         "country": tuple(dict.fromkeys(one.country for one in agreement.regions)),
@@ -136,6 +157,26 @@ def question(  # noqa: PLR0913 -- what is asked has that many sides
     )
 
 
+def view_question(
+    folder: PartyFolder, agreement: Agreement, columns: Iterable[str], *, time: datetime
+) -> Question:
+    """Ask whether a party's own analyst may see its people counted by some agreed features."""
+    features = {column.name: column.classification for column in agreement.features}
+    return Question(
+        sender=ANALYST,
+        action=VIEW,
+        recipient=folder.name,
+        job="view",
+        purpose=None if agreement.measure is None else agreement.measure.purpose,
+        charged=False,
+        payload_bytes=0,
+        time=time,
+        computation=Computation.MEASURE,
+        classification=_of_people(features[name] for name in columns),
+        code=running_code().digest,
+    )
+
+
 def classification(agreement: Agreement, kind: str, party: str) -> Classification:
     """Return the highest classification of the columns that a kind of message is made from.
 
@@ -154,6 +195,10 @@ def classification(agreement: Agreement, kind: str, party: str) -> Classificatio
             found = (features[one.name] for one in counted)
         case _:
             found = ()
+    return _of_people(found)
+
+
+def _of_people(found: Iterable[Classification]) -> Classification:
     order = list(Classification)
-    # A message about people tells at least that they are in the party's data.
+    # What is made from people tells at least that they are in the party's data.
     return order[max(map(order.index, (Classification.PERSONAL, *found)))]

@@ -97,7 +97,9 @@ class TestWhatDoesNotHold:
 
     def test_no_contract(self, workspace: Path) -> None:
         (workspace / "retailer" / "agreement.json").unlink()
-        with pytest.raises(WorkspaceError, match=r"expected an agreement at .*agreement\.json, got no such file"):
+        with pytest.raises(
+            WorkspaceError, match=r"expected an agreement at .*agreement\.json, got no such file"
+        ):
             verify_party(workspace / "retailer")
 
     def test_anothers_log(self, workspace: Path) -> None:

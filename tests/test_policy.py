@@ -191,6 +191,20 @@ class TestAtTheGate:
         assert isinstance(refused, records.Refusal)
         assert refused.term == "policy"
 
+    def test_the_same_text_is_compiled_once_and_the_file_read_at_each_use(
+        self, world: World
+    ) -> None:
+        folder, agreement = world.folder("retailer"), world.agreement
+        bare = policy_of(folder, agreement)
+        assert policy_of(folder, agreement) is bare
+        folder.policy.write_text(NO_TRAINING)
+        forbidding = policy_of(folder, agreement)
+        assert "no-training" in forbidding.text
+        amended = agreement.model_copy(update={"valid_until": world.now})
+        assert policy_of(folder, amended).digest != forbidding.digest
+        folder.policy.unlink()
+        assert policy_of(folder, agreement) is bare
+
     @pytest.mark.parametrize("target", ["nowhere", "policy.cedar"])
     def test_a_link_to_nowhere_is_no_missing_file(self, world: World, target: str) -> None:
         world.folder("retailer").policy.symlink_to(target)
