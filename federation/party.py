@@ -288,6 +288,10 @@ def _sqlite_within(url: str, directory: Path) -> str:
     return f"{_SQLITE}{(directory / file).resolve()}"
 
 
+JOURNAL: Final = "consents.csv"
+"""Name of the journal into which `comity consent import` brings a party's consents."""
+
+
 class PartyConfig(_Closed):
     """What a party is and where its data lies.
 
@@ -339,7 +343,7 @@ class PartyFolder:
         """Write a new party's folder, or open the one that is there if it says the same.
 
         Its workers and its environment for direct matches may be others than before, as they change
-        no result; where its ledger is kept is its own matter and stays.
+        no result; where its ledger is kept, and a journal of consents, are its own matter and stay.
 
         Raises:
             WorkspaceError: the folder belongs to a party configured otherwise.
@@ -348,6 +352,8 @@ class PartyFolder:
         if file.exists():
             found = cls(path).config
             config = config.model_copy(update={"ledger": found.ledger})
+            if config.consent is not None and found.consent == Path(JOURNAL):
+                config = config.model_copy(update={"consent": found.consent})
             free = {"workers": config.workers, "rr22": config.rr22}
             if found.model_copy(update=free) != config:
                 raise WorkspaceError(

@@ -50,6 +50,7 @@ from compliance.consent.files import (
     read_events,
     reason_of,
     refuse_purposes,
+    rfc_3339,
     write_atomically,
 )
 from compliance.consent.subjects import Subjects
@@ -223,10 +224,10 @@ class ConsentBook:
                     events["purpose"].combine_chunks()
                 ),
                 "event": pa.array(KINDS, pa.string()).take(rank),
-                "time": _rfc_3339(pc.shift_right(events["moment"], 3)),
+                "time": rfc_3339(pc.shift_right(events["moment"], 3)),
                 "separate": _words(events["separate"], SEPARATE, ""),
                 "recipients": _words(events["recipients"], self.recipients, _NOBODY),
-                "expires": pc.fill_null(_rfc_3339(expires), ""),
+                "expires": pc.fill_null(rfc_3339(expires), ""),
             }
         )
         try:
@@ -343,11 +344,6 @@ class _States:
         ):
             outcomes[(outcomes == 0) & fails] = code(reason)
         return outcomes.astype(np.uint8, copy=False)
-
-
-def _rfc_3339(microseconds: Any) -> Any:
-    time = microseconds.cast(pa.timestamp("us")).cast(pa.string())
-    return pc.replace_substring(pc.binary_join_element_wise(time, "Z", ""), " ", "T")
 
 
 def _words(bits: Any, words: tuple[str, ...], none: str) -> Any:

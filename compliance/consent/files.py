@@ -43,13 +43,15 @@ from compliance.consent.events import (
 )
 from compliance.errors import ConsentError, UnknownPurposeError
 
-__all__ = ["read_events"]
+__all__ = ["JOURNAL", "read_events", "read_rows"]
 
 _COLUMNS: Final = ("subject", "purpose", "event", "time")
 _OPTIONAL: Final = ("separate", "recipients", "expires")
 _FEW: Final = ("purpose", "event", "separate", "recipients")  # different texts in a column
 _RANKS: Final = {kind.value: rank for rank, kind in enumerate(KINDS)}
 _RFC_3339: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$"
+JOURNAL: Final = ("subject", "purpose", "event", "separate", "recipients", "expires", "time")
+"""Columns of a journal, in their order: `time` ends a row."""
 _ENDINGS: Final = (".csv", ".csv.gz", ".parquet")
 _PURPOSE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._:/ -]{0,126}")
 _SHOWN_PURPOSES: Final = 20
@@ -127,6 +129,33 @@ def read_events(
             f"consent file {path}: of {rows + len(torn)} rows {'; '.join(found)}: correct them"
         )
     refuse_purposes(foreign, purposes, f"consent file {path}")
+
+
+def read_rows(path: Path) -> Iterator[Any]:
+    """Read a consent file that `read_events` found sound, as text.
+
+    Yields:
+        Record batches of text, as `JOURNAL` says; times are in UTC, to the microsecond.
+
+    Raises:
+        ConsentError: it cannot be read, or changed meanwhile.
+    """
+    for batch in _read(path, []):
+        empty = pa.array([""] * len(batch), pa.string())
+        told = {name: _text(batch, name, path) for name in JOURNAL[:3]}
+        for name in JOURNAL[3:5]:
+            told[name] = _text(batch, name, path) if name in batch.schema.names else empty
+        expires, _ = _expiries(batch, path)
+        unlimited = pc.equal(expires, NEVER)
+        told["expires"] = pc.fill_null(rfc_3339(pc.if_else(unlimited, None, expires)), "")
+        told["time"] = rfc_3339(_microseconds(batch, "time", path))
+        yield pa.record_batch(told)
+
+
+def rfc_3339(microseconds: Any) -> Any:
+    """Spell microseconds since 1970, null where one is."""
+    time = microseconds.cast(pa.timestamp("us")).cast(pa.string())
+    return pc.replace_substring(pc.binary_join_element_wise(time, "Z", ""), " ", "T")
 
 
 def refuse_purposes(foreign: Counter[str], allowed: Collection[str], where: str) -> None:
@@ -240,10 +269,9 @@ def _coded(
         column = _text(batch, name, path).dictionary_encode()
     values = [None if text is None else read(text) for text in column.dictionary.to_pylist()]
     nothing = read("")
-    found = pa.array([*values, nothing], pa.int32()).take(
+    return pa.array([*values, nothing], pa.int32()).take(
         pc.fill_null(column.indices.cast(pa.int32()), len(values))
     )
-    return found
 
 
 def _expiries(batch: Any, path: Path) -> tuple[Any, int]:
