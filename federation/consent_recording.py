@@ -22,15 +22,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.consent import ConsentEvent, ConsentJournal, commitment, read_events
-from compliance.errors import ConsentError, UnknownPurposeError
+from compliance.consent import ConsentEvent, ConsentJournal, commitment, events_of, read_events
+from compliance.consent.record import ConsentNotice, ConsentRecord
+from compliance.errors import ConsentError, UnknownPurposeError, describe
 from compliance.log.verifier import verify_log
 from compliance.subject_keys import SubjectKeys
+from compliance.terms import ConsentTerms
 from federation.errors import WorkspaceError
-from federation.party import JOURNAL, PartyFolder, write_atomically
+from federation.party import JOURNAL, PartyFolder, locked, write_atomically
 from privacy.randomness import new_secret
 
-__all__ = ["ConsentRecording"]
+__all__ = ["ConsentRecording", "record_of"]
 
 _BEYOND: Final = 2**62  # while rows come that the log need not know of
 
@@ -185,3 +187,47 @@ class ConsentRecording:
 
     def _write(self, told: _Told) -> None:
         write_atomically(self._told, told.model_dump_json().encode(), mode=0o600)
+
+
+def record_of(directory: Path, subject: str, purpose: str, notice: Path) -> ConsentRecord:
+    """Return the record of what one person was told and said about a purpose.
+
+    1. The notice is whole, about the purpose, and rests on a basis that the agreement allows.
+    2. The person said something. The record is named after a pseudonym under their own key.
+
+    Args:
+        directory: the party's folder.
+        subject: the party's own reference of the person.
+        purpose: what it is about.
+        notice: file of a `ConsentNotice`.
+
+    Raises:
+        ConsentError: at the first step that fails, or a file cannot be read.
+        SubjectKeyError: the store of subjects' keys is damaged.
+    """
+    folder = PartyFolder(directory)
+    agreement = folder.agreement()
+    try:
+        told = ConsentNotice.model_validate_json(notice.read_bytes())
+    except OSError as error:
+        raise ConsentError(f"notice {notice} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ConsentError(f"notice {notice}: {describe(error)}") from error
+    bases = (agreement.consent or ConsentTerms()).lawful_bases  # 1
+    if told.purpose != purpose or told.lawful_basis not in bases:
+        raise ConsentError(
+            f"notice {notice}: expected purpose {purpose} and a lawful basis among "
+            f"{', '.join(bases)}, got {told.purpose} and {told.lawful_basis}"
+        )
+    with locked(folder):
+        if folder.config.consent is None:
+            raise ConsentError(f"{folder.path} keeps no consents")
+        file = folder.resolve(folder.config.consent)
+        for _ in read_events(file, purposes=agreement.purposes):
+            pass
+        events = events_of(file, subject, purpose)  # 2
+        if not events:
+            raise ConsentError("the person said nothing about the purpose")
+        (key,) = SubjectKeys.open(folder.subject_keys, draw=new_secret).of([subject])
+    pseudonym = key.pseudonym(folder.log_origin, subject)
+    return ConsentRecord.of(f"{folder.name}/{purpose}/{pseudonym}", told, events)
