@@ -77,10 +77,10 @@ class ConsentRecording:
         """
         if (told := self._load()) is None or (file := self._file()) is None:
             return  # 1
-        size = file.stat().st_size if file.exists() else 0
-        if size == told.size:
+        if file.suffix != ".csv" or not (journal := ConsentJournal(file)).begun:
             return  # 1
-        journal = ConsentJournal(file)
+        if (size := file.stat().st_size) == told.size:
+            return  # 1
         if size > told.size:  # 3
             self._tell(told.rows, journal.after(told.size))
         self._save(journal)  # 2, 3
@@ -101,7 +101,7 @@ class ConsentRecording:
                 f"{self._folder.path} keeps no consents: `comity consent import` begins a journal"
             )
         journal = ConsentJournal(file)
-        if self._load() is None:
+        if self._load() is None or not journal.begun:
             self._save(journal)
         self.settle()
         sequence = journal.append(event)
@@ -122,7 +122,7 @@ class ConsentRecording:
             UnknownPurposeError: it names other purposes than the agreement.
         """
         used = self._file()
-        begun = used is not None and ConsentJournal(used).begun
+        begun = used is not None and used.suffix == ".csv" and ConsentJournal(used).begun
         sources = [file for file in (None if begun else used, source) if file is not None]
         if not sources:
             raise ConsentError(f"{used or self._folder.path}: name a file to import")

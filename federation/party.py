@@ -61,6 +61,7 @@ from privacy.randomness import SECRET_BYTES, Secret, derive_secret, new_secret, 
 
 if TYPE_CHECKING:
     from compliance.log.writer import LogWriter
+    from privacy.accounting.ledger import Ledger
 
 __all__ = [
     "DataConfig",
@@ -417,6 +418,37 @@ class PartyFolder:
         """
         place = self.config.ledger or self.ledger
         return ledger_store(place, party=self.name, agreement=agreement.lineage)
+
+    def open_ledger(self, agreement: Agreement, *, begun: bool) -> "Ledger":
+        """Open the privacy ledger under an agreement; it is made where the log has not begun.
+
+        Args:
+            agreement: in force.
+            begun: whether the party's log has leaves.
+
+        Raises:
+            WorkspaceError: of log and ledger one has begun, and the other is not there.
+            LedgerError: it is damaged or cannot be reached.
+        """
+        from privacy.accounting.ledger import Budget, Ledger
+
+        store = self.ledger_store(agreement)
+        if begun and not store.exists():
+            raise WorkspaceError(
+                f"ledger {store.name} is missing, and the log says it was there: restore it; "
+                "a new one would spend the budget twice"
+            )
+        ledger = Ledger.open(
+            store,
+            agreement=agreement.lineage,
+            budget=Budget(epsilon=agreement.budget.epsilon, delta=agreement.accounted_delta),
+        )
+        if not begun and ledger.statement().charges:
+            raise WorkspaceError(
+                f"{self.log} is empty, and ledger {store.name} has charges: restore the log; "
+                "a new one would prove nothing of them"
+            )
+        return ledger
 
     @property
     def policy(self) -> Path:
