@@ -128,7 +128,7 @@ def object_(
 def import_(
     directory: PartyArgument,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="The file in use where left out.")
+        Path | None, typer.Argument(metavar="FILE", help="The file in use where left out.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
