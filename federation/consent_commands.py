@@ -1,12 +1,15 @@
 """`comity consent`: what people said, recorded and shown.
 
 Guarantees: parses, calls, prints; a withdrawal asks for nothing that giving does not. Leaves to
-others: everything else (`compliance.consent`, `consent_reading`).
+others: everything else (`compliance.consent`, `consent_reading`, `consent_recording`).
 """
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +18,7 @@ import typer
 from compliance.consent import ConsentEvent, ConsentEventKind, SeparateConsent
 
 if TYPE_CHECKING:
+    from federation.consent_recording import ConsentRecording
     from federation.party import PartyFolder
 
 __all__ = ["consent_app"]
@@ -29,10 +33,23 @@ PartyArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's fo
 Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="The party's own reference.")]
 Purpose = Annotated[str, typer.Argument(metavar="PURPOSE", help="What it is about.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option("--subject-key", help="32 random bytes of this subject alone, in hexadecimal."),
+Separate = Annotated[
+    list[SeparateConsent] | None, typer.Option("--separate", help="A separate consent given.")
 ]
+Recipients = Annotated[
+    list[str] | None, typer.Option("--recipient", help="Only for this party; may repeat.")
+]
+Expires = Annotated[
+    datetime | None, typer.Option("--expires", help="In UTC.", formats=["%Y-%m-%dT%H:%M:%S"])
+]
+Notice = Annotated[Path, typer.Option("--notice", help="What they were told, in JSON.")]
+
+
+class Vocabulary(StrEnum):
+    """Whose words a record is exported in."""
+
+    KANTARA = "kantara"
+    DPV = "dpv"
 
 
 @consent_app.command("give")
@@ -40,48 +57,121 @@ def give(
     directory: PartyArgument,
     subject: Subject,
     purpose: Purpose,
-    separate: Annotated[
-        list[SeparateConsent] | None, typer.Option("--separate", help="A separate consent given.")
-    ] = None,
-    recipient: Annotated[
-        list[str] | None, typer.Option("--recipient", help="Only for this party; may repeat.")
-    ] = None,
-    expires: Annotated[
-        datetime | None, typer.Option("--expires", help="In UTC.", formats=["%Y-%m-%dT%H:%M:%S"])
-    ] = None,
-    subject_key: KeyFile = None,
+    separate: Separate = None,
+    recipient: Recipients = None,
+    expires: Expires = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Record that a person consents.
 
     Example: comity consent give out/demo/retailer R1 lookalike-audiences
     """
-    event = ConsentEvent(
-        subject,
-        purpose,
-        ConsentEventKind.GIVEN,
-        datetime.now(UTC),
-        frozenset(separate or ()),
-        frozenset(recipient) if recipient else None,
-        expires and expires.replace(tzinfo=UTC),
-    )
-    _record(directory, event, subject_key, as_json=as_json)
+    kind = ConsentEventKind.GIVEN
+    _record(directory, _yes(subject, purpose, kind, separate, recipient, expires), as_json)
+
+
+@consent_app.command("reconfirm")
+def reconfirm(
+    directory: PartyArgument,
+    subject: Subject,
+    purpose: Purpose,
+    separate: Separate = None,
+    recipient: Recipients = None,
+    expires: Expires = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Record that a person says yes again, to what is named in full; it undoes no withdrawal.
+
+    Example: comity consent reconfirm out/demo/retailer R1 lookalike-audiences
+    """
+    kind = ConsentEventKind.RECONFIRMED
+    _record(directory, _yes(subject, purpose, kind, separate, recipient, expires), as_json)
 
 
 @consent_app.command("withdraw")
 def withdraw(
-    directory: PartyArgument,
-    subject: Subject,
-    purpose: Purpose,
-    subject_key: KeyFile = None,
-    as_json: JsonFlag = False,
+    directory: PartyArgument, subject: Subject, purpose: Purpose, as_json: JsonFlag = False
 ) -> None:
     """Record that a person withdraws; it holds from the next use on.
 
     Example: comity consent withdraw out/demo/retailer R1 lookalike-audiences
     """
     event = ConsentEvent(subject, purpose, ConsentEventKind.WITHDRAWN, datetime.now(UTC))
-    _record(directory, event, subject_key, as_json=as_json)
+    _record(directory, event, as_json)
+
+
+@consent_app.command("refuse")
+def refuse(
+    directory: PartyArgument, subject: Subject, purpose: Purpose, as_json: JsonFlag = False
+) -> None:
+    """Record that a person refuses.
+
+    Example: comity consent refuse out/demo/retailer R1 lookalike-audiences
+    """
+    event = ConsentEvent(subject, purpose, ConsentEventKind.REFUSED, datetime.now(UTC))
+    _record(directory, event, as_json)
+
+
+@consent_app.command("object")
+def object_(
+    directory: PartyArgument, subject: Subject, purpose: Purpose, as_json: JsonFlag = False
+) -> None:
+    """Record that a person objects to personalisation.
+
+    Example: comity consent object out/demo/retailer R1 lookalike-audiences
+    """
+    event = ConsentEvent(subject, purpose, ConsentEventKind.OBJECTED, datetime.now(UTC))
+    _record(directory, event, as_json)
+
+
+@consent_app.command("import")
+def import_(
+    directory: PartyArgument,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="The file in use where left out.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring a consent file into the party's journal, which is begun where there is none.
+
+    Example: comity consent import out/demo/retailer
+    """
+    with _recording(directory) as recording:
+        rows = recording.bring(file)
+    _tell({"rows": rows}, as_json=as_json)
+
+
+@consent_app.command("receipt")
+def receipt(directory: PartyArgument, subject: Subject, purpose: Purpose, notice: Notice) -> None:
+    """Print what a person gets: the notice, and all that they said (ISO/IEC TS 27560).
+
+    Example: comity consent receipt out/demo/retailer R1 lookalike-audiences --notice notice.json
+    """
+    from compliance.consent.record import ConsentReceipt
+    from federation.consent_recording import record_of
+
+    record = record_of(directory, subject, purpose, notice)
+    sys.stdout.write(ConsentReceipt.of(record, datetime.now(UTC)).model_dump_json(indent=2) + "\n")
+
+
+@consent_app.command("export")
+def export(
+    directory: PartyArgument,
+    subject: Subject,
+    purpose: Purpose,
+    notice: Notice,
+    vocabulary: Annotated[Vocabulary, typer.Option("--as", help="Whose words.")] = Vocabulary.DPV,
+) -> None:
+    """Print a person's record in the words of DPV (JSON-LD) or of Kantara's receipt v1.1.
+
+    Example: comity consent export out/demo/retailer R1 lookalike-audiences --notice notice.json
+    """
+    from compliance.consent.exports import to_dpv, to_kantara
+    from federation.consent_recording import record_of
+
+    write = {Vocabulary.DPV: to_dpv, Vocabulary.KANTARA: to_kantara}[vocabulary]
+    record = record_of(directory, subject, purpose, notice)
+    sys.stdout.write(json.dumps(write(record), indent=2) + "\n")
 
 
 @consent_app.command("show")
@@ -160,46 +250,45 @@ def _file(folder: "PartyFolder") -> Path:
     return folder.resolve(folder.config.consent)
 
 
-def _record(directory: Path, event: ConsentEvent, key_file: Path | None, *, as_json: bool) -> None:
-    """Append an event, and where its subject's key is given a leaf that commits to it."""
-    from compliance import records
-    from compliance.consent import ConsentJournal, commitment
-    from compliance.errors import UnknownPurposeError
+def _yes(
+    subject: str,
+    purpose: str,
+    kind: ConsentEventKind,
+    separate: list[SeparateConsent] | None,
+    recipient: list[str] | None,
+    expires: datetime | None,
+) -> ConsentEvent:
+    return ConsentEvent(
+        subject,
+        purpose,
+        kind,
+        datetime.now(UTC),
+        frozenset(separate or ()),
+        frozenset(recipient) if recipient else None,
+        expires and expires.replace(tzinfo=UTC),
+    )
+
+
+@contextmanager
+def _recording(directory: Path) -> "Iterator[ConsentRecording]":
+    from federation.clock import utc_now
+    from federation.consent_recording import ConsentRecording
+    from federation.gate import Gate
     from federation.party import PartyFolder, locked
 
     folder = PartyFolder(directory)
     agreement = folder.agreement()
-    if event.purpose not in agreement.purposes:
-        known = ", ".join(agreement.purposes)
-        raise UnknownPurposeError(f"the agreement declares {known}, got another purpose")
-    key = None if key_file is None else _key(key_file)
-    with locked(folder):
-        sequence = ConsentJournal(_file(folder)).append(event)
-        if key is not None:
-            leaf = records.ConsentRecorded(
-                time=event.time,
-                party=folder.name,
-                agreement=agreement.digest,
-                sequence=sequence,
-                event=event.event.value,
-                purpose=event.purpose,
-                commitment=commitment(key, event),
-            )
-            with folder.open_log() as log:
-                log.append([records.to_leaf(leaf)])
+    with locked(folder), folder.open_log() as log:
+        ledger = folder.open_ledger(agreement, begun=log.tree_size > 0)
+        gate = Gate(folder, agreement, log, ledger, clock=utc_now)
+        gate.settle()
+        yield ConsentRecording(folder, agreement, gate.note)
+
+
+def _record(directory: Path, event: ConsentEvent, as_json: bool) -> None:
+    with _recording(directory) as recording:
+        sequence = recording.record(event)
     _tell({"event": event.event.value, "sequence": sequence}, as_json=as_json)
-
-
-def _key(file: Path) -> bytes:
-    from federation.errors import WorkspaceError
-
-    try:
-        key = bytes.fromhex(file.read_text(encoding="ascii"))
-    except (ValueError, OSError):
-        key = b""
-    if len(key) != 32:
-        raise WorkspaceError(f"{file}: expected 32 bytes in hexadecimal")
-    return key
 
 
 def _tell(told: dict[str, Any], *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ Leaves to others: who the people are (`population`), and what follows from a "no
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -221,7 +221,8 @@ class ConsentReading:
                     book.decide(subjects, purpose=purpose, at=at, conditions=conditions),
                 )
 
-        decision = replace(ConsentDecision.joined(decided(), count=count), log_size=rows)
+        joined = ConsentDecision.joined(decided(), count=count)
+        decision = ConsentDecision(joined.outcomes, rows, joined.next_event)
         return Heard(digest, purpose, at, decision, conditions)
 
     def keep(

@@ -96,7 +96,8 @@ def _erasing(directory: Path) -> "Iterator[Erasing]":
     folder = PartyFolder(directory)
     agreement = folder.agreement()
     with locked(folder), folder.open_log() as log:
-        gate = Gate(folder, agreement, log, None, clock=utc_now)
+        ledger = folder.open_ledger(agreement, begun=log.tree_size > 0)
+        gate = Gate(folder, agreement, log, ledger, clock=utc_now)
         gate.settle()
         yield Erasing(folder, agreement, gate, clock=utc_now)
 

@@ -46,6 +46,7 @@ from federation import messages
 from federation.clock import Clock
 from federation.code import running_code
 from federation.consent_reading import ConsentReading, Heard, kept_cohort_root
+from federation.consent_recording import ConsentRecording
 from federation.enclosure import encrypt
 from federation.errors import RefusedError
 from federation.messages import Body, Header, SealedMessage, content_digest
@@ -300,6 +301,7 @@ class Gate:
             supersedes = self._agreement.supersedes
             self.note(records.AgreementSigned, None, parties=names, supersedes=supersedes)
         self._tell_code()
+        ConsentRecording(self._folder, self._agreement, self.note).settle()
         if self._ledger is None:
             return
         statement = self._ledger.statement()

@@ -20,14 +20,13 @@ from connectors.errors import ConnectorError
 from federation.clock import Clock, utc_now
 from federation.desk import Desk
 from federation.enclosure import decrypt
-from federation.errors import FederationError, MessageError, RefusedError, WorkspaceError
+from federation.errors import FederationError, MessageError, RefusedError
 from federation.gate import Gate, Released
 from federation.messages import Identify, SealedMessage, unseal
 from federation.party import PartyFolder, locked
 from federation.progress import Progress, report
 from federation.routes import off_route
 from federation.work import Work
-from privacy.accounting.ledger import Budget, Ledger
 from privacy.errors import PrivacyError
 
 __all__ = ["Node"]
@@ -123,21 +122,6 @@ class Node:
             folder.open_log() as log,
         ):
             folder.check_current(agreement)
-            store = folder.ledger_store(agreement)
-            if log.tree_size and not store.exists():
-                raise WorkspaceError(
-                    f"ledger {store.name} is missing, and the log says it was there: restore it; "
-                    "a new one would spend the budget twice"
-                )
-            ledger = Ledger.open(
-                store,
-                agreement=agreement.lineage,
-                budget=Budget(epsilon=agreement.budget.epsilon, delta=agreement.accounted_delta),
-            )
-            if not log.tree_size and ledger.statement().charges:
-                raise WorkspaceError(
-                    f"{folder.log} is empty, and ledger {store.name} has charges: restore the log; "
-                    "a new one would prove nothing of them"
-                )
+            ledger = folder.open_ledger(agreement, begun=log.tree_size > 0)
             gate = Gate(folder, agreement, log, ledger, clock=self._clock)
             yield Desk(folder, agreement, gate, ledger, clock=self._clock)

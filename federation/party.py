@@ -62,6 +62,7 @@ from privacy.randomness import SECRET_BYTES, Secret, derive_secret, new_secret, 
 
 if TYPE_CHECKING:
     from compliance.log.writer import LogWriter
+    from privacy.accounting.ledger import Ledger
 
 __all__ = [
     "DataConfig",
@@ -300,6 +301,10 @@ def _sqlite_within(url: str, directory: Path) -> str:
     return f"{_SQLITE}{(directory / file).resolve()}"
 
 
+JOURNAL: Final = "consents.csv"
+"""Name of the journal into which `comity consent import` brings a party's consents."""
+
+
 class PartyConfig(_Closed):
     """What a party is and where its data lies.
 
@@ -351,7 +356,7 @@ class PartyFolder:
         """Write a new party's folder, or open the one that is there if it says the same.
 
         Its workers and its environment for direct matches may be others than before, as they change
-        no result; where its ledger is kept is its own matter and stays.
+        no result; where its ledger is kept, and a journal of consents, are its own matter and stay.
 
         Raises:
             WorkspaceError: the folder belongs to a party configured otherwise.
@@ -360,6 +365,8 @@ class PartyFolder:
         if file.exists():
             found = cls(path).config
             config = config.model_copy(update={"ledger": found.ledger})
+            if config.consent is not None and found.consent == Path(JOURNAL):
+                config = config.model_copy(update={"consent": found.consent})
             free = {"workers": config.workers, "rr22": config.rr22}
             if found.model_copy(update=free) != config:
                 raise WorkspaceError(
@@ -423,6 +430,37 @@ class PartyFolder:
         """
         place = self.config.ledger or self.ledger
         return ledger_store(place, party=self.name, agreement=agreement.lineage)
+
+    def open_ledger(self, agreement: Agreement, *, begun: bool) -> "Ledger":
+        """Open the privacy ledger under an agreement; it is made where the log has not begun.
+
+        Args:
+            agreement: in force.
+            begun: whether the party's log has leaves.
+
+        Raises:
+            WorkspaceError: of log and ledger one has begun, and the other is not there.
+            LedgerError: it is damaged or cannot be reached.
+        """
+        from privacy.accounting.ledger import Budget, Ledger
+
+        store = self.ledger_store(agreement)
+        if begun and not store.exists():
+            raise WorkspaceError(
+                f"ledger {store.name} is missing, and the log says it was there: restore it; "
+                "a new one would spend the budget twice"
+            )
+        ledger = Ledger.open(
+            store,
+            agreement=agreement.lineage,
+            budget=Budget(epsilon=agreement.budget.epsilon, delta=agreement.accounted_delta),
+        )
+        if not begun and ledger.statement().charges:
+            raise WorkspaceError(
+                f"{self.log} is empty, and ledger {store.name} has charges: restore the log; "
+                "a new one would prove nothing of them"
+            )
+        return ledger
 
     @property
     def policy(self) -> Path:

@@ -28,6 +28,7 @@ from compliance.consent.exports import to_dpv, to_kantara
 from compliance.consent.record import ConsentNotice, ConsentReceipt, ConsentRecord, json_schema
 from compliance.errors import ConsentError
 from compliance.records import ConsentUsed
+from compliance.subject_keys import SubjectKey
 from federation import cli
 from federation.consent_reading import ConsentReading
 from federation.members import load_people
@@ -87,8 +88,9 @@ class TestJournal:
             ConsentJournal(tmp_path / "consents.csv").append(event("a\nb"))
 
     def test_a_commitment_binds_key_and_body(self) -> None:
-        found = {commitment(KEY, event()), commitment(bytes(32), event())}
-        found |= {commitment(KEY, event("R2")), commitment(KEY, event(step=1))}
+        key = SubjectKey(KEY)
+        found = {commitment(key, event()), commitment(SubjectKey(bytes(32)), event())}
+        found |= {commitment(key, event("R2")), commitment(key, event(step=1))}
         assert len(found) == 4
 
 

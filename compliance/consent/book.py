@@ -50,8 +50,10 @@ from compliance.consent.files import (
     read_events,
     reason_of,
     refuse_purposes,
+    rfc_3339,
     write_atomically,
 )
+from compliance.consent.subjects import Subjects
 from compliance.errors import ConsentError, UnknownPurposeError
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ class ConsentBook:
 
     purposes: tuple[str, ...]
     recipients: tuple[str, ...]
-    _subjects: Any = field(repr=False)  # text, each once
+    _subjects: Subjects = field(repr=False)
     # As `EVENTS`, with places in _subjects for subjects.
     _events: Any = field(repr=False)
 
@@ -176,9 +178,8 @@ class ConsentBook:
         number, count = self.purposes.index(purpose), len(self._subjects) + 1
         states = _States.fold(self._events, count, number, microsecond(at), conditions)
         outcomes = states.outcomes(self.recipients, conditions)
-        place = pc.index_in(strings(subjects), value_set=self._subjects)
         return ConsentDecision(
-            outcomes=outcomes[pc.fill_null(place, len(self._subjects)).to_numpy()],
+            outcomes=outcomes[self._subjects.find(strings(subjects))],
             log_size=self.log_size,
             next_event=None if states.due == NEVER else moment_of(states.due),
         )
@@ -223,10 +224,10 @@ class ConsentBook:
                     events["purpose"].combine_chunks()
                 ),
                 "event": pa.array(KINDS, pa.string()).take(rank),
-                "time": _rfc_3339(pc.shift_right(events["moment"], 3)),
+                "time": rfc_3339(pc.shift_right(events["moment"], 3)),
                 "separate": _words(events["separate"], SEPARATE, ""),
                 "recipients": _words(events["recipients"], self.recipients, _NOBODY),
-                "expires": pc.fill_null(_rfc_3339(expires), ""),
+                "expires": pc.fill_null(rfc_3339(expires), ""),
             }
         )
         try:
@@ -239,13 +240,13 @@ class ConsentBook:
     @classmethod
     def _of(cls, purposes: tuple[str, ...], recipients: tuple[str, ...], events: Any) -> Self:
         """Number subjects, and drop repetitions."""
-        subjects = events["subject"].combine_chunks().dictionary_encode()
-        numbered = pa.table([subjects.indices, *events.columns[1:]], events.column_names)
-        return cls(purposes, recipients, subjects.dictionary, _distinct(numbered, len(purposes)))
+        subjects, numbers = Subjects.numbered(events["subject"].combine_chunks())
+        numbered = pa.table([numbers, *events.columns[1:]], events.column_names)
+        return cls(purposes, recipients, subjects, _distinct(numbered, len(purposes)))
 
     def _in_full(self) -> Any:
         """Return the events with their subjects."""
-        subject = self._subjects.take(self._events["subject"])
+        subject = self._subjects.texts.take(self._events["subject"])
         return pa.table([subject, *self._events.columns[1:]], schema=EVENTS)
 
     def _in_order(self) -> Any:
@@ -345,11 +346,6 @@ class _States:
         return outcomes.astype(np.uint8, copy=False)
 
 
-def _rfc_3339(microseconds: Any) -> Any:
-    time = microseconds.cast(pa.timestamp("us")).cast(pa.string())
-    return pc.replace_substring(pc.binary_join_element_wise(time, "Z", ""), " ", "T")
-
-
 def _words(bits: Any, words: tuple[str, ...], none: str) -> Any:
     """Spell sets, of which there are few."""
     encoded = bits.combine_chunks().dictionary_encode()
@@ -365,6 +361,7 @@ def _words(bits: Any, words: tuple[str, ...], none: str) -> Any:
 def strings(subjects: Any) -> Any:
     """Return a column of text."""
     try:
-        return pa.array(subjects, pa.large_string(), from_pandas=True)
+        # Arrow makes short text of an empty array of NumPy's, whatever is asked for.
+        return pa.array(subjects, pa.large_string(), from_pandas=True).cast(pa.large_string())
     except (pa.ArrowException, TypeError, UnicodeError):
         raise ConsentError("expected subjects as one column of text") from None

@@ -43,11 +43,15 @@ from compliance.consent.events import (
 )
 from compliance.errors import ConsentError, UnknownPurposeError
 
-__all__ = ["read_events"]
+__all__ = ["JOURNAL", "read_events", "read_rows"]
 
 _COLUMNS: Final = ("subject", "purpose", "event", "time")
 _OPTIONAL: Final = ("separate", "recipients", "expires")
+_FEW: Final = ("purpose", "event", "separate", "recipients")  # different texts in a column
+_RANKS: Final = {kind.value: rank for rank, kind in enumerate(KINDS)}
 _RFC_3339: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$"
+JOURNAL: Final = ("subject", "purpose", "event", "separate", "recipients", "expires", "time")
+"""Columns of a journal, in their order: `time` ends a row."""
 _ENDINGS: Final = (".csv", ".csv.gz", ".parquet")
 _PURPOSE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._:/ -]{0,126}")
 _SHOWN_PURPOSES: Final = 20
@@ -86,26 +90,27 @@ def read_events(
     torn: list[int] = []
     rows = without_subject = without_event = without_time = without_scope = 0
     parties = tuple(sorted(set(recipients)))
-    known = pa.array(sorted(set(purposes)), pa.string())
+    known = {purpose: place for place, purpose in enumerate(sorted(set(purposes)))}
     foreign: Counter[str] = Counter()
     for whole in _read(path, torn):
         batch = whole if first is None else whole.slice(0, first - rows)
         if not len(batch):
             break
-        subject, purpose, event = (_text(batch, name, path) for name in _COLUMNS[:3])
-        rank = pc.index_in(event, value_set=pa.array(KINDS, pa.string()))
-        number = pc.index_in(purpose, value_set=known)
+        subject = _text(batch, "subject", path)
+        rank = _coded(batch, "event", path, _RANKS.get)
+        number = _coded(batch, "purpose", path, known.get)
         time = _microseconds(batch, "time", path)
-        separate, odd = _scoped(batch, "separate", path, _separate, 0)
-        named, _ = _scoped(batch, "recipients", path, lambda t: _named(t, parties), ANYBODY)
+        separate = _coded(batch, "separate", path, _separate, absent=0)
+        named = _coded(batch, "recipients", path, lambda t: _named(t, parties), absent=ANYBODY)
         expires, late = _expiries(batch, path)
-        without_scope += odd + late
+        without_scope += separate.null_count + late
         rows += len(batch)
         without_subject += pc.sum(pc.equal(subject, "")).as_py() or 0
         without_event += rank.null_count
         without_time += time.null_count
         if number.null_count:
-            counts = pc.value_counts(purpose.filter(pc.is_null(number))).to_pylist()
+            told = _text(batch, "purpose", path)
+            counts = pc.value_counts(told.filter(pc.is_null(number))).to_pylist()
             foreign.update({pair["values"]: pair["counts"] for pair in counts})
         if not (without_subject or without_event or without_time or without_scope or foreign):
             moment = pc.add(pc.multiply(time, 8), rank).cast(pa.int64())
@@ -124,6 +129,33 @@ def read_events(
             f"consent file {path}: of {rows + len(torn)} rows {'; '.join(found)}: correct them"
         )
     refuse_purposes(foreign, purposes, f"consent file {path}")
+
+
+def read_rows(path: Path) -> Iterator[Any]:
+    """Read a consent file that `read_events` found sound, as text.
+
+    Yields:
+        Record batches of text, as `JOURNAL` says; times are in UTC, to the microsecond.
+
+    Raises:
+        ConsentError: it cannot be read, or changed meanwhile.
+    """
+    for batch in _read(path, []):
+        empty = pa.array([""] * len(batch), pa.string())
+        told = {name: _text(batch, name, path) for name in JOURNAL[:3]}
+        for name in JOURNAL[3:5]:
+            told[name] = _text(batch, name, path) if name in batch.schema.names else empty
+        expires, _ = _expiries(batch, path)
+        unlimited = pc.equal(expires, NEVER)
+        told["expires"] = pc.fill_null(rfc_3339(pc.if_else(unlimited, None, expires)), "")
+        told["time"] = rfc_3339(_microseconds(batch, "time", path))
+        yield pa.record_batch(told)
+
+
+def rfc_3339(microseconds: Any) -> Any:
+    """Spell microseconds since 1970, null where one is."""
+    time = microseconds.cast(pa.timestamp("us")).cast(pa.string())
+    return pc.replace_substring(pc.binary_join_element_wise(time, "Z", ""), " ", "T")
 
 
 def refuse_purposes(foreign: Counter[str], allowed: Collection[str], where: str) -> None:
@@ -145,9 +177,11 @@ def _read(path: Path, torn: list[int]) -> Iterator[Any]:
     """Yield the columns, batch by batch; note rows with too many or too few fields."""
     try:
         if _ending(path) == ".parquet":
-            with parquet.ParquetFile(path) as file:
-                _require_columns(file.schema_arrow.names, path)
-                wanted = _wanted(file.schema_arrow.names, path)
+            names = parquet.read_schema(path).names
+            _require_columns(names, path)
+            wanted = _wanted(names, path)
+            encoded = [name for name in wanted if name in _FEW]
+            with parquet.ParquetFile(path, read_dictionary=encoded) as file:
                 batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted)
                 yield from map(_sound, batches)
         else:
@@ -224,16 +258,20 @@ def _named(text: str, known: tuple[str, ...]) -> int | None:
     return recipient_bits(text.split() or None, known)
 
 
-def _scoped(
-    batch: Any, name: str, path: Path, read: Callable[[str], int | None], absent: int
-) -> tuple[Any, int]:
-    """Return what a column of few different texts says, and how many rows cannot be read."""
+def _coded(
+    batch: Any, name: str, path: Path, read: Callable[[str], int | None], *, absent: int = 0
+) -> Any:
+    """Return what a column of few different texts says, null where it cannot be read."""
     if name not in batch.schema.names:
-        return pa.array(np.full(len(batch), absent, dtype=np.int32)), 0
-    encoded = _text(batch, name, path).dictionary_encode()
-    values = pa.array([read(text) for text in encoded.dictionary.to_pylist()], pa.int32())
-    found = values.take(encoded.indices)
-    return found, found.null_count
+        return pa.array(np.full(len(batch), absent, dtype=np.int32))
+    column = batch[name]
+    if not (pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)):
+        column = _text(batch, name, path).dictionary_encode()
+    values = [None if text is None else read(text) for text in column.dictionary.to_pylist()]
+    nothing = read("")
+    return pa.array([*values, nothing], pa.int32()).take(
+        pc.fill_null(column.indices.cast(pa.int32()), len(values))
+    )
 
 
 def _expiries(batch: Any, path: Path) -> tuple[Any, int]:

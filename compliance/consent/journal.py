@@ -10,24 +10,27 @@ Leaves to others: reading (`files`), and the leaf that says something was record
 
 import csv
 import fcntl
-import hashlib
-import hmac
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import rfc8785
+from pyarrow import csv as columns
 
-from compliance.consent.events import ConsentEvent
+from compliance.consent.events import ConsentEvent, ConsentEventKind, SeparateConsent
+from compliance.consent.files import JOURNAL, read_rows
 from compliance.errors import ConsentError
+from compliance.subject_keys import SubjectKey
 
-__all__ = ["ConsentJournal", "commitment"]
+__all__ = ["ConsentJournal", "commitment", "events_of"]
 
-_HEADER: Final = b"subject,purpose,event,separate,recipients,expires,time\n"
+_HEADER: Final = f"{','.join(JOURNAL)}\n".encode()
 _BLOCK: Final = 1 << 20
 
 
@@ -45,6 +48,15 @@ class ConsentJournal:
             )
         self._path = path
 
+    @property
+    def begun(self) -> bool:
+        """Whether the file is there and has a journal's header."""
+        try:
+            with self._path.open("rb") as file:
+                return file.read(len(_HEADER)) == _HEADER
+        except OSError:
+            return False
+
     def append(self, *events: ConsentEvent) -> int:
         """Append events, all of them or none.
 
@@ -55,15 +67,55 @@ class ConsentJournal:
             ConsentError: the file cannot be written, has other columns than a journal, or an event
                 holds a line break.
         """
-        rows = b"".join(map(_row, events))
+        rows, _ = self._append([b"".join(map(_row, events))])
+        return rows + len(events)
+
+    def append_file(self, path: Path) -> None:
+        """Append all rows of a consent file that `read_events` found sound.
+
+        A crash may leave the first of them; events that come twice change nothing.
+
+        Raises:
+            ConsentError: as `append`, or the file cannot be read.
+        """
+        self._append(map(_spelt, read_rows(path)))
+
+    def extent(self) -> tuple[int, int]:
+        """Return how many rows and bytes the file has, once mended.
+
+        Raises:
+            ConsentError: as `append`.
+        """
+        return self._append([])
+
+    def after(self, place: int) -> tuple[ConsentEvent, ...]:
+        """Return the events of the few rows that begin at a byte or after it.
+
+        Raises:
+            ConsentError: the file cannot be read, or is damaged there.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(place)
+                text = file.read().decode()
+            whole = text[: text.rfind("\n") + 1]
+            return tuple(map(_event, csv.reader(io.StringIO(whole))))
+        except (OSError, ValueError) as error:
+            raise ConsentError(
+                f"consent file {self._path} is damaged after byte {place}: restore it"
+            ) from error
+
+    def _append(self, contents: Iterable[bytes]) -> tuple[int, int]:
+        """Append rows; return how many rows and bytes there were before."""
         try:
             with self._opened() as file:
-                before = self._mended(file)
+                before, end = self._mended(file)
                 file.seek(0, os.SEEK_END)
-                file.write(rows)
+                for content in contents:
+                    file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-                return before + len(events)
+                return before, end
         except OSError as error:
             raise ConsentError(
                 f"consent file {self._path} cannot be written: {error.strerror}"
@@ -76,8 +128,8 @@ class ConsentJournal:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _mended(self, file: BinaryIO) -> int:
-        """Cut off what a crash left of a row, and return how many rows there are."""
+    def _mended(self, file: BinaryIO) -> tuple[int, int]:
+        """Cut off what a crash left of a row, and return how many rows and bytes there are."""
         head = file.read(len(_HEADER))
         if head != _HEADER:
             if not _HEADER.startswith(head):
@@ -94,19 +146,50 @@ class ConsentJournal:
                 end = place + last + 1
             place += len(block)
         file.truncate(end)
-        return rows
+        return rows, end
 
 
-def commitment(key: bytes, event: ConsentEvent) -> str:
-    """Return the HMAC-SHA-256 of an event's body under its subject's key, in hexadecimal.
+def commitment(key: SubjectKey, event: ConsentEvent) -> str:
+    """Return what stands in a log for an event, in hexadecimal.
 
     The body is canonical JSON (RFC 8785). With the key gone nobody can tell what was committed to.
-
-    Args:
-        key: 32 random bytes, of this subject alone.
-        event: what was said.
     """
-    return hmac.new(key, rfc8785.dumps(_body(event)), hashlib.sha256).hexdigest()
+    return key.commitment(rfc8785.dumps(_body(event)))
+
+
+def events_of(path: Path, subject: str, purpose: str) -> tuple[ConsentEvent, ...]:
+    """Return what one person said about a purpose, in a file that `read_events` found sound.
+
+    Raises:
+        ConsentError: it cannot be read.
+    """
+    found = []
+    for batch in read_rows(path):
+        theirs = pc.and_(pc.equal(batch["subject"], subject), pc.equal(batch["purpose"], purpose))
+        found += [tuple(row.values()) for row in batch.filter(theirs).to_pylist()]
+    return tuple(map(_event, found))
+
+
+def _event(row: Iterable[str]) -> ConsentEvent:
+    subject, purpose, event, separate, recipients, expires, time = row
+    return ConsentEvent(
+        subject,
+        purpose,
+        ConsentEventKind(event),
+        datetime.fromisoformat(time),
+        frozenset(map(SeparateConsent, separate.split())),
+        frozenset(recipients.split()) - {"-"} if recipients.strip() else None,
+        datetime.fromisoformat(expires) if expires else None,
+    )
+
+
+def _spelt(batch: pa.RecordBatch) -> bytes:
+    if pc.any(pc.match_substring_regex(batch["subject"], r"[\r\n]")).as_py():
+        raise ConsentError("a journal of consents takes no line breaks within a subject")
+    sink = pa.BufferOutputStream()
+    columns.write_csv(batch, sink, columns.WriteOptions(include_header=False))
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def _body(event: ConsentEvent) -> dict[str, str]:

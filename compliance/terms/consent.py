@@ -71,7 +71,7 @@ class ConsentTerms(Terms):
 
     Attributes:
         separate: separate consents that are needed.
-        lawful_bases: on which notices may rest.
+        lawful_bases: on which notices of receipts may rest; uses need consent whatever it says.
         validity_days: how long a yes holds at most; until more is said where left out.
         maximum_contacts: contacts in `contact_period_days` from which on nobody is put in a
             segment; there is no cap where left out.
