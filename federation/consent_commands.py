@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compliance.consent import ConsentEvent, ConsentEventKind, SeparateConsent
+from compliance.terms.consent import SeparateConsent
 
 if TYPE_CHECKING:
+    from compliance.consent import ConsentEvent, ConsentEventKind
     from federation.consent_recording import ConsentRecording
     from federation.party import PartyFolder
 
@@ -66,6 +67,8 @@ def give(
 
     Example: comity consent give out/demo/retailer R1 lookalike-audiences
     """
+    from compliance.consent import ConsentEventKind
+
     kind = ConsentEventKind.GIVEN
     _record(directory, _yes(subject, purpose, kind, separate, recipient, expires), as_json)
 
@@ -84,6 +87,8 @@ def reconfirm(
 
     Example: comity consent reconfirm out/demo/retailer R1 lookalike-audiences
     """
+    from compliance.consent import ConsentEventKind
+
     kind = ConsentEventKind.RECONFIRMED
     _record(directory, _yes(subject, purpose, kind, separate, recipient, expires), as_json)
 
@@ -96,6 +101,8 @@ def withdraw(
 
     Example: comity consent withdraw out/demo/retailer R1 lookalike-audiences
     """
+    from compliance.consent import ConsentEvent, ConsentEventKind
+
     event = ConsentEvent(subject, purpose, ConsentEventKind.WITHDRAWN, datetime.now(UTC))
     _record(directory, event, as_json)
 
@@ -108,6 +115,8 @@ def refuse(
 
     Example: comity consent refuse out/demo/retailer R1 lookalike-audiences
     """
+    from compliance.consent import ConsentEvent, ConsentEventKind
+
     event = ConsentEvent(subject, purpose, ConsentEventKind.REFUSED, datetime.now(UTC))
     _record(directory, event, as_json)
 
@@ -120,6 +129,8 @@ def object_(
 
     Example: comity consent object out/demo/retailer R1 lookalike-audiences
     """
+    from compliance.consent import ConsentEvent, ConsentEventKind
+
     event = ConsentEvent(subject, purpose, ConsentEventKind.OBJECTED, datetime.now(UTC))
     _record(directory, event, as_json)
 
@@ -253,11 +264,13 @@ def _file(folder: "PartyFolder") -> Path:
 def _yes(
     subject: str,
     purpose: str,
-    kind: ConsentEventKind,
+    kind: "ConsentEventKind",
     separate: list[SeparateConsent] | None,
     recipient: list[str] | None,
     expires: datetime | None,
-) -> ConsentEvent:
+) -> "ConsentEvent":
+    from compliance.consent import ConsentEvent
+
     return ConsentEvent(
         subject,
         purpose,
@@ -285,7 +298,7 @@ def _recording(directory: Path) -> "Iterator[ConsentRecording]":
         yield ConsentRecording(folder, agreement, gate.note)
 
 
-def _record(directory: Path, event: ConsentEvent, as_json: bool) -> None:
+def _record(directory: Path, event: "ConsentEvent", as_json: bool) -> None:
     with _recording(directory) as recording:
         sequence = recording.record(event)
     _tell({"event": event.event.value, "sequence": sequence}, as_json=as_json)

@@ -9,7 +9,7 @@ Leaves to others: counting (`measuring`), what a measurement is (`jobs.measure`)
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
@@ -18,7 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from federation.errors import WorkspaceError
-from federation.jobs.measure import Measurement
+
+if TYPE_CHECKING:
+    from federation.jobs.measure import Measurement
 
 __all__ = ["kept_measurements", "measurement_app"]
 
@@ -29,12 +31,14 @@ measurement_app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True)
 
 
-def kept_measurements(directory: Path) -> list[Measurement]:
+def kept_measurements(directory: Path) -> "list[Measurement]":
     """Read the measurements that a party, or the parties of a workspace, keep; each one once.
 
     Raises:
         WorkspaceError: there is none, or a file holds none.
     """
+    from federation.jobs.measure import Measurement
+
     files = sorted(
         file
         for pattern in ("jobs/*/measurement.json", "*/jobs/*/measurement.json")
@@ -82,7 +86,7 @@ def show(
         _print(one)
 
 
-def _print(measurement: Measurement) -> None:
+def _print(measurement: "Measurement") -> None:
     table = Table("partner", *map(escape, measurement.columns), "members", "others")
     for party in measurement.parties:
         for cell, *counts in zip(measurement.cells, party.members, party.others, strict=True):
@@ -97,7 +101,7 @@ def _print(measurement: Measurement) -> None:
     )
 
 
-def _told(count: int | None, measurement: Measurement) -> str:
+def _told(count: int | None, measurement: "Measurement") -> str:
     if count is None:
         return f"withheld (below {measurement.minimum_cell})"
     return f"{count:,} ± {measurement.standard_deviation:.1f}"

@@ -496,6 +496,13 @@ def test_the_command_line_loads_no_framework_to_explain_itself() -> None:
     assert python(LOADED, program).splitlines()[-1] == "[]"
 
 
+def test_the_command_begins_with_a_single_thread() -> None:
+    """A node sets the environment that keeps libraries from starting threads before they load."""
+    program = "import os\nimport federation.cli\nprint(len(os.listdir('/proc/self/task')))\n"
+    told = python(program + "import sys\nprint(sorted({'pyarrow', 'numpy'} & set(sys.modules)))")
+    assert told == "1\n[]\n"
+
+
 def test_the_check_for_frameworks_would_see_one() -> None:
     assert python(LOADED, "import flwr") == "['flwr']\n"
 
