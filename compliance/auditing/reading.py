@@ -6,7 +6,9 @@ findings, one for the first thing that stands in the way. No file that is read c
 Leaves to others: what the leaves say together (`compliance.auditing.audit`).
 """
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from compliance.agreement import Agreement, SignedAgreement
@@ -72,13 +74,26 @@ def read_log(
     except LogError as error:
         return None, (Finding(_kind_of(error), name, (), f"{directory}: {error}"),)
     parsed: list[Record] = []
-    for index, entry in enumerate(log.entries):
-        try:
-            parsed.append(parse_leaf(entry))
-        except RecordError as error:
-            text = f"leaf {index} of {name} is no leaf: {error}"
-            return None, (Finding(FindingKind.MALFORMED_LEAF, name, (index,), text),)
+    with _without_collection():
+        for index, entry in enumerate(log.entries):
+            try:
+                parsed.append(parse_leaf(entry))
+            except RecordError as error:
+                text = f"leaf {index} of {name} is no leaf: {error}"
+                return None, (Finding(FindingKind.MALFORMED_LEAF, name, (index,), text),)
     return PartyLog(name, agreement, tuple(parsed), log.entries), ()
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Let nobody look for garbage among leaves while they are read: all of them stay."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _kind_of(error: LogError) -> FindingKind:
