@@ -129,7 +129,11 @@ def terms(**changes: Mapping[str, object]) -> dict[str, Any]:
             {"name": "colour", "type": "categorical", "categories": ["green", "red"]},
         ],
         **{name: section | dict(changes.get(name, {})) for name, section in sections.items()},
-        **{name: dict(section) for name, section in changes.items() if name not in sections},
+        **{
+            name: dict(section) if isinstance(section, Mapping) else section
+            for name, section in changes.items()
+            if name not in sections
+        },
     }
 
 

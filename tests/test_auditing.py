@@ -474,7 +474,7 @@ def test_logs_over_http(workspace: Path, tmp_path: Path) -> None:
 def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> None:
     elsewhere = {K.UNREADABLE, K.MALFORMED_LEAF, K.NOT_PUBLIC, K.REWRITTEN, K.SPLIT_VIEW}
     elsewhere |= {K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED}
-    elsewhere |= {K.UNAPPROVED, K.OTHER_VERSION, K.OTHER_PURPOSE, K.PRUNED_OTHERWISE}
+    elsewhere |= {K.UNAPPROVED, K.OTHER_VERSION, K.OTHER_PURPOSE, K.PRUNED_OTHERWISE, K.PRUNED}
     assert set(K) == {*PLANTED, *FILES, *elsewhere}
 
 

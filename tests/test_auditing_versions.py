@@ -132,9 +132,7 @@ def test_each_version_s_rules_hold_for_its_leaves(
 def test_a_release_after_notice_took_effect(world: World, second: Agreement) -> None:
     given = world.agreement.valid_from
     fields: dict[str, Any] = {"party": "courier", "reason": "enough"}
-    notice = Notice(
-        agreement=second.digest, given=given, effective_from=given + CHANGE, **fields
-    )
+    notice = Notice(agreement=second.digest, given=given, effective_from=given + CHANGE, **fields)
     found = findings(world.agreement, second, going_on(world.agreement, second), notice)
     assert {(one.kind, one.party) for one in found} == {(K.AFTER_END, "retailer")}
     assert "courier" in found[0].sentence

@@ -95,7 +95,9 @@ def test_a_mutation_is_read_alike(record: Record, data: st.DataObject) -> None:
     length = data.draw(st.integers(0, 3))
     put = data.draw(
         st.binary(max_size=3)
-        | st.sampled_from([b'"', b",", b" ", b"0", b"null", b"\n", b"\xc3\xa9", b'"kind":"release"'])
+        | st.sampled_from(
+            [b'"', b",", b" ", b"0", b"null", b"\n", b"\xc3\xa9", b'"kind":"release"']
+        )
     )
     agree(leaf[:at] + put + leaf[at + length :])
 

@@ -81,6 +81,7 @@ class FindingKind(StrEnum):
     ERASURE_UNJUSTIFIED = "erasure-unjustified"
     HELD_DELETED = "held-deleted"
     HOLD_NOT_PLACED = "hold-not-placed"
+    PRUNED = "pruned"
     PRUNED_TOO_FAR = "pruned-too-far"
     PRUNED_OTHERWISE = "pruned-otherwise"
 

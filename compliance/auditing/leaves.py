@@ -167,8 +167,10 @@ def consent(log: PartyLog, rules: Rules) -> Iterator[Finding]:
                 yield log.finding(FindingKind.CONSENT_UNREAD, index, text)
             elif said is not None and read is not None:
                 place, used = read
-                if said.purposes and used.purpose in agreement.purposes and (
-                    used.purpose not in said.purposes
+                if (
+                    said.purposes
+                    and used.purpose in agreement.purposes
+                    and (used.purpose not in said.purposes)
                 ):
                     text = f"releases {leaf.computation}, and consent was read for another purpose"
                     yield log.finding(FindingKind.OTHER_PURPOSE, (place, index), text)

@@ -15,6 +15,7 @@ from pathlib import Path
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
+from compliance.auditing.pruned import pruned
 from compliance.auditing.trust import keys_of_others, log_keys, origin_of, policy_for
 from compliance.errors import (
     ComplianceError,
@@ -98,6 +99,9 @@ def read_log(
             return None, (Finding(kind, name, (), text),)
         log = verify_log(directory, verification_key=party.log_key, second_key=party.cosigning_key)
     except LogError as error:
+        forgotten = pruned(directory, party) if isinstance(error, FileMissingError) else None
+        if forgotten is not None:
+            return None, (forgotten,)
         return None, (Finding(_kind_of(error), name, (), f"{directory}: {error}"),)
     parsed: list[Record] = []
     with _without_collection():
