@@ -67,8 +67,8 @@ def audit_places(
     if told:
         rules = rules_for(told[0].agreement, now=now)
         every = {one.digest: one for log in told for one in log.succession.versions}
-        versions = {digest: rules_for(one, now=now) for digest, one in every.items()}
-        rules = replace(rules, versions=versions)
+        each = {digest: rules_for(one, now=now) for digest, one in every.items()}
+        rules = replace(rules, versions=each)
         findings.extend(audit(told, rules))
         repriced = rules.pricer.prices
     return told, tuple(findings), repriced

@@ -9,7 +9,7 @@ from compliance import records
 from compliance.auditing.budget import Charges
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
-from compliance.auditing.rules import Rules
+from compliance.auditing.rules import Computation, Rules
 from compliance.terms import Role
 
 __all__ = [
@@ -166,18 +166,22 @@ def consent(log: PartyLog, rules: Rules) -> Iterator[Finding]:
                 text = f"releases {leaf.computation} without having read consent for it"
                 yield log.finding(FindingKind.CONSENT_UNREAD, index, text)
             elif said is not None and read is not None:
-                place, used = read
-                if (
-                    said.purposes
-                    and used.purpose in agreement.purposes
-                    and (used.purpose not in said.purposes)
-                ):
-                    text = f"releases {leaf.computation}, and consent was read for another purpose"
-                    yield log.finding(FindingKind.OTHER_PURPOSE, (place, index), text)
-                if used.recipients and leaf.recipient not in used.recipients:
-                    text = f"releases to {leaf.recipient}, for whom consent was not read"
-                    yield log.finding(FindingKind.OTHER_RECIPIENTS, (place, index), text)
+                yield from _otherwise(log, index, read[0], said)
             read = None
+
+
+def _otherwise(log: PartyLog, index: int, place: int, said: Computation) -> Iterator[Finding]:
+    """Say how a release uses people for something else, or shows them to others, than was read."""
+    leaf, used = log.records[index], log.records[place]
+    if not isinstance(leaf, records.Release) or not isinstance(used, records.ConsentUsed):
+        raise TypeError("expected a release, after consent was read")
+    agreed = used.purpose in log.obeyed[index].purposes  # else `consent` says so
+    if agreed and said.purposes and used.purpose not in said.purposes:
+        text = f"releases {leaf.computation}, and consent was read for another purpose"
+        yield log.finding(FindingKind.OTHER_PURPOSE, (place, index), text)
+    if used.recipients and leaf.recipient not in used.recipients:
+        text = f"releases to {leaf.recipient}, for whom consent was not read"
+        yield log.finding(FindingKind.OTHER_RECIPIENTS, (place, index), text)
 
 
 def cohorts(log: PartyLog, rules: Rules) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 
 def segments(log: PartyLog, rules: Rules) -> Iterator[Finding]:
-    """A segment has at most the agreed share, and enough people; scores of aligned rows are whole."""
+    """A segment has at most the agreed share, and enough people; aligned scores are whole."""
     scored = {
         leaf.job
         for leaf in log.records

@@ -20,6 +20,11 @@ __all__ = ["Spelling"]
 
 _NAME: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,127}"
 
+_TIME: Final = (
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}"
+    r"(?:\.(?!000000)[0-9]{6})?Z"
+)
+
 _Read = Callable[[str], object]
 
 
@@ -39,8 +44,7 @@ _GRAMMAR: Final[tuple[tuple[object, str, _Read | None], ...]] = (
     (bool, "(true|false)", "true".__eq__),
     (
         Time,
-        '"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}'
-        r'(?:\.(?!000000)[0-9]{6})?Z)"',
+        f'"({_TIME})"',
         datetime.fromisoformat,
     ),
 )
