@@ -7,12 +7,11 @@ Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from compliance.agreement import Agreement
-from compliance.auditing import Finding, FindingKind, PartyLog, audit
+from compliance.auditing import Finding, FindingKind, PartyLog, Rules, audit
 from compliance.auditing.reading import read_agreement, read_log, read_versions, witnessed
 from compliance.errors import InvalidAgreementError, LogCorruptedError
 from compliance.lifecycle import Succession
@@ -68,7 +67,7 @@ def audit_places(
         rules = rules_for(told[0].agreement, now=now)
         every = {one.digest: one for log in told for one in log.succession.versions}
         each = {digest: rules_for(one, now=now) for digest, one in every.items()}
-        rules = replace(rules, versions=each)
+        rules = Rules(rules.computations, rules.pricer, now, rules.allowed_code, each)
         findings.extend(audit(told, rules))
         repriced = rules.pricer.prices
     return told, tuple(findings), repriced
