@@ -8,9 +8,11 @@ Leaves to others: the checks (`compliance.auditing`).
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.util import find_spec
+from typing import Final
 
 from compliance.agreement import Agreement
 from compliance.auditing import Computation, Rules, UnpriceableError
+from compliance.terms import Computation as Job
 from federation.routes import ROUTES, is_charged
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import from_json
@@ -63,7 +65,42 @@ def rules_for(agreement: Agreement, *, now: datetime) -> Rules:
             charged=is_charged(kind, agreement),
             within_role=route.within_role,
             to_everyone=kind == "identify",
+            purposes=_purposes(kind, agreement),
+            approved=route.concerns_people and _is_approved(kind, agreement),
         )
         for kind, route in ROUTES.items()
     }
-    return Rules(computations, Accounting(), now)
+    return Rules(computations, Accounting(), now, frozenset(agreement.code_digests))
+
+
+def _purposes(kind: str, agreement: Agreement) -> frozenset[str]:
+    """Return the purposes for which people may be used in what is said, by the terms of its job."""
+    subject = kind.partition(".")[0]
+    terms = {
+        "match": (agreement.match,),
+        "align": (agreement.match, agreement.vertical),
+        "train": (agreement.train,),
+        "sum": (agreement.train,),
+        "assist": (agreement.vertical,),
+        "expand": (agreement.expand,),
+        "measure": (agreement.measure,),
+    }
+    return frozenset(one.purpose for one in terms.get(subject, ()) if one is not None)
+
+
+_JOBS: Final[dict[str, tuple[Job, ...]]] = {
+    "match": (Job.MATCH,),
+    "align": (Job.ALIGN,),
+    "train": (Job.TRAIN,),
+    "sum": (Job.TRAIN,),
+    "assist": (Job.TRAIN_VERTICAL, Job.SCORE_VERTICAL),
+    "expand": (Job.EXPAND,),
+    "measure": (Job.MEASURE,),
+}
+"""Jobs in which something is said, by the first word of its name."""
+
+
+def _is_approved(kind: str, agreement: Agreement) -> bool:
+    """Tell whether every job in which this is said needs approvals."""
+    jobs = _JOBS.get(kind.partition(".")[0], ())
+    return bool(jobs) and all(map(agreement.needs_approval, jobs))

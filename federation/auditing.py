@@ -11,9 +11,10 @@ from datetime import datetime
 from pathlib import Path
 
 from compliance.agreement import Agreement
-from compliance.auditing import Finding, FindingKind, PartyLog, audit
-from compliance.auditing.reading import read_agreement, read_log, witnessed
+from compliance.auditing import Finding, FindingKind, PartyLog, Rules, audit
+from compliance.auditing.reading import read_agreement, read_log, read_versions, witnessed
 from compliance.errors import InvalidAgreementError, LogCorruptedError
+from compliance.lifecycle import Succession
 from compliance.log.policy import Policy
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
@@ -51,11 +52,11 @@ def audit_places(
     findings: list[Finding] = []
     directories: dict[str, Path] = {}
     for number, place in enumerate(places):
-        for directory, contract, name, problem in _located(place, own, scratch / str(number)):
-            if problem is not None or contract is None:
+        for directory, versions, name, problem in _located(place, own, scratch / str(number)):
+            if problem is not None or versions is None:
                 findings.extend([problem] if problem else [])
                 continue
-            log, found = read_log(directory, contract, name)
+            log, found = read_log(directory, versions.latest, name, versions=versions)
             findings.extend(found)
             directories[name] = directory
             logs.extend([log] if log else [])
@@ -64,12 +65,15 @@ def audit_places(
     repriced = True
     if told:
         rules = rules_for(told[0].agreement, now=now)
+        every = {one.digest: one for log in told for one in log.succession.versions}
+        each = {digest: rules_for(one, now=now) for digest, one in every.items()}
+        rules = Rules(rules.computations, rules.pricer, now, rules.allowed_code, each)
         findings.extend(audit(told, rules))
         repriced = rules.pricer.prices
     return told, tuple(findings), repriced
 
 
-_Located = tuple[Path, Agreement | None, str, Finding | None]
+_Located = tuple[Path, Succession | None, str, Finding | None]
 
 
 def _located(place: str, own: Agreement | None, scratch: Path) -> Iterator[_Located]:
@@ -87,17 +91,16 @@ def _located(place: str, own: Agreement | None, scratch: Path) -> Iterator[_Loca
     if not folders:
         raise WorkspaceError(f"{path} holds no log: name a party's folder or a workspace")
     for folder in folders:
-        name, contract, problem = folder.resolve().name, own, None
+        name, versions, problem = folder.resolve().name, None, None
         try:
-            beside = read_agreement(folder / "agreement.json")
-            beside.party(name)
-            if own is not None and beside != own:
+            versions = read_versions(folder)
+            versions.latest.party(name)
+            if own is not None and versions.latest != own:
                 text = f"{folder} holds another contract than yours"
                 problem = Finding(FindingKind.AGREEMENT_DIFFERS, name, (), text)
-            contract = own or beside
         except InvalidAgreementError as error:
             problem = Finding(FindingKind.AGREEMENT_UNSIGNED, name, (), str(error))
-        yield folder / "log", contract, name, problem
+        yield folder / "log", versions, name, problem
 
 
 def _fetched(url: str, agreement: Agreement, scratch: Path) -> _Located:
@@ -110,4 +113,4 @@ def _fetched(url: str, agreement: Agreement, scratch: Path) -> _Located:
     if name is None:
         text = f"{url}: the log's name is that of no party of the agreement"
         return scratch, None, url, Finding(FindingKind.FOREIGN_ORIGIN, url, (), text)
-    return scratch, agreement, name, None
+    return scratch, Succession((agreement,), ()), name, None

@@ -513,6 +513,28 @@ def log_receipt(
         out.print(f"wrote {to}", markup=False)
 
 
+@log_app.command("prune")
+def log_prune(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
+    before: Annotated[int, typer.Option("--before", min=0, help="First entry that stays.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Remove a log's first entries, by the agreement's retention term; their hashes stay.
+
+    Example: comity log prune out/demo/retailer --before 4096
+    """
+    from datetime import UTC, datetime
+
+    from federation.log_pruning import prune_log
+
+    leaf, removed = prune_log(directory, before, now=datetime.now(UTC))
+    if as_json:
+        told = {"kept_from": leaf.kept_from, "root_hash": leaf.root_hash, "files": removed}
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+    else:
+        out.print(f"removed {removed} file(s): entries before {leaf.kept_from}")
+
+
 @log_app.command("check")
 def log_check(
     file: Annotated[Path, typer.Argument(help="The receipt.")],

@@ -232,6 +232,12 @@ def often(logs: Logs, agreement: Agreement) -> None:
         )
 
 
+def forgotten(logs: Logs, _: Agreement) -> None:
+    logs["brand"] += said(
+        "find", "match.reply", "retailer", read("find") | {"consent_log_size": 4}, name="again"
+    )
+
+
 def above(agreement: Agreement) -> float:
     return agreement.train.epsilon * 2
 
@@ -312,6 +318,12 @@ PLANTED: dict[K, tuple[str, Plant]] = {
         "retailer",
         changed("retailer", R.SegmentWritten, share=lambda one: one.expand.maximum_share + 0.01),
     ),
+    K.SEGMENT_TOO_SMALL: (
+        "retailer",
+        changed("retailer", R.SegmentWritten, rows=lambda one: one.expand.minimum_segment - 1),
+    ),
+    K.CONSENT_FORGOTTEN: ("brand", forgotten),
+    K.OTHER_RECIPIENTS: ("brand", changed("brand", R.ConsentUsed, recipients=("courier",))),
     K.TOO_MANY_MATCHES: ("courier", often),
     K.MATCH_DIFFERS: ("retailer", changed("brand", R.MatchBound, peer_commitment="e" * 64)),
     K.JOB_NOT_STARTED: ("coordinator", removed("coordinator", R.JobStarted)),
@@ -462,6 +474,7 @@ def test_logs_over_http(workspace: Path, tmp_path: Path) -> None:
 def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> None:
     elsewhere = {K.UNREADABLE, K.MALFORMED_LEAF, K.NOT_PUBLIC, K.REWRITTEN, K.SPLIT_VIEW}
     elsewhere |= {K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED}
+    elsewhere |= {K.UNAPPROVED, K.OTHER_VERSION, K.OTHER_PURPOSE, K.PRUNED_OTHERWISE, K.PRUNED}
     assert set(K) == {*PLANTED, *FILES, *elsewhere}
 
 

@@ -34,6 +34,8 @@ _OF_ONE: Final = (
     leaves.decisions,
     leaves.routes,
     leaves.consent,
+    leaves.cohorts,
+    leaves.approvals,
     leaves.budget,
     results.models,
     results.segments,

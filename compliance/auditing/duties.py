@@ -6,6 +6,7 @@ from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Rules
+from compliance.log.merkle import leaf_hash, root_hash
 from compliance.terms import DATA_ROLES
 
 __all__ = ["erasures", "holds", "prunings"]
@@ -85,9 +86,14 @@ def holds(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 
 def prunings(log: PartyLog, rules: Rules) -> Iterator[Finding]:
-    """Only what lies before it can have been pruned when a leaf says so."""
+    """Only what lies before it can have been pruned when a leaf says so, of the tree as it was."""
     del rules
     for index, leaf in enumerate(log.records):
         if isinstance(leaf, records.LogPruned) and leaf.kept_from > index:
             text = f"removes entries before {leaf.kept_from}, more than there were"
             yield log.finding(FindingKind.PRUNED_TOO_FAR, index, text)
+        if isinstance(leaf, records.LogPruned) and log.entries:
+            root = root_hash([leaf_hash(entry) for entry in log.entries[:index]])
+            if root.hex() != leaf.root_hash:
+                text = "names another root than that of the entries before it"
+                yield log.finding(FindingKind.PRUNED_OTHERWISE, index, text)

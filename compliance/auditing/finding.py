@@ -30,6 +30,7 @@ class FindingKind(StrEnum):
     SPLIT_VIEW = "split-view"
     NOT_OPENED = "not-opened"
     OPENED_AGAIN = "opened-again"
+    OTHER_VERSION = "other-version"
     OTHER_PARTIES = "other-parties"
     FOREIGN_PARTY = "foreign-party"
     FOREIGN_AGREEMENT = "foreign-agreement"
@@ -43,6 +44,10 @@ class FindingKind(StrEnum):
     CONSENT_UNREAD = "consent-unread"
     CONSENT_MISCOUNTED = "consent-miscounted"
     PURPOSE_NOT_AGREED = "purpose-not-agreed"
+    OTHER_PURPOSE = "other-purpose"
+    CONSENT_FORGOTTEN = "consent-forgotten"
+    OTHER_RECIPIENTS = "other-recipients"
+    UNAPPROVED = "unapproved"
     UNCHARGED = "uncharged"
     CHARGED_FOR_NOTHING = "charged-for-nothing"
     CHARGE_NOT_OPEN = "charge-not-open"
@@ -63,6 +68,7 @@ class FindingKind(StrEnum):
     MODELS_DIFFER = "models-differ"
     MODEL_RETIRED = "model-retired"
     SEGMENT_OVER_SHARE = "segment-over-share"
+    SEGMENT_TOO_SMALL = "segment-too-small"
     TOO_MANY_MATCHES = "too-many-matches"
     MATCH_DIFFERS = "match-differs"
     JOB_NOT_STARTED = "job-not-started"
@@ -75,7 +81,9 @@ class FindingKind(StrEnum):
     ERASURE_UNJUSTIFIED = "erasure-unjustified"
     HELD_DELETED = "held-deleted"
     HOLD_NOT_PLACED = "hold-not-placed"
+    PRUNED = "pruned"
     PRUNED_TOO_FAR = "pruned-too-far"
+    PRUNED_OTHERWISE = "pruned-otherwise"
 
 
 @dataclass(frozen=True)

@@ -9,40 +9,60 @@ from compliance import records
 from compliance.auditing.budget import Charges
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
-from compliance.auditing.rules import Rules
+from compliance.auditing.rules import Computation, Rules
 from compliance.terms import Role
 
-__all__ = ["budget", "consent", "decisions", "opening", "order", "routes", "validity"]
+__all__ = [
+    "approvals",
+    "budget",
+    "cohorts",
+    "consent",
+    "decisions",
+    "opening",
+    "order",
+    "routes",
+    "validity",
+]
 
 _EVERYONE = "everyone"
 
 
 def opening(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """The agreement is the first leaf and no other, and names its parties."""
-    del rules
     if not log.records:
         text = f"the log of {log.party} is empty: expected agreement.signed as leaf 0"
         yield Finding(FindingKind.NOT_OPENED, log.party, (), text)
         return
-    names = {party.name for party in log.agreement.parties}
-    for index, leaf in enumerate(log.records):
+    before = log.succession.versions[0]
+    for index, leaf, agreement, _ in log.walk(rules):
+        taken_over, before = agreement is not before, agreement
         if index == 0 and not isinstance(leaf, records.AgreementSigned):
             yield log.finding(FindingKind.NOT_OPENED, index, "stands where agreement.signed must")
         if not isinstance(leaf, records.AgreementSigned):
             continue
-        if index:
+        if index and not taken_over:
             yield log.finding(FindingKind.OPENED_AGAIN, index, "opens the log a second time")
-        elif set(leaf.parties) != names:
+        elif set(leaf.parties) != {party.name for party in agreement.parties}:
             yield log.finding(
                 FindingKind.OTHER_PARTIES, index, "names other parties than the agreement"
             )
+        elif leaf.supersedes != agreement.supersedes:
+            text = "takes the place of another version than the agreement says"
+            yield log.finding(FindingKind.OTHER_VERSION, index, text)
+    if before != log.succession.latest:
+        text = (
+            f"the log of {log.party} ends under version {before.number} of the agreement, and "
+            f"version {log.succession.latest.number} is at hand"
+        )
+        yield Finding(FindingKind.OTHER_VERSION, log.party, (), text)
 
 
 def order(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Every leaf is of this party, under this agreement, and not before the one before it."""
-    del rules
-    digest, latest = log.agreement.digest, None
-    for index, leaf in enumerate(log.records):
+    digests = {id(one): one.digest for one in log.succession.versions}
+    latest = None
+    for index, leaf, agreement, _ in log.walk(rules):
+        digest = digests[id(agreement)]
         if leaf.party != log.party:
             yield log.finding(FindingKind.FOREIGN_PARTY, index, f"is of {leaf.party}")
         if leaf.agreement != digest:
@@ -57,9 +77,12 @@ def order(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 def validity(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Nothing leaves outside the agreement's time, or after its end."""
-    del rules
     ended: int | None = None
-    for index, leaf in enumerate(log.records):
+    current = None
+    for index, leaf, agreement, _ in log.walk(rules):
+        if agreement is not current:
+            current, ended = agreement, None
+            notice = log.succession.status(agreement, agreement.valid_until).notice
         if isinstance(leaf, records.AgreementEnded):
             ended = index
         if not isinstance(leaf, records.Release):
@@ -67,7 +90,10 @@ def validity(log: PartyLog, rules: Rules) -> Iterator[Finding]:
         if ended is not None:
             text = "releases, though the agreement had ended"
             yield log.finding(FindingKind.AFTER_END, (ended, index), text)
-        elif not log.agreement.valid_from <= leaf.time < log.agreement.valid_until:
+        elif notice is not None and leaf.time >= notice.effective_from:
+            text = f"releases, though notice of {notice.party} had ended the agreement"
+            yield log.finding(FindingKind.AFTER_END, index, text)
+        elif not agreement.valid_from <= leaf.time < agreement.valid_until:
             text = "releases at a time for which the agreement is not in force"
             yield log.finding(FindingKind.OUTSIDE_VALIDITY, index, text)
 
@@ -95,12 +121,15 @@ def decisions(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 def routes(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """What left may be said by this role to that role."""
-    roles = {party.name: party.role for party in log.agreement.parties}
-    own = roles.get(log.party)
-    for index, leaf in enumerate(log.records):
+    current = None
+    for index, leaf, agreement, held in log.walk(rules):
+        if agreement is not current:
+            current = agreement
+            roles = {party.name: party.role for party in agreement.parties}
+            own = roles.get(log.party)
         if not isinstance(leaf, records.Release):
             continue
-        if (said := rules.computations.get(leaf.computation)) is None:
+        if (said := held.computations.get(leaf.computation)) is None:
             continue  # the budget check says so
         recipient: Role | None = roles.get(leaf.recipient)
         everyone = leaf.recipient == _EVERYONE
@@ -119,7 +148,7 @@ def routes(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 def consent(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Consent was read just before whatever concerns people, for a purpose that is agreed."""
     read: tuple[int, records.ConsentUsed] | None = None
-    for index, leaf in enumerate(log.records):
+    for index, leaf, agreement, held in log.walk(rules):
         if isinstance(leaf, records.AccessDecided):
             read = None
         elif isinstance(leaf, records.ConsentUsed):
@@ -127,23 +156,83 @@ def consent(log: PartyLog, rules: Rules) -> Iterator[Finding]:
             if leaf.eligible + sum(leaf.excluded.values()) != leaf.rows:
                 text = "does not add up: expected rows to be those eligible and those excluded"
                 yield log.finding(FindingKind.CONSENT_MISCOUNTED, index, text)
-            if leaf.purpose not in log.agreement.purposes:
+            if leaf.purpose not in agreement.purposes:
                 text = f"asks for purpose {leaf.purpose!r}, which the agreement does not declare"
                 yield log.finding(FindingKind.PURPOSE_NOT_AGREED, index, text)
         elif isinstance(leaf, records.Release):
-            said = rules.computations.get(leaf.computation)
+            said = held.computations.get(leaf.computation)
             unread = read is None or read[1].job != leaf.job
             if said is not None and said.concerns_people and unread:
                 text = f"releases {leaf.computation} without having read consent for it"
                 yield log.finding(FindingKind.CONSENT_UNREAD, index, text)
+            elif said is not None and read is not None:
+                yield from _otherwise(log, index, read[0], said)
             read = None
+
+
+def _otherwise(log: PartyLog, index: int, place: int, said: Computation) -> Iterator[Finding]:
+    """Say how a release uses people for something else, or shows them to others, than was read."""
+    leaf, used = log.records[index], log.records[place]
+    if not isinstance(leaf, records.Release) or not isinstance(used, records.ConsentUsed):
+        raise TypeError("expected a release, after consent was read")
+    agreed = used.purpose in log.obeyed[index].purposes  # else `consent` says so
+    if agreed and said.purposes and used.purpose not in said.purposes:
+        text = f"releases {leaf.computation}, and consent was read for another purpose"
+        yield log.finding(FindingKind.OTHER_PURPOSE, (place, index), text)
+    if used.recipients and leaf.recipient not in used.recipients:
+        text = f"releases to {leaf.recipient}, for whom consent was not read"
+        yield log.finding(FindingKind.OTHER_RECIPIENTS, (place, index), text)
+
+
+def cohorts(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """Within a job no consent event is forgotten, and recipients are parties of the agreement."""
+    seen: dict[tuple[str | None, str], tuple[int, int]] = {}
+    for index, leaf, agreement, _ in log.walk(rules):
+        if not isinstance(leaf, records.ConsentUsed):
+            continue
+        names = {party.name for party in agreement.parties}
+        if strangers := sorted(set(leaf.recipients) - names):
+            text = f"reads consent for {', '.join(strangers)}, who is no party of the agreement"
+            yield log.finding(FindingKind.OTHER_RECIPIENTS, index, text)
+        before, most = seen.get((leaf.job, leaf.purpose), (index, 0))
+        if leaf.consent_log_size < most:
+            text = f"reads {leaf.consent_log_size} consent events, and {most} had been read before"
+            yield log.finding(FindingKind.CONSENT_FORGOTTEN, (before, index), text)
+        else:
+            seen[leaf.job, leaf.purpose] = (index, leaf.consent_log_size)
+
+
+def approvals(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """What releases rows leaves after enough people of enough parties approved the job."""
+    heard: dict[str | None, set[tuple[str, str]]] = {}
+    for index, leaf, agreement, held in log.walk(rules):
+        if isinstance(leaf, records.ApprovalReceived):
+            heard.setdefault(leaf.job, set()).add((leaf.approver, leaf.of_party))
+        elif isinstance(leaf, records.Release) and (terms := agreement.approval) is not None:
+            said = held.computations.get(leaf.computation)
+            if said is None or not said.approved:
+                continue
+            agreed = {(one.name, one.party) for one in terms.approvers}
+            yes = heard.get(leaf.job, set()) & agreed
+            parties = {party for _, party in yes}
+            if len(yes) < terms.approvals or len(parties) < terms.parties:
+                text = (
+                    f"releases rows with {len(yes)} approval(s) of {len(parties)} parties, and "
+                    f"{terms.approvals} of {terms.parties} are agreed"
+                )
+                yield log.finding(FindingKind.UNAPPROVED, index, text)
 
 
 def budget(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Charges keep the budget, and are settled before anything else leaves."""
-    charges = Charges(log.agreement, rules)
+    first = log.succession.versions[0]
+    charges = Charges(first, rules.under(first.digest))
     opened: dict[str, int] = {}
-    for index, leaf in enumerate(log.records):
+    current = first
+    for index, leaf, agreement, held in log.walk(rules):
+        if agreement is not current:
+            current = agreement
+            charges.continue_under(agreement, held)
         if isinstance(leaf, records.Release):
             for charge in sorted(charges.released & opened.keys()):
                 if charge != leaf.charge_id:

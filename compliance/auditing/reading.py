@@ -6,12 +6,15 @@ findings, one for the first thing that stands in the way. No file that is read c
 Leaves to others: what the leaves say together (`compliance.auditing.audit`).
 """
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
+from compliance.auditing.pruned import pruned
 from compliance.auditing.trust import keys_of_others, log_keys, origin_of, policy_for
 from compliance.errors import (
     ComplianceError,
@@ -22,6 +25,7 @@ from compliance.errors import (
     RecordError,
     SignatureError,
 )
+from compliance.lifecycle import Succession
 from compliance.log.checkpoint import Checkpoint
 from compliance.log.merkle import leaf_hash, root_hash
 from compliance.log.note import NOTE_LIMIT, Note, NoteKey
@@ -29,11 +33,12 @@ from compliance.log.policy import Policy, open_checkpoint
 from compliance.log.tiles import CutFileError
 from compliance.log.verifier import FileMissingError, read_checkpoint, read_regular, verify_log
 from compliance.log.witnessing import WitnessRecord
+from compliance.notice import SignedNotice
 from compliance.records import Record, parse_leaf
 from compliance.signing import ENVELOPE_LIMIT
 from compliance.terms import PartyTerm
 
-__all__ = ["party_of", "read_agreement", "read_log", "witnessed"]
+__all__ = ["party_of", "read_agreement", "read_log", "read_versions", "witnessed"]
 
 
 def read_agreement(file: Path) -> Agreement:
@@ -50,8 +55,31 @@ def read_agreement(file: Path) -> Agreement:
         raise type(error)(f"{file}: {error}") from error
 
 
+def read_versions(folder: Path) -> Succession:
+    """Read every version of the contract, and every notice about it, that a party's folder holds.
+
+    Raises:
+        InvalidAgreementError: one cannot be read or does not hold, or they are no succession.
+    """
+    try:
+        earlier = sorted((folder / "agreements").glob("*.json"))
+        signed = [
+            SignedAgreement.from_json(read_regular(file, ENVELOPE_LIMIT + 1))
+            for file in (*earlier, folder / "agreement.json")
+        ]
+        notices = [
+            SignedNotice.from_json(read_regular(file, ENVELOPE_LIMIT + 1))
+            for file in sorted((folder / "notices").glob("*.json"))
+        ]
+        return Succession.of(signed, notices)
+    except OSError as error:
+        raise InvalidAgreementError(f"{folder} cannot be read: {error.strerror}") from error
+    except InvalidAgreementError as error:
+        raise type(error)(f"{folder}: {error}") from error
+
+
 def read_log(
-    directory: Path, agreement: Agreement, name: str
+    directory: Path, agreement: Agreement, name: str, *, versions: Succession | None = None
 ) -> tuple[PartyLog | None, tuple[Finding, ...]]:
     """Read the log of a party in a directory of the layout of C2SP tlog-tiles.
 
@@ -70,15 +98,31 @@ def read_log(
             return None, (Finding(kind, name, (), text),)
         log = verify_log(directory, verification_key=party.log_key, second_key=party.cosigning_key)
     except LogError as error:
+        forgotten = pruned(directory, party) if isinstance(error, FileMissingError) else None
+        if forgotten is not None:
+            return None, (forgotten,)
         return None, (Finding(_kind_of(error), name, (), f"{directory}: {error}"),)
     parsed: list[Record] = []
-    for index, entry in enumerate(log.entries):
-        try:
-            parsed.append(parse_leaf(entry))
-        except RecordError as error:
-            text = f"leaf {index} of {name} is no leaf: {error}"
-            return None, (Finding(FindingKind.MALFORMED_LEAF, name, (index,), text),)
-    return PartyLog(name, agreement, tuple(parsed), log.entries), ()
+    with _without_collection():
+        for index, entry in enumerate(log.entries):
+            try:
+                parsed.append(parse_leaf(entry))
+            except RecordError as error:
+                text = f"leaf {index} of {name} is no leaf: {error}"
+                return None, (Finding(FindingKind.MALFORMED_LEAF, name, (index,), text),)
+    return PartyLog(name, agreement, tuple(parsed), log.entries, versions=versions), ()
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Let nobody look for garbage among leaves while they are read: all of them stay."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _kind_of(error: LogError) -> FindingKind:
@@ -214,7 +258,13 @@ def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy) -> PartyLog |
             return Finding(FindingKind.REWRITTEN, log.party, (), text)
         if best is None or size > (best.public_size or 0):
             best = PartyLog(
-                log.party, log.agreement, log.records, log.entries, tuple(public.cosigned), size
+                log.party,
+                log.agreement,
+                log.records,
+                log.entries,
+                tuple(public.cosigned),
+                size,
+                log.versions,
             )
     text = f"the log of {log.party} is not public: {short}"
     return best or Finding(FindingKind.NOT_PUBLIC, log.party, (), text)

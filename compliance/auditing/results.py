@@ -18,17 +18,16 @@ __all__ = ["code", "jobs", "matches", "models", "segments"]
 
 def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Models are of the parties' people, within the terms, and not used after they were retired."""
-    del rules
-    terms, vertical = log.agreement.train, log.agreement.vertical
-    bringing = {party.name for party in log.agreement.parties if party.role in DATA_ROLES}
-    most = max(terms.epsilon, (vertical and vertical.label_epsilon) or 0.0)
-    exact = NoiseSource.UNSAFE_NONE in terms.noise or (vertical and vertical.unsafe_labels)
     retired: dict[str, int] = {}
-    for index, leaf in enumerate(log.records):
+    for index, leaf, agreement, _ in log.walk(rules):
         if isinstance(leaf, records.ModelRetired):
             retired.setdefault(leaf.model_digest, index)
         if not isinstance(leaf, records.ModelTrained):
             continue
+        terms, vertical = agreement.train, agreement.vertical
+        bringing = {party.name for party in agreement.parties if party.role in DATA_ROLES}
+        most = max(terms.epsilon, (vertical and vertical.label_epsilon) or 0.0)
+        exact = NoiseSource.UNSAFE_NONE in terms.noise or (vertical and vertical.unsafe_labels)
         if strangers := sorted(set(leaf.parties) - bringing):
             text = f"was trained on rows of {', '.join(strangers)}, who brings no data"
             yield log.finding(FindingKind.MODEL_OF_STRANGER, index, text)
@@ -44,33 +43,32 @@ def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 
 def segments(log: PartyLog, rules: Rules) -> Iterator[Finding]:
-    """A segment has at most the agreed share; scores of aligned rows are the brand's, and whole."""
-    del rules
+    """A segment has at most the agreed share, and enough people; aligned scores are whole."""
     scored = {
         leaf.job
         for leaf in log.records
         if isinstance(leaf, records.Release) and leaf.computation.startswith("assist.")
     }
-    for index, leaf in enumerate(log.records):
-        if not isinstance(leaf, records.SegmentWritten) or leaf.share is None:
+    for index, leaf, agreement, _ in log.walk(rules):
+        if not isinstance(leaf, records.SegmentWritten) or leaf.job in scored:
             continue
-        if leaf.share > log.agreement.expand.maximum_share and leaf.job not in scored:
-            text = (
-                f"has a share of {leaf.share:g}, and at most "
-                f"{log.agreement.expand.maximum_share:g} is agreed"
-            )
+        terms = agreement.expand
+        if leaf.rows < terms.minimum_segment:
+            text = f"has {leaf.rows} people, and at least {terms.minimum_segment} are agreed"
+            yield log.finding(FindingKind.SEGMENT_TOO_SMALL, index, text)
+        if leaf.share is not None and leaf.share > terms.maximum_share:
+            text = f"has a share of {leaf.share:g}, and at most {terms.maximum_share:g} is agreed"
             yield log.finding(FindingKind.SEGMENT_OVER_SHARE, index, text)
 
 
 def matches(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """No two parties match more often than agreed; a job counts once."""
-    del rules
-    terms = log.agreement.match
-    period = timedelta(days=terms.period_days)
     begun: dict[str, dict[str | None, tuple[datetime, int]]] = defaultdict(dict)
-    for index, leaf in enumerate(log.records):
+    for index, leaf, agreement, _ in log.walk(rules):
         if not isinstance(leaf, records.MatchBound) or leaf.job in begun[leaf.peer]:
             continue
+        terms = agreement.match
+        period = timedelta(days=terms.period_days)
         begun[leaf.peer][leaf.job] = (leaf.time, index)
         recent = [at for time, at in begun[leaf.peer].values() if time > leaf.time - period]
         if len(recent) > terms.maximum_matches:
@@ -99,11 +97,11 @@ def jobs(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 def code(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Code that runs is allowed, where it is said which is."""
-    for index, leaf in enumerate(log.records):
+    for index, leaf, _, held in log.walk(rules):
         if (
             isinstance(leaf, records.CodeReleased)
-            and rules.allowed_code
-            and leaf.code_digest not in rules.allowed_code
+            and held.allowed_code
+            and leaf.code_digest not in held.allowed_code
         ):
             text = "runs code whose digest is not among those allowed"
             yield log.finding(FindingKind.CODE_NOT_ALLOWED, index, text)

@@ -44,6 +44,8 @@ class Computation:
         charged: whether it costs budget, under this agreement.
         within_role: whether it may be said to another party of the sender's role.
         to_everyone: whether it goes to all at once.
+        purposes: for which people may be used in it; any that is agreed where empty.
+        approved: whether a job in which it leaves needs people's approvals.
     """
 
     senders: frozenset[Role]
@@ -52,6 +54,8 @@ class Computation:
     charged: bool = False
     within_role: bool = False
     to_everyone: bool = False
+    purposes: frozenset[str] = frozenset()
+    approved: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,15 @@ class Rules:
         pricer: of mechanisms.
         now: the moment of the audit, with a time zone.
         allowed_code: hexadecimal digests of code that may run; empty where nothing says so.
+        versions: rules of versions of the contract, by digest; these where one is not among them.
     """
 
     computations: Mapping[str, Computation]
     pricer: Pricer
     now: datetime
     allowed_code: frozenset[str] = field(default_factory=frozenset)
+    versions: Mapping[str, "Rules"] = field(default_factory=dict)
+
+    def under(self, digest: str) -> "Rules":
+        """Return the rules under the version of the contract with that digest."""
+        return self.versions.get(digest, self)

@@ -9,7 +9,7 @@ Leaves to others: whether a record is true (the party signs its own log), and wh
 together, such as a commit after its reservation (the auditor's replay).
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, cast, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -39,6 +39,7 @@ from compliance.records.jobs import (
     SegmentWritten,
 )
 from compliance.records.retention import ArtefactDeleted, HoldLifted, HoldPlaced, LogPruned
+from compliance.records.spelling import Spelling
 from compliance.records.witness import WitnessReceived
 
 __all__ = [
@@ -124,6 +125,13 @@ _RECORD: Final[TypeAdapter[Record]] = TypeAdapter(
     Record, config=ConfigDict(hide_input_in_errors=True)
 )
 
+_SPELLINGS: Final[dict[bytes, Spelling]] = {
+    kind.model_fields["kind"].default.encode(): spelling
+    for kind in get_args(get_args(Record)[0])
+    if (spelling := Spelling.of(kind)) is not None
+}
+_KIND: Final = b'"kind":"'
+
 
 def to_leaf(record: Record) -> bytes:
     """Encode a record as canonical JSON (RFC 8785).
@@ -148,6 +156,16 @@ def parse_leaf(leaf: bytes) -> Record:
     """
     if len(leaf) > LEAF_LIMIT:
         raise RecordError(f"expected a leaf of at most {LEAF_LIMIT} bytes, got {len(leaf)}")
+    begin = leaf.find(_KIND) + len(_KIND)
+    spelling = _SPELLINGS.get(leaf[begin : leaf.find(b'"', begin)])
+    if spelling is not None and leaf.isascii():
+        plain = spelling.read(leaf.decode())
+        if plain is not None:
+            return cast("Record", plain)
+    return _parse_by_model(leaf)
+
+
+def _parse_by_model(leaf: bytes) -> Record:
     try:
         record = _RECORD.validate_json(leaf)
     except ValidationError as error:

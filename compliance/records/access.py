@@ -8,7 +8,9 @@ from pydantic import (
 
 from compliance.records.leaf import Count, Digest, Leaf, Name, Names, Sentence
 
-__all__ = ["AccessDecided", "AgreementSigned", "Refusal", "Release"]
+__all__ = ["AccessDecided", "AgreementSigned", "Clauses", "Refusal", "Release"]
+
+Clauses = Annotated[tuple[Name, ...], Field(max_length=16, strict=False)]
 
 
 class AgreementSigned(Leaf):
@@ -42,7 +44,7 @@ class AccessDecided(Leaf):
     computation: Name
     recipient: Name
     allowed: bool
-    clauses: Annotated[tuple[Name, ...], Field(max_length=16, strict=False)]
+    clauses: Clauses
     policy_digest: Digest
     question_digest: Digest
 

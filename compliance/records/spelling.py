@@ -1,0 +1,115 @@
+"""The spelling of a plain leaf, as a regular expression: read in one step what needs no more.
+
+Guarantees: what `Spelling.read` returns is what the model reads from the same bytes, and those are
+canonical (`tests/test_leaf_spelling.py` holds the two against each other). Whatever it is not sure
+of, it leaves alone.
+
+Leaves to others: every leaf that it returns None for, which may yet hold (`parse_leaf`); kinds with
+numbers that are not counts, with free text, or with a rule across fields.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+from compliance.records.access import Clauses
+from compliance.records.leaf import Count, Digest, Leaf, Name, Names, Time
+
+__all__ = ["Spelling"]
+
+_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,127}"
+
+_TIME: Final = (
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}"
+    r"(?:\.(?!000000)[0-9]{6})?Z"
+)
+
+_Read = Callable[[str], object]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text[2:-2].split('","')) if len(text) > 2 else ()
+
+
+_GRAMMAR: Final[tuple[tuple[object, str, _Read | None], ...]] = (
+    (Name, f'"({_NAME})"', None),
+    (Name | None, f'(?:null|"({_NAME})")', None),
+    (Digest, '"([0-9a-f]{64})"', None),
+    (Digest | None, '(?:null|"([0-9a-f]{64})")', None),
+    (Names, rf'(\["{_NAME}"(?:,"{_NAME}"){{0,63}}\])', _names),
+    (Clauses, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,15}})?\])', _names),
+    # Fifteen digits at most: a count of sixteen may be too large.
+    (Count, "(0|[1-9][0-9]{0,14})", int),
+    (bool, "(true|false)", "true".__eq__),
+    (
+        Time,
+        f'"({_TIME})"',
+        datetime.fromisoformat,
+    ),
+)
+"""Annotation of a field, its canonical spellings of which one group is the value, what it means."""
+
+
+class Spelling:
+    """How one kind of leaf is spelt."""
+
+    def __init__(
+        self, kind: type[Leaf], pattern: str, fields: tuple[tuple[str, _Read | None], ...]
+    ) -> None:
+        self._kind = kind
+        self._match = re.compile(pattern).fullmatch
+        self._names = tuple(name for name, _ in fields)
+        self._reads = tuple((name, read) for name, read in fields if read is not None)
+        # In the model's order; what is not in `fields` is fixed.
+        self._all: dict[str, Any] = {
+            name: field.default for name, field in kind.model_fields.items()
+        }
+        self._set = set(kind.model_fields)
+
+    @classmethod
+    def of(cls, kind: type[Leaf]) -> "Spelling | None":
+        """Return how a kind is spelt; None where reading it takes more than its fields' spelling.
+
+        Fields are spelt in the order of their names (RFC 8785 §3.2.3), all of them.
+        """
+        if set(kind.__pydantic_decorators__.model_validators) != {"_refuse"}:
+            return None
+        members: list[str] = []
+        fields: list[tuple[str, _Read | None]] = []
+        for name, annotation in sorted(get_type_hints(kind, include_extras=True).items()):
+            if name not in kind.model_fields:
+                continue
+            if get_origin(annotation) is Literal and len(get_args(annotation)) == 1:
+                (value,) = get_args(annotation)
+                spelt = f'"{value}"' if isinstance(value, str) else str(value)
+                members.append(f'"{name}":{re.escape(spelt)}')
+                continue
+            for known, spelling, read in _GRAMMAR:
+                if annotation == known:
+                    members.append(f'"{name}":{spelling}')
+                    fields.append((name, read))
+                    break
+            else:
+                return None
+        return cls(kind, r"\{" + ",".join(members) + r"\}", tuple(fields))
+
+    def read(self, text: str) -> Leaf | None:
+        """Return the record that a text spells; None where the model has to be asked."""
+        if (found := self._match(text)) is None:
+            return None
+        values = self._all.copy()
+        values.update(zip(self._names, found.groups(), strict=True))
+        try:
+            for name, read in self._reads:
+                values[name] = read(values[name])
+        except ValueError:
+            return None  # a date that no calendar has
+        # As `model_construct`, which takes as long as reading: every field is there, and checked.
+        record = self._kind.__new__(self._kind)
+        put = object.__setattr__
+        put(record, "__dict__", values)
+        put(record, "__pydantic_fields_set__", self._set)
+        put(record, "__pydantic_extra__", None)
+        put(record, "__pydantic_private__", None)
+        return record

@@ -1,0 +1,88 @@
+"""What `comity log prune` does: forget the beginning of a party's log, by the agreed rule.
+
+Guarantees: nothing is removed that the agreement does not let go (`retention`, `log-body`), while
+it is in force, or while a hold is on the log; a leaf tells of it, durably, before the first file
+goes. After a crash, asking again removes the rest.
+
+Leaves to others: a copy of what is removed; auditing what is left (`compliance.auditing.pruned`).
+"""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from compliance import records
+from compliance.agreement import iso
+from compliance.errors import LogError
+from compliance.log.proving import TiledTree
+from compliance.log.pruning import prune
+from compliance.log.tiles import TILE_WIDTH
+from compliance.terms import Artefact
+from federation.errors import WorkspaceError
+from federation.party import PartyFolder
+
+__all__ = ["prune_log"]
+
+
+def prune_log(directory: Path, before: int, *, now: datetime) -> tuple[records.LogPruned, int]:
+    """Remove entries before `before`, as far as whole files end there.
+
+    Args:
+        directory: the party's folder.
+        before: index of an entry that stays.
+        now: with a time zone.
+
+    Returns:
+        The leaf that tells of it, and how many files were removed.
+
+    Raises:
+        WorkspaceError: the agreement is in force or has no such rule, an entry is too young or on
+            hold, or no whole file would go.
+        LogError: the log is open elsewhere, has fewer entries, or the disk refused.
+    """
+    folder = PartyFolder(directory)
+    agreement = folder.agreement()
+    days = [one.days for one in agreement.retention if one.artefact is Artefact.LOG_BODY]
+    if not days:
+        raise WorkspaceError("the agreement has no retention term for log-body: agree on one")
+    if now < agreement.valid_until:
+        raise WorkspaceError(
+            f"the agreement is in force until {iso(agreement.valid_until)}, and a party that works "
+            "reads its whole log: prune it afterwards"
+        )
+    kept_from = before // TILE_WIDTH * TILE_WIDTH
+    with folder.open_log() as log:
+        head = log.checkpoint
+        if before > head.tree_size:
+            raise LogError(
+                f"expected at most the {head.tree_size} entries of the log, got {before}"
+            )
+        if kept_from == 0:
+            raise WorkspaceError(f"files hold {TILE_WIDTH} entries each: nothing goes before that")
+        tree = TiledTree(folder.log, head)
+        youngest = records.parse_leaf(tree.entry(kept_from - 1)).time
+        if now < youngest + timedelta(days=max(days)):
+            raise WorkspaceError(
+                f"entry {kept_from - 1} is of {iso(youngest)}, and entries stay {max(days)} days"
+            )
+        if _is_held(tree, head.tree_size):
+            raise WorkspaceError("a hold is on log-body: nothing goes before it is lifted")
+        leaf = records.LogPruned(
+            time=now,
+            party=folder.name,
+            agreement=agreement.digest,
+            kept_from=kept_from,
+            root_hash=head.root_hash.hex(),
+        )
+        log.append([records.to_leaf(leaf)])
+        return leaf, prune(folder.log, log.checkpoint, kept_from)
+
+
+def _is_held(tree: TiledTree, size: int) -> bool:
+    held: set[str] = set()
+    for index in range(size):
+        leaf = records.parse_leaf(tree.entry(index))
+        if isinstance(leaf, records.HoldPlaced) and leaf.artefact == Artefact.LOG_BODY:
+            held.add(leaf.hold)
+        elif isinstance(leaf, records.HoldLifted):
+            held.discard(leaf.hold)
+    return bool(held)

@@ -1,0 +1,152 @@
+"""Forgetting the beginning of a log: by the agreed rule alone, told by a leaf, proved afterwards."""
+
+import errno
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from parties import World
+
+from compliance import records
+from compliance.auditing import FindingKind
+from compliance.auditing.reading import read_log
+from compliance.errors import LogBusyError, LogError
+from compliance.log.files import LocalFiles
+from compliance.log.verifier import verify_log
+from compliance.log.writer import LogWriter
+from federation.errors import WorkspaceError
+from federation.log_pruning import prune_log
+from federation.party import PartyFolder
+
+RETENTION = [{"artefact": "log-body", "days": 1, "basis": "nobody asks longer"}]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.make(tmp_path_factory.mktemp("pruning"), retention=RETENTION)
+
+
+@pytest.fixture
+def folder(made: World, tmp_path: Path) -> PartyFolder:
+    """A party with 300 leaves."""
+    folder = made.copy(tmp_path / "copy").folder("courier")
+    with folder.open_log() as log:
+        log.append([leaf(folder, number) for number in range(300)])
+    return folder
+
+
+def leaf(folder: PartyFolder, number: int) -> bytes:
+    agreement = folder.agreement()
+    return records.to_leaf(
+        records.JobStarted(
+            time=agreement.valid_from + timedelta(minutes=number),
+            party=folder.name,
+            agreement=agreement.digest,
+            job=f"j{number}",
+            computation="match",
+        )
+    )
+
+
+def later(folder: PartyFolder) -> datetime:
+    return folder.agreement().valid_until + timedelta(days=2)
+
+
+def test_what_is_left_is_proved_and_said_to_be_pruned(folder: PartyFolder) -> None:
+    told, removed = prune_log(folder.path, 299, now=later(folder))
+    assert told.kept_from == 256
+    assert removed > 0
+    log, (found,) = read_log(folder.log, folder.agreement(), folder.name)
+    assert log is None
+    assert (found.kind, found.leaves) == (FindingKind.PRUNED, (300,))
+    with pytest.raises(LogError):
+        verify_log(folder.log, verification_key=folder.agreement().party("courier").log_key)
+
+
+def test_a_leaf_that_names_another_root_is_told(folder: PartyFolder) -> None:
+    told, _ = prune_log(folder.path, 299, now=later(folder))
+    with folder.open_log() as log:
+        log.append([records.to_leaf(told)])  # its root is not that of the tree before it
+    _, (found,) = read_log(folder.log, folder.agreement(), folder.name)
+    assert (found.kind, found.leaves) == (FindingKind.PRUNED_OTHERWISE, (301,))
+
+
+def test_nothing_goes_against_the_rule(folder: PartyFolder) -> None:
+    agreement = folder.agreement()
+    with pytest.raises(WorkspaceError, match="in force"):
+        prune_log(folder.path, 299, now=agreement.valid_from)
+    with pytest.raises(WorkspaceError, match="256 entries each"):
+        prune_log(folder.path, 255, now=later(folder))
+    with pytest.raises(LogError, match="at most the 300"):
+        prune_log(folder.path, 301, now=later(folder))
+    held = records.HoldPlaced(
+        time=later(folder),
+        party=folder.name,
+        agreement=agreement.digest,
+        hold="h",
+        artefact="log-body",
+        reason="a dispute",
+    )
+    with folder.open_log() as log:
+        log.append([records.to_leaf(held)])
+        with pytest.raises(LogBusyError):
+            prune_log(folder.path, 299, now=later(folder))
+    with pytest.raises(WorkspaceError, match="hold"):
+        prune_log(folder.path, 299, now=later(folder))
+    key = agreement.party("courier").log_key
+    assert verify_log(folder.log, verification_key=key).tree_size == 301
+
+
+class FullDisk(LocalFiles):
+    """A disk with room for so many bytes: what passes them is written in part, and refused."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, path: Path, data: bytes) -> None:
+        super().write(path, data[: self.room])
+        if len(data) > self.room:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        self.room -= len(data)
+
+    def sync(self, paths: Collection[Path]) -> None:
+        del paths  # the machine goes on
+
+
+@pytest.mark.parametrize("room", [0, 40, 500, 3_000, 9_000])
+def test_a_full_disk_loses_nothing_that_was_published(room: int, folder: PartyFolder) -> None:
+    key = folder.agreement().party("courier").log_key
+    before = verify_log(folder.log, verification_key=key).entries
+    names = {"origin": folder.log_origin, "key": folder.log_key()}
+    added = [leaf(folder, 300 + number) for number in range(30)]
+    files = FullDisk(room)
+    with LogWriter.open(folder.log, **names, second_key=folder.cosigning_key(), files=files) as log:
+        with pytest.raises(LogError, match=r"cannot be written: No space.*free the disk"):
+            log.append(added)
+        with pytest.raises(LogError, match="open the log again"):
+            log.append(added)
+    assert verify_log(folder.log, verification_key=key).entries == before
+    with folder.open_log() as log:
+        log.append(added)
+    assert verify_log(folder.log, verification_key=key).entries == (*before, *added)
+
+
+def test_a_second_writer_is_refused_and_the_first_goes_on(folder: PartyFolder) -> None:
+    key = folder.agreement().party("courier").log_key
+    with folder.open_log() as log:
+        with pytest.raises(LogBusyError, match="another writer has this log open"):
+            folder.open_log()
+        log.append([leaf(folder, 300)])
+    assert verify_log(folder.log, verification_key=key).tree_size == 301
+
+
+def test_the_command_says_what_stands_against_it(
+    folder: PartyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from federation.cli import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(["log", "prune", str(folder.path), "--before", "1", "--json"])
+    assert caught.value.code == 2
+    assert "error" in capsys.readouterr().err
