@@ -110,6 +110,7 @@ score_specs = st.builds(VerticalScoreSpec, name=names, train=names, align=names)
 bodies: dict[str, st.SearchStrategy[Any]] = {
     kind: st.builds(model) for kind, model in KINDS.items() if set(model.model_fields) == {"kind"}
 } | {
+    "job.approved": st.builds(messages.JobApproved, spec=match_specs | expand_specs),
     "match.request": st.builds(MatchRequest, spec=match_specs, peer=names),
     "match.offer": st.builds(MatchOffer, spec=match_specs, side=sides, link=links),
     "match.accept": st.builds(MatchAccept, spec=match_specs, side=sides, link=links),
@@ -152,7 +153,11 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "assist.settle": st.builds(
         messages.AssistSettle, spec=column_specs, rounds=exchanges, kept=exchanges, step=steps
     ),
-    "assist.scored": st.builds(messages.AssistScored, spec=score_specs),
+    "assist.scored": st.builds(
+        messages.AssistScored,
+        spec=score_specs,
+        partners=st.lists(names, min_size=2, max_size=4).map(tuple),
+    ),
     "train.request": st.builds(TrainRequest, spec=train_specs, round=rounds, width=widths),
     "train.update": st.builds(TrainUpdate, round=rounds, width=widths),
     "train.count": st.builds(messages.TrainCount, spec=train_specs, width=widths),

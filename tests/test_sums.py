@@ -306,6 +306,7 @@ def test_rows_and_secrets_are_gone_when_the_model_is_there(ended: Mapping[str, W
             assert left == {"people.json", "used.arrow", "linked.arrow"} | {
                 "specification.json",
                 "consents-read.json",
+                "cohort.json",
                 "unmask.json",
             }
 
