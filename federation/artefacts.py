@@ -159,10 +159,8 @@ def artefacts_of(
 
 def places(folder: PartyFolder, artefact: Artefact, name: str) -> tuple[Path, ...]:
     """Return the files and directories of an artefact that are there."""
-    job, stays = (
-        folder.job(name),
-        ("deleted-", *(_MODEL_STAYS if artefact is Artefact.MODEL else ())),
-    )
+    job = folder.job(name)
+    stays = ("deleted-", *(_MODEL_STAYS if artefact is Artefact.MODEL else ()))
     inside = [
         path
         for path in (sorted(job.iterdir()) if job.is_dir() else ())

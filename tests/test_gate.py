@@ -83,7 +83,8 @@ BODIES: dict[str, Body] = {
     "assist.close": messages.AssistClose(spec=COLUMNS, place=0),
     "assist.settle": messages.AssistSettle(spec=COLUMNS, rounds=1, kept=1, step=1.0),
     "assist.scored": messages.AssistScored(
-        spec=VerticalScoreSpec(name="scores", train="columns", align="rows")
+        spec=VerticalScoreSpec(name="scores", train="columns", align="rows"),
+        partners=("courier", "retailer"),
     ),
     "train.request": messages.TrainRequest(spec=TRAIN, round=1, width=4),
     "train.update": messages.TrainUpdate(round=1, width=4),
