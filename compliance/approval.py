@@ -74,7 +74,7 @@ def verify_approval(envelope: Envelope, agreement: Agreement, job_digest: str) -
 
     1. It is an approval, in its one spelling.
     2. It is of this agreement and this job.
-    3. An approver whom the agreement names signed it.
+    3. An approver whom the agreement names signed it, and nobody else.
 
     Raises:
         ApprovalError: one of these fails.
@@ -95,6 +95,11 @@ def verify_approval(envelope: Envelope, agreement: Agreement, job_digest: str) -
     named = agreement.approval and agreement.approval.approver(approval.approver)
     if not named:  # 3
         raise ApprovalError(f"agreement {agreement.name!r} names no approver {approval.approver!r}")
+    if envelope.signers != (named.name,):
+        raise ApprovalError(
+            f"approval of job {approval.job!r}: expected a signature of {named.name!r} alone, "
+            f"got those of: {', '.join(envelope.signers) or 'nobody'}"
+        )
     try:
         envelope.verify_by(named.name, named.verifying_key)
     except SignatureError as error:

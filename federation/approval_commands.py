@@ -49,6 +49,8 @@ def approve(
     specs = {spec.name: spec for spec in jobs_in(directory / "jobs.json")}
     if job not in specs:
         raise WorkspaceError(f"{directory} has no job {job!r}, only {', '.join(specs)}")
+    shown = Console(stderr=True, soft_wrap=True, highlight=False) if as_json else out
+    shown.print(specs[job].model_dump_json(indent=2), markup=False)  # before it is signed
     approval = Approval(
         agreement=agreement.digest,
         job=job,
@@ -61,7 +63,6 @@ def approve(
     if as_json:
         sys.stdout.write(approval.model_dump_json(indent=2) + "\n")
         return
-    out.print(specs[job].model_dump_json(indent=2), markup=False)
     out.print(f"approved by {approver}: digest {approval.job_digest}, written to {to}")
 
 

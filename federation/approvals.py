@@ -64,18 +64,20 @@ def keep_approvals(
     """Keep approvals of a job.
 
     Returns:
-        Those that were not there before, each with the digest of its envelope.
+        Those of approvers of whom none of this job was there, each with the digest of its envelope.
 
     Raises:
         ApprovalError: one is no approval of this job; those before it are kept.
     """
+    there = {one.approver for one in approvals_of(folder, agreement, spec)}
     new = []
     for envelope in envelopes:
         approval = verify_approval(envelope, agreement, job_digest(spec))
+        if approval.approver in there:
+            continue
         file = folder.job(spec.name) / "approvals" / f"{approval.approver}.json"
         content = json.dumps(json.loads(envelope.to_json()), sort_keys=True).encode()
-        if file.exists() and file.read_bytes() == content:
-            continue
         write_atomically(file, content, mode=0o600)
+        there.add(approval.approver)
         new.append((approval, hashlib.sha256(content).hexdigest()))
     return tuple(new)

@@ -1,6 +1,7 @@
 """A party's part in approvals: keep those that the coordinator carries, and tell the log.
 
-Guarantees: what is kept was verified; each approval is one leaf.
+Guarantees: what is kept was verified; each approval is one leaf. Where the agreement wants no
+approval of a job, or none is brought, there is nothing to acknowledge.
 
 Leaves to others: what approvals are and where they lie (`approvals`), whether they are enough
 (`gate`).
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from compliance import records
 from compliance.errors import SignatureError
 from compliance.signing import Envelope
+from compliance.terms import Computation
 from federation.approvals import job_digest, keep_approvals
 from federation.desk import Desk
 from federation.errors import MessageError
@@ -57,7 +59,13 @@ class Approving:
 
     def _keep(self, message: Message) -> Released:
         spec, desk = expect(message, JobApproved).spec, self._desk
+        if not desk.agreement.needs_approval(Computation(spec.kind)):
+            raise desk.refusal(
+                "approval", f"the agreement wants no approval of {spec.kind} jobs: carry none"
+            )
         envelopes = decode_approvals(message.payload)
+        if not envelopes:
+            raise MessageError(f"job.approved of job {spec.name!r} holds no approval")
         for approval, digest in keep_approvals(desk.folder, desk.agreement, spec, envelopes):
             terms = desk.agreement.approval
             named = terms and terms.approver(approval.approver)

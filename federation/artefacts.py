@@ -44,6 +44,7 @@ __all__ = ["Deleted", "artefacts_of", "check_kept", "deleted_in", "places", "rem
 _SPEC: Final[TypeAdapter[JobSpec]] = TypeAdapter(JobSpec)
 _SPECS: Final[TypeAdapter[tuple[JobSpec, ...]]] = TypeAdapter(tuple[JobSpec, ...])
 _STAYS: Final = ("specification.json", "ended.json")
+_MODEL_STAYS: Final = ("scored-",)  # whose parts were summed must stay known: see `one_set`
 _FEATURES: Final = ("rows.npz", "labels.npz", "people")
 _KINDS: Final[Mapping[str, Artefact]] = {
     "match": Artefact.MATCH,
@@ -159,10 +160,11 @@ def artefacts_of(
 def places(folder: PartyFolder, artefact: Artefact, name: str) -> tuple[Path, ...]:
     """Return the files and directories of an artefact that are there."""
     job = folder.job(name)
+    stays = ("deleted-", *(_MODEL_STAYS if artefact is Artefact.MODEL else ()))
     inside = [
         path
         for path in (sorted(job.iterdir()) if job.is_dir() else ())
-        if path.name not in _STAYS and not path.name.startswith("deleted-")
+        if path.name not in _STAYS and not path.name.startswith(stays)
     ]
     if artefact is Artefact.FEATURES:
         return tuple(path for path in inside if path.name in _FEATURES)

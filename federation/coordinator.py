@@ -307,8 +307,10 @@ class Coordinator:
         """Carry people's approvals of a job that needs them to every data party that is there."""
         if not self._agreement.needs_approval(Computation(spec.kind)):
             return
-        payload = encode_approvals(kept_envelopes(self._folder, spec))
-        body = JobApproved(spec=spec)
+        kept = kept_envelopes(self._folder, spec)
+        if not kept:  # parties refuse what needs some
+            return
+        payload, body = encode_approvals(kept), JobApproved(spec=spec)
         there = sorted(self._people.intersection(nodes))
         outgoing = [Say(name, spec.name, body, payload) for name in there]
         for answer in self._exchange(gate, channel, nodes, outgoing):

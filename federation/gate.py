@@ -233,6 +233,10 @@ class Gate:
                 return Released(SealedMessage(path.read_bytes(), payload.read_bytes()), key=_KEY)
         return None
 
+    def has_answered(self, question: str) -> bool:
+        """Tell whether a message got an answer, even if that is deleted since."""
+        return any(self._folder.outbox.glob(f"{question}.*.json"))
+
     def has_sent(self, digest: str | None) -> bool:
         """Tell whether this party has sent the message of that digest."""
         sent = self._folder.outbox.glob("*.json")

@@ -22,6 +22,7 @@ from federation.matching.pairs import Matching
 from federation.measuring import Measuring
 from federation.messages import (
     Identify,
+    JobApproved,
     Message,
     Present,
 )
@@ -93,18 +94,21 @@ class Work:
         for term, remedy in policy_objections(spec, self._desk.agreement):
             raise self._desk.refusal(term, remedy)
         self._desk.gate.spec = spec
-        with self._held_to(spec):
+        with self._held_to(spec, begins=not isinstance(message.body, JobApproved)):
             return step(message)
 
     @contextmanager
-    def _held_to(self, spec: JobSpec) -> Iterator[None]:
-        """Refuse a job that changes under its name once this party has answered anything in it."""
+    def _held_to(self, spec: JobSpec, *, begins: bool) -> Iterator[None]:
+        """Refuse a job that changes under its name once it has begun here.
+
+        It begins with the first answer in it; hearing who approved it begins nothing.
+        """
         path = self._desk.folder.job(spec.name) / "specification.json"
         content = spec.model_dump_json().encode()
         if path.exists() and path.read_bytes() != content:
             raise MessageError(f"job {spec.name!r} is not what it was when it began here")
         yield
-        if not path.exists():
+        if begins and not path.exists():
             give_up_sums(self._desk.folder, but=spec.name)
             write_atomically(path, content, mode=0o600)
 

@@ -20,12 +20,13 @@ from compliance.policy import Policy
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import COUNTRIES, RELEASES_ROWS, Classification, Computation, Reveal
 from federation.approvals import approvals_of, job_digest, keep_approvals
+from federation.approving import encode_approvals
 from federation.cli import app
 from federation.code import listing, running_code
 from federation.coordinator import write_jobs
 from federation.errors import RefusedError
 from federation.gate import Minimum, PeopleUsed
-from federation.messages import TrainUpdate
+from federation.messages import JobApproved, TrainUpdate
 from federation.policies import classification, policy_of
 from federation.references import References
 from federation.routes import ROUTES
@@ -188,6 +189,37 @@ class TestApprovals:
         ]
         assert len(approvals_of(world.folder("courier"), world.agreement, MATCH)) == 3
 
+    def test_a_yes_is_kept_once_and_bears_no_further_signature(
+        self, approving: World, tmp_path: Path
+    ) -> None:
+        world = approving.copy(tmp_path / "once")
+        world.workspace = replace(world.workspace, agreement=approving.agreement)
+        (good,) = approve(world, MATCH, "approver-1")
+        junk = good.add_signature("stranger", KEYS["approver-2"])
+        with pytest.raises(ApprovalError, match="'approver-1' alone"):
+            verify_approval(junk, world.agreement, job_digest(MATCH))
+        world.now += timedelta(seconds=1)
+        payloads = {
+            encode_approvals(told): kind
+            for told, kind in (
+                ((), "refused"),
+                ((junk,), "refused"),
+                ((good,), "acknowledged"),
+                (approve(world, MATCH, "approver-1"), "acknowledged"),  # at another time
+            )
+        }
+        assert len(payloads) == 4
+        for payload, kind in payloads.items():
+            body = JobApproved(spec=MATCH)
+            told = world.parties.seal("coordinator", "courier", MATCH.name, body, payload)
+            assert world.ask("courier", told).body.kind == kind
+        leaves = world.leaves("courier")
+        assert sum(isinstance(leaf, records.ApprovalReceived) for leaf in leaves) == 1
+        assert not (world.folder("courier").job(MATCH.name) / "specification.json").exists()
+        needless = JobApproved(spec=TRAIN)
+        told = world.parties.seal("coordinator", "courier", TRAIN.name, needless, payload)
+        assert world.ask("courier", told).body.term == "approval"
+
     def test_commands(self, approving: World, tmp_path: Path) -> None:
         world = approving.copy(tmp_path / "commands")
         folder = world.folder("coordinator").path
@@ -197,6 +229,10 @@ class TestApprovals:
         told = CliRunner().invoke(app, [*asked, "--key", str(key), "--out", str(file)])
         assert told.exit_code == 0, told.output
         assert json.loads(told.stdout)["job_digest"] == job_digest(EXPAND)
+        key.write_text(seeded_secret(9, "approver-2").hex())
+        told = CliRunner().invoke(app, [*asked[:-1], "--key", str(key), "--out", str(file)])
+        assert told.exit_code == 1
+        assert '"share"' in told.stdout  # the job is shown before it is signed
         told = CliRunner().invoke(app, ["approval", "add", str(folder), str(file), "--json"])
         assert json.loads(told.stdout) == [{"job": "best", "approver": "approver-1"}]
         told = CliRunner().invoke(app, ["approval", "key", str(tmp_path / "new")])

@@ -13,13 +13,15 @@ from test_vertical_jobs import PEOPLE, elsewhere
 from vertical import ALIGN, UNSAFE, ask_for, record
 
 from compliance.records import Refusal
-from compliance.terms import Role
+from compliance.terms import Artefact, Role
+from federation.artefacts import places
 from federation.errors import MessageError, PartyUnreachableError, RefusedError
 from federation.jobs.assist import check_partners, spare_scorers
-from federation.messages import AssistAsk, AssistOpen
+from federation.messages import AssistAsk, AssistOpen, JobApproved, content_digest
 from federation.objections import policy_objections
+from federation.party import write_atomically
 from federation.progress import listening
-from federation.specification import AlignSpec, VerticalScoreSpec
+from federation.specification import AlignSpec, VerticalScoreSpec, VerticalTrainSpec
 from federation.trial.simulation import degraded_scores
 from federation.trial.workspace import Workspace
 from federation.vertical_card import make_vertical_card
@@ -104,6 +106,42 @@ def test_a_twin_of_the_model_gives_no_second_sum_either(world: World) -> None:
     with pytest.raises(RefusedError, match="another set of partners"):
         run(world, WITHOUT, away="courier")
     assert not world.folder("brand").segment("scores").exists()
+
+
+def test_a_training_told_of_afterwards_makes_a_sum_of_nobody_else(world: World) -> None:
+    """Whom a sum was of is what was noted then; a training counts from when it was joined."""
+    planned = UNSAFE.model_copy(update={"name": "planned", "align": "later", "rounds": 1})
+    note(world, "press", planned)  # joined by nobody: were it counted, the scores would be random
+    run(world, WITHOUT, away="courier")
+    assert len(pd.read_csv(world.folder("brand").segment("scores"))) == NEW
+    ghost = planned.model_copy(update={"name": "ghost"})
+    for party in PEOPLE:
+        told = world.parties.seal("coordinator", party, "ghost", JobApproved(spec=ghost), b"[]")
+        assert world.ask(party, told).body.kind == "refused"
+        assert not (world.folder(party).job("ghost") / "specification.json").exists()
+    for party in PEOPLE:  # even if it were believed to have joined
+        note(world, party, ghost)
+        left = content_digest(b"ghost/assist.joined/coordinator")
+        (world.folder(party).outbox / f"{'0' * 64}.{left}.json").write_bytes(b"")
+    other = planned.model_copy(update={"name": "other"})
+    with pytest.raises(RefusedError, match="scored by job 'scores' with another set of partners"):
+        run(world, other)
+    # Neither an answer nor a model that is deleted takes what is known of a sum with it.
+    press = world.folder("press")
+    assert (press.job("model") / "scored-later").exists()
+    assert not [one for one in places(press, Artefact.MODEL, "model") if "scored" in one.name]
+    for payload in press.outbox.glob("*.bin"):
+        payload.unlink()
+    again = other.model_copy(update={"name": "again"})
+    with pytest.raises(RefusedError, match="by press under vertical"):
+        run(world, again)
+
+
+def note(world: World, party: str, spec: VerticalTrainSpec) -> None:
+    """Have a job at a party that has not begun there."""
+    write_atomically(
+        world.folder(party).job(spec.name) / "specification.json", spec.model_dump_json().encode()
+    )
 
 
 def test_whoever_was_trained_on_is_scored_by_all_or_not_at_all(world: World) -> None:

@@ -229,13 +229,15 @@ class Assisting:
             raise MessageError(f"keys of job {spec.name!r} without that of {desk.folder.name}")
         held = held_part(desk, spec.train)
         scored, about, found = rows.present, f"scores {held.told}", rows.minimum.found
+        chosen = np.ones(len(scored), dtype=np.bool_)
         if partners != everybody:
             apart = trained_on(desk, spec.align)  # 1
-            scored, about = scored & ~apart, f"{about} but {digest_of(apart)}"
+            chosen = ~apart
+            scored, about = scored & chosen, f"{about} but {digest_of(apart)}"
             found = int(np.count_nonzero(scored))
         self._check_scored_once(spec)
-        check_one_set(desk, spec.align, partners)  # 2
-        note = ScoredOnce(spec.name, message.sealed.digest, partners)
+        check_one_set(desk, spec.align, partners, chosen)  # 2
+        note = ScoredOnce.of(spec.name, message.sealed.digest, chosen, partners)
         self._check_scored_once(spec, note)
         scores = np.where(scored, held.part.score(rows.features), 0.0)
         try:
@@ -263,7 +265,7 @@ class Assisting:
         if file.exists():
             noted = ScoredOnce.load(file)
             same = noted.job == spec.name and (note is None or noted.question == note.question)
-            if not same and desk.gate.recall(noted.question) is not None:
+            if not same and desk.gate.has_answered(noted.question):
                 raise desk.refusal(
                     "vertical.align",
                     f"the people of alignment {spec.align!r} are scored with model {spec.train!r} "
