@@ -218,7 +218,12 @@ class TestForecast:
 
     def test_is_left_out_of_networks_that_are_averaged_once(self, tables: Path) -> None:
         content = summed("local", models=["network"])
-        content["jobs"][1] |= {"model": "network", "network": {"hidden": [8]}, "rounds": 1}
+        content["jobs"][1] |= {
+            "model": "network",
+            "network": {"hidden": [8]},
+            "rounds": 1,
+            "steps": 40,
+        }
         once = planned(content, tables).jobs[1]
         assert once.forecast is None
         assert once.noise_multiplier is not None
