@@ -84,6 +84,7 @@ def clean(agreement: Agreement) -> Logs:
     reserved |= {"epsilon": own, "delta": budget.delta, "epsilon_cap": budget.epsilon}
     bound = {"of": records.MatchBound, "job": "find"}
     deleted = {"of": records.ArtefactDeleted, "job": None, "artefact": "segment", "name": "s"}
+    deleted |= {"purpose": None, "days": 30}
     return {
         "retailer": [
             dict(opened),
