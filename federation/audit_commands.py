@@ -32,6 +32,12 @@ def audit_command(
         typer.Option("--agreement", help="Your own copy of the contract; needed for addresses."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="Most that fetching one log may take.")
+    ] = 600,
+    megabytes: Annotated[
+        int, typer.Option("--megabytes", min=1, help="Most that is fetched of one log.")
+    ] = 1000,
 ) -> None:
     """Audit all parties' logs together; leaves with 1 on any finding.
 
@@ -41,6 +47,7 @@ def audit_command(
     from compliance.log.policy import Policy
     from compliance.log.verifier import read_regular
     from federation.auditing import audit_places
+    from federation.log_fetching import Limits
 
     trusted = None if policy is None else Policy.parse(read_regular(policy, 1 << 20))
     with tempfile.TemporaryDirectory() as scratch:
@@ -50,7 +57,10 @@ def audit_command(
             policy=trusted,
             scratch=Path(scratch),
             now=datetime.now(UTC),
+            limits=Limits(seconds, megabytes * 1_000_000),
         )
+    parties = {log.party for log in logs}
+    unread = sorted({one.party for one in findings} - parties)
 
     def told(finding: Finding) -> dict[str, object]:
         return asdict(finding) | {"kind": finding.kind.value}
@@ -67,6 +77,7 @@ def audit_command(
                 }
                 for log in logs
             ],
+            "unread": unread,
             "repriced": repriced,
             "findings": [told(one) for one in findings],
         }
@@ -77,6 +88,8 @@ def audit_command(
         read = ", ".join(f"{log.party} ({len(log.records)} leaves)" for log in logs)
         found = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
         typer.echo(f"{found}; read: {read or 'no log'}")
+        if unread:
+            typer.echo(f"{', '.join(unread)} could not be read; checks that need it were not made")
         if not repriced:
             typer.echo("prices were not recomputed, which needs the `node` extra")
     if findings:

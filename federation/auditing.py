@@ -9,18 +9,28 @@ Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from compliance.agreement import Agreement
 from compliance.auditing import Finding, FindingKind, PartyLog, Rules, audit
-from compliance.auditing.reading import read_agreement, read_log, read_versions, witnessed
-from compliance.errors import InvalidAgreementError, LogCorruptedError
+from compliance.auditing.reading import (
+    party_of,
+    read_agreement,
+    read_log,
+    read_versions,
+    witnessed,
+)
+from compliance.errors import InvalidAgreementError, LogCorruptedError, LogError
 from compliance.lifecycle import Succession
 from compliance.log.policy import Policy
+from compliance.log.verifier import FileMissingError, read_checkpoint
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
-from federation.log_fetching import FetchError, fetch_log
+from federation.log_fetching import Limits, fetch_log
 
 __all__ = ["audit_places"]
+
+_LIMITS: Final = Limits()
 
 
 def audit_places(
@@ -30,6 +40,7 @@ def audit_places(
     policy: Policy | None,
     scratch: Path,
     now: datetime,
+    limits: Limits = _LIMITS,
 ) -> tuple[tuple[PartyLog, ...], tuple[Finding, ...], bool]:
     """Audit every log at `places` together.
 
@@ -39,6 +50,7 @@ def audit_places(
         policy: what makes heads public; the agreement's where None.
         scratch: an empty directory, for what is fetched.
         now: the moment of the audit, with a time zone.
+        limits: what fetching one log may take.
 
     Returns:
         The logs that could be read, the findings, and whether prices were recomputed.
@@ -52,7 +64,9 @@ def audit_places(
     findings: list[Finding] = []
     directories: dict[str, Path] = {}
     for number, place in enumerate(places):
-        for directory, versions, name, problem in _located(place, own, scratch / str(number)):
+        for directory, versions, name, problem in _located(
+            place, own, scratch / str(number), limits
+        ):
             if problem is not None or versions is None:
                 findings.extend([problem] if problem else [])
                 continue
@@ -76,11 +90,13 @@ def audit_places(
 _Located = tuple[Path, Succession | None, str, Finding | None]
 
 
-def _located(place: str, own: Agreement | None, scratch: Path) -> Iterator[_Located]:
+def _located(
+    place: str, own: Agreement | None, scratch: Path, limits: Limits
+) -> Iterator[_Located]:
     if place.startswith(("http://", "https://")):
         if own is None:
             raise WorkspaceError(f"{place}: say with --agreement under which contract to audit it")
-        yield _fetched(place, own, scratch)
+        yield _fetched(place, own, scratch, limits)
         return
     path = Path(place)
     if path.name == "log" and (path.parent / "agreement.json").is_file():
@@ -103,14 +119,26 @@ def _located(place: str, own: Agreement | None, scratch: Path) -> Iterator[_Loca
         yield folder / "log", versions, name, problem
 
 
-def _fetched(url: str, agreement: Agreement, scratch: Path) -> _Located:
+def _fetched(url: str, agreement: Agreement, scratch: Path, limits: Limits) -> _Located:
     try:
-        name = fetch_log(url, scratch, agreement)
-    except FetchError as error:
-        return scratch, None, url, Finding(FindingKind.UNREADABLE, url, (), str(error))
-    except LogCorruptedError as error:
-        return scratch, None, url, Finding(FindingKind.BAD_SIGNATURE, url, (), f"{url}: {error}")
+        name = fetch_log(url, scratch, agreement, limits=limits)
+    except LogError as error:
+        corrupted = isinstance(error, LogCorruptedError)
+        kind = FindingKind.BAD_SIGNATURE if corrupted else FindingKind.UNREADABLE
+        whose = _whose(scratch, agreement)
+        text = f"{url}: {error}" if corrupted else str(error)
+        if whose is not None:
+            text = f"the log of {whose}: {text}"
+        return scratch, None, url, Finding(kind, whose or url, (), text)
     if name is None:
         text = f"{url}: the log's name is that of no party of the agreement"
         return scratch, None, url, Finding(FindingKind.FOREIGN_ORIGIN, url, (), text)
-    return scratch, Succession((agreement,), ()), name, None
+    return scratch, Succession((agreement,), {}), name, None
+
+
+def _whose(directory: Path, agreement: Agreement) -> str | None:
+    """Return whose log was being fetched, as far as it came to be known."""
+    try:
+        return party_of(read_checkpoint(directory), agreement)
+    except FileMissingError:
+        return None

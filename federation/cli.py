@@ -644,10 +644,14 @@ def _print_plan(planned: Any) -> None:
         out.print(f"  {'; '.join(details)}", markup=False)
         if job.forecast is not None:
             _print_forecast(job.forecast)
+    tables = planned.max_parties_per_person
+    held = "" if tables is None else f", a person in up to {tables} tables"
     out.print(
         f"epsilon left: {planned.epsilon_left:.3f} of {planned.epsilon_cap:.3f} per person at "
-        f"delta {planned.delta:g}, a person in up to {planned.max_parties_per_person} tables"
+        f"delta {planned.delta:g}{held}"
     )
+    if len({job.forecast.family for job in planned.jobs if job.forecast is not None}) > 1:
+        out.print("forecasts of different families cannot be compared with each other")
     if any(job.refused_by == "budget.epsilon" for job in planned.jobs):
         out.print(f"all of them fit from a budget of epsilon {planned.epsilon_for_all:.2f}")
 

@@ -2,6 +2,7 @@
 
 ```
 GET  /checkpoint  /tile/<L>/<N>[.p/<W>]  /tile/entries/<N>[.p/<W>]     the log
+GET  /public-checkpoint                                               its last cosigned head, if any
 GET  /<SHA-256 of an origin>/checkpoint                               what was witnessed of another
 POST /add-checkpoint                                                  cosign a head of another log
 ```
@@ -24,7 +25,7 @@ from typing import Final
 
 from compliance.errors import LogCorruptedError, LogError, NotWitnessedError, Objection
 from compliance.log.tiles import Tile
-from compliance.log.verifier import read_checkpoint, read_tile
+from compliance.log.verifier import read_checkpoint, read_public, read_tile
 from compliance.log.witness import REQUEST_LIMIT
 from compliance.log.witnessing import Witness
 
@@ -74,6 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if self.path == "/checkpoint":
                 return self._answer(HTTPStatus.OK, read_checkpoint(self.server.log), _TEXT)
+            if self.path == "/public-checkpoint":
+                public = read_public(self.server.log)
+                return self._answer(HTTPStatus.OK, public, _TEXT)
             if _WITNESSED.fullmatch(self.path):
                 kept = self.server.log / "witness" / self.path[1:]
                 return self._answer(HTTPStatus.OK, read_checkpoint(kept.parent), _TEXT)

@@ -98,6 +98,7 @@ class TrainingForecast(_Closed):
     """What the noise of a training is likely to do to the model; no bound.
 
     Attributes:
+        family: of the model; forecasts of two families cannot be compared.
         rows: declared by all partners together.
         positives: of them, as asked with or assumed.
         assumed: whether `positives` was assumed: every declared row of the brand a customer of one
@@ -109,9 +110,10 @@ class TrainingForecast(_Closed):
         auc_loss: what it is expected to lose of that.
         auc_loss_least: most measured trainings lost between this …
         auc_loss_most: … and this; how many of them is told in docs/privacy-budget.md.
-        warning: set where the noise is likely to take a quarter or more, or more than is forecast.
+        warning: set where the noise is likely to take a quarter or more.
     """
 
+    family: ModelFamily
     rows: int
     positives: int
     assumed: bool
@@ -172,7 +174,8 @@ class Plan(_Closed):
         epsilon_spent: by every job that would run.
         epsilon_left: after every job that would run.
         delta: at which all of it is accounted.
-        max_parties_per_person: tables that one person may stand in, and is protected in.
+        max_parties_per_person: tables that one person may stand in, and is protected in; None where
+            no job trains or measures over rows.
     """
 
     name: str
@@ -182,7 +185,7 @@ class Plan(_Closed):
     epsilon_spent: float
     epsilon_left: float
     delta: float
-    max_parties_per_person: int
+    max_parties_per_person: int | None
 
     @property
     def refused(self) -> Sequence[PlannedJob]:
@@ -219,6 +222,7 @@ def plan(
         refused = {"refused_by": "valid_until", "remedy": str(error)}
         jobs = tuple(job.model_copy(update=refused) for job in jobs)
     tag = planner.price({})
+    over_rows = any(isinstance(job, TrainSpec | MeasureSpec) for job in collaboration.jobs)
     return Plan(
         name=collaboration.name,
         jobs=jobs,
@@ -227,7 +231,7 @@ def plan(
         epsilon_spent=tag.epsilon_spent,
         epsilon_left=tag.epsilon_left,
         delta=agreement.budget.delta,
-        max_parties_per_person=agreement.train.max_parties_per_person,
+        max_parties_per_person=agreement.train.max_parties_per_person if over_rows else None,
     )
 
 
@@ -448,7 +452,10 @@ class _Planner:
 
         return _Draft(
             who=people,
-            note="the price is of a person's label alone; what columns tell is not noised",
+            note=(
+                "the price is of a person's label alone; what columns tell is not noised; no "
+                "forecast for training over columns was measured"
+            ),
             charges=charges_at(spec.label_epsilon) if refusal is None else {},
             minimums=minimums,
             refusal=refusal,
@@ -488,6 +495,12 @@ class _Planner:
             least = "" if smallest is None else f"; {smallest:g} is the smallest in reach"
             return _Draft(who=self._partners, note=note, refusal=("epsilon", f"{error}{least}"))
         noise, shape = self._train_noise(spec)
+        if spec.model is ModelFamily.NETWORK and spec.rounds == 1 and len(self._partners) > 1:
+            note += (
+                "; no forecast: noised networks that are averaged once lose far more than was "
+                "measured otherwise; ask for 10 rounds, which cost no more privacy"
+            )
+            shape = None
         return _Draft(
             who=self._partners,
             note=note,
@@ -509,10 +522,11 @@ class _Planner:
         if spec.noise is NoiseSource.LOCAL:
             rounds = "1 round" if spec.rounds == 1 else f"{spec.rounds} rounds"
             return f"{tables}; {rounds} of {spec.steps_per_round} steps"
-        return (
-            f"{tables}, though {terms.colluding_partners} partners collude and "
-            f"{terms.absent_partners} are missing; {spec.rounds} secure sums"
-        )
+        colluding, absent = terms.colluding_partners, terms.absent_partners
+        collude = "1 partner colludes" if colluding == 1 else f"{colluding} partners collude"
+        missing = "1 is missing" if absent == 1 else f"{absent} are missing"
+        sums = "1 secure sum" if spec.rounds == 1 else f"{spec.rounds} secure sums"
+        return f"{tables}, though {collude} and {missing}; {sums}"
 
     def _sums(self, spec: TrainSpec) -> Sums:
         return sums_for(spec, self._agreement, width=encoder_for(self._agreement).width)
@@ -651,12 +665,8 @@ class _Planner:
                 f"noise is likely to take {found.lost:.0%} of what a model would have above "
                 f"guessing; bring more positives, {fewer}or allow a larger epsilon"
             )
-        if spec.model is ModelFamily.NETWORK and spec.rounds == 1 and len(self._partners) > 1:
-            warning = (
-                "noised networks that are averaged once lose far more than is forecast: ask for 10 "
-                "rounds, which cost no more privacy"
-            )
         return TrainingForecast(
+            family=spec.model,
             rows=rows,
             positives=shape.positives,
             assumed=self._positives is None,

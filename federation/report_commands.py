@@ -148,11 +148,13 @@ def _report(
         write_atomically(html, page(report).encode(), mode=0o600)
     if as_json:
         sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+    elif html is not None:
+        out.print(f"page: {html}", markup=False)
     else:
-        _print(report, html)
+        _print(report)
 
 
-def _print(report: "Report", html: Path | None) -> None:
+def _print(report: "Report") -> None:
     from compliance.reporting import figures_of
 
     out.print(f"{report.title}, {report.collaboration}, as of {report.at:%Y-%m-%d}", markup=False)
@@ -161,5 +163,3 @@ def _print(report: "Report", html: Path | None) -> None:
         value = f"{figure.value:.4g}" if isinstance(figure.value, float) else figure.value
         told = f"{' · '.join(place[1:])}: {value} {figure.unit}".rstrip()
         out.print(f"{told} ({cited})", markup=False)
-    if html is not None:
-        out.print(f"page: {html}", markup=False)

@@ -262,7 +262,15 @@ ALLOWED = {
         }
     ),
     # logs that are served, for whoever audits them
-    "federation/log_fetching.py": frozenset({"urllib.parse.urlsplit", "urllib.request"}),
+    "federation/log_fetching.py": frozenset(
+        {
+            "urllib.error.HTTPError",
+            "urllib.parse.urlsplit",
+            "urllib.request",
+            *(f"http.client.HTTP{name}" for name in ("Connection", "Exception", "Response")),
+            "http.client.HTTPSConnection",
+        }
+    ),
     # that program: it runs beside our processes, never in one
     WORKER: frozenset({"spu.libpsi", "spu.libspu.link"}),
     # a party's own machines, likewise

@@ -1,11 +1,14 @@
 """Every kind of violation is planted into clean logs, and exactly it is found."""
 
+import itertools
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,9 @@ from compliance.auditing import Finding, FindingKind, PartyLog, audit
 from compliance.log.verifier import read_checkpoint
 from federation.audit_rules import rules_for
 from federation.auditing import audit_places
+from federation.cli import main
 from federation.errors import WorkspaceError
+from federation.log_fetching import FetchError, Limits, fetch_log
 from federation.log_server import LogServer
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import GaussianEvent, to_json
@@ -79,6 +84,7 @@ def clean(agreement: Agreement) -> Logs:
     reserved |= {"epsilon": own, "delta": budget.delta, "epsilon_cap": budget.epsilon}
     bound = {"of": records.MatchBound, "job": "find"}
     deleted = {"of": records.ArtefactDeleted, "job": None, "artefact": "segment", "name": "s"}
+    deleted |= {"purpose": None, "days": 30}
     return {
         "retailer": [
             dict(opened),
@@ -439,6 +445,17 @@ def test_what_is_wrong_with_files(kind: K, workspace: Path, tmp_path: Path) -> N
     assert [(one.kind, one.party) for one in found] == [(kind, "courier")]
 
 
+def test_the_command_says_whose_log_it_could_not_read(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut(tile(workspace / "courier" / "log", "entries"))
+    with pytest.raises(SystemExit) as left:
+        main(["audit", str(workspace)])
+    assert left.value.code == 1
+    told = "courier could not be read; checks that need it were not made"
+    assert told in capsys.readouterr().out
+
+
 def test_real_logs_give_no_alarm_and_fewer_witnesses_do(workspace: Path, tmp_path: Path) -> None:
     assert of_files(workspace, scratch=tmp_path) == []
     (workspace / "courier" / "log" / "witness" / "public").unlink()
@@ -458,7 +475,14 @@ def test_logs_over_http(workspace: Path, tmp_path: Path) -> None:
     urls = [f"http://127.0.0.1:{server.server_port}/" for server in servers]
     try:
         assert of_files(*urls, scratch=tmp_path / "a", agreement=contract) == []
-        cut(tile(workspace / "courier" / "log", "entries"))
+        assert of_files(urls[3], scratch=tmp_path / "e", agreement=contract) == []  # one alone
+        last = tile(workspace / "courier" / "log", "entries")
+        moved = last.rename(tmp_path / "moved")
+        (found,) = of_files(*urls, scratch=tmp_path / "f", agreement=contract)
+        assert (found.kind, found.party) == (K.UNREADABLE, "courier")
+        assert "the log of courier: " in found.sentence
+        moved.rename(last)
+        cut(last)
         (found,) = of_files(*urls, scratch=tmp_path / "b", agreement=contract)
         assert (found.kind, found.party) == (K.FILE_CUT, "courier")
         with pytest.raises(WorkspaceError, match="--agreement"):
@@ -469,6 +493,41 @@ def test_logs_over_http(workspace: Path, tmp_path: Path) -> None:
             server.server_close()
     (gone,) = of_files(urls[0], scratch=tmp_path / "d", agreement=contract)
     assert gone.kind is K.UNREADABLE
+
+
+NEVER = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 9
+
+
+@pytest.mark.parametrize(
+    ("answer", "limits", "told"),
+    [
+        (b"nonsense\r\n\r\n", Limits(), "cannot be fetched"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nabc", Limits(), "Incomplete"),
+        (NEVER, Limits(octets=len(NEVER) - 1), "bytes in all"),
+        (NEVER, Limits(seconds=3), "more than 3 seconds in all"),
+    ],
+    ids=["no status", "cut chunk", "too much", "too slow"],
+)
+def test_a_server_that_answers_wrongly(
+    world: World, tmp_path: Path, answer: bytes, limits: Limits, told: str
+) -> None:
+    ticks = itertools.count()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for _ in range(2):
+                with suppress(OSError):
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(4096)
+                        for octet in answer:
+                            connection.send(bytes([octet]))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(FetchError, match=told):
+            fetch_log(url, tmp_path, world.agreement, limits=limits, clock=lambda: next(ticks))
 
 
 def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> None:

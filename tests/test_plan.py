@@ -202,20 +202,56 @@ class TestForecast:
             match, model, expand = content["jobs"]
             model |= {"model": family, "epsilon": epsilon, **changes}
             if not is_trees:
-                model |= {"rounds": 1, "steps": 40}
+                model |= {"rounds": 1 if family == "ridge-regression" else 2, "steps": 40}
             return planned(content | {"jobs": [match, model, expand]}, tables).jobs[1]
 
         loud, quiet = found(0.3), found(0.9)
         assert loud.forecast.lost > quiet.forecast.lost
         assert loud.forecast.auc_loss_least < loud.forecast.auc_loss < loud.forecast.auc_loss_most
         assert "none was measured" not in loud.note
-        assert is_trees or "; 1 round of 40 steps" in loud.note
-        told = "averaged once" if family == "network" else "50 positives cannot carry epsilon 0.3"
-        assert told in loud.forecast.warning
-        assert ("columns" in loud.forecast.warning) is (family == "ridge-regression")
+        assert "no forecast" not in loud.note
+        assert "50 positives cannot carry epsilon 0.3" in loud.forecast.warning
+        assert ("columns" in loud.forecast.warning) is not is_trees
         with pytest.raises(SystemExit):
             main(["plan", str(tables / "trial.toml")])
         assert "expected AUC loss" in capsys.readouterr().out
+
+    def test_is_left_out_of_networks_that_are_averaged_once(self, tables: Path) -> None:
+        content = summed("local", models=["network"])
+        content["jobs"][1] |= {
+            "model": "network",
+            "network": {"hidden": [8]},
+            "rounds": 1,
+            "steps": 40,
+        }
+        once = planned(content, tables).jobs[1]
+        assert once.forecast is None
+        assert once.noise_multiplier is not None
+        assert "; no forecast: noised networks that are averaged once" in once.note
+
+    @pytest.mark.parametrize("several", [False, True])
+    def test_families_are_not_to_be_compared(
+        self, several: bool, tables: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        content = with_jobs(training("model", epsilon=0.3), training("b", epsilon=0.3))
+        content["agreement"]["train"]["models"] = ["logistic-regression", "ridge-regression"]
+        if several:
+            content["jobs"][2]["model"] = "ridge-regression"
+        with pytest.raises(SystemExit):
+            main(["plan", str(save(content, tables / "families.toml"))])
+        told = "cannot be compared with each other"
+        assert (told in capsys.readouterr().out) is several
+
+    def test_none_is_told_of_training_over_columns(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = Path(__file__).parents[1] / "examples" / "vertical" / "collaboration.toml"
+        found = plan(load_collaboration(file))
+        assert "no forecast for training over columns was measured" in found.jobs[1].note
+        assert found.max_parties_per_person is None
+        with pytest.raises(SystemExit):
+            main(["plan", str(file)])
+        assert "a person in up to" not in capsys.readouterr().out
 
     def test_the_command_tells_it(self, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file = save(document(), tables / "trial.toml")
@@ -363,7 +399,7 @@ def test_secure_sums_are_planned_with_whom_they_trust_and_what_the_noise_does(
     _, train, _ = planned(summed("distributed"), tables).jobs
     assert train.refused_by is None
     assert 0.8 < train.epsilon <= 0.9
-    assert "1 partners collude and 0 are missing; 3 secure sums" in train.note
+    assert "1 partner colludes and 0 are missing; 3 secure sums" in train.note
     assert train.noise_multiplier is not None
     assert train.forecast is not None
     _, trusting, _ = planned(summed("distributed", colluding_partners=0), tables).jobs

@@ -508,6 +508,15 @@ class TestCommand:
         for told in (text, json.dumps(report.model_dump(mode="json"))):
             assert not re.search(r"gmx|\+1212|[BRC]#7\d\d|\b(green|red)\b", told)
 
+    def test_with_a_page_only_its_path_is_shown(
+        self, finished: tuple[Path, Path], tmp_path: Path
+    ) -> None:
+        file = tmp_path / "page.html"
+        command = ["report", "budget", str(finished[1]), "--html", str(file)]
+        result = CliRunner().invoke(app, command)
+        assert result.output.replace("\n", "") == f"page: {file}"
+        assert file.is_file()
+
     def test_at_needs_a_moment(self, finished: tuple[Path, Path]) -> None:
         result = CliRunner().invoke(app, ["report", "erasure", str(finished[1]), "--at", "soon"])
         assert result.exit_code == 2

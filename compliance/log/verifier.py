@@ -40,12 +40,14 @@ __all__ = [
     "VerifiedLog",
     "find_tiles",
     "read_checkpoint",
+    "read_public",
     "read_regular",
     "read_tile",
     "verify_log",
 ]
 
 CHECKPOINT_PATH: Final = "checkpoint"
+_PUBLIC_PATH: Final = "witness/public"
 _ATTEMPTS: Final = 5
 
 
@@ -110,6 +112,19 @@ def read_checkpoint(directory: Path) -> bytes:
     data = _read(directory, CHECKPOINT_PATH, NOTE_LIMIT)
     if data is None:
         raise FileMissingError(f"{CHECKPOINT_PATH}: missing from {directory}")
+    return data
+
+
+def read_public(directory: Path) -> bytes:
+    """Read the last head that witnesses cosigned, unverified.
+
+    Raises:
+        FileMissingError: there is none.
+        LogError: it cannot be read.
+    """
+    data = _read(directory, _PUBLIC_PATH, NOTE_LIMIT)
+    if data is None:
+        raise FileMissingError(f"{_PUBLIC_PATH}: missing from {directory}")
     return data
 
 
