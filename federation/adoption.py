@@ -99,7 +99,7 @@ def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
 
     1. All parties signed it; it follows what is here, and its time has come.
     2. It lies beside the agreement: from here to step 6 the folder refuses to work.
-    3. The log is told, once.
+    3. The log is told, once; where there was none, the ledger is started first.
     4. The ledger keeps its charges, under the new cap.
     5. The earlier version is put with the others; next keys take their places.
     6. It takes the agreement's place.
@@ -123,7 +123,8 @@ def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
         _check_next(folder, before, agreement, file, now)
         write_atomically(folder.next_agreement, signed.to_json())  # 2
         with folder.open_log() as log:
-            _tell(folder, log, succession, now)  # 3
+            _check_ledger(folder, log, agreement)  # 3
+            _tell(folder, log, succession, now)
         _amend_ledger(folder, before, agreement)  # 4
         kept = folder.path / "agreements" / f"{before.number}.json"
         write_atomically(kept, place.read_bytes())  # 5
@@ -236,10 +237,23 @@ def _leaves(
             )
 
 
-def _amend_ledger(folder: PartyFolder, before: Agreement, after: Agreement) -> None:
+def _check_ledger(folder: PartyFolder, log: LogWriter, after: Agreement) -> None:
+    """Start the ledger of a party that has done nothing yet; one that has must have it."""
     store = folder.ledger_store(after)
-    if not store.exists():  # nothing was ever charged; the node starts it
+    if folder.config.role not in DATA_ROLES or store.exists():
         return
+    if log.tree_size:
+        raise WorkspaceError(
+            f"ledger {store.name} is missing, and the log says it was there: restore it and adopt "
+            "again; a new one would spend the budget twice"
+        )
+    Ledger.open(store, agreement=after.lineage, budget=_budget(after))
+
+
+def _amend_ledger(folder: PartyFolder, before: Agreement, after: Agreement) -> None:
+    if folder.config.role not in DATA_ROLES:  # nothing is ever charged
+        return
+    store = folder.ledger_store(after)
     try:
         ledger = Ledger.open(store, agreement=after.lineage, budget=_budget(after))
     except LedgerError:

@@ -133,6 +133,25 @@ class TestAmended:
         ]
         assert [leaf.agreement for leaf in signed] == [world.agreement.digest, after.digest]
 
+    def test_a_party_that_has_done_nothing_yet(self, tmp_path: Path) -> None:
+        new = World.make(tmp_path / "new", termination=TERMINATION)
+        after = amended(
+            new, tmp_path / "next.json", budget={"epsilon": 2.0, "delta": 1e-5}, title="Changed"
+        )
+        assert after.statement("retailer").epsilon_cap == 2.0
+        question = after.parties.seal("coordinator", "retailer", "roll-call", Identify())
+        after.node("retailer").handle(question)
+
+    def test_a_ledger_that_is_gone_is_not_begun_anew(self, world: World, tmp_path: Path) -> None:
+        drawn_up(world, tmp_path / "next.json", title="Changed")
+        folder = world.folder("retailer")
+        away = folder.ledger.rename(tmp_path / "ledger")
+        with pytest.raises(WorkspaceError, match="spend the budget twice"):
+            adoption.adopt(folder, tmp_path / "next.json", now=LATER)
+        assert not folder.ledger.exists()
+        away.rename(folder.ledger)
+        adoption.adopt(folder, tmp_path / "next.json", now=LATER)
+
     def test_a_node_that_was_opened_before_does_not_answer(
         self, world: World, tmp_path: Path
     ) -> None:
