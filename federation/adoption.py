@@ -104,8 +104,12 @@ def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
     5. The earlier version is put with the others; next keys take their places.
     6. It takes the agreement's place.
 
+    A version that leaves the party out is put with the others, and the party goes on obeying its
+    own; so it can take over one in which it comes back, with its log and ledger.
+
     Raises:
-        WorkspaceError: it names other keys for this party, or its time has yet to come.
+        WorkspaceError: it names other keys for this party, its time has yet to come, or the folder
+            is a new one of a party that was in an earlier version.
         InvalidAgreementError: it is unsigned by somebody, altered, or follows something else.
     """
     signed = read_agreement(file)
@@ -113,14 +117,19 @@ def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
     with locked(folder):
         if not place.exists():
             folder.check_named(agreement := signed.verify(), file)
+            folder.check_new(agreement)
             write_atomically(place, signed.to_json())
             return agreement
-        held = signed_versions_in(folder.path)
-        succession = Succession.of((*held, signed), notices_in(folder.path))  # 1
+        held, notices = signed_versions_in(folder.path), notices_in(folder.path)
+        succession = Succession.of((*held, signed), notices)  # 1
         agreement, before = signed.verify(), read_agreement(place).verify()
         if agreement == before and not folder.next_agreement.exists():
             return agreement
-        _check_next(folder, before, agreement, file, now)
+        if _leaves_out(folder, agreement) and agreement.number > before.number:
+            kept = folder.path / "agreements" / f"{agreement.number}.json"
+            write_atomically(kept, signed.to_json())
+            return agreement
+        _check_next(folder, Succession.of(held, notices).latest, agreement, file, now)
         write_atomically(folder.next_agreement, signed.to_json())  # 2
         with folder.open_log() as log:
             _check_ledger(folder, log, agreement)  # 3
@@ -179,6 +188,10 @@ def _keep(folder: PartyFolder, signed: SignedNotice) -> Path:
     with locked(folder):
         write_atomically(path, signed.to_json())
     return path
+
+
+def _leaves_out(folder: PartyFolder, agreement: Agreement) -> bool:
+    return folder.name not in {one.name for one in agreement.parties}
 
 
 def _check_next(

@@ -117,6 +117,8 @@ class Node:
             folder.open_log() as log,
         ):
             folder.check_current(agreement)
+            if not log.tree_size:
+                folder.check_new(agreement)
             store = folder.ledger_store(agreement)
             if log.tree_size and not store.exists():
                 raise WorkspaceError(

@@ -152,6 +152,48 @@ class TestAmended:
         away.rename(folder.ledger)
         adoption.adopt(folder, tmp_path / "next.json", now=LATER)
 
+    def test_a_party_that_comes_back_goes_on_in_its_old_folder(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        first, spent = world.agreement, world.statement("courier").epsilon_spent
+        folder, other = world.folder("courier"), world.folder("retailer")
+        without = {
+            "parties": tuple(one for one in first.parties if one.name != "courier"),
+            "datasets": tuple(one for one in first.datasets if one.party != "courier"),
+            "train": first.train.model_copy(update={"max_parties_per_person": 1}),
+        }
+        second = amend(first, {"valid_from": LATER, **without})
+        third = amend(
+            second,
+            {"valid_from": LATER + timedelta(days=1)}
+            | {term: getattr(first, term) for term in without},
+        )
+        for number, version in ((2, second), (3, third)):
+            signed = SignedAgreement.draft(version)
+            for one in world.workspace.folders:
+                if one.name in {party.name for party in version.parties}:
+                    signed = signed.sign(one.name, one.identity_key())
+            (tmp_path / f"{number}.json").write_bytes(signed.to_json())
+        later = LATER + timedelta(days=1)
+        with pytest.raises(InvalidAgreementError, match="expected number 2, got 3"):
+            adoption.adopt(folder, tmp_path / "3.json", now=later)
+        for one in (folder, other):
+            assert adoption.adopt(one, tmp_path / "2.json", now=LATER) == second
+        assert (folder.agreement(), other.agreement()) == (first, second)
+        verify_party(folder.path)
+        for one in (folder, other):
+            assert adoption.adopt(one, tmp_path / "3.json", now=later) == third
+            assert verify_party(one.path).agreement == third
+        after = World(Workspace(world.workspace.path, third, world.workspace.folders), later)
+        assert after.statement("courier").epsilon_spent == spent > 0
+        new = tmp_path / "new" / "courier"
+        shutil.copytree(folder.path, new)
+        for kept in (new / "log", new / "agreements"):
+            shutil.rmtree(kept)
+        (new / "agreement.json").unlink()
+        with pytest.raises(WorkspaceError, match="use its old folder"):
+            adoption.adopt(PartyFolder(new), tmp_path / "3.json", now=later)
+
     def test_a_node_that_was_opened_before_does_not_answer(
         self, world: World, tmp_path: Path
     ) -> None:
