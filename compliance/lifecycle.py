@@ -10,11 +10,11 @@
 Guarantees: a state follows from signed documents and a moment alone, never from a mark that
 somebody set. A `Succession` that exists is one chain: each version is signed by all, names the one
 before by its digest, counts on from it, and keeps the keys of its logs, those of parties that come
-back too, so that budget, log and history go on under it. A notice counts if the party that gives it signed it, for a version that is
-there, and no sooner than that version's terms allow.
+back too, so that budget, log and history go on under it. A notice counts if the party that gives it
+signed it, for a version that is there, and no sooner than that version's terms allow.
 
 Leaves to others: where the documents lie and the clock (`federation.adoption`), refusing releases
-(`federation.gate`); that a notice names the day on which it was really given.
+(`federation.gate`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -95,9 +95,10 @@ class Succession:
         notices: those of which the version is at hand, the earliest in effect first.
     """
 
-    def __init__(self, versions: Sequence[Agreement], notices: Sequence[Notice]) -> None:
+    def __init__(self, versions: Sequence[Agreement], notices: Mapping[Notice, datetime]) -> None:
         self.versions = tuple(versions)
-        self.notices = tuple(sorted(notices, key=lambda one: (one.effective_from, one.digest)))
+        self.notices = tuple(sorted(notices, key=lambda one: (notices[one], one.digest)))
+        self._effective = dict(notices)
 
     @classmethod
     def of(cls, signed: Iterable[SignedAgreement], notices: Iterable[SignedNotice] = ()) -> Self:
@@ -117,14 +118,14 @@ class Succession:
             raise InvalidAgreementError("expected at least one signed agreement, got none")
         for before, after in pairwise(versions):
             check_amendment(before, after)  # 2
-        told = []
+        told: dict[Notice, datetime] = {}
         for notice in notices:
             about = notice.unverified().agreement
             if about not in found:
                 raise InvalidAgreementError(
                     f"a notice is about agreement {about[:16]}…, which is not at hand: bring it"
                 )
-            told.append(notice.verify(found[about]))  # 3
+            told[notice.verify(found[about])] = notice.effective_from(found[about])  # 3
         return cls(versions, told)
 
     @property
@@ -151,8 +152,8 @@ class Succession:
         following = after[0] if after else None
         notice = self._notice_of(agreement)
         ends, ending = agreement.valid_until, Ending.TIME
-        if notice is not None and notice.effective_from < ends:
-            ends, ending = notice.effective_from, Ending.NOTICE
+        if notice is not None and self._effective[notice] < ends:
+            ends, ending = self._effective[notice], Ending.NOTICE
         amended = min((one.valid_from for one in after), default=None)
         if at < agreement.valid_from and at < ends:
             state = State.SIGNED
@@ -176,6 +177,10 @@ class Succession:
             if self.status(one, at).state is State.ACTIVE:
                 return one
         return None
+
+    def effective_from(self, notice: Notice) -> datetime:
+        """Return the moment from which a notice at hand is heeded here."""
+        return self._effective[notice]
 
     def _notice_of(self, agreement: Agreement) -> Notice | None:
         """Return the notice that ends a version first: one about it, or about a later one."""
@@ -277,9 +282,15 @@ def _against(before: Agreement, after: Agreement) -> Iterator[str]:
     took = before.cut_delta_until(min(after.valid_from, before.valid_until))
     if after.amends is not None and after.amends.cut_delta < took:
         yield f"amends.cut_delta: expected {took!r} or more, got {after.amends.cut_delta!r}"
+    yield from _against_parties(before, after)
+
+
+def _against_parties(before: Agreement, after: Agreement) -> Iterator[str]:
+    """Say who does not go on as the party that it was, in the version before or any earlier one."""
     earlier = _until(before)
     if after.amends is not None and after.amends.earlier != earlier:
-        yield f"amends.earlier: expected {', '.join(one.name for one in earlier)}, by name, as named"
+        names = ", ".join(one.name for one in earlier)
+        yield f"amends.earlier: expected {names}, in this order, as they were"
     named = {one.name: one for one in earlier}
     owners = {NoteKey.from_string(one.log_key).key: one.name for one in earlier}
     for party in after.parties:

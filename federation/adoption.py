@@ -171,21 +171,28 @@ def give_notice(
     return _keep(folder, SignedNotice.sign(notice, folder.identity_key())), notice
 
 
-def keep_notice(folder: PartyFolder, signed: SignedNotice) -> Notice:
-    """Have a party heed another's notice.
+def keep_notice(
+    folder: PartyFolder, signed: SignedNotice, *, now: datetime
+) -> tuple[Notice, datetime]:
+    """Have a party heed another's notice, and keep when it first came.
+
+    Returns:
+        The notice, and the moment from which the party heeds it.
 
     Raises:
         InvalidAgreementError: it is none under any version that the party has.
     """
     held = versions_of(folder.path)
     notice = signed.verify(held.version(signed.unverified().agreement))
-    _keep(folder, signed)
-    return notice
+    _keep(folder, signed, received=now)
+    return notice, versions_of(folder.path).effective_from(notice)
 
 
-def _keep(folder: PartyFolder, signed: SignedNotice) -> Path:
+def _keep(folder: PartyFolder, signed: SignedNotice, *, received: datetime | None = None) -> Path:
     path = folder.path / "notices" / f"{signed.unverified().digest}.json"
     with locked(folder):
+        if received is not None and not path.exists():
+            write_atomically(path.with_suffix(".received"), received.isoformat().encode())
         write_atomically(path, signed.to_json())
     return path
 

@@ -224,10 +224,8 @@ def adopt(
             signed = read_notice(file)
         except InvalidAgreementError:
             raise error from None
-        notice = adoption.keep_notice(folder, signed)
-        told = (
-            f"{folder.name} heeds the notice of {notice.party}: ends {iso(notice.effective_from)}"
-        )
+        notice, ends = adoption.keep_notice(folder, signed, now=datetime.now(UTC))
+        told = f"{folder.name} heeds the notice of {notice.party}: ends {iso(ends)}"
         out.print(told, markup=False)
         return
     agreement = adoption.adopt(folder, file, now=datetime.now(UTC))

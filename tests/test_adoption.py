@@ -22,6 +22,7 @@ from federation.messages import Identify
 from federation.own_rows import KeptModel
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace
+from federation.versions import ending_notice
 from privacy.accounting.ledger import Budget, Ledger
 from privacy.errors import LedgerError
 
@@ -264,7 +265,8 @@ class TestEnded:
         path, notice = adoption.give_notice(world.folder("brand"), "it is over", now=NOW)
         for name in ("retailer", "courier", "coordinator"):
             told = SignedNotice.from_json(path.read_bytes())
-            assert adoption.keep_notice(world.folder(name), told) == notice
+            kept = adoption.keep_notice(world.folder(name), told, now=NOW)
+            assert kept == (notice, notice.effective_from)
         assert notice.effective_from == NOW + timedelta(days=7)
         again = JOBS[0].model_copy(update={"name": "find-again"})
         write_jobs(world.folder("coordinator"), (*JOBS, again))
@@ -277,6 +279,22 @@ class TestEnded:
         assert [one.notice_digest for one in ended] == [notice.digest]
         assert isinstance(leaves[-1], records.Refusal)
         assert leaves[-1].term == "termination"
+
+    def test_a_notice_that_says_it_was_given_before_it_came(self, world: World) -> None:
+        early = NOW - timedelta(days=7)
+        path, notice = adoption.give_notice(world.folder("brand"), "it is over", now=early)
+        assert notice.effective_from == NOW
+        folder, told = world.folder("retailer"), SignedNotice.from_json(path.read_bytes())
+        ends = NOW + timedelta(days=7)
+        for now in (NOW, LATER):  # once more changes nothing
+            assert adoption.keep_notice(folder, told, now=now) == (notice, ends)
+        agreement = folder.agreement()
+        assert ending_notice(folder.path, agreement, ends - timedelta(seconds=1)) is None
+        assert ending_notice(folder.path, agreement, ends) == notice
+        (receipt,) = (folder.path / "notices").glob("*.received")
+        receipt.write_text("yesterday")
+        with pytest.raises(WorkspaceError, match="expected a time with a time zone"):
+            ending_notice(folder.path, agreement, ends)
 
     def test_until_then_everything_goes_on(self, world: World) -> None:
         adoption.give_notice(world.folder("coordinator"), "it is over", now=NOW)
