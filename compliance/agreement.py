@@ -42,6 +42,7 @@ from compliance.terms import (
     ConsentTerms,
     DatasetTerm,
     Digest,
+    EarlierParty,
     ErasureTerms,
     ExpandTerms,
     Line,
@@ -215,6 +216,11 @@ class Agreement(Terms):
     def lineage(self) -> str:
         """Digest of the first version: what budget and history are kept under."""
         return self.digest if self.amends is None else self.amends.first
+
+    @property
+    def earlier(self) -> tuple[EarlierParty, ...]:
+        """Every party of every version before this one, by name."""
+        return () if self.amends is None else self.amends.earlier
 
     @property
     def cut_delta(self) -> float:

@@ -9,12 +9,12 @@
 
 Guarantees: a state follows from signed documents and a moment alone, never from a mark that
 somebody set. A `Succession` that exists is one chain: each version is signed by all, names the one
-before by its digest, counts on from it, and keeps the keys of its logs, so that budget, log and
-history go on under it. A notice counts if the party that gives it signed it, for a version that is
-there, and no sooner than that version's terms allow.
+before by its digest, counts on from it, and keeps the keys of its logs, those of parties that come
+back too, so that budget, log and history go on under it. A notice counts if the party that gives it
+signed it, for a version that is there, and no sooner than that version's terms allow.
 
 Leaves to others: where the documents lie and the clock (`federation.adoption`), refusing releases
-(`federation.gate`); that a notice names the day on which it was really given.
+(`federation.gate`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,8 +26,9 @@ from typing import Self
 
 from compliance.agreement import Agreement, SignedAgreement, iso
 from compliance.errors import InvalidAgreementError
+from compliance.log.note import NoteKey
 from compliance.notice import Notice, SignedNotice
-from compliance.terms import PartyTerm
+from compliance.terms import EarlierParty, PartyTerm
 
 __all__ = [
     "Ending",
@@ -94,9 +95,10 @@ class Succession:
         notices: those of which the version is at hand, the earliest in effect first.
     """
 
-    def __init__(self, versions: Sequence[Agreement], notices: Sequence[Notice]) -> None:
+    def __init__(self, versions: Sequence[Agreement], notices: Mapping[Notice, datetime]) -> None:
         self.versions = tuple(versions)
-        self.notices = tuple(sorted(notices, key=lambda one: (one.effective_from, one.digest)))
+        self.notices = tuple(sorted(notices, key=lambda one: (notices[one], one.digest)))
+        self._effective = dict(notices)
 
     @classmethod
     def of(cls, signed: Iterable[SignedAgreement], notices: Iterable[SignedNotice] = ()) -> Self:
@@ -116,14 +118,14 @@ class Succession:
             raise InvalidAgreementError("expected at least one signed agreement, got none")
         for before, after in pairwise(versions):
             check_amendment(before, after)  # 2
-        told = []
+        told: dict[Notice, datetime] = {}
         for notice in notices:
             about = notice.unverified().agreement
             if about not in found:
                 raise InvalidAgreementError(
                     f"a notice is about agreement {about[:16]}…, which is not at hand: bring it"
                 )
-            told.append(notice.verify(found[about]))  # 3
+            told[notice.verify(found[about])] = notice.effective_from(found[about])  # 3
         return cls(versions, told)
 
     @property
@@ -150,8 +152,8 @@ class Succession:
         following = after[0] if after else None
         notice = self._notice_of(agreement)
         ends, ending = agreement.valid_until, Ending.TIME
-        if notice is not None and notice.effective_from < ends:
-            ends, ending = notice.effective_from, Ending.NOTICE
+        if notice is not None and self._effective[notice] < ends:
+            ends, ending = self._effective[notice], Ending.NOTICE
         amended = min((one.valid_from for one in after), default=None)
         if at < agreement.valid_from and at < ends:
             state = State.SIGNED
@@ -175,6 +177,10 @@ class Succession:
             if self.status(one, at).state is State.ACTIVE:
                 return one
         return None
+
+    def effective_from(self, notice: Notice) -> datetime:
+        """Return the moment from which a notice at hand is heeded here."""
+        return self._effective[notice]
 
     def _notice_of(self, agreement: Agreement) -> Notice | None:
         """Return the notice that ends a version first: one about it, or about a later one."""
@@ -242,6 +248,7 @@ def amend(before: Agreement, terms: Mapping[str, object]) -> Agreement:
         "supersedes": before.digest,
         "first": before.lineage,
         "cut_delta": before.cut_delta_until(min(draft.valid_from, before.valid_until)),
+        "earlier": _until(before),
     }
     after = Agreement.from_terms(fields | {"amends": takes_over})
     check_amendment(before, after)
@@ -275,14 +282,38 @@ def _against(before: Agreement, after: Agreement) -> Iterator[str]:
     took = before.cut_delta_until(min(after.valid_from, before.valid_until))
     if after.amends is not None and after.amends.cut_delta < took:
         yield f"amends.cut_delta: expected {took!r} or more, got {after.amends.cut_delta!r}"
-    stay = {one.name: one for one in before.parties}
+    yield from _against_parties(before, after)
+
+
+def _against_parties(before: Agreement, after: Agreement) -> Iterator[str]:
+    """Say who does not go on as the party that it was, in the version before or any earlier one."""
+    earlier = _until(before)
+    if after.amends is not None and after.amends.earlier != earlier:
+        names = ", ".join(one.name for one in earlier)
+        yield f"amends.earlier: expected {names}, in this order, as they were"
+    named = {one.name: one for one in earlier}
+    owners = {NoteKey.from_string(one.log_key).key: one.name for one in earlier}
     for party in after.parties:
-        if party.name in stay:
-            yield from _changed(stay[party.name], party)
+        if (known := named.get(party.name)) is not None:
+            yield from _changed(known, party)
+        elif (owner := owners.get(NoteKey.from_string(party.log_key).key)) is not None:
+            yield f"{party.name!r} has the log key of {owner!r}: it keeps its name, or brings a log"
+    cosigners = {one.name: one.cosigning_key for one in before.parties}
+    for party in after.parties:
+        if cosigners.get(party.name, party.cosigning_key) != party.cosigning_key:
+            yield f"{party.name!r} changes a key of its log, which goes on: keep it"
 
 
-def _changed(before: PartyTerm, after: PartyTerm) -> Iterator[str]:
+def _until(before: Agreement) -> tuple[EarlierParty, ...]:
+    """Return every party of a version and of those before it."""
+    named = {one.name: one for one in before.earlier}
+    for one in before.parties:
+        named[one.name] = EarlierParty(name=one.name, role=one.role, log_key=one.log_key)
+    return tuple(named[name] for name in sorted(named))
+
+
+def _changed(before: EarlierParty, after: PartyTerm) -> Iterator[str]:
     if after.role is not before.role:
         yield f"{after.name!r} changes its role: give it another name"
-    if (after.log_key, after.cosigning_key) != (before.log_key, before.cosigning_key):
+    if after.log_key != before.log_key:
         yield f"{after.name!r} changes a key of its log, which goes on: keep it"

@@ -3,13 +3,13 @@
 Guarantees: `SignedNotice.verify` returns a notice only if the party that gives it signed these very
 bytes, alone, and the agreement's terms allow it.
 
-Leaves to others: what it ends (`compliance.lifecycle`); that it names the day on which it was
-really given, which only whoever received it can tell.
+Leaves to others: what it ends (`compliance.lifecycle`), keeping when it came. The day on which it
+was given is its author's word; whoever receives it counts from the later day on which it came.
 """
 
 import hashlib
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, Self
 
 import rfc8785
@@ -95,9 +95,29 @@ class Notice(Terms):
 
 @dataclass(frozen=True)
 class SignedNotice:
-    """A notice in its envelope; nothing in it is to be believed until `verify` returned."""
+    """A notice in its envelope; nothing in it is to be believed until `verify` returned.
+
+    Attributes:
+        envelope: with its author's signature.
+        received: when it came, by the clock of whoever holds it; None at its author.
+    """
 
     envelope: Envelope
+    received: datetime | None = None
+
+    def effective_from(self, agreement: Agreement) -> datetime:
+        """Return the moment from which whoever holds the notice heeds it.
+
+        It is the notice's own, or the days of notice after it came where that is later.
+
+        Raises:
+            InvalidAgreementError, AlteredAgreementError: as `verify`.
+        """
+        notice = self.verify(agreement)
+        if self.received is None or agreement.termination is None:
+            return notice.effective_from
+        days = timedelta(days=agreement.termination.notice_days)
+        return max(notice.effective_from, self.received + days)
 
     @classmethod
     def sign(cls, notice: Notice, key: SigningKey) -> Self:

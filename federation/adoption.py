@@ -99,13 +99,17 @@ def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
 
     1. All parties signed it; it follows what is here, and its time has come.
     2. It lies beside the agreement: from here to step 6 the folder refuses to work.
-    3. The log is told, once.
+    3. The log is told, once; where there was none, the ledger is started first.
     4. The ledger keeps its charges, under the new cap.
     5. The earlier version is put with the others; next keys take their places.
     6. It takes the agreement's place.
 
+    A version that leaves the party out is put with the others, and the party goes on obeying its
+    own; so it can take over one in which it comes back, with its log and ledger.
+
     Raises:
-        WorkspaceError: it names other keys for this party, or its time has yet to come.
+        WorkspaceError: it names other keys for this party, its time has yet to come, or the folder
+            is a new one of a party that was in an earlier version.
         InvalidAgreementError: it is unsigned by somebody, altered, or follows something else.
     """
     signed = read_agreement(file)
@@ -113,17 +117,23 @@ def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
     with locked(folder):
         if not place.exists():
             folder.check_named(agreement := signed.verify(), file)
+            folder.check_new(agreement)
             write_atomically(place, signed.to_json())
             return agreement
-        held = signed_versions_in(folder.path)
-        succession = Succession.of((*held, signed), notices_in(folder.path))  # 1
+        held, notices = signed_versions_in(folder.path), notices_in(folder.path)
+        succession = Succession.of((*held, signed), notices)  # 1
         agreement, before = signed.verify(), read_agreement(place).verify()
         if agreement == before and not folder.next_agreement.exists():
             return agreement
-        _check_next(folder, before, agreement, file, now)
+        if _leaves_out(folder, agreement) and agreement.number > before.number:
+            kept = folder.path / "agreements" / f"{agreement.number}.json"
+            write_atomically(kept, signed.to_json())
+            return agreement
+        _check_next(folder, Succession.of(held, notices).latest, agreement, file, now)
         write_atomically(folder.next_agreement, signed.to_json())  # 2
         with folder.open_log() as log:
-            _tell(folder, log, succession, now)  # 3
+            _check_ledger(folder, log, agreement)  # 3
+            _tell(folder, log, succession, now)
         _amend_ledger(folder, before, agreement)  # 4
         kept = folder.path / "agreements" / f"{before.number}.json"
         write_atomically(kept, place.read_bytes())  # 5
@@ -161,23 +171,34 @@ def give_notice(
     return _keep(folder, SignedNotice.sign(notice, folder.identity_key())), notice
 
 
-def keep_notice(folder: PartyFolder, signed: SignedNotice) -> Notice:
-    """Have a party heed another's notice.
+def keep_notice(
+    folder: PartyFolder, signed: SignedNotice, *, now: datetime
+) -> tuple[Notice, datetime]:
+    """Have a party heed another's notice, and keep when it first came.
+
+    Returns:
+        The notice, and the moment from which the party heeds it.
 
     Raises:
         InvalidAgreementError: it is none under any version that the party has.
     """
     held = versions_of(folder.path)
     notice = signed.verify(held.version(signed.unverified().agreement))
-    _keep(folder, signed)
-    return notice
+    _keep(folder, signed, received=now)
+    return notice, versions_of(folder.path).effective_from(notice)
 
 
-def _keep(folder: PartyFolder, signed: SignedNotice) -> Path:
+def _keep(folder: PartyFolder, signed: SignedNotice, *, received: datetime | None = None) -> Path:
     path = folder.path / "notices" / f"{signed.unverified().digest}.json"
     with locked(folder):
+        if received is not None and not path.exists():
+            write_atomically(path.with_suffix(".received"), received.isoformat().encode())
         write_atomically(path, signed.to_json())
     return path
+
+
+def _leaves_out(folder: PartyFolder, agreement: Agreement) -> bool:
+    return folder.name not in {one.name for one in agreement.parties}
 
 
 def _check_next(
@@ -236,10 +257,23 @@ def _leaves(
             )
 
 
-def _amend_ledger(folder: PartyFolder, before: Agreement, after: Agreement) -> None:
+def _check_ledger(folder: PartyFolder, log: LogWriter, after: Agreement) -> None:
+    """Start the ledger of a party that has done nothing yet; one that has must have it."""
     store = folder.ledger_store(after)
-    if not store.exists():  # nothing was ever charged; the node starts it
+    if folder.config.role not in DATA_ROLES or store.exists():
         return
+    if log.tree_size:
+        raise WorkspaceError(
+            f"ledger {store.name} is missing, and the log says it was there: restore it and adopt "
+            "again; a new one would spend the budget twice"
+        )
+    Ledger.open(store, agreement=after.lineage, budget=_budget(after))
+
+
+def _amend_ledger(folder: PartyFolder, before: Agreement, after: Agreement) -> None:
+    if folder.config.role not in DATA_ROLES:  # nothing is ever charged
+        return
+    store = folder.ledger_store(after)
     try:
         ledger = Ledger.open(store, agreement=after.lineage, budget=_budget(after))
     except LedgerError:

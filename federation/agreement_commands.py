@@ -224,14 +224,14 @@ def adopt(
             signed = read_notice(file)
         except InvalidAgreementError:
             raise error from None
-        notice = adoption.keep_notice(folder, signed)
-        told = (
-            f"{folder.name} heeds the notice of {notice.party}: ends {iso(notice.effective_from)}"
-        )
+        notice, ends = adoption.keep_notice(folder, signed, now=datetime.now(UTC))
+        told = f"{folder.name} heeds the notice of {notice.party}: ends {iso(ends)}"
         out.print(told, markup=False)
         return
     agreement = adoption.adopt(folder, file, now=datetime.now(UTC))
-    told = f"{folder.name} obeys version {agreement.number}, {agreement.digest}"
+    named = any(one.name == folder.name for one in agreement.parties)
+    does = "obeys" if named else "is left out by, and keeps,"
+    told = f"{folder.name} {does} version {agreement.number}, {agreement.digest}"
     out.print(told, markup=False)
 
 
@@ -302,8 +302,11 @@ def status(
     Example: comity agreement status out/demo/retailer
     """
     from compliance.lifecycle import status_of
+    from federation.errors import WorkspaceError
     from federation.versions import versions_of
 
+    if not path.exists():
+        raise WorkspaceError(f"there is no such file or folder: {path}")
     moment = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC)
     if path.is_dir():
         held = versions_of(path)

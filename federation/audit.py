@@ -176,7 +176,8 @@ def verify_party(directory: Path) -> VerifiedParty:
         leaves = tuple(records.parse_leaf(entry) for entry in log.entries)
     except (LogError, RecordError) as error:
         raise type(error)(f"{directory / 'log'}: {error}") from error
-    versions = versions_of(directory).versions
+    held = versions_of(directory).versions  # later ones leave this party out
+    versions = [one for one in held if one.number <= agreement.number]
     charges = _check_leaves(directory / "log", versions, party.name, leaves)  # 4, 5, 6
     public = _public_head(directory / "log", agreement, party.name, log.entries)  # 7
     _check_witnessed(directory, agreement, party.name)

@@ -122,6 +122,8 @@ class Node:
             folder.open_log() as log,
         ):
             folder.check_current(agreement)
+            if not log.tree_size:
+                folder.check_new(agreement)
             ledger = folder.open_ledger(agreement, begun=log.tree_size > 0)
             gate = Gate(folder, agreement, log, ledger, clock=self._clock)
             yield Desk(folder, agreement, gate, ledger, clock=self._clock)

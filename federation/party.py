@@ -602,6 +602,19 @@ class PartyFolder:
                 "somebody else's contract, or restored keys; use the contract this party signed"
             )
 
+    def check_new(self, agreement: Agreement) -> None:
+        """Return only if a party with an empty log may begin under the agreement.
+
+        Raises:
+            WorkspaceError: it was a party of an earlier version, so that it has a log elsewhere.
+        """
+        if any(one.name == self.name for one in agreement.earlier):
+            raise WorkspaceError(
+                f"{self.name} was a party before version {agreement.number}, and {self.path} is "
+                "new: use its old folder, whose log and budget go on; it takes over every version "
+                "in between, one after the other, with `comity agreement adopt`"
+            )
+
     def term(self) -> PartyTerm:
         """Return this party as an agreement names it, with the public halves of its keys.
 

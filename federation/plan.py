@@ -275,6 +275,7 @@ class _Planner:
         self._charged: Charges = dict.fromkeys((self._brand, *self._partners), ())
         self._asked: Charges = self._charged
         self._refused: set[str] = set()
+        self._matched = 0  # by every two parties, as every match and alignment is of all
 
     @property
     def smallest_budget_for_all(self) -> float:
@@ -289,8 +290,16 @@ class _Planner:
         self._asked = _added(self._asked, draft.charges)
         tag = self.price(draft.charges)
         refusal = draft.refusal
+        matches = isinstance(spec, MatchSpec | AlignSpec)
+        if refusal is None and matches:
+            refusal = self._too_many_matches()
         if refusal is None and not tag.fits:
             refusal = "budget.epsilon", self._remedy(draft, tag)
+        repeats = tag.repeats
+        if matches and not refusal:
+            self._matched += 1
+        if matches and repeats is not None:
+            repeats = min(repeats, self._agreement.match.maximum_matches - self._matched)
         after = self.price({}) if refusal else tag
         if refusal:
             self._refused.add(spec.name)
@@ -303,7 +312,7 @@ class _Planner:
             epsilon=tag.epsilon,
             epsilon_spent=after.epsilon_spent,
             epsilon_left=after.epsilon_left,
-            repeats=tag.repeats,
+            repeats=repeats,
             noise_multiplier=draft.noise_multiplier,
             minimums=draft.minimums,
             forecast=draft.forecast,
@@ -311,6 +320,17 @@ class _Planner:
             remedy=refusal[1] if refusal else None,
             note=draft.note,
         )
+
+    def _too_many_matches(self) -> tuple[str, str] | None:
+        """Refuse one match more than agreed, as all jobs are planned to run now."""
+        terms = self._agreement.match
+        if self._matched < terms.maximum_matches:
+            return None
+        remedy = (
+            f"{self._matched} matches come before it, as many as agreed in {terms.period_days} "
+            "days: agree on more, or run fewer match and align jobs"
+        )
+        return "match.maximum_matches", remedy
 
     def price(self, charges: Charges) -> PriceTag:
         """Price a job at the party that it leaves with the least."""

@@ -4,6 +4,7 @@
 PARTY/agreement.json         the version that is obeyed
 PARTY/agreements/N.json      version N, which was obeyed before
 PARTY/notices/DIGEST.json    a party's notice
+PARTY/notices/DIGEST.received    when it came, in ISO 8601; none at its author
 ```
 
 Guarantees: every file is verified whenever it is read; one that does not hold stops the party, and
@@ -13,6 +14,7 @@ Leaves to others: where an agreement stands (`compliance.lifecycle`), putting fi
 (`adoption`).
 """
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -40,9 +42,24 @@ def read_notice(file: Path) -> SignedNotice:
     except OSError as error:
         raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from error
     try:
-        return SignedNotice.from_json(content)
+        return replace(SignedNotice.from_json(content), received=_received(file))
     except InvalidAgreementError as error:
         raise type(error)(f"{file}: {error}") from error
+
+
+def _received(file: Path) -> datetime | None:
+    path = file.with_suffix(".received")
+    try:
+        moment = datetime.fromisoformat(read_regular(path, ENVELOPE_LIMIT + 1).decode().strip())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise WorkspaceError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise WorkspaceError(f"{path} is damaged: expected a time with a time zone; restore it")
+    return moment
 
 
 def signed_versions_in(directory: Path) -> tuple[SignedAgreement, ...]:
@@ -89,5 +106,5 @@ def ending_notice(directory: Path, agreement: Agreement, now: datetime) -> Notic
     """
     if not any((directory / "notices").glob("*.json")):
         return None
-    notice = versions_of(directory).status(agreement, now).notice
-    return notice if notice is not None and notice.effective_from <= now else None
+    status = versions_of(directory).status(agreement, now)
+    return status.notice if status.ends is not None and status.ends <= now else None

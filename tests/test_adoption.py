@@ -22,6 +22,7 @@ from federation.messages import Identify
 from federation.own_rows import KeptModel
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace
+from federation.versions import ending_notice
 from privacy.accounting.ledger import Budget, Ledger
 from privacy.errors import LedgerError
 
@@ -133,6 +134,67 @@ class TestAmended:
         ]
         assert [leaf.agreement for leaf in signed] == [world.agreement.digest, after.digest]
 
+    def test_a_party_that_has_done_nothing_yet(self, tmp_path: Path) -> None:
+        new = World.make(tmp_path / "new", termination=TERMINATION)
+        after = amended(
+            new, tmp_path / "next.json", budget={"epsilon": 2.0, "delta": 1e-5}, title="Changed"
+        )
+        assert after.statement("retailer").epsilon_cap == 2.0
+        question = after.parties.seal("coordinator", "retailer", "roll-call", Identify())
+        after.node("retailer").handle(question)
+
+    def test_a_ledger_that_is_gone_is_not_begun_anew(self, world: World, tmp_path: Path) -> None:
+        drawn_up(world, tmp_path / "next.json", title="Changed")
+        folder = world.folder("retailer")
+        away = folder.ledger.rename(tmp_path / "ledger")
+        with pytest.raises(WorkspaceError, match="spend the budget twice"):
+            adoption.adopt(folder, tmp_path / "next.json", now=LATER)
+        assert not folder.ledger.exists()
+        away.rename(folder.ledger)
+        adoption.adopt(folder, tmp_path / "next.json", now=LATER)
+
+    def test_a_party_that_comes_back_goes_on_in_its_old_folder(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        first, spent = world.agreement, world.statement("courier").epsilon_spent
+        folder, other = world.folder("courier"), world.folder("retailer")
+        without = {
+            "parties": tuple(one for one in first.parties if one.name != "courier"),
+            "datasets": tuple(one for one in first.datasets if one.party != "courier"),
+            "train": first.train.model_copy(update={"max_parties_per_person": 1}),
+        }
+        second = amend(first, {"valid_from": LATER, **without})
+        third = amend(
+            second,
+            {"valid_from": LATER + timedelta(days=1)}
+            | {term: getattr(first, term) for term in without},
+        )
+        for number, version in ((2, second), (3, third)):
+            signed = SignedAgreement.draft(version)
+            for one in world.workspace.folders:
+                if one.name in {party.name for party in version.parties}:
+                    signed = signed.sign(one.name, one.identity_key())
+            (tmp_path / f"{number}.json").write_bytes(signed.to_json())
+        later = LATER + timedelta(days=1)
+        with pytest.raises(InvalidAgreementError, match="expected number 2, got 3"):
+            adoption.adopt(folder, tmp_path / "3.json", now=later)
+        for one in (folder, other):
+            assert adoption.adopt(one, tmp_path / "2.json", now=LATER) == second
+        assert (folder.agreement(), other.agreement()) == (first, second)
+        verify_party(folder.path)
+        for one in (folder, other):
+            assert adoption.adopt(one, tmp_path / "3.json", now=later) == third
+            assert verify_party(one.path).agreement == third
+        after = World(Workspace(world.workspace.path, third, world.workspace.folders), later)
+        assert after.statement("courier").epsilon_spent == spent > 0
+        new = tmp_path / "new" / "courier"
+        shutil.copytree(folder.path, new)
+        for kept in (new / "log", new / "agreements"):
+            shutil.rmtree(kept)
+        (new / "agreement.json").unlink()
+        with pytest.raises(WorkspaceError, match="use its old folder"):
+            adoption.adopt(PartyFolder(new), tmp_path / "3.json", now=later)
+
     def test_a_node_that_was_opened_before_does_not_answer(
         self, world: World, tmp_path: Path
     ) -> None:
@@ -203,7 +265,8 @@ class TestEnded:
         path, notice = adoption.give_notice(world.folder("brand"), "it is over", now=NOW)
         for name in ("retailer", "courier", "coordinator"):
             told = SignedNotice.from_json(path.read_bytes())
-            assert adoption.keep_notice(world.folder(name), told) == notice
+            kept = adoption.keep_notice(world.folder(name), told, now=NOW)
+            assert kept == (notice, notice.effective_from)
         assert notice.effective_from == NOW + timedelta(days=7)
         again = MATCH.model_copy(update={"name": "find-again"})
         write_jobs(world.folder("coordinator"), (again,))
@@ -216,6 +279,22 @@ class TestEnded:
         assert [one.notice_digest for one in ended] == [notice.digest]
         assert isinstance(leaves[-1], records.Refusal)
         assert leaves[-1].term == "termination"
+
+    def test_a_notice_that_says_it_was_given_before_it_came(self, world: World) -> None:
+        early = NOW - timedelta(days=7)
+        path, notice = adoption.give_notice(world.folder("brand"), "it is over", now=early)
+        assert notice.effective_from == NOW
+        folder, told = world.folder("retailer"), SignedNotice.from_json(path.read_bytes())
+        ends = NOW + timedelta(days=7)
+        for now in (NOW, LATER):  # once more changes nothing
+            assert adoption.keep_notice(folder, told, now=now) == (notice, ends)
+        agreement = folder.agreement()
+        assert ending_notice(folder.path, agreement, ends - timedelta(seconds=1)) is None
+        assert ending_notice(folder.path, agreement, ends) == notice
+        (receipt,) = (folder.path / "notices").glob("*.received")
+        receipt.write_text("yesterday")
+        with pytest.raises(WorkspaceError, match="expected a time with a time zone"):
+            ending_notice(folder.path, agreement, ends)
 
     def test_until_then_everything_goes_on(self, world: World) -> None:
         adoption.give_notice(world.folder("coordinator"), "it is over", now=NOW)

@@ -232,6 +232,40 @@ class TestAmendments:
         with pytest.raises(InvalidAgreementError, match="changes a key of its log"):
             amend(FIRST, {"valid_from": CHANGE, "parties": (changed, *others)})
 
+    def test_a_party_that_comes_back_keeps_its_log(self) -> None:
+        out = FIRST.party("courier")
+        without = amend(
+            FIRST,
+            {
+                "valid_from": CHANGE,
+                "parties": tuple(one for one in FIRST.parties if one != out),
+                "datasets": tuple(one for one in FIRST.datasets if one.party != "courier"),
+                "train": FIRST.train.model_copy(update={"max_parties_per_person": 1}),
+            },
+        )
+        other = NoteKey("comity/courier", seeded("another log").public).to_string()
+        new_log = out.model_copy(update={"log_key": other, "cosigning_key": None})
+        renamed = out.model_copy(update={"name": "carrier"})
+        for one, problem in ((new_log, "a key of its log"), (renamed, "log key of 'courier'")):
+            datasets = [
+                each if each.party != "courier" else each.model_copy(update={"party": one.name})
+                for each in FIRST.datasets
+            ]
+            terms = {
+                "valid_from": CHANGE + DAY,
+                "parties": (*without.parties, one),
+                "datasets": tuple(datasets),
+            }
+            with pytest.raises(InvalidAgreementError, match=problem):
+                amend(without, terms)
+        terms |= {"parties": FIRST.parties, "datasets": FIRST.datasets}
+        back = amend(without, terms)
+        assert [one.name for one in back.earlier] == sorted(one.name for one in FIRST.parties)
+        assert back.amends is not None
+        forged = back.model_copy(update={"amends": back.amends.model_copy(update={"earlier": ()})})
+        with pytest.raises(InvalidAgreementError, match=r"amends\.earlier"):
+            check_amendment(without, forged)
+
     def test_a_party_keeps_its_role(self) -> None:
         terms = make_terms()["parties"]
         terms[0]["role"], terms[1]["role"] = "partner", "brand"

@@ -128,6 +128,17 @@ def test_a_match_costs_what_was_planned(reveal: str, size_epsilon: float, tmp_pa
     assert (expected.epsilon_spent == 0) is (reveal == "both-learn-members")
 
 
+def test_no_more_matches_than_agreed() -> None:
+    content = match_alone("size-only", 1.0, budget=50.0).model_dump(mode="json", exclude_unset=True)
+    content["jobs"] += [content["jobs"][0] | {"name": f"again-{number}"} for number in range(2)]
+    content["agreement"]["match"]["maximum_matches"] = 2
+    found = plan(Collaboration.model_validate(content), clock=lambda: parties.NOW)
+    assert [job.repeats for job in found.jobs] == [1, 0, 0]
+    assert [job.refused_by for job in found.jobs] == [None, None, "match.maximum_matches"]
+    assert found.epsilon_spent == found.jobs[1].epsilon_spent
+    assert "2 matches come before it" in str(found.jobs[2].remedy)
+
+
 class TestForecast:
     def forecast(self, tables: Path, **told: object) -> object:
         file = save(with_jobs(training("model")), tables / "trial.toml")

@@ -38,7 +38,7 @@ class PartyLog:
     @cached_property
     def succession(self) -> Succession:
         """The versions of the contract, and the notices about it."""
-        return self.versions or Succession((self.agreement,), ())
+        return self.versions or Succession((self.agreement,), {})
 
     @cached_property
     def obeyed(self) -> tuple[Agreement, ...]:

@@ -16,7 +16,7 @@ from compliance.terms.access import (
     approver_mistakes,
     region_mistakes,
 )
-from compliance.terms.amendment import AmendmentTerms
+from compliance.terms.amendment import AmendmentTerms, EarlierParty
 from compliance.terms.budget import BudgetTerms
 from compliance.terms.consent import (
     Activity,
@@ -87,6 +87,7 @@ __all__ = [
     "CountNoise",
     "DatasetTerm",
     "Digest",
+    "EarlierParty",
     "EmailRule",
     "ErasureTerms",
     "ExpandTerms",

@@ -18,7 +18,7 @@ from compliance.log.note import NoteKey
 from compliance.signing import VerifyingKey, decode_base64
 from compliance.terms.vocabulary import Line, Name, Terms
 
-__all__ = ["DATA_ROLES", "PartyTerm", "Role"]
+__all__ = ["DATA_ROLES", "LogKey", "PartyTerm", "Role"]
 
 _ENCRYPTION_KEY_BYTES: Final = 1184 + 32  # ML-KEM-768 and X25519
 
@@ -50,6 +50,9 @@ def _log_key(text: str) -> str:
     except SignatureError as error:
         raise ValueError(str(error)) from error
     return text
+
+
+LogKey = Annotated[Line, AfterValidator(_log_key)]
 
 
 def _cosigning_key(text: str) -> str:
@@ -86,7 +89,7 @@ class PartyTerm(Terms):
     name: Name
     role: Role
     identity_key: Annotated[str, AfterValidator(_identity_key)]
-    log_key: Annotated[Line, AfterValidator(_log_key)]
+    log_key: LogKey
     encryption_key: Annotated[str, AfterValidator(_encryption_key)] | None = None
     cosigning_key: (
         Annotated[str, Field(max_length=4_096), AfterValidator(_cosigning_key)] | None
