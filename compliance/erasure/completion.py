@@ -60,7 +60,11 @@ class Step(_Closed):
 
         Without the nonce it cannot be told from that of any other outcome.
         """
-        told = {"nonce": nonce, "request": request, "step": self.model_dump(mode="json")}
+        told: dict[str, object] = {
+            "nonce": nonce,
+            "request": request,
+            "step": self.model_dump(mode="json"),
+        }
         return hashlib.sha256(canonical_json(told)).hexdigest()
 
     @model_validator(mode="after")
