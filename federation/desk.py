@@ -131,6 +131,11 @@ class Desk:
                 f"{self.folder.path / 'party.json'} names no data or no consent file, and job "
                 f"{job!r} is about people: add both"
             )
+        if (self.folder.job(job) / "erased").exists():
+            raise self.refusal(
+                "consent",
+                "somebody whom the job had read was erased: run it under another name",
+            )
         erased = Erased(self.folder, self.agreement).references()
         return read_population(
             open_source(config.data, self.folder.path),

@@ -14,7 +14,7 @@ be tried with candidates, as any list that recognises people again can.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,9 @@ from connectors.schema import text_of
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, write_atomically
 from federation.population import batch_tokens, open_source
+from federation.references import References
 
-__all__ = ["Erased", "Person"]
+__all__ = ["Erased", "Person", "names_any"]
 
 
 @dataclass(frozen=True)
@@ -115,5 +116,26 @@ class Erased:
             hit = np.unique(bearing.rows[pc.is_in(rows, value_set=wanted).to_numpy(False)])
             yield table.column(data.key).take(pa.array(hit)).drop_null().cast(pa.large_string())
 
+    def is_among(self, people: Iterable[References]) -> bool:
+        """Tell whether somebody on the list is among people who were read before.
+
+        By reference, without reading the table: a request writes down those that it finds.
+
+        Raises:
+            WorkspaceError: an entry is damaged.
+        """
+        known = [one for person in self.persons().values() for one in person.references]
+        return bool(known) and names_any(people, known)
+
     def _key(self) -> SubjectKey:
         return SubjectKey(self._folder.erasure_key())
+
+
+def names_any(people: Iterable[References], wanted: Sequence[str]) -> bool:
+    """Tell whether any of the wanted references is among people."""
+    value_set = pa.array(wanted, pa.large_string())
+    return any(
+        bool(np.any(pc.is_in(batch.cast(pa.large_string()), value_set=value_set)))
+        for listed in people
+        for batch in listed.batches()
+    )

@@ -21,30 +21,30 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.erasure.completion import Completion, Outcomes, Step
 from compliance.erasure.execution import Execution, Standing
 from compliance.erasure.models import model_step
+from compliance.log.verifier import verify_log
 from compliance.records import ErasureOutcome
 from compliance.subject_keys import SubjectKeys
 from compliance.terms import ErasureTerms
-from connectors import FileSource, open_connector
-from connectors.errors import SourceReadOnlyError
+from connectors import FileSource, SqlSource, open_connector
+from connectors.errors import SourceNotFoundError, SourceReadOnlyError
 from federation.clock import Clock
-from federation.erased import Erased, Person
+from federation.erased import Erased, Person, names_any
 from federation.errors import WorkspaceError
 from federation.gate import Gate
+from federation.jobs.assist import HeldPart
 from federation.jobs.erase import request_tokens
 from federation.jobs.model import JointModel
 from federation.members import load_people
-from federation.party import PartyFolder, write_atomically
+from federation.party import PartyFolder, SegmentsConfig, write_atomically
 from federation.population import open_source, recipe_for
+from federation.vertical_rows import is_part
 from privacy.randomness import new_secret
 
 __all__ = ["Erasing", "Kept"]
@@ -89,11 +89,14 @@ class Erasing:
 
         Raises:
             ErasureError: the identifier could find nobody.
+            ConnectorError: the table cannot be read; the request is kept. Until it is named again
+                or carried out, jobs that have read the person go on.
         """
         recipe = recipe_for(self._agreement.match)
         token = request_tokens(kind, value, recipe)[0].tobytes()
         for request, person in self._erased.persons().items():
             if person.token == token and (kept := self._read(request)) is not None:
+                self._find(request)
                 return kept
         # A crash between the two writes leaves a person who is left out, and no request: asking
         # again makes one.
@@ -116,7 +119,9 @@ class Erasing:
             origin=self._folder.name,
             deadline=deadline,
         )
-        return self._write(Kept(asked=now, execution=execution))
+        kept = self._write(Kept(asked=now, execution=execution))
+        self._find(name)  # jobs at work may use them: the gate goes by reference
+        return kept
 
     def status(self) -> tuple[Kept, ...]:
         """Return all requests, the oldest first."""
@@ -145,11 +150,8 @@ class Erasing:
         return kept.execution.completion.encode(), kept.execution.outcomes(self._folder.name)
 
     def _carry_out(self, kept: Kept) -> Kept:
-        request, person = kept.execution.request, self._erased.person(kept.execution.request)
-        now_found = [one for part in self._erased.found([person.token]) for one in part.to_pylist()]
-        references = tuple(dict.fromkeys((*person.references, *now_found)))
-        if references != person.references:
-            self._erased.keep(request, person := Person(person.token, references))  # 2
+        request = kept.execution.request
+        references = self._find(request)  # 2
         if kept.execution.standing is Standing.COMPLETED:
             self._source(references)  # an import brought them back: the receipt stays
             return kept
@@ -162,8 +164,13 @@ class Erasing:
             )
         for target in kept.execution.pending:  # 3
             step = self._step(target, references, kept)
-            fields = {"request": request, "target": target, "outcome": step.outcome}
-            self._gate.note(records.ErasureStep, None, epsilon=step.epsilon, **fields)
+            self._gate.note(
+                records.ErasureStep,
+                None,
+                request=request,
+                target=target,
+                outcome_digest=step.committed(request, kept.execution.nonce),
+            )
             kept = self._write(
                 kept.model_copy(update={"execution": kept.execution.with_step(step)})
             )
@@ -176,27 +183,55 @@ class Erasing:
     def _places(self) -> tuple[str, ...]:
         folder = self._folder.path
         segments = sorted(path for path in folder.glob("segments/*") if path.suffix in _SEGMENTS)
+        rows = {path.parent.name for name in _ROWS for path in folder.glob(f"jobs/*/{name}")}
         return (
             *(f"segment {path.name}" for path in segments),
+            *(f"segment table {job}" for job in self._tables()),
             *(f"match {path.parent.name}" for path in sorted(folder.glob("jobs/*/people"))),
+            *(f"rows {job}" for job in sorted(rows)),
             *(f"model {path.stem}" for path in sorted(folder.glob("models/*.json"))),
             *((KEYS,) if self._folder.subject_keys.exists() else ()),
         )
 
+    def _find(self, request: str) -> tuple[str, ...]:
+        """Return the references that the person has or had, written down."""
+        person = self._erased.person(request)
+        found = [one for part in self._erased.found([person.token]) for one in part.to_pylist()]
+        references = tuple(dict.fromkeys((*person.references, *found)))
+        if references != person.references:
+            self._erased.keep(request, Person(person.token, references))
+        return references
+
+    def _tables(self) -> tuple[str, ...]:
+        """Return the jobs whose segments went into tables."""
+        config = self._folder.config.segments
+        if config is None or config.url is None:
+            return ()
+        key = self._agreement.party(self._folder.name).log_key
+        entries = verify_log(self._folder.log, verification_key=key).entries
+        leaves = (records.parse_leaf(entry) for entry in entries)
+        return tuple(
+            sorted({one.segment for one in leaves if isinstance(one, records.SegmentWritten)})
+        )
+
     def _step(self, target: str, references: tuple[str, ...], kept: Kept) -> Step:
         place, _, name = target.partition(" ")
-        if target == SOURCE:
-            return Step(target=target, outcome=self._source(references))
-        if target == KEYS:
-            return Step(target=target, outcome=self._keys(references, kept.execution.request))
         if place == "model":
             return self._model(name, references, kept.asked)
-        if place == "match":
+        if target == SOURCE:
+            outcome = self._source(references)
+        elif target == KEYS:
+            outcome = self._keys(references, kept.execution.request)
+        elif place == "rows":
+            outcome = self._rows(name, references)
+        elif place == "match":
             held = self._took_part(name, references)
             outcome = ErasureOutcome.SUPPRESSED if held else ErasureOutcome.NOT_HELD
-            return Step(target=target, outcome=outcome)
-        path = self._folder.path / "segments" / name
-        return Step(target=target, outcome=_deleted(FileSource(path=path), references))
+        elif name.startswith("table "):
+            outcome = self._segment_table(name.removeprefix("table "), references)
+        else:
+            outcome = _deleted(FileSource(path=self._folder.path / "segments" / name), references)
+        return Step(target=target, outcome=outcome)
 
     def _source(self, references: tuple[str, ...]) -> ErasureOutcome:
         data = self._folder.config.data
@@ -211,19 +246,26 @@ class Erasing:
 
     def _keys(self, references: tuple[str, ...], request: str) -> ErasureOutcome:
         count = SubjectKeys.open(self._folder.subject_keys, draw=new_secret).destroy(references)
-        if not count:
-            return ErasureOutcome.NOT_HELD
-        self._gate.note(records.SubjectKeyDestroyed, None, request=request, keys=count)
-        return ErasureOutcome.DELETED
+        # Told whether there were any or not: the log is served, and must not say who is held.
+        self._gate.note(records.SubjectKeyDestroyed, None, request=request)
+        return ErasureOutcome.DELETED if count else ErasureOutcome.NOT_HELD
 
     def _model(self, job: str, references: tuple[str, ...], asked: datetime) -> Step:
         path = self._folder.model(job)
         try:
-            model = JointModel.model_validate_json(path.read_bytes())
+            model: JointModel | HeldPart = (
+                HeldPart if is_part(path) else JointModel
+            ).model_validate_json(path.read_bytes())
+        except FileNotFoundError:  # deleted since the places were listed
+            return Step(target=f"model {job}", outcome=ErasureOutcome.NOT_HELD)
         except ValidationError as error:
             raise WorkspaceError(f"{path} is damaged: put the published one there") from error
-        saw = self._took_part(model.match, references)
-        step = model_step(self._terms, job, saw=saw, epsilon=model.epsilon, now=asked)
+        if isinstance(model, HeldPart):  # its epsilon, if any, protects labels and nothing else
+            match, epsilon = model.align, None
+        else:
+            match, epsilon = model.match, model.epsilon
+        saw = self._took_part(match, references)
+        step = model_step(self._terms, job, saw=saw, epsilon=epsilon, now=asked)
         if step.outcome is ErasureOutcome.RETIRED and not self._folder.retired(job).exists():
             write_atomically(self._folder.retired(job), b"")
             reason = "the agreement's clause on erasure: somebody whom it saw was erased"
@@ -235,12 +277,30 @@ class Erasing:
         directory = self._folder.job(match) / "people"
         if not references or not directory.exists():
             return False
-        people, wanted = load_people(directory), pa.array(references, pa.large_string())
-        return any(
-            bool(np.any(pc.is_in(batch.cast(pa.large_string()), value_set=wanted)))
-            for listed in (people.keys, people.linked)
-            for batch in listed.batches()
-        )
+        people = load_people(directory)
+        return names_any((people.keys, people.linked), references)
+
+    def _rows(self, job: str, references: tuple[str, ...]) -> ErasureOutcome:
+        """Delete a job's own copy of its columns, which ends the job."""
+        if not self._took_part(job, references):
+            return ErasureOutcome.NOT_HELD
+        directory = self._folder.job(job)
+        write_atomically(directory / "erased", b"")  # nobody reads them again under this name
+        for name in _ROWS:
+            (directory / name).unlink(missing_ok=True)
+        return ErasureOutcome.DELETED
+
+    def _segment_table(self, job: str, references: tuple[str, ...]) -> ErasureOutcome:
+        segments = (self._folder.config.segments or SegmentsConfig()).within(self._folder.path)
+        if segments.url is None or not references:
+            return ErasureOutcome.NOT_HELD
+        table = f"segment_{job.replace('-', '_')}"
+        try:
+            return _deleted(SqlSource(url=SecretStr(segments.url), table=table), references)
+        except SourceNotFoundError:  # it was taken away; a database out of reach raises
+            return ErasureOutcome.NOT_HELD
+        except SourceReadOnlyError:
+            return ErasureOutcome.SUPPRESSED
 
     def _read(self, request: str) -> Kept | None:
         path = self._file(request)
@@ -261,9 +321,10 @@ class Erasing:
 
 
 _SEGMENTS: Final = frozenset({".csv", ".parquet"})
+_ROWS: Final = ("rows.npz", "labels.npz")
 
 
-def _deleted(source: FileSource, references: tuple[str, ...]) -> ErasureOutcome:
+def _deleted(source: FileSource | SqlSource, references: tuple[str, ...]) -> ErasureOutcome:
     connector = open_connector(source)
     delete: Callable[..., int] = connector.delete
     count = delete(connector.columns()[0], references) if references else 0

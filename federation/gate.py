@@ -6,7 +6,8 @@ Everything that a party says to anybody is made here, in one fixed order:
 2. policy: this role may say this to that role, for the purpose of a computation that the agreement
    permits, to an agreed region, by agreed code, with the approvals that the job needs, and no
    clause of the party's own forbids it;
-3. consent is read again, as of now, for every person the bytes were made from;
+3. consent is read again, as of now, for every person the bytes were made from; who asked to be
+   erased does not consent;
 4. minimum sizes hold;
 5. the privacy budget is reserved, and the reservation logged;
 6. the release is a leaf of the party's log;
@@ -478,6 +479,13 @@ class Gate:
             return []
         if self.consents is None:
             raise self._refusal("consent", f"{self._folder.name} has no consent file: name one")
+        from federation.erased import Erased  # it reads populations, which name the gate's people
+
+        if Erased(self._folder, self._agreement).is_among((people.keys, people.linked)):
+            raise self._refusal(
+                "consent",
+                "somebody was erased while the job ran: run the job under another name",
+            )
         conditions = self.consents.conditions(
             people.purpose, contacts=departure.body.kind.startswith("expand.")
         )

@@ -64,7 +64,7 @@ def findings(
     first: Agreement, second: Agreement, logs: Logs, *notices: Notice
 ) -> tuple[Finding, ...]:
     now = first.valid_from + timedelta(days=30)
-    succession = Succession((first, second), notices)
+    succession = Succession((first, second), {one: one.effective_from for one in notices})
     told = [replace(one, agreement=second, versions=succession) for one in built(first, logs)]
     rules = rules_for(second, now=now)
     versions = {one.digest: rules_for(one, now=now) for one in (first, second)}

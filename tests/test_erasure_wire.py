@@ -139,10 +139,17 @@ def test_a_request_is_read_with_both_signatures() -> None:
     assert (found.request.jti, found.identity.jti, found.request.sub) == ("rq-1", "id-1", EMAIL)
 
 
-def test_an_intermediary_forwards_under_an_alias() -> None:
+def test_an_intermediary_forwards_what_was_vouched_for_and_no_alias() -> None:
     identity = RETAILER.identity(EMAIL, jti="id-1", now=NOW)
+    assert read(asked(identity=identity)).request.sub == EMAIL
     alias = EMAIL.model_copy(update={"value": "alias"})
-    assert read(asked(identity=identity, identifier=alias)).request.sub == alias
+    with pytest.raises(TokenError, match="different identifiers"):
+        read(asked(identity=identity, identifier=alias))
+
+
+def test_an_old_identity_asks_for_nothing() -> None:
+    with pytest.raises(TokenError, match="days old"):
+        read(asked(identity_now=NOW - timedelta(days=7, seconds=1)))
 
 
 def test_an_acknowledgement_is_read_as_the_answer_to_what_was_sent() -> None:

@@ -28,7 +28,6 @@ from compliance.records import (
     ConsentUsed,
     ErasureAcknowledged,
     ErasureCompleted,
-    ErasureOutcome,
     ErasureOverdue,
     ErasureRequested,
     ErasureStep,
@@ -143,13 +142,12 @@ EXAMPLES: list[Record] = [
         **COMMON,
         request="request-1",
         target="model march",
-        outcome=ErasureOutcome.TOLERATED_DP,
-        epsilon=1.5,
+        outcome_digest=DIGEST,
     ),
     ErasureCompleted(**COMMON, request="request-1", peer="brand", completion_digest=DIGEST),
     ErasureOverdue(**COMMON, request="request-1", peer="brand", evidence_digest=DIGEST),
     ModelRetired(**COMMON, model_digest=DIGEST, reason="trained again without one person"),
-    SubjectKeyDestroyed(**COMMON, request="request-1", keys=2),
+    SubjectKeyDestroyed(**COMMON, request="request-1"),
     ArtefactDeleted(
         **COMMON, artefact="segment", name="look-alikes", purpose="lookalike", days=90, due=NOON
     ),
@@ -213,7 +211,6 @@ def test_any_other_spelling_is_refused(record: Record) -> None:
 NULLABLE = {
     "agreement.signed": {"supersedes"},
     "consent.used": {"as_of", "cohort_root"},
-    "erasure.step": {"epsilon"},
     "hold.placed": {"name"},
     "measurement.made": {"delta"},
     "release": {"charge_id"},

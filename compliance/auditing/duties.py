@@ -7,7 +7,6 @@ from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Rules
 from compliance.log.merkle import leaf_hash, root_hash
-from compliance.terms import DATA_ROLES
 
 __all__ = ["erasures", "holds", "prunings"]
 
@@ -21,7 +20,7 @@ _Done = dict[tuple[type, str, str], int]
 
 
 def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
-    """What was asked for was acknowledged and completed by its deadline."""
+    """What was asked for was completed by its deadline, here and by whoever acknowledged it."""
     asked: dict[str, tuple[int, records.ErasureRequested]] = {}
     done: _Done = {}
     for index, leaf in enumerate(log.records):
@@ -32,18 +31,15 @@ def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
             yield log.finding(FindingKind.ERASURE_UNREQUESTED, index, text)
         if isinstance(leaf, records.ErasureAcknowledged | records.ErasureCompleted):
             done.setdefault((type(leaf), leaf.request, leaf.peer), index)
-        elif isinstance(leaf, records.ErasureStep) and _is_unbounded(leaf):
-            text = "tolerates a model by its privacy bound, and names no epsilon"
-            yield log.finding(FindingKind.ERASURE_UNJUSTIFIED, index, text)
-    bringing = [party.name for party in log.agreement.parties if party.role in DATA_ROLES]
     for index, request in asked.values():
-        # At its origin a request concerns every party that brings people; elsewhere one's own.
-        for peer in bringing if request.origin == log.party else [log.party]:
+        # No message carries requests between parties: a peer owes what it acknowledged.
+        heard = {
+            peer
+            for of, name, peer in done
+            if of is records.ErasureAcknowledged and name == request.request
+        }
+        for peer in sorted({log.party} | heard):
             yield from _kept(log, rules, index, request, peer, done)
-
-
-def _is_unbounded(step: records.ErasureStep) -> bool:
-    return step.outcome is records.ErasureOutcome.TOLERATED_DP and step.epsilon is None
 
 
 def _kept(
@@ -55,13 +51,9 @@ def _kept(
     done: _Done,
 ) -> Iterator[Finding]:
     """Say what a peer owes of one request."""
-    heard = done.get((records.ErasureAcknowledged, request.request, peer))
     ended = done.get((records.ErasureCompleted, request.request, peer))
     if ended is None and rules.now <= request.deadline:
         return
-    if peer != log.party and heard is None:
-        text = f"was not acknowledged by {peer}"
-        yield log.finding(FindingKind.ERASURE_UNACKNOWLEDGED, index, text)
     if ended is None or log.records[ended].time > request.deadline:
         leaves = (index,) if ended is None else (ended, index)
         text = f"was not completed by {peer} before its deadline"

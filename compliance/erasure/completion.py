@@ -55,6 +55,18 @@ class Step(_Closed):
     epsilon: Annotated[float, Field(ge=0)] | None = None
     due: AwareDatetime | None = None
 
+    def committed(self, request: str, nonce: str) -> str:
+        """Return what a log says of it: SHA-256 with the outcomes' nonce, hexadecimal.
+
+        Without the nonce it cannot be told from that of any other outcome.
+        """
+        told: dict[str, object] = {
+            "nonce": nonce,
+            "request": request,
+            "step": self.model_dump(mode="json"),
+        }
+        return hashlib.sha256(canonical_json(told)).hexdigest()
+
     @model_validator(mode="after")
     def _justified(self) -> Self:
         if (self.epsilon is not None) != (self.outcome is ErasureOutcome.TOLERATED_DP):

@@ -345,8 +345,8 @@ def read_request(
 
     1. Both are signed by keys that their issuers publish.
     2. The request is for this audience.
-    3. A first party that asks itself names the person it vouches for; others may use an alias.
-    4. Neither is of the future; the request is at most a week old, and not older than the identity.
+    3. The request is about the very person whom the identity is of: no alias is taken.
+    4. Neither is of the future or more than a week old; the request is not older than the identity.
     5. The identifier is of a type, then of a format, that is accepted.
 
     Args:
@@ -364,10 +364,10 @@ def read_request(
     identity = keys.verify(request.identity, IdentityClaims)
     if request.aud != audience and (audience_required or request.aud is not None):  # 2
         raise TokenError(ResultCode.MALFORMED_REQUEST, "the request is for another audience")
-    if request.iss == identity.iss and request.sub != identity.sub:  # 3
+    if request.sub != identity.sub:  # 3
         raise TokenError(
             ResultCode.MALFORMED_REQUEST,
-            "request and identity of one issuer are about different identifiers",
+            "request and identity are about different identifiers: an alias proves nobody",
         )
     _check_times(identity.iat, request.iat, now)  # 4
     kind = request.sub.type
@@ -408,10 +408,10 @@ def public_jwk(key: VerifyingKey, key_id: str) -> dict[str, str]:
 def _check_times(identity: int, request: int, now: datetime) -> None:
     if max(identity, request) > _stamp(now + MOST_AHEAD):
         raise TokenError(ResultCode.INVALID_TIMESTAMP, "the token is of the future: set the clock")
-    if request < _stamp(now - MOST_AGE):
+    if min(identity, request) < _stamp(now - MOST_AGE):
         raise TokenError(
             ResultCode.INVALID_TIMESTAMP,
-            f"the request is more than {MOST_AGE.days} days old: make another",
+            f"the request or its identity is more than {MOST_AGE.days} days old: make another",
         )
     if identity > request:
         raise TokenError(ResultCode.INVALID_TIMESTAMP, "the identity is younger than the request")

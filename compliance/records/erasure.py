@@ -1,11 +1,9 @@
 """What became of requests to erase, of models that saw a person, and of keys."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from compliance.records.leaf import Count, Digest, Leaf, Name, Sentence, Time
+from compliance.records.leaf import Digest, Leaf, Name, Sentence, Time
 
 __all__ = [
     "ErasureAcknowledged",
@@ -37,9 +35,6 @@ class ErasureOutcome(StrEnum):
     """Of a model: nobody is scored with it from now on."""
 
 
-Outcome = Annotated[ErasureOutcome, Field(strict=False)]
-
-
 class ErasureRequested(Leaf):
     """Somebody asked to be erased; `request` is random and tells nothing of them.
 
@@ -65,20 +60,19 @@ class ErasureAcknowledged(Leaf):
 
 
 class ErasureStep(Leaf):
-    """One place was dealt with.
+    """One place was dealt with; the log does not say whether the person was held there.
 
     Attributes:
         request: which request.
         target: the place, such as `source`, `segment look-alikes` or `model march`.
-        outcome: what was done there.
-        epsilon: that justifies `tolerated_dp`; None otherwise.
+        outcome_digest: hexadecimal SHA-256 that binds to what was done there and hides it: see
+            `compliance.erasure.completion.Step.committed`.
     """
 
     kind: Literal["erasure.step"] = "erasure.step"
     request: Name
     target: Name
-    outcome: Outcome
-    epsilon: Annotated[float, Field(ge=0)] | None = None
+    outcome_digest: Digest
 
 
 class ErasureCompleted(Leaf):
@@ -114,8 +108,7 @@ class ModelRetired(Leaf):
 
 
 class SubjectKeyDestroyed(Leaf):
-    """Keys on which log bodies and pseudonyms hung are gone."""
+    """Keys of whom a request is about are gone, if there were any: the log does not say."""
 
     kind: Literal["subject_key.destroyed"] = "subject_key.destroyed"
     request: Name
-    keys: Count

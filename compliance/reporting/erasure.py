@@ -1,8 +1,8 @@
 """Requests to erase: by when, at whom, how far, and what is late.
 
-Guarantees: every party that holds people is held against every request that any of the logs knows,
-also one whose log says nothing of it; the earliest deadline counts; what only one side says is
-cited as such.
+Guarantees: every party that holds people is listed with every request that any of the logs knows,
+and held against it if a log says that the request reached it; the earliest deadline counts; what
+only one side says is cited as such.
 
 Leaves to others: carrying requests out, and proving completions.
 """
@@ -37,6 +37,8 @@ _Told = Sequence[Entry[records.ErasureRequested] | Entry[records.ErasureComplete
 class ErasureState(StrEnum):
     """How far a party is with a request."""
 
+    NOT_SENT_ON = "not sent on"
+    """Asked at another party, and no log says that this one heard of it."""
     PENDING = "pending"
     OVERDUE = "overdue"
     COMPLETED = "completed"
@@ -67,18 +69,25 @@ def erasure_table(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) 
     completed = by(
         entries_of(logs, records.ErasureCompleted), lambda leaf: (leaf.request, leaf.peer)
     )
+    heard = by(
+        entries_of(logs, records.ErasureAcknowledged), lambda leaf: (leaf.request, leaf.peer)
+    )
     holders = [party.name for party in agreement.parties if party.role in DATA_ROLES]
     rows = []
     for request, asked in sorted(requests.items()):
         for party in holders:
             told = (*asked, *completed.get((request, party), ()))
+            # Its own log may tell of the request as well.
+            reached = (request, party) in heard or any(
+                party in (one.record.origin, one.record.party) for one in asked
+            )
             rows.append(
                 (
                     Fact(text=request),
                     Fact(text=party),
                     Figure.of(_origin, asked),
                     Figure.of(_deadline, asked),
-                    Figure.of(partial(_state, at), told),
+                    Figure.of(partial(_state, at, reached), told),
                     Figure.of(partial(_left, at), told, "days"),
                 )
             )
@@ -102,11 +111,13 @@ def _completed(told: _Told) -> datetime | None:
     return min(times, default=None)
 
 
-def _state(at: datetime, told: _Told) -> str:
+def _state(at: datetime, reached: bool, told: _Told) -> str:
     deadline, done = _deadline(told), _completed(told)
     if done is not None:
         late = done > deadline
         return (ErasureState.COMPLETED_LATE if late else ErasureState.COMPLETED).value
+    if not reached:
+        return ErasureState.NOT_SENT_ON.value
     return (ErasureState.OVERDUE if at > deadline else ErasureState.PENDING).value
 
 
@@ -118,14 +129,14 @@ def _left(at: datetime, told: _Told) -> int:
 def _steps(logs: Sequence[PartyLog]) -> Table:
     groups = by(
         entries_of(logs, records.ErasureStep),
-        lambda leaf: (leaf.request, leaf.party, leaf.target, leaf.outcome.value),
+        lambda leaf: (leaf.request, leaf.party, leaf.target),
     )
     rows = [
         (*(Fact(text=text) for text in key), Figure.of(len, found))
         for key, found in sorted(groups.items())
     ]
-    head = ("request", "party", "place", "outcome", "steps")
-    return Table(caption="Places dealt with", head=head, rows=tuple(rows), keys=4)
+    head = ("request", "party", "place", "steps")
+    return Table(caption="Places dealt with", head=head, rows=tuple(rows), keys=3)
 
 
 def _overdue(logs: Sequence[PartyLog]) -> Table:

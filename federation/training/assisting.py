@@ -317,6 +317,12 @@ def held_part(desk: Desk, train: str) -> HeldPart:
         WorkspaceError: the part is damaged.
     """
     path = desk.folder.model(train)
+    if desk.folder.retired(train).exists():
+        raise desk.refusal(
+            "erasure",
+            f"the model of training {train!r} is retired, since somebody whom it saw was "
+            "erased: train it again",
+        )
     try:
         return HeldPart.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:

@@ -1,0 +1,60 @@
+"""Erasing at a party whose jobs are over columns: while one is at work, and after it."""
+
+from pathlib import Path
+from typing import Any
+
+import parties
+import pytest
+import vertical
+
+from compliance import records
+from compliance.terms import Role
+from federation.erasing import Erasing
+from federation.errors import RefusedError
+from federation.gate import Gate
+from federation.party import locked
+
+PEOPLE = {"brand": 0, "courier": 1, "press": 2, "retailer": 3}
+ROLES = dict.fromkeys(PEOPLE, Role.PARTNER) | {"brand": Role.BRAND}
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> parties.World:
+    monkeypatch.setattr(parties, "ROLES", ROLES | {"coordinator": Role.COORDINATOR})
+    monkeypatch.setattr(parties, "PEOPLE", PEOPLE)
+    return vertical.world(tmp_path, vertical.ALIGN, vertical.UNSAFE)
+
+
+def erase(world: parties.World, person: int, *, run: bool) -> None:
+    folder = world.folder("courier")
+    with locked(folder), folder.open_log() as log:
+        gate = Gate(folder, world.agreement, log, None, clock=world.clock)
+        erasing = Erasing(folder, world.agreement, gate, clock=world.clock)
+        erasing.request("email", vertical.email(person))
+        if run:
+            erasing.run()
+
+
+@pytest.mark.parametrize("run", [False, True])
+def test_a_job_that_has_read_somebody_says_no_more(world: parties.World, run: bool) -> None:
+    rows = world.folder("courier").job("model") / "rows.npz"
+    before: list[int] = []
+
+    def listener(name: str, _: Any, answer: Any) -> Any:
+        if name == "courier" and rows.exists() and not before:
+            before.append(len(world.leaves("courier")))
+            erase(world, 3, run=run)
+        return answer
+
+    world.listener = listener
+    with pytest.raises(RefusedError, match="was erased"):
+        world.run()
+    after = world.leaves("courier")[before[0] :]
+    assert not [one for one in after if isinstance(one, records.ConsentUsed)]
+    assert rows.exists() is not run
+
+
+def test_a_part_of_a_model_is_retired_and_stops_nothing(world: parties.World) -> None:
+    world.run()
+    erase(world, 5, run=True)
+    assert world.folder("courier").retired("model").exists()
