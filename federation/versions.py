@@ -14,7 +14,6 @@ Leaves to others: where an agreement stands (`compliance.lifecycle`), putting fi
 (`adoption`).
 """
 
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def read_notice(file: Path) -> SignedNotice:
     except OSError as error:
         raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from error
     try:
-        return replace(SignedNotice.from_json(content), received=_received(file))
+        return SignedNotice(SignedNotice.from_json(content).envelope, _received(file))
     except InvalidAgreementError as error:
         raise type(error)(f"{file}: {error}") from error
 

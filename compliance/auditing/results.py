@@ -11,7 +11,7 @@ from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Rules
-from compliance.terms import DATA_ROLES, NoiseSource
+from compliance.terms import DATA_ROLES, NoiseSource, Role
 
 __all__ = ["code", "jobs", "matches", "models", "segments"]
 
@@ -43,15 +43,12 @@ def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 
 def segments(log: PartyLog, rules: Rules) -> Iterator[Finding]:
-    """A segment has at most the agreed share, and enough people; aligned scores are whole."""
-    scored = {
-        leaf.job
-        for leaf in log.records
-        if isinstance(leaf, records.Release) and leaf.computation.startswith("assist.")
-    }
+    """A partner's segment has at most the agreed share, and enough people."""
     for index, leaf, agreement, _ in log.walk(rules):
-        if not isinstance(leaf, records.SegmentWritten) or leaf.job in scored:
+        if not isinstance(leaf, records.SegmentWritten):
             continue
+        if agreement.party(log.party).role is Role.BRAND:
+            continue  # scores over columns, of everybody who is aligned
         terms = agreement.expand
         if leaf.rows < terms.minimum_segment:
             text = f"has {leaf.rows} people, and at least {terms.minimum_segment} are agreed"

@@ -220,7 +220,7 @@ def _save_used(desk: Desk, job: str, people: Population, chosen: NDArray[np.int6
         people.used.purpose,
         References.write(place / "used.arrow", (keys,)),
         people.used.rows,
-        people.used.excluded,
+        dict(people.used.excluded) | {"not_aligned": len(people.keys) - len(chosen)},
         linked=References.write(place / "linked.arrow", people.used.linked.batches()),
     )
     save_people(place, used)
