@@ -273,7 +273,7 @@ def test_an_agreement_that_is_missing_or_unreadable_is_refused(world: World) -> 
     with pytest.raises(UnsignedAgreementError):
         folder.agreement()
     path.unlink()
-    with pytest.raises(WorkspaceError, match="missing"):
+    with pytest.raises(WorkspaceError, match="no such file"):
         folder.agreement()
 
 
