@@ -53,6 +53,12 @@ _KINDS: Final = {
     Activity.VERTICAL: ("assist.",),
 }
 """What is said of people in each computation begins so."""
+_OUTCOMES: Final = {
+    Activity.TRAIN: "model.published",
+    Activity.EXPAND: "expand.counted",
+    Activity.MEASURE: "measure.published",
+}
+"""What the coordinator makes of it, and tells on."""
 _SUBJECTS: Final = pa.schema([("subject", pa.large_string())])
 
 PEOPLE = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
@@ -151,21 +157,32 @@ class ConsentReading:
             contact_period=timedelta(days=terms.contact_period_days),
         )
 
-    def _recipients_of(self, computation: Activity) -> Iterator[str]:
-        """Yield who may be told something that this party makes of people."""
+    def _recipients_of(self, computation: Activity) -> frozenset[str]:
+        """Return who is told something that is made of this party's people, at first or in the end.
+
+        Empty where this party tells nobody anything of people in that computation.
+        """
         if (agreement := self._agreement) is None or self._party is None:
-            return
+            return frozenset()
         own = agreement.party(self._party)
-        for kind, route in ROUTES.items():
-            if not (route.concerns_people and kind.startswith(_KINDS[computation])):
-                continue
-            if kind.startswith("align.") and agreement.match.alignment is None:
-                continue
-            for other in agreement.parties:
-                among = route.within_role or other.role is not own.role
-                sent = own.role in route.sender and other.role in route.recipient
-                if sent and among and other.name != own.name:
-                    yield other.name
+        said = [
+            route
+            for kind, route in ROUTES.items()
+            if route.concerns_people and kind.startswith(_KINDS[computation])
+            if own.role in route.sender
+            if agreement.match.alignment is not None or not kind.startswith("align.")
+        ]
+        others = [other for other in agreement.parties if other.name != own.name]
+        told = {
+            other.name
+            for route in said
+            for other in others
+            if other.role in route.recipient and (route.within_role or other.role is not own.role)
+        }
+        if told and computation in _OUTCOMES:
+            outcome = ROUTES[_OUTCOMES[computation]]
+            told.update(other.name for other in others if other.role in outcome.recipient)
+        return frozenset(told)
 
     def decide(
         self,

@@ -35,6 +35,7 @@ PURPOSES = ("lookalike-audiences", "newsletter")
 PURPOSE = PURPOSES[0]
 PARTIES = ("brand", "coordinator", "retailer")
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+NEVER = datetime(2300, 1, 1, tzinfo=UTC)
 HEADER = "subject,purpose,event,time\n"
 SECRET = "SECRET-77"
 
@@ -82,6 +83,27 @@ CONDITIONS = st.builds(
 )
 
 
+def last_words_and_end(
+    heard: list[ConsentEvent], validity: timedelta | None
+) -> tuple[list[ConsentEvent], datetime]:
+    """Return what was said last of a consent that was given, and when it ends."""
+    given = max(entry.time for entry in heard if entry.event == "given")
+    yes = [e for e in heard if e.event in {"given", "scope_changed", "reconfirmed"}]
+    yes = [entry for entry in yes if entry.time >= given]
+    end = NEVER
+    for when in sorted({entry.time for entry in yes}):
+        last = [entry for entry in yes if entry.time == when]
+        kinds = {entry.event for entry in last}
+        if "given" in kinds:
+            end = NEVER
+        elif when >= end:
+            break
+        if kinds & {"given", "reconfirmed"}:
+            end = NEVER if validity is None else when + validity
+        end = min([end, *(entry.expires for entry in last if entry.expires is not None)])
+    return last, end
+
+
 def decide_slowly(
     events: list[ConsentEvent],
     subject: str,
@@ -103,13 +125,8 @@ def decide_slowly(
     for no in ("withdrawn", "objected", "expired", "refused"):
         if no in last_words:
             return ExclusionReason(no)
-    yes = [e for e in heard if e.event in {"given", "scope_changed", "reconfirmed"}]
-    when = max(entry.time for entry in yes)
-    last = [entry for entry in yes if entry.time == when]
-    ends = [entry.expires for entry in last if entry.expires is not None]
-    if conditions.validity is not None:
-        ends.append(when + conditions.validity)
-    if any(at >= end for end in ends):
+    last, end = last_words_and_end(heard, conditions.validity)
+    if at >= end:
         return ExclusionReason.EXPIRED
     for entry in last:
         if entry.recipients is not None and not set(conditions.recipients) <= entry.recipients:
@@ -126,7 +143,30 @@ def allowed(book: ConsentBook, *subjects: str, at: datetime = NOON) -> list[bool
     return book.decide(np.array(subjects), purpose=PURPOSE, at=at).allowed.tolist()
 
 
+FEW = st.lists(
+    st.builds(
+        ConsentEvent,
+        st.sampled_from(("R1", "R2")),
+        st.just(PURPOSE),
+        st.sampled_from([GIVEN, *map(ConsentEventKind, ("scope_changed", "reconfirmed"))]),
+        MOMENTS,
+        expires=st.none() | MOMENTS,
+    ),
+    max_size=8,
+)
+
+
 class TestDecide:
+    @settings(max_examples=400)
+    @given(events=FEW, at=MOMENTS, conditions=CONDITIONS)
+    def test_what_is_said_again_counts_only_while_consent_holds(
+        self, events: list[ConsentEvent], at: datetime, conditions: Conditions
+    ) -> None:
+        subjects = np.array(["R1", "R2"])
+        decision = book_of(*events).decide(subjects, purpose=PURPOSE, at=at, conditions=conditions)
+        expected = [decide_slowly(events, one, PURPOSE, at, conditions) for one in subjects]
+        assert decision.allowed.tolist() == [reason is None for reason in expected]
+
     @given(events=EVENTS, purpose=st.sampled_from(PURPOSES), at=MOMENTS, conditions=CONDITIONS)
     def test_it_says_the_same_as_one_person_at_a_time(
         self, events: list[ConsentEvent], purpose: str, at: datetime, conditions: Conditions
@@ -165,6 +205,29 @@ class TestDecide:
     def test_no_beats_yes_at_the_same_moment(self, no: ConsentEventKind) -> None:
         assert allowed(book_of(event(GIVEN), event(no))) == []
         assert allowed(book_of(event(GIVEN), event(no)), "R1") == [False]
+
+    @pytest.mark.parametrize("kind", ["scope_changed", "reconfirmed"])
+    def test_what_comes_after_a_consent_has_ended_does_not_bring_it_back(self, kind: str) -> None:
+        given = ConsentEvent("R1", PURPOSE, GIVEN, NOON, expires=NOON + timedelta(minutes=1))
+        late = event(ConsentEventKind(kind), minutes=2)
+        later = event(ConsentEventKind.RECONFIRMED, minutes=3)
+        book = book_of(given, late, later)
+        assert allowed(book, "R1", at=NOON) == [True]
+        assert allowed(book, "R1", at=NOON + timedelta(minutes=4)) == [False]
+        again = book.append([event(minutes=3)])
+        assert allowed(again, "R1", at=NOON + timedelta(minutes=4)) == [True]
+
+    def test_another_scope_lasts_no_longer_and_a_confirmation_does(self) -> None:
+        three = Conditions(validity=timedelta(minutes=3))
+        for kind, expected in (("scope_changed", False), ("reconfirmed", True)):
+            book = book_of(event(), event(ConsentEventKind(kind), minutes=2))
+            decision = book.decide(
+                np.array(["R1"]),
+                purpose=PURPOSE,
+                at=NOON + timedelta(minutes=4),
+                conditions=three,
+            )
+            assert decision.allowed.tolist() == [expected]
 
     def test_consent_to_another_purpose_is_told_apart(self) -> None:
         book = book_of(event(purpose="newsletter"))

@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parties import PURPOSE, World
 from pydantic import ValidationError
+from test_agreement import make_terms
+from test_measure import MEASURE_TERMS
 
+from compliance.agreement import Agreement
 from compliance.consent import (
     ConsentBook,
     ConsentEvent,
@@ -113,6 +116,35 @@ class TestInterleavings:
             assert book.decide(subjects, purpose=PURPOSE, at=at).allowed.tolist() == state.tolist()
 
 
+class TestRecipients:
+    @pytest.mark.parametrize(
+        ("computation", "expected"),
+        [
+            ("match", {"acme", "operator"}),
+            ("train", {"acme", "operator", "courier"}),
+            ("expand", {"acme", "operator"}),
+            ("measure", {"acme", "operator"}),
+        ],
+    )
+    def test_whoever_is_told_in_the_end_is_one(
+        self, tmp_path: Path, computation: str, expected: set[str]
+    ) -> None:
+        purposes = ("match", "train", "expand", "measure")
+        found = make_terms()
+        for name in purposes[:3]:
+            found[name]["purpose"] = name
+        found["measure"] = MEASURE_TERMS | {
+            "purpose": "measure",
+            "delta": 1e-6,
+            "columns": [{"name": "age", "edges": [40]}],
+        }
+        agreement = Agreement.from_terms(found | {"purposes": purposes})
+        reading = ConsentReading(
+            tmp_path / "none.csv", agreement.purposes, agreement=agreement, party="retailer"
+        )
+        assert set(reading.conditions(computation).recipients) == expected
+
+
 class TestCohort:
     @given(st.sets(st.text(min_size=1, max_size=4).filter(lambda t: t.isprintable()), max_size=8))
     def test_order_does_not_matter_and_people_and_key_do(self, people: set[str]) -> None:
@@ -139,7 +171,7 @@ class TestCohort:
             if isinstance(leaf, ConsentUsed) and leaf.job == "find"
         ]
         agreement = folder.agreement()
-        assert set(used.recipients) == {"brand", "coordinator"}
+        assert set(used.recipients) == {"brand", "coordinator", "courier"}
         reading = ConsentReading(
             folder.resolve(folder.config.consent),
             agreement.purposes,

@@ -5,12 +5,12 @@ A person is allowed by the last of their decisive events alone (`given`, `refuse
 `scope_changed`, `reconfirmed`); what is said at one moment holds only where all of it agrees.
 
 Guarantees: no event, or an unknown purpose, never allows anybody; only `given` makes a yes of a
-no. A decision depends on the set of events alone: what is kept of a person are maxima and
-intersections, so that late, repeated and disordered events come to one state. Events after the
-moment of the decision are not read.
+no, or brings back one that has ended. A decision depends on the set of events alone, so that late,
+repeated and disordered events come to one state. Events after the moment of the decision are not
+read.
 
-Leaves to others: files (`files`, `journal`), mapping people to a party's own record references,
-and writing down that consents were used (`compliance.records`).
+Leaves to others: how long a consent lasts (`lasting`), files (`files`, `journal`), mapping people
+to a party's own record references, and writing down that consents were used (`compliance.records`).
 """
 
 from collections import Counter
@@ -53,6 +53,7 @@ from compliance.consent.files import (
     rfc_3339,
     write_atomically,
 )
+from compliance.consent.lasting import Sayings, ends
 from compliance.consent.subjects import Subjects
 from compliance.errors import ConsentError, UnknownPurposeError
 
@@ -275,7 +276,8 @@ class _States:
     Attributes:
         last: kind of the last decisive event; -1 where there is none.
         elsewhere: whether something was said about another purpose.
-        separate, recipients, expires: what the last yes allows.
+        separate, recipients: what the last yes allows.
+        expires: when the consent ends.
         contacts: how often they were contacted of late.
         at: moment of the decision, in microseconds.
         due: the first moment later at which this may be another.
@@ -303,22 +305,21 @@ class _States:
         decisive = np.full(count, -1)
         some = heard & ours & (kind >= _GIVEN)
         np.maximum.at(decisive, subject[some], moment[some])
-        said = np.full(count, -1)
+        # What was said before consent was last given no longer counts.
+        given, said = np.full(count, -1), np.full(count, -1)
+        some = heard & ours & (kind == _GIVEN)
+        np.maximum.at(given, subject[some], time[some])
         yes = heard & ours & (kind <= _GIVEN) & (kind != _CONTACTED)
+        yes &= (time >= given[subject]) & (given[subject] >= 0)
         np.maximum.at(said, subject[yes], time[yes])
-        final = np.flatnonzero(yes)[time[yes] == said[subject[yes]]]
-        who = subject[final]
+        last_words = np.flatnonzero(yes & (time == said[subject]))
         separate = np.full(count, ANYBODY, dtype=np.int32)
-        recipients, expires = separate.copy(), np.full(count, NEVER)
-        for found, name, narrow in (
-            (separate, "separate", np.bitwise_and),
-            (recipients, "recipients", np.bitwise_and),
-            (expires, "expires", np.minimum),
-        ):
-            narrow.at(found, who, events[name].to_numpy()[final])
-        if conditions.validity is not None:
-            held = said + conditions.validity // timedelta(microseconds=1)
-            expires = np.where(said >= 0, np.minimum(expires, held), expires)
+        recipients = separate.copy()
+        for found, name in ((separate, "separate"), (recipients, "recipients")):
+            words = events[name].to_numpy()[last_words]
+            np.bitwise_and.at(found, subject[last_words], words)
+        sayings = (subject[yes], time[yes], kind[yes], events["expires"].to_numpy()[yes])
+        expires = ends(Sayings(*sayings), given, conditions.validity)
         contacts = np.zeros(count, dtype=np.int64)
         if conditions.maximum_contacts is not None:
             since = at - conditions.contact_period // timedelta(microseconds=1)
