@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent bench-consent-strings bench-policies docs clean
+.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent bench-consent-strings bench-policies docs pins clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -25,6 +25,9 @@ lint: $(VENV)/.test
 
 explore: $(VENV)/.test  ## everything, where the tests take a sample; properties on examples not seen before
 	$(BIN)/python -m pytest -n 2 --thorough --hypothesis-profile=explore
+
+pins: $(VENV)/.test  ## write down the versions that an image has
+	$(BIN)/python deploy/pin.py
 
 bench: $(VENV)/.test  ## measure, beside peers, in the same run
 	$(BIN)/python benchmarks/first_floor.py

@@ -1,0 +1,105 @@
+{{- define "comity.name" -}}
+{{ printf "%s-%s" .Release.Name .Values.role | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "comity.selector" -}}
+app.kubernetes.io/name: comity
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: {{ .Values.role }}
+{{- end }}
+
+{{- define "comity.labels" -}}
+{{ include "comity.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "comity.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- define "comity.claim" -}}
+{{ .Values.persistence.existingClaim | default (include "comity.name" .) }}
+{{- end }}
+
+{{/* What every container has in common. */}}
+{{- define "comity.container" -}}
+image: {{ include "comity.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- with .Values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if or .Values.postgresql.existingSecret .Values.extraEnvFrom }}
+envFrom:
+  {{- with .Values.postgresql.existingSecret }}
+  - secretRef:
+      name: {{ . }}
+  {{- end }}
+  {{- with .Values.extraEnvFrom }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+volumeMounts:
+  - {name: data, mountPath: /srv/comity}
+  - {name: temporary, mountPath: /tmp}
+  - {name: memory, mountPath: /dev/shm}
+{{- if and (eq .Values.role "coordinator") .Values.coordinator.tls.existingSecret }}
+  - {name: tls, mountPath: /etc/comity/tls, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* What every pod has in common. */}}
+{{- define "comity.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+terminationGracePeriodSeconds: 30
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumes:
+  - name: data
+    persistentVolumeClaim:
+      claimName: {{ include "comity.claim" . }}
+  - name: temporary
+    emptyDir: {sizeLimit: 10Gi}
+  - name: memory
+    emptyDir: {medium: Memory, sizeLimit: {{ .Values.sharedMemory }}}
+{{- if and (eq .Values.role "coordinator") .Values.coordinator.tls.existingSecret }}
+  - name: tls
+    secret:
+      secretName: {{ .Values.coordinator.tls.existingSecret }}
+      defaultMode: 0400
+{{- end }}
+{{- end }}

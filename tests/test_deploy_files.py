@@ -1,0 +1,191 @@
+"""What a deployment is made of: image, compose file, chart and units, held against their formats."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+CHART = DEPLOY / "helm" / "comity"
+HELM = Path(sys.executable).with_name("helm")
+HELM = HELM if HELM.exists() else Path(shutil.which("helm") or "helm")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+KUBERNETES = "1.33"
+COORDINATOR = {"role": "coordinator", "coordinator": {"address": "coordinator.example:9091"}}
+DIGEST = "sha256:" + 64 * "a"
+
+with_helm = pytest.mark.skipif(shutil.which(str(HELM)) is None, reason="there is no helm")
+with_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
+)
+
+
+def helm(values: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [HELM, "template", "release", CHART, "--values", "-"],
+        input=json.dumps(values),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the chart's objects by kind, each as Kubernetes takes it."""
+    found = helm(values)
+    assert found.returncode == 0, found.stderr
+    objects = [one for one in yaml.safe_load_all(found.stdout) if one]
+    for one in objects:
+        kubernetes_validate.validate(one, KUBERNETES, strict=True)
+    return {one["kind"]: one for one in objects}
+
+
+@with_helm
+class TestChart:
+    @pytest.mark.parametrize(
+        ("values", "kinds"),
+        [
+            ({}, {"Deployment", "NetworkPolicy", "PersistentVolumeClaim"}),
+            (
+                {"node": {"serveLog": True}, "postgresql": {"existingSecret": "ledger"}},
+                {"Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Service"},
+            ),
+            (COORDINATOR, {"Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Service"}),
+            (
+                COORDINATOR
+                | {
+                    "networkPolicy": {"enabled": False},
+                    "persistence": {"existingClaim": "ours"},
+                    "extraEnv": [{"name": "HTTPS_PROXY", "value": "proxy.example:3128"}],
+                    "extraEnvFrom": [{"secretRef": {"name": "objects"}}],
+                    "image": {"digest": DIGEST},
+                    "imagePullSecrets": [{"name": "pull"}],
+                    "tolerations": [{"operator": "Exists"}],
+                },
+                {"Deployment", "Service"},
+            ),
+        ],
+    )
+    def test_kubernetes_takes_it(self, values: dict[str, Any], kinds: set[str]) -> None:
+        assert rendered(values).keys() == kinds
+
+    @pytest.mark.parametrize("values", [{"node": {"serveLog": True}}, COORDINATOR])
+    def test_nothing_runs_as_root_or_can_become_it(self, values: dict[str, Any]) -> None:
+        pod = rendered(values)["Deployment"]["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert not pod["automountServiceAccountToken"]
+        for container in pod["initContainers"] + pod["containers"]:
+            rights = container["securityContext"]
+            assert rights["readOnlyRootFilesystem"]
+            assert not rights["allowPrivilegeEscalation"]
+            assert rights["capabilities"] == {"drop": ["ALL"]}
+
+    def test_a_digest_counts_in_place_of_a_tag(self) -> None:
+        deployment = rendered({"image": {"digest": DIGEST}})["Deployment"]
+        (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == f"comity@{DIGEST}"
+
+    def test_the_ledgers_password_comes_from_a_secret(self) -> None:
+        deployment = rendered({"postgresql": {"existingSecret": "ledger"}})["Deployment"]
+        (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "ledger"}}]
+
+    def test_nobody_can_call_a_node(self) -> None:
+        policy = rendered({})["NetworkPolicy"]["spec"]
+        assert policy["policyTypes"] == ["Ingress"]
+        assert policy["ingress"] == []
+
+    @pytest.mark.parametrize(
+        ("values", "named"),
+        [
+            ({"role": "operator"}, "role"),
+            ({"role": "coordinator"}, "coordinator.address"),
+            ({"image": {"digest": "latest"}}, "image.digest"),
+            ({"persistance": {}}, "persistance"),
+            ({"persistence": {"size": "much"}}, "persistence.size"),
+        ],
+    )
+    def test_a_mistaken_value_is_named(self, values: dict[str, Any], named: str) -> None:
+        found = helm(values)
+        assert found.returncode == 1
+        assert named in found.stderr
+
+
+class TestComposeFile:
+    def test_it_is_one(self) -> None:
+        schema = json.loads((ROOT / "tests" / "vectors" / "compose-spec.json").read_text("utf-8"))
+        content = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+        validator = jsonschema.Draft7Validator(schema)
+        validator.validate(content)
+        broken = content | {"services": {"node": {"imagine": "comity"}}}
+        with pytest.raises(jsonschema.ValidationError, match="imagine"):
+            validator.validate(broken)
+        for service in content["services"].values():
+            assert service["read_only"]
+            assert service["cap_drop"] == ["ALL"]
+
+
+class TestUnits:
+    @with_systemd
+    def test_systemd_takes_them_and_finds_them_confined(self, tmp_path: Path) -> None:
+        names = []
+        for unit in (DEPLOY / "systemd").iterdir():
+            text = unit.read_text(encoding="utf-8").replace(
+                "/opt/comity/bin/comity", sys.executable
+            )
+            names.append(unit.name.replace("@", "@brand"))
+            (tmp_path / names[-1]).write_text(text, encoding="utf-8")
+        verified = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", *(tmp_path / name for name in names)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        ours = [line for line in verified.stderr.splitlines() if "comity" in line]
+        assert (verified.returncode, ours) == (0, [])
+        for name in names:
+            if name.endswith(".service"):
+                subprocess.run(
+                    ["systemd-analyze", "security", "--offline=true", "--threshold=20", name],
+                    cwd=tmp_path,
+                    capture_output=True,
+                    check=True,
+                    timeout=60,
+                )
+
+
+class TestImage:
+    TEXT = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+
+    def test_it_holds_all_packages_and_runs_as_nobody(self) -> None:
+        copied = set(re.findall(r"^COPY (\w+) \1$", self.TEXT, re.MULTILINE))
+        wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+        assert copied == {*wheel["packages"], *wheel["force-include"]}
+        assert re.findall(r"^USER (\S+)$", self.TEXT, re.MULTILINE) == ["10001:10001"]
+        ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        taken = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+        assert copied <= taken
+
+    def test_every_version_is_pinned_to_one_that_the_project_allows(self) -> None:
+        lines = (DEPLOY / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        pinned = dict(line.split("==") for line in lines)
+        extras = PROJECT["project"]["optional-dependencies"]
+        asked = [*PROJECT["project"]["dependencies"], *extras["node"], *extras["coordinator"]]
+        for requirement in map(Requirement, asked):
+            if requirement.name != "comity":
+                version = pinned[canonicalize_name(requirement.name)]
+                assert requirement.specifier.contains(version, prereleases=True), requirement
