@@ -12,6 +12,7 @@ agreed and the job takes seeds for some of the positives.
 Leaves to others: the estimate (`privacy.training.unlabelled`), training (`train`).
 """
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -52,7 +53,7 @@ class HiddenPlan:
     @property
     def sigma(self) -> float:
         """Standard deviation of one partner's noise on one count, rounded up a little."""
-        return 2.0**0.5 * self.mechanism.scale
+        return math.sqrt(2.0) * self.mechanism.scale
 
     @classmethod
     def of(cls, spec: TrainSpec, agreement: Agreement) -> Self | None:
