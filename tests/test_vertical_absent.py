@@ -158,7 +158,7 @@ def test_whoever_was_trained_on_is_scored_by_all_or_not_at_all(world: World) -> 
 def test_partners_who_disagree_on_who_was_trained_on_leave_no_scores(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (world.folder("press").job("model") / "specification.json").unlink()
+    (world.folder("press").job("model") / "joined-rows").unlink()
     with pytest.raises(RefusedError):
         run(world, WITHOUT, away="courier")
     assert "the scores of job 'scores' are random" in caplog.text
