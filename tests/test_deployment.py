@@ -249,7 +249,7 @@ class TestDeployment:
         kept = [KeptModel.open(place) for place in sorted(places)]
         rows = [OwnRows.read(one, utc_now) for one in kept]
         model, agreement = kept[0].model, kept[0].agreement
-        columns = encoder_for(agreement).columns
+        columns = encoder_for(agreement).names
         sums = sums_for(kept[0].spec, agreement, width=len(columns))
         standing, number = sums.start(), 0
         while not standing.finished:

@@ -113,7 +113,7 @@ def test_columns_that_are_read_otherwise_now_are_not_scored(world: World, tmp_pa
     changed = terms.model_copy(update={"columns": wider})
     after = amended(world, tmp_path / "next.json", vertical=changed)
     ask_for(after, SCORE)
-    with pytest.raises(RefusedError, match="by courier under vertical.columns"):
+    with pytest.raises(RefusedError, match=r"by courier under vertical\.columns"):
         after.run()
 
 

@@ -11,12 +11,12 @@ jobs/TRAIN/scored-ALIGN    see `one_set`
 ```
 
 Guarantees: a round is answered once; a part of a sum leaves only masked, under keys that every
-partner signed, for everything that the brand has told since the training began (residuals, steps, how it
-ended), and for the people whom it is of, in their order. A brand that tells partners different
-things, once, reads nothing from then on, scores included; nor does anybody where an operator has
-named different people to partners. Aligned people are scored with a model once: where somebody
-withdraws at one partner, the difference of two sums would be that partner's score. For the same
-reason nobody is in sums of two sets of partners (`one_set`).
+partner signed, for everything that the brand has told since the training began (residuals, steps,
+how it ended), and for the people whom it is of, in their order. A brand that tells partners
+different things, once, reads nothing from then on, scores included; nor does anybody where an
+operator has named different people to partners. Aligned people are scored with a model once: where
+somebody withdraws at one partner, the difference of two sums would be that partner's score. For the
+same reason nobody is in sums of two sets of partners (`one_set`).
 
 Leaves to others: the steps (`jobs.assist`), the brand's part (`assisted_brand`), what may leave
 (`gate`).
