@@ -182,8 +182,14 @@ def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
         desk.tell(job, "data: no column differs between people; they can add nothing")
     desk.tell(job, "brings its columns of the aligned people", used)
     content = io.BytesIO()
-    named = {"align": np.array(spec.align), "who": np.array(_digest(before))}
-    np.savez(content, features=features, present=present, labels=labels, **named)
+    np.savez(
+        content,
+        features=features,
+        present=present,
+        labels=labels,
+        align=np.array(spec.align),
+        who=np.array(_digest(before)),
+    )
     write_atomically(folder.job(job) / "rows.npz", content.getvalue(), mode=0o600)
 
 
@@ -220,7 +226,7 @@ def _places(people: Population, members: Members) -> NDArray[np.int64]:
 
 
 def _digest(tokens: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest()
+    return hashlib.sha256(tokens.tobytes()).hexdigest()
 
 
 def _set_of(desk: Desk, align: str) -> Iterable[TokenBatch]:
