@@ -44,7 +44,7 @@ __all__ = ["Deleted", "artefacts_of", "check_kept", "deleted_in", "places", "rem
 _SPEC: Final[TypeAdapter[JobSpec]] = TypeAdapter(JobSpec)
 _SPECS: Final[TypeAdapter[tuple[JobSpec, ...]]] = TypeAdapter(tuple[JobSpec, ...])
 _STAYS: Final = ("specification.json", "ended.json")
-_MODEL_STAYS: Final = ("scored-",)  # whose parts were summed must stay known: see `one_set`
+_MODEL_STAYS: Final = ("joined-", "scored-")  # whose parts were summed stays known: `one_set`
 _FEATURES: Final = ("rows.npz", "labels.npz", "people")
 _KINDS: Final[Mapping[str, Artefact]] = {
     "match": Artefact.MATCH,

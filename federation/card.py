@@ -30,6 +30,7 @@ from federation.assumptions import assumptions_of, trusted_for_epsilon
 from federation.attack import Attack
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
+from federation.hidden_share import ToldShare
 from federation.jobs.bodies import LinearBody
 from federation.jobs.expand import Best, segment_size
 from federation.jobs.model import JointModel
@@ -137,6 +138,7 @@ class ModelCard(_Closed):
         tables: partners' tables in which that person may stand.
         assumptions: what that rests on.
         trust: on whom.
+        hidden_share: how many people who are no seeds are positives; None where nobody counted.
         reproducible: whether the party's secrets come from a known seed: then nothing is private.
         attack: what an attack on the training found here; None if none was made, or of facts alone.
         attributions: of a linear model, largest first; empty for others, which are not additive.
@@ -160,6 +162,7 @@ class ModelCard(_Closed):
     tables: int
     assumptions: tuple[str, ...]
     trust: tuple[str, ...]
+    hidden_share: ToldShare | None
     reproducible: bool
     attack: Attack | None
     attributions: tuple[Attribution, ...]
@@ -202,6 +205,7 @@ def make_card(file: Path, *, facts_alone: bool = False, clock: Clock = utc_now) 
         tables=agreement.train.max_parties_per_person,
         assumptions=() if model.noise is NoiseSource.UNSAFE_NONE else assumptions_of(agreement),
         trust=tuple(trusted_for_epsilon(agreement, [model.noise])),
+        hidden_share=ToldShare.of(model, agreement, kept.spec),
         reproducible=folder.config.unsafe_seed is not None,
         attack=None if facts_alone else _attack(kept),
         attributions=tuple(_attributions(kept)),

@@ -644,6 +644,10 @@ def _print_plan(planned: Any) -> None:
         out.print(f"  {'; '.join(details)}", markup=False)
         if job.forecast is not None:
             _print_forecast(job.forecast)
+        if job.hidden_share is not None:
+            out.print(f"  {job.hidden_share.sentence}", markup=False)
+            if job.hidden_share.warning:
+                out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
     tables = planned.max_parties_per_person
     held = "" if tables is None else f", a person in up to {tables} tables"
     out.print(
@@ -720,6 +724,8 @@ def _print_card(made: Any, place: Path) -> None:
             f"epsilon {made.epsilon:g} at delta {made.delta:g} for a person in up to "
             f"{made.tables} tables"
         )
+    if made.hidden_share is not None:
+        out.print(made.hidden_share.sentence, markup=False)
     if made.judged is not None:
         _print_judged(made.judged)
     private = made.judged is not None or made.attack is not None

@@ -38,6 +38,7 @@ from federation.errors import (
 )
 from federation.exchanges import KeptExchanges
 from federation.gate import Departure, Gate
+from federation.hidden_share import ToldShare
 from federation.jobs.align import coordinate_align
 from federation.jobs.assist import coordinate_columns
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Say, Tolerant, expect
@@ -287,9 +288,10 @@ class Coordinator:
                 delta=model.delta,
             )
         gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="done")
-        if model is not None and model.making.hidden_share is not None:
-            told = f"about {model.making.hidden_share:.0%} of people who are no seeds are positives"
-            report(Progress(self._folder.name, spec.name, told))
+        if model is not None and isinstance(spec, TrainSpec):
+            hidden = ToldShare.of(model, self._agreement, spec)
+            if hidden is not None:
+                report(Progress(self._folder.name, spec.name, hidden.sentence))
         for one in counted:
             report(Progress(self._folder.name, spec.name, one.told))
         ended = {

@@ -20,6 +20,7 @@ from compliance.terms import ModelFamily, NoiseSource, Reveal, Role
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.errors import RefusedError
+from federation.hidden_share import PlannedShare
 from federation.jobs.align import AlignPlan, count_mechanism
 from federation.jobs.expand import CountPlan
 from federation.jobs.hidden import HiddenPlan
@@ -142,6 +143,7 @@ class PlannedJob(_Closed):
         noise_multiplier: of every gradient step or sum, if it trains with noise.
         minimums: sizes that must hold while it runs.
         forecast: of what the noise does to the model, if it trains so.
+        hidden_share: what to expect of it, if the job counts hidden positives.
         refused_by: the term that would refuse it, if any.
         remedy: the smallest change that would pass.
         note: what a reader should know.
@@ -157,6 +159,7 @@ class PlannedJob(_Closed):
     noise_multiplier: float | None = None
     minimums: tuple[MinimumSize, ...] = ()
     forecast: TrainingForecast | None = None
+    hidden_share: PlannedShare | None = None
     refused_by: str | None = None
     remedy: str | None = None
     note: str = ""
@@ -260,6 +263,7 @@ class _Draft:
     charges_at: Callable[[float], Charges] | None = None
     noise_multiplier: float | None = None
     forecast: TrainingForecast | None = None
+    hidden_share: PlannedShare | None = None
 
 
 class _Planner:
@@ -316,6 +320,7 @@ class _Planner:
             noise_multiplier=draft.noise_multiplier,
             minimums=draft.minimums,
             forecast=draft.forecast,
+            hidden_share=draft.hidden_share,
             refused_by=refusal[0] if refusal else None,
             remedy=refusal[1] if refusal else None,
             note=draft.note,
@@ -532,7 +537,27 @@ class _Planner:
             charges_at=charges_at,
             noise_multiplier=noise,
             forecast=None if shape is None else self._forecast(spec, asked, shape),
+            hidden_share=self._hidden_share(spec),
         )
+
+    def _hidden_share(self, spec: TrainSpec) -> PlannedShare | None:
+        """Say what to expect of counting hidden positives; None where nobody counts."""
+        plan, people = HiddenPlan.of(spec, self._agreement), self._rows_of_partners
+        if plan is None or people < 2:
+            return None
+        seeds = self._assumed_positives
+        return PlannedShare.of(plan, partners=len(self._partners), people=people, seeds=seeds)
+
+    @property
+    def _rows_of_partners(self) -> int:
+        return sum(self._agreement.dataset(name).declared_rows for name in self._partners)
+
+    @property
+    def _assumed_positives(self) -> int:
+        """Members whom the partners hold together: as asked with, or every row of the brand."""
+        brand = self._agreement.dataset(self._brand).declared_rows
+        most = self._rows_of_partners // 2
+        return min(brand, most) if self._positives is None else self._positives
 
     def _train_note(self, spec: TrainSpec) -> str:
         terms = self._agreement.train
@@ -578,8 +603,7 @@ class _Planner:
             )
         if sum(declared) < 2:
             return noise, None
-        brand = self._agreement.dataset(self._brand).declared_rows
-        positives = min(brand, sum(declared) // 2) if self._positives is None else self._positives
+        positives = self._assumed_positives
         if spec.model is ModelFamily.BOOSTED_TREES:
             return noise, ForestShape(
                 rows=sum(declared),

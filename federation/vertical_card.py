@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from compliance.terms import ColumnType, Role
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
+from federation.hidden_share import ToldShare
 from federation.members import load_people
 from federation.party import write_atomically
 from federation.population import Population
@@ -42,6 +43,7 @@ from privacy.training.bootstrap import (
     ranking_intervals,
 )
 from privacy.training.fairness import GroupFigures, compare_groups
+from privacy.training.unlabelled import ScoreCounts
 
 __all__ = ["JudgedScores", "VerticalCard", "make_vertical_card", "write_vertical_card"]
 
@@ -94,6 +96,8 @@ class JudgedScores(_Closed):
         quality: of the ranking, with 95 % intervals; None where one label is missing.
         calibration: of the sigmoid of the score.
         groups: how the best tenth is spread.
+        hidden_share: how many of the others who are scored are positives, by exact counts of
+            scores; None where fewer than `vertical.minimum_people` are positive or without a label.
     """
 
     job: str
@@ -104,6 +108,7 @@ class JudgedScores(_Closed):
     quality: RankingIntervals | None
     calibration: tuple[CalibrationBin, ...]
     groups: tuple[Groups, ...]
+    hidden_share: ToldShare | None
 
 
 class VerticalCard(_Closed):
@@ -283,7 +288,8 @@ def _judge_one(kept: KeptPart, name: str, people: Population) -> JudgedScores:
     written = pd.read_csv(file, keep_default_na=False, dtype={"record": str})
     positive, known = labels_of(people, data.labels)
     place = pd.Index(people.keys.astype(object)).get_indexer(pd.Index(written["record"]))
-    use = (place >= 0) & known[place]
+    here = place >= 0
+    use = here & known[place]
     rows, scores = place[use], written["score"].to_numpy(dtype=np.float64)[use]
     labels, least = positive[rows], kept.terms.minimum_people
     both = bool(labels.any()) and not bool(labels.all())
@@ -312,6 +318,12 @@ def _judge_one(kept: KeptPart, name: str, people: Population) -> JudgedScores:
         for term in kept.terms.held_by(kept.folder.name)
         if term.type is ColumnType.CATEGORICAL
     )
+    unlabelled = here & ~known[place]
+    hidden_share = None
+    if min(int(labels.sum()), int(unlabelled.sum())) >= least:
+        asked = use & positive[place] | unlabelled
+        counts = ScoreCounts.of(written["score"].to_numpy(np.float64)[asked], use[asked])
+        hidden_share = ToldShare.made(name, None, counts.hidden_share(), whom="have no label")
     without = () if "without" not in written else tuple(str(written["without"].iloc[0]).split())
     return JudgedScores(
         job=name,
@@ -322,4 +334,5 @@ def _judge_one(kept: KeptPart, name: str, people: Population) -> JudgedScores:
         quality=quality,
         calibration=bins,
         groups=groups,
+        hidden_share=hidden_share,
     )

@@ -56,6 +56,8 @@ def print_vertical_card(out: Console, made: "VerticalCard", place: Path) -> None
                 f"scores {one.job}: AUC {auc.value:.3f} ({auc.low:.3f} to {auc.high:.3f}) on "
                 f"{one.judged:,} people with a label"
             )
+        if one.hidden_share is not None:
+            out.print(f"scores {one.job}: {one.hidden_share.sentence}", markup=False)
     private = made.rows is not None or made.judged or made.attack is not None
     whose = f", for {made.party} alone" if private else ", of facts alone"
     out.print(f"card{whose}: {place}.html", markup=False)

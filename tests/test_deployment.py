@@ -39,18 +39,23 @@ from flwr.cli.build import build_fab_from_disk
 from parties import PURPOSE, terms
 from trials import document, party, write_trial
 
-from compliance.terms import NoiseSource
+from compliance.terms import NoiseSource, Role
 from federation.apps import BUNDLE
 from federation.audit import verify_party
+from federation.clock import utc_now
 from federation.collaboration import load_collaboration
 from federation.embedded import run_embedded
 from federation.enclosure import decrypt
 from federation.jobs.assist import HeldPart
 from federation.jobs.model import JointModel
+from federation.jobs.sums import sums_for
 from federation.members import Members, load_people
 from federation.messages import SealedMessage, unseal
+from federation.own_rows import KeptModel, OwnRows
 from federation.party import PartyFolder
+from federation.population import encoder_for
 from federation.trial.workspace import Workspace, prepare_workspace
+from privacy.randomness import SecretStream, new_secret
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBER = Path(__file__).resolve().parent / "prober"
@@ -116,10 +121,12 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     content = document()
     sums = {"noise": "distributed", "epsilon": 1.0, "delta": 1e-5, "rounds": 2}
     trees = {"model": "boosted-trees", "depth": 1, "rounds": 1}
+    exact = trees | {"rounds": 2}
     content["jobs"] += [
         {"kind": "align", "name": "everybody"},
         {"kind": "train", "name": "summed", "match": "find", **sums},
         {"kind": "train", "name": "trees", "match": "find", **sums, **trees},
+        {"kind": "train", "name": "exact-trees", "match": "find", "noise": "unsafe-none", **exact},
         {
             "kind": "train-vertical",
             "name": "columns",
@@ -135,7 +142,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
             "match": {"alignment": {"key": "email", "epsilon": 1.0}},
             "train": {
                 "models": ["logistic-regression", "boosted-trees"],
-                "noise": ["local", "distributed"],
+                "noise": ["local", "distributed", "unsafe-none"],
                 "colluding_partners": 0,
             },
             "budget": {"epsilon": 9.0, "delta": 1e-4},
@@ -211,7 +218,7 @@ class TestDeployment:
         assert sorted(found) == sorted(expected)
         assert [name for name in expected if found[name] != expected[name]] == []
         models = {name: content for name, content in found.items() if "/models/" in name}
-        for job in ("model", "summed", "trees"):
+        for job in ("model", "summed", "trees", "exact-trees"):
             same = [models[name] for name in models if name.endswith(f"/{job}.json")]
             assert len(same) == 4
             assert len(set(same)) == 1
@@ -231,6 +238,33 @@ class TestDeployment:
         assert sum("/segments/" in name for name in found) == 3
         for one, other in zip(here.folders, there.folders, strict=True):
             assert verify_party(other.path).counts == verify_party(one.path).counts
+
+    def test_exact_trees_are_those_that_pooled_histograms_give(self, deployed: Deployed) -> None:
+        """Against adding up what the partners' rows say, with no mask, no message and no wire."""
+        places = [
+            folder.model("exact-trees")
+            for folder in deployed.workspace.people
+            if folder.config.role is Role.PARTNER
+        ]
+        kept = [KeptModel.open(place) for place in sorted(places)]
+        rows = [OwnRows.read(one, utc_now) for one in kept]
+        model, agreement = kept[0].model, kept[0].agreement
+        columns = encoder_for(agreement).names
+        sums = sums_for(kept[0].spec, agreement, width=len(columns))
+        standing, number = sums.start(), 0
+        while not standing.finished:
+            number += 1
+            parts = [
+                sums.contribution(
+                    *(number, party, standing.weights, one.features),
+                    *(one.members.astype(float), SecretStream(new_secret(), "no noise is drawn")),
+                )
+                for party, one in enumerate(rows)
+            ]
+            standing = sums.step(parts[0] + parts[1], standing, (0, 1))
+        assert number == model.making.rounds
+        assert (model.noise, model.epsilon) == (NoiseSource.UNSAFE_NONE, None)
+        assert model.body == sums.body(standing, columns)
 
     def test_a_run_that_fails_says_why_in_its_last_words_and_shows_no_traceback(
         self, deployed: Deployed, tmp_path: Path

@@ -428,3 +428,39 @@ def test_sums_without_noise_are_planned_as_what_they_are(tables: Path) -> None:
 def test_noise_that_is_not_agreed_is_no_plan(tables: Path) -> None:
     with pytest.raises(CollaborationError, match=r"agreement\.train\.noise"):
         planned(summed("distributed", noise=["local"]), tables)
+
+
+class TestHiddenShare:
+    """A plan of counting says what can come of it."""
+
+    @staticmethod
+    def planned(tables: Path, **terms: float) -> PlannedJob:
+        content = with_jobs(training("model", labels="seeds-only"))
+        content["agreement"]["train"] |= terms
+        return planned(content, tables).jobs[1]
+
+    @pytest.mark.parametrize(("epsilon", "heavy"), [(0.1, True), (0.5, True), (50.0, False)])
+    def test_it_warns_where_noise_dominates_and_only_there(
+        self, tables: Path, epsilon: float, heavy: bool
+    ) -> None:
+        expected = self.planned(tables, hidden_share_epsilon=epsilon).hidden_share
+        assert expected is not None
+        assert (expected.epsilon, expected.seeds, expected.others) == (epsilon, 50, 50)
+        assert (expected.warning is not None) is heavy
+        assert (expected.expected is None or expected.expected.lost) is heavy
+        assert f"hidden share at epsilon {epsilon:g}" in expected.sentence
+
+    def test_nothing_is_said_where_nobody_counts(self, tables: Path) -> None:
+        assert self.planned(tables).hidden_share is None
+        content = document()
+        content["agreement"]["train"] |= {"hidden_share_epsilon": 0.5}
+        assert planned(content, tables).jobs[1].hidden_share is None
+
+    def test_the_command_prints_it(self, tables: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        content = with_jobs(training("model", labels="seeds-only"))
+        content["agreement"]["train"] |= {"hidden_share_epsilon": 0.1}
+        with pytest.raises(SystemExit):
+            main(["plan", str(save(content, tables / "counted.toml"))])
+        told = " ".join(capsys.readouterr().out.split())
+        assert "hidden share at epsilon 0.1" in told
+        assert "warning a hidden share from about 50 seeds" in told

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parties import MATCH, TRAIN, Parties, World
+from parties import MATCH, NOW, TRAIN, Parties, World
 
 from compliance.terms import Labels
+from federation.card import ModelCard, make_card, write_card
 from federation.coordinator import write_jobs
 from federation.errors import MessageError
+from federation.hidden_share import ToldShare
 from federation.jobs.families import gradient_engine
 from federation.jobs.hidden import HiddenPlan, coordinate_counting, counts_to_bytes
 from federation.jobs.model import JointModel
 from federation.messages import Refused, TrainCount, TrainCounted, weights_to_bytes
 from federation.specification import TrainSpec
+from federation.trial.report import build_report, write_report
+from federation.trial.simulation import hidden_shares
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import DiscreteLaplaceEvent
 from privacy.errors import InvalidParameterError
@@ -26,6 +30,7 @@ from privacy.training.dp_sgd import LogisticGradient
 from privacy.training.unlabelled import (
     CELLS,
     UNLABELLED_WEIGHT,
+    HiddenShare,
     ScoreCounts,
     corrected,
     label_frequency,
@@ -55,14 +60,16 @@ def test_the_hidden_share_is_found_where_positives_stand_apart(
     scores, seeds, positive = people(share, frequency, 2.0)
     truth = positive[~seeds].mean()
     found = ScoreCounts.of(scores, seeds).hidden_share()
-    assert found == pytest.approx(truth, rel=0.25)
+    assert found is not None
+    assert found.share == pytest.approx(truth, rel=0.25)
+    assert not found.lost
 
 
 def test_where_positives_and_negatives_mix_the_estimate_errs_upwards() -> None:
     scores, seeds, positive = people(0.2, 0.3, 0.5)
     found = ScoreCounts.of(scores, seeds).hidden_share()
     assert found is not None
-    assert found > positive[~seeds].mean()
+    assert found.share > positive[~seeds].mean()
 
 
 def test_noise_moves_the_estimate_little_where_seeds_are_many() -> None:
@@ -72,7 +79,8 @@ def test_noise_moves_the_estimate_little_where_seeds_are_many() -> None:
     for number in range(5):
         stream = SecretStream(seeded_secret(number, "counts"), "noise")
         found = exact.noised(mechanism, stream).hidden_share()
-        assert found == pytest.approx(positive[~seeds].mean(), rel=0.25)
+        assert found is not None
+        assert found.share == pytest.approx(positive[~seeds].mean(), rel=0.25)
 
 
 def test_noise_is_unbiased_also_in_empty_cells() -> None:
@@ -86,6 +94,44 @@ def test_noise_is_unbiased_also_in_empty_cells() -> None:
     assert abs(cells.mean()) < 4 * 3.0 * 2**0.5 / len(cells) ** 0.5
     assert cells.std() == pytest.approx(3.0 * 2**0.5, rel=0.1)
     assert drawn[0].sigma >= cells.std() * 0.9
+
+
+@pytest.mark.parametrize(("rows", "scale"), [(20_000, 10.0), (4_000, 4.0), (4_000, 0.0)])
+def test_the_standard_error_is_how_far_estimates_lie_apart(rows: int, scale: float) -> None:
+    """Over people and noise drawn anew; without noise over people alone."""
+    draw, found = np.random.default_rng(7), []
+    for number in range(60):
+        positive = draw.random(rows) < 0.2
+        seeds = positive & (draw.random(rows) < 0.3)
+        counts = ScoreCounts.of(draw.normal(np.where(positive, 2.0, -2.0)), seeds)
+        if scale:
+            stream = SecretStream(seeded_secret(number, "counts"), "noise")
+            counts = counts.noised(DiscreteLaplaceEvent(scale=scale), stream)
+        estimate = counts.hidden_share()
+        assert estimate is not None
+        found.append((estimate.share, estimate.standard_error))
+    shares, errors = np.array(found).T
+    assert errors.mean() == pytest.approx(shares.std(), rel=0.35)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1e4))
+def test_expected_counts_are_of_all_people(seeds: int, others: int, sigma: float) -> None:
+    counts = ScoreCounts.expected(seeds + others, seeds, sigma)
+    assert (counts.seeds.sum(), counts.unlabelled.sum()) == (seeds, others)
+    expected = counts.hidden_share()
+    if expected is not None:
+        assert 0.0 < expected.share <= 1.0
+    with pytest.raises(InvalidParameterError, match="seeds"):
+        ScoreCounts.expected(seeds, seeds + 1, sigma)
+
+
+def test_more_noise_is_more_doubt_until_nothing_is_left_to_say() -> None:
+    found = [ScoreCounts.expected(50_000, 500, sigma).hidden_share() for sigma in (0, 5, 20, 80)]
+    assert found[-1] is None
+    errors = [one.standard_error for one in found if one is not None]
+    assert len(errors) == 3
+    assert errors == sorted(errors)
 
 
 def test_where_nothing_is_left_to_say_nothing_is_said() -> None:
@@ -229,12 +275,61 @@ def test_the_model_tells_the_hidden_share_and_every_party_keeps_it(trained: Worl
         for name in ("coordinator", "brand", "retailer", "courier")
     ]
     assert len({model.digest for model in models}) == 1
-    hidden = models[0].making.hidden_share
-    assert hidden is None or 0.0 <= hidden <= 1.0
+    assert models[0].making.hidden_share is not None
     counted = [trained.read(message) for message in trained.wire]
     assert sum(isinstance(message.body, TrainCounted) for message in counted) == 2
     charges = [one.charge_id for one in trained.statement("retailer").charges]
     assert "model/train.counted/coordinator" in charges
+
+
+def test_card_and_report_tell_what_the_model_says_with_price_and_error(
+    trained: World, tmp_path: Path
+) -> None:
+    file = trained.folder("retailer").model("model")
+    model = JointModel.model_validate_json(file.read_bytes())
+    told = ToldShare.of(model, trained.parties.agreement, SEEDS_ONLY)
+    assert told is not None
+    assert (told.epsilon, told.estimate) == (20.0, model.making.hidden_share)
+    assert told.estimate is not None
+    for words in (
+        f"{told.estimate.share:.1%}",
+        f"{told.estimate.standard_error:.1%}",
+        "epsilon 20",
+    ):
+        assert words in told.sentence
+    card = make_card(file, facts_alone=True, clock=lambda: NOW)
+    assert card.hidden_share == told
+    write_card(card, tmp_path / "card")
+    assert told.sentence in (tmp_path / "card.html").read_text(encoding="utf-8")
+    assert ModelCard.model_validate_json((tmp_path / "card.json").read_bytes()) == card
+    report = build_report(
+        trained.parties.agreement,
+        [MATCH, SEEDS_ONLY],
+        *([], []),
+        made=NOW,
+        seconds=None,
+        reproducible=True,
+        verify_command="",
+    ).with_results([], [], hidden_shares([SEEDS_ONLY], trained.folder("coordinator")))
+    assert report.hidden_shares == (told,)
+    write_report(report, [], page=tmp_path / "report.html", data=tmp_path / "report.json")
+    assert told.sentence in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_share_that_may_be_none_or_cannot_be_told_is_said_to_be() -> None:
+    sure, unsure = (HiddenShare(share=0.2, standard_error=error) for error in (0.1, 0.11))
+    said = [
+        ToldShare.made("model", 0.5, one, whom="are no seeds").sentence
+        for one in (sure, unsure, None)
+    ]
+    assert ["may be none" in one for one in said] == [False, True, False]
+    assert ["cannot be told" in one for one in said] == [False, False, True]
+
+
+def test_a_model_whose_job_counts_nobody_tells_no_share(trained: World) -> None:
+    file = trained.folder("retailer").model("model")
+    model = JointModel.model_validate_json(file.read_bytes())
+    assert ToldShare.of(model, trained.parties.agreement, TRAIN) is None
 
 
 def test_a_hidden_share_that_was_not_agreed_is_refused(trained: World, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from compliance.terms import Artefact, Role
 from federation.artefacts import places
 from federation.errors import MessageError, PartyUnreachableError, RefusedError
 from federation.jobs.assist import check_partners, spare_scorers
-from federation.messages import AssistAsk, AssistOpen, JobApproved, content_digest
+from federation.messages import AssistAsk, AssistOpen, JobApproved
 from federation.objections import policy_objections
 from federation.party import write_atomically
 from federation.progress import listening
@@ -121,8 +121,7 @@ def test_a_training_told_of_afterwards_makes_a_sum_of_nobody_else(world: World) 
         assert not (world.folder(party).job("ghost") / "specification.json").exists()
     for party in PEOPLE:  # even if it were believed to have joined
         note(world, party, ghost)
-        left = content_digest(b"ghost/assist.joined/coordinator")
-        (world.folder(party).outbox / f"{'0' * 64}.{left}.json").write_bytes(b"")
+        (world.folder(party).outbox / f"{'0' * 64}.{'1' * 64}.json").write_bytes(b"")
     other = planned.model_copy(update={"name": "other"})
     with pytest.raises(RefusedError, match="scored by job 'scores' with another set of partners"):
         run(world, other)
@@ -138,10 +137,11 @@ def test_a_training_told_of_afterwards_makes_a_sum_of_nobody_else(world: World) 
 
 
 def note(world: World, party: str, spec: VerticalTrainSpec) -> None:
-    """Have a job at a party that has not begun there."""
-    write_atomically(
-        world.folder(party).job(spec.name) / "specification.json", spec.model_dump_json().encode()
-    )
+    """Have a training at a party that asked it to join, and got no answer."""
+    directory = world.folder(party).job(spec.name)
+    write_atomically(directory / "specification.json", spec.model_dump_json().encode())
+    partners = "courier press retailer"
+    write_atomically(directory / f"joined-{spec.align}", f"{'0' * 64} {partners}".encode())
 
 
 def test_whoever_was_trained_on_is_scored_by_all_or_not_at_all(world: World) -> None:
@@ -158,7 +158,7 @@ def test_whoever_was_trained_on_is_scored_by_all_or_not_at_all(world: World) -> 
 def test_partners_who_disagree_on_who_was_trained_on_leave_no_scores(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (world.folder("press").job("model") / "specification.json").unlink()
+    (world.folder("press").job("model") / "joined-rows").unlink()
     with pytest.raises(RefusedError):
         run(world, WITHOUT, away="courier")
     assert "the scores of job 'scores' are random" in caplog.text

@@ -106,12 +106,17 @@ def test_the_brands_card_tells_of_parties_rows_rounds_labels_and_scores(
     assert judged.quality is not None
     assert judged.quality.auc.low <= judged.quality.auc.value <= judged.quality.auc.high
     assert judged.quality.auc.value > 0.85
+    # Forty people have no label: as many positives are among them as the exact counts say.
+    hidden = judged.hidden_share
+    assert hidden is not None
+    assert hidden.epsilon is None
+    assert "of people who have no label are positives" in hidden.sentence
     write_vertical_card(card, tmp_path / "model")
     assert (tmp_path / "model.html").stat().st_mode & 0o077 == 0
     page = Page((tmp_path / "model.html").read_text(encoding="utf-8"))
     assert page.fetched == []
     assert "What one partner gave to it cannot be told" in page.text
-    for line in (*card.assumptions, *card.learns):
+    for line in (*card.assumptions, *card.learns, hidden.sentence):
         assert line in page.text
     assert f"{judged.quality.auc.value:.3f}" in page.text
     flagged = judged.model_copy(update={"without": ("courier",)})

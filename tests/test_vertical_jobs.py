@@ -49,6 +49,7 @@ from federation.objections import policy_objections
 from federation.plan import plan
 from federation.progress import listening
 from federation.specification import VerticalTrainSpec
+from federation.training import assisted_brand
 from federation.trial.simulation import simulate
 from privacy.training.learners import FITTED_BOUND, Learner
 
@@ -357,7 +358,10 @@ def test_garbage_is_flagged_and_a_round_has_one_question_and_one_answer(world: W
 
 @pytest.mark.parametrize("differs", [AssistResiduals, AssistSettle], ids=["step", "settlement"])
 def test_a_brand_that_once_tells_partners_different_steps_reads_no_sum_from_then_on(
-    world: World, differs: type[AssistResiduals | AssistSettle], monkeypatch: pytest.MonkeyPatch
+    world: World,
+    differs: type[AssistResiduals | AssistSettle],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     honest = Desk.release
 
@@ -368,9 +372,14 @@ def test_a_brand_that_once_tells_partners_different_steps_reads_no_sum_from_then
 
     monkeypatch.setattr(Desk, "release", release)
     ask_for(world, ALIGN, PRIVATE, SCORE)
-    world.run()
+    with pytest.raises(RefusedError):
+        world.run()
     findings = {(at, what) for at, what in held(world, "brand").findings if "bounds" in what}
     assert findings == ({(2, "out of bounds")} if differs is AssistResiduals else set())
+    assert "the scores of job 'scores' are random" in caplog.text
+    # Nor does a brand that shuts its eyes to that read anything.
+    monkeypatch.setattr(assisted_brand, "_LARGEST_SCORE", np.inf)
+    world.run()
     assert scores(world)["score"].abs().median() > 100 * FITTED_BOUND
     assert len({held(world, name).told for name in PEOPLE if name != "brand"}) == 2
 

@@ -12,6 +12,7 @@ agreed and the job takes seeds for some of the positives.
 Leaves to others: the estimate (`privacy.training.unlabelled`), training (`train`).
 """
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -27,7 +28,7 @@ from federation.jobs.exchange import Outgoing, Say, expect
 from federation.messages import Message, TrainCount, TrainCounted, weights_to_bytes
 from federation.specification import TrainSpec
 from privacy.accounting.events import DiscreteLaplaceEvent, RepeatedEvent
-from privacy.training.unlabelled import CELLS, ScoreCounts
+from privacy.training.unlabelled import CELLS, HiddenShare, ScoreCounts
 
 __all__ = ["HiddenPlan", "coordinate_counting", "counts_to_bytes"]
 
@@ -40,12 +41,19 @@ class HiddenPlan:
     """The noise on a partner's counts, and what all of them cost.
 
     Attributes:
+        epsilon: agreed for all partners together.
         mechanism: the noise on one count.
         charge: privacy loss of a person whom as many partners count as agreed.
     """
 
+    epsilon: float
     mechanism: DiscreteLaplaceEvent
     charge: RepeatedEvent
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of one partner's noise on one count, rounded up a little."""
+        return math.sqrt(2.0) * self.mechanism.scale
 
     @classmethod
     def of(cls, spec: TrainSpec, agreement: Agreement) -> Self | None:
@@ -55,7 +63,7 @@ class HiddenPlan:
             return None
         parties = agreement.train.max_parties_per_person
         mechanism = DiscreteLaplaceEvent(scale=parties / epsilon)
-        return cls(mechanism, RepeatedEvent(event=mechanism, count=parties))
+        return cls(epsilon, mechanism, RepeatedEvent(event=mechanism, count=parties))
 
 
 def counts_to_bytes(counts: ScoreCounts) -> bytes:
@@ -73,7 +81,7 @@ def _counts(message: Message, plan: HiddenPlan) -> ScoreCounts:
     counts = np.frombuffer(message.payload, dtype=_COUNT).astype(np.int64)
     if (counts > _MOST).any() or (counts < -_MOST).any():
         raise MessageError(f"{message.header.sender} told counts of more people than there are")
-    return ScoreCounts(counts[:CELLS], counts[CELLS:], 2.0**0.5 * plan.mechanism.scale)
+    return ScoreCounts(counts[:CELLS], counts[CELLS:], plan.sigma)
 
 
 def coordinate_counting(
@@ -81,7 +89,7 @@ def coordinate_counting(
     plan: HiddenPlan | None,
     partners: Sequence[str],
     weights: NDArray[np.float64],
-) -> Generator[Sequence[Outgoing], Sequence[Message], float | None]:
+) -> Generator[Sequence[Outgoing], Sequence[Message], HiddenShare | None]:
     """Steps 1 and 3, at the coordinator.
 
     Returns:

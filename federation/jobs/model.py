@@ -22,6 +22,7 @@ from federation.jobs.bodies import ModelBody, Weight
 from federation.jobs.exchange import Exchange, Say, Tolerant, expect
 from federation.messages import Acknowledged, Message, ModelPublished
 from federation.specification import TrainSpec
+from privacy.training.unlabelled import HiddenShare
 
 __all__ = ["JointModel", "Making", "agreed_model", "publish", "read_model"]
 
@@ -36,8 +37,9 @@ class Making(BaseModel):
         parties: partners whose rows are in every round.
         one_shot: weights of the mean of the partners' linear models after the first round; None
             where it was not free.
-        hidden_share: estimated share of positives among people who are no seeds, made of noised
-            counts; None where it was not asked for, or noise left nothing to say.
+        hidden_share: estimated share of positives among people who are no seeds, with its standard
+            error, made of noised counts; None where it was not asked for, or noise left nothing to
+            say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +48,7 @@ class Making(BaseModel):
     noise_multiplier: Weight
     parties: tuple[str, ...]
     one_shot: tuple[Weight, ...] | None = None
-    hidden_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    hidden_share: HiddenShare | None = None
 
 
 class JointModel(BaseModel):

@@ -17,6 +17,7 @@ again each time.
 Leaves to others: who may be used (`population`), what is computed (`assisting`).
 """
 
+import hashlib
 import io
 import shutil
 from collections.abc import Iterable
@@ -38,7 +39,7 @@ from federation.references import References
 from federation.shelves import scratch
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 
-__all__ = ["AlignedRows", "aligned_members", "bring_aligned", "vertical_terms"]
+__all__ = ["AlignedRows", "aligned_members", "aligned_tokens", "bring_aligned", "vertical_terms"]
 
 _TOKEN_BYTES = 33
 _UNKNOWN = -1
@@ -54,6 +55,8 @@ class AlignedRows:
         present: who may be used here, shape (n,).
         labels: 1, 0, or -1 for none, shape (n,); all -1 but at the brand.
         minimum: people that it takes.
+        who: digest of the aligned people in their order, by the identifiers that they were aligned
+            by: the same at all parties, or their masks do not go away.
     """
 
     used: PeopleUsed
@@ -61,6 +64,7 @@ class AlignedRows:
     present: NDArray[np.bool_]
     labels: NDArray[np.int8]
     minimum: Minimum
+    who: str
 
 
 def vertical_terms(desk: Desk) -> VerticalTerms:
@@ -91,6 +95,23 @@ def aligned_members(desk: Desk, align: str) -> Members:
         ) from error
 
 
+def aligned_tokens(desk: Desk, align: str, members: Members) -> NDArray[np.uint8]:
+    """Return the token by which each person was aligned, in the order that all parties share.
+
+    Args:
+        desk: the party's.
+        align: the alignment.
+        members: who was aligned by it.
+
+    Returns:
+        Shape (n, 33).
+
+    Raises:
+        RefusedError: its set is gone.
+    """
+    return _tokens(_set_of(desk, align), len(members.used.keys))[members.rows]
+
+
 def bring_aligned(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> AlignedRows:
     """Return the rows that a party brings to a job, which are read at first use.
 
@@ -113,6 +134,7 @@ def bring_aligned(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> Al
             stored["present"],
             stored["labels"],
             Minimum("vertical.minimum_people", len(used.keys), least),
+            str(stored["who"]),
         )
 
 
@@ -140,7 +162,7 @@ def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
         tokens = _tokens(people.tokens, len(people.keys))
     place = _places(people, members)  # 2
     present = place >= 0
-    before = _tokens(_aligned_tokens(desk, spec.align), len(members.used.keys))[members.rows]
+    before = aligned_tokens(desk, spec.align, members)
     if not np.array_equal(before[present], tokens[place[present]]):
         raise desk.refusal(
             "vertical.align",
@@ -160,7 +182,14 @@ def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
         desk.tell(job, "data: no column differs between people; they can add nothing")
     desk.tell(job, "brings its columns of the aligned people", used)
     content = io.BytesIO()
-    np.savez(content, features=features, present=present, labels=labels, align=np.array(spec.align))
+    np.savez(
+        content,
+        features=features,
+        present=present,
+        labels=labels,
+        align=np.array(spec.align),
+        who=np.array(_digest(before)),
+    )
     write_atomically(folder.job(job) / "rows.npz", content.getvalue(), mode=0o600)
 
 
@@ -196,7 +225,11 @@ def _places(people: Population, members: Members) -> NDArray[np.int64]:
     return np.asarray(found, dtype=np.int64)
 
 
-def _aligned_tokens(desk: Desk, align: str) -> Iterable[TokenBatch]:
+def _digest(tokens: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(tokens.tobytes()).hexdigest()
+
+
+def _set_of(desk: Desk, align: str) -> Iterable[TokenBatch]:
     own = MatchingSet.open(desk.folder.job(align) / "set")
     if own is None:
         raise desk.refusal("vertical.align", f"the set of alignment {align!r} is gone: align again")

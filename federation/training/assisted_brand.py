@@ -59,7 +59,7 @@ from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
 from federation.training.assisting import forget_vertical, held_part, model_told
-from federation.training.one_set import trained_on
+from federation.training.one_set import JoinedOnce, trained_on
 from privacy.accounting.events import Event
 from privacy.accounting.ledger import ChargeState
 from privacy.randomness import SecretStream
@@ -107,6 +107,7 @@ class AssistedBrand:
         if spec.label_epsilon is not None:
             charge = label_charge(spec.label_epsilon)
             desk.gate.check_budget(charge)
+        JoinedOnce(message.sealed.digest, vertical_partners(desk.agreement)).note(desk, spec)
         rows = bring_aligned(desk, spec)
         question = self._drawn_by(spec)
         if question is None:
@@ -254,11 +255,11 @@ class AssistedBrand:
         if partners != everybody:
             chosen = chosen & ~trained_on(desk, spec.align)
             without = tuple(name for name in everybody if name not in partners)
-            if chosen.any() and np.median(np.abs(total[chosen])) > _LARGEST_SCORE * len(partners):
-                raise MessageError(
-                    f"the scores of job {spec.name!r} are random: the partners do not agree on "
-                    "whom models were trained on; align again, under another name"
-                )
+        if chosen.any() and np.median(np.abs(total[chosen])) > _LARGEST_SCORE * len(partners):
+            raise MessageError(
+                f"the scores of job {spec.name!r} are random: the partners do not agree on who was "
+                "aligned, or whom models were trained on; align again, under another name"
+            )
         total += held.intercept + held.part.score(rows.features)
         content = self._written(spec, chosen, total, without)
         result = desk.folder.segment(spec.name)

@@ -11,11 +11,12 @@ jobs/TRAIN/scored-ALIGN    see `one_set`
 ```
 
 Guarantees: a round is answered once; a part of a sum leaves only masked, under keys that every
-partner signed, and for everything that the brand has told since the training began: residuals,
-steps and how it ended. A brand that tells partners different things, once, reads nothing from then
-on, scores included. Aligned people are scored with a model once: where somebody withdraws at one
-partner, the difference of two sums would be that partner's score. For the same reason nobody is in
-sums of two sets of partners (`one_set`).
+partner signed, for everything that the brand has told since the training began (residuals, steps,
+how it ended), and for the people whom it is of, in their order. A brand that tells partners
+different things, once, reads nothing from then on, scores included; nor does anybody where an
+operator has named different people to partners. Aligned people are scored with a model once: where
+somebody withdraws at one partner, the difference of two sums would be that partner's score. For the
+same reason nobody is in sums of two sets of partners (`one_set`).
 
 Leaves to others: the steps (`jobs.assist`), the brand's part (`assisted_brand`), what may leave
 (`gate`).
@@ -59,7 +60,14 @@ from federation.messages import (
 from federation.party import PartyFolder, write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, bring_aligned
-from federation.training.one_set import ScoredOnce, check_one_set, digest_of, trained_on
+from federation.training.one_set import (
+    JoinedOnce,
+    ScoredOnce,
+    check_one_set,
+    digest_of,
+    trained_on,
+)
+from federation.versions import versions_of
 from privacy.errors import PeerMessageError
 from privacy.randomness import Secret
 from privacy.training.learners import Part, new_part
@@ -110,7 +118,9 @@ class Assisting:
         elif desk.folder.model(spec.name).exists():
             raise MessageError(f"job {spec.name!r} has left its part here: name another job")
         else:
-            check_one_set(desk, spec.align, vertical_partners(desk.agreement))
+            partners = vertical_partners(desk.agreement)
+            check_one_set(desk, spec.align, partners)
+            JoinedOnce(message.sealed.digest, partners).note(desk, spec)
         rows = bring_aligned(desk, spec)
         file = desk.folder.job(spec.name) / "secret"
         if not file.exists():
@@ -169,7 +179,7 @@ class Assisting:
                 self._secret(spec),
                 self._keys(spec),
                 np.concatenate([fitted, offer.penalties]),
-                f"round {number} {told}",
+                f"round {number} {told} of {rows.who}",
             )
         except PeerMessageError as error:
             raise MessageError(f"job {spec.name!r}, round {number}: {error}") from error
@@ -228,7 +238,7 @@ class Assisting:
         if desk.folder.name not in partners:
             raise MessageError(f"keys of job {spec.name!r} without that of {desk.folder.name}")
         held = held_part(desk, spec.train)
-        scored, about, found = rows.present, f"scores {held.told}", rows.minimum.found
+        scored, about, found = rows.present, f"scores {held.told} of {rows.who}", rows.minimum.found
         chosen = np.ones(len(scored), dtype=np.bool_)
         if partners != everybody:
             apart = trained_on(desk, spec.align)  # 1
@@ -313,7 +323,7 @@ def held_part(desk: Desk, train: str) -> HeldPart:
     """Return this party's part of a model.
 
     Raises:
-        RefusedError: that training has not ended here.
+        RefusedError: that training has not ended here, or was of other partners or columns.
         WorkspaceError: the part is damaged.
     """
     path = desk.folder.model(train)
@@ -324,7 +334,7 @@ def held_part(desk: Desk, train: str) -> HeldPart:
             "erased: train it again",
         )
     try:
-        return HeldPart.model_validate_json(path.read_bytes())
+        held = HeldPart.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise RefusedError(
             party=desk.folder.name,
@@ -333,6 +343,31 @@ def held_part(desk: Desk, train: str) -> HeldPart:
         ) from error
     except ValidationError as error:
         raise WorkspaceError(f"{path} holds no part of a vertical model: train anew") from error
+    _check_as_trained(desk, held)
+    return held
+
+
+def _check_as_trained(desk: Desk, held: HeldPart) -> None:
+    """Refuse a part whose partners have changed since, or which reads its columns otherwise now.
+
+    Raises:
+        RefusedError: by an amendment.
+    """
+    if held.agreement == desk.agreement.digest:
+        return
+    then, now, name = (
+        versions_of(desk.folder.path).version(held.agreement),
+        desk.agreement,
+        held.job,
+    )
+    same_partners = vertical_partners(then) == vertical_partners(now)
+    own = [one.vertical and one.vertical.held_by(desk.folder.name) for one in (then, now)]
+    if not same_partners or own[0] != own[1]:
+        raise desk.refusal(
+            "vertical.columns",
+            f"training {name!r} was under a version of the agreement with other partners or "
+            "columns: train anew, on people who are in no other sum",
+        )
 
 
 def model_told(desk: Desk, held: HeldPart) -> tuple[Leaf, Mapping[str, object]]:

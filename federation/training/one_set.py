@@ -1,22 +1,24 @@
 """One set of partners for each person: whose parts a sum over people may hold, once and for all.
 
 ```
+jobs/TRAIN/joined-ALIGN    which question this party joined a training by, with which partners
 jobs/TRAIN/scored-ALIGN    which scoring took this party's part of these people's scores, answering
                            which question, with which partners, and whom exactly the sum was of
 ```
 
 Guarantees: whatever this party gave of a person to a sum, it gave together with the same partners;
-another set is refused, whichever model and alignment it is asked for. Of two sums over one person
-with different sets the difference would be what the others gave, which with one more partner is
-that partner's alone. A training is a sum over all partners, and counts
-from when this party joined it. Whom a sum was of is noted with it, and never worked out anew: what
-happened since makes it of nobody else.
+another set is refused, whichever model, alignment and version of the agreement it is asked for. Of
+two sums over one person with different sets the difference would be what the others gave, which
+with one more partner is that partner's alone. A training is a sum over all partners of its time,
+and counts from when this party joined it. Whom a sum was of, and with whom, is noted before it
+leaves, and never worked out anew: what happened since makes it of nobody else.
 
 It holds for all models, not for each: two trainings of the same rows may leave the same parts.
 
 Leaves to others: masks, which make a sum random where partners disagree about whom it is of
-(`assisting`). People are known by this party's record references: somebody who has another one at
-**every** partner of a sum is taken for somebody else.
+(`assisting`). People are known by this party's record references and by the identifiers that they
+were aligned by: somebody who has others of both, at **every** partner of a sum, is taken for
+somebody else.
 """
 
 import hashlib
@@ -29,19 +31,47 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from federation.desk import Desk, undamaged
-from federation.messages import AssistExact, AssistNoised
 from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
-from federation.training.aligned import aligned_members
+from federation.training.aligned import aligned_members, aligned_tokens
 
-__all__ = ["ScoredOnce", "check_one_set", "digest_of", "trained_on"]
+__all__ = ["JoinedOnce", "ScoredOnce", "check_one_set", "digest_of", "trained_on"]
 
-_PREFIX: Final = "scored-"
-_JOINED: Final = ("assist.joined", AssistNoised().kind, AssistExact().kind)
-"""What a party says when a training begins with it: a partner, or the brand."""
+_JOINED: Final = "joined-"
+_SCORED: Final = "scored-"
+
+
+@dataclass(frozen=True)
+class JoinedOnce:
+    """With whom this party trains on an alignment.
+
+    Attributes:
+        question: digest of what was answered by joining; nothing was joined where it was not.
+        partners: all who are in the training.
+    """
+
+    question: str
+    partners: tuple[str, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `note` wrote.
+
+        Raises:
+            WorkspaceError: it is damaged.
+        """
+        with undamaged(path):
+            question, *partners = path.read_text(encoding="ascii").split()
+            return cls(question, tuple(partners))
+
+    def note(self, desk: Desk, spec: VerticalTrainSpec) -> None:
+        """Write it, before the answer leaves; the first one that was answered counts."""
+        path = desk.folder.job(spec.name) / f"{_JOINED}{spec.align}"
+        if path.exists() and desk.gate.has_answered(self.load(path).question):
+            return
+        write_atomically(path, " ".join((self.question, *self.partners)).encode(), mode=0o600)
 
 
 @dataclass(frozen=True)
@@ -70,7 +100,7 @@ class ScoredOnce:
     @staticmethod
     def file(desk: Desk, spec: VerticalScoreSpec) -> Path:
         """Where it lies."""
-        return desk.folder.job(spec.train) / f"{_PREFIX}{spec.align}"
+        return desk.folder.job(spec.train) / f"{_SCORED}{spec.align}"
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -89,24 +119,55 @@ class ScoredOnce:
         content = " ".join((self.job, self.question, self.chosen, *self.partners))
         write_atomically(path, content.encode(), mode=0o600)
 
-    def people(self, desk: Desk, path: Path) -> pa.Array:
-        """Return the references of whom the sum is of.
+    def among(self, path: Path, people: "_People") -> "_People":
+        """Return whom of the alignment the sum is of.
 
         Args:
-            desk: the party's.
             path: where it was loaded from.
+            people: of the alignment.
 
         Raises:
-            RefusedError: its alignment is gone.
             WorkspaceError: it is damaged, or the alignment is another than then.
         """
-        everybody = _references(desk, path.name.removeprefix(_PREFIX))
         with undamaged(path):
             bits = np.frombuffer(bytes.fromhex(self.chosen), dtype=np.uint8)
-            if len(bits) != (len(everybody) + 7) // 8:
+            if len(bits) != (len(people) + 7) // 8:
                 raise ValueError("it is of another number of people")
-            chosen = np.unpackbits(bits, count=len(everybody)).astype(np.bool_)
-        return everybody.filter(pa.array(chosen))
+            return people.those(np.unpackbits(bits, count=len(people)).astype(np.bool_))
+
+
+@dataclass(frozen=True, eq=False)
+class _People:
+    """Aligned people, by what a party knows them by.
+
+    Attributes:
+        references: the party's own, shape (n,).
+        tokens: of the identifiers that they were aligned by, likewise.
+    """
+
+    references: pa.Array
+    tokens: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    @classmethod
+    def of(cls, desk: Desk, align: str) -> Self:
+        members = aligned_members(desk, align)
+        tokens = np.ascontiguousarray(aligned_tokens(desk, align, members))
+        kind, content = pa.binary(tokens.shape[1]), pa.py_buffer(tokens)
+        kept = pa.FixedSizeBinaryArray.from_buffers(kind, len(members), [None, content])
+        return cls(members.references(), kept)
+
+    def those(self, chosen: NDArray[np.bool_]) -> "_People":
+        return _People(*(one.filter(pa.array(chosen)) for one in (self.references, self.tokens)))
+
+    def found_in(self, others: "_People") -> NDArray[np.bool_]:
+        """Tell who is one of the others, by either, shape (n,)."""
+        found = np.zeros(len(self), dtype=np.bool_)
+        for mine, theirs in ((self.references, others.references), (self.tokens, others.tokens)):
+            found |= pc.is_in(mine, value_set=theirs).to_numpy(zero_copy_only=False)
+        return found
 
 
 def trained_on(desk: Desk, align: str) -> NDArray[np.bool_]:
@@ -119,10 +180,10 @@ def trained_on(desk: Desk, align: str) -> NDArray[np.bool_]:
         RefusedError: an alignment has not ended here, or is gone.
         WorkspaceError: it is damaged.
     """
-    people = _references(desk, align)
+    people = _People.of(desk, align)
     found = np.zeros(len(people), dtype=np.bool_)
-    for other in sorted(set(_trainings(desk))):
-        found |= _among(people, _references(desk, other))
+    for other in sorted({other for _, other, _ in _trainings(desk)}):
+        found |= people.found_in(_People.of(desk, other))
     return found
 
 
@@ -137,7 +198,7 @@ def check_one_set(
     partners: tuple[str, ...],
     chosen: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Refuse a sum over people whose scores have gone into one with other partners.
+    """Refuse a sum over people of whom this party gave its part to one with other partners.
 
     Args:
         desk: the party's.
@@ -146,41 +207,38 @@ def check_one_set(
         chosen: of whom of them it would be, shape (n,), in the shared order; of all by default.
 
     Raises:
-        RefusedError: they have.
+        RefusedError: it did, in a training or a scoring.
         WorkspaceError: what was noted is damaged.
     """
-    wanted: pa.Array | None = None
-    for path in sorted((desk.folder.path / "jobs").glob(f"*/{_PREFIX}*")):
-        noted = ScoredOnce.load(path)
-        if noted.partners == partners or not desk.gate.has_answered(noted.question):
-            continue
+    wanted: _People | None = None
+    for job, did, others in _other_sums(desk, partners):
         if wanted is None:
-            wanted = _references(desk, align)
-            wanted = wanted if chosen is None else wanted.filter(pa.array(chosen))
-        if _among(wanted, noted.people(desk, path)).any():
+            wanted = _People.of(desk, align)
+            wanted = wanted if chosen is None else wanted.those(chosen)
+        if wanted.found_in(others).any():
             raise desk.refusal(
                 "vertical.absent_partners",
-                f"people of alignment {align!r} were scored by job {noted.job!r} with another set "
+                f"people of alignment {align!r} were {did} by job {job!r} with another set "
                 "of partners, and two sums would tell by difference what one partner gave: score "
                 "and train people who are in no other sum",
             )
 
 
-def _references(desk: Desk, align: str) -> pa.Array:
-    return aligned_members(desk, align).references()
+def _other_sums(desk: Desk, partners: tuple[str, ...]) -> Iterator[tuple[str, str, _People]]:
+    """Yield each sum with other partners: its job, what that did, and whom it was of."""
+    for job, align, joined in _trainings(desk):
+        if joined.partners != partners:
+            yield job, "trained on", _People.of(desk, align)
+    for path in sorted((desk.folder.path / "jobs").glob(f"*/{_SCORED}*")):
+        noted = ScoredOnce.load(path)
+        if noted.partners != partners and desk.gate.has_answered(noted.question):
+            everybody = _People.of(desk, path.name.removeprefix(_SCORED))
+            yield noted.job, "scored", noted.among(path, everybody)
 
 
-def _among(people: pa.Array, others: pa.Array) -> NDArray[np.bool_]:
-    found = pc.is_in(people, value_set=others)
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
-
-
-def _trainings(desk: Desk) -> Iterator[str]:
-    """Yield the alignment of every training that this party joined, or opened."""
-    for file in (desk.folder.path / "jobs").glob("*/specification.json"):
-        try:
-            spec = VerticalTrainSpec.model_validate_json(file.read_bytes())
-        except ValidationError:  # another kind of job
-            continue
-        if any(desk.gate.has_left(spec.name, kind, desk.coordinator) for kind in _JOINED):
-            yield spec.align
+def _trainings(desk: Desk) -> Iterator[tuple[str, str, JoinedOnce]]:
+    """Yield every training that this party joined, or opened: job, alignment, and with whom."""
+    for path in sorted((desk.folder.path / "jobs").glob(f"*/{_JOINED}*")):
+        joined = JoinedOnce.load(path)
+        if desk.gate.has_answered(joined.question):
+            yield path.parent.name, path.name.removeprefix(_JOINED), joined

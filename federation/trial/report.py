@@ -20,6 +20,7 @@ from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
 from federation.assumptions import assumptions_of, trusted_for_epsilon
 from federation.audit import VerifiedParty
+from federation.hidden_share import ToldShare
 from federation.jobs.measure import Measurement
 from federation.party import write_atomically
 from federation.specification import JobSpec, TrainSpec
@@ -139,6 +140,7 @@ class Report(_Closed):
         parties: what each log says.
         measurements: counts with noise, and the standard deviation of each.
         degraded: scores of models over columns without some partners.
+        hidden_shares: how many people who are no seeds are positives, where a training counted.
         verify_command: verifies every log, offline.
     """
 
@@ -159,17 +161,22 @@ class Report(_Closed):
     parties: tuple[PartyFigures, ...]
     measurements: tuple[MeasuredCounts, ...] = ()
     degraded: tuple[DegradedScores, ...] = ()
+    hidden_shares: tuple[ToldShare, ...] = ()
     verify_command: str
 
     def with_results(
-        self, measurements: Sequence[Measurement], degraded: Sequence[DegradedScores]
+        self,
+        measurements: Sequence[Measurement],
+        degraded: Sequence[DegradedScores],
+        hidden_shares: Sequence[ToldShare] = (),
     ) -> Self:
-        """Return the report with what measuring and scoring jobs left."""
+        """Return the report with what measuring, scoring and training jobs left."""
         counts = tuple(
             MeasuredCounts(measurement=one, standard_deviation=one.standard_deviation)
             for one in measurements
         )
-        return self.model_copy(update={"measurements": counts, "degraded": tuple(degraded)})
+        left = {"degraded": tuple(degraded), "hidden_shares": tuple(hidden_shares)}
+        return self.model_copy(update={"measurements": counts, **left})
 
 
 def build_report(

@@ -16,14 +16,17 @@ from federation.audit import verify_party
 from federation.clock import Clock, utc_now
 from federation.collaboration import UNSAFE_SEED_WARNING, load_collaboration
 from federation.embedded import run_embedded
+from federation.hidden_share import ToldShare
 from federation.jobs.measure import Measurement
+from federation.jobs.model import JointModel
+from federation.party import PartyFolder
 from federation.progress import Progress, report
 from federation.specification import JobSpec, MeasureSpec, TrainSpec, VerticalScoreSpec
 from federation.trial.evaluation import Measured, evaluate
 from federation.trial.report import DegradedScores, Report, build_report, write_report
 from federation.trial.workspace import Workspace, prepare_workspace
 
-__all__ = ["degraded_scores", "simulate"]
+__all__ = ["degraded_scores", "hidden_shares", "simulate"]
 
 
 def simulate(file: Path, workspace: Path, *, clock: Clock = utc_now) -> Report:
@@ -75,7 +78,9 @@ def simulate(file: Path, workspace: Path, *, clock: Clock = utc_now) -> Report:
         reproducible=collaboration.unsafe_seed is not None,
         verify_command=f"comity log verify {shlex.quote(str(workspace))}",
     ).with_results(
-        _measurements(prepared, collaboration.jobs), degraded_scores(prepared, collaboration.jobs)
+        _measurements(prepared, collaboration.jobs),
+        degraded_scores(prepared, collaboration.jobs),
+        hidden_shares(trained, prepared.coordinator),
     )
     write_report(
         result, measured, page=workspace / "report.html", data=workspace / "report.json"
@@ -90,6 +95,19 @@ def _measurements(prepared: Workspace, jobs: Sequence[JobSpec]) -> list[Measurem
         if isinstance(spec, MeasureSpec)
     )
     return [Measurement.model_validate_json(file.read_bytes()) for file in files if file.exists()]
+
+
+def hidden_shares(jobs: Sequence[TrainSpec], coordinator: PartyFolder) -> tuple[ToldShare, ...]:
+    """Tell the hidden shares of trainings whose models the coordinator keeps."""
+    kept = [(spec, coordinator.model(spec.name)) for spec in jobs]
+    told = (
+        ToldShare.of(
+            JointModel.model_validate_json(file.read_bytes()), coordinator.agreement(), spec
+        )
+        for spec, file in kept
+        if file.exists()
+    )
+    return tuple(one for one in told if one is not None)
 
 
 def degraded_scores(prepared: Workspace, jobs: Sequence[JobSpec]) -> list[DegradedScores]:

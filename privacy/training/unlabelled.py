@@ -14,17 +14,25 @@ person is one row.
 
 import math
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from privacy.accounting.events import DiscreteLaplaceEvent
 from privacy.errors import InvalidParameterError
 from privacy.mechanisms import noised_count
 from privacy.randomness import SecretStream
 
-__all__ = ["CELLS", "UNLABELLED_WEIGHT", "ScoreCounts", "corrected", "label_frequency"]
+__all__ = [
+    "CELLS",
+    "UNLABELLED_WEIGHT",
+    "HiddenShare",
+    "ScoreCounts",
+    "corrected",
+    "label_frequency",
+]
 
 UNLABELLED_WEIGHT: Final = 0.1
 """What an unlabelled row weighs in training beside a seed (Lee and Liu, ICML 2003, weigh so)."""
@@ -72,6 +80,26 @@ def corrected(probabilities: NDArray[np.float64], frequency: float) -> NDArray[n
     return np.minimum(probabilities / frequency, 1.0)
 
 
+class HiddenShare(BaseModel):
+    """An estimate of how many unlabelled people are positives.
+
+    Attributes:
+        share: of them, in [0, 1].
+        standard_error: of the share, by chance and by the noise on the counts; not by positives
+            that look like negatives, which move the share upwards.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: Annotated[float, Field(ge=0, le=1)]
+    standard_error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    @property
+    def lost(self) -> bool:
+        """Whether the share is less than two standard errors: it may as well be none."""
+        return self.share < 2.0 * self.standard_error
+
+
 @dataclass(frozen=True, eq=False)
 class ScoreCounts:
     """How many seeds, and how many unlabelled people, have which score.
@@ -106,6 +134,35 @@ class ScoreCounts:
         known = np.bincount(cells[seeds], minlength=CELLS)
         return cls(known, np.bincount(cells[~seeds], minlength=CELLS))
 
+    @classmethod
+    def expected(cls, people: int, seeds: int, sigma: float) -> Self:
+        """Return counts as they may be before anybody counts, at their kindest.
+
+        As many positives are hidden as are seeds, and a model that tells all of them from the rest
+        spreads them evenly over the upper half of the cells. What cannot be estimated from these
+        counts is not to be hoped for.
+
+        Args:
+            people: all of them, seeds included.
+            seeds: of them, from 0 to `people`.
+            sigma: standard deviation of the noise on each count.
+
+        Raises:
+            InvalidParameterError: if there are fewer people than seeds.
+        """
+        if not 0 <= seeds <= people:
+            raise InvalidParameterError(f"expected 0 to {people} seeds, got {seeds}")
+        hidden = min(seeds, people - seeds)
+        lower, upper = np.arange(CELLS // 2), np.arange(CELLS // 2, CELLS)
+        known, unknown = (np.zeros(CELLS, dtype=np.int64) for _ in range(2))
+        for counts, place, many in (
+            (known, upper, seeds),
+            (unknown, upper, hidden),
+            (unknown, lower, people - seeds - hidden),
+        ):
+            counts[place] = (many + np.arange(len(place))) // len(place)
+        return cls(known, unknown, sigma)
+
     def noised(self, mechanism: DiscreteLaplaceEvent, stream: SecretStream) -> Self:
         """Return the counts with two-sided geometric noise on each.
 
@@ -130,14 +187,15 @@ class ScoreCounts:
             math.hypot(self.sigma, other.sigma),
         )
 
-    def hidden_share(self) -> float | None:
-        """Estimate the share of positives among unlabelled people, in [0, 1].
+    def hidden_share(self) -> HiddenShare | None:
+        """Estimate the share of positives among unlabelled people, and its standard error.
 
         Among the best-scored, unlabelled people are at most as many, for each seed, as the hidden
         positives allow: the least ratio of the two tails is the estimate, taken where chance and
         noise leave it surest (Garg et al., "Mixture proportion estimation and PU learning",
         NeurIPS 2021, algorithm 1: best bin estimation). It errs upwards where negatives score as
-        high as positives do.
+        high as positives do. The standard error is that of a ratio of two shares, as if its tail
+        had not been chosen.
 
         Returns:
             None where noise or chance leave nothing to say.
@@ -156,12 +214,22 @@ class ScoreCounts:
         usable = known > spread
         if not usable.any():
             return None
-        ratio, unsure = unknown[usable] / known[usable], spread[usable] / known[usable]
-        return float(np.clip(ratio[np.argmin(ratio + unsure)], 0.0, 1.0))
+        places = np.flatnonzero(usable)
+        surest = int(places[np.argmin((unknown + spread)[usable] / known[usable])])
+        ratio = float(np.clip(unknown[surest] / known[surest], 0.0, 1.0))
+        variance = self._variance(known[surest], seeds, surest + 1) * ratio**2
+        variance += self._variance(unknown[surest], others, surest + 1)
+        return HiddenShare(share=ratio, standard_error=math.sqrt(variance) / float(known[surest]))
+
+    def _variance(self, share: float, people: int, in_tail: int) -> float:
+        """Return the variance of a tail's share of people, by chance and by noise."""
+        share = min(max(float(share), 0.0), 1.0)
+        cells = in_tail * (1.0 - share) ** 2 + (CELLS - in_tail) * share**2
+        return share * (1.0 - share) / people + cells * (self.sigma / people) ** 2
 
     def frequency(self) -> float | None:
         """Return c = P(seed | positive) that follows from the hidden share; None without one."""
         hidden, seeds = self.hidden_share(), max(0, int(self.seeds.sum()))
         if hidden is None or not seeds:
             return None
-        return seeds / (seeds + hidden * max(0, int(self.unlabelled.sum())))
+        return seeds / (seeds + hidden.share * max(0, int(self.unlabelled.sum())))

@@ -1,0 +1,203 @@
+"""Nobody is in sums of two sets of partners: not by an amendment, an operator, or another record."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import parties
+import pytest
+import vertical
+from parties import World
+from test_adoption import LATER
+from test_vertical_jobs import PEOPLE, elsewhere
+from vertical import ALIGN, ask_for
+
+from compliance.agreement import Agreement, SignedAgreement
+from compliance.lifecycle import amend
+from compliance.terms import Role
+from federation import adoption
+from federation.coordinator import Coordinator, write_jobs
+from federation.errors import RefusedError
+from federation.jobs import align
+from federation.jobs.assist import HeldPart
+from federation.party import PartyFolder
+from federation.population import encoder_of
+from federation.specification import AlignSpec, JobSpec, VerticalScoreSpec
+from federation.training import assisted_brand
+from federation.trial.workspace import Workspace
+
+ROLES = dict.fromkeys(PEOPLE, Role.PARTNER) | {"brand": Role.BRAND, "coordinator": Role.COORDINATOR}
+TRAIN = vertical.PRIVATE.model_copy(update={"rounds": 1})
+LATER_ROWS = AlignSpec(name="later")
+SCORE = VerticalScoreSpec(name="scores", train="model", align="rows")
+AGAIN = SCORE.model_copy(update={"name": "again", "align": "later"})
+WITHOUT = SCORE.model_copy(update={"absent_partners": 1})
+TWIN = TRAIN.model_copy(update={"name": "twin"})
+COMMON = 80
+TERMS = {"alignments": 2, "absent_partners": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_world() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parties, "ROLES", ROLES)
+        patch.setattr(parties, "PEOPLE", PEOPLE)
+        patch.setattr(vertical, "COMMON", COMMON)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, _small_world: None) -> World:
+    found = vertical.world(tmp_path_factory.mktemp("trained"), ALIGN, TRAIN, **TERMS)
+    found.run()
+    return found
+
+
+@pytest.fixture
+def world(trained: World, tmp_path: Path) -> World:
+    return elsewhere(trained, tmp_path / "workspace")
+
+
+def amended(
+    world: World, file: Path, *, joins: tuple[PartyFolder, ...] = (), **changes: object
+) -> World:
+    """Have those whom the next version names sign it and take it over."""
+    after = amend(world.agreement, {"valid_from": LATER, **changes})
+    file.write_bytes(SignedAgreement.draft(after).to_json())
+    named = {one.name for one in after.parties}
+    folders = tuple(one for one in (*world.workspace.folders, *joins) if one.name in named)
+    for folder in folders:
+        file.write_bytes(adoption.sign(folder, file).to_json())
+    for folder in folders:
+        adoption.adopt(folder, file, now=LATER)
+    return World(Workspace(world.workspace.path, after, folders), LATER)
+
+
+def without_retailer(agreement: Agreement) -> dict[str, Any]:
+    columns = tuple(one for one in agreement.vertical.columns if one.party != "retailer")
+    return {
+        "parties": tuple(one for one in agreement.parties if one.name != "retailer"),
+        "datasets": tuple(one for one in agreement.datasets if one.party != "retailer"),
+        "vertical": agreement.vertical.model_copy(update={"columns": columns}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [(SCORE, "other partners or columns"), (TWIN, "trained on by job 'model'")],
+    ids=["scoring", "training"],
+)
+def test_whom_a_partner_that_left_was_trained_with_is_in_no_sum_without_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: JobSpec, said: str
+) -> None:
+    """The sum of the training less a sum of those who are left would be its part."""
+    after = amended(world, tmp_path / "next.json", **without_retailer(world.agreement))
+    for name, whole in (("PEOPLE", PEOPLE), ("ROLES", ROLES)):
+        left = {party: of for party, of in whole.items() if party != "retailer"}
+        monkeypatch.setattr(parties, name, left)
+    ask_for(after, spec)
+    with pytest.raises(RefusedError, match=said):
+        after.run()
+
+
+def test_columns_that_are_read_otherwise_now_are_not_scored(world: World, tmp_path: Path) -> None:
+    """One partner's bounds alone are others: the difference of two sums would be its own."""
+    terms = world.agreement.vertical
+    wider = tuple(
+        one.model_copy(update={"maximum": 9.0}) if one.party == "courier" else one
+        for one in terms.columns
+    )
+    changed = terms.model_copy(update={"columns": wider})
+    after = amended(world, tmp_path / "next.json", vertical=changed)
+    ask_for(after, SCORE)
+    with pytest.raises(RefusedError, match=r"by courier under vertical\.columns"):
+        after.run()
+
+
+def test_an_amendment_that_changes_neither_lets_the_model_score(
+    world: World, tmp_path: Path
+) -> None:
+    after = amended(world, tmp_path / "next.json", title="Changed")
+    ask_for(after, SCORE)
+    after.run()
+    assert len(pd.read_csv(after.folder("brand").segment("scores"))) == COMMON
+
+
+def test_another_operator_makes_nobody_new(world: World, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        named = {
+            "operator" if name == "coordinator" else name: role for name, role in ROLES.items()
+        }
+        patch.setattr(parties, "ROLES", named)
+        other = vertical.world(tmp_path / "other", **TERMS)
+    place = world.workspace.path / "operator"
+    shutil.copytree(other.folder("operator").path, place)
+    (place / "agreement.json").unlink()
+    operator = PartyFolder(place)
+    listed = tuple(
+        operator.term() if one.name == "coordinator" else one for one in world.agreement.parties
+    )
+    after = amended(world, tmp_path / "next.json", joins=(operator,), parties=listed)
+    write_jobs(operator, [WITHOUT])
+    after.unreachable.add("courier")
+    with pytest.raises(RefusedError, match="below the minimum"):
+        Coordinator.open(operator.path, clock=after.clock).run(after)
+
+
+def test_records_under_other_names_everywhere_are_the_same_people(world: World) -> None:
+    """Every party has given its records other references since: identifiers tell all the same."""
+    for party in PEOPLE:
+        for file in (world.table(party), world.consents(party)):
+            text = file.read_text()
+            file.write_text(text.replace(f"{party[0].upper()}-", f"{party[0].upper()}X-"))
+    again = WITHOUT.model_copy(update={"align": "later"})
+    ask_for(world, LATER_ROWS)
+    world.run()
+    world.unreachable.add("courier")
+    ask_for(world, again)
+    with pytest.raises(RefusedError, match="below the minimum"):
+        world.run()
+
+
+def courier_gets_the_next_ones(
+    honest: Callable[..., np.ndarray],
+) -> Callable[..., np.ndarray]:
+    def common_places(*sets: Any) -> np.ndarray:
+        places = honest(*sets).copy()
+        places[1] = np.roll(places[1], -1)
+        return places
+
+    return common_places
+
+
+def test_an_operator_that_names_a_partner_other_people_makes_sums_random(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of two sums, one over its neighbours in place of them, the difference was its own column."""
+    ask_for(world, SCORE)
+    world.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(align, "common_places", courier_gets_the_next_ones(align.common_places))
+        ask_for(world, LATER_ROWS)
+        world.run()
+    ask_for(world, AGAIN)
+    with pytest.raises(RefusedError):
+        world.run()
+    assert "the scores of job 'again' are random" in caplog.text
+    monkeypatch.setattr(assisted_brand, "_LARGEST_SCORE", np.inf)  # a brand that shuts its eyes
+    world.run()
+    order = world.listed("brand", "later/aligned.npz")
+    first, second = (
+        pd.read_csv(world.folder("brand").segment(name)).set_index("record").loc[order, "score"]
+        for name in ("scores", "again")
+    )
+    held = HeldPart.model_validate_json(world.folder("courier").model("model").read_bytes())
+    columns = world.agreement.vertical.held_by("courier")
+    known = vertical.people()
+    own = held.part.score(encoder_of(columns).encode({"parcels": known["parcels"].to_numpy()}))
+    truth = own[[int(name.partition("-")[2]) - 7_000 for name in order]]
+    gap = np.roll(truth, -1) - truth
+    assert abs(np.corrcoef((second - first).to_numpy(), gap)[0, 1]) < 0.4
