@@ -238,7 +238,9 @@ def adopt(
 @agreement_app.command("rotate")
 def rotate(
     party: PartyOption,
-    key: Annotated[str, typer.Option("--key", metavar="identity|encryption", help="Which key.")],
+    key: Annotated[
+        str, typer.Option("--key", metavar="identity|encryption|log|cosigning", help="Which key.")
+    ],
     as_json: JsonFlag = False,
 ) -> None:
     """Make a party's next key, which the next version of the contract is to name.

@@ -24,7 +24,7 @@ from federation.audit_rules import rules_for
 from federation.auditing import audit_places
 from federation.cli import main
 from federation.errors import WorkspaceError
-from federation.log_fetching import FetchError, Limits, fetch_log
+from federation.log_fetching import FetchError, Limits, RemoteLog
 from federation.log_server import LogServer
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import GaussianEvent, to_json
@@ -392,7 +392,8 @@ def test_an_empty_log_and_another_contract(world: World) -> None:
 def of_files(*places: Path | str, scratch: Path, agreement: Path | None = None) -> list[Finding]:
     now = datetime.fromisoformat("2026-06-01T00:00:00+00:00")
     told = tuple(map(str, places))
-    return list(audit_places(told, agreement=agreement, policy=None, scratch=scratch, now=now)[1])
+    own = () if agreement is None else (agreement,)
+    return list(audit_places(told, agreements=own, policy=None, scratch=scratch, now=now)[1])
 
 
 @pytest.fixture
@@ -522,7 +523,8 @@ def test_a_server_that_answers_wrongly(
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with pytest.raises(FetchError, match=told):
-            fetch_log(url, tmp_path, world.agreement, limits=limits, clock=lambda: next(ticks))
+            remote = RemoteLog(url, tmp_path, limits=limits, clock=lambda: next(ticks))
+            remote.fetch_heads([world.agreement])
 
 
 def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> None:

@@ -233,7 +233,7 @@ def test_folders_of_an_amended_agreement(world: World, tmp_path: Path) -> None:
     def found() -> set[K]:
         _, told, _ = audit_places(
             [str(after.workspace.path)],
-            agreement=after.workspace.path / "agreement.json",
+            agreements=[after.workspace.path / "agreement.json"],
             policy=None,
             scratch=tmp_path,
             now=after.now,
@@ -242,4 +242,4 @@ def test_folders_of_an_amended_agreement(world: World, tmp_path: Path) -> None:
 
     assert found() <= {K.NOT_PUBLIC}
     shutil.rmtree(after.workspace.path / "courier" / "agreements")
-    assert K.FOREIGN_AGREEMENT in found()
+    assert K.VERSION_MISSING in found()
