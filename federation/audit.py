@@ -13,7 +13,7 @@ mechanism ran as logged (nobody can see that from a log), the wording (`cli`).
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class VerifiedParty:
         agreement: the contract it refers to.
         tree_size: leaves.
         root_hash: of the Merkle tree, hex.
-        log: every leaf, in order, and whose keys sign which heads.
+        leaves: every leaf, in order.
         epsilon_spent: by committed charges, as the log says.
         repriced: whether every ε was held against the logged mechanisms, which needs
             `dp_accounting`.
@@ -61,23 +61,20 @@ class VerifiedParty:
         cosigned_by: who cosigned that head.
         withdrawn_releases: releases whose charge was refunded afterwards. A crash between the
             leaf and the sending leaves one; the log alone cannot show that nothing was sent.
+        log: as an auditor takes it, with the versions of the agreement.
     """
 
     party: str
     agreement: Agreement
     tree_size: int
     root_hash: str
-    log: PartyLog
+    leaves: tuple[records.Record, ...]
     epsilon_spent: float
     repriced: bool
     withdrawn_releases: int
     public_size: int | None
     cosigned_by: tuple[str, ...]
-
-    @property
-    def leaves(self) -> tuple[records.Record, ...]:
-        """Every leaf, in order."""
-        return self.log.records
+    log: PartyLog = field(compare=False, repr=False)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -211,6 +208,7 @@ def verify_party(directory: Path) -> VerifiedParty:
         agreement=agreement,
         tree_size=log.tree_size,
         root_hash=root,
+        leaves=leaves,
         log=whole,
         epsilon_spent=charges.epsilon_spent,
         repriced=charges.repriced,

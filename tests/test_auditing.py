@@ -522,8 +522,8 @@ def test_a_server_that_answers_wrongly(
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        remote = RemoteLog(url, tmp_path, limits=limits, clock=lambda: next(ticks))
         with pytest.raises(FetchError, match=told):
-            remote = RemoteLog(url, tmp_path, limits=limits, clock=lambda: next(ticks))
             remote.fetch_heads([world.agreement])
 
 
