@@ -9,8 +9,8 @@
 
 Guarantees: **the last head that the keys of a version sign alone has as many entries as stand
 before the leaf `agreement.signed` of the next version**: i entries, if that is leaf i. The head
-with that leaf bears the signatures of the old keys and the new ones (`LogWriter.hand_over`), all later
-ones those of the new keys alone. A head of more than i entries that the old keys alone signed is
+with that leaf bears the signatures of old and new keys (`LogWriter.hand_over`), all later ones
+those of the new keys alone. A head of more than i entries that the old keys alone signed is
 refused, whatever it holds: who has only those cannot make one that counts, and of one with fewer
 entries the log itself says whether it begins with it. The same sizes part witnesses and quorums of
 the versions.
