@@ -272,6 +272,11 @@ def _tell(
             leaf = records.parse_leaf(entry)
             if isinstance(leaf, records.AgreementSigned):
                 told.add(leaf.agreement)
+        if now < leaf.time:
+            raise WorkspaceError(
+                f"the clock says {iso(now)}, and the last leaf of {folder.log} is of "
+                f"{iso(leaf.time)}: set the clock, and adopt again"
+            )
     key, second = _log_keys(folder, agreement)
     for version in succession.versions:
         if version.digest not in told:

@@ -27,6 +27,8 @@ from compliance.log.note import Note
 from compliance.log.verifier import read_checkpoint
 from compliance.log.witness import AddCheckpoint, Evidence
 from compliance.log.witnessing import origin_hash
+from compliance.log.writer import LogWriter
+from compliance.signing import SigningKey
 from federation.audit import verify_all, verify_party
 from federation.audit_rules import rules_for
 from federation.auditing import audit_places
@@ -499,6 +501,24 @@ def test_logs_over_http(workspace: Path, tmp_path: Path) -> None:
             server.server_close()
     (gone,) = of_files(urls[0], scratch=tmp_path / "d", agreement=contract)
     assert gone.kind is K.UNREADABLE
+
+
+def test_a_served_log_of_nobody_and_one_under_another_key(workspace: Path, tmp_path: Path) -> None:
+    contract, log = workspace / "agreement.json", tmp_path / "log"
+    key = SigningKey.from_seed(b"k" * 32)
+    for origin, kind in (
+        ("example.com/log", K.FOREIGN_ORIGIN),
+        ("comity/courier", K.WRONG_KEY),
+    ):
+        shutil.rmtree(log, ignore_errors=True)
+        with LogWriter.open(log, origin=origin, key=key) as writer:
+            writer.append([b"{}"])
+        with LogServer(("127.0.0.1", 0), log, witness=None, now=lambda: 0) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{server.server_port}"
+            (found,) = of_files(url, scratch=tmp_path / kind, agreement=contract)
+            server.shutdown()
+        assert found.kind is kind
 
 
 NEVER = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 9

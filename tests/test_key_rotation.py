@@ -1,5 +1,6 @@
 """Keys of logs and witnesses are replaced by amendment; who has the old ones can do nothing more."""
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,7 @@ from compliance.auditing.cryptoperiod import (
 from compliance.auditing.heads import KeptHeads, split_views, witnessed
 from compliance.auditing.reading import read_log, read_versions
 from compliance.errors import (
+    LogBusyError,
     LogCorruptedError,
     LogError,
     NotWitnessedError,
@@ -55,6 +58,7 @@ from federation.adoption import RotatedKey
 from federation.audit import verify_all, verify_party
 from federation.cli import main
 from federation.coordinator import write_jobs
+from federation.errors import WorkspaceError
 from federation.log_commands import check_receipt, make_receipt, make_server
 from federation.log_server import LogServer
 from federation.party import PartyFolder
@@ -222,6 +226,46 @@ def test_killed_at_every_step(story: Story, tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) == 8  # the version beside, the head, the old version, four keys, it
+
+
+def test_what_stands_in_the_way_of_taking_over(story: Story, tmp_path: Path) -> None:
+    folder = story.waiting.copy(tmp_path / "copy").folder("retailer")
+    before = read_checkpoint(folder.log)
+    with folder.open_log(), pytest.raises(LogBusyError, match="another writer"):
+        adoption.adopt(folder, story.second, now=LATER)
+    with folder.open_log() as log:
+        last = story.waiting.leaves("retailer")[-1]
+        late = last.model_copy(update={"time": LATER + timedelta(days=1)})
+        log.append([records.to_leaf(late)])
+    with pytest.raises(WorkspaceError, match="set the clock, and adopt again"):
+        adoption.adopt(folder, story.second, now=LATER)
+    assert Note.parse(before).text != Note.parse(read_checkpoint(folder.log)).text
+    with pytest.raises(WorkspaceError, match="comity agreement adopt"):
+        folder.agreement()
+    adoption.adopt(folder, story.second, now=LATER + timedelta(days=2))
+    shutil.copytree(story.thief.log, tmp_path / "old")
+    shutil.rmtree(folder.log)
+    (tmp_path / "old").rename(folder.log)  # as a backup from before
+    with pytest.raises(LogCorruptedError, match="got only those of"):
+        folder.open_log()
+
+
+def test_a_full_disk_hands_nothing_over(tmp_path: Path) -> None:
+    class FullDisk(FastFiles):
+        def replace(self, source: Path, target: Path) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_log(tmp_path) as log:
+        log.append(entries(0, 3))
+    with open_log(tmp_path, FullDisk()) as log:
+        with pytest.raises(LogError, match=r"No space left.*then open the log again"):
+            log.hand_over(entries(3, 4), key=NEXT)
+        with pytest.raises(LogError, match="open the log again"):
+            log.append(entries(3, 4))
+    assert signers_of(tmp_path) == {BEFORE}
+    with open_log(tmp_path) as log:
+        log.hand_over(entries(3, 4), key=NEXT)
+    assert signers_of(tmp_path) == {BEFORE, AFTER}
 
 
 # --- a thief of the old keys --------------------------------------------------------------------
