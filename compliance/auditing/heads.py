@@ -9,7 +9,7 @@ Leaves to others: reading logs (`reading`), fetching what is elsewhere.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from compliance.agreement import Agreement
@@ -192,7 +192,16 @@ def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy | None) -> Par
             )
             return Finding(FindingKind.REWRITTEN, log.party, (), text)
         if best is None or size > (best.public_size or 0):
-            best = replace(log, cosigned_by=tuple(public.cosigned), public_size=size)
+            best = PartyLog(
+                log.party,
+                log.agreement,
+                log.records,
+                log.entries,
+                tuple(public.cosigned),
+                size,
+                log.versions,
+                log.head,
+            )
     text = f"the log of {log.party} is not public: {short}"
     return best or Finding(FindingKind.NOT_PUBLIC, log.party, (), text)
 
