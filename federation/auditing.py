@@ -88,12 +88,16 @@ def audit_places(
     located: list[_Place] = []
     for number, place in enumerate(places):  # 1
         for found in _located(place, own, scratch / str(number), limits):
-            (findings if isinstance(found, Finding) else located).append(found)  # type: ignore[arg-type]
+            if isinstance(found, Finding):
+                findings.append(found)
+            else:
+                located.append(found)
     for one in located:  # 2
         problem = _fetched(one)
-        log, wrong = (None, (problem,)) if problem else read_log(
-            one.directory, one.versions.latest, one.party, versions=one.versions
-        )  # fmt: skip
+        if problem is not None:
+            findings.append(problem)
+            continue
+        log, wrong = read_log(one.directory, one.versions.latest, one.party, versions=one.versions)
         findings.extend(wrong)
         logs.extend([log] if log else [])
     told, wrong = witnessed(logs, {one.party: one.heads for one in located}, policy)  # 3
