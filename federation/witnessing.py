@@ -62,7 +62,6 @@ from federation.messages import (
 from federation.party import PartyFolder, write_atomically
 from federation.witnesses import (
     log_keys,
-    origin_of,
     policy_for,
     read_optional,
     witness_keys,
@@ -190,14 +189,16 @@ class LogWitnessing:
         return cosigned
 
     def _cosigned_last(self, answer: Answer) -> int:
-        """Return how many entries a witness proves to have cosigned; 0 if it proves nothing."""
+        """Return how many entries a witness proves to have cosigned; 0 if it proves nothing.
+
+        Heads by keys that this log had before count for nothing: it has taken over more by now.
+        """
         keys = witness_keys(self._folder.path, self._agreement, answer.witness)
         try:
             last = Cosigned.parse(
                 (answer.last or "").encode(),
                 log_keys(self._own),
                 self._policy.witnesses[answer.witness],
-                former=keys.former.get(origin_of(self._own), ()),
                 former_cosigners=keys.former_cosigners,
             )
         except LogCorruptedError:

@@ -59,11 +59,13 @@ from federation.audit import verify_all, verify_party
 from federation.cli import main
 from federation.coordinator import write_jobs
 from federation.errors import WorkspaceError
+from federation.jobs.witness import Answer
 from federation.log_commands import check_receipt, make_receipt, make_server
 from federation.log_server import LogServer
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace
 from federation.witnesses import witness_of
+from federation.witnessing import LogWitnessing
 
 K = FindingKind
 KILLING = Path(__file__).with_name("killing_adoption.py")
@@ -349,6 +351,25 @@ def test_a_witness_that_was_deceived_before_accuses_the_keys(story: Story, tmp_p
     (found,) = of_files(after.workspace.path, scratch=tmp_path / "s", agreement=story.second)
     assert (found.kind, found.party) == (K.KEY_NOT_IN_FORCE, "retailer")
     assert "courier cosigned what replaced keys signed" in found.sentence
+
+
+def test_what_a_thief_has_cosigned_stops_nobody(story: Story, world: World) -> None:
+    retailer, courier = world.folder("retailer"), world.folder("courier")
+    log = LogWitnessing(retailer, world.agreement, clock=world.clock)
+
+    def told(size: int, key: SigningKey, second: CosigningKey) -> Answer:
+        longer = Checkpoint("comity/retailer", size, HASHES[0])
+        lines = (
+            *longer.note(key).signatures,
+            second.cosign(longer, timestamp=0),
+            courier.cosigning_key().cosign(longer, timestamp=NOW),
+        )
+        last = Note(longer.body(), lines).to_bytes().decode()
+        return Answer(log="retailer", witness="courier", seen=size, last=last)
+
+    log.keep([told(10**6, story.thief.key, story.thief.second)])
+    with pytest.raises(LogError, match="put back to an earlier state"):
+        log.keep([told(10**6, retailer.log_key(), retailer.cosigning_key())])
 
 
 # --- served ---------------------------------------------------------------------------------
