@@ -9,20 +9,22 @@
 
 Guarantees: a state follows from signed documents and a moment alone, never from a mark that
 somebody set. A `Succession` that exists is one chain: each version is signed by all, names the one
-before by its digest, counts on from it, and keeps the keys of its logs, those of parties that come
-back too, so that budget, log and history go on under it. A notice counts if the party that gives it
-signed it, for a version that is there, and no sooner than that version's terms allow.
+before by its digest, counts on from it, and keeps its logs by their names, those of parties that
+come back by their keys too, so that budget, log and history go on under it. A party that stays may
+replace the keys of its log; no key that a log gave up comes back. A notice counts if the party that
+gives it signed it, for a version that is there, and no sooner than that version's terms allow.
 
 Leaves to others: where the documents lie and the clock (`federation.adoption`), refusing releases
 (`federation.gate`).
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
-from typing import Self
+from typing import Final, Literal, Self
 
 from compliance.agreement import Agreement, SignedAgreement, iso
 from compliance.errors import InvalidAgreementError
@@ -32,12 +34,14 @@ from compliance.terms import EarlierParty, PartyTerm
 
 __all__ = [
     "Ending",
+    "ReplacedKey",
     "State",
     "Status",
     "Succession",
     "amend",
     "check_amendment",
     "in_force",
+    "replaced_keys",
     "status_of",
 ]
 
@@ -86,6 +90,35 @@ class Status:
     amended_from: datetime | None = None
 
 
+KeyName = Literal["identity_key", "encryption_key", "log_key", "cosigning_key"]
+_KEYS: Final[tuple[KeyName, ...]] = ("identity_key", "encryption_key", "log_key", "cosigning_key")
+
+
+@dataclass(frozen=True)
+class ReplacedKey:
+    """A key of a party that a version replaces.
+
+    Attributes:
+        key: the term that names it.
+        old_digest: hexadecimal SHA-256 of the key as the earlier version spells it.
+        new_digest: as the later one does.
+    """
+
+    key: KeyName
+    old_digest: str
+    new_digest: str
+
+
+def replaced_keys(before: PartyTerm, after: PartyTerm) -> tuple[ReplacedKey, ...]:
+    """Return which keys of a party one version replaces by others, in the order of their terms."""
+    named = ((key, getattr(before, key), getattr(after, key)) for key in _KEYS)
+    return tuple(
+        ReplacedKey(key, *(hashlib.sha256(one.encode()).hexdigest() for one in (old, new)))
+        for key, old, new in named
+        if None not in (old, new) and old != new
+    )
+
+
 class Succession:
     """The versions of one agreement, each signed by all, and the notices about them.
 
@@ -105,7 +138,8 @@ class Succession:
         """Verify documents and put them in order.
 
         1. Every version is signed by all its parties; a copy of one counts once.
-        2. Each but the first at hand amends the one before (`check_amendment`).
+        2. Each but the first at hand amends the one before (`check_amendment`), and names no key of
+           a log that a version before it had replaced.
         3. Every notice is given by a party of a version at hand, under its terms.
 
         Raises:
@@ -118,6 +152,8 @@ class Succession:
             raise InvalidAgreementError("expected at least one signed agreement, got none")
         for before, after in pairwise(versions):
             check_amendment(before, after)  # 2
+        if revived := next(_revived(versions), None):
+            raise InvalidAgreementError(revived)
         told: dict[Notice, datetime] = {}
         for notice in notices:
             about = notice.unverified().agreement
@@ -145,6 +181,27 @@ class Succession:
         raise InvalidAgreementError(
             f"no version of agreement {self.latest.name!r} at hand has digest {digest[:16]}…"
         )
+
+    def term_before(self, agreement: Agreement, name: str) -> PartyTerm | None:
+        """Return a party as the last version before this one names it; None if none does."""
+        named = [
+            one
+            for version in self.versions
+            if version.number < agreement.number
+            for one in version.parties
+            if one.name == name
+        ]
+        return named[-1] if named else None
+
+    def check_next(self, agreement: Agreement) -> None:
+        """Return only if a version, signed or not, can follow the last one.
+
+        Raises:
+            InvalidAgreementError: everything that stands against it.
+        """
+        check_amendment(self.latest, agreement)
+        if revived := next(_revived((*self.versions, agreement)), None):
+            raise InvalidAgreementError(revived)
 
     def status(self, agreement: Agreement, at: datetime) -> Status:
         """Say where a version stands at a moment, which has a time zone."""
@@ -295,13 +352,16 @@ def _against_parties(before: Agreement, after: Agreement) -> Iterator[str]:
     owners = {NoteKey.from_string(one.log_key).key: one.name for one in earlier}
     for party in after.parties:
         if (known := named.get(party.name)) is not None:
-            yield from _changed(known, party)
+            if party.role is not known.role:
+                yield f"{party.name!r} changes its role: give it another name"
         elif (owner := owners.get(NoteKey.from_string(party.log_key).key)) is not None:
             yield f"{party.name!r} has the log key of {owner!r}: it keeps its name, or brings a log"
-    cosigners = {one.name: one.cosigning_key for one in before.parties}
+    staying = {one.name: one for one in before.parties}
     for party in after.parties:
-        if cosigners.get(party.name, party.cosigning_key) != party.cosigning_key:
-            yield f"{party.name!r} changes a key of its log, which goes on: keep it"
+        if (stayed := staying.get(party.name)) is not None:
+            yield from _changed_log(stayed, party)
+        elif (known := named.get(party.name)) and known.log_key != party.log_key:
+            yield f"{party.name!r} comes back with another log key: replace it in a later version"
 
 
 def _until(before: Agreement) -> tuple[EarlierParty, ...]:
@@ -312,8 +372,27 @@ def _until(before: Agreement) -> tuple[EarlierParty, ...]:
     return tuple(named[name] for name in sorted(named))
 
 
-def _changed(before: EarlierParty, after: PartyTerm) -> Iterator[str]:
-    if after.role is not before.role:
-        yield f"{after.name!r} changes its role: give it another name"
-    if after.log_key != before.log_key:
-        yield f"{after.name!r} changes a key of its log, which goes on: keep it"
+def _changed_log(before: PartyTerm, after: PartyTerm) -> Iterator[str]:
+    """Say what a party that stays may not change of its log: its name, or how many keys sign it."""
+    old, new = (NoteKey.from_string(one.log_key).name for one in (before, after))
+    if old != new:
+        yield f"{after.name!r} calls its log {new!r}, which goes on as {old!r}: keep its name"
+    if before.cosigning_key is not None and after.cosigning_key is None:
+        yield f"{after.name!r} gives up its cosigning key: replace it"
+
+
+def _revived(versions: Sequence[Agreement]) -> Iterator[str]:
+    """Say which keys of logs come back though a version had replaced them."""
+    gone: set[str] = set()
+    held: dict[str, PartyTerm] = {}
+    for version in versions:
+        for party in version.parties:
+            named = {key for key in (party.log_key, party.cosigning_key) if key is not None}
+            if named & gone:
+                yield (
+                    f"version {version.number} names a key of the log of {party.name!r} that a "
+                    "version before it had replaced: make a new one"
+                )
+            before = held.get(party.name, party)
+            gone |= {key for key in (before.log_key, before.cosigning_key) if key} - named
+            held[party.name] = party

@@ -2,21 +2,25 @@
 
 Guarantees: nothing is taken over but what all parties signed and what follows the version that the
 party obeys; log, ledger, match history and jobs go on, so that no amendment gives budget back. A
-crash at any step leaves a folder that refuses to work until the same command has ended.
+crash at any step leaves a folder that refuses to work until the same command has ended. New keys of
+the log sign from the leaf on that tells of them: see `compliance.auditing.cryptoperiod`.
 
 Leaves to others: what may follow what (`compliance.lifecycle`), obeying it (`gate`).
 """
 
-import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 from compliance import records
 from compliance.agreement import Agreement, SignedAgreement, iso
-from compliance.lifecycle import Succession, check_amendment
-from compliance.log.verifier import verify_log
+from compliance.errors import LogCorruptedError
+from compliance.lifecycle import Succession, check_amendment, replaced_keys
+from compliance.log.cosignature import CosigningKey, open_head
+from compliance.log.note import NoteKey
+from compliance.log.verifier import read_checkpoint, verify_log
 from compliance.log.writer import LogWriter
 from compliance.notice import Notice, SignedNotice
 from compliance.signing import SigningKey
@@ -37,6 +41,8 @@ class RotatedKey(StrEnum):
 
     IDENTITY = "identity"
     ENCRYPTION = "encryption"
+    LOG = "log"
+    COSIGNING = "cosigning"
 
 
 def rotate(folder: PartyFolder, key: RotatedKey) -> PartyTerm:
@@ -66,6 +72,12 @@ def next_term(folder: PartyFolder) -> PartyTerm:
         changes["identity_key"] = SigningKey.from_seed(secret).public.to_base64()
     if (secret := _next_secret(folder, RotatedKey.ENCRYPTION)) is not None:
         changes["encryption_key"] = DecryptionKey(secret).public.to_base64()
+    if (secret := _next_secret(folder, RotatedKey.LOG)) is not None:
+        key = SigningKey.from_seed(secret).public
+        changes["log_key"] = NoteKey(folder.log_origin, key).to_string()
+    if (secret := _next_secret(folder, RotatedKey.COSIGNING)) is not None:
+        cosigner = CosigningKey.from_seed(folder.log_origin, secret).public
+        changes["cosigning_key"] = cosigner.to_string()
     return folder.term().model_copy(update=changes)
 
 
@@ -90,7 +102,7 @@ def sign(folder: PartyFolder, file: Path) -> SignedAgreement:
     if agreement.amends is not None and (folder.path / "agreement.json").exists():
         held = versions_of(folder.path)
         if agreement not in held.versions:
-            check_amendment(held.latest, agreement)
+            held.check_next(agreement)
     return signed
 
 
@@ -99,7 +111,8 @@ def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
 
     1. All parties signed it; it follows what is here, and its time has come.
     2. It lies beside the agreement: from here to step 6 the folder refuses to work.
-    3. The log is told, once; where there was none, the ledger is started first.
+    3. The log is told, once; where there was none, the ledger is started first. If the version
+       names other keys of the log, old and new ones sign the head with that leaf, all in one.
     4. The ledger keeps its charges, under the new cap.
     5. The earlier version is put with the others; next keys take their places.
     6. It takes the agreement's place.
@@ -131,9 +144,9 @@ def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
             return agreement
         _check_next(folder, Succession.of(held, notices).latest, agreement, file, now)
         write_atomically(folder.next_agreement, signed.to_json())  # 2
-        with folder.open_log() as log:
+        with _open_log(folder, agreement) as log:
             _check_ledger(folder, log, agreement)  # 3
-            _tell(folder, log, succession, now)
+            _tell(folder, log, succession, agreement, now)
         _amend_ledger(folder, before, agreement)  # 4
         kept = folder.path / "agreements" / f"{before.number}.json"
         write_atomically(kept, place.read_bytes())  # 5
@@ -220,41 +233,80 @@ def _check_next(
         )
 
 
-def _tell(folder: PartyFolder, log: LogWriter, succession: Succession, now: datetime) -> None:
+def _open_log(folder: PartyFolder, agreement: Agreement) -> LogWriter:
+    """Open the log with the keys that sign its head: the old, or after a crash the new ones."""
+    key, second = _log_keys(folder, agreement)
+    if (key.public, second.public) != (folder.log_key().public, folder.cosigning_key().public):
+        with suppress(LogCorruptedError):  # the old ones signed it, or there is none
+            signed = read_checkpoint(folder.log)
+            open_head(signed, NoteKey(folder.log_origin, key.public), second.public)
+            return LogWriter.open(folder.log, origin=folder.log_origin, key=key, second_key=second)
+    return folder.open_log()
+
+
+def _log_keys(folder: PartyFolder, agreement: Agreement) -> tuple[SigningKey, CosigningKey]:
+    """Return the keys of the log that a version names: the next ones where it names these."""
+    term = agreement.party(folder.name)
+    key, second = folder.log_key(), folder.cosigning_key()
+    if (secret := _next_secret(folder, RotatedKey.LOG)) is not None:
+        following = SigningKey.from_seed(secret)
+        named = NoteKey(folder.log_origin, following.public).to_string() == term.log_key
+        key = following if named else key
+    if (secret := _next_secret(folder, RotatedKey.COSIGNING)) is not None:
+        cosigning = CosigningKey.from_seed(folder.log_origin, secret)
+        second = cosigning if cosigning.public == term.cosigner else second
+    return key, second
+
+
+def _tell(
+    folder: PartyFolder,
+    log: LogWriter,
+    succession: Succession,
+    agreement: Agreement,
+    now: datetime,
+) -> None:
     """Append what the log does not say yet of the versions that the party obeyed."""
     told = set[str]()
     if log.tree_size:
-        key = succession.latest.party(folder.name).log_key
-        for entry in verify_log(folder.log, verification_key=key).entries:
+        for entry in verify_log(folder.log, verification_key=log.verification_key).entries:
             leaf = records.parse_leaf(entry)
             if isinstance(leaf, records.AgreementSigned):
                 told.add(leaf.agreement)
-    previous: Agreement | None = None
+        if now < leaf.time:
+            raise WorkspaceError(
+                f"the clock says {iso(now)}, and the last leaf of {folder.log} is of "
+                f"{iso(leaf.time)}: set the clock, and adopt again"
+            )
+    key, second = _log_keys(folder, agreement)
     for version in succession.versions:
         if version.digest not in told:
-            leaves = _leaves(folder.name, previous, version, now)
-            log.append([records.to_leaf(leaf) for leaf in leaves])
-        previous = version
+            leaves = _leaves(folder.name, succession, version, now)
+            entries = [records.to_leaf(leaf) for leaf in leaves]
+            if version == agreement:
+                log.hand_over(entries, key=key, second_key=second)
+            else:
+                log.append(entries)
 
 
 def _leaves(
-    party: str, before: Agreement | None, after: Agreement, now: datetime
+    party: str, succession: Succession, after: Agreement, now: datetime
 ) -> Iterator[records.Record]:
     names = tuple(one.name for one in after.parties)
     yield records.AgreementSigned(
         time=now, party=party, agreement=after.digest, parties=names, supersedes=after.supersedes
     )
-    for key in RotatedKey if before is not None else ():
-        old, new = _named(before, party, key), _named(after, party, key)
-        if old is not None and new is not None and old != new:
-            yield records.KeyRotated(
-                time=now,
-                party=party,
-                agreement=after.digest,
-                key="identity_key" if key is RotatedKey.IDENTITY else "encryption_key",
-                old_key_digest=hashlib.sha256(old.encode()).hexdigest(),
-                new_key_digest=hashlib.sha256(new.encode()).hexdigest(),
-            )
+    before = succession.term_before(after, party)
+    if before is None or party not in names:
+        return
+    for replaced in replaced_keys(before, after.party(party)):
+        yield records.KeyRotated(
+            time=now,
+            party=party,
+            agreement=after.digest,
+            key=replaced.key,
+            old_key_digest=replaced.old_digest,
+            new_key_digest=replaced.new_digest,
+        )
 
 
 def _check_ledger(folder: PartyFolder, log: LogWriter, after: Agreement) -> None:

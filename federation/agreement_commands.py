@@ -17,6 +17,7 @@ from rich.markdown import Markdown
 
 from compliance.agreement import iso
 from compliance.errors import InvalidAgreementError
+from compliance.log.note import NoteKey
 from compliance.rendering import render
 
 if TYPE_CHECKING:
@@ -238,7 +239,9 @@ def adopt(
 @agreement_app.command("rotate")
 def rotate(
     party: PartyOption,
-    key: Annotated[str, typer.Option("--key", metavar="identity|encryption", help="Which key.")],
+    key: Annotated[
+        str, typer.Option("--key", metavar="identity|encryption|log|cosigning", help="Which key.")
+    ],
     as_json: JsonFlag = False,
 ) -> None:
     """Make a party's next key, which the next version of the contract is to name.
@@ -258,7 +261,10 @@ def rotate(
         _print_json(term.model_dump(mode="json"))
         return
     encryption = f", encryption {term.encryption_fingerprint}" if term.encryption_key else ""
-    out.print(f"next keys of {term.name}: identity {term.verifying_key.fingerprint}{encryption}")
+    log = f", log {NoteKey.from_string(term.log_key).key_id.hex()}"
+    cosigning = f", cosigning {term.cosigner.key_id.hex()}" if term.cosigner else ""
+    told = f"identity {term.verifying_key.fingerprint}{encryption}{log}{cosigning}"
+    out.print(f"next keys of {term.name}: {told}")
 
 
 @agreement_app.command("end")

@@ -13,13 +13,17 @@ mechanism ran as logged (nobody can see that from a log), the wording (`cli`).
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.auditing import PartyLog
 from compliance.auditing.budget import Charges
+from compliance.auditing.cryptoperiod import check_public
+from compliance.auditing.heads import KeptHeads, begins_with, read_heads, split_views
+from compliance.auditing.leaves import rotations
 from compliance.errors import (
     ComplianceError,
     InvalidAgreementError,
@@ -27,17 +31,14 @@ from compliance.errors import (
     LogError,
     RecordError,
 )
-from compliance.log.checkpoint import Checkpoint
-from compliance.log.cosignature import open_head
-from compliance.log.merkle import leaf_hash, root_hash
-from compliance.log.note import NoteKey
+from compliance.lifecycle import Succession
 from compliance.log.policy import PublicCheckpoint
 from compliance.log.verifier import verify_log
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.party import verified_agreement
 from federation.versions import versions_of
-from federation.witnesses import policy_for, read_optional, witness_in
+from federation.witnesses import origin_of, read_optional, witness_in
 
 __all__ = ["VerifiedParty", "has_begun", "party_directories", "verify_all", "verify_party"]
 
@@ -60,6 +61,7 @@ class VerifiedParty:
         cosigned_by: who cosigned that head.
         withdrawn_releases: releases whose charge was refunded afterwards. A crash between the
             leaf and the sending leaves one; the log alone cannot show that nothing was sent.
+        log: as an auditor takes it, with the versions of the agreement.
     """
 
     party: str
@@ -72,6 +74,7 @@ class VerifiedParty:
     withdrawn_releases: int
     public_size: int | None
     cosigned_by: tuple[str, ...]
+    log: PartyLog = field(compare=False, repr=False)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -113,6 +116,9 @@ def verify_all(
     """
     found: list[VerifiedParty] = []
     problems: list[ComplianceError] = []
+    # First, so that a log which grows meanwhile is not found shorter than what was cosigned of it.
+    every = {each for path in paths for each in party_directories(path)}
+    kept = {directory: _kept_heads(directory) for directory in every}
     for path in paths:
         directories = party_directories(path)
         try:
@@ -131,8 +137,11 @@ def verify_all(
                 found.append(party)
             except ComplianceError as error:
                 problems.append(error)
-    for directory in {each for path in paths for each in party_directories(path)}:
-        problems.extend(_witnessed_otherwise(directory, found))
+    for directory, heads in kept.items():
+        if isinstance(heads, KeptHeads):
+            problems.extend(_witnessed_otherwise(directory, heads, found))
+        else:
+            problems.append(heads)
     return tuple(found), tuple(problems)
 
 
@@ -160,6 +169,7 @@ def verify_party(directory: Path) -> VerifiedParty:
     5. The agreement is the first leaf; each later version is one leaf, in order; nothing was
        released after the leaf of an end.
     6. The leaves keep the budget: see `_Charges`.
+       Keys that a version replaced are told right after it.
     7. What is kept as its public head meets the agreement's quorum, and is a beginning of the log;
        the heads of others' logs that it keeps are signed by them and by itself.
 
@@ -169,6 +179,7 @@ def verify_party(directory: Path) -> VerifiedParty:
     """
     agreement = verified_agreement(directory / "agreement.json")  # 1
     party = agreement.party(directory.resolve().name)
+    shown = read_optional(directory / "log" / "witness" / "public")  # before a log that may grow
     try:
         log = verify_log(
             directory / "log", verification_key=party.log_key, second_key=party.cosigning_key
@@ -179,7 +190,17 @@ def verify_party(directory: Path) -> VerifiedParty:
     held = versions_of(directory).versions  # later ones leave this party out
     versions = [one for one in held if one.number <= agreement.number]
     charges = _check_leaves(directory / "log", versions, party.name, leaves)  # 4, 5, 6
-    public = _public_head(directory / "log", agreement, party.name, log.entries)  # 7
+    whole = PartyLog(
+        party.name,
+        agreement,
+        leaves,
+        log.entries,
+        versions=Succession(versions, {}),
+        head=log.signed,
+    )
+    if untold := next(rotations(whole, rules_for(agreement, now=datetime.now(UTC))), None):
+        raise LogCorruptedError(f"{directory / 'log'}: {untold.sentence}")
+    public = _public_head(directory / "log", shown, whole)  # 7
     _check_witnessed(directory, agreement, party.name)
     root = log.root_hash.hex() if isinstance(log.root_hash, bytes) else log.root_hash
     return VerifiedParty(
@@ -188,6 +209,7 @@ def verify_party(directory: Path) -> VerifiedParty:
         tree_size=log.tree_size,
         root_hash=root,
         leaves=leaves,
+        log=whole,
         epsilon_spent=charges.epsilon_spent,
         repriced=charges.repriced,
         withdrawn_releases=charges.withdrawn_releases,
@@ -196,19 +218,14 @@ def verify_party(directory: Path) -> VerifiedParty:
     )
 
 
-def _public_head(
-    log: Path, agreement: Agreement, party: str, entries: Sequence[bytes]
-) -> PublicCheckpoint | None:
-    signed = read_optional(log / "witness" / "public")
+def _public_head(log: Path, signed: bytes | None, whole: PartyLog) -> PublicCheckpoint | None:
     if signed is None:
         return None
     try:
-        public = policy_for(agreement, party).check(signed)
-        term = agreement.party(party)
-        open_head(signed, NoteKey.from_string(term.log_key), term.cosigner)
+        public = check_public(signed, whole.cryptoperiods)
     except LogError as error:
         raise type(error)(f"{log / 'witness' / 'public'}: {error}") from error
-    if not _begins_with(entries, public.checkpoint):
+    if not begins_with(whole.entries, public.checkpoint):
         raise LogCorruptedError(
             f"{log}: {', '.join(public.cosigned)} cosigned {public.checkpoint.tree_size} entries "
             "that this log does not begin with: it was rewritten, or cut short"
@@ -221,41 +238,44 @@ def _check_witnessed(directory: Path, agreement: Agreement, party: str) -> None:
         return
     for other in agreement.parties:
         if other.name != party:
-            record.last(NoteKey.from_string(other.log_key).name)
+            record.last(origin_of(other))
 
 
-def _begins_with(entries: Sequence[bytes], head: Checkpoint) -> bool:
-    if head.tree_size > len(entries):
-        return False
-    return root_hash([leaf_hash(entry) for entry in entries[: head.tree_size]]) == head.root_hash
+def _kept_heads(directory: Path) -> KeptHeads | ComplianceError:
+    """Read what a party keeps of others' logs, or say why it cannot be read."""
+    try:
+        agreement = verified_agreement(directory / "agreement.json")
+        held = versions_of(directory).versions
+        versions = [one for one in held if one.number <= agreement.number]
+        kept = read_heads(directory / "log" / "witness", versions, directory.resolve().name)
+    except ComplianceError as error:
+        return error
+    problem = next(iter(kept.unreadable.values()), None)
+    return kept if problem is None else LogCorruptedError(problem)
 
 
 def _witnessed_otherwise(
-    directory: Path, found: Sequence[VerifiedParty]
+    directory: Path, kept: KeptHeads, found: Sequence[VerifiedParty]
 ) -> Iterator[ComplianceError]:
     """Say what a party has witnessed of others' logs that contradicts them, and its evidence."""
-    try:
-        witness = witness_in(directory)
-        for other in found:
-            origin = NoteKey.from_string(other.agreement.party(other.party).log_key).name
-            if witness is None or directory.resolve().name == other.party:
-                continue
-            head = witness.last(origin)
-            entries = [records.to_leaf(leaf) for leaf in other.leaves]
-            if head is not None and not _begins_with(entries, head.checkpoint):
-                yield LogCorruptedError(
-                    f"{directory} cosigned {head.checkpoint.tree_size} entries of the log of "
-                    f"{other.party}, which does not begin with them: it was rewritten, cut short, "
-                    "or shown differently to different people"
-                )
-            if kept := witness.evidence(origin):
-                pairs = "1 pair" if len(kept) == 1 else f"{len(kept)} pairs"
-                yield LogCorruptedError(
-                    f"{directory} keeps evidence against the log of {other.party}: {pairs} of "
-                    "heads that it signed, of one size with two roots"
-                )
-    except ComplianceError as error:
-        yield error
+    for other in found:
+        if directory.resolve().name == other.party:
+            continue
+        log = other.log
+        origin = origin_of(other.agreement.party(other.party))
+        head = kept.cosigned.get(origin)
+        if head is not None and not begins_with(log.entries, head.checkpoint):
+            yield LogCorruptedError(
+                f"{directory} cosigned {head.checkpoint.tree_size} entries of the log of "
+                f"{other.party}, which does not begin with them: it was rewritten, cut short, "
+                "or shown differently to different people"
+            )
+        if pairs := split_views(log, kept.evidence.get(origin, ())):
+            said = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+            yield LogCorruptedError(
+                f"{directory} keeps evidence against the log of {other.party}: {said} of "
+                "heads that it signed, of one size with two roots"
+            )
 
 
 def _check_leaves(

@@ -28,8 +28,11 @@ def audit_command(
         typer.Option("--policy", help="Whose cosignatures count (C2SP tlog-policy)."),
     ] = None,
     agreement: Annotated[
-        Path | None,
-        typer.Option("--agreement", help="Your own copy of the contract; needed for addresses."),
+        list[Path] | None,
+        typer.Option(
+            "--agreement",
+            help="Your own copy of the contract; needed for addresses. Once for each version.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     seconds: Annotated[
@@ -53,7 +56,7 @@ def audit_command(
     with tempfile.TemporaryDirectory() as scratch:
         logs, findings, repriced = audit_places(
             places,
-            agreement=agreement,
+            agreements=agreement or (),
             policy=trusted,
             scratch=Path(scratch),
             now=datetime.now(UTC),

@@ -506,6 +506,8 @@ def log_receipt(
     receipt, public = make_receipt(directory, index)
     if not public:
         err.print("the leaf is not public yet: too few other parties have cosigned a head with it")
+    else:
+        err.print(f"check it with version {public.number} of the agreement")
     if to is None:
         sys.stdout.write(receipt.to_bytes().decode())
     else:

@@ -7,22 +7,48 @@ Leaves to others: printing (`cli`), the whole log (`audit`).
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from compliance import records
-from compliance.errors import LogError, NotPublicError
-from compliance.log.policy import Policy, PublicCheckpoint, open_checkpoint
+from compliance.agreement import Agreement
+from compliance.errors import InvalidAgreementError, LogCorruptedError, LogError, NotPublicError
+from compliance.log.policy import Policy, PublicCheckpoint, open_by_any
 from compliance.log.proving import TiledTree
 from compliance.log.receipt import Receipt
 from compliance.log.verifier import read_checkpoint, read_regular
 from federation.errors import WorkspaceError
 from federation.log_server import LogServer
 from federation.party import PartyFolder, verified_agreement
+from federation.versions import signed_versions_in, versions_of
 from federation.witnesses import log_keys, policy_for, read_optional, witness_of
 
 __all__ = ["check_receipt", "make_receipt", "make_server", "policy_file"]
 
 _LARGEST_FILE = 1 << 20
+
+
+class _FolderWitness:
+    """A party as a witness, by the version that its folder obeys at each request."""
+
+    def __init__(self, folder: PartyFolder) -> None:
+        self._folder = folder
+
+    def add_checkpoint(self, body: bytes, *, now: int) -> bytes:
+        """Answer an add-checkpoint request: see `Witness.add_checkpoint`."""
+        try:
+            witness = witness_of(self._folder, self._folder.agreement())
+        except (WorkspaceError, InvalidAgreementError) as error:
+            raise LogError(f"nothing was cosigned: {error}") from error
+        return witness.add_checkpoint(body, now=now)
+
+
+def _version(directory: Path, number: int) -> bytes | None:
+    """Return a version of the contract as a party's folder holds it; None if it does not."""
+    for signed in signed_versions_in(directory):
+        if signed.unverified().number == number:
+            return signed.to_json()
+    return None
 
 
 def make_server(directory: Path, host: str, port: int) -> LogServer:
@@ -35,40 +61,50 @@ def make_server(directory: Path, host: str, port: int) -> LogServer:
     folder = PartyFolder(directory)
     agreement = folder.agreement()
     witnesses = agreement.party(folder.name).cosigner is not None
-    witness = witness_of(folder, agreement) if witnesses else None
+    witness = _FolderWitness(folder) if witnesses else None
     try:
-        return LogServer((host, port), folder.log, witness=witness, now=lambda: int(time.time()))
+        return LogServer(
+            (host, port),
+            folder.log,
+            witness=witness,
+            now=lambda: int(time.time()),
+            version=lambda number: _version(directory, number),
+        )
     except (OSError, OverflowError) as error:
         raise WorkspaceError(
             f"cannot listen at {host}:{port}: {error}; name another --port, or another --host"
         ) from error
 
 
-def make_receipt(directory: Path, index: int) -> tuple[Receipt, bool]:
+def make_receipt(directory: Path, index: int) -> tuple[Receipt, Agreement | None]:
     """Prove that a leaf is in a party's log, under its last public head that holds it.
 
     Returns:
-        The receipt, and whether its head is public; else it is the log's own last one.
+        The receipt, and the version of the agreement under which its head is public: it is checked
+        by that one. None if it is not: then its head is the log's own last one.
 
     Raises:
         LogError: there is no such leaf, or the files contradict the head.
     """
     agreement = verified_agreement(directory / "agreement.json")
-    party = agreement.party(directory.resolve().name)
+    name = directory.resolve().name
+    held = [one for one in versions_of(directory).versions if one.number <= agreement.number]
+    versions = [one for one in reversed(held) if name in {party.name for party in one.parties}]
+    keys = [log_keys(one.party(name)) for one in versions]
     log = directory / "log"
     public = read_optional(log / "witness" / "public")
     signed = read_checkpoint(log)
     if public is not None:
-        head, _ = open_checkpoint(public, log_keys(party))
+        head, *_ = open_by_any(public, keys)
         signed = public if index < head.tree_size else signed
-    head, _ = open_checkpoint(signed, log_keys(party))
+    head, *_ = open_by_any(signed, keys)
     tree = TiledTree(log, head)
     receipt = Receipt(index, tree.inclusion_proof(index), signed, tree.entry(index))
-    try:
-        receipt.verify(policy_for(agreement, party.name))
-    except NotPublicError:
-        return receipt, False
-    return receipt, True
+    for version in versions:
+        with suppress(LogCorruptedError, NotPublicError):  # of another version, or of none
+            receipt.verify(policy_for(version, name))
+            return receipt, version
+    return receipt, None
 
 
 def policy_file(agreement: Path, party: str) -> bytes:

@@ -2,7 +2,8 @@
 
 Guarantees: only the files that a checkpoint signed by the given keys promises are asked for, each
 of bounded size, and all of a log within one deadline and one number of bytes, however slowly or
-wrongly the server answers; no redirect is followed.
+wrongly the server answers; no redirect is followed. Heads that the server keeps of other logs come
+before any log does: see `compliance.auditing.heads`.
 
 Leaves to others: believing what came (`reading`), transport security (use https).
 """
@@ -10,7 +11,8 @@ Leaves to others: believing what came (`reading`), transport security (use https
 import io
 import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -18,16 +20,17 @@ from typing import Any, Final, cast
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-from compliance.agreement import Agreement
+from compliance.agreement import Agreement, SignedAgreement
 from compliance.auditing.reading import party_of
-from compliance.auditing.trust import keys_of_others, log_keys
+from compliance.auditing.trust import log_keys, origin_of
 from compliance.errors import LogError
 from compliance.log.note import NOTE_LIMIT
-from compliance.log.policy import open_checkpoint
+from compliance.log.policy import open_by_any
 from compliance.log.tiles import TILE_LIMIT, layout
 from compliance.log.witnessing import origin_hash
+from compliance.signing import ENVELOPE_LIMIT
 
-__all__ = ["FetchError", "Limits", "fetch_log"]
+__all__ = ["FetchError", "Limits", "RemoteLog"]
 
 _SECONDS: Final = 20
 _MOST_ENTRIES: Final = 20_000_000
@@ -56,11 +59,21 @@ class Limits:
 
 
 class _Allowance:
-    """What is left of the limits of one log."""
+    """What is left of the limits of one log; time is counted while it is fetched."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits, self._clock = limits, clock
-        self._end, self._octets = clock() + limits.seconds, limits.octets
+        self._left, self._octets = limits.seconds, limits.octets
+        self._end = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let time pass."""
+        self._end = self._clock() + self._left
+        try:
+            yield
+        finally:
+            self._left = self._end - self._clock()
 
     def seconds(self) -> float:
         """Return how long the next operation may wait.
@@ -136,57 +149,110 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow none: what is refused becomes an error of its status."""
 
 
-def fetch_log(
-    url: str,
-    directory: Path,
-    agreement: Agreement,
-    *,
-    limits: Limits = Limits(),
-    clock: Callable[[], float] = time.monotonic,
-) -> str | None:
-    """Copy the log at `url` into `directory`; return whose it says it is.
+class RemoteLog:
+    """One served log, fetched in two steps, so that heads of several are had before any log.
 
     Args:
         url: begins with http:// or https://.
         directory: where to; nothing in it yet.
-        agreement: names the parties and their keys.
-        limits: what all of it may take.
+        limits: what both steps together may take.
         clock: seconds, which only go forward.
 
-    Returns:
-        The party, or None where the checkpoint is of no party of the agreement: then no tile was
-        fetched.
-
     Raises:
-        FetchError: the server cannot be reached, lacks what it must have, or passes the limits.
-        LogCorruptedError: the checkpoint is not signed by the party's keys.
+        FetchError: the address is none.
     """
-    if urlsplit(url).scheme not in {"http", "https"}:
-        raise FetchError(f"{url}: expected an address that begins with http:// or https://")
-    base, source = url.rstrip("/"), _Source(_Allowance(limits, clock))
-    for _ in range(_ATTEMPTS):
-        # First, so that the log as it is read cannot be shorter than its public head.
-        public = source.optional(f"{base}/public-checkpoint")
-        signed = source.get(f"{base}/checkpoint", NOTE_LIMIT)
-        if (name := party_of(signed, agreement)) is None:
-            return None
-        _write(directory / "checkpoint", signed)
-        if public is not None:
-            _write(directory / "witness" / "public", public)
-        head, _signatures = open_checkpoint(signed, log_keys(agreement.party(name)))
-        if head.tree_size > _MOST_ENTRIES:
-            raise FetchError(f"{url}: expected at most {_MOST_ENTRIES} entries, got more")
-        try:
-            for tile in layout(head.tree_size):
-                _write(directory / tile.path, source.get(f"{base}/{tile.path}", TILE_LIMIT))
-        except _AbsentError:
-            # A log that grows drops partial tiles that have become full.
-            if source.get(f"{base}/checkpoint", NOTE_LIMIT) == signed:
-                raise
-            continue
-        source.copy_witnessed(base, directory / "witness", keys_of_others(agreement, name))
-        return name
-    raise FetchError(f"{url}: the log grew {_ATTEMPTS} times while it was fetched: try again")
+
+    def __init__(
+        self,
+        url: str,
+        directory: Path,
+        *,
+        limits: Limits = Limits(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if urlsplit(url).scheme not in {"http", "https"}:
+            raise FetchError(f"{url}: expected an address that begins with http:// or https://")
+        self.url = url
+        self.directory = directory
+        self._base = url.rstrip("/")
+        self._allowance = _Allowance(limits, clock)
+        self._source = _Source(self._allowance)
+
+    def fetch_heads(self, versions: Sequence[Agreement]) -> str | None:
+        """Copy what the server keeps of heads; return whose it says its log is.
+
+        Args:
+            versions: of the agreement, the latest last: they name parties and keys.
+
+        Returns:
+            The party, or None where the checkpoint is of no party of the agreement.
+
+        Raises:
+            FetchError: the server cannot be reached, lacks what it must have, or passes the limits.
+        """
+        with self._allowance.running():
+            signed = self._source.get(f"{self._base}/checkpoint", NOTE_LIMIT)
+            if (name := party_of(signed, versions)) is None:
+                return None
+            _write(self.directory / "checkpoint", signed)
+            kept = [f"{origin_hash(one)}/checkpoint" for one in _origins(versions, name)]
+            wanted = {"public": "public-checkpoint"} | dict(zip(kept, kept, strict=True))
+            for path, address in wanted.items():
+                if (head := self._source.optional(f"{self._base}/{address}")) is not None:
+                    _write(self.directory / "witness" / path, head)
+            return name
+
+    def fetch_version(self, number: int) -> SignedAgreement | None:
+        """Return a version of the agreement as the server has it, unverified; None if it has none.
+
+        Raises:
+            FetchError: the server cannot be reached, or passes the limits.
+            InvalidAgreementError: it is no contract.
+        """
+        with self._allowance.running():
+            try:
+                data = self._source.get(f"{self._base}/agreements/{number}", ENVELOPE_LIMIT)
+            except _AbsentError:
+                return None
+        return SignedAgreement.from_json(data)
+
+    def fetch_log(self, versions: Sequence[Agreement], name: str) -> None:
+        """Copy the checkpoint as it is now, and the files that it promises.
+
+        Raises:
+            FetchError: the server cannot be reached, lacks what it must have, or passes the limits.
+            LogCorruptedError: the checkpoint is not signed by the party's keys.
+        """
+        keys = [
+            log_keys(one)
+            for version in reversed(versions)
+            for one in version.parties
+            if one.name == name
+        ]
+        with self._allowance.running():
+            for _ in range(_ATTEMPTS):
+                signed = self._source.get(f"{self._base}/checkpoint", NOTE_LIMIT)
+                _write(self.directory / "checkpoint", signed)
+                head, *_ = open_by_any(signed, keys)
+                if head.tree_size > _MOST_ENTRIES:
+                    raise FetchError(f"{self.url}: over {_MOST_ENTRIES} entries: audit a copy")
+                try:
+                    for tile in layout(head.tree_size):
+                        address = f"{self._base}/{tile.path}"
+                        _write(self.directory / tile.path, self._source.get(address, TILE_LIMIT))
+                except _AbsentError:
+                    # A log that grows drops partial tiles that have become full.
+                    if self._source.get(f"{self._base}/checkpoint", NOTE_LIMIT) == signed:
+                        raise
+                    continue
+                return
+        raise FetchError(f"{self.url}: it grew {_ATTEMPTS} times while it was fetched: try again")
+
+
+def _origins(versions: Sequence[Agreement], party: str) -> tuple[str, ...]:
+    """Return the names of all logs but one party's."""
+    others = (one for version in versions for one in version.parties if one.name != party)
+    return tuple(dict.fromkeys(map(origin_of, others)))
 
 
 class _Source:
@@ -216,13 +282,6 @@ class _Source:
             return self.get(url, NOTE_LIMIT)
         except _AbsentError:
             return None
-
-    def copy_witnessed(self, base: str, directory: Path, origins: Iterable[str]) -> None:
-        """Copy the heads of other logs that this party cosigned."""
-        for origin in origins:
-            path = f"{origin_hash(origin)}/checkpoint"
-            if (kept := self.optional(f"{base}/{path}")) is not None:
-                _write(directory / path, kept)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -4,12 +4,13 @@
 GET  /checkpoint  /tile/<L>/<N>[.p/<W>]  /tile/entries/<N>[.p/<W>]     the log
 GET  /public-checkpoint                                               its last cosigned head, if any
 GET  /<SHA-256 of an origin>/checkpoint                               what was witnessed of another
+GET  /agreements/<N>                                                  version N of the contract
 POST /add-checkpoint                                                  cosign a head of another log
 ```
 
 Guarantees: nothing else in the folder can be asked for, since a path is served only if it is that
-of a tile; what is served is read only; a request is bounded in size and in time; a cosignature is
-on disk before it is answered.
+of a tile or the number of a version; what is served is read only; a request is bounded in size and
+in time; a cosignature is on disk before it is answered.
 
 Leaves to others: transport security and who may connect (it listens on loopback: put a reverse
 proxy before it), appending, and pruning: full files below the minimum index are gone, or are denied
@@ -21,13 +22,19 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from compliance.errors import LogCorruptedError, LogError, NotWitnessedError, Objection
+from compliance.errors import (
+    InvalidAgreementError,
+    LogCorruptedError,
+    LogError,
+    NotWitnessedError,
+    Objection,
+)
 from compliance.log.tiles import Tile
 from compliance.log.verifier import read_checkpoint, read_public, read_tile
 from compliance.log.witness import REQUEST_LIMIT
-from compliance.log.witnessing import Witness
+from federation.errors import WorkspaceError
 
 __all__ = ["LogServer"]
 
@@ -35,8 +42,18 @@ _TEXT: Final = "text/plain; charset=utf-8"
 _OCTETS: Final = "application/octet-stream"
 _SIZE: Final = "text/x.tlog.size"
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
+_NEVER: Final = "no-cache"
 _SECONDS: Final = 10
+_JSON: Final = "application/json"
 _WITNESSED: Final = re.compile(r"/[0-9a-f]{64}/checkpoint")
+_VERSION: Final = re.compile(r"/agreements/([1-9][0-9]{0,5})")
+
+
+class _Witnessing(Protocol):
+    """Who cosigns, as `Witness` does."""
+
+    def add_checkpoint(self, body: bytes, *, now: int) -> bytes:
+        """Answer a request."""
 
 
 class LogServer(ThreadingHTTPServer):
@@ -47,6 +64,8 @@ class LogServer(ThreadingHTTPServer):
         log: the log's directory.
         witness: the party as a witness; None if it witnesses nobody.
         now: POSIX seconds.
+        version: returns a version of the agreement by its number, as signed; None where there is
+            none.
     """
 
     daemon_threads = True
@@ -56,12 +75,14 @@ class LogServer(ThreadingHTTPServer):
         address: tuple[str, int],
         log: Path,
         *,
-        witness: Witness | None,
+        witness: _Witnessing | None,
         now: Callable[[], int],
+        version: Callable[[int], bytes | None] = lambda _: None,
     ) -> None:
         self.log = log
         self.witness = witness
         self.now = now
+        self.version = version
         super().__init__(address, _Handler)
 
 
@@ -71,24 +92,31 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _SECONDS
 
     def do_GET(self) -> None:
-        """Serve a checkpoint or a tile."""
+        """Serve a checkpoint, a tile, or a version of the contract."""
         try:
-            if self.path == "/checkpoint":
-                return self._answer(HTTPStatus.OK, read_checkpoint(self.server.log), _TEXT)
-            if self.path == "/public-checkpoint":
-                public = read_public(self.server.log)
-                return self._answer(HTTPStatus.OK, public, _TEXT)
-            if _WITNESSED.fullmatch(self.path):
-                kept = self.server.log / "witness" / self.path[1:]
-                return self._answer(HTTPStatus.OK, read_checkpoint(kept.parent), _TEXT)
-            if tile := Tile.from_path(self.path[1:]):
-                data = read_tile(self.server.log, tile)
-                return self._answer(HTTPStatus.OK, data, _OCTETS, _FOR_EVER)
+            if found := self._found():
+                return self._answer(HTTPStatus.OK, *found)
         except LogCorruptedError:
             pass  # it is not there, or no longer
-        except LogError as error:
+        except (LogError, WorkspaceError, InvalidAgreementError) as error:
             return self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, error)
         return self._refuse(HTTPStatus.NOT_FOUND, "not found")
+
+    def _found(self) -> tuple[bytes, str, str] | None:
+        """Return what the path stands for, its type, and how it may be cached."""
+        log = self.server.log
+        if self.path == "/checkpoint":
+            return read_checkpoint(log), _TEXT, _NEVER
+        if self.path == "/public-checkpoint":
+            return read_public(log), _TEXT, _NEVER
+        if _WITNESSED.fullmatch(self.path):
+            return read_checkpoint((log / "witness" / self.path[1:]).parent), _TEXT, _NEVER
+        if asked := _VERSION.fullmatch(self.path):
+            signed = self.server.version(int(asked[1]))
+            return None if signed is None else (signed, _JSON, _NEVER)
+        if tile := Tile.from_path(self.path[1:]):
+            return read_tile(log, tile), _OCTETS, _FOR_EVER
+        return None
 
     def do_POST(self) -> None:
         """Cosign."""
@@ -117,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._answer(status, f"{problem}\n".encode(), _TEXT)
 
-    def _answer(self, status: HTTPStatus, body: bytes, kind: str, cached: str = "no-cache") -> None:
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str, cached: str = _NEVER) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -60,7 +60,13 @@ from federation.messages import (
     WitnessTell,
 )
 from federation.party import PartyFolder, write_atomically
-from federation.witnesses import log_keys, policy_for, read_optional, witness_of
+from federation.witnesses import (
+    log_keys,
+    policy_for,
+    read_optional,
+    witness_keys,
+    witness_of,
+)
 
 __all__ = ["LogWitnessing", "Witnessing"]
 
@@ -183,12 +189,17 @@ class LogWitnessing:
         return cosigned
 
     def _cosigned_last(self, answer: Answer) -> int:
-        """Return how many entries a witness proves to have cosigned; 0 if it proves nothing."""
+        """Return how many entries a witness proves to have cosigned; 0 if it proves nothing.
+
+        Heads by keys that this log had before count for nothing: it has taken over more by now.
+        """
+        keys = witness_keys(self._folder.path, self._agreement, answer.witness)
         try:
             last = Cosigned.parse(
                 (answer.last or "").encode(),
                 log_keys(self._own),
                 self._policy.witnesses[answer.witness],
+                former_cosigners=keys.former_cosigners,
             )
         except LogCorruptedError:
             return 0

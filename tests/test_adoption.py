@@ -246,7 +246,8 @@ class TestRotation:
         assert after.folder("retailer").term() == term
         assert not list((folder.path / "keys").glob("*.next"))
         rotated = [one for one in after.leaves("retailer") if isinstance(one, records.KeyRotated)]
-        assert [one.key for one in rotated] == ["identity_key", "encryption_key"]
+        keys = ["identity_key", "encryption_key", "log_key", "cosigning_key"]
+        assert [one.key for one in rotated] == keys
         assert not [one for one in after.leaves("courier") if isinstance(one, records.KeyRotated)]
         again = MATCH.model_copy(update={"name": "find-again"})
         write_jobs(after.folder("coordinator"), (again,))

@@ -8,24 +8,36 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import datetime, timedelta
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from parties import World
 
+import federation.audit
+import federation.auditing
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing import Finding, FindingKind, PartyLog, audit
+from compliance.auditing.reading import read_log
+from compliance.auditing.trust import log_keys
+from compliance.log.note import Note
 from compliance.log.verifier import read_checkpoint
+from compliance.log.witness import AddCheckpoint, Evidence
+from compliance.log.witnessing import origin_hash
+from compliance.log.writer import LogWriter
+from compliance.signing import SigningKey
+from federation.audit import verify_all, verify_party
 from federation.audit_rules import rules_for
 from federation.auditing import audit_places
 from federation.cli import main
-from federation.errors import WorkspaceError
-from federation.log_fetching import FetchError, Limits, fetch_log
+from federation.errors import RefusedError, WorkspaceError
+from federation.log_fetching import FetchError, Limits, RemoteLog
 from federation.log_server import LogServer
+from federation.party import PartyFolder
+from federation.witnessing import LogWitnessing
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import GaussianEvent, to_json
 
@@ -392,7 +404,8 @@ def test_an_empty_log_and_another_contract(world: World) -> None:
 def of_files(*places: Path | str, scratch: Path, agreement: Path | None = None) -> list[Finding]:
     now = datetime.fromisoformat("2026-06-01T00:00:00+00:00")
     told = tuple(map(str, places))
-    return list(audit_places(told, agreement=agreement, policy=None, scratch=scratch, now=now)[1])
+    own = () if agreement is None else (agreement,)
+    return list(audit_places(told, agreements=own, policy=None, scratch=scratch, now=now)[1])
 
 
 @pytest.fixture
@@ -490,6 +503,24 @@ def test_logs_over_http(workspace: Path, tmp_path: Path) -> None:
     assert gone.kind is K.UNREADABLE
 
 
+def test_a_served_log_of_nobody_and_one_under_another_key(workspace: Path, tmp_path: Path) -> None:
+    contract, log = workspace / "agreement.json", tmp_path / "log"
+    key = SigningKey.from_seed(b"k" * 32)
+    for origin, kind in (
+        ("example.com/log", K.FOREIGN_ORIGIN),
+        ("comity/courier", K.WRONG_KEY),
+    ):
+        shutil.rmtree(log, ignore_errors=True)
+        with LogWriter.open(log, origin=origin, key=key) as writer:
+            writer.append([b"{}"])
+        with LogServer(("127.0.0.1", 0), log, witness=None, now=lambda: 0) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{server.server_port}"
+            (found,) = of_files(url, scratch=tmp_path / kind, agreement=contract)
+            server.shutdown()
+        assert found.kind is kind
+
+
 NEVER = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 9
 
 
@@ -521,12 +552,14 @@ def test_a_server_that_answers_wrongly(
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        remote = RemoteLog(url, tmp_path, limits=limits, clock=lambda: next(ticks))
         with pytest.raises(FetchError, match=told):
-            fetch_log(url, tmp_path, world.agreement, limits=limits, clock=lambda: next(ticks))
+            remote.fetch_heads([world.agreement])
 
 
 def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> None:
     elsewhere = {K.UNREADABLE, K.MALFORMED_LEAF, K.NOT_PUBLIC, K.REWRITTEN, K.SPLIT_VIEW}
+    elsewhere |= {K.KEY_NOT_IN_FORCE, K.VERSION_MISSING, K.ROTATED_OTHERWISE}
     elsewhere |= {K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED}
     elsewhere |= {K.UNAPPROVED, K.OTHER_VERSION, K.OTHER_PURPOSE, K.PRUNED_OTHERWISE, K.PRUNED}
     assert set(K) == {*PLANTED, *FILES, *elsewhere}
@@ -535,8 +568,6 @@ def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> N
 def test_a_log_put_back_is_told_by_its_witnesses(workspace: Path, tmp_path: Path) -> None:
     log = workspace / "courier" / "log"
     assert read_checkpoint(log)
-    from federation.party import PartyFolder
-
     folder = PartyFolder(workspace / "courier")
     shutil.rmtree(log)
     leaf = built(folder.agreement(), {"courier": clean(folder.agreement())["courier"][:1]})[0]
@@ -548,6 +579,112 @@ def test_a_log_put_back_is_told_by_its_witnesses(workspace: Path, tmp_path: Path
         writer.append([b"{}"])
     kinds = {one.kind for one in of_files(workspace / "courier", scratch=tmp_path)}
     assert kinds == {K.MALFORMED_LEAF}
+
+
+# --- logs that grow, and logs that fork ---------------------------------------------------------
+
+
+def folders(workspace: Path) -> dict[str, PartyFolder]:
+    names = ("brand", "coordinator", "courier", "retailer")
+    return {name: PartyFolder(workspace / name) for name in names}
+
+
+def grow(workspace: Path, name: str) -> None:
+    """Append a leaf, and have everybody else cosign the head."""
+    parties = folders(workspace)
+    agreement = parties[name].agreement()
+    now = datetime.now(UTC)
+    leaf = records.CodeReleased(
+        time=now,
+        party=name,
+        agreement=agreement.digest,
+        package="comity",
+        package_version="1",
+        code_digest="5" * 64,
+    )
+    with parties[name].open_log() as log:
+        log.append([records.to_leaf(leaf)])
+    logs = {
+        one: LogWitnessing(folder, agreement, clock=lambda: now) for one, folder in parties.items()
+    }
+    shown = logs[name].show()
+    logs[name].keep([answer for one in shown for answer in logs[one.witness].cosign([one])])
+
+
+@pytest.mark.parametrize("where", ["folders", "served", "verified"])
+def test_logs_that_grow_while_they_are_audited_were_not_rewritten(
+    where: str, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after each log was read it grows, and all others cosign more than was read."""
+    grown = []
+
+    def growing(read: Callable[..., Any]) -> Callable[..., Any]:
+        def then_grow(*arguments: Any, **options: Any) -> Any:
+            found = read(*arguments, **options)
+            name = sorted(folders(workspace))[len(grown) % 4]
+            grow(workspace, name)
+            grown.append(name)
+            return found
+
+        return then_grow
+
+    if where == "verified":
+        monkeypatch.setattr(federation.audit, "verify_party", growing(verify_party))
+        assert verify_all([workspace])[1] == ()
+    elif where == "folders":
+        monkeypatch.setattr(federation.auditing, "read_log", growing(read_log))
+        assert of_files(workspace, scratch=tmp_path / "s") == []
+    else:
+        monkeypatch.setattr(RemoteLog, "fetch_log", growing(RemoteLog.fetch_log))
+        with ExitStack() as stack:
+            urls = []
+            for name in sorted(folders(workspace)):
+                log = workspace / name / "log"
+                server = LogServer(("127.0.0.1", 0), log, witness=None, now=lambda: 0)
+                stack.enter_context(server)
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+                stack.callback(server.shutdown)
+                urls.append(f"http://127.0.0.1:{server.server_port}")
+            contract = workspace / "agreement.json"
+            assert of_files(*urls, scratch=tmp_path / "s", agreement=contract) == []
+    assert grown == sorted(folders(workspace))
+
+
+@pytest.mark.parametrize("shows", ["what was cosigned", "the fork"])
+def test_a_log_forked_after_a_witness_saw_it(shows: str, workspace: Path, tmp_path: Path) -> None:
+    courier, brand = folders(workspace)["courier"], folders(workspace)["brand"]
+    agreement, now = courier.agreement(), datetime.now(UTC)
+    base = Path(shutil.copytree(courier.log, tmp_path / "base"))
+    own = LogWitnessing(courier, agreement, clock=lambda: now)
+    witness = LogWitnessing(brand, agreement, clock=lambda: now)
+    leaf = verify_party(courier.path).leaves[1]
+
+    def shown(package: str) -> Path:
+        """A log with one leaf more, whose head the brand is asked to cosign."""
+        shutil.rmtree(courier.log)
+        shutil.copytree(base, courier.log)
+        fields = {"time": now, "party": "courier", "agreement": leaf.agreement}
+        told = records.CodeReleased(
+            **fields, package=package, package_version="1", code_digest="5" * 64
+        )
+        with courier.open_log() as log:
+            log.append([records.to_leaf(told)])
+        with suppress(RefusedError):
+            witness.cosign([one for one in own.show() if one.witness == "brand"])
+        return Path(shutil.copytree(courier.log, tmp_path / package))
+
+    first, fork = shown("first"), shown("fork")
+    shutil.rmtree(courier.log)
+    shutil.copytree(first if shows == "what was cosigned" else fork, courier.log)
+    assert [(one.kind, one.party) for one in of_files(workspace, scratch=tmp_path / "s")] == [
+        (K.SPLIT_VIEW, "courier")
+    ]
+    kept = brand.witnessed / origin_hash("comity/courier") / "evidence"
+    (seen,), (submitted,) = kept.glob("*.seen"), kept.glob("*.submitted")
+    pair = Evidence(seen.read_bytes(), submitted.read_bytes())
+    pair.verify(log_keys(agreement.party("courier")))
+    assert Note.parse(read_checkpoint(first)).text == Note.parse(pair.seen).text
+    assert read_checkpoint(fork) == AddCheckpoint.parse(pair.submitted).checkpoint
 
 
 def test_the_command_needs_base_dependencies_only(workspace: Path) -> None:

@@ -15,9 +15,11 @@ from test_auditing import ENDED, K, Logs, R, built, clean, place, read, said
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing import Finding, PartyLog, audit
-from compliance.lifecycle import Succession, amend
+from compliance.lifecycle import Succession, amend, replaced_keys
 from compliance.log.merkle import leaf_hash, root_hash
+from compliance.log.note import NoteKey
 from compliance.notice import Notice
+from compliance.signing import SigningKey
 from compliance.terms import ApprovalTerms, ApproverTerm
 from federation.audit_rules import rules_for
 from federation.auditing import audit_places
@@ -129,6 +131,54 @@ def test_each_version_s_rules_hold_for_its_leaves(
     assert (found.kind, found.party) == (kind, party), found
 
 
+# --- keys that a version replaces ---------------------------------------------------------------
+
+
+def replacing(first: Agreement) -> Agreement:
+    """Version 2: another identity key of the courier, and another key of its log."""
+    parties = []
+    for party in first.parties:
+        key = SigningKey.from_seed(b"2" * 32).public
+        changes = {"identity_key": key.to_base64()}
+        other = SigningKey.from_seed(b"3" * 32).public
+        changes["log_key"] = NoteKey("comity/courier", other).to_string()
+        parties.append(party.model_copy(update=changes if party.name == "courier" else {}))
+    return amend(first, {"valid_from": first.valid_from + CHANGE, "parties": tuple(parties)})
+
+
+def told(first: Agreement, second: Agreement) -> list[dict[str, Any]]:
+    keys = replaced_keys(first.party("courier"), second.party("courier"))
+    return [
+        {"of": R.KeyRotated, "job": None, "key": one.key}
+        | {"old_key_digest": one.old_digest, "new_key_digest": one.new_digest}
+        for one in keys
+    ]
+
+
+def test_keys_that_are_replaced_are_told_right_then(world: World) -> None:
+    first, second = world.agreement, replacing(world.agreement)
+    identity, log = told(first, second)
+    assert (identity["key"], log["key"]) == ("identity_key", "log_key")
+    code = {"of": R.CodeReleased, "job": None, "package": "comity"}
+    code |= {"package_version": "2", "code_digest": "5" * 64}
+
+    def found(*leaves: dict[str, Any]) -> list[tuple[K, str, tuple[int, ...]]]:
+        logs = going_on(first, second)
+        for number, leaf in enumerate(leaves, 1):
+            time = CHANGE + timedelta(hours=number)
+            logs["courier"].append(leaf | {"agreement": second.digest, "time": time})
+        return [(one.kind, one.party, one.leaves) for one in findings(first, second, logs)]
+
+    start = len(going_on(first, second)["courier"]) - 1
+    otherwise = (K.ROTATED_OTHERWISE, "courier")
+    assert found(identity, log) == found(log, identity) == found(log, identity, code) == []
+    assert found(identity) == found() == [(*otherwise, (start,))]
+    assert found(identity, code, log) == [(*otherwise, (start,)), (*otherwise, (start + 3,))]
+    assert found(identity, log, log) == [(*otherwise, (start + 3,))]
+    false = log | {"new_key_digest": "0" * 64}
+    assert found(identity, false) == [(*otherwise, (start + 2,)), (*otherwise, (start,))]
+
+
 def test_a_release_after_notice_took_effect(world: World, second: Agreement) -> None:
     given = world.agreement.valid_from
     fields: dict[str, Any] = {"party": "courier", "reason": "enough"}
@@ -233,7 +283,7 @@ def test_folders_of_an_amended_agreement(world: World, tmp_path: Path) -> None:
     def found() -> set[K]:
         _, told, _ = audit_places(
             [str(after.workspace.path)],
-            agreement=after.workspace.path / "agreement.json",
+            agreements=[after.workspace.path / "agreement.json"],
             policy=None,
             scratch=tmp_path,
             now=after.now,
@@ -242,4 +292,4 @@ def test_folders_of_an_amended_agreement(world: World, tmp_path: Path) -> None:
 
     assert found() <= {K.NOT_PUBLIC}
     shutil.rmtree(after.workspace.path / "courier" / "agreements")
-    assert K.FOREIGN_AGREEMENT in found()
+    assert K.VERSION_MISSING in found()

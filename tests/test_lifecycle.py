@@ -19,8 +19,10 @@ from compliance.lifecycle import (
     amend,
     check_amendment,
     in_force,
+    replaced_keys,
     status_of,
 )
+from compliance.log.cosignature import CosigningKey
 from compliance.log.note import NoteKey
 from compliance.notice import Notice, SignedNotice
 from compliance.rendering import render, render_html
@@ -50,6 +52,10 @@ def notice(
         ),
         IDENTITY[party],
     )
+
+
+def logged(name: str, seed: str) -> str:
+    return NoteKey(name, seeded(seed).public).to_string()
 
 
 def signed(agreement: Agreement, *names: str) -> SignedAgreement:
@@ -223,14 +229,35 @@ class TestAmendments:
         with pytest.raises(UnsignedAgreementError, match="operator"):
             Succession.of([signed_by_all(FIRST), signed(SECOND, *ALL[:3])])
 
-    @pytest.mark.parametrize("key", ["log_key", "cosigning_key"])
-    def test_the_keys_of_a_log_stay(self, key: str) -> None:
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"log_key": logged("comity/other", "2"), "cosigning_key": None}, "keep its name"),
+            ({"cosigning_key": None}, "gives up its cosigning key"),
+        ],
+        ids=["log", "cosigning"],
+    )
+    def test_what_of_a_log_stays(self, changes: dict[str, Any], problem: str) -> None:
         brand, *others = FIRST.parties
-        other = NoteKey("comity/acme", seeded("another log of acme").public).to_string()
-        value = None if key == "cosigning_key" else other
-        changed = brand.model_copy(update={key: value, "cosigning_key": None})
-        with pytest.raises(InvalidAgreementError, match="changes a key of its log"):
+        changed = brand.model_copy(update=changes)
+        with pytest.raises(InvalidAgreementError, match=problem):
             amend(FIRST, {"valid_from": CHANGE, "parties": (changed, *others)})
+
+    @pytest.mark.parametrize("key", ["log_key", "cosigning_key"])
+    def test_a_key_that_a_log_gave_up_never_comes_back(self, key: str) -> None:
+        brand, *others = FIRST.parties
+        name = f"comity/{brand.name}"
+        cosigning = CosigningKey.from_seed(name, bytes([9]) * 32).public.to_string()
+        fresh = {"log_key": logged(name, "2"), "cosigning_key": cosigning}[key]
+        changed = brand.model_copy(update={key: fresh})
+        second = amend(FIRST, {"valid_from": CHANGE, "parties": (changed, *others)})
+        third = amend(second, {"valid_from": CHANGE + DAY, "parties": FIRST.parties})
+        held = Succession.of(map(signed_by_all, (FIRST, second)))
+        assert [one.key for one in replaced_keys(brand, changed)] == [key]
+        with pytest.raises(InvalidAgreementError, match="version 3 names a key of the log of"):
+            held.check_next(third)
+        with pytest.raises(InvalidAgreementError, match="make a new one"):
+            Succession.of(map(signed_by_all, (FIRST, second, third)))
 
     def test_a_party_that_comes_back_keeps_its_log(self) -> None:
         out = FIRST.party("courier")
@@ -246,7 +273,10 @@ class TestAmendments:
         other = NoteKey("comity/courier", seeded("another log").public).to_string()
         new_log = out.model_copy(update={"log_key": other, "cosigning_key": None})
         renamed = out.model_copy(update={"name": "carrier"})
-        for one, problem in ((new_log, "a key of its log"), (renamed, "log key of 'courier'")):
+        for one, problem in (
+            (new_log, "comes back with another log key"),
+            (renamed, "log key of 'courier'"),
+        ):
             datasets = [
                 each if each.party != "courier" else each.model_copy(update={"party": one.name})
                 for each in FIRST.datasets

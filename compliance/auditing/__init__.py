@@ -29,6 +29,7 @@ __all__ = [
 
 _OF_ONE: Final = (
     leaves.opening,
+    leaves.rotations,
     leaves.order,
     leaves.validity,
     leaves.decisions,

@@ -10,6 +10,7 @@ from compliance.auditing.budget import Charges
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Computation, Rules
+from compliance.lifecycle import ReplacedKey
 from compliance.terms import Role
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "decisions",
     "opening",
     "order",
+    "rotations",
     "routes",
     "validity",
 ]
@@ -55,6 +57,34 @@ def opening(log: PartyLog, rules: Rules) -> Iterator[Finding]:
             f"version {log.succession.latest.number} is at hand"
         )
         yield Finding(FindingKind.OTHER_VERSION, log.party, (), text)
+
+
+def rotations(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """Keys that a version replaces are told right after it is taken over, and no others ever."""
+    before = log.succession.versions[0]
+    awaited: set[ReplacedKey] = set()
+    since = 0
+    for index, leaf, agreement, _ in log.walk(rules):
+        if isinstance(leaf, records.KeyRotated):
+            told = ReplacedKey(leaf.key, leaf.old_key_digest, leaf.new_key_digest)
+            if told not in awaited:
+                text = f"tells of a {leaf.key} that the agreement did not replace here"
+                yield log.finding(FindingKind.ROTATED_OTHERWISE, index, text)
+            awaited.discard(told)
+            continue
+        yield from _untold(log, awaited, since)
+        awaited, since = set(), index
+        if agreement is not before:
+            before = agreement
+            awaited = log.replaced_by(agreement)
+    yield from _untold(log, awaited, since)
+
+
+def _untold(log: PartyLog, awaited: set[ReplacedKey], since: int) -> Iterator[Finding]:
+    if awaited:
+        keys = ", ".join(sorted(one.key for one in awaited))
+        text = f"takes over a version that replaces {keys}, and no leaf key.rotated says so"
+        yield log.finding(FindingKind.ROTATED_OTHERWISE, since, text)
 
 
 def order(log: PartyLog, rules: Rules) -> Iterator[Finding]:

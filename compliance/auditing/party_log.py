@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from compliance.agreement import Agreement
+from compliance.auditing.cryptoperiod import Cryptoperiod, cryptoperiods
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.rules import Rules
-from compliance.lifecycle import Succession
+from compliance.lifecycle import ReplacedKey, Succession, replaced_keys
 from compliance.records import AgreementSigned, Record
 
 __all__ = ["PartyLog"]
@@ -25,6 +26,7 @@ class PartyLog:
         cosigned_by: who cosigned its last public head.
         public_size: leaves of that head; None if there is none.
         versions: of the contract, with the notices about it; `agreement` alone where None.
+        head: the checkpoint under which it was read, verbatim.
     """
 
     party: str
@@ -34,11 +36,23 @@ class PartyLog:
     cosigned_by: tuple[str, ...] = ()
     public_size: int | None = None
     versions: Succession | None = None
+    head: bytes = b""
 
     @cached_property
     def succession(self) -> Succession:
         """The versions of the contract, and the notices about it."""
         return self.versions or Succession((self.agreement,), {})
+
+    @cached_property
+    def cryptoperiods(self) -> tuple[Cryptoperiod, ...]:
+        """Whose keys sign heads of which sizes."""
+        return cryptoperiods(self.succession, self.party, self.records)
+
+    def replaced_by(self, agreement: Agreement) -> set[ReplacedKey]:
+        """Return the keys of this party that a version replaces."""
+        after = next((one for one in agreement.parties if one.name == self.party), None)
+        before = self.succession.term_before(agreement, self.party)
+        return set(replaced_keys(before, after)) if before and after else set()
 
     @cached_property
     def obeyed(self) -> tuple[Agreement, ...]:

@@ -7,52 +7,59 @@ Leaves to others: what the leaves say together (`compliance.auditing.audit`).
 """
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from compliance.agreement import Agreement, SignedAgreement
+from compliance.auditing.cryptoperiod import check_in_force
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.pruned import pruned
-from compliance.auditing.trust import keys_of_others, log_keys, origin_of, policy_for
+from compliance.auditing.trust import log_keys, origin_of
 from compliance.errors import (
-    ComplianceError,
     InvalidAgreementError,
     LogCorruptedError,
     LogError,
-    NotPublicError,
     RecordError,
     SignatureError,
 )
 from compliance.lifecycle import Succession
 from compliance.log.checkpoint import Checkpoint
-from compliance.log.merkle import leaf_hash, root_hash
-from compliance.log.note import NOTE_LIMIT, Note, NoteKey
-from compliance.log.policy import Policy, open_checkpoint
+from compliance.log.note import Note, NoteKey
+from compliance.log.policy import open_checkpoint
 from compliance.log.tiles import CutFileError
-from compliance.log.verifier import FileMissingError, read_checkpoint, read_regular, verify_log
-from compliance.log.witnessing import WitnessRecord
+from compliance.log.verifier import (
+    FileMissingError,
+    VerifiedLog,
+    read_checkpoint,
+    read_regular,
+    verify_log,
+)
 from compliance.notice import SignedNotice
-from compliance.records import Record, parse_leaf
+from compliance.records import AgreementSigned, Record, parse_leaf
 from compliance.signing import ENVELOPE_LIMIT
 from compliance.terms import PartyTerm
 
-__all__ = ["party_of", "read_agreement", "read_log", "read_versions", "witnessed"]
+__all__ = ["party_of", "read_agreement", "read_log", "read_versions"]
+
+_ATTEMPTS = 5
 
 
-def read_agreement(file: Path) -> Agreement:
+def read_agreement(file: Path) -> SignedAgreement:
     """Read a contract that every party signed.
 
     Raises:
         InvalidAgreementError: it cannot be read, is unsigned by somebody, or was altered.
     """
     try:
-        return SignedAgreement.from_json(read_regular(file, ENVELOPE_LIMIT + 1)).verify()
+        signed = SignedAgreement.from_json(read_regular(file, ENVELOPE_LIMIT + 1))
+        signed.verify()
     except OSError as error:
         raise InvalidAgreementError(f"{file} cannot be read: {error.strerror}") from error
     except InvalidAgreementError as error:
         raise type(error)(f"{file}: {error}") from error
+    return signed
 
 
 def read_versions(folder: Path) -> Succession:
@@ -83,25 +90,22 @@ def read_log(
 ) -> tuple[PartyLog | None, tuple[Finding, ...]]:
     """Read the log of a party in a directory of the layout of C2SP tlog-tiles.
 
-    1. The checkpoint is of this log, and each of its keys signed it.
+    1. The checkpoint is of this log, and each of its keys signed it, by one version at hand.
     2. Every file holds what the entries imply, whose root is the signed one.
     3. Every entry is a leaf.
+    4. Every version that it obeyed is at hand.
+    5. The keys that signed are those of the last version that it took over.
 
     Returns:
         The log, or None with what stands in the way.
     """
-    party = agreement.party(name)
-    try:
-        signed = read_checkpoint(directory)
-        if (kind := _objection(signed, party)) is not None:
-            text = f"the checkpoint in {directory} does not hold under the keys of {name}: {kind}"
-            return None, (Finding(kind, name, (), text),)
-        log = verify_log(directory, verification_key=party.log_key, second_key=party.cosigning_key)
-    except LogError as error:
-        forgotten = pruned(directory, party) if isinstance(error, FileMissingError) else None
-        if forgotten is not None:
-            return None, (forgotten,)
-        return None, (Finding(_kind_of(error), name, (), f"{directory}: {error}"),)
+    held = versions or Succession((agreement,), {})
+    terms = [
+        one for version in reversed(held.versions) for one in version.parties if one.name == name
+    ]
+    log = _verified(directory, terms)  # 1, 2
+    if isinstance(log, Finding):
+        return None, (log,)
     parsed: list[Record] = []
     with _without_collection():
         for index, entry in enumerate(log.entries):
@@ -110,7 +114,67 @@ def read_log(
             except RecordError as error:
                 text = f"leaf {index} of {name} is no leaf: {error}"
                 return None, (Finding(FindingKind.MALFORMED_LEAF, name, (index,), text),)
-    return PartyLog(name, agreement, tuple(parsed), log.entries, versions=versions), ()
+    read = PartyLog(name, agreement, tuple(parsed), log.entries, versions=versions, head=log.signed)
+    if (problem := _version_missing(read) or _not_in_force(read)) is not None:  # 4, 5
+        return None, (problem,)
+    return read, ()
+
+
+def _verified(directory: Path, terms: list[PartyTerm]) -> VerifiedLog | Finding:
+    """Verify a log by the keys of the party that signed its head; `terms` begin with the latest."""
+    for attempt in range(_ATTEMPTS):
+        party, signed = terms[0], b""
+        try:
+            signed = read_checkpoint(directory)
+            objections = {one: _objection(signed, one) for one in terms}
+            party = next((one for one, kind in objections.items() if kind is None), party)
+            if (kind := objections[party]) is not None:
+                text = f"the checkpoint in {directory} does not hold under the keys of {party.name}"
+                text += f": {kind}"
+                if kind is FindingKind.WRONG_KEY:
+                    text += "; where a version that is not at hand replaced keys, bring it"
+                return Finding(kind, party.name, (), text)
+            return verify_log(
+                directory, verification_key=party.log_key, second_key=party.cosigning_key
+            )
+        except LogError as error:
+            if attempt + 1 < _ATTEMPTS and signed != _read_again(directory):
+                continue  # its keys may have been replaced meanwhile
+            forgotten = pruned(directory, party) if isinstance(error, FileMissingError) else None
+            return forgotten or Finding(_kind_of(error), party.name, (), f"{directory}: {error}")
+    raise RuntimeError("the last attempt returns")
+
+
+def _read_again(directory: Path) -> bytes:
+    try:
+        return read_checkpoint(directory)
+    except LogError:
+        return b""
+
+
+def _version_missing(log: PartyLog) -> Finding | None:
+    """Say that the log obeyed a version that is not at hand."""
+    at_hand = {one.digest for one in log.succession.versions}
+    for index, leaf in enumerate(log.records):
+        if not isinstance(leaf, AgreementSigned) or leaf.agreement in at_hand:
+            continue
+        if index == 0 or leaf.supersedes == log.succession.latest.digest:
+            text = (
+                f"takes over version {leaf.agreement[:16]}… of the agreement, which is not at "
+                "hand: bring it (`--agreement`, once for each version)"
+            )
+            return log.finding(FindingKind.VERSION_MISSING, index, text)
+    return None
+
+
+def _not_in_force(log: PartyLog) -> Finding | None:
+    """Say that the head is signed by other keys than those of the last version taken over."""
+    try:
+        check_in_force(log.head, log.cryptoperiods)
+    except LogCorruptedError as error:
+        text = f"the head of the log of {log.party}: {error}"
+        return Finding(FindingKind.KEY_NOT_IN_FORCE, log.party, (), text)
+    return None
 
 
 @contextmanager
@@ -156,130 +220,10 @@ def _objection(signed: bytes, party: PartyTerm) -> FindingKind | None:
     return None
 
 
-def witnessed(
-    logs: Sequence[PartyLog], directories: dict[str, Path], policy: Policy | None
-) -> tuple[tuple[PartyLog, ...], tuple[Finding, ...]]:
-    """Hold logs against what witnesses cosigned, as far as their folders are at hand.
-
-    Args:
-        logs: that were read.
-        directories: of every log at hand, by party; `witness/` in it is what the party witnessed.
-        policy: what makes a head public; the agreement's where None.
-
-    Returns:
-        The logs, with their last public heads, and what contradicts the witnesses.
-    """
-    found: list[Finding] = []
-    told: list[PartyLog] = []
-    for log in logs:
-        heads: list[bytes] = []
-        own = directories[log.party]
-        for name in ("witness/public", "checkpoint"):
-            try:
-                heads.append(read_regular(own / name, NOTE_LIMIT + 1))
-            except OSError:
-                continue  # a log without a public head is said below
-        for witness, directory in directories.items():
-            if witness != log.party:
-                found.extend(_witness(log, witness, directory, heads))
-        public = _public(log, _merged(heads), policy or policy_for(log.agreement, log.party))
-        if isinstance(public, Finding):
-            found.append(public)
-            told.append(log)
-        else:
-            told.append(public)
-    return tuple(told), tuple(found)
-
-
-def _witness(log: PartyLog, witness: str, directory: Path, heads: list[bytes]) -> Iterator[Finding]:
-    """Say what a witness keeps that contradicts a log; add the head that it cosigned to `heads`."""
-    key = log.agreement.party(witness).cosigner
-    if key is None:
-        return
-    origin = origin_of(log.agreement.party(log.party))
-    logs = keys_of_others(log.agreement, witness)
-    record = WitnessRecord(directory / "witness", logs=logs, cosigner=key)
-    try:
-        head, evidence = record.last(origin), record.evidence(origin)
-    except ComplianceError as error:
-        text = f"what {witness} keeps of the log of {log.party}: {error}"
-        yield Finding(FindingKind.UNREADABLE, witness, (), text)
-        return
-    if evidence:
-        pairs = "1 pair" if len(evidence) == 1 else f"{len(evidence)} pairs"
-        text = (
-            f"{witness} keeps {pairs} of heads that {log.party} signed, of one size with two roots"
-        )
-        yield Finding(FindingKind.SPLIT_VIEW, log.party, (), text)
-    if head is None:
-        return
-    if _begins_with(log.entries, head.checkpoint):
-        heads.append(head.note.to_bytes())
-    elif not evidence:
-        text = (
-            f"{witness} cosigned {head.checkpoint.tree_size} entries of the log of {log.party}, "
-            "which does not begin with them: it was rewritten, or cut short"
-        )
-        yield Finding(FindingKind.REWRITTEN, log.party, (), text)
-
-
-def _merged(heads: Sequence[bytes]) -> list[bytes]:
-    """Join the signatures of heads that say the same."""
-    notes: dict[str, Note] = {}
-    for head in heads:
-        try:
-            note = Note.parse(head)
-        except SignatureError:
-            continue  # a witness's own is checked by its record; another counts for nothing
-        before = notes.get(note.text)
-        signatures = note.signatures if before is None else before.signatures + note.signatures
-        notes[note.text] = Note(note.text, tuple(dict.fromkeys(signatures)))
-    return [note.to_bytes() for note in notes.values()]
-
-
-def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy) -> PartyLog | Finding:
-    best: PartyLog | None = None
-    short = "no head at hand is cosigned by anybody"
-    for head in heads:
-        try:
-            public = policy.check(head)
-        except NotPublicError as error:
-            short = str(error)
-            continue
-        except LogCorruptedError as error:
-            text = f"a head of the log of {log.party} is wrongly signed: {error}"
-            return Finding(FindingKind.BAD_SIGNATURE, log.party, (), text)
-        size = public.checkpoint.tree_size
-        if not _begins_with(log.entries, public.checkpoint):
-            text = (
-                f"{', '.join(public.cosigned) or log.party} signed {size} entries that the log of "
-                f"{log.party} does not begin with: it was rewritten, or cut short"
-            )
-            return Finding(FindingKind.REWRITTEN, log.party, (), text)
-        if best is None or size > (best.public_size or 0):
-            best = PartyLog(
-                log.party,
-                log.agreement,
-                log.records,
-                log.entries,
-                tuple(public.cosigned),
-                size,
-                log.versions,
-            )
-    text = f"the log of {log.party} is not public: {short}"
-    return best or Finding(FindingKind.NOT_PUBLIC, log.party, (), text)
-
-
-def _begins_with(entries: Sequence[bytes], head: Checkpoint) -> bool:
-    if head.tree_size > len(entries):
-        return False
-    return root_hash([leaf_hash(entry) for entry in entries[: head.tree_size]]) == head.root_hash
-
-
-def party_of(signed: bytes, agreement: Agreement) -> str | None:
+def party_of(signed: bytes, versions: Iterable[Agreement]) -> str | None:
     """Return the party whose log an unverified checkpoint says it is of; None if nobody's."""
     origin = signed.partition(b"\n")[0].decode("utf-8", "replace")
-    for party in agreement.parties:
+    for party in (one for version in versions for one in version.parties):
         if NoteKey.from_string(party.log_key).name == origin:
             return party.name
     return None

@@ -1,8 +1,11 @@
 """Whom an auditor believes about a party's log: its keys and its witnesses, by the agreement.
 
-Leaves to others: reading the agreement, and a policy file that an auditor brings instead.
+Leaves to others: reading the agreement, and a policy file that an auditor brings instead; until
+which size of a log keys hold that were replaced (`cryptoperiod`).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from compliance.agreement import Agreement
@@ -11,7 +14,7 @@ from compliance.log.note import NoteKey
 from compliance.log.policy import Group, LogKey, Policy
 from compliance.terms import PartyTerm, Role
 
-__all__ = ["keys_of_others", "log_keys", "origin_of", "policy_for"]
+__all__ = ["WitnessKeys", "keys_of_others", "log_keys", "origin_of", "policy_for"]
 
 _QUORUM: Final = "others"
 
@@ -30,6 +33,45 @@ def origin_of(party: PartyTerm) -> str:
 def keys_of_others(agreement: Agreement, name: str) -> dict[str, tuple[LogKey, ...]]:
     """Return the keys of all logs but one party's, by origin."""
     return {origin_of(one): log_keys(one) for one in agreement.parties if one.name != name}
+
+
+@dataclass(frozen=True)
+class WitnessKeys:
+    """The keys of one witness and of the logs that it witnesses, over versions of an agreement.
+
+    Attributes:
+        logs: what each other party's log is signed with, by origin.
+        former: what it was signed with before, by origin.
+        cosigner: the witness's key; None if it witnesses nobody.
+        former_cosigners: its keys before.
+    """
+
+    logs: dict[str, tuple[LogKey, ...]]
+    former: dict[str, tuple[tuple[LogKey, ...], ...]]
+    cosigner: CosignerKey | None
+    former_cosigners: tuple[CosignerKey, ...]
+
+    @classmethod
+    def of(cls, versions: Sequence[Agreement], witness: str) -> "WitnessKeys":
+        """Collect them from versions in order, of which the last is the one obeyed."""
+        *before, latest = versions
+        logs = keys_of_others(latest, witness)
+        former: dict[str, list[tuple[LogKey, ...]]] = {}
+        own: list[CosignerKey | None] = []
+        for version in reversed(before):
+            for origin, keys in keys_of_others(version, witness).items():
+                known = former.setdefault(origin, [])
+                if keys not in (logs.get(origin), *known):
+                    known.append(keys)
+            own.extend(one.cosigner for one in version.parties if one.name == witness)
+        cosigner = latest.party(witness).cosigner
+        others = dict.fromkeys(one for one in own if one not in (None, cosigner))
+        return cls(
+            logs,
+            {origin: tuple(keys) for origin, keys in former.items()},
+            cosigner,
+            tuple(one for one in others if one is not None),
+        )
 
 
 def policy_for(agreement: Agreement, party: str) -> Policy:

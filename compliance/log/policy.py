@@ -17,7 +17,7 @@ a head that is not public yet.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -26,7 +26,7 @@ from compliance.log.checkpoint import Checkpoint
 from compliance.log.cosignature import Algorithm, CosignerKey, verify_cosignatures
 from compliance.log.note import KeyText, Note, NoteKey
 
-__all__ = ["Group", "LogKey", "Policy", "PublicCheckpoint", "open_checkpoint"]
+__all__ = ["Group", "LogKey", "Policy", "PublicCheckpoint", "open_by_any", "open_checkpoint"]
 
 LogKey = NoteKey | CosignerKey
 """What a log signs its heads with: Ed25519 (0x01) or ML-DSA-44 (0x06)."""
@@ -211,6 +211,23 @@ def open_checkpoint(
             f"the log, got {len(signing)}: one was left off"
         )
     return checkpoint, note
+
+
+def open_by_any(
+    signed: bytes, sets: Sequence[tuple[LogKey, ...]]
+) -> tuple[Checkpoint, Note, tuple[LogKey, ...]]:
+    """Read a checkpoint that every key of one of these sets signed; return that set too.
+
+    Raises:
+        LogCorruptedError: none did so; what is wrong by the first set is said.
+    """
+    problem: LogCorruptedError | None = None
+    for keys in sets:
+        try:
+            return (*open_checkpoint(signed, keys), keys)
+        except LogCorruptedError as error:
+            problem = problem or error
+    raise problem or LogCorruptedError("checkpoint: expected keys of its log, got none")
 
 
 class _Parser:

@@ -64,12 +64,14 @@ class VerifiedLog:
         tree_size: number of entries.
         root_hash: 32 bytes.
         entries: every entry, in order; an entry's index is its position.
+        signed: the checkpoint, verbatim.
     """
 
     origin: str
     tree_size: int
     root_hash: bytes
     entries: tuple[bytes, ...]
+    signed: bytes
 
 
 def verify_log(
@@ -94,7 +96,7 @@ def verify_log(
     for _ in range(_ATTEMPTS):
         signed = read_checkpoint(directory)
         try:
-            return _verify(directory, open_head(signed, key, second))
+            return _verify(directory, signed, open_head(signed, key, second))
         except LogCorruptedError:
             # A writer that publishes meanwhile may remove partial tiles that have become full.
             if read_checkpoint(directory) == signed:
@@ -186,7 +188,7 @@ def _read(directory: Path, path: str, limit: int) -> bytes | None:
     return data
 
 
-def _verify(directory: Path, checkpoint: Checkpoint) -> VerifiedLog:
+def _verify(directory: Path, signed: bytes, checkpoint: Checkpoint) -> VerifiedLog:
     size = checkpoint.tree_size
     bundles = takewhile(lambda tile: tile.level is None, layout(size))
     entries = tuple(
@@ -207,7 +209,7 @@ def _verify(directory: Path, checkpoint: Checkpoint) -> VerifiedLog:
             data = _read(directory, path, TILE_LIMIT)
             if data is not None:  # a superseded partial tile may vanish at any time
                 implied.check(found, data)
-    return VerifiedLog(checkpoint.origin, size, checkpoint.root_hash, entries)
+    return VerifiedLog(checkpoint.origin, size, checkpoint.root_hash, entries, signed)
 
 
 class _Implied:

@@ -11,6 +11,7 @@ Leaves to others: keeping one record a log and one request at a time (`witnessin
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -25,7 +26,7 @@ from compliance.log.checkpoint import Checkpoint, EmptyTreeError
 from compliance.log.cosignature import CosignerKey, CosigningKey
 from compliance.log.merkle import EMPTY_ROOT, HASH_BYTES, verify_consistency
 from compliance.log.note import NOTE_LIMIT, Note
-from compliance.log.policy import LogKey, open_checkpoint
+from compliance.log.policy import LogKey, open_by_any, open_checkpoint
 from compliance.signing import decode_base64, encode_base64
 
 __all__ = [
@@ -107,13 +108,32 @@ class Cosigned:
         return self.note.signatures[-1].line.encode()
 
     @classmethod
-    def parse(cls, data: bytes, keys: tuple[LogKey, ...], cosigner: CosignerKey) -> Self:
+    def parse(
+        cls,
+        data: bytes,
+        keys: tuple[LogKey, ...],
+        cosigner: CosignerKey,
+        *,
+        former: Sequence[tuple[LogKey, ...]] = (),
+        former_cosigners: Sequence[CosignerKey] = (),
+    ) -> Self:
         """Read what a witness keeps of a log.
+
+        Args:
+            data: the head with both signatures.
+            keys: of the log; all of them signed.
+            cosigner: the witness's.
+            former: sets of keys that the log had before.
+            former_cosigners: keys that the witness had before.
 
         Raises:
             LogCorruptedError: it is not signed by both.
         """
-        checkpoint, note = open_checkpoint(data, keys)
+        checkpoint, note, _ = open_by_any(data, (keys, *former))
+        signers = {(entry.name, entry.key_id) for entry in note.signatures}
+        known = (one for one in former_cosigners if (one.name, one.key_id) in signers)
+        if (cosigner.name, cosigner.key_id) not in signers:
+            cosigner = next(known, cosigner)
         try:
             time = cosigner.verify(checkpoint, note)
         except SignatureError as error:
@@ -147,16 +167,23 @@ class Evidence:
             raise LogCorruptedError(f"evidence: {error}") from error
         return hashlib.sha256(texts.encode()).hexdigest()
 
-    def verify(self, keys: tuple[LogKey, ...]) -> None:
+    def verify(
+        self, keys: tuple[LogKey, ...], *, former: Sequence[tuple[LogKey, ...]] = ()
+    ) -> None:
         """Return only if the log signed two heads of one size with different roots.
 
         Heads of different sizes prove nothing alone: the log may still bring a consistency proof.
 
+        Args:
+            keys: of the log; all of them signed each head, or all of a set of `former`.
+            former: sets of keys that the log had before.
+
         Raises:
             LogError: they do not prove a split view.
         """
-        one, _ = open_checkpoint(self.seen, keys)
-        other, _ = open_checkpoint(AddCheckpoint.parse(self.submitted).checkpoint, keys)
+        sets = (keys, *former)
+        one, *_ = open_by_any(self.seen, sets)
+        other, *_ = open_by_any(AddCheckpoint.parse(self.submitted).checkpoint, sets)
         if one.tree_size != other.tree_size or one.root_hash == other.root_hash:
             raise LogError(
                 f"heads of {one.origin!r} with {one.tree_size} and {other.tree_size} entries: "
@@ -211,7 +238,8 @@ def decide(
 
     Args:
         request: what was submitted.
-        logs: keys of the log of that origin; none if it is unknown.
+        logs: keys that the log of that origin has now; none if it is unknown. A head that only
+            keys signed which it had before is not cosigned, whatever it extends.
         seen: what this witness cosigned last of it, None if nothing.
         cosigner: the witness's key.
         now: POSIX seconds.

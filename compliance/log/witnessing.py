@@ -11,7 +11,8 @@ DIRECTORY/
 Guarantees: of one log, one request at a time, in any process; a cosignature is answered only when
 its head is on disk, so that no crash makes a witness forget what it vouched for; evidence is on
 disk before the refusal is raised, and never overwritten; what does not prove a split view is no
-evidence, whoever put it there.
+evidence, whoever put it there. What was kept before a log or the witness changed its keys goes on
+to count; nothing is cosigned any more that the earlier keys alone signed.
 
 Leaves to others: the decision itself (`witness`), the wire.
 """
@@ -19,9 +20,10 @@ Leaves to others: the decision itself (`witness`), the wire.
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from compliance.errors import LogCorruptedError, LogError, NotWitnessedError, Objection
@@ -57,14 +59,24 @@ class WitnessRecord:
         directory: the witness's own.
         logs: the keys of each log by origin; each of them must have signed a head.
         cosigner: the witness's public key.
+        former: sets of keys that logs had before, by origin.
+        former_cosigners: keys that the witness had before.
     """
 
     def __init__(
-        self, directory: Path, *, logs: Mapping[str, tuple[LogKey, ...]], cosigner: CosignerKey
+        self,
+        directory: Path,
+        *,
+        logs: Mapping[str, tuple[LogKey, ...]],
+        cosigner: CosignerKey,
+        former: Mapping[str, Sequence[tuple[LogKey, ...]]] = MappingProxyType({}),
+        former_cosigners: Sequence[CosignerKey] = (),
     ) -> None:
         self._directory = directory
         self._logs = logs
         self._cosigner = cosigner
+        self._former = former
+        self._former_cosigners = former_cosigners
 
     def last(self, origin: str) -> Cosigned | None:
         """Return what was cosigned last of a log; None if nothing was.
@@ -81,7 +93,13 @@ class WitnessRecord:
         except OSError as error:
             raise LogError(f"{path}: cannot be read: {error.strerror}") from error
         try:
-            return Cosigned.parse(data, self._logs[origin], self._cosigner)
+            return Cosigned.parse(
+                data,
+                self._logs[origin],
+                self._cosigner,
+                former=self._former.get(origin, ()),
+                former_cosigners=self._former_cosigners,
+            )
         except LogCorruptedError as error:
             raise LogCorruptedError(f"{path}: {error}") from error
 
@@ -103,7 +121,8 @@ class WitnessRecord:
             ]
         except OSError as error:
             raise LogError(f"{directory}: cannot be read: {error.strerror}") from error
-        return tuple(pair for pair in pairs if _proves(pair, self._logs[origin]))
+        former = self._former.get(origin, ())
+        return tuple(pair for pair in pairs if _proves(pair, self._logs[origin], former))
 
 
 class Witness(WitnessRecord):
@@ -113,6 +132,8 @@ class Witness(WitnessRecord):
         directory: its own; created if there is none.
         logs: the keys of each log by origin; each of them must have signed a head.
         cosigner: signs.
+        former: sets of keys that logs had before, by origin; they sign nothing that is cosigned.
+        former_cosigners: keys that the witness had before.
         files: does the writing; this machine's file system if None.
     """
 
@@ -122,9 +143,17 @@ class Witness(WitnessRecord):
         *,
         logs: Mapping[str, tuple[LogKey, ...]],
         cosigner: CosigningKey,
+        former: Mapping[str, Sequence[tuple[LogKey, ...]]] = MappingProxyType({}),
+        former_cosigners: Sequence[CosignerKey] = (),
         files: Files | None = None,
     ) -> None:
-        super().__init__(directory, logs=logs, cosigner=cosigner.public)
+        super().__init__(
+            directory,
+            logs=logs,
+            cosigner=cosigner.public,
+            former=former,
+            former_cosigners=former_cosigners,
+        )
         self._signing = cosigner
         self._files = files or LocalFiles()
 
@@ -190,9 +219,11 @@ class Witness(WitnessRecord):
         self._files.sync([directory, self._directory])
 
 
-def _proves(evidence: Evidence, keys: tuple[LogKey, ...]) -> bool:
+def _proves(
+    evidence: Evidence, keys: tuple[LogKey, ...], former: Sequence[tuple[LogKey, ...]]
+) -> bool:
     try:
-        evidence.verify(keys)
+        evidence.verify(keys, former=former)
     except LogError:
         return False
     return True

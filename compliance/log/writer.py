@@ -3,7 +3,8 @@
 Guarantees: one writer at a time (an advisory lock on the directory, which ends with the process);
 `append` returns only when the entries are on disk under a signed checkpoint; no two checkpoints
 that it signs contradict each other; a published file is never rewritten; work per append depends
-on the batch, not on the log. Opening checks the right edge against the signed root.
+on the batch, not on the log. Opening checks the right edge against the signed root. Where keys
+change, one head is signed by the old keys and the new ones; no larger one by the old.
 
 Leaves to others: what entries mean (`compliance.records`), checking everything (`verifier`), and
 noticing that the whole directory was put back to an earlier state (whoever kept a later
@@ -31,7 +32,7 @@ from compliance.log.checkpoint import Checkpoint
 from compliance.log.cosignature import CosigningKey
 from compliance.log.files import Files, LocalFiles, publish
 from compliance.log.merkle import EMPTY_ROOT, leaf_hash
-from compliance.log.note import Note, NoteKey
+from compliance.log.note import Note, NoteKey, NoteSignature
 from compliance.log.tiles import (
     ENTRY_LIMIT,
     TILE_WIDTH,
@@ -121,6 +122,11 @@ class LogWriter:
         return self._state.checkpoint.tree_size
 
     @property
+    def verification_key(self) -> str:
+        """The key string by which the head is verified."""
+        return self._signer.name.to_string()
+
+    @property
     def checkpoint(self) -> Checkpoint:
         """The head published last."""
         return self._state.checkpoint
@@ -133,6 +139,33 @@ class LogWriter:
             LogError: the disk refused (open the log again), or an earlier append had raised.
             RuntimeError: the writer is closed.
         """
+        return self._append(tuple(entries), self._signer)
+
+    def hand_over(
+        self, entries: Sequence[bytes], *, key: SigningKey, second_key: CosigningKey | None = None
+    ) -> range:
+        """Append entries that tell of new keys, under a head that old and new keys sign.
+
+        With the n entries that stood before, n is the largest size of a head that the old keys sign
+        alone. The head with these entries bears the signatures of both; every later one those of
+        the new keys alone. It is one publication: a crash leaves the old head, or that one.
+
+        Args:
+            entries: one or more, as for `append`.
+            key: signs the checkpoints from here on, in the name of the same origin.
+            second_key: likewise.
+
+        Raises:
+            RecordError: there is no entry, or one is over 2 KiB; nothing was written.
+            SignatureError: the second key has another name; nothing was written.
+            LogError: as `append`.
+            RuntimeError: the writer is closed.
+        """
+        if not entries:
+            raise RecordError("expected an entry that tells of the new keys, got none")
+        return self._append(tuple(entries), _Signer(self._signer.name.name, key, second_key))
+
+    def _append(self, entries: tuple[bytes, ...], following: "_Signer") -> range:
         for position, entry in enumerate(entries):
             if len(entry) > ENTRY_LIMIT:
                 raise RecordError(
@@ -150,11 +183,11 @@ class LogWriter:
             if entries:
                 self._interrupted = True
                 with _os_errors(self._directory):
-                    self._commit(old, tuple(entries))
+                    self._commit(old, entries, following)
                 self._interrupted = False
             return range(old.checkpoint.tree_size, self._state.checkpoint.tree_size)
 
-    def _commit(self, old: _State, entries: tuple[bytes, ...]) -> None:
+    def _commit(self, old: _State, entries: tuple[bytes, ...], following: "_Signer") -> None:
         edge, tiles = old.edge.extend([leaf_hash(entry) for entry in entries])
         bundle = old.bundle + entries
         first = old.edge.tree_size // TILE_WIDTH
@@ -178,8 +211,9 @@ class LogWriter:
         # 3. ... and swap: sign, and publish by one rename. A crash leaves the old checkpoint or the
         #    new one, never a part, and all that either promises is on disk.
         checkpoint = Checkpoint(old.checkpoint.origin, edge.tree_size, edge.root_hash)
-        signed = self._signer.sign(checkpoint)
+        signed = self._signer.sign(checkpoint, following)
         publish(self._files, self._directory / CHECKPOINT_PATH, signed)
+        self._signer = following
         rest = bundle[len(bundle) // TILE_WIDTH * TILE_WIDTH :]
         self._state = _State(signed, checkpoint, edge, rest)
         # 4. Housekeeping: partial tiles that have become full. A crash leaves some, which the next
@@ -241,12 +275,19 @@ class _Signer:
         self._key = key
         self._second = second
 
-    def sign(self, checkpoint: Checkpoint) -> bytes:
-        note = checkpoint.note(self._key)
-        if self._second is not None:
-            signature = self._second.cosign(checkpoint, timestamp=0)
-            note = Note(note.text, (*note.signatures, signature))
-        return note.to_bytes()
+    def sign(self, checkpoint: Checkpoint, following: "_Signer | None" = None) -> bytes:
+        """Sign with these keys, and with those that follow where they are others."""
+        signatures = self.signatures(checkpoint)
+        if following is not None and following is not self:
+            both = (*signatures, *following.signatures(checkpoint))
+            signatures = tuple({(one.name, one.key_id): one for one in both}.values())
+        return Note(checkpoint.body(), signatures).to_bytes()
+
+    def signatures(self, checkpoint: Checkpoint) -> tuple[NoteSignature, ...]:
+        signatures = checkpoint.note(self._key).signatures
+        if self._second is None:
+            return signatures
+        return (*signatures, self._second.cosign(checkpoint, timestamp=0))
 
 
 def _resume(directory: Path, signer: _Signer, files: Files) -> _State:
