@@ -44,6 +44,8 @@ from federation.jobs.model import JointModel
 from federation.members import load_people
 from federation.party import PartyFolder, SegmentsConfig, write_atomically
 from federation.population import open_source, recipe_for
+from federation.retraining import RetrainingQueue
+from federation.training.manifests import Manifest
 from federation.vertical_rows import is_part
 from privacy.randomness import new_secret
 
@@ -264,13 +266,11 @@ class Erasing:
             match, epsilon = model.align, None
         else:
             match, epsilon = model.match, model.epsilon
-        saw = self._took_part(match, references)
+        manifest = Manifest.open(self._folder, job)
+        saw = manifest.names(references) if manifest else self._took_part(match, references)
         step = model_step(self._terms, job, saw=saw, epsilon=epsilon, now=asked)
-        if step.outcome is ErasureOutcome.RETIRED and not self._folder.retired(job).exists():
-            write_atomically(self._folder.retired(job), b"")
-            reason = "the agreement's clause on erasure: somebody whom it saw was erased"
-            self._gate.note(records.ModelRetired, job, model_digest=model.digest, reason=reason)
-        return step
+        queue = RetrainingQueue(self._folder, self._agreement)
+        return queue.apply(step, job, model.digest, self._gate.note)
 
     def _took_part(self, match: str, references: tuple[str, ...]) -> bool:
         """Whether a match was of the person, as far as this party can tell."""

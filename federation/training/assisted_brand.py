@@ -56,6 +56,7 @@ from federation.messages import (
     Message,
 )
 from federation.party import write_atomically
+from federation.retraining import replacing
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
 from federation.training.assisting import forget_vertical, held_part, model_told
@@ -208,13 +209,16 @@ class AssistedBrand:
             losses=state.losses,
             findings=tuple((number, str(finding)) for number, finding in state.findings),
         )
-        with desk.result(desk.folder.model(job), message, held.content):
+        with (
+            desk.result(desk.folder.model(job), message, held.content),
+            replacing(desk, message, spec) as retired,
+        ):
             released = desk.release(
                 message,
                 settle,
                 recipient=partner,
                 people=used,
-                results=(model_told(desk, held),),
+                results=(model_told(desk, held), *retired),
             )
         self._forget(job)
         desk.tell(job, "keeps its part of the model")

@@ -57,6 +57,7 @@ from federation.messages import (
     Message,
 )
 from federation.party import PartyFolder, write_atomically
+from federation.retraining import check_in_use, replacing
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, bring_aligned
 from federation.training.one_set import ScoredOnce, check_one_set, digest_of, trained_on
@@ -199,12 +200,15 @@ class Assisting:
             told=_told(last.told, body.rounds, body.step, f"kept {body.kept}"),
             part=last.part.settle(body.step).keep(body.kept),
         )
-        with desk.result(desk.folder.model(job), message, held.content):
+        with (
+            desk.result(desk.folder.model(job), message, held.content),
+            replacing(desk, message, spec) as retired,
+        ):
             released = desk.release(
                 message,
                 Acknowledged(),
                 recipient=desk.coordinator,
-                results=(model_told(desk, held),),
+                results=(model_told(desk, held), *retired),
             )
         forget_vertical(desk.folder, job)
         desk.tell(job, "keeps its part of the model")
@@ -317,12 +321,7 @@ def held_part(desk: Desk, train: str) -> HeldPart:
         WorkspaceError: the part is damaged.
     """
     path = desk.folder.model(train)
-    if desk.folder.retired(train).exists():
-        raise desk.refusal(
-            "erasure",
-            f"the model of training {train!r} is retired, since somebody whom it saw was "
-            "erased: train it again",
-        )
+    check_in_use(desk, train)
     try:
         return HeldPart.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
