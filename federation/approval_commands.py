@@ -48,7 +48,7 @@ def approve(
 
     agreement = verified_agreement(directory / "agreement.json")
     specs = {spec.name: spec for spec in jobs_in(directory / "jobs.json")}
-    specs |= {one.spec.name: one.spec for one in retrainings_in(directory)}
+    specs |= {spec.name: spec for one in retrainings_in(directory) for spec in one.jobs}
     if job not in specs:
         raise WorkspaceError(f"{directory} has no job {job!r}, only {', '.join(specs)}")
     shown = Console(stderr=True, soft_wrap=True, highlight=False) if as_json else out
@@ -109,7 +109,7 @@ def add(
 
     folder = PartyFolder(directory)
     agreement = folder.agreement()
-    listed = (*read_jobs(folder), *Retrainings(folder).specs)
+    listed = (*read_jobs(folder), *Retrainings(folder, agreement).specs)
     specs = {job_digest(spec): spec for spec in listed}
     added = []
     for file in files:

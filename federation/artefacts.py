@@ -38,7 +38,7 @@ from compliance.terms import Artefact
 from federation.errors import RefusedError, WorkspaceError
 from federation.party import PartyFolder
 from federation.specification import JobSpec
-from federation.successors import Retrainings
+from federation.successors import retrainings_in
 from federation.training.manifests import destroy_manifest
 
 __all__ = ["Deleted", "artefacts_of", "check_kept", "deleted_in", "places", "remove"]
@@ -222,7 +222,8 @@ def _specifications(folder: PartyFolder) -> Iterator[JobSpec]:
             yield _SPEC.validate_json(file.read_bytes())
         if (file := listed).exists():
             yield from _SPECS.validate_json(file.read_bytes())
-        yield from Retrainings(folder).specs
+        for one in retrainings_in(folder.path):
+            yield from one.jobs
     except ValidationError as error:
         raise WorkspaceError(f"{file} is damaged: restore it from a backup") from error
 

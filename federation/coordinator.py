@@ -174,7 +174,7 @@ class Coordinator:
         """
         asked = read_jobs(self._folder)
         jobs = [spec for spec in asked if not self._ended(spec.name)]
-        again = Retrainings(self._folder)
+        again = Retrainings(self._folder, self._agreement)
         listed = (*asked, *again.specs)
         may_retrain = are_agreed(self._agreement) and any(self._ended(spec.name) for spec in asked)
         if not jobs and not self._owing(listed) and not may_retrain:
@@ -219,17 +219,20 @@ class Coordinator:
             RefusedError: somebody refuses one; the others were run.
         """
         there.seek(self._people)
-        again = Retrainings(self._folder)
+        again = Retrainings(self._folder, self._agreement)
         again.hear(self._due_models(gate, channel, there.nodes), asked)
         refused: RefusedError | None = None
         ran: JobSpec | None = None
         for one in again.open(self._clock()):
-            ran, kept = one.spec, KeptExchanges(self._folder.job(one.spec.name))
-            self._tell_of(ran, f"is to take the place of {one.model} by {one.due:%Y-%m-%d}")
+            self._tell_of(one.spec, f"is to take the place of {one.model} by {one.due:%Y-%m-%d}")
+            ran = one.spec
             try:
-                check_kept(self._folder, ran.name, ran)
-                there.gather(ran, kept.left_out)
-                self._run_job(gate, channel, there.nodes, ran, kept)
+                for ran in one.jobs:
+                    if not self._ended(ran.name):
+                        kept = KeptExchanges(self._folder.job(ran.name))
+                        check_kept(self._folder, ran.name, ran)
+                        there.gather(ran, kept.left_out)
+                        self._run_job(gate, channel, there.nodes, ran, kept)
             except RefusedError as refusal:
                 refused = refused or _with_day(refusal, one)
                 if refusal.party == self._folder.name:

@@ -76,7 +76,7 @@ def _at_party(folder: "PartyFolder", now: "datetime") -> Iterator[dict[str, obje
 def _at_coordinator(folder: "PartyFolder", now: "datetime") -> Iterator[dict[str, object]]:
     from federation.successors import Retrainings
 
-    queue = Retrainings(folder)
+    queue = Retrainings(folder, folder.agreement())
     for one in queue.listed:
         yield {
             "model": one.model,

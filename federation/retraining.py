@@ -23,7 +23,6 @@ retired (`retaining`), training again (`successors`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -37,10 +36,10 @@ from compliance.erasure.retraining import DueModel, RetrainingStanding, standing
 from compliance.log.verifier import verify_log
 from compliance.records import ErasureOutcome
 from federation.desk import Desk
-from federation.errors import RefusedError, WorkspaceError
-from federation.gate import Leaf, Released
+from federation.errors import WorkspaceError
+from federation.gate import Released
 from federation.jobs.exchange import expect
-from federation.messages import Message, RetrainAsk, RetrainTold, content_digest
+from federation.messages import Message, RetrainAsk, RetrainTold
 from federation.party import PartyFolder, write_atomically
 from federation.policies import known_job
 from federation.specification import JobSpec, TrainSpec, VerticalTrainSpec
@@ -51,7 +50,6 @@ __all__ = [
     "Telling",
     "check_in_use",
     "check_replaces",
-    "replacing",
 ]
 
 MOST_TOLD: Final = 64
@@ -236,36 +234,14 @@ def check_replaces(desk: Desk, spec: JobSpec) -> None:
         return
     before = known_job(desk.folder, spec.replaces)
     again = {"name": spec.name, "replaces": spec.replaces}
+    if isinstance(spec, TrainSpec):
+        again["match"] = spec.match  # where the brand erased somebody, a match of its own
     if before is None or before.model_copy(update=again) != spec:
         raise desk.refusal(
             "erasure.retrain_days",
             f"job {spec.name!r} is to take the place of {spec.replaces!r}, which was not trained "
             "here, or otherwise: ask for the very same, or leave `replaces` out",
         )
-
-
-@contextmanager
-def replacing(
-    desk: Desk, message: Message, spec: TrainSpec | VerticalTrainSpec
-) -> Iterator[tuple[tuple[Leaf, Mapping[str, object]], ...]]:
-    """Retire the model whose place another takes, with the answer that keeps the other.
-
-    Args:
-        desk: the party's.
-        message: that is answered.
-        spec: the training that takes the place.
-
-    Yields:
-        Leaves for that answer.
-    """
-    folder, before = desk.folder, spec.replaces
-    if before is None or not folder.model(before).exists() or folder.retired(before).exists():
-        yield ()
-        return
-    retired, digest = folder.retired(before), content_digest(folder.model(before).read_bytes())
-    reason = f"trained again as {spec.name}"
-    with desk.result(retired, message, spec.name.encode()):
-        yield ((records.ModelRetired, {"model_digest": digest, "reason": reason}),)
 
 
 def _retire(

@@ -8,7 +8,8 @@ At each run, where the agreement gives days to train again:
 
 1. every party that is there is asked which of its models are due;
 2. what they say is written down, each model with a training under the next name (`march-2` of
-   `march`) that asks for the same, and so costs the budget anew;
+   `march`) that asks for the same, and so costs the budget anew; where the brand erased somebody,
+   whose label partners have from a match, with a match of its own before it;
 3. after all other jobs, these trainings are run. Who refuses stops that one alone: its model is
    retired on its day. Where somebody was erased while it ran, the next run takes the next name.
 
@@ -34,9 +35,16 @@ from compliance.erasure.retraining import (
     standing_of,
 )
 from compliance.errors import describe
+from compliance.terms import Role
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, write_atomically
-from federation.specification import JobName, JobSpec, TrainSpec, VerticalTrainSpec
+from federation.specification import (
+    JobName,
+    JobSpec,
+    MatchSpec,
+    TrainSpec,
+    VerticalTrainSpec,
+)
 
 __all__ = ["Retraining", "Retrainings", "are_agreed", "retrainings_in"]
 
@@ -51,6 +59,7 @@ class Retraining(BaseModel):
         due: the earliest day that a party told.
         told_by: parties that told one.
         spec: the training that takes its place.
+        match: the match that comes before it, if one does.
         given_up: names of earlier ones, during which somebody was erased.
     """
 
@@ -60,7 +69,13 @@ class Retraining(BaseModel):
     due: AwareDatetime
     told_by: tuple[str, ...]
     spec: TrainSpec | VerticalTrainSpec
+    match: MatchSpec | None = None
     given_up: tuple[JobName, ...] = ()
+
+    @property
+    def jobs(self) -> tuple[JobSpec, ...]:
+        """The jobs to run, in order."""
+        return (self.spec,) if self.match is None else (self.match, self.spec)
 
 
 _LISTED: Final = TypeAdapter(tuple[Retraining, ...])
@@ -78,8 +93,9 @@ class Retrainings:
         WorkspaceError: what is written down is damaged.
     """
 
-    def __init__(self, folder: PartyFolder) -> None:
+    def __init__(self, folder: PartyFolder, agreement: Agreement) -> None:
         self._folder = folder
+        self._brand = agreement.by_role(Role.BRAND)[0].name
         self._listed = retrainings_in(folder.path)
 
     @property
@@ -89,15 +105,15 @@ class Retrainings:
 
     @property
     def specs(self) -> tuple[JobSpec, ...]:
-        """The trainings that take a model's place."""
-        return tuple(one.spec for one in self._listed)
+        """The trainings that take a model's place, and their matches."""
+        return tuple(spec for one in self._listed for spec in one.jobs)
 
     def open(self, now: datetime) -> tuple[Retraining, ...]:
         """Return those that are to be run: not ended, and begun, or before their day."""
         return tuple(
             one
             for one in self._listed
-            if not self.has_ended(one) and (now < one.due or self._folder.job(one.spec.name).exists())
+            if not self.has_ended(one) and (now < one.due or self._has_begun(one))
         )
 
     def standing(self, one: Retraining, now: datetime) -> RetrainingStanding:
@@ -108,7 +124,10 @@ class Retrainings:
 
     def has_ended(self, one: Retraining) -> bool:
         """Tell whether the training has left its model."""
-        return (self._folder.job(one.spec.name) / "ended.json").exists()
+        return self._ended(one.spec.name)
+
+    def _has_begun(self, one: Retraining) -> bool:
+        return any(self._folder.job(spec.name).exists() for spec in one.jobs)
 
     def hear(self, told: Mapping[str, Sequence[DueModel]], jobs: Sequence[JobSpec]) -> None:
         """Take up what parties told.
@@ -125,30 +144,66 @@ class Retrainings:
             self._write()
 
     def give_up(self, one: Retraining, jobs: Sequence[JobSpec]) -> None:
-        """Take the next name for a training during which somebody was erased."""
-        name = one.spec.name
-        taken = self._taken(jobs)
-        spec = one.spec.model_copy(update={"name": next_name(self._first(one.model, jobs), taken)})
-        changed = one.model_copy(update={"spec": spec, "given_up": (*one.given_up, name)})
-        self._listed = tuple(changed if each is one else each for each in self._listed)
+        """Take the next names for a training during which somebody was erased."""
+        self._put(self._renamed(one, jobs, with_match=one.match is not None))
         self._write()
 
     def _take_up(self, party: str, due: DueModel, jobs: Sequence[JobSpec]) -> None:
         known = {one.model: one for one in self._listed}
-        if (one := known.get(due.model)) is not None:
-            told_by = tuple(sorted({*one.told_by, party}))
-            changed = one.model_copy(update={"due": min(one.due, due.due), "told_by": told_by})
-            self._listed = tuple(changed if each is one else each for each in self._listed)
+        one = known.get(due.model)
+        if one is None:
+            spec = self._known(jobs).get(due.model)
+            if not isinstance(spec, TrainSpec | VerticalTrainSpec) or not self._ended(due.model):
+                return
+            again = spec.model_copy(update={"replaces": due.model})
+            one = Retraining(model=due.model, due=due.due, told_by=(), spec=again)
+            one = self._renamed(one, jobs, with_match=False)
+        elif self.has_ended(one):  # who told it was away, and gets the new model at a later run
             return
-        spec = self._known(jobs).get(due.model)
-        if not isinstance(spec, TrainSpec | VerticalTrainSpec) or not (
-            self._folder.job(due.model) / "ended.json"
-        ).exists():
-            return
-        name = next_name(self._first(due.model, jobs), self._taken(jobs))
-        again = spec.model_copy(update={"name": name, "replaces": due.model})
-        new = Retraining(model=due.model, due=due.due, told_by=(party,), spec=again)
-        self._listed = (*self._listed, new)
+        told_by = tuple(sorted({*one.told_by, party}))
+        one = one.model_copy(update={"due": min(one.due, due.due), "told_by": told_by})
+        if party == self._brand and isinstance(one.spec, TrainSpec) and one.match is None:
+            one = self._renamed(one, jobs, with_match=True)
+        self._put(one)
+
+    def _renamed(self, one: Retraining, jobs: Sequence[JobSpec], *, with_match: bool) -> Retraining:
+        """Return it under names that no job has or had; what has begun under others is given up."""
+        begun = tuple(spec.name for spec in one.jobs if self._folder.job(spec.name).exists())
+        taken = self._taken(jobs) - ({spec.name for spec in one.jobs} - {*begun, one.model})
+        name = next_name(self._first(one.model, jobs), taken)
+        changes: dict[str, object] = {"name": name}
+        match = None
+        if with_match and isinstance(one.spec, TrainSpec):
+            match = self._match_for(one.model, jobs, {*taken, name})
+            changes["match"] = match.name
+        return one.model_copy(
+            update={
+                "spec": one.spec.model_copy(update=changes),
+                "match": match,
+                "given_up": (*one.given_up, *(name for name in begun if name != one.model)),
+            }
+        )
+
+    def _match_for(self, model: str, jobs: Sequence[JobSpec], taken: Collection[str]) -> MatchSpec:
+        """Return a match like the one that a model was trained on."""
+        known = self._known(jobs)
+        first = known[self._first(model, jobs)]
+        found = known.get(first.match) if isinstance(first, TrainSpec) else None
+        if not isinstance(found, MatchSpec):
+            raise WorkspaceError(
+                f"{self._folder.path / 'jobs.json'} has no match of training {model!r}: put it back"
+            )
+        return found.model_copy(update={"name": next_name(found.name, taken)})
+
+    def _put(self, one: Retraining) -> None:
+        others = [each.model for each in self._listed]
+        if one.model in others:
+            self._listed = tuple(one if each.model == one.model else each for each in self._listed)
+        else:
+            self._listed = (*self._listed, one)
+
+    def _ended(self, job: str) -> bool:
+        return (self._folder.job(job) / "ended.json").exists()
 
     def _first(self, model: str, jobs: Sequence[JobSpec]) -> str:
         """Return the name under which a model was trained first."""
@@ -160,10 +215,10 @@ class Retrainings:
     def _known(self, jobs: Sequence[JobSpec]) -> dict[str, JobSpec]:
         return {spec.name: spec for spec in (*jobs, *self.specs)}
 
-    def _taken(self, jobs: Sequence[JobSpec]) -> Collection[str]:
+    def _taken(self, jobs: Sequence[JobSpec]) -> frozenset[str]:
         begun = {path.name for path in (self._folder.path / "jobs").glob("*/")}
         given_up = {name for one in self._listed for name in one.given_up}
-        return begun | given_up | self._known(jobs).keys()
+        return frozenset(begun | given_up | self._known(jobs).keys())
 
     def _write(self) -> None:
         content = _LISTED.dump_json(self._listed, indent=2) + b"\n"

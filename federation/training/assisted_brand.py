@@ -55,8 +55,8 @@ from federation.messages import (
     AssistStanding,
     Message,
 )
+from federation.outcomes import arriving
 from federation.party import write_atomically
-from federation.retraining import replacing
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
 from federation.training.assisting import forget_vertical, held_part, model_told
@@ -211,7 +211,7 @@ class AssistedBrand:
         )
         with (
             desk.result(desk.folder.model(job), message, held.content),
-            replacing(desk, message, spec) as retired,
+            arriving(desk, message, spec, held.digest) as retired,
         ):
             released = desk.release(
                 message,

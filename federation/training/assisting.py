@@ -56,8 +56,9 @@ from federation.messages import (
     Digest,
     Message,
 )
+from federation.outcomes import arriving
 from federation.party import PartyFolder, write_atomically
-from federation.retraining import check_in_use, replacing
+from federation.retraining import check_in_use
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, bring_aligned
 from federation.training.one_set import ScoredOnce, check_one_set, digest_of, trained_on
@@ -202,7 +203,7 @@ class Assisting:
         )
         with (
             desk.result(desk.folder.model(job), message, held.content),
-            replacing(desk, message, spec) as retired,
+            arriving(desk, message, spec, held.digest) as retired,
         ):
             released = desk.release(
                 message,

@@ -13,11 +13,11 @@ Of each answer that is made from people's rows:
 2. so is what the answer is, and which list it is made from;
 3. the gate reads consents again, appends its leaves, keeps the answer, and lets it out.
 
-Guarantees: nothing made from people leaves before it is written down who they are. An answer counts
-once the gate has kept it: what a crash, or a refusal, left before 3 counts for nothing, and the next
-answer takes it away. Without the key a list is noise, as long for one set of people as for another
-of so many. Its root is the one that the log tells of the same answer, so that a list which was
-changed, or an answer without one, is found.
+Guarantees: nothing made from people leaves before it is written down who they are. An answer
+counts once the gate has kept it: what a crash, or a refusal, left before 3 counts for nothing, and
+the next answer takes it away. Without the key a list is noise, as long for one set of people as for
+another of so many. Its root is the one that the log tells of the same answer, so that a list which
+was changed, or an answer without one, is found.
 
 Leaves to others: who may be used (`population`), what may leave (`gate`), what becomes of a model
 (`compliance.erasure.models`). A person is known by the party's own references of their records;
@@ -165,17 +165,17 @@ def keep_manifest(
             _packed(lists), context=_context(spec.name, name), nonce=nonce
         )
         write_atomically(file, sealed, mode=0o600)  # 1
-    is_local = isinstance(spec, TrainSpec)
+    over_rows = spec if isinstance(spec, TrainSpec) else None
     entry = Entry(
         question=question,
         computation=computation,
         job=spec.name,
-        source=spec.match if is_local else spec.align,
+        source=spec.match if isinstance(spec, TrainSpec) else spec.align,
         agreement=agreement.digest,
         number=agreement.number,
         purpose=people.purpose,
-        epsilon=spec.epsilon if is_local else None,
-        delta=spec.delta if is_local else None,
+        epsilon=over_rows and over_rows.epsilon,
+        delta=over_rows and over_rows.delta,
         time=now,
         rows=people.rows,
         excluded=dict(people.excluded),
@@ -238,9 +238,7 @@ class Manifest:
     def knew_erased(self, references: Sequence[str]) -> bool:
         """Tell whether every answer was made when all of some references were known as erased."""
         lists = list(self.lists())
-        return bool(lists) and all(
-            set(references) <= set(one.erased.to_pylist()) for one in lists
-        )
+        return bool(lists) and all(set(references) <= set(one.erased.to_pylist()) for one in lists)
 
     def lists(self) -> Iterator[Lists]:
         """Unseal every list once.
@@ -334,7 +332,7 @@ def _packed(lists: Sequence[References]) -> bytes:
                 writer.write_batch(pa.record_batch([whole], schema=_SCHEMA))
     except pa.ArrowInvalid:  # its own words may quote what it read
         raise _too_long() from None
-    body = sink.getvalue().to_pybytes()
+    body: bytes = sink.getvalue().to_pybytes()
     unit = _BYTES_PER_PERSON * max(_LEAST_PEOPLE, sum(map(len, lists)))
     length = -(-len(body) // unit) * unit
     if length > _LARGEST:

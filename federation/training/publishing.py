@@ -20,8 +20,8 @@ from federation.jobs.model import JointModel, agreed_model, read_model
 from federation.jobs.sums import check_summed
 from federation.jobs.train import check_trained
 from federation.messages import Acknowledged, Message, ModelPublished, SumPhase
+from federation.outcomes import arriving
 from federation.population import encoder_for
-from federation.retraining import replacing
 from federation.training.summing import forget_sums
 from privacy.accounting.ledger import ChargeState
 
@@ -70,7 +70,7 @@ class Publishing:
         spec = expect(message, ModelPublished).spec
         with (
             desk.result(path, message, model.canonical_bytes),
-            replacing(desk, message, spec) as retired,
+            arriving(desk, message, spec, model.digest) as retired,
         ):
             released = desk.release(
                 message, Acknowledged(), results=((records.ModelTrained, kept), *retired)
