@@ -37,16 +37,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.consent.cohort import cohort_root
 from compliance.errors import ManifestError, SubjectKeyError
 from compliance.subject_keys import SubjectKey, SubjectKeys
-from federation.consent_reading import kept_cohort_root
+from federation.consent_reading import cohort_root_of, kept_cohort_root
 from federation.erased import Erased
 from federation.errors import WorkspaceError
 from federation.gate import PeopleUsed
 from federation.messages import content_digest
 from federation.party import PartyFolder, write_atomically
 from federation.references import References
-from federation.shelves import scratch
 from federation.specification import TrainSpec, VerticalTrainSpec
 from privacy.randomness import new_secret
 
@@ -69,7 +69,8 @@ class Listed(_Closed):
 
     Attributes:
         count: how many.
-        root: over their references, under the party's `cohort_key` (`compliance.consent.cohort`).
+        root: over their references, under the party's `cohort_key` (`compliance.consent.cohort`);
+            in parts by shelf of those that were used, as the log has it, and in one of the others.
     """
 
     count: Annotated[int, Field(ge=0)]
@@ -146,20 +147,14 @@ def keep_manifest(
     if path.exists() and question in _answered(folder):
         return
     persons = Erased(folder, agreement).persons().values()
-    erased = References.of(sorted({one for person in persons for one in person.references}))
-    job, key = folder.job(spec.name), folder.cohort_key(agreement.digest)
-    of = {
-        "used": (people.keys, "cohort.json"),  # where the gate looks for it
-        "linked": (people.linked, "cohort-linked.json"),
-        "erased": (erased, "cohort-erased.json"),
-    }
-    listed = {
-        name: Listed(count=len(one), root=kept_cohort_root(key, one, kept=job / kept))
-        for name, (one, kept) in of.items()
-    }
-    name = hashlib.sha256("".join(one.root for one in listed.values()).encode()).hexdigest()
+    erased = sorted({one for person in persons for one in person.references})
+    key, kept = folder.cohort_key(agreement.digest), folder.job(spec.name) / "cohort.json"
+    lists = Lists(_whole(people.keys), _whole(people.linked), pa.array(erased, pa.string()))
+    root = kept_cohort_root(key, people.keys, kept=kept)  # where the gate looks for it, too
+    used = Listed(count=len(people.keys), root=root)
+    linked, left_out = _listed(key, lists.linked), _listed(key, lists.erased)
+    name = _name((used, linked, left_out))
     if not (file := directory / f"people-{name}").exists():
-        lists = [one for one, _ in of.values()]
         nonce = folder.fresh_secret(f"manifest/{spec.name}/{name}")
         sealed = _key(folder, spec.name, begun=any(directory.glob("people-*"))).seal(
             _packed(lists), context=_context(spec.name, name), nonce=nonce
@@ -179,8 +174,10 @@ def keep_manifest(
         time=now,
         rows=people.rows,
         excluded=dict(people.excluded),
+        used=used,
+        linked=linked,
+        erased=left_out,
         people=name,
-        **listed,
     )
     write_atomically(path, entry.model_dump_json().encode(), mode=0o600)  # 2
     _sweep(folder, spec.name, but=question)
@@ -252,7 +249,7 @@ class Manifest:
     def check(self, leaves: Iterable[records.Record]) -> None:
         """Hold the manifest against the party's log.
 
-        1. Each list gives the roots that its entry names.
+        1. Each list gives the roots that its entries name.
         2. Nobody in it was known as erased when it was used.
         3. Each entry's root is the one that the log tells of the same answer.
         4. Each answer made from people that is still kept has an entry.
@@ -264,9 +261,12 @@ class Manifest:
             ManifestError: at the first step that fails.
             WorkspaceError: a list is missing or does not open.
         """
+        for entry in self.entries:
+            if entry.people != _name((entry.used, entry.linked, entry.erased)):  # 1
+                raise ManifestError(f"job {self.job!r}: an entry names a list of other roots")
         for entry in {one.people: one for one in self.entries}.values():
             lists = self._unsealed(entry)
-            self._check_roots(entry, lists)  # 1
+            self._check_roots(entry, lists)
             known = pc.is_in(pa.concat_arrays([lists.used, lists.linked]), value_set=lists.erased)
             if len(lists.erased) and pc.any(known).as_py():  # 2
                 raise ManifestError(f"job {self.job!r} used somebody who was known as erased")
@@ -288,15 +288,15 @@ class Manifest:
 
     def _check_roots(self, entry: Entry, lists: Lists) -> None:
         key = self.folder.cohort_key(entry.agreement)
-        for part, listed in (
-            (lists.used, entry.used),
-            (lists.linked, entry.linked),
-            (lists.erased, entry.erased),
-        ):
-            with scratch(self.folder.job(self.job) / "manifest.tmp") as beside:
-                root = kept_cohort_root(key, References.of(part), kept=beside / "root.json")
-            if (len(part), root) != (listed.count, listed.root):
-                raise ManifestError(f"job {self.job!r}: a list is not the one that its entry names")
+        beside = self.folder.job(self.job) / "manifest.tmp"
+        root = cohort_root_of(key, References.of(lists.used), beside)
+        found = (
+            Listed(count=len(lists.used), root=root),
+            _listed(key, lists.linked),
+            _listed(key, lists.erased),
+        )
+        if found != (entry.used, entry.linked, entry.erased):
+            raise ManifestError(f"job {self.job!r}: a list is not the one that its entry names")
 
     def _unsealed(self, entry: Entry) -> Lists:
         path = _directory(self.folder, self.job) / f"people-{entry.people}"
@@ -317,23 +317,41 @@ class Manifest:
         return Lists(used, linked, erased)
 
 
-def _packed(lists: Sequence[References]) -> bytes:
+def _name(listed: Sequence[Listed]) -> str:
+    return hashlib.sha256(
+        " ".join(f"{one.count} {one.root}" for one in listed).encode()
+    ).hexdigest()
+
+
+def _listed(key: bytes, part: pa.Array) -> Listed:
+    return Listed(count=len(part), root=cohort_root(key, (part,)))
+
+
+def _whole(references: References) -> pa.Array:
+    """Return references in memory.
+
+    Raises:
+        WorkspaceError: they are too long to be sealed at once, or damaged.
+    """
+    parts = [pa.array([], pa.string()), *(part.cast(pa.string()) for part in references.batches())]
+    try:
+        return pa.concat_arrays(parts)
+    except pa.ArrowInvalid:  # its own words may quote what it read
+        raise _too_long() from None
+
+
+def _packed(lists: Lists) -> bytes:
     """Write lists one after the other, padded so that their length tells of their count alone.
 
     Raises:
         WorkspaceError: they are too long to be sealed at once.
     """
-    sink = pa.BufferOutputStream()
-    try:
-        with pa.ipc.new_stream(sink, _SCHEMA) as writer:
-            for one in lists:
-                parts = [part.cast(pa.string()) for part in one.batches()]
-                whole = pa.concat_arrays([pa.array([], pa.string()), *parts])
-                writer.write_batch(pa.record_batch([whole], schema=_SCHEMA))
-    except pa.ArrowInvalid:  # its own words may quote what it read
-        raise _too_long() from None
+    sink, parts = pa.BufferOutputStream(), (lists.used, lists.linked, lists.erased)
+    with pa.ipc.new_stream(sink, _SCHEMA) as writer:
+        for part in parts:
+            writer.write_batch(pa.record_batch([part], schema=_SCHEMA))
     body: bytes = sink.getvalue().to_pybytes()
-    unit = _BYTES_PER_PERSON * max(_LEAST_PEOPLE, sum(map(len, lists)))
+    unit = _BYTES_PER_PERSON * max(_LEAST_PEOPLE, sum(map(len, parts)))
     length = -(-len(body) // unit) * unit
     if length > _LARGEST:
         raise _too_long()
