@@ -301,7 +301,7 @@ class TestDamage:
 
     def test_a_damaged_entry(self, world: World) -> None:
         damage(world, "answer-*", lambda content: content[:-9])
-        with pytest.raises(WorkspaceError, match="answer-.* is damaged"):
+        with pytest.raises(WorkspaceError, match=r"answer-.* is damaged"):
             opened(world)
 
     @pytest.mark.parametrize("field", ["used", "linked", "erased"])
@@ -325,7 +325,7 @@ class TestDamage:
         for entry in found.entries:
             (directory / f"answer-{entry.question}.json").unlink()
         outbox = folder.outbox
-        hidden = [path for path in outbox.glob("*.json")]
+        hidden = list(outbox.glob("*.json"))
         for path in hidden:
             path.rename(path.with_suffix(".kept"))
         for entry in found.entries:  # written anew, of others, by the very software
