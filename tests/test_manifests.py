@@ -94,7 +94,7 @@ def test_every_answer_of_a_training_is_in_it_and_the_log_tells_the_same(world: W
 
 
 @settings(
-    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     withdrawn=st.sets(st.sampled_from(PEOPLE[PARTNER]), max_size=5),
@@ -206,7 +206,7 @@ class Cut(Exception):  # noqa: N818
 
 def cuts() -> Iterator[Any]:
     """Every place at which a process can end around one answer: writes, the gate, the outbox."""
-    yield from (("write", number) for number in range(3))
+    yield from (("write", number) for number in range(2))
     yield ("gate", 0)
     yield ("outbox", 0)
 
@@ -241,13 +241,12 @@ def test_a_process_that_is_cut_anywhere_leaves_no_answer_without_its_people(
         with pytest.raises(Cut):
             world.run()
     asked = Manifest.open(world.folder(PARTNER), "model")
-    if asked is not None:
-        assert len(asked.entries) <= 1  # two writes a round: the third belongs to the next
+    assert asked is None or not asked.entries
     world.withdraw(PARTNER, [59])  # so that the question, repeated, is of other people
     world.run()
     found = opened(world)
     found.check(world.leaves(PARTNER))
-    assert found.names([parties.record(PARTNER, 59)]) is (place == ("write", 2))
+    assert not found.names([parties.record(PARTNER, 59)])
 
 
 def _only(world: World, cutting: Any) -> Any:
