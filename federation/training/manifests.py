@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,14 +48,11 @@ from federation.messages import content_digest
 from federation.party import PartyFolder, write_atomically
 from federation.references import References
 from federation.specification import TrainSpec, VerticalTrainSpec
+from federation.training.people_lists import Lists, whole
 from privacy.randomness import new_secret
 
-__all__ = ["Entry", "Listed", "Lists", "Manifest", "destroy_manifest", "keep_manifest"]
+__all__ = ["Entry", "Listed", "Manifest", "destroy_manifest", "keep_manifest"]
 
-_SCHEMA: Final = pa.schema([("subject", pa.string())])
-_LARGEST: Final = (1 << 31) - 1  # of what AES-GCM seals at once
-_BYTES_PER_PERSON: Final = 8
-_LEAST_PEOPLE: Final = 128
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -118,15 +115,6 @@ class Entry(_Closed):
     people: Digest
 
 
-@dataclass(frozen=True)
-class Lists:
-    """References of records, unsealed: of whose rows, of the same people, and of the erased."""
-
-    used: pa.Array
-    linked: pa.Array
-    erased: pa.Array
-
-
 def keep_manifest(
     folder: PartyFolder,
     agreement: Agreement,
@@ -149,7 +137,7 @@ def keep_manifest(
     persons = Erased(folder, agreement).persons().values()
     erased = sorted({one for person in persons for one in person.references})
     key, kept = folder.cohort_key(agreement.digest), folder.job(spec.name) / "cohort.json"
-    lists = Lists(_whole(people.keys), _whole(people.linked), pa.array(erased, pa.string()))
+    lists = Lists(whole(people.keys), whole(people.linked), pa.array(erased, pa.string()))
     root = kept_cohort_root(key, people.keys, kept=kept)  # where the gate looks for it, too
     used = Listed(count=len(people.keys), root=root)
     linked, left_out = _listed(key, lists.linked), _listed(key, lists.erased)
@@ -157,7 +145,7 @@ def keep_manifest(
     if not (file := directory / f"people-{name}").exists():
         nonce = folder.fresh_secret(f"manifest/{spec.name}/{name}")
         sealed = _key(folder, spec.name, begun=any(directory.glob("people-*"))).seal(
-            _packed(lists), context=_context(spec.name, name), nonce=nonce
+            lists.pack(), context=_context(spec.name, name), nonce=nonce
         )
         write_atomically(file, sealed, mode=0o600)  # 1
     over_rows = spec if isinstance(spec, TrainSpec) else None
@@ -312,9 +300,7 @@ class Manifest:
                 f"{path} does not open with {_keys(self.folder)}: it was cut short or changed, or "
                 "the key is another; restore both from one backup"
             ) from error
-        with pa.ipc.open_stream(body) as reader:
-            used, linked, erased = (batch.column(0) for batch in reader)
-        return Lists(used, linked, erased)
+        return Lists.unpack(body)
 
 
 def _name(listed: Sequence[Listed]) -> str:
@@ -325,44 +311,6 @@ def _name(listed: Sequence[Listed]) -> str:
 
 def _listed(key: bytes, part: pa.Array) -> Listed:
     return Listed(count=len(part), root=cohort_root(key, (part,)))
-
-
-def _whole(references: References) -> pa.Array:
-    """Return references in memory.
-
-    Raises:
-        WorkspaceError: they are too long to be sealed at once, or damaged.
-    """
-    parts = [pa.array([], pa.string()), *(part.cast(pa.string()) for part in references.batches())]
-    try:
-        return pa.concat_arrays(parts)
-    except pa.ArrowInvalid:  # its own words may quote what it read
-        raise _too_long() from None
-
-
-def _packed(lists: Lists) -> bytes:
-    """Write lists one after the other, padded so that their length tells of their count alone.
-
-    Raises:
-        WorkspaceError: they are too long to be sealed at once.
-    """
-    sink, parts = pa.BufferOutputStream(), (lists.used, lists.linked, lists.erased)
-    with pa.ipc.new_stream(sink, _SCHEMA) as writer:
-        for part in parts:
-            writer.write_batch(pa.record_batch([part], schema=_SCHEMA))
-    body: bytes = sink.getvalue().to_pybytes()
-    unit = _BYTES_PER_PERSON * max(_LEAST_PEOPLE, sum(map(len, parts)))
-    length = -(-len(body) // unit) * unit
-    if length > _LARGEST:
-        raise _too_long()
-    return body.ljust(length, b"\0")
-
-
-def _too_long() -> WorkspaceError:
-    return WorkspaceError(
-        f"references of the people of a training take more than {_LARGEST:,} bytes, and a manifest "
-        "holds no more: give records shorter references, or train on fewer people"
-    )
 
 
 def _context(job: str, name: str) -> bytes:
