@@ -20,6 +20,7 @@ ComplianceError
 │   └── WitnessPolicyError        whoever wrote the policy about witnesses: correct it
 ├── SubjectKeyError               the party: a key is gone, or what was sealed is not its own
 ├── ErasureError                  whoever sent a request to erase: it was refused, and says why
+├── ManifestError                 the party: its log tells of other people than were written down
 └── RecordError                   whoever wrote the record: it is not a leaf that a log may hold
 ```
 
@@ -45,6 +46,7 @@ __all__ = [
     "LogBusyError",
     "LogCorruptedError",
     "LogError",
+    "ManifestError",
     "NotPublicError",
     "NotWitnessedError",
     "Objection",
@@ -156,6 +158,10 @@ class SubjectKeyError(ComplianceError):
 
 class ErasureError(ComplianceError):
     """A request to erase, an acknowledgement or a completion is not what it must be."""
+
+
+class ManifestError(ComplianceError):
+    """Who was in a training, as a party wrote it down, is not what its log tells."""
 
 
 class RecordError(ComplianceError):

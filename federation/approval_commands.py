@@ -44,9 +44,11 @@ def approve(
     from federation.coordinator import jobs_in
     from federation.errors import WorkspaceError
     from federation.party import verified_agreement, write_atomically
+    from federation.successors import retrainings_in
 
     agreement = verified_agreement(directory / "agreement.json")
     specs = {spec.name: spec for spec in jobs_in(directory / "jobs.json")}
+    specs |= {spec.name: spec for one in retrainings_in(directory) for spec in one.jobs}
     if job not in specs:
         raise WorkspaceError(f"{directory} has no job {job!r}, only {', '.join(specs)}")
     shown = Console(stderr=True, soft_wrap=True, highlight=False) if as_json else out
@@ -103,10 +105,12 @@ def add(
     from federation.approvals import job_digest, keep_approvals
     from federation.coordinator import read_jobs
     from federation.party import PartyFolder, locked
+    from federation.successors import Retrainings
 
     folder = PartyFolder(directory)
     agreement = folder.agreement()
-    specs = {job_digest(spec): spec for spec in read_jobs(folder)}
+    listed = (*read_jobs(folder), *Retrainings(folder, agreement).specs)
+    specs = {job_digest(spec): spec for spec in listed}
     added = []
     for file in files:
         envelope = Envelope.from_json(file.read_bytes())

@@ -38,6 +38,8 @@ from compliance.terms import Artefact
 from federation.errors import RefusedError, WorkspaceError
 from federation.party import PartyFolder
 from federation.specification import JobSpec
+from federation.successors import retrainings_in
+from federation.training.manifests import destroy_manifest
 
 __all__ = ["Deleted", "artefacts_of", "check_kept", "deleted_in", "places", "remove"]
 
@@ -189,6 +191,8 @@ def remove(folder: PartyFolder, artefact: Artefact, name: str) -> None:
         if note.exists():
             folder.sink(name).discard(ticket=_ticket(note))
         folder.sink(name).remove()
+    if artefact is Artefact.MODEL:
+        destroy_manifest(folder, name)
     found = [*places(folder, artefact, name)]
     if artefact is not Artefact.FEATURES:
         found.extend(_payloads(folder, name))
@@ -218,6 +222,8 @@ def _specifications(folder: PartyFolder) -> Iterator[JobSpec]:
             yield _SPEC.validate_json(file.read_bytes())
         if (file := listed).exists():
             yield from _SPECS.validate_json(file.read_bytes())
+        for one in retrainings_in(folder.path):
+            yield from one.jobs
     except ValidationError as error:
         raise WorkspaceError(f"{file} is damaged: restore it from a backup") from error
 

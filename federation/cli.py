@@ -27,10 +27,12 @@ from federation.consent_commands import consent_app
 from federation.erasure_commands import erase_app
 from federation.errors import FederationError, RefusedError, WorkspaceError
 from federation.measurement_commands import measurement_app
+from federation.model_commands import model_app
 from federation.policy_commands import policy_app
 from federation.progress import Progress
 from federation.report_commands import report_app
 from federation.retention_commands import retention_app
+from federation.retrain_commands import retrain_app
 from federation.view_commands import view_command
 
 __all__ = ["app", "main"]
@@ -67,6 +69,8 @@ app.add_typer(code_app, name="code")
 app.command("audit")(audit_command)
 app.add_typer(consent_app, name="consent")
 app.add_typer(erase_app, name="erase")
+app.add_typer(model_app, name="model")
+app.add_typer(retrain_app, name="retrain")
 app.add_typer(retention_app, name="retention")
 app.command("view")(view_command)
 

@@ -43,7 +43,7 @@ from federation.references import References
 from federation.routes import ROUTES
 from federation.shelves import SHELVES, Shelves, read_together, scratch
 
-__all__ = ["PEOPLE", "ConsentReading", "Heard", "kept_cohort_root"]
+__all__ = ["PEOPLE", "ConsentReading", "Heard", "cohort_root_of", "kept_cohort_root"]
 
 _KINDS: Final = {
     Activity.MATCH: ("match.", "align."),
@@ -402,14 +402,28 @@ def kept_cohort_root(key: bytes, people: References, *, kept: Path) -> str:
         found = None
     if found is not None and found.people == people.digest:
         return found.root
-    with scratch(kept.with_name("cohort.tmp")) as directory:
-        with Shelves(directory / "people", _SUBJECTS) as shelves:
-            for batch in people.batches():
-                shelves.put(pa.record_batch([batch], schema=_SUBJECTS))
-        root = _root(key, shelves)
+    root = cohort_root_of(key, people, kept.with_name("cohort.tmp"))
     content = _KeptRoot(people=people.digest, root=root).model_dump_json()
     write_atomically(kept, content.encode(), mode=0o600)
     return root
+
+
+def cohort_root_of(key: bytes, people: References, beside: Path) -> str:
+    """Return the root over people, which is kept nowhere.
+
+    Args:
+        key: the party's `cohort_key`.
+        people: their references.
+        beside: where a directory may lie meanwhile.
+
+    Raises:
+        WorkspaceError: the references are damaged, or the disk is full.
+    """
+    with scratch(beside) as directory:
+        with Shelves(directory / "people", _SUBJECTS) as shelves:
+            for batch in people.batches():
+                shelves.put(pa.record_batch([batch], schema=_SUBJECTS))
+        return _root(key, shelves)
 
 
 def _root(key: bytes, shelves: Shelves) -> str:

@@ -22,6 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.erasure.retraining import DueModel
 from compliance.errors import describe
 from compliance.terms import Computation, NoiseSource, Role
 from federation.approvals import kept_envelopes
@@ -59,6 +60,8 @@ from federation.messages import (
     ModelPublished,
     Present,
     Refused,
+    RetrainAsk,
+    RetrainTold,
     SealedMessage,
     SumAsk,
     unseal,
@@ -79,6 +82,7 @@ from federation.specification import (
     VerticalScoreSpec,
     VerticalTrainSpec,
 )
+from federation.successors import Retraining, Retrainings, are_agreed
 from federation.witnessing import LogWitnessing
 
 __all__ = ["Coordinator", "jobs_in", "read_jobs", "write_jobs"]
@@ -132,6 +136,12 @@ def _stage(item: Outgoing) -> str:
     return f"says {item.body.kind}"
 
 
+def _with_day(refusal: RefusedError, one: Retraining) -> RefusedError:
+    """Say of a training that was refused what comes of the model whose place it was to take."""
+    remedy = f"{refusal.remedy}; else model {one.model!r} is retired on {one.due:%Y-%m-%d}"
+    return RefusedError(party=refusal.party, term=refusal.term, remedy=remedy)
+
+
 def _recipient(item: Outgoing) -> str:
     return item.message.header.recipient if isinstance(item, Relay) else item.recipient
 
@@ -156,16 +166,19 @@ class Coordinator:
         return cls(folder, folder.agreement(), clock=clock)
 
     def run(self, channel: Channel) -> None:
-        """Run every listed job that has not ended yet, in order.
+        """Run every listed job that has not ended yet, in order; then those of `successors`.
 
         Raises:
             RefusedError: a party, or the agreement, says no; the job stays open.
             PartyUnreachableError: a party gave no answer; run again to go on.
             MessageError: a party broke the protocol.
         """
-        listed = read_jobs(self._folder)
-        jobs = [spec for spec in listed if not self._ended(spec.name)]
-        if not jobs and not self._owing(listed):
+        asked = read_jobs(self._folder)
+        jobs = [spec for spec in asked if not self._ended(spec.name)]
+        again = Retrainings(self._folder, self._agreement)
+        listed = (*asked, *again.specs)
+        may_retrain = are_agreed(self._agreement) and any(self._ended(spec.name) for spec in asked)
+        if not jobs and not self._owing(listed) and not may_retrain:
             return
         folder = self._folder
         with (
@@ -188,13 +201,61 @@ class Coordinator:
                     at_work = ROLL_CALL
                 if jobs:
                     self._witness(gate, channel, there.nodes, jobs[-1])
-                else:
-                    there.seek(frozenset().union(*self._owing(listed).values()))
+                elif owing := self._owing(listed):
+                    there.seek(frozenset().union(*owing.values()))
                     self._hand_over(gate, channel, there, listed)
+                if may_retrain:
+                    self._train_again(gate, channel, there, asked)
             except RefusedError as refusal:
                 if refusal.party == folder.name:  # another party's is in that party's log
                     gate.note_refusal(refusal, at_work, release_id=at_work)
                 raise
+
+    def _train_again(
+        self, gate: Gate, channel: Channel, there: RollCall, asked: Sequence[JobSpec]
+    ) -> None:
+        """Train again what parties have to retire (see `successors`).
+
+        Raises:
+            RefusedError: somebody refuses one; the others were run.
+        """
+        there.seek(self._people)
+        again = Retrainings(self._folder, self._agreement)
+        again.hear(self._due_models(gate, channel, there.nodes), asked)
+        refused: RefusedError | None = None
+        ran: JobSpec | None = None
+        for one in again.open(self._clock()):
+            self._tell_of(one.spec, f"is to take the place of {one.model} by {one.due:%Y-%m-%d}")
+            ran = one.spec
+            try:
+                for ran in one.jobs:
+                    if not self._ended(ran.name):
+                        kept = KeptExchanges(self._folder.job(ran.name))
+                        check_kept(self._folder, ran.name, ran)
+                        there.gather(ran, kept.left_out)
+                        self._run_job(gate, channel, there.nodes, ran, kept)
+            except RefusedError as refusal:
+                refused = refused or _with_day(refusal, one)
+                if refusal.party == self._folder.name:
+                    gate.note_refusal(refusal, ran.name, release_id=ran.name)
+                if refusal.term == "consent":  # of whom it had read, somebody was erased
+                    again.give_up(one, asked)
+        if ran is not None:
+            self._witness(gate, channel, there.nodes, ran)
+        if refused is not None:
+            raise refused
+
+    def _due_models(
+        self, gate: Gate, channel: Channel, nodes: Mapping[str, int]
+    ) -> Mapping[str, Sequence[DueModel]]:
+        """Ask everybody who is there which models have to be trained again."""
+        nonce = self._folder.fresh_secret(f"retrain/{self._clock().isoformat()}").hex()
+        names = sorted(self._people & nodes.keys())
+        outgoing = [Say(name, ROLL_CALL, RetrainAsk(nonce=nonce)) for name in names]
+        answers = self._exchange(gate, channel, nodes, outgoing, most_missing=len(outgoing))
+        return {
+            one.header.sender: one.body.due for one in answers if isinstance(one.body, RetrainTold)
+        }
 
     def _ended(self, job: str) -> bool:
         return (self._folder.job(job) / "ended.json").exists()

@@ -24,6 +24,8 @@ from federation.party import PartyFolder, write_atomically
 from federation.population import Population, Use, open_source, read_population
 from federation.progress import Progress, report
 from federation.shelves import scratch
+from federation.specification import TrainSpec, VerticalTrainSpec
+from federation.training.manifests import keep_manifest
 from federation.workers import engine_for
 from privacy.accounting.events import Event
 from privacy.accounting.ledger import Ledger
@@ -64,7 +66,21 @@ class Desk:
         charge: Event | None = None,
         results: tuple[tuple[Leaf, Mapping[str, object]], ...] = (),
     ) -> Released:
-        """Ask the gate to let out an answer to `message`."""
+        """Ask the gate to let out an answer to `message`.
+
+        Of a training, who is in it is written down before (`training.manifests`).
+        """
+        spec = self.gate.spec
+        if people is not None and isinstance(spec, TrainSpec | VerticalTrainSpec):
+            keep_manifest(
+                self.folder,
+                self.agreement,
+                spec,
+                people,
+                question=message.sealed.digest,
+                computation=body.kind,
+                now=self.clock(),
+            )
         return self.gate.release(
             Departure(
                 job=message.header.job,

@@ -35,15 +35,16 @@ from compliance.terms import ErasureTerms
 from connectors import FileSource, SqlSource, open_connector
 from connectors.errors import SourceNotFoundError, SourceReadOnlyError
 from federation.clock import Clock
-from federation.erased import Erased, Person, names_any
+from federation.erased import Erased, Person
 from federation.errors import WorkspaceError
 from federation.gate import Gate
 from federation.jobs.assist import HeldPart
 from federation.jobs.erase import request_tokens
 from federation.jobs.model import JointModel
-from federation.members import load_people
+from federation.outcomes import saw, took_part
 from federation.party import PartyFolder, SegmentsConfig, write_atomically
 from federation.population import open_source, recipe_for
+from federation.retraining import RetrainingQueue
 from federation.vertical_rows import is_part
 from privacy.randomness import new_secret
 
@@ -225,7 +226,7 @@ class Erasing:
         elif place == "rows":
             outcome = self._rows(name, references)
         elif place == "match":
-            held = self._took_part(name, references)
+            held = took_part(self._folder, name, references)
             outcome = ErasureOutcome.SUPPRESSED if held else ErasureOutcome.NOT_HELD
         elif name.startswith("table "):
             outcome = self._segment_table(name.removeprefix("table "), references)
@@ -264,25 +265,14 @@ class Erasing:
             match, epsilon = model.align, None
         else:
             match, epsilon = model.match, model.epsilon
-        saw = self._took_part(match, references)
-        step = model_step(self._terms, job, saw=saw, epsilon=epsilon, now=asked)
-        if step.outcome is ErasureOutcome.RETIRED and not self._folder.retired(job).exists():
-            write_atomically(self._folder.retired(job), b"")
-            reason = "the agreement's clause on erasure: somebody whom it saw was erased"
-            self._gate.note(records.ModelRetired, job, model_digest=model.digest, reason=reason)
-        return step
-
-    def _took_part(self, match: str, references: tuple[str, ...]) -> bool:
-        """Whether a match was of the person, as far as this party can tell."""
-        directory = self._folder.job(match) / "people"
-        if not references or not directory.exists():
-            return False
-        people = load_people(directory)
-        return names_any((people.keys, people.linked), references)
+        seen = saw(self._folder, job, match, references)
+        step = model_step(self._terms, job, saw=seen, epsilon=epsilon, now=asked)
+        queue = RetrainingQueue(self._folder, self._agreement)
+        return queue.apply(step, job, model.digest, self._gate.note)
 
     def _rows(self, job: str, references: tuple[str, ...]) -> ErasureOutcome:
         """Delete a job's own copy of its columns, which ends the job."""
-        if not self._took_part(job, references):
+        if not took_part(self._folder, job, references):
             return ErasureOutcome.NOT_HELD
         directory = self._folder.job(job)
         write_atomically(directory / "erased", b"")  # nobody reads them again under this name

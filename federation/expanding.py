@@ -45,6 +45,7 @@ from federation.messages import (
 )
 from federation.party import write_atomically
 from federation.population import Population, Use, encoder_for
+from federation.retraining import check_in_use
 from federation.shelves import scratch
 from federation.specification import ExpandSpec
 from federation.suppression import Suppression
@@ -204,12 +205,7 @@ class Expanding:
 
     def _load_model(self, train: str) -> JointModel:
         desk, path = self._desk, self._desk.folder.model(train)
-        if desk.folder.retired(train).exists():
-            raise desk.refusal(
-                "erasure",
-                f"the model of training {train!r} is retired, since somebody whom it saw was "
-                "erased: train it again",
-            )
+        check_in_use(desk, train)
         try:
             with undamaged(path):
                 model = JointModel.model_validate_json(path.read_bytes())

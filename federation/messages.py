@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.agreement import ALIGNED_PARTIES, Agreement
+from compliance.erasure.retraining import DueModel
 from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
 from federation.errors import MessageError
@@ -102,6 +103,8 @@ __all__ = [
     "ModelPublished",
     "Present",
     "Refused",
+    "RetrainAsk",
+    "RetrainTold",
     "SealedMessage",
     "SumAsk",
     "SumExact",
@@ -716,6 +719,24 @@ class WitnessTell(_Closed):
     round: int = Field(ge=1, le=2)
 
 
+class RetrainAsk(_Closed):
+    """The coordinator asks which models have to be trained again.
+
+    Attributes:
+        nonce: fresh, so that nobody answers as before.
+    """
+
+    kind: Literal["retrain.ask"] = "retrain.ask"
+    nonce: Digest
+
+
+class RetrainTold(_Closed):
+    """These models of the party have to be trained again, each by its day; not who was erased."""
+
+    kind: Literal["retrain.told"] = "retrain.told"
+    due: Annotated[tuple[DueModel, ...], Field(max_length=64)] = ()
+
+
 class Acknowledged(_Closed):
     """Received, verified and kept."""
 
@@ -789,6 +810,8 @@ Body = Annotated[
     | WitnessAsk
     | WitnessSaid
     | WitnessTell
+    | RetrainAsk
+    | RetrainTold
     | ExpandCounted
     | Acknowledged
     | Refused,

@@ -15,6 +15,7 @@ PARTY/
   models/ segments/   results; segments may go elsewhere
   attacks/ cards/  what was found out about models, at home
   retention/       the latest moment believed, and holds
+  retraining/      models that have to be trained again
   policy.cedar     the party's own prohibitions, if any
 ```
 
@@ -530,6 +531,10 @@ class PartyFolder:
     def retired(self, job: str) -> Path:
         """File whose presence says that nobody is scored with a model any more."""
         return self.path / "models" / f"{job}.retired"
+
+    def due_model(self, job: str) -> Path:
+        """File that says by when a model has to be trained again."""
+        return self.path / "retraining" / f"{job}.json"
 
     def erasure_key(self) -> Secret:
         """Return the key that seals whom this party erased; made at first use.

@@ -22,6 +22,7 @@ One run, under the party's lock:
 4. Remove it.
 5. Append its leaf, unless the log has it.
 6. Write down that the log says so.
+7. Retire models that were not trained again by their day (`retraining`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,6 +45,7 @@ from federation.artefacts import Deleted, artefacts_of, deleted_in, remove
 from federation.audit import has_begun
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, locked, write_atomically
+from federation.retraining import RetrainingQueue
 
 __all__ = ["Retained", "lift", "place", "run", "status"]
 
@@ -58,6 +60,7 @@ class Retained:
         standings: of what is kept, in the order in which it has to go.
         holds: those in force.
         deleted: what was deleted; by this run alone, where it is one's.
+        retired: models that this run retired, as nothing had taken their place by their day.
     """
 
     party: str
@@ -65,6 +68,7 @@ class Retained:
     standings: tuple[Standing, ...]
     holds: tuple[Hold, ...]
     deleted: tuple[Deleted, ...]
+    retired: tuple[str, ...] = ()
 
 
 def status(folder: PartyFolder, *, now: datetime) -> Retained:
@@ -109,7 +113,9 @@ def run(folder: PartyFolder, *, now: datetime) -> Retained:
                 work.delete(going)
         standings, holds = _assess(folder, work.agreement, work.leaves, mark)
         gone = tuple(one for one in deleted_in(folder) if one.path(folder) not in before)
-        return Retained(folder.name, mark, standings, holds, gone)
+        queue = RetrainingQueue(folder, work.agreement)
+        retired = queue.retire_due(mark.moment, work.leaves, work.tell_of)  # 7
+        return Retained(folder.name, mark, standings, holds, gone, retired)
 
 
 def place(folder: PartyFolder, hold: Hold, *, now: datetime) -> None:
@@ -175,6 +181,10 @@ class _Work:
         )
         self._log.append([records.to_leaf(leaf)])
         self.leaves.append(leaf)
+
+    def tell_of(self, kind: type[Leaf], job: str | None, **fields: object) -> None:
+        """Append a leaf about a job."""
+        self.tell(kind, job=job, **fields)
 
     def settle(self) -> None:
         """Make holds and deletions whole that a crash cut short."""

@@ -128,6 +128,8 @@ def _print(found: "Retained", *, as_json: bool) -> None:
     for gone in found.deleted:
         told = f"deleted: {gone.artefact} {gone.name}, due {iso(gone.due)} ({gone.days} days)"
         out.print(told, markup=False)
+    for model in found.retired:
+        out.print(f"retired: model {model}, not trained again by its day", markup=False)
     for held in found.holds:
         what = f"{held.artefact} {held.name or '(all)'}"
         out.print(f"hold {held.hold}: {what}: {held.reason}", markup=False)
@@ -168,4 +170,5 @@ def _plain(found: "Retained") -> dict[str, object]:
         ],
         "deleted": [gone.model_dump(mode="json", exclude={"told"}) for gone in found.deleted],
         "holds": [held.model_dump(mode="json") for held in found.holds],
+        "retired": list(found.retired),
     }

@@ -102,6 +102,8 @@ ROUTES: Final[Mapping[str, Route]] = {
     "witness.ask": Route(_OPERATOR, _PEOPLE),
     "witness.said": Route(_PEOPLE, _OPERATOR),
     "witness.tell": Route(_OPERATOR, _PEOPLE),
+    "retrain.ask": Route(_OPERATOR, _PEOPLE),
+    "retrain.told": Route(_PEOPLE, _OPERATOR),
     "acknowledged": Route(_PEOPLE, _OPERATOR),
     "refused": Route(_ALL, _ALL, within_role=True),
 }

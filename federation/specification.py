@@ -189,6 +189,8 @@ class TrainSpec(_Spec):
             regression, 0 for others.
         labels: what it means that somebody is no seed; `seeds-only` takes local noise and
             logistic regression.
+        replaces: the training whose model is retired where this one leaves its own; in all else
+            this one asks for the same.
     """
 
     kind: Literal["train"] = "train"
@@ -205,6 +207,7 @@ class TrainSpec(_Spec):
     penalty: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
     labels: Labels = Labels.COMPLETE
     depth: int = Field(default=6, ge=1, le=10)
+    replaces: JobName | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -345,6 +348,7 @@ class VerticalTrainSpec(_Spec):
         rounds: exchanges with each partner, at most.
         label_epsilon: privacy loss of a person's label, once for all rounds; or
         unsafe_labels: labels are used as they are, and partners learn them.
+        replaces: as of a training.
     """
 
     kind: Literal["train-vertical"] = "train-vertical"
@@ -353,6 +357,7 @@ class VerticalTrainSpec(_Spec):
     rounds: int = Field(default=10, ge=1, le=15)
     label_epsilon: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False)
     unsafe_labels: bool = False
+    replaces: JobName | None = None
 
     @model_validator(mode="after")
     def _says_how_labels_are_protected(self) -> Self:

@@ -28,6 +28,7 @@ from federation.messages import (
 )
 from federation.objections import policy_objections
 from federation.party import write_atomically
+from federation.retraining import Telling, check_replaces
 from federation.specification import JobSpec, MatchSpec
 from federation.training.assisted_brand import AssistedBrand
 from federation.training.assisting import Assisting
@@ -77,6 +78,7 @@ class Work:
             **Summing(self._desk).steps,
             **Publishing(self._desk).steps,
             **Witnessing(self._desk).steps,
+            **Telling(self._desk).steps,
             **Assisting(self._desk).steps,
             **AssistedBrand(self._desk).steps,
             **self._expanding.steps,
@@ -93,6 +95,7 @@ class Work:
             raise MessageError(f"message of job {message.header.job!r} about {spec.name!r}")
         for term, remedy in policy_objections(spec, self._desk.agreement):
             raise self._desk.refusal(term, remedy)
+        check_replaces(self._desk, spec)
         self._desk.gate.spec = spec
         with self._held_to(spec, begins=not isinstance(message.body, JobApproved)):
             return step(message)

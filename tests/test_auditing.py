@@ -231,6 +231,7 @@ R = records
 RETIRED: Spec = {"of": R.ModelRetired, "job": None, "model_digest": MODEL, "reason": "erasure"}
 ENDED: Spec = {"of": R.AgreementEnded, "job": None, "ended_by": "brand", "reason": "notice"}
 ENDED |= {"notice_digest": "8" * 64}
+DUE: Spec = {"of": R.ModelDue, "job": "model", "model_digest": MODEL, "due": timedelta(days=9)}
 PRESENT = said("roll-call", "present", "coordinator")
 OTHER_JOB: Spec = {"of": R.JobStarted, "job": "other", "computation": "match"}
 PRUNED: Spec = {"of": R.LogPruned, "job": None, "kept_from": 999, "root_hash": "9" * 64}
@@ -352,6 +353,7 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.NOT_SENT: ("retailer", changed("coordinator", R.Release, 1, content_digest="0" * 64)),
     K.ERASURE_UNREQUESTED: ("courier", removed("courier", R.ErasureRequested)),
     K.ERASURE_LATE: ("courier", removed("courier", R.ErasureCompleted)),
+    K.RETRAIN_OVERDUE: ("courier", added("courier", DUE)),
     K.HELD_DELETED: ("retailer", removed("retailer", R.HoldLifted)),
     K.HOLD_NOT_PLACED: ("retailer", removed("retailer", R.HoldPlaced)),
     K.PRUNED_TOO_FAR: ("courier", added("courier", PRUNED)),
@@ -374,6 +376,32 @@ def test_exactly_what_was_planted_is_found(kind: K, world: World) -> None:
     assert all(0 <= index < len(logs[party]) for index in found.leaves)
     assert party in found.sentence
     assert found.leaves
+
+
+@pytest.mark.parametrize(
+    ("ending", "on_time"),
+    [
+        ({"of": R.ModelRetired, "model_digest": MODEL, "reason": "trained again"}, True),
+        ({"of": R.ModelRetired, "model_digest": "a" * 64, "reason": "trained again"}, False),
+        ({"of": R.ModelRetired, "model_digest": MODEL, "reason": "late", "time": 18}, False),
+        ({"of": R.ArtefactDeleted, "artefact": "model", "name": "model"}, True),
+        ({"of": R.ArtefactDeleted, "artefact": "model", "name": "other"}, False),
+        ({"of": R.ArtefactDeleted, "artefact": "segment", "name": "model"}, False),
+    ],
+    ids=str,
+)
+def test_a_model_to_be_trained_again_is_retired_or_deleted_in_time(
+    ending: Spec, on_time: bool, world: World
+) -> None:
+    logs = clean(world.agreement)
+    end = ending | {"job": None}
+    if "time" in end:
+        end["time"] = timedelta(days=end["time"])
+    if end["of"] is R.ArtefactDeleted:
+        end |= {"purpose": None, "days": 1, "due": timedelta(days=1)}
+    logs["courier"] += [dict(DUE), end]
+    found = [one.kind for one in findings(world.agreement, logs)]
+    assert found == ([] if on_time else [K.RETRAIN_OVERDUE])
 
 
 def test_code_that_is_not_allowed(world: World) -> None:

@@ -13,7 +13,9 @@ from federation.erasing import Erasing
 from federation.errors import RefusedError
 from federation.gate import Gate
 from federation.party import locked
+from federation.training.manifests import Manifest
 
+AGAIN = {"retrain_days": 20}
 PEOPLE = {"brand": 0, "courier": 1, "press": 2, "retailer": 3}
 ROLES = dict.fromkeys(PEOPLE, Role.PARTNER) | {"brand": Role.BRAND}
 
@@ -58,3 +60,26 @@ def test_a_part_of_a_model_is_retired_and_stops_nothing(world: parties.World) ->
     world.run()
     erase(world, 5, run=True)
     assert world.folder("courier").retired("model").exists()
+
+
+def test_a_part_is_learnt_again_without_who_was_erased(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parties, "ROLES", ROLES | {"coordinator": Role.COORDINATOR})
+    monkeypatch.setattr(parties, "PEOPLE", PEOPLE)
+    terms = parties.terms
+    monkeypatch.setattr(vertical, "terms", lambda **said: terms(erasure=AGAIN, **said))
+    world = vertical.world(tmp_path, vertical.ALIGN, vertical.UNSAFE)
+    world.run()
+    erase(world, 5, run=True)
+    world.run()
+    for name in PEOPLE:  # each retires its own part
+        assert world.folder(name).retired("model").read_text() == "model-2"
+    found = Manifest.open(world.folder("courier"), "model-2")
+    assert found is not None
+    assert not found.names([vertical.record("courier", 5)])
+    assert found.knew_erased([vertical.record("courier", 5)])
+    found.check(world.leaves("courier"))
+    other = Manifest.open(world.folder("press"), "model-2")
+    assert other is not None
+    assert other.names([vertical.record("press", 5)])  # nobody asked there

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC
 from typing import Any, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from parties import MATCH, TRAIN, Parties
 from pydantic import BaseModel, ByteSize, ValidationError
 
+from compliance.erasure.retraining import DueModel
 from compliance.signing import Envelope
 from federation import messages
 from federation.errors import MessageError
@@ -136,6 +138,19 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "align.tags": st.builds(messages.AlignTags, bucket=counts, place=places),
     "align.common": st.builds(messages.AlignCommon, spec=align_specs, bucket=counts),
     "assist.join": st.builds(messages.AssistJoin, spec=column_specs | score_specs),
+    "retrain.ask": st.builds(messages.RetrainAsk, nonce=digests),
+    "retrain.told": st.builds(
+        messages.RetrainTold,
+        due=st.lists(
+            st.builds(
+                DueModel,
+                model=names,
+                model_digest=digests,
+                due=st.datetimes(timezones=st.just(UTC)),
+            ),
+            max_size=3,
+        ).map(tuple),
+    ),
     "assist.joined": st.builds(messages.AssistJoined, key=digests),
     "assist.keys": st.builds(messages.AssistKeys, spec=column_specs | score_specs),
     "assist.open": st.builds(messages.AssistOpen, spec=column_specs),

@@ -40,6 +40,7 @@ from compliance.records import (
     LogPruned,
     MatchBound,
     MeasurementMade,
+    ModelDue,
     ModelRetired,
     ModelTrained,
     Record,
@@ -146,6 +147,7 @@ EXAMPLES: list[Record] = [
     ),
     ErasureCompleted(**COMMON, request="request-1", peer="brand", completion_digest=DIGEST),
     ErasureOverdue(**COMMON, request="request-1", peer="brand", evidence_digest=DIGEST),
+    ModelDue(**COMMON, model_digest=DIGEST, due=NOON),
     ModelRetired(**COMMON, model_digest=DIGEST, reason="trained again without one person"),
     SubjectKeyDestroyed(**COMMON, request="request-1"),
     ArtefactDeleted(

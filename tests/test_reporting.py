@@ -347,6 +347,22 @@ class TestErasure:
             "brand": "overdue"
         }
 
+    @pytest.mark.parametrize(
+        ("days", "retired", "state"),
+        [(1, False, "overdue"), (1, True, "retired"), (400, False, "pending")],
+    )
+    def test_models_to_be_trained_again_are_listed_by_their_day(
+        self, days: int, retired: bool, state: str, agreement: Agreement
+    ) -> None:
+        writer = Writer("brand")
+        due = START + timedelta(days=days)
+        writer.add(records.ModelDue, model_digest="c" * 64, due=due)
+        if retired:
+            writer.add(records.ModelRetired, model_digest="c" * 64, reason="trained again")
+        found = values(erasure_report(agreement, [writer.log], AT))
+        row = ("What was done", "Models to be trained again", "brand", "c" * 64)
+        assert (found[(*row, "by")].value, found[(*row, "state")].value) == (due, state)
+
     def test_what_was_written_later_is_not_known_yet(self, agreement: Agreement) -> None:
         writer = Writer("brand")
         writer.add(records.ErasureRequested, request="q", origin="brand", deadline=AT)

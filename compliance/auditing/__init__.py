@@ -44,6 +44,7 @@ _OF_ONE: Final = (
     results.jobs,
     results.code,
     duties.erasures,
+    duties.retrainings,
     duties.holds,
     duties.prunings,
 )

@@ -1,20 +1,26 @@
-"""Checks of one log: erasures on time, holds kept, nothing pruned that was not there."""
+"""Checks of one log: erasures and retrainings on time, holds kept, nothing pruned too far."""
 
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
 
 from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Rules
 from compliance.log.merkle import leaf_hash, root_hash
+from compliance.terms import Artefact
 
-__all__ = ["erasures", "holds", "prunings"]
+__all__ = ["erasures", "holds", "prunings", "retrainings"]
 
 _About = (
     records.ErasureAcknowledged | records.ErasureStep | records.ErasureCompleted
     | records.ErasureOverdue | records.SubjectKeyDestroyed
 )  # fmt: skip
 
+
+_GRACE: Final = timedelta(days=8)
+"""A run of `comity retention` a day, or one that must first believe the clock: see `retention`."""
 
 _Done = dict[tuple[type, str, str], int]
 
@@ -58,6 +64,28 @@ def _kept(
         leaves = (index,) if ended is None else (ended, index)
         text = f"was not completed by {peer} before its deadline"
         yield log.finding(FindingKind.ERASURE_LATE, leaves, text)
+
+
+def retrainings(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """A model that had to be trained again was retired, or deleted, soon after its day at last."""
+    due: dict[str, tuple[int, records.ModelDue]] = {}
+    ended: dict[str | None, int] = {}
+    for index, leaf in enumerate(log.records):
+        if isinstance(leaf, records.ModelDue):
+            known = due.get(leaf.model_digest)
+            if known is None or leaf.due < known[1].due:
+                due[leaf.model_digest] = (index, leaf)
+        elif isinstance(leaf, records.ModelRetired):
+            ended.setdefault(leaf.model_digest, index)
+        elif isinstance(leaf, records.ArtefactDeleted) and leaf.artefact == Artefact.MODEL:
+            ended.setdefault(leaf.name, index)
+    for digest, (index, one) in due.items():
+        end = ended.get(digest, ended.get(one.job))
+        late = rules.now if end is None else log.records[end].time
+        if late > one.due + _GRACE:
+            leaves = (index,) if end is None else tuple(sorted((index, end)))
+            text = f"names {one.due:%Y-%m-%d}, and the model was not retired by then"
+            yield log.finding(FindingKind.RETRAIN_OVERDUE, leaves, text)
 
 
 def holds(log: PartyLog, rules: Rules) -> Iterator[Finding]:

@@ -80,6 +80,7 @@ class FindingKind(StrEnum):
     CODE_NOT_ALLOWED = "code-not-allowed"
     ERASURE_UNREQUESTED = "erasure-unrequested"
     ERASURE_LATE = "erasure-late"
+    RETRAIN_OVERDUE = "retrain-overdue"
     HELD_DELETED = "held-deleted"
     HOLD_NOT_PLACED = "hold-not-placed"
     PRUNED = "pruned"

@@ -26,6 +26,7 @@ from compliance.records.erasure import (
     ErasureOverdue,
     ErasureRequested,
     ErasureStep,
+    ModelDue,
     ModelRetired,
     SubjectKeyDestroyed,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "LogPruned",
     "MatchBound",
     "MeasurementMade",
+    "ModelDue",
     "ModelRetired",
     "ModelTrained",
     "Record",
@@ -110,6 +112,7 @@ Record = Annotated[
     | ErasureOverdue
     | ErasureRequested
     | ErasureStep
+    | ModelDue
     | ModelRetired
     | SubjectKeyDestroyed
     | ArtefactDeleted

@@ -12,6 +12,7 @@ __all__ = [
     "ErasureOverdue",
     "ErasureRequested",
     "ErasureStep",
+    "ModelDue",
     "ModelRetired",
     "SubjectKeyDestroyed",
 ]
@@ -97,6 +98,19 @@ class ErasureOverdue(Leaf):
     request: Name
     peer: Name
     evidence_digest: Digest
+
+
+class ModelDue(Leaf):
+    """A model has to be trained again by a day, from which on nobody is scored with it.
+
+    Attributes:
+        model_digest: hexadecimal SHA-256 of what the party keeps of the model.
+        due: that day.
+    """
+
+    kind: Literal["model.due"] = "model.due"
+    model_digest: Digest
+    due: Time
 
 
 class ModelRetired(Leaf):

@@ -26,7 +26,7 @@ from compliance.reporting.document import (
 from compliance.reporting.figures import Entry, Figure, PartyLog, by, entries_of
 from compliance.terms import DATA_ROLES
 
-__all__ = ["ErasureState", "erasure_report", "erasure_table"]
+__all__ = ["ErasureState", "ModelState", "erasure_report", "erasure_table"]
 
 _DAY = timedelta(days=1)
 
@@ -45,6 +45,15 @@ class ErasureState(StrEnum):
     COMPLETED_LATE = "completed late"
 
 
+class ModelState(StrEnum):
+    """What became of a model that had to be trained again."""
+
+    PENDING = "pending"
+    OVERDUE = "overdue"
+    RETIRED = "retired"
+    """Another has taken its place, or its day came: the reason stands in its leaf."""
+
+
 def erasure_report(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) -> Report:
     """Write every request to erase, and how each party stands with it at `at` (UTC)."""
     logs = tuple(log.until(at) for log in logs)
@@ -58,7 +67,10 @@ def erasure_report(agreement: Agreement, logs: Sequence[PartyLog], at: datetime)
             ),
             tables=(erasure_table(agreement, logs, at),),
         ),
-        Section(title="What was done", tables=(_steps(logs), _overdue(logs), _retired(logs))),
+        Section(
+            title="What was done",
+            tables=(_steps(logs), _overdue(logs), _due(logs, at), _retired(logs)),
+        ),
     )
     return make_report(ReportKind.ERASURE, "Erasure", agreement, logs, at, sections)
 
@@ -147,6 +159,36 @@ def _overdue(logs: Sequence[PartyLog]) -> Table:
     ]
     head = ("request", "late", "reported by logs")
     return Table(caption="Reported as late", head=head, rows=tuple(rows), keys=2)
+
+
+def _due(logs: Sequence[PartyLog], at: datetime) -> Table:
+    """Return models that had to be trained again, each by its day, and what came of it."""
+    ended = by(entries_of(logs, records.ModelRetired), lambda leaf: (leaf.party, leaf.model_digest))
+    groups = by(entries_of(logs, records.ModelDue), lambda leaf: (leaf.party, leaf.model_digest))
+    rows = [
+        (
+            Fact(text=party),
+            Fact(text=digest),
+            Figure.of(_day, found),
+            Figure.of(partial(_became, at), (*found, *ended.get((party, digest), ()))),
+        )
+        for (party, digest), found in sorted(groups.items())
+    ]
+    head = ("party", "model", "by", "state")
+    return Table(caption="Models to be trained again", head=head, rows=tuple(rows), keys=2)
+
+
+_Due = Sequence[Entry[records.ModelDue] | Entry[records.ModelRetired]]
+
+
+def _day(told: _Due) -> datetime:
+    return min(one.record.due for one in told if isinstance(one.record, records.ModelDue))
+
+
+def _became(at: datetime, told: _Due) -> str:
+    if any(isinstance(one.record, records.ModelRetired) for one in told):
+        return ModelState.RETIRED.value
+    return (ModelState.OVERDUE if at > _day(told) else ModelState.PENDING).value
 
 
 def _retired(logs: Sequence[PartyLog]) -> Table:

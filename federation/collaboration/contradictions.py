@@ -27,10 +27,10 @@ Document = Mapping[str, Any]
 _PEOPLE: Final = (Role.BRAND, Role.PARTNER)
 _OTHERS: Final = (Role.COORDINATOR, Role.AUDITOR)
 _BUILDS_ON: Final[Mapping[str, Mapping[str, str]]] = {
-    "train": {"match": "match"},
+    "train": {"match": "match", "replaces": "train"},
     "expand": {"train": "train"},
     "measure": {"match": "match"},
-    "train-vertical": {"align": "align"},
+    "train-vertical": {"align": "align", "replaces": "train-vertical"},
     "score-vertical": {"train": "train-vertical", "align": "align"},
 }
 """Of each kind of job, the keys that name jobs it builds on, and the kind of those."""

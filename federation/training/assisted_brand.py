@@ -55,6 +55,7 @@ from federation.messages import (
     AssistStanding,
     Message,
 )
+from federation.outcomes import arriving
 from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
@@ -209,13 +210,16 @@ class AssistedBrand:
             losses=state.losses,
             findings=tuple((number, str(finding)) for number, finding in state.findings),
         )
-        with desk.result(desk.folder.model(job), message, held.content):
+        with (
+            desk.result(desk.folder.model(job), message, held.content),
+            arriving(desk, message, spec, held.digest) as retired,
+        ):
             released = desk.release(
                 message,
                 settle,
                 recipient=partner,
                 people=used,
-                results=(model_told(desk, held),),
+                results=(model_told(desk, held), *retired),
             )
         self._forget(job)
         desk.tell(job, "keeps its part of the model")

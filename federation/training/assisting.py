@@ -57,7 +57,9 @@ from federation.messages import (
     Digest,
     Message,
 )
+from federation.outcomes import arriving
 from federation.party import PartyFolder, write_atomically
+from federation.retraining import check_in_use
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, bring_aligned
 from federation.training.one_set import (
@@ -209,12 +211,15 @@ class Assisting:
             told=_told(last.told, body.rounds, body.step, f"kept {body.kept}"),
             part=last.part.settle(body.step).keep(body.kept),
         )
-        with desk.result(desk.folder.model(job), message, held.content):
+        with (
+            desk.result(desk.folder.model(job), message, held.content),
+            arriving(desk, message, spec, held.digest) as retired,
+        ):
             released = desk.release(
                 message,
                 Acknowledged(),
                 recipient=desk.coordinator,
-                results=(model_told(desk, held),),
+                results=(model_told(desk, held), *retired),
             )
         forget_vertical(desk.folder, job)
         desk.tell(job, "keeps its part of the model")
@@ -327,12 +332,7 @@ def held_part(desk: Desk, train: str) -> HeldPart:
         WorkspaceError: the part is damaged.
     """
     path = desk.folder.model(train)
-    if desk.folder.retired(train).exists():
-        raise desk.refusal(
-            "erasure",
-            f"the model of training {train!r} is retired, since somebody whom it saw was "
-            "erased: train it again",
-        )
+    check_in_use(desk, train)
     try:
         held = HeldPart.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:

@@ -20,6 +20,7 @@ from federation.jobs.model import JointModel, agreed_model, read_model
 from federation.jobs.sums import check_summed
 from federation.jobs.train import check_trained
 from federation.messages import Acknowledged, Message, ModelPublished, SumPhase
+from federation.outcomes import arriving
 from federation.population import encoder_for
 from federation.training.summing import forget_sums
 from privacy.accounting.ledger import ChargeState
@@ -66,9 +67,13 @@ class Publishing:
             "epsilon": model.epsilon,
             "delta": model.delta,
         }
-        with desk.result(path, message, model.canonical_bytes):
+        spec = expect(message, ModelPublished).spec
+        with (
+            desk.result(path, message, model.canonical_bytes),
+            arriving(desk, message, spec, model.digest) as retired,
+        ):
             released = desk.release(
-                message, Acknowledged(), results=((records.ModelTrained, kept),)
+                message, Acknowledged(), results=((records.ModelTrained, kept), *retired)
             )
         if model.noise is not NoiseSource.LOCAL:
             forget_sums(desk.folder, model.job)

@@ -1,0 +1,126 @@
+"""`comity model`: who was in the training of a model, in numbers that stand for them.
+
+Guarantees: parses, calls, prints; no reference of a record is printed. Leaves to others: everything
+else (`training.manifests`).
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compliance.agreement import iso
+
+if TYPE_CHECKING:
+    from federation.party import PartyFolder
+    from federation.training.manifests import Manifest
+
+__all__ = ["model_app"]
+
+model_app = typer.Typer(
+    no_args_is_help=True,
+    help="Models that a party keeps.\n\nExample: comity model manifest out/demo/retailer march",
+)
+
+PartyFolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+@model_app.callback()
+def _group() -> None:
+    """Models that a party keeps."""
+
+
+@model_app.command("manifest")
+def manifest(
+    directory: PartyFolderArgument,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The training.")],
+    request: Annotated[
+        str | None,
+        typer.Option("--request", help="Prove that who asked to be erased by it is not in it."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Hold the manifest of a training against the log, and tell counts and roots.
+
+    Example: comity model manifest out/demo/retailer march-2 --request rq-4d0f…
+    """
+    from compliance.log.verifier import verify_log
+    from compliance.records import parse_leaf
+    from federation.erased import Erased
+    from federation.errors import WorkspaceError
+    from federation.party import PartyFolder, locked
+    from federation.training.manifests import Manifest
+
+    folder = PartyFolder(directory)
+    agreement = folder.agreement()
+    with locked(folder):
+        found = Manifest.open(folder, job)
+        if found is None:
+            raise WorkspaceError(
+                f"{folder.path} has no manifest of a training {job!r}: none was written before "
+                "manifests were, nor where a party brought no rows"
+            )
+        key = agreement.party(folder.name).log_key
+        found.check(map(parse_leaf, verify_log(folder.log, verification_key=key).entries))
+        told = _plain(folder, found)
+        if request is not None:
+            references = Erased(folder, agreement).person(request).references
+            told |= {
+                "request": request,
+                "was_in_it": found.names(references),
+                "was_known_as_erased": found.knew_erased(references),
+            }
+    _print(told, as_json=as_json)
+    if told.get("was_in_it"):
+        raise typer.Exit(1)
+
+
+def _plain(folder: "PartyFolder", found: "Manifest") -> dict[str, Any]:
+    from federation.messages import content_digest
+
+    kept = folder.model(found.job)
+    return {
+        "party": folder.name,
+        "job": found.job,
+        "model_digest": content_digest(kept.read_bytes()) if kept.exists() else None,
+        "verified": True,
+        "answers": [
+            {
+                "computation": one.computation,
+                "time": iso(one.time),
+                "agreement": one.agreement,
+                "version": one.number,
+                "source": one.source,
+                "purpose": one.purpose,
+                "epsilon": one.epsilon,
+                "delta": one.delta,
+                "rows": one.rows,
+                "excluded": one.excluded,
+                "used": one.used.model_dump(),
+                "linked": one.linked.model_dump(),
+                "erased": one.erased.model_dump(),
+            }
+            for one in found.entries
+        ],
+    }
+
+
+def _print(told: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+        return
+    lines = [f"{told['job']} at {told['party']}: the log tells of the same people"]
+    for one in told["answers"]:
+        used, erased = one["used"], one["erased"]
+        lines.append(
+            f"{one['time']}  {one['computation']}  {used['count']} records, root {used['root']}; "
+            f"{erased['count']} known as erased"
+        )
+    if "request" in told:
+        known = "known" if told["was_known_as_erased"] else "not known"
+        is_in = "WAS in it" if told["was_in_it"] else "was not in it"
+        lines.append(f"{told['request']}: {is_in}, {known} as erased to every answer")
+    sys.stdout.write("\n".join(lines) + "\n")

@@ -1,0 +1,110 @@
+"""What becomes of a party's models, by who was in their training.
+
+Guarantees: whether a model saw somebody is decided by what was written down before anything made
+from their rows left (`training.manifests`); where nothing was, by who took part in its match: for
+the brand of a model over rows, whose people are in labels alone, and for models from before. A
+model that arrives after somebody whom it saw was erased is dealt with as if it had been there. The
+model whose place it takes is retired with the very answer that keeps it.
+
+Leaves to others: the clause (`compliance.erasure.models`), the queue (`retraining`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from compliance import records
+from compliance.erasure.models import model_step
+from compliance.records import ErasureOutcome
+from compliance.terms import ErasureTerms
+from federation.desk import Desk
+from federation.erased import Erased, names_any
+from federation.gate import Leaf
+from federation.members import load_people
+from federation.messages import Message, content_digest
+from federation.party import PartyFolder
+from federation.retraining import RetrainingQueue
+from federation.specification import TrainSpec, VerticalTrainSpec
+from federation.training.manifests import Manifest
+
+__all__ = ["arriving", "saw", "took_part"]
+
+Results = tuple[tuple[Leaf, Mapping[str, object]], ...]
+"""Leaves that go with an answer, and their fields."""
+
+
+def saw(folder: PartyFolder, job: str, source: str, references: Sequence[str]) -> bool:
+    """Tell whether a model saw somebody, as far as this party can tell.
+
+    Args:
+        folder: the party's.
+        job: the training.
+        source: its match or alignment.
+        references: of the person's records.
+
+    Raises:
+        WorkspaceError: what was written down is damaged, or does not open.
+    """
+    manifest = Manifest.open(folder, job)
+    return took_part(folder, source, references) if manifest is None else manifest.names(references)
+
+
+def took_part(folder: PartyFolder, job: str, references: Sequence[str]) -> bool:
+    """Tell whether a match, or another job that kept whose rows it read, was of the person."""
+    directory = folder.job(job) / "people"
+    if not references or not directory.exists():
+        return False
+    people = load_people(directory)
+    return names_any((people.keys, people.linked), references)
+
+
+@contextmanager
+def arriving(
+    desk: Desk,
+    message: Message,
+    spec: TrainSpec | VerticalTrainSpec,
+    digest: str,
+) -> Iterator[Results]:
+    """Deal with what the arrival of a model means, before and with the answer that keeps it.
+
+    1. Somebody whom it saw may have been erased meanwhile: the clause is applied.
+    2. The model whose place it takes is retired.
+
+    Args:
+        desk: the party's.
+        message: that brought it.
+        spec: its training.
+        digest: of what the party keeps of it.
+
+    Yields:
+        Leaves for the answer.
+    """
+    _judge(desk, spec, digest)  # 1
+    folder, before = desk.folder, spec.replaces
+    if before is None or not folder.model(before).exists() or folder.retired(before).exists():
+        yield ()
+        return
+    reason = f"trained again as {spec.name}"
+    old = content_digest(folder.model(before).read_bytes())
+    with desk.result(folder.retired(before), message, spec.name.encode()):  # 2
+        yield ((records.ModelRetired, {"model_digest": old, "reason": reason}),)
+
+
+def _judge(desk: Desk, spec: TrainSpec | VerticalTrainSpec, digest: str) -> None:
+    folder, agreement = desk.folder, desk.agreement
+    persons = Erased(folder, agreement).persons().values()
+    references = [one for person in persons for one in person.references]
+    source = spec.match if isinstance(spec, TrainSpec) else spec.align
+    if not references or not saw(folder, spec.name, source, references):
+        return
+    step = model_step(
+        agreement.erasure or ErasureTerms(),
+        spec.name,
+        saw=True,
+        epsilon=spec.epsilon if isinstance(spec, TrainSpec) else None,
+        now=desk.clock(),
+    )
+    queue = RetrainingQueue(folder, agreement)
+    day = None if spec.replaces is None else queue.day_of(spec.replaces)
+    if step.outcome is ErasureOutcome.RETRAIN and step.due is not None and day is not None:
+        step = step.model_copy(update={"due": min(day, step.due)})  # days count from the request
+    queue.apply(step, spec.name, digest, desk.gate.note)

@@ -1,0 +1,377 @@
+"""Models trained again without somebody: the queue, the next name, the end of the old one."""
+
+import itertools
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import parties
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parties import EXPAND, MATCH, NOW, TRAIN, World
+
+from compliance import records
+from compliance.erasure.completion import Step
+from compliance.erasure.retraining import (
+    DueModel,
+    RetrainingStanding,
+    next_name,
+    standing_of,
+)
+from compliance.records import ErasureOutcome
+from federation import retaining
+from federation import retraining as module
+from federation.cli import main
+from federation.coordinator import write_jobs
+from federation.erasing import Erasing
+from federation.errors import RefusedError, WorkspaceError
+from federation.gate import Gate
+from federation.party import locked
+from federation.retraining import RetrainingQueue
+from federation.specification import TrainSpec
+from federation.successors import Retrainings
+from federation.training.manifests import Manifest
+
+DAY = timedelta(days=1)
+DAYS = 20
+QUICK = TRAIN.model_copy(update={"steps": 2})
+JOBS = (MATCH, QUICK)
+TERMS: dict[str, Any] = {
+    "budget": {"epsilon": 5.0, "delta": 1e-4},
+    "erasure": {"retrain_days": DAYS},
+}
+S = RetrainingStanding
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World.make(tmp_path_factory.mktemp("trained") / "world", **TERMS)
+    write_jobs(world.folder("coordinator"), JOBS)
+    world.run()
+    return world
+
+
+@pytest.fixture
+def world(trained: World, tmp_path: Path) -> World:
+    return trained.copy(tmp_path / "world")
+
+
+def erase(world: World, party: str, person: int) -> dict[str, Step]:
+    folder = world.folder(party)
+    with locked(folder), folder.open_log() as log:
+        gate = Gate(folder, world.agreement, log, None, clock=world.clock)
+        erasing = Erasing(folder, world.agreement, gate, clock=world.clock)
+        asked = erasing.request("email", parties.email(person)).execution.request
+        erasing.run()
+        return {one.target: one for one in erasing.receipt(asked)[1].steps}
+
+
+def queue(world: World, party: str = "retailer") -> dict[str, tuple[S, str | None]]:
+    folder = world.folder(party)
+    listed = RetrainingQueue(folder, world.agreement).listed(world.now)
+    return {one.due.model: (one.standing, one.successor) for one in listed}
+
+
+def kinds(world: World, party: str = "retailer") -> list[str]:
+    return [leaf.kind for leaf in world.leaves(party)]
+
+
+class TestStanding:
+    @pytest.mark.parametrize(
+        ("deleted", "retired", "replaced"),
+        [(False, False, False), (True, False, False), (False, True, False), (True, True, True)],
+    )
+    @pytest.mark.parametrize("days", [-1, 0, 1])
+    def test_facts_and_the_day_decide(
+        self, days: int, deleted: bool, retired: bool, replaced: bool
+    ) -> None:
+        due = DueModel(model="march", model_digest="a" * 64, due=NOW)
+        found = standing_of(
+            due, NOW + days * DAY, deleted=deleted, retired=retired, replaced=replaced
+        )
+        if replaced:
+            assert found is S.REPLACED
+        elif retired:
+            assert found is S.RETIRED
+        elif deleted:
+            assert found is S.DELETED
+        else:
+            assert found is (S.OVERDUE if days >= 0 else S.QUEUED)
+
+    def test_only_time_leads_from_queued_to_overdue_and_every_end_is_one(self) -> None:
+        """Every pair of standings, of moments in order and facts that only come."""
+        due = DueModel(model="march", model_digest="a" * 64, due=NOW)
+        facts = [(False, False, False), (True, False, False), (False, True, False)]
+        facts += [(True, True, False), (False, True, True), (True, True, True)]
+        moments = []
+        for days, (deleted, retired, replaced) in itertools.product((-1, 1), facts):
+            standing = standing_of(
+                due, NOW + days * DAY, deleted=deleted, retired=retired, replaced=replaced
+            )
+            moments.append(((days, deleted, retired, replaced), standing))
+        pairs = {
+            (standing, then)
+            for (early, standing), (late, then) in itertools.product(moments, repeat=2)
+            if all(one <= other for one, other in zip(early, late, strict=True))
+            and not (early[2] and early[3] != late[3])  # who retires a model says why, once
+        }
+        ends = {S.REPLACED: {S.REPLACED}, S.RETIRED: {S.RETIRED}}
+        ends |= {S.DELETED: {S.DELETED, S.RETIRED, S.REPLACED}}
+        assert pairs == {(S.QUEUED, one) for one in S} | {
+            (S.OVERDUE, one) for one in set(S) - {S.QUEUED}
+        } | {(one, end) for one, then in ends.items() for end in then}
+
+
+@settings(max_examples=25)
+@given(
+    st.from_regex(r"[a-z][a-z0-9-]{0,31}", fullmatch=True),
+    st.sets(st.integers(2, 12)),
+)
+def test_the_next_name_is_a_jobs_name_that_nobody_has(first: str, numbers: set[int]) -> None:
+    taken: set[str] = {first}
+    for _ in range(len(numbers)):
+        taken.add(next_name(first, taken))
+    name = next_name(first, taken)
+    assert name not in taken
+    TrainSpec.model_validate(QUICK.model_dump() | {"name": name})
+    if len(first) < 29:
+        assert name == f"{first}-{len(numbers) + 2}"
+
+
+def test_a_model_is_trained_again_without_who_was_erased(world: World) -> None:
+    step = erase(world, "retailer", 40)["model model"]
+    assert (step.outcome, step.due and step.due.date()) == (
+        ErasureOutcome.RETRAIN,
+        (NOW + DAYS * DAY).date(),
+    )
+    assert queue(world) == {"model": (S.QUEUED, None)}
+    (leaf,) = (one for one in world.leaves("retailer") if isinstance(one, records.ModelDue))
+    assert (leaf.job, leaf.due) == ("model", step.due)
+    before = world.statement("retailer").epsilon_spent
+    world.run()
+    assert world.statement("retailer").epsilon_spent > before
+    assert queue(world) == {"model": (S.REPLACED, "model-2")}
+    reference = [parties.record("retailer", 40)]
+    old, new = (Manifest.open(world.folder("retailer"), name) for name in ("model", "model-2"))
+    assert old is not None
+    assert new is not None
+    assert (old.names(reference), new.names(reference)) == (True, False)
+    assert new.knew_erased(reference)
+    new.check(world.leaves("retailer"))
+    for name in ("brand", "retailer", "courier"):  # each retires its own
+        assert world.folder(name).retired("model").read_text() == "model-2"
+        assert kinds(world, name).count("model.retired") == 1
+    assert kinds(world).count("model.due") == 1
+    before_again = {name: kinds(world, name) for name in ("retailer", "coordinator")}
+    world.run()  # nothing is due any more: it is asked, and nothing else happens
+    assert [kind for kind in kinds(world) if kind.startswith("model.")] == [
+        kind for kind in before_again["retailer"] if kind.startswith("model.")
+    ]
+    started = before_again["coordinator"].count("job.started")
+    assert kinds(world, "coordinator").count("job.started") == started
+    best = EXPAND.model_copy(update={"name": "old"})
+    write_jobs(world.folder("coordinator"), (*JOBS, best))
+    with pytest.raises(RefusedError, match="use that of training 'model-2'"):
+        world.run()
+
+
+def test_the_old_model_is_used_until_its_day_and_not_after(world: World) -> None:
+    erase(world, "retailer", 40)
+    write_jobs(world.folder("coordinator"), (*JOBS, EXPAND))
+    folder = world.folder("coordinator")
+    world.now = NOW + DAYS * DAY + DAY
+    with pytest.raises(RefusedError, match="was to be trained again by") as refusal:
+        world.run()
+    assert refusal.value.term == "erasure.retrain_days"
+    assert not world.folder("retailer").retired("model").exists()
+    assert not (folder.path / "retrainings.json").exists()
+    world.now = NOW + DAY
+    world.run()
+    assert "segment.written" in kinds(world)
+
+
+def test_what_is_not_trained_again_is_retired_once_and_no_leap_of_the_clock_does_it(
+    world: World,
+) -> None:
+    erase(world, "retailer", 40)
+    folder = world.folder("retailer")
+    due = NOW + DAYS * DAY + timedelta(hours=1)
+    assert retaining.run(folder, now=due).retired == ()  # a leap: it is only claimed
+    assert queue(world) == {"model": (S.QUEUED, None)}
+    assert retaining.run(folder, now=due + DAY).retired == ("model",)
+    assert retaining.run(folder, now=due + DAY).retired == ()
+    world.now = due
+    assert queue(world) == {"model": (S.RETIRED, None)}
+    assert kinds(world).count("model.retired") == 1
+    write_jobs(world.folder("coordinator"), JOBS)
+    world.run()  # nobody asks for it any more
+    assert kinds(world, "coordinator").count("job.started") == len(JOBS)
+
+
+def test_without_budget_it_is_refused_in_plain_words_and_retired_on_its_day(
+    tmp_path: Path,
+) -> None:
+    poor = World.make(tmp_path, **TERMS | {"budget": {"epsilon": 1.2, "delta": 1e-5}})
+    write_jobs(poor.folder("coordinator"), JOBS)
+    poor.run()
+    erase(poor, "retailer", 40)
+    write_jobs(poor.folder("coordinator"), (*JOBS, EXPAND))
+    with pytest.raises(RefusedError) as refusal:
+        poor.run()
+    assert refusal.value.term == "budget.epsilon"
+    assert "else model 'model' is retired on 2026-03-21" in refusal.value.remedy
+    assert "segment.written" in kinds(poor)  # all other jobs ran
+    poor.now += (DAYS + 1) * DAY
+    poor.run()  # its day is over: it is not tried again
+    retaining.run(poor.folder("retailer"), now=poor.now)
+    assert queue(poor) == {"model": (S.RETIRED, None)}
+
+
+def test_whom_the_brand_erased_is_in_no_label_of_the_next_model(world: World) -> None:
+    person = 25  # known to all three
+    assert erase(world, "brand", person)["model model"].outcome is ErasureOutcome.RETRAIN
+    world.run()
+    (one,) = Retrainings(world.folder("coordinator"), world.agreement).listed
+    assert [spec.name for spec in one.jobs] == ["find-2", "model-2"]
+    assert queue(world, "brand") == {"model": (S.REPLACED, "model-2")}
+    for match, there in (("find", True), ("find-2", False)):
+        found = world.listed("retailer", f"{match}/members.npz")
+        assert (parties.record("retailer", person) in found) is there
+
+
+def test_a_model_that_arrives_after_somebody_was_erased_is_due_at_once(tmp_path: Path) -> None:
+    world = World.make(tmp_path, **TERMS)
+    write_jobs(world.folder("coordinator"), JOBS)
+    given = []
+
+    def listener(name: str, _: Any, answer: Any) -> Any:
+        if world.read(answer).header.kind == "train.update":
+            given.append(name)
+            if len(given) == 4:  # all have given the last round; no model is there
+                assert "model model" not in erase(world, "retailer", 40)
+                erase(world, "brand", 25)
+        return answer
+
+    world.listener = listener
+    world.run()
+    assert queue(world) == queue(world, "brand") == {"model": (S.QUEUED, None)}
+    assert queue(world, "courier") == {}
+
+
+def test_the_earliest_day_counts_and_leaves_are_told_once(world: World) -> None:
+    folder, told = world.folder("retailer"), []
+    made = RetrainingQueue(folder, world.agreement)
+    for days in (9, 5, 7, 5):
+        due = Step(target="model model", outcome=ErasureOutcome.RETRAIN, due=NOW + days * DAY)
+        made.apply(due, "model", "a" * 64, lambda kind, job, **fields: told.append(fields["due"]))
+    assert told == [NOW + 9 * DAY, NOW + 5 * DAY]
+    assert made.day_of("model") == NOW + 5 * DAY
+
+
+@pytest.mark.parametrize("outcome", [ErasureOutcome.RETRAIN, ErasureOutcome.RETIRED])
+@pytest.mark.parametrize("survives", range(4))
+def test_what_is_cut_is_made_whole_with_one_leaf(
+    world: World, outcome: ErasureOutcome, survives: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = world.folder("retailer")
+    due = NOW + DAY if outcome is ErasureOutcome.RETRAIN else None
+    step = Step(target="model model", outcome=outcome, due=due)
+    steps = 0
+
+    def cutting(call: Callable[..., None]) -> Callable[..., None]:
+        def cut(*arguments: Any, **named: Any) -> None:
+            nonlocal steps
+            steps += 1
+            if steps > survives:
+                raise KeyboardInterrupt
+            call(*arguments, **named)
+
+        return cut
+
+    def apply(wrap: Callable[..., Any]) -> None:
+        with locked(folder), folder.open_log() as log:
+            gate = Gate(folder, world.agreement, log, None, clock=world.clock)
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "write_atomically", wrap(module.write_atomically))
+                made = RetrainingQueue(folder, world.agreement)
+                made.apply(step, "model", "a" * 64, wrap(gate.note))
+
+    with suppress(KeyboardInterrupt):
+        apply(cutting)
+    apply(lambda call: call)
+    apply(lambda call: call)
+    told = "model.due" if outcome is ErasureOutcome.RETRAIN else "model.retired"
+    assert kinds(world).count(told) == 1
+
+
+def test_another_job_does_not_take_a_models_place(world: World) -> None:
+    other = QUICK.model_copy(update={"name": "other", "replaces": "model", "steps": 4})
+    write_jobs(world.folder("coordinator"), (*JOBS, other))
+    with pytest.raises(RefusedError, match="ask for the very same"):
+        world.run()
+
+
+class TestSuccessors:
+    def heard(self, world: World, *told: tuple[str, str, int]) -> Retrainings:
+        made = Retrainings(world.folder("coordinator"), world.agreement)
+        for party, model, days in told:
+            due = DueModel(model=model, model_digest="a" * 64, due=NOW + days * DAY)
+            made.hear({party: (due,)}, JOBS)
+        return made
+
+    def test_several_parties_have_one_training_by_the_earliest_day(self, world: World) -> None:
+        made = self.heard(world, ("retailer", "model", 9), ("courier", "model", 4))
+        (one,) = Retrainings(world.folder("coordinator"), world.agreement).listed
+        assert made.listed == (one,)
+        assert (one.due, one.told_by) == (NOW + 4 * DAY, ("courier", "retailer"))
+        assert one.spec == QUICK.model_copy(update={"name": "model-2", "replaces": "model"})
+        assert made.open(NOW) == (one,)
+        assert made.open(NOW + 4 * DAY) == ()
+
+    def test_a_model_of_no_training_that_ended_is_passed_over(self, world: World) -> None:
+        made = self.heard(world, ("retailer", "find", 9), ("retailer", "unknown", 9))
+        assert made.listed == ()
+
+    def test_each_attempt_has_a_name_of_its_own(self, world: World) -> None:
+        made = self.heard(world, ("retailer", "model", 9), ("brand", "model", 9))
+        (one,) = made.listed
+        assert [spec.name for spec in one.jobs] == ["find-2", "model-2"]
+        for spec in one.jobs:
+            world.folder("coordinator").job(spec.name).mkdir()
+        made.give_up(one, JOBS)
+        (again,) = made.listed
+        assert [spec.name for spec in again.jobs] == ["find-3", "model-3"]
+        assert again.given_up == ("find-2", "model-2")
+        assert again.spec.replaces == "model"
+
+    def test_a_damaged_list_is_said_to_be(self, world: World) -> None:
+        (world.folder("coordinator").path / "retrainings.json").write_text("[{}]")
+        with pytest.raises(WorkspaceError, match=r"retrainings\.json is damaged"):
+            Retrainings(world.folder("coordinator"), world.agreement)
+
+
+def test_the_commands(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    def comity(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as left:
+            main(arguments)
+        return int(left.value.code or 0), capsys.readouterr().out
+
+    retailer, coordinator = (str(world.folder(one).path) for one in ("retailer", "coordinator"))
+    assert comity("retrain", "list", retailer) == (0, "nothing has to be trained again\n")
+    erase(world, "retailer", 40)
+    (request,) = (path.stem for path in world.folder("retailer").erasures.glob("*.json"))
+    code, told = comity("retrain", "list", retailer, "--json")
+    assert (code, json.loads(told)[0]["standing"]) == (0, "overdue")  # by the clock on the wall
+    world.run()
+    assert "model: replaced, model-2, due 2026-03-21" in comity("retrain", "list", coordinator)[1]
+    code, told = comity("model", "manifest", retailer, "model", "--request", request)
+    assert (code, "WAS in it, not known as erased" in told) == (1, True)
+    code, told = comity("model", "manifest", retailer, "model-2", "--request", request, "--json")
+    found = json.loads(told)
+    assert (code, found["was_in_it"], found["was_known_as_erased"]) == (0, False, True)
+    assert parties.record("retailer", 40) not in told
+    assert comity("model", "manifest", retailer, "none")[0] == 2
