@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from compliance.errors import ComplianceError, PolicyError, RetentionError
 from compliance.terms import Role
 from federation.agreement_commands import agreement_app
+from federation.api_commands import api_app
 from federation.approval_commands import approval_app, approve, code_app
 from federation.audit_commands import audit_command
 from federation.consent_commands import consent_app
@@ -31,6 +32,7 @@ from federation.policy_commands import policy_app
 from federation.progress import Progress
 from federation.report_commands import report_app
 from federation.retention_commands import retention_app
+from federation.subject_commands import subject_app
 from federation.view_commands import view_command
 
 __all__ = ["app", "main"]
@@ -56,6 +58,7 @@ node_app = typer.Typer(
     "Example: comity node up --config /srv/comity/node.toml",
 )
 app.add_typer(agreement_app, name="agreement")
+app.add_typer(api_app, name="api")
 app.add_typer(log_app, name="log")
 app.add_typer(measurement_app, name="measurement")
 app.add_typer(node_app, name="node")
@@ -68,6 +71,7 @@ app.command("audit")(audit_command)
 app.add_typer(consent_app, name="consent")
 app.add_typer(erase_app, name="erase")
 app.add_typer(retention_app, name="retention")
+app.add_typer(subject_app, name="subject")
 app.command("view")(view_command)
 
 out = Console(highlight=False, soft_wrap=True)

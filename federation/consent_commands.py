@@ -101,10 +101,7 @@ def withdraw(
 
     Example: comity consent withdraw out/demo/retailer R1 lookalike-audiences
     """
-    from compliance.consent import ConsentEvent, ConsentEventKind
-
-    event = ConsentEvent(subject, purpose, ConsentEventKind.WITHDRAWN, datetime.now(UTC))
-    _record(directory, event, as_json)
+    _no(directory, subject, purpose, "withdrawn", as_json)
 
 
 @consent_app.command("refuse")
@@ -115,10 +112,7 @@ def refuse(
 
     Example: comity consent refuse out/demo/retailer R1 lookalike-audiences
     """
-    from compliance.consent import ConsentEvent, ConsentEventKind
-
-    event = ConsentEvent(subject, purpose, ConsentEventKind.REFUSED, datetime.now(UTC))
-    _record(directory, event, as_json)
+    _no(directory, subject, purpose, "refused", as_json)
 
 
 @consent_app.command("object")
@@ -129,10 +123,7 @@ def object_(
 
     Example: comity consent object out/demo/retailer R1 lookalike-audiences
     """
-    from compliance.consent import ConsentEvent, ConsentEventKind
-
-    event = ConsentEvent(subject, purpose, ConsentEventKind.OBJECTED, datetime.now(UTC))
-    _record(directory, event, as_json)
+    _no(directory, subject, purpose, "objected", as_json)
 
 
 @consent_app.command("import")
@@ -282,20 +273,20 @@ def _yes(
     )
 
 
+def _no(directory: Path, subject: str, purpose: str, kind: str, as_json: bool) -> None:
+    from compliance.consent import ConsentEvent, ConsentEventKind
+
+    event = ConsentEvent(subject, purpose, ConsentEventKind(kind), datetime.now(UTC))
+    _record(directory, event, as_json)
+
+
 @contextmanager
 def _recording(directory: Path) -> "Iterator[ConsentRecording]":
-    from federation.clock import utc_now
     from federation.consent_recording import ConsentRecording
-    from federation.gate import Gate
-    from federation.party import PartyFolder, locked
+    from federation.holding import held
 
-    folder = PartyFolder(directory)
-    agreement = folder.agreement()
-    with locked(folder), folder.open_log() as log:
-        ledger = folder.open_ledger(agreement, begun=log.tree_size > 0)
-        gate = Gate(folder, agreement, log, ledger, clock=utc_now)
-        gate.settle()
-        yield ConsentRecording(folder, agreement, gate.note)
+    with held(directory) as at:
+        yield ConsentRecording(at.folder, at.agreement, at.gate.note)
 
 
 def _record(directory: Path, event: "ConsentEvent", as_json: bool) -> None:

@@ -26,7 +26,7 @@ from compliance.consent import (
     size_of,
 )
 from compliance.consent.record import ConsentNotice, ConsentRecord
-from compliance.errors import ConsentError, describe
+from compliance.errors import ConsentError, NothingSaidError, describe
 from compliance.log.verifier import verify_log
 from compliance.subject_keys import SubjectKeys
 from compliance.terms import ConsentTerms
@@ -34,7 +34,7 @@ from federation.consent_intake import BEYOND, ConsentIntake, Told
 from federation.party import JOURNAL, PartyFolder, locked, write_atomically
 from privacy.randomness import new_secret
 
-__all__ = ["ConsentRecording", "read_notice", "record_of"]
+__all__ = ["ConsentRecording", "ConsentRecords", "read_notice", "record_of"]
 
 
 class ConsentRecording:
@@ -224,7 +224,7 @@ class ConsentRecords:
             pass
         events = events_of(file, subject, purpose, size=size)  # 2
         if not events:
-            raise ConsentError("the person said nothing about the purpose")
+            raise NothingSaidError("the person said nothing about the purpose")
         (key,) = SubjectKeys.open(folder.subject_keys, draw=new_secret).of([subject])
         pseudonym = key.pseudonym(folder.log_origin, subject)
         return ConsentRecord.of(f"{folder.name}/{purpose}/{pseudonym}", notice, events)

@@ -46,6 +46,8 @@ from compliance.records import (
     Refusal,
     Release,
     SegmentWritten,
+    SubjectCorrected,
+    SubjectInformed,
     SubjectKeyDestroyed,
     WitnessReceived,
     parse_leaf,
@@ -134,6 +136,8 @@ EXAMPLES: list[Record] = [
     ConsentRecorded(
         **COMMON, sequence=3, event="withdrawn", purpose="lookalike-audiences", commitment=DIGEST
     ),
+    SubjectInformed(**COMMON, request="rq-1"),
+    SubjectCorrected(**COMMON, request="rq-1"),
     ErasureRequested(
         **COMMON, request="request-1", origin="brand", deadline=NOON + timedelta(days=30)
     ),
