@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from federation.api.clients import Scope
+from federation.api.scopes import Scope
 
 __all__ = ["api_app"]
 

@@ -23,13 +23,14 @@ from federation.api import bodies, problems
 from federation.api.answers import Answers
 from federation.api.buckets import Buckets
 from federation.api.calls import Call, Calls
-from federation.api.clients import Clients, Scope
+from federation.api.clients import Clients
 from federation.api.configuration import ApiConfig
 from federation.api.consents import Consents
 from federation.api.deletions import Deletions
 from federation.api.passage import PROBLEM_TYPE, Passage
 from federation.api.problems import Kind, Mistake, Problem, ProblemError, problem_of
 from federation.api.requests import Requests
+from federation.api.scopes import Scope
 from federation.clock import Clock, utc_now
 from federation.consent_intake import ConsentIntake
 from federation.party import PartyFolder

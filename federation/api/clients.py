@@ -14,17 +14,17 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from federation.api.scopes import Scope
 from federation.errors import FederationError, WorkspaceError
 from federation.party import write_atomically
 from privacy.randomness import new_secret
 
-__all__ = ["Client", "Clients", "Scope", "UnauthenticatedError"]
+__all__ = ["Client", "Clients", "UnauthenticatedError"]
 
 _PREFIX: Final = "comity"
 _LONGEST: Final = 256
@@ -32,23 +32,6 @@ _LONGEST: Final = 256
 
 class UnauthenticatedError(FederationError):
     """A key is missing, unknown, or no longer good."""
-
-
-class Scope(StrEnum):
-    """What a client may do."""
-
-    CONSENT_WRITE = "consent:write"
-    """Record what people say."""
-    CONSENT_READ = "consent:read"
-    """See what holds for a person, their receipts, and notices."""
-    ERASURE_WRITE = "erasure:write"
-    """Ask for somebody to be erased."""
-    ERASURE_READ = "erasure:read"
-    """See how far requests to erase have come, and their receipts."""
-    SUBJECT_READ = "subject:read"
-    """See what the table holds about a person."""
-    SUBJECT_WRITE = "subject:write"
-    """Correct it."""
 
 
 class Client(BaseModel):

@@ -37,6 +37,7 @@ def make_server(
             log_config=None,
             server_header=False,
             lifespan="off",
+            ws="none",
             timeout_keep_alive=5,
             timeout_graceful_shutdown=10,
         )

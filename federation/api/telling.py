@@ -9,7 +9,7 @@ Leaves to others: what is told (`consent_recording`, which the gate calls when i
 import logging
 from pathlib import Path
 from threading import Event, Thread
-from typing import Final
+from typing import Final, Self
 
 from compliance.errors import ComplianceError
 from federation.clock import Clock
@@ -39,7 +39,7 @@ class Teller:
         self._ended = Event()
         self._thread = Thread(target=self._run, name="comity-teller", daemon=True)
 
-    def __enter__(self) -> "Teller":
+    def __enter__(self) -> Self:
         """Begin, with what an earlier process left."""
         self._wanted.set()
         self._thread.start()
