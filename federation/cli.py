@@ -160,9 +160,12 @@ def _explain(error: Exception) -> int:
 def demo(workspace: WorkspaceOption = Path("out/demo"), json_file: JsonFileOption = None) -> None:
     """Run the main job on real data: a brand, two partners and a coordinator.
 
+    One person withdraws between match and training, and one is erased after it.
+
     Example: comity demo --workspace out/demo
     """
-    simulate_command(_examples() / "lookalike" / "collaboration.toml", workspace, json_file)
+    file = _examples() / "lookalike" / "collaboration.toml"
+    _simulate(file, workspace, json_file, with_scene=True)
 
 
 @app.command("simulate")
@@ -177,13 +180,17 @@ def simulate_command(
 
     Example: comity simulate collaboration.toml --workspace out/trial --json out/trial.json
     """
+    _simulate(file, workspace, json_file, with_scene=False)
+
+
+def _simulate(file: Path, workspace: Path, json_file: Path | None, *, with_scene: bool) -> None:
     from federation.party import write_atomically
     from federation.progress import listening
     from federation.trial.simulation import simulate
     from federation.watch import Watch
 
     with Watch(err) as watch, listening(watch):
-        report = simulate(file, workspace)
+        report = simulate(file, workspace, with_scene=with_scene)
     if json_file is not None:
         write_atomically(json_file, report.model_dump_json(indent=2).encode() + b"\n")
     _print_report(report, workspace)
@@ -775,6 +782,13 @@ def _print_report(report: Any, workspace: Path) -> None:
                 f"{model.unseen.auc:.3f}",
             )
         out.print(table)
+    for change in report.changes:
+        said = ", ".join(f"{count} {what}" for what, count in change.said.items())
+        out.print(
+            f"{change.party}: {said} between {change.before} and {change.after}; people used: "
+            f"{change.eligible_before:,}, then {change.eligible_after:,}",
+            markup=False,
+        )
     if report.unprotected:
         names = ", ".join(report.unprotected)
         out.print(f"no epsilon holds for {names}: trained without noise", style="bold red")
