@@ -180,20 +180,20 @@ def export(
 def show(
     directory: PartyArgument, subject: Subject, purpose: Purpose, as_json: JsonFlag = False
 ) -> None:
-    """Say whether a person may be used for a purpose now. Exit code 1 if not.
+    """Say whether a person may be used for a purpose now. Exit code 1 if not, 2 if nobody could.
 
     Example: comity consent show out/demo/retailer R1 lookalike-audiences
     """
-    from compliance.consent import ConsentBook
     from federation.consent_reading import ConsentReading
     from federation.party import PartyFolder
 
     folder = PartyFolder(directory)
     agreement, file = folder.agreement(), _file(folder)
+    if purpose not in agreement.purposes:
+        known = ", ".join(agreement.purposes)
+        raise typer.BadParameter(f"the agreement declares {known}, got another purpose")
     reading = ConsentReading(file, agreement.purposes, agreement=agreement, party=folder.name)
-    names = [party.name for party in agreement.parties]
-    book = ConsentBook.load(file, purposes=agreement.purposes, recipients=names)
-    decision = book.decide(
+    decision = reading.said_by([subject]).decide(
         [subject],  # type: ignore[arg-type]
         purpose=purpose,
         at=datetime.now(UTC),

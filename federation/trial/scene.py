@@ -38,7 +38,7 @@ def play(prepared: Workspace, jobs: Sequence[JobSpec], *, clock: Clock) -> None:
     """Run the jobs one after the other, and let two people speak in between.
 
     Raises:
-        WorkspaceError, RefusedError, FederationError, ComplianceError, ConnectorError: as what runs.
+        FederationError, ComplianceError, ConnectorError: as what runs.
     """
     for folder in prepared.people:
         _begin_journal(folder, clock)  # 1
