@@ -349,7 +349,9 @@ class TestOnce:
 
 class TestErasure:
     def test_the_same_identifier_leads_to_the_same_request_and_receipt(self, site: Site) -> None:
-        asked = [site.post("/v1/erasures", {"email": text}) for text in (email(41), email(41).upper())]
+        asked = [
+            site.post("/v1/erasures", {"email": text}) for text in (email(41), email(41).upper())
+        ]
         assert [answer.status_code for answer in asked] == [202, 202]
         assert asked[0].json() == asked[1].json()
         request = asked[0].json()["request"]

@@ -275,7 +275,7 @@ async def _invalid(_: Request, error: Exception) -> Response:
 _MOST_MISTAKES: Final = 20
 _KNOWN: Final = frozenset(
     name
-    for model in vars(bodies).values()
+    for model in (getattr(bodies, name) for name in bodies.__all__)
     if isinstance(model, type) and hasattr(model, "model_fields")
     for field, info in model.model_fields.items()
     for name in (field, info.alias or field)
