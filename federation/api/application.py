@@ -209,7 +209,7 @@ def _open_routes(directory: Path, deletions: Deletions, calls: Calls) -> APIRout
     @router.post("/v1/deletion-requests")
     def delete(request: bodies.DeletionRequest, now: Stranger) -> bodies.Acknowledgement:
         """Take a request of the Data Deletion Request Framework, and acknowledge it."""
-        return bodies.Acknowledgement(acJWT=deletions.take(request.token, now))
+        return bodies.Acknowledgement(token=deletions.take(request.token, now))
 
     @router.get("/health")
     def health() -> bodies.Health:

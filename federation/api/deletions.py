@@ -64,7 +64,7 @@ class Deletions:
         self._config = config
         self._keys = keys
         self._erase = erase
-        self._issuer = config and _issuer(directory, config.domain)
+        self._issuer = None if config is None else _issuer(directory, config.domain)
 
     def discovery(self) -> bytes:
         """Return the party's `dsrdelete.json`.

@@ -63,7 +63,8 @@ class Passage:
         told = dict(scope["headers"]).get(b"content-length", b"0")
         if not told.isdigit() or len(told) > 18 or int(told) > self._most:
             raise ProblemError(problems.TOO_LARGE, f"expected at most {self._most} bytes")
-        parts, size = [], 0
+        parts: list[bytes] = []
+        size = 0
         with anyio.move_on_after(_BODY_SECONDS):
             while True:
                 message = await receive()

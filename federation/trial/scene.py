@@ -13,9 +13,12 @@ Leaves to others: the jobs (`embedded`), what the words mean (`consent_recording
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
 
 from compliance import records
 from compliance.consent import ConsentEvent, ConsentEventKind, ConsentJournal
+from compliance.errors import ErasureError
 from federation.audit import verify_party
 from federation.clock import Clock
 from federation.consent_recording import ConsentRecording
@@ -32,6 +35,8 @@ from federation.specification import JobSpec, MatchSpec, TrainSpec
 from federation.trial.workspace import Workspace
 
 __all__ = ["play"]
+
+_FEW: Final = 20
 
 
 def play(prepared: Workspace, jobs: Sequence[JobSpec], *, clock: Clock) -> None:
@@ -69,7 +74,7 @@ def _withdraw(folder: PartyFolder, match: MatchSpec, clock: Clock) -> None:
     leaves = verify_party(folder.path).leaves
     if any(isinstance(leaf, records.ConsentRecorded) for leaf in leaves):
         return
-    reference = _people(folder, match)[0]
+    reference, *_ = _people(folder, match)
     with held(folder.path, clock=clock) as at:
         purpose = at.agreement.match.purpose
         withdrawn = ConsentEvent(reference, purpose, ConsentEventKind.WITHDRAWN, clock())
@@ -81,27 +86,29 @@ def _erase(folder: PartyFolder, match: MatchSpec, training: TrainSpec, clock: Cl
     with held(folder.path, clock=clock) as at:
         erasing = Erasing(at.folder, at.agreement, at.gate, clock=clock)
         if not erasing.status():
-            erasing.request("email", _address(folder, _people(folder, match)[1]))
+            _request(erasing, folder, _people(folder, match)[1:])
         erasing.run()
     report(Progress(folder.name, training.name, "a person is erased, wherever they were"))
 
 
-def _people(folder: PartyFolder, match: MatchSpec) -> list[str]:
-    """Return the references of the first two people whom a match used."""
-    people = load_people(folder.job(match.name) / "people").keys
-    first = next(iter(people.batches())).slice(0, 2).to_pylist()
-    if len(first) < 2:
-        raise WorkspaceError(f"{folder.path}: expected two people or more in match {match.name}")
-    return [str(one) for one in first]
-
-
-def _address(folder: PartyFolder, reference: str) -> str:
+def _request(erasing: Erasing, folder: PartyFolder, references: Sequence[str]) -> None:
+    """Ask for the first of some people to be erased whose address can find anybody."""
     data = folder.config.data
     column = None if data is None else data.identifiers.get("email")
     if data is None or not isinstance(column, str):
         raise WorkspaceError(f"{folder.path}: expected one column of addresses")
-    for batch in open_source(data, folder.path).find(data.key, [reference]):
+    for batch in open_source(data, folder.path).find(data.key, references):
         for address in batch.column(batch.schema.get_field_index(column)).to_pylist():
-            if address:
-                return str(address)
-    raise WorkspaceError(f"{folder.path}: the person to be erased has no address")
+            with suppress(ErasureError):
+                erasing.request("email", str(address or ""))
+                return
+    raise WorkspaceError(f"{folder.path}: no address of a person can be read")
+
+
+def _people(folder: PartyFolder, match: MatchSpec) -> list[str]:
+    """Return the references of the first people whom a match used, two or more."""
+    people = load_people(folder.job(match.name) / "people").keys
+    first = next(iter(people.batches())).slice(0, _FEW).to_pylist()
+    if len(first) < 2:
+        raise WorkspaceError(f"{folder.path}: expected two people or more in match {match.name}")
+    return [str(one) for one in first]
