@@ -1,7 +1,9 @@
 """A party's API, over a real server on loopback."""
 
+import fcntl
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +42,7 @@ from federation.api.configuration import ApiConfig
 from federation.api.scopes import Scope
 from federation.api.server import make_server
 from federation.api.telling import Teller
+from federation.cli import main
 from federation.clock import utc_now
 from federation.holding import held
 from federation.party import PartyFolder, locked
@@ -459,6 +462,49 @@ class TestWhoMay:
             refused = site.post("/v1/consents/state", asked)
             assert int(refused.headers["Retry-After"]) > 900
             assert site.post("/v1/consents/state", asked, key=other).status_code == 200
+
+
+class TestCommands:
+    def run(self, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["api", *map(str, arguments)])
+        told = capsys.readouterr()
+        return int(left.value.code or 0), told.out + told.err
+
+    def test_a_key_is_shown_once_and_can_be_taken_away(
+        self, made: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = made.copy(tmp_path / "copy").folder("retailer").path
+        scopes = ("--scope", "consent:write", "--scope", "consent:read")
+        code, key = self.run(capsys, "client", "add", path, "website", *scopes)
+        client = Clients(path).authenticated(key.strip(), now=utc_now())
+        assert (code, client.scopes) == (0, (Scope.CONSENT_READ, Scope.CONSENT_WRITE))
+        assert self.run(capsys, "client", "add", path, "website", *scopes)[0] == 2
+        assert self.run(capsys, "client", "add", path, "No Name", *scopes)[0] == 2
+        code, listed = self.run(capsys, "client", "list", path, "--json")
+        (told,) = json.loads(listed)
+        assert (told["name"], client.key_digest in listed, key in listed) == (
+            "website",
+            False,
+            False,
+        )
+        assert self.run(capsys, "client", "revoke", path, "website")[0] == 0
+        assert self.run(capsys, "client", "revoke", path, "website")[0] == 2
+
+    def test_who_cannot_serve_says_why(
+        self, made: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = made.copy(tmp_path / "copy").folder("retailer").path
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            code, told = self.run(capsys, "serve", path, "--port", port)
+        assert (code, "cannot listen" in told) == (2, True)
+        with (path / "api" / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            code, told = self.run(capsys, "serve", path)
+        assert (code, "another process serves" in told) == (2, True)
 
 
 class TestProblems:

@@ -50,12 +50,7 @@ def serve(directory: Path, config: ApiConfig) -> None:
     Raises:
         WorkspaceError: another process serves the party, or the address cannot be had.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger = logging.getLogger("comity.api")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    with _alone(directory), Teller(directory, clock=utc_now) as teller:
+    with _logged(), _alone(directory), Teller(directory, clock=utc_now) as teller:
         server = make_server(directory, config, teller)
         try:
             server.run()
@@ -63,6 +58,22 @@ def serve(directory: Path, config: ApiConfig) -> None:
             raise WorkspaceError(
                 f"cannot listen at {config.host}:{config.port}: name another port, or another host"
             ) from error
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Write what the API logs to the console."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("comity.api")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 @contextmanager
