@@ -8,6 +8,7 @@ ComplianceError
 ├── SignatureError                whoever signed: a key, signature or envelope is not what it claims
 ├── ConsentError                  the party whose consent file it is: correct the file
 │   ├── UnknownPurposeError       ... or the agreement, which does not know the purpose
+│   ├── NothingSaidError          ... or whoever asks: the person said nothing about the purpose
 │   └── ConsentStringError        ... or whoever made the consent string: ask the person again
 ├── ApprovalError                 an approver: approve the job as it stands, with the agreed key
 ├── PolicyError                   the party whose policy file it is: correct the file
@@ -49,6 +50,7 @@ __all__ = [
     "ManifestError",
     "NotPublicError",
     "NotWitnessedError",
+    "NothingSaidError",
     "Objection",
     "PolicyError",
     "RecordError",
@@ -90,6 +92,10 @@ class ConsentError(ComplianceError):
 
 class UnknownPurposeError(ConsentError):
     """A consent file names a purpose that the agreement does not declare."""
+
+
+class NothingSaidError(ConsentError):
+    """A person said nothing about a purpose, so that there is no record of it."""
 
 
 class ConsentStringError(ConsentError):

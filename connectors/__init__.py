@@ -14,6 +14,7 @@ from connectors.errors import (
     SourceNotFoundError,
     SourceReadOnlyError,
     SourceUnavailableError,
+    ValueMisfitError,
 )
 from connectors.files import CsvConnector, ParquetConnector
 from connectors.fingerprints import fingerprints
@@ -44,6 +45,7 @@ __all__ = [
     "SourceUnavailableError",
     "SqlSource",
     "TableReading",
+    "ValueMisfitError",
     "fingerprints",
     "open_connector",
     "open_sink",

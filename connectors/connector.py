@@ -1,11 +1,11 @@
-"""The one way in which tables of people's data are read and deleted, whatever holds them.
+"""The one way in which tables of people's data are read, corrected and deleted.
 
 `Connector` is what the rest of the system sees; `FileSource` and `SqlSource` are what a party
 writes in its configuration; `open_connector` leads from the one to the other. A connector does what
 it is told: whether rows may be read or must be deleted is decided elsewhere.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -73,6 +73,40 @@ class Connector(Protocol):
 
         Raises:
             MissingColumnError: the source lacks the key column.
+            SourceReadOnlyError: it can only be read.
+            TypeError: `keys` is a single string.
+        """
+        ...
+
+    def find(self, key_column: str, keys: Collection[str]) -> Iterator[pa.RecordBatch]:
+        """Read every column of the rows whose key is among the given ones, as `scan` reads them.
+
+        Args:
+            key_column: the column that holds the keys.
+            keys: text forms of the keys, as `delete` takes them.
+
+        Raises:
+            MissingColumnError: the source lacks the key column.
+            TypeError: `keys` is a single string.
+        """
+        ...
+
+    def update(
+        self, key_column: str, keys: Collection[str], values: Mapping[str, str | None]
+    ) -> int:
+        """Write new values into every row whose key is among the given ones: all, or none.
+
+        Args:
+            key_column: the column that holds the keys.
+            keys: text forms of the keys, as `delete` takes them.
+            values: the new value of each column, as text; None takes the value away.
+
+        Returns:
+            The number of rows that bear the keys; 0 leaves the source as it was.
+
+        Raises:
+            MissingColumnError: the source lacks a column.
+            ValueMisfitError: a value does not fit its column.
             SourceReadOnlyError: it can only be read.
             TypeError: `keys` is a single string.
         """

@@ -5,8 +5,9 @@ ConnectorError
 ├── SourceNotFoundError      the file or table is not there: correct the source
 ├── MissingColumnError       the source lacks columns: correct the schema or the source
 ├── SourceFormatError        the source is there but cannot be understood: repair the source
+├── ValueMisfitError         a new value does not fit its column: ask whoever corrects for another
 ├── SourceUnavailableError   disk, rights, network or database refuse: the operator acts
-│   └── SourceReadOnlyError  it can be read, and not be changed: nothing was deleted
+│   └── SourceReadOnlyError  it can be read, and not be changed: nothing was done
 ├── SinkUnavailableError     likewise, where a list is to be delivered; nothing of it was
 └── SinkOccupiedError        something lies there already: move it, or deliver elsewhere
 ```
@@ -30,6 +31,7 @@ __all__ = [
     "SourceNotFoundError",
     "SourceReadOnlyError",
     "SourceUnavailableError",
+    "ValueMisfitError",
     "other_spelling",
 ]
 
@@ -68,12 +70,16 @@ class SourceFormatError(ConnectorError):
     """The source is there, but what it holds cannot be understood as a table."""
 
 
+class ValueMisfitError(ConnectorError):
+    """A new value does not fit the type of its column, or breaks a rule of the table."""
+
+
 class SourceUnavailableError(ConnectorError):
     """The system that holds the source refuses or cannot be reached."""
 
 
 class SourceReadOnlyError(SourceUnavailableError):
-    """The source can be read, and nobody may delete from it here; nothing was deleted."""
+    """The source can be read, and nobody may change it here; nothing was done."""
 
 
 _ALIKE: Final = 0.7  # of difflib's ratio: two letters changed places, or one is another

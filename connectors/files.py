@@ -1,6 +1,6 @@
 """Tables in CSV and Parquet files.
 
-Guarantees that a deletion is seen by readers wholly or not at all, that no two deletions in one
+Guarantees that a change is seen by readers wholly or not at all, that no two changes in one
 directory run at once on this machine, and that one refuses rather than lose rows when another
 program changed the file meanwhile. The rows that stay keep their order and their values; the
 spelling of a CSV file (which fields are quoted) may change.
@@ -15,7 +15,7 @@ import os
 import re
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from connectors.errors import (
     SourceNotFoundError,
     SourceReadOnlyError,
     SourceUnavailableError,
+    ValueMisfitError,
 )
 from connectors.schema import distinct_keys, require_columns, text_of
 
@@ -90,27 +91,79 @@ class _FileConnector(ABC):
             SourceUnavailableError: also when the file was changed by another while it was read.
         """
         wanted = pa.array(distinct_keys(keys), pa.string())
+
+        def without(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Any]:
+            doomed = pc.is_in(text_of(batch.column(key_column)), value_set=wanted)
+            return batch.filter(pc.invert(doomed)), doomed
+
+        return self._rewrite([key_column], without)
+
+    def find(self, key_column: str, keys: Collection[str]) -> Iterator[pa.RecordBatch]:
+        """Read the keys' rows; see `Connector.find`."""
+        wanted = pa.array(distinct_keys(keys), pa.string())
+        columns = self.columns()
+        require_columns(self.name, [key_column], columns)
+        for batch in self._scan(columns, _BATCH_ROWS):
+            found = batch.filter(pc.is_in(text_of(batch.column(key_column)), value_set=wanted))
+            if len(found):
+                yield found
+
+    def update(
+        self, key_column: str, keys: Collection[str], values: Mapping[str, str | None]
+    ) -> int:
+        """Write the file anew with other values in the keys' rows; see `Connector.update`.
+
+        The file is replaced as by `delete`.
+        """
+        wanted = pa.array(distinct_keys(keys), pa.string())
+
+        def changed(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Any]:
+            meant = pc.is_in(text_of(batch.column(key_column)), value_set=wanted)
+            for name, value in values.items():
+                place = batch.schema.get_field_index(name)
+                new = pc.if_else(meant, self._fitting(name, value, batch), batch.column(place))
+                batch = batch.set_column(place, batch.schema.field(place), new)
+            return batch, meant
+
+        return self._rewrite(list(dict.fromkeys((key_column, *values))), changed)
+
+    def _fitting(self, name: str, value: str | None, batch: pa.RecordBatch) -> pa.Scalar:
+        kind = batch.schema.field(name).type
+        try:
+            return pa.scalar(value, pa.string()).cast(kind)
+        except pa.ArrowException:
+            raise ValueMisfitError(
+                f"{self.name}: expected a value of type {kind} for column {name!r}: nothing was "
+                "changed"
+            ) from None
+
+    def _rewrite(
+        self,
+        needed: Sequence[str],
+        change: Callable[[pa.RecordBatch], tuple[pa.RecordBatch, Any]],
+    ) -> int:
+        """Put a changed file in the place of the old one, and return how many rows were meant."""
         with self._failures(writing=True), _exclusively(path := self._path.resolve()):
             columns = self.columns()
-            require_columns(self.name, [key_column], columns)
+            require_columns(self.name, needed, columns)
             before = path.stat()
             partial = path.with_name(f".{path.name}.partial")
-            deleted = 0
+            rows = 0
 
-            def kept() -> Iterator[pa.RecordBatch]:
-                nonlocal deleted
+            def changed() -> Iterator[pa.RecordBatch]:
+                nonlocal rows
                 for batch in self._scan(columns, _BATCH_ROWS):
-                    doomed = pc.is_in(text_of(batch.column(key_column)), value_set=wanted)
-                    deleted += pc.sum(doomed).as_py() or 0
-                    yield batch.filter(pc.invert(doomed))
+                    written, meant = change(batch)
+                    rows += pc.sum(meant).as_py() or 0
+                    yield written
 
             try:
-                self._write(partial, kept())
-                if deleted:
+                self._write(partial, changed())
+                if rows:
                     self._replace(path, partial, before)
             finally:
                 partial.unlink(missing_ok=True)
-        return deleted
+        return rows
 
     def _replace(self, path: Path, partial: Path, before: os.stat_result) -> None:
         partial.chmod(stat.S_IMODE(before.st_mode))
@@ -124,8 +177,8 @@ class _FileConnector(ABC):
             before.st_mtime_ns,
         ):
             raise SourceUnavailableError(
-                f"{self.name} was changed by another program during the deletion, nothing was "
-                "deleted: delete again when the file is at rest"
+                f"{self.name} was changed by another program meanwhile, nothing was done here: "
+                "try again when the file is at rest"
             )
         partial.replace(path)
         _flush(path.parent)
@@ -142,8 +195,8 @@ class _FileConnector(ABC):
             # Arrow reports damaged contents as an OSError without a number.
             if isinstance(error, OSError) and writing and error.errno in _NO_RIGHTS:
                 raise SourceReadOnlyError(
-                    f"{self.name} can only be read, nothing was deleted: give this user the right "
-                    "to write its directory, or delete where the file comes from"
+                    f"{self.name} can only be read, nothing was done: give this user the right to "
+                    "write its directory, or do it where the file comes from"
                 ) from None
             if isinstance(error, OSError) and error.errno is not None:
                 raise SourceUnavailableError(

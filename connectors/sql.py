@@ -9,7 +9,7 @@ write-ahead log, unless a reader still needs it. PostgreSQL keeps dead rows in i
 `VACUUM` has run, and its log and replicas keep them as long as they are configured to.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from connectors.errors import (
     SourceNotFoundError,
     SourceReadOnlyError,
     SourceUnavailableError,
+    ValueMisfitError,
 )
 from connectors.schema import distinct_keys, require_columns
 
@@ -77,23 +78,66 @@ class SqlConnector:
 
     def delete(self, key_column: str, keys: Collection[str]) -> int:
         """Delete the keys' rows in one transaction; see `Connector.delete`."""
+        return self._change(key_column, keys, sa.delete(self._table))
+
+    def find(self, key_column: str, keys: Collection[str]) -> Iterator[pa.RecordBatch]:
+        """Read the keys' rows; see `Connector.find`."""
         wanted = distinct_keys(keys)
         types = self._types()
         require_columns(self.name, [key_column], tuple(types))
+        key = self._key(key_column, types)
+        for start in range(0, len(wanted), _KEYS_PER_STATEMENT):
+            yield from self._scan(
+                types, 65_536, key.in_(wanted[start : start + _KEYS_PER_STATEMENT])
+            )
+
+    def update(
+        self, key_column: str, keys: Collection[str], values: Mapping[str, str | None]
+    ) -> int:
+        """Change the keys' rows in one transaction; see `Connector.update`."""
+        types = self._types()
+        require_columns(self.name, list(dict.fromkeys((key_column, *values))), tuple(types))
+        if not values:
+            raise ValueError("expected one or more columns to change")
+        table = sa.table(self._table.name, *map(sa.column, values))
+        new = {
+            name: value
+            if value is None or self._is_sqlite or type(types[name]) in {sa.VARCHAR, sa.TEXT}
+            else sa.cast(sa.literal(value, sa.Text), types[name])
+            for name, value in values.items()
+        }
+        try:
+            return self._change(key_column, keys, sa.update(table).values(new))
+        except SourceFormatError:
+            raise ValueMisfitError(
+                f"{self.name}: the database refuses a new value for {_listed(values)}, nothing was "
+                "changed: give one that fits its column"
+            ) from None
+
+    def _key(self, key_column: str, types: dict[str, Any]) -> Any:
         key = _comparable(key_column, types[key_column])
-        if self._is_sqlite:
-            key = key.collate("BINARY")  # a NOCASE column would match other keys too
-        deleted = 0
+        # a NOCASE column would match other keys too
+        return key.collate("BINARY") if self._is_sqlite else key
+
+    def _change(self, key_column: str, keys: Collection[str], statement: Any) -> int:
+        """Do something to the keys' rows in one transaction, and return how many they are."""
+        wanted = distinct_keys(keys)
+        types = self._types()
+        require_columns(self.name, [key_column], tuple(types))
+        key = self._key(key_column, types)
+        rows = 0
         with self._connection() as connection:
             for start in range(0, len(wanted), _KEYS_PER_STATEMENT):
-                doomed = key.in_(wanted[start : start + _KEYS_PER_STATEMENT])
-                deleted += connection.execute(sa.delete(self._table).where(doomed)).rowcount
-        if self._is_sqlite and deleted:
+                meant = key.in_(wanted[start : start + _KEYS_PER_STATEMENT])
+                rows += connection.execute(statement.where(meant)).rowcount
+        if self._is_sqlite and rows:
             with self._connection() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        return deleted
+        return rows
 
-    def _scan(self, types: dict[str, Any], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    def _scan(
+        self, types: dict[str, Any], batch_rows: int, where: Any = None
+    ) -> Iterator[pa.RecordBatch]:
         if self._is_sqlite:
             schema = pa.schema([(name, pa.string()) for name in types])
             selected: list[Any] = [sa.column(name) for name in types]
@@ -106,6 +150,8 @@ class SqlConnector:
                 for field in schema
             ]
         query = sa.select(*selected).select_from(self._table)
+        if where is not None:
+            query = query.where(where)
         with self._connection() as connection:
             streaming = connection.execution_options(stream_results=True, max_row_buffer=batch_rows)
             for rows in streaming.execute(query).partitions(batch_rows):
@@ -160,8 +206,9 @@ class SqlConnector:
                 ) from None
             if _is_read_only(error):
                 raise SourceReadOnlyError(
-                    f"{self.name} can only be read, nothing was deleted: name a table instead of a "
-                    "view, give this user the right to delete, or delete where the rows come from"
+                    f"{self.name} can only be read, nothing was done: name a table instead of a "
+                    "view, give this user the right to change it, or do it where the rows come "
+                    "from"
                 ) from None
             reason = type(getattr(error, "orig", error)).__name__
             raise SourceUnavailableError(
@@ -236,6 +283,10 @@ def _arrow_type(type_: Any) -> pa.DataType:
             return pa.date32()
         case _:
             return pa.string()
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _texts(values: Iterable[Any]) -> list[str | None]:

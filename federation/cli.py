@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from compliance.errors import ComplianceError, PolicyError, RetentionError
 from compliance.terms import Role
 from federation.agreement_commands import agreement_app
+from federation.api_commands import api_app
 from federation.approval_commands import approval_app, approve, code_app
 from federation.audit_commands import audit_command
 from federation.consent_commands import consent_app
@@ -33,6 +34,7 @@ from federation.progress import Progress
 from federation.report_commands import report_app
 from federation.retention_commands import retention_app
 from federation.retrain_commands import retrain_app
+from federation.subject_commands import subject_app
 from federation.view_commands import view_command
 
 __all__ = ["app", "main"]
@@ -58,6 +60,7 @@ node_app = typer.Typer(
     "Example: comity node up --config /srv/comity/node.toml",
 )
 app.add_typer(agreement_app, name="agreement")
+app.add_typer(api_app, name="api")
 app.add_typer(log_app, name="log")
 app.add_typer(measurement_app, name="measurement")
 app.add_typer(node_app, name="node")
@@ -72,6 +75,7 @@ app.add_typer(erase_app, name="erase")
 app.add_typer(model_app, name="model")
 app.add_typer(retrain_app, name="retrain")
 app.add_typer(retention_app, name="retention")
+app.add_typer(subject_app, name="subject")
 app.command("view")(view_command)
 
 out = Console(highlight=False, soft_wrap=True)
@@ -160,9 +164,12 @@ def _explain(error: Exception) -> int:
 def demo(workspace: WorkspaceOption = Path("out/demo"), json_file: JsonFileOption = None) -> None:
     """Run the main job on real data: a brand, two partners and a coordinator.
 
+    One person withdraws between match and training, and one is erased after it.
+
     Example: comity demo --workspace out/demo
     """
-    simulate_command(_examples() / "lookalike" / "collaboration.toml", workspace, json_file)
+    file = _examples() / "lookalike" / "collaboration.toml"
+    _simulate(file, workspace, json_file, with_scene=True)
 
 
 @app.command("simulate")
@@ -177,13 +184,17 @@ def simulate_command(
 
     Example: comity simulate collaboration.toml --workspace out/trial --json out/trial.json
     """
+    _simulate(file, workspace, json_file, with_scene=False)
+
+
+def _simulate(file: Path, workspace: Path, json_file: Path | None, *, with_scene: bool) -> None:
     from federation.party import write_atomically
     from federation.progress import listening
     from federation.trial.simulation import simulate
     from federation.watch import Watch
 
     with Watch(err) as watch, listening(watch):
-        report = simulate(file, workspace)
+        report = simulate(file, workspace, with_scene=with_scene)
     if json_file is not None:
         write_atomically(json_file, report.model_dump_json(indent=2).encode() + b"\n")
     _print_report(report, workspace)
@@ -783,6 +794,13 @@ def _print_report(report: Any, workspace: Path) -> None:
                 f"{model.unseen.auc:.3f}",
             )
         out.print(table)
+    for change in report.changes:
+        said = ", ".join(f"{count} {what}" for what, count in change.said.items())
+        out.print(
+            f"{change.party}: {said} between {change.before} and {change.after}; people used: "
+            f"{change.eligible_before:,}, then {change.eligible_after:,}",
+            markup=False,
+        )
     if report.unprotected:
         names = ", ".join(report.unprotected)
         out.print(f"no epsilon holds for {names}: trained without noise", style="bold red")

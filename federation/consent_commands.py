@@ -101,10 +101,7 @@ def withdraw(
 
     Example: comity consent withdraw out/demo/retailer R1 lookalike-audiences
     """
-    from compliance.consent import ConsentEvent, ConsentEventKind
-
-    event = ConsentEvent(subject, purpose, ConsentEventKind.WITHDRAWN, datetime.now(UTC))
-    _record(directory, event, as_json)
+    _no(directory, subject, purpose, "withdrawn", as_json)
 
 
 @consent_app.command("refuse")
@@ -115,10 +112,7 @@ def refuse(
 
     Example: comity consent refuse out/demo/retailer R1 lookalike-audiences
     """
-    from compliance.consent import ConsentEvent, ConsentEventKind
-
-    event = ConsentEvent(subject, purpose, ConsentEventKind.REFUSED, datetime.now(UTC))
-    _record(directory, event, as_json)
+    _no(directory, subject, purpose, "refused", as_json)
 
 
 @consent_app.command("object")
@@ -129,10 +123,7 @@ def object_(
 
     Example: comity consent object out/demo/retailer R1 lookalike-audiences
     """
-    from compliance.consent import ConsentEvent, ConsentEventKind
-
-    event = ConsentEvent(subject, purpose, ConsentEventKind.OBJECTED, datetime.now(UTC))
-    _record(directory, event, as_json)
+    _no(directory, subject, purpose, "objected", as_json)
 
 
 @consent_app.command("import")
@@ -189,20 +180,20 @@ def export(
 def show(
     directory: PartyArgument, subject: Subject, purpose: Purpose, as_json: JsonFlag = False
 ) -> None:
-    """Say whether a person may be used for a purpose now. Exit code 1 if not.
+    """Say whether a person may be used for a purpose now. Exit code 1 if not, 2 if nobody could.
 
     Example: comity consent show out/demo/retailer R1 lookalike-audiences
     """
-    from compliance.consent import ConsentBook
     from federation.consent_reading import ConsentReading
     from federation.party import PartyFolder
 
     folder = PartyFolder(directory)
     agreement, file = folder.agreement(), _file(folder)
+    if purpose not in agreement.purposes:
+        known = ", ".join(agreement.purposes)
+        raise typer.BadParameter(f"the agreement declares {known}, got another purpose")
     reading = ConsentReading(file, agreement.purposes, agreement=agreement, party=folder.name)
-    names = [party.name for party in agreement.parties]
-    book = ConsentBook.load(file, purposes=agreement.purposes, recipients=names)
-    decision = book.decide(
+    decision = reading.said_by([subject]).decide(
         [subject],  # type: ignore[arg-type]
         purpose=purpose,
         at=datetime.now(UTC),
@@ -282,20 +273,20 @@ def _yes(
     )
 
 
+def _no(directory: Path, subject: str, purpose: str, kind: str, as_json: bool) -> None:
+    from compliance.consent import ConsentEvent, ConsentEventKind
+
+    event = ConsentEvent(subject, purpose, ConsentEventKind(kind), datetime.now(UTC))
+    _record(directory, event, as_json)
+
+
 @contextmanager
 def _recording(directory: Path) -> "Iterator[ConsentRecording]":
-    from federation.clock import utc_now
     from federation.consent_recording import ConsentRecording
-    from federation.gate import Gate
-    from federation.party import PartyFolder, locked
+    from federation.holding import held
 
-    folder = PartyFolder(directory)
-    agreement = folder.agreement()
-    with locked(folder), folder.open_log() as log:
-        ledger = folder.open_ledger(agreement, begun=log.tree_size > 0)
-        gate = Gate(folder, agreement, log, ledger, clock=utc_now)
-        gate.settle()
-        yield ConsentRecording(folder, agreement, gate.note)
+    with held(directory) as at:
+        yield ConsentRecording(at.folder, at.agreement, at.gate.note)
 
 
 def _record(directory: Path, event: "ConsentEvent", as_json: bool) -> None:

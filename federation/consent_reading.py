@@ -8,7 +8,8 @@ jobs/JOB/consents.tmp/        while they are read: events and people, by subject
 Guarantees: an answer is what the consent file says at that moment. One is taken from an earlier
 reading only where the file's bytes, the people and the purpose are the same, and no event of the
 purpose has become due since: whoever withdraws is heard at the next use. Only the consent of
-everybody is kept; any "no" is read anew. Memory depends on a shelf, not on people or events.
+everybody is kept; any "no" is read anew. Memory depends on a shelf, not on people or events. A
+journal may grow while it is read (`consent_intake`): what it held at the beginning is read.
 
 Leaves to others: who the people are (`population`), and what follows from a "no" (`gate`).
 """
@@ -22,6 +23,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,6 +36,7 @@ from compliance.consent import (
     ConsentDecision,
     cohort_root,
     read_events,
+    size_of,
 )
 from compliance.errors import ConsentError
 from compliance.records import ConsentUsed
@@ -59,6 +62,7 @@ _OUTCOMES: Final = {
     Activity.MEASURE: "measure.published",
 }
 """What the coordinator makes of it, and tells on."""
+_BLOCK: Final = 1 << 20
 _SUBJECTS: Final = pa.schema([("subject", pa.large_string())])
 
 PEOPLE = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
@@ -212,16 +216,21 @@ class ConsentReading:
                 the one asked about.
             OSError: the disk is full, or cannot be written.
         """
-        digest = self._digest()
+        size = size_of(self._file)
+        digest = self._digest(size)
         with Shelves(directory, EVENTS) as events:
             rows = 0
             read = read_events(
-                self._file, purposes=self._purposes, recipients=self._recipients, first=first
+                self._file,
+                purposes=self._purposes,
+                recipients=self._recipients,
+                first=first,
+                size=size,
             )
             for batch in read:
                 rows += len(batch)
                 events.put(batch)
-        if self._digest() != digest:
+        if self._digest(size) != digest:
             raise ConsentError(
                 f"consent file {self._file} changed while it was read: replace it by renaming "
                 "a whole one, then run again"
@@ -289,7 +298,7 @@ class ConsentReading:
             UnknownPurposeError: the agreement does not declare the purpose.
             WorkspaceError: the references are damaged, or the disk is full.
         """
-        asked = _asked(self._digest(), people, purpose, conditions)
+        asked = _asked(self._digest(size_of(self._file)), people, purpose, conditions)
         earlier = _load(kept)
         if earlier is not None and earlier.answers(asked, at):
             return earlier.log_size
@@ -353,10 +362,36 @@ class ConsentReading:
         if excluded := len(people) - int(np.count_nonzero(heard.decision.allowed)):
             raise ConsentError(f"{excluded} of {len(people)} people had not consented then")
 
-    def _digest(self) -> str:
+    def said_by(self, subjects: Collection[str]) -> ConsentBook:
+        """Return all that a few people said, in one pass over the file.
+
+        Raises:
+            ConsentError: as `decide`.
+            UnknownPurposeError: as `decide`.
+        """
+        wanted = pa.array(subjects, pa.large_string())
+        read = read_events(
+            self._file,
+            purposes=self._purposes,
+            recipients=self._recipients,
+            size=size_of(self._file),
+        )
+        return ConsentBook.of(
+            (batch.filter(pc.is_in(batch["subject"], value_set=wanted)) for batch in read),
+            purposes=self._purposes,
+            recipients=self._recipients,
+        )
+
+    def _digest(self, size: int | None) -> str:
         try:
             with self._file.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+                if size is None:
+                    return hashlib.file_digest(file, "sha256").hexdigest()
+                digest, left = hashlib.sha256(), size
+                while left and (block := file.read(min(left, _BLOCK))):
+                    digest.update(block)
+                    left -= len(block)
+                return digest.hexdigest()
         except OSError as error:
             raise ConsentError(
                 f"consent file {self._file} cannot be read: {error.strerror}"

@@ -1,49 +1,40 @@
 """Recording what people say: a row of the party's journal first, and then a leaf for it.
 
-```
-consents.csv         the journal
-consents-told.json   how far the log knows of it
-```
-
 Guarantees: an event that `record` returned for is in the journal, and in the log as a commitment
-under its subject's key. Where a crash came between, the next start tells the log: rows beyond what
-is told are held against its leaves, so that none is told twice. Rows that are imported are not
-told: nobody said them here.
+under its subject's key. Where a crash came between, or the row was taken while a job was at work,
+the next start tells the log: rows beyond what is told are held against its leaves, so that none is
+told twice. Rows that are imported are not told: nobody said them here.
 
-Leaves to others: holding the party's folder (whoever calls), reading consents (`consent_reading`).
+Leaves to others: holding the party's folder (whoever calls), rows while it is not free
+(`consent_intake`), reading consents (`consent_reading`).
 """
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.consent import ConsentEvent, ConsentJournal, commitment, events_of, read_events
+from compliance.consent import (
+    ConsentEvent,
+    ConsentJournal,
+    commitment,
+    events_of,
+    read_events,
+    size_of,
+)
 from compliance.consent.record import ConsentNotice, ConsentRecord
-from compliance.errors import ConsentError, UnknownPurposeError, describe
+from compliance.errors import ConsentError, NothingSaidError, describe
 from compliance.log.verifier import verify_log
 from compliance.subject_keys import SubjectKeys
 from compliance.terms import ConsentTerms
-from federation.errors import WorkspaceError
+from federation.consent_intake import BEYOND, ConsentIntake, Told
 from federation.party import JOURNAL, PartyFolder, locked, write_atomically
 from privacy.randomness import new_secret
 
-__all__ = ["ConsentRecording", "record_of"]
-
-_BEYOND: Final = 2**62  # while rows come that the log need not know of
-
-
-class _Told(BaseModel):
-    """How many rows, in how many bytes of the journal, the log knows of or need not."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rows: int = Field(ge=0)
-    size: int = Field(ge=0)
+__all__ = ["ConsentRecording", "ConsentRecords", "read_notice", "record_of"]
 
 
 class ConsentRecording:
@@ -61,10 +52,10 @@ class ConsentRecording:
         self._folder = folder
         self._agreement = agreement
         self._note = note
-        self._told = folder.path / "consents-told.json"
+        self._intake = ConsentIntake(folder, agreement)
 
     def settle(self) -> None:
-        """Tell the log of rows that a crash kept from it.
+        """Tell the log of rows that it does not know: the folder was not free, or a crash came.
 
         1. Nothing was recorded here, or the journal ends where it is told to: all is well.
         2. It ends before, since a crash came into an import: what is there needs no telling.
@@ -75,15 +66,21 @@ class ConsentRecording:
             SubjectKeyError: the store of subjects' keys is.
             LogError: the log is, or the disk refused.
         """
-        if (told := self._load()) is None or (file := self._file()) is None:
-            return  # 1
-        if file.suffix != ".csv" or not (journal := ConsentJournal(file)).begun:
-            return  # 1
-        if (size := file.stat().st_size) == told.size:
-            return  # 1
-        if size > told.size:  # 3
-            self._tell(told.rows, journal.after(told.size))
-        self._save(journal)  # 2, 3
+        intake = self._intake
+        with intake.held():  # nobody appends meanwhile; while the log is told, somebody may
+            if (told := intake.load()) is None or (file := intake.file) is None:
+                return  # 1
+            if file.suffix != ".csv" or not (journal := intake.journal(file)).begun:
+                return  # 1
+            if (size := file.stat().st_size) == told.size:
+                return  # 1
+            if size < told.size:
+                intake.save(journal)  # 2
+                return
+            rows, size = journal.extent()
+            events = journal.after(told.size)
+        self._tell(told.rows, events)  # 3
+        intake.write(Told(rows=rows, size=size))
 
     def record(self, event: ConsentEvent) -> int:
         """Append an event, and its leaf; return the place of its row, from 1.
@@ -93,18 +90,7 @@ class ConsentRecording:
             ConsentError: the party's consents lie in no journal, or it cannot be written.
             SubjectKeyError: the store of subjects' keys is damaged.
         """
-        if event.purpose not in self._agreement.purposes:
-            known = ", ".join(self._agreement.purposes)
-            raise UnknownPurposeError(f"the agreement declares {known}, got another purpose")
-        if (file := self._file()) is None:
-            raise WorkspaceError(
-                f"{self._folder.path} keeps no consents: `comity consent import` begins a journal"
-            )
-        journal = ConsentJournal(file)
-        if self._load() is None or not journal.begun:
-            self._save(journal)
-        self.settle()
-        sequence = journal.append(event)
+        sequence = self._intake.take(event)
         self.settle()
         return sequence
 
@@ -121,7 +107,7 @@ class ConsentRecording:
             ConsentError: a file is malformed, or there is none to bring.
             UnknownPurposeError: it names other purposes than the agreement.
         """
-        used = self._file()
+        used = self._intake.file
         begun = used is not None and used.suffix == ".csv" and ConsentJournal(used).begun
         sources = [file for file in (None if begun else used, source) if file is not None]
         if not sources:
@@ -129,15 +115,26 @@ class ConsentRecording:
         for file in sources:
             for _ in read_events(file, purposes=self._agreement.purposes):
                 pass  # sound as a whole, before a row of it counts
-        self.settle()
         target = used if begun and used is not None else self._folder.path / JOURNAL
+        while True:
+            self.settle()
+            with self._intake.held():
+                if begun and not self._all_told(target):
+                    continue  # somebody said something in between: the log is told first
+                return self._bring(sources, target, begun=begun)
+
+    def _all_told(self, journal: Path) -> bool:
+        told = self._intake.load()
+        return told is None or told.size == journal.stat().st_size
+
+    def _bring(self, sources: list[Path], target: Path, *, begun: bool) -> int:
         if not begun:
             target.unlink(missing_ok=True)  # what a crash left of an import
         journal = ConsentJournal(target)
-        self._write(_Told(rows=0, size=_BEYOND))
+        self._intake.write(Told(rows=0, size=BEYOND))
         for file in sources:
             journal.append_file(file)
-        rows = self._save(journal)
+        rows = self._intake.save(journal)
         if not begun:
             config = self._folder.config.model_copy(update={"consent": Path(JOURNAL)})
             content = json.dumps(config.model_dump(mode="json"), indent=2).encode() + b"\n"
@@ -168,26 +165,6 @@ class ConsentRecording:
                     commitment=committed,
                 )
 
-    def _file(self) -> Path | None:
-        consent = self._folder.config.consent
-        return None if consent is None else self._folder.resolve(consent)
-
-    def _load(self) -> _Told | None:
-        try:
-            return _Told.model_validate_json(self._told.read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValidationError as error:
-            raise WorkspaceError(f"{self._told} is damaged: restore it from a backup") from error
-
-    def _save(self, journal: ConsentJournal) -> int:
-        rows, size = journal.extent()
-        self._write(_Told(rows=rows, size=size))
-        return rows
-
-    def _write(self, told: _Told) -> None:
-        write_atomically(self._told, told.model_dump_json().encode(), mode=0o600)
-
 
 def record_of(directory: Path, subject: str, purpose: str, notice: Path) -> ConsentRecord:
     """Return the record of what one person was told and said about a purpose.
@@ -206,28 +183,48 @@ def record_of(directory: Path, subject: str, purpose: str, notice: Path) -> Cons
         SubjectKeyError: the store of subjects' keys is damaged.
     """
     folder = PartyFolder(directory)
-    agreement = folder.agreement()
-    try:
-        told = ConsentNotice.model_validate_json(notice.read_bytes())
-    except OSError as error:
-        raise ConsentError(f"notice {notice} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise ConsentError(f"notice {notice}: {describe(error)}") from error
-    bases = (agreement.consent or ConsentTerms()).lawful_bases  # 1
-    if told.purpose != purpose or told.lawful_basis not in bases:
-        raise ConsentError(
-            f"notice {notice}: expected purpose {purpose} and a lawful basis among "
-            f"{', '.join(bases)}, got {told.purpose} and {told.lawful_basis}"
-        )
     with locked(folder):
+        return ConsentRecords(folder).of(subject, purpose, read_notice(notice))
+
+
+def read_notice(file: Path) -> ConsentNotice:
+    """Read what people are told about one purpose.
+
+    Raises:
+        ConsentError: the file cannot be read, or holds no notice.
+    """
+    try:
+        return ConsentNotice.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise ConsentError(f"notice {file} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ConsentError(f"notice {file}: {describe(error)}") from error
+
+
+class ConsentRecords:
+    """What people were told and said, one person and purpose at a time."""
+
+    def __init__(self, folder: PartyFolder) -> None:
+        self._folder = folder
+
+    def of(self, subject: str, purpose: str, notice: ConsentNotice) -> ConsentRecord:
+        """Return a record; see `record_of`."""
+        folder, agreement = self._folder, self._folder.agreement()
+        bases = (agreement.consent or ConsentTerms()).lawful_bases  # 1
+        if notice.purpose != purpose or notice.lawful_basis not in bases:
+            raise ConsentError(
+                f"the notice: expected purpose {purpose} and a lawful basis among "
+                f"{', '.join(bases)}, got {notice.purpose} and {notice.lawful_basis}"
+            )
         if folder.config.consent is None:
             raise ConsentError(f"{folder.path} keeps no consents")
         file = folder.resolve(folder.config.consent)
-        for _ in read_events(file, purposes=agreement.purposes):
+        size = size_of(file)  # somebody may say something meanwhile
+        for _ in read_events(file, purposes=agreement.purposes, size=size):
             pass
-        events = events_of(file, subject, purpose)  # 2
+        events = events_of(file, subject, purpose, size=size)  # 2
         if not events:
-            raise ConsentError("the person said nothing about the purpose")
+            raise NothingSaidError("the person said nothing about the purpose")
         (key,) = SubjectKeys.open(folder.subject_keys, draw=new_secret).of([subject])
-    pseudonym = key.pseudonym(folder.log_origin, subject)
-    return ConsentRecord.of(f"{folder.name}/{purpose}/{pseudonym}", told, events)
+        pseudonym = key.pseudonym(folder.log_origin, subject)
+        return ConsentRecord.of(f"{folder.name}/{purpose}/{pseudonym}", notice, events)

@@ -90,16 +90,10 @@ def receipt(
 def _erasing(directory: Path) -> "Iterator[Erasing]":
     from federation.clock import utc_now
     from federation.erasing import Erasing
-    from federation.gate import Gate
-    from federation.party import PartyFolder, locked
+    from federation.holding import held
 
-    folder = PartyFolder(directory)
-    agreement = folder.agreement()
-    with locked(folder), folder.open_log() as log:
-        ledger = folder.open_ledger(agreement, begun=log.tree_size > 0)
-        gate = Gate(folder, agreement, log, ledger, clock=utc_now)
-        gate.settle()
-        yield Erasing(folder, agreement, gate, clock=utc_now)
+    with held(directory) as at:
+        yield Erasing(at.folder, at.agreement, at.gate, clock=utc_now)
 
 
 def _print(kept: "list[Kept] | tuple[Kept, ...]", as_json: bool) -> None:

@@ -4,6 +4,7 @@
 FederationError
 ├── CollaborationError   the collaboration file has mistakes: its author mends all of them at once
 ├── WorkspaceError       the workspace holds something else: name another, or finish the old one
+├── PartyBusyError       a job holds the party's folder: ask again a little later
 ├── MessageError         bytes from another party break the protocol: nothing of them was used
 ├── RefusedError         a term of the agreement says no: its text names the term and the remedy
 ├── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
@@ -21,6 +22,7 @@ __all__ = [
     "CollaborationError",
     "FederationError",
     "MessageError",
+    "PartyBusyError",
     "PartyUnreachableError",
     "RefusedError",
     "SuperLinkError",
@@ -50,6 +52,10 @@ class CollaborationError(FederationError):
 
 class WorkspaceError(FederationError):
     """A workspace or party folder holds something else than what was asked for."""
+
+
+class PartyBusyError(FederationError):
+    """A job is at work in a party's folder, and will be for a while; nothing was done."""
 
 
 class MessageError(FederationError):

@@ -11,6 +11,7 @@ PARTY/
   shown/           its head on the way to them
   ledger.sqlite    the privacy budget (or a database elsewhere)
   jobs/JOB/        what a job must remember between two messages
+  api/             who may call its HTTP API, and what they were answered
   outbox/          answers given, kept so that a repeated question gets the same answer
   models/ segments/   results; segments may go elsewhere
   attacks/ cards/  what was found out about models, at home
@@ -28,6 +29,7 @@ Leaves to others: what is written (`node`, `gate`), what an agreement means (`co
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -54,7 +56,7 @@ from compliance.log.verifier import read_regular
 from compliance.signing import ENVELOPE_LIMIT, Envelope, SigningKey
 from compliance.terms import DATA_ROLES, KeyName, PartyTerm, Role
 from connectors import FileSource, Sink, SqlSource, open_sink
-from federation.errors import WorkspaceError
+from federation.errors import PartyBusyError, WorkspaceError
 from federation.rr22.configuration import Rr22Config
 from federation.workers import WorkersConfig
 from privacy.accounting.store import LedgerStore, ledger_store
@@ -82,6 +84,7 @@ __all__ = [
 
 
 _SQLITE: Final = "sqlite:///"
+_LOCK_POLL_SECONDS: Final = 0.02
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -712,8 +715,33 @@ class PartyFolder:
 
 
 @contextmanager
-def locked(folder: PartyFolder) -> Iterator[None]:
-    """Hold the party's folder for this thread; others, in any process, wait their turn."""
+def locked(folder: PartyFolder, *, patience: float | None = None) -> Iterator[None]:
+    """Hold the party's folder for this thread; others, in any process, wait their turn.
+
+    Args:
+        folder: the party's.
+        patience: seconds to wait for whoever holds it; as long as it takes where left out.
+
+    Raises:
+        PartyBusyError: the folder was not free in time.
+    """
     with (folder.path / "lock").open("w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if patience is None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            _acquire(file.fileno(), time.monotonic() + patience)
         yield
+
+
+def _acquire(descriptor: int, until: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise PartyBusyError(
+                    "a job is at work here: nothing was done; ask again a little later"
+                ) from None
+            time.sleep(_LOCK_POLL_SECONDS)
+        else:
+            return

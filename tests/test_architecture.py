@@ -21,8 +21,10 @@ NETWORK = frozenset(
         "_socket",
         "_ssl",
         "aiohttp",
+        "anyio",
         "asyncio",
         "boto3",
+        "fastapi",
         "ftplib",
         "fsspec",
         "grpc",
@@ -44,9 +46,11 @@ NETWORK = frozenset(
         "socketserver",
         "spu",
         "ssl",
+        "starlette",
         "telnetlib",
         "urllib",
         "urllib3",
+        "uvicorn",
         "webbrowser",
         "websocket",
         "websockets",
@@ -261,6 +265,31 @@ ALLOWED = {
             "http.server.ThreadingHTTPServer",
         }
     ),
+    # a party's API, which answers its own systems: it listens, and calls nobody
+    "federation/api/application.py": frozenset(
+        {
+            *(f"fastapi.{name}" for name in ("APIRouter", "Depends", "FastAPI", "Query")),
+            *("fastapi.Request", "fastapi.exceptions.RequestValidationError", "http.HTTPStatus"),
+            *(f"fastapi.responses.{kind}Response" for kind in ("", "JSON", "PlainText")),
+            "starlette.exceptions.HTTPException",
+        }
+    ),
+    "federation/api/calls.py": frozenset(
+        {
+            *("fastapi.Header", "fastapi.Request", "fastapi.params.Security"),
+            *("fastapi.responses.Response", "fastapi.security.HTTPBearer"),
+            "fastapi.security.HTTPAuthorizationCredentials",
+        }
+    ),
+    "federation/api/passage.py": frozenset(
+        {
+            *("anyio", "anyio.move_on_after"),
+            *(f"starlette.types.{name}" for name in ("ASGIApp", "Message", "Receive", "Scope")),
+            "starlette.types.Send",
+        }
+    ),
+    "federation/api/problems.py": frozenset({"http.HTTPStatus"}),
+    "federation/api/server.py": frozenset({"uvicorn", "uvicorn.Config", "uvicorn.Server"}),
     # logs that are served, for whoever audits them
     "federation/log_fetching.py": frozenset(
         {

@@ -40,6 +40,7 @@ from connectors import (
     SourceReadOnlyError,
     SourceUnavailableError,
     SqlSource,
+    ValueMisfitError,
     open_connector,
     read_table,
 )
@@ -202,6 +203,33 @@ class TestEveryConnector:
         assert connector.delete("record", []) == 0
         assert connector.delete("record", ["r1", "R1 ", "%", "R9", "", "None"]) == 0
         assert contents(connector) == as_text(PEOPLE)
+
+    def test_finds_every_column_of_a_keys_rows_and_no_other(self, make: Make) -> None:
+        rows = [
+            row
+            for batch in make().find("record", ["R4", "R9"])
+            for row in zip(*(text_of(c).to_pylist() for c in batch.columns), strict=True)
+        ]
+        assert rows == [row for row in as_text(PEOPLE) if row[0] == "R4"]
+        assert list(make().find("record", ["R9"])) == []
+        with pytest.raises(MissingColumnError):
+            list(make().find("nothing", ["R4"]))
+
+    def test_changes_a_keys_rows_and_no_other(self, make: Make) -> None:
+        connector = make()
+        count = sum(row[0] == "R1" for row in PEOPLE)
+        assert connector.update("record", ["R1", "R9"], {"email": "'; --", "age": "44"}) == count
+        place, age = NAMES.index("email"), NAMES.index("age")
+        expected = [list(row) for row in as_text(PEOPLE)]
+        for row in expected:
+            if row[0] == "R1":
+                row[place], row[age] = "'; --", "44"
+        assert Counter(contents(connector)) == Counter(map(tuple, expected))
+        assert connector.update("record", ["R1"], {"email": None}) == count
+        assert {row[place] for row in contents(connector) if row[0] == "R1"} == {None}
+        assert connector.update("record", ["R9"], {"email": "x"}) == 0
+        with pytest.raises(MissingColumnError):
+            connector.update("record", ["R1"], {"nothing": "x"})
 
     def test_keys_are_values_and_never_code(self, make: Make) -> None:
         key = "'; DROP TABLE people; --"
@@ -554,6 +582,14 @@ class TestCsv:
 
 
 class TestParquet:
+    def test_a_value_that_fits_no_column_changes_nothing(self, tmp_path: Path) -> None:
+        write_parquet(tmp_path / "people.parquet", NAMES, PEOPLE)
+        connector = open_connector(FileSource(path=tmp_path / "people.parquet"))
+        with pytest.raises(ValueMisfitError) as refused:
+            connector.update("record", ["R1"], {"email": "x", "age": "old-secret"})
+        assert "old-secret" not in str(refused.value)
+        assert contents(connector) == as_text(PEOPLE)
+
     def test_native_types_are_kept_through_a_deletion(self, tmp_path: Path) -> None:
         path = tmp_path / "people.parquet"
         table = pa.table(
@@ -774,6 +810,15 @@ class TestPostgresql:
             connector.delete("record", keys)
         assert keys[1] not in "".join(traceback.format_exception(caught.value))
         assert connector.count() == 2
+
+    def test_a_new_value_that_fits_no_column_changes_nothing(self, postgres: str) -> None:
+        table = f"people_{next(UNIQUE)}"
+        write_table(postgres, table, NAMES, PEOPLE)
+        connector = open_connector(SqlSource(url=postgres, table=table))
+        with pytest.raises(ValueMisfitError) as refused:
+            connector.update("record", ["R1"], {"email": "x", "age": "old-secret"})
+        assert "old-secret" not in str(refused.value)
+        assert Counter(contents(connector)) == Counter(as_text(PEOPLE))
 
     def test_a_value_that_fits_no_type_is_refused(
         self, postgres: str, execute: Callable[..., None]

@@ -94,6 +94,14 @@ def test_an_old_file_is_brought_into_a_journal_and_goes_on(desk: Desk) -> None:
     assert SUBJECT not in "".join(leaf.model_dump_json() for leaf in desk.recorded())
 
 
+def test_a_purpose_that_is_not_agreed_is_a_mistake_and_no_answer(desk: Desk) -> None:
+    code, said = desk.run("show", SUBJECT, "profiling")
+    assert (code, "profiling" in said, SUBJECT in said) == (2, False, False)
+    desk.run("import")
+    desk.say("refuse")
+    assert desk.run("show", SUBJECT, PURPOSE)[0] == 1
+
+
 def test_what_is_imported_later_keeps_all_that_it_says(desk: Desk, tmp_path: Path) -> None:
     assert desk.run("import")[0] == 0
     assert desk.run("import")[0] == 1  # nothing to bring

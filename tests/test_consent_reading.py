@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parties import MATCH, World
 
-from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind, read_events
+from compliance.consent import (
+    ConsentBook,
+    ConsentEvent,
+    ConsentEventKind,
+    ConsentJournal,
+    read_events,
+)
 from compliance.errors import ConsentError, UnknownPurposeError
 from federation import consent_reading, messages
 from federation.consent_reading import PEOPLE as PEOPLE_ROWS
@@ -159,6 +165,37 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     with pytest.raises(ConsentError, match="changed while it was read"):
         party.ask()
     assert not party.kept.exists()
+
+
+def test_a_journal_may_grow_while_it_is_read_and_is_read_as_it_was(
+    party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    party.file.unlink()
+    journal = ConsentJournal(party.file)
+    journal.append(event("R1"), event("R2"))
+
+    def slow(path: Path, *, purposes: tuple[str, ...], **asked: Any) -> Iterator[Any]:
+        journal.append(event("R2", WITHDRAWN))
+        yield from read_events(path, purposes=purposes, **asked)
+
+    monkeypatch.setattr(consent_reading, "read_events", slow)
+    assert party.ask() == 2
+    assert party.ask() is None  # it is heard at the next use
+
+
+def test_a_journal_that_loses_a_row_while_it_is_read_is_refused(
+    party: Party, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    party.file.unlink()
+    ConsentJournal(party.file).append(event("R1"), event("R2"))
+
+    def slow(path: Path, *, purposes: tuple[str, ...], **asked: Any) -> Iterator[Any]:
+        yield from read_events(path, purposes=purposes, **asked)
+        os.truncate(path, path.stat().st_size - 1)
+
+    monkeypatch.setattr(consent_reading, "read_events", slow)
+    with pytest.raises(ConsentError, match="changed while it was read"):
+        party.ask()
 
 
 def test_a_file_that_is_gone_is_an_error_though_a_reading_is_kept(party: Party) -> None:

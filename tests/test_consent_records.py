@@ -194,6 +194,8 @@ PARTY = {
     "party_email": "privacy@example.org",
     "party_url": "https://example.org",
     "party_country": "GB",
+    "party_type": "retailer",
+    "party_contact": "The data protection officer",
 }
 NOTICE = {
     "purpose": PURPOSE,
@@ -204,7 +206,7 @@ NOTICE = {
     "separate": {"sensitive": "We use what you told us of your health."},
     "pii_types": ["age"],
     "parties": [PARTY],
-    "jurisdictions": ["GB"],
+    "jurisdiction": ["GB"],
     "storage_locations": ["GB"],
     "retention_period": "P1Y",
     "collection_method": "web form",

@@ -414,7 +414,8 @@ def stage(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     (path / "examples").symlink_to(ROOT / "examples")
     told: list[Progress] = []
     with listening(told.append):
-        report = simulate(write_collaboration(small_data, path), path / "out" / "demo")
+        file = write_collaboration(small_data, path)
+        report = simulate(file, path / "out" / "demo", with_scene=True)
     return Stage(path, tuple(told), report)
 
 

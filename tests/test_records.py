@@ -47,6 +47,8 @@ from compliance.records import (
     Refusal,
     Release,
     SegmentWritten,
+    SubjectCorrected,
+    SubjectInformed,
     SubjectKeyDestroyed,
     WitnessReceived,
     parse_leaf,
@@ -135,6 +137,8 @@ EXAMPLES: list[Record] = [
     ConsentRecorded(
         **COMMON, sequence=3, event="withdrawn", purpose="lookalike-audiences", commitment=DIGEST
     ),
+    SubjectInformed(**COMMON, request="rq-1"),
+    SubjectCorrected(**COMMON, request="rq-1"),
     ErasureRequested(
         **COMMON, request="request-1", origin="brand", deadline=NOON + timedelta(days=30)
     ),

@@ -12,7 +12,7 @@ from compliance.consent.cohort import cohort_root
 from compliance.consent.decision import UNCONDITIONAL, Conditions, ConsentDecision, ExclusionReason
 from compliance.consent.events import EVENTS, ConsentEvent, ConsentEventKind, SeparateConsent
 from compliance.consent.files import read_events
-from compliance.consent.journal import ConsentJournal, commitment, events_of
+from compliance.consent.journal import ConsentJournal, commitment, events_of, size_of
 
 __all__ = [
     "EVENTS",
@@ -29,4 +29,5 @@ __all__ = [
     "commitment",
     "events_of",
     "read_events",
+    "size_of",
 ]

@@ -25,10 +25,11 @@ def to_kantara(record: ConsentRecord) -> dict[str, object]:
     """Return a record as a Kantara Initiative Consent Receipt, v1.1.0, section 4."""
     (purpose,) = record.pii_processing.purposes
     last = record.events[-1]
+    kinds = [one.pii_type for one in purpose.pii_information]
     sensitive = "sensitive" in last.separate_consents
     return {
         "version": "KI-CR-v1.1.0",
-        "jurisdiction": " ".join(purpose.jurisdictions),
+        "jurisdiction": " ".join(purpose.jurisdiction),
         "consentTimestamp": int(last.event_time.timestamp()),
         "collectionMethod": purpose.collection_method,
         "consentReceiptID": record.header.record_id,
@@ -37,10 +38,10 @@ def to_kantara(record: ConsentRecord) -> dict[str, object]:
         "piiControllers": [
             {
                 "piiController": party.party_name,
-                "contact": party.party_name,
+                "contact": party.party_contact,
                 "address": {"streetAddress": party.party_address},
                 "email": party.party_email,
-                "phone": "",
+                "phone": party.party_phone or "",
                 "piiControllerUrl": party.party_url,
             }
             for party in record.party_identification
@@ -55,7 +56,7 @@ def to_kantara(record: ConsentRecord) -> dict[str, object]:
                         "purpose": purpose.purpose_description,
                         "purposeCategory": [purpose.purpose],
                         "consentType": "EXPLICIT",
-                        "piiCategory": list(purpose.pii_information),
+                        "piiCategory": kinds,
                         "primaryPurpose": False,
                         "termination": purpose.withdrawal_method,
                         "thirdPartyDisclosure": bool(purpose.recipient_third_parties),
@@ -65,7 +66,7 @@ def to_kantara(record: ConsentRecord) -> dict[str, object]:
             }
         ],
         "sensitive": sensitive,
-        "spiCat": list(purpose.pii_information) if sensitive else [],
+        "spiCat": kinds if sensitive else [],
     }
 
 
@@ -92,7 +93,7 @@ def to_dpv(record: ConsentRecord) -> dict[str, object]:
             "dct:identifier": purpose.purpose,
             "dct:description": purpose.purpose_description,
         },
-        "dpv:hasPersonalData": list(purpose.pii_information),
+        "dpv:hasPersonalData": [one.pii_type for one in purpose.pii_information],
         "dpv:hasDataController": list(purpose.pii_controllers),
         "dpv:hasRecipient": list(purpose.recipient_third_parties),
         "dpv:hasConsentStatus": [

@@ -66,6 +66,7 @@ def read_events(
     purposes: Collection[str],
     recipients: Collection[str] = (),
     first: int | None = None,
+    size: int | None = None,
 ) -> Iterator[Any]:
     """Read a consent file in batches, each in bounded memory.
 
@@ -78,6 +79,7 @@ def read_events(
         recipients: those that the agreement knows, at most 31.
         first: only so many rows from the start, as the file was when it had so many; all of them
             where left out.
+        size: only so many bytes of a journal, which grows while it is read; all where left out.
 
     Yields:
         Record batches as `EVENTS` says, purposes and recipients by their place in sorted order.
@@ -92,7 +94,7 @@ def read_events(
     parties = tuple(sorted(set(recipients)))
     known = {purpose: place for place, purpose in enumerate(sorted(set(purposes)))}
     foreign: Counter[str] = Counter()
-    for whole in _read(path, torn):
+    for whole in _read(path, torn, size):
         batch = whole if first is None else whole.slice(0, first - rows)
         if not len(batch):
             break
@@ -131,7 +133,7 @@ def read_events(
     refuse_purposes(foreign, purposes, f"consent file {path}")
 
 
-def read_rows(path: Path) -> Iterator[Any]:
+def read_rows(path: Path, *, size: int | None = None) -> Iterator[Any]:
     """Read a consent file that `read_events` found sound, as text.
 
     Yields:
@@ -140,7 +142,7 @@ def read_rows(path: Path) -> Iterator[Any]:
     Raises:
         ConsentError: it cannot be read, or changed meanwhile.
     """
-    for batch in _read(path, []):
+    for batch in _read(path, [], size):
         empty = pa.array([""] * len(batch), pa.string())
         told = {name: _text(batch, name, path) for name in JOURNAL[:3]}
         for name in JOURNAL[3:5]:
@@ -173,7 +175,7 @@ def refuse_purposes(foreign: Counter[str], allowed: Collection[str], where: str)
     )
 
 
-def _read(path: Path, torn: list[int]) -> Iterator[Any]:
+def _read(path: Path, torn: list[int], size: int | None = None) -> Iterator[Any]:
     """Yield the columns, batch by batch; note rows with too many or too few fields."""
     try:
         if _ending(path) == ".parquet":
@@ -185,10 +187,10 @@ def _read(path: Path, torn: list[int]) -> Iterator[Any]:
                 batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted)
                 yield from map(_sound, batches)
         else:
-            with _csv(path, None, []) as reader:
+            with _csv(path, None, [], size) as reader:
                 _require_columns(reader.schema.names, path)
                 wanted = _wanted(reader.schema.names, path)
-            with _csv(path, wanted, torn) as reader:
+            with _csv(path, wanted, torn, size) as reader:
                 yield from map(_sound, reader)
     except (pa.ArrowException, UnicodeError):
         # Arrow quotes the row it stumbled over: its error must not travel with ours.
@@ -199,13 +201,15 @@ def _read(path: Path, torn: list[int]) -> Iterator[Any]:
         raise ConsentError(f"consent file {path} cannot be read: {reason_of(error)}") from error
 
 
-def _csv(path: Path, columns: Collection[str] | None, torn: list[int]) -> Any:
+def _csv(
+    path: Path, columns: Collection[str] | None, torn: list[int], size: int | None = None
+) -> Any:
     def skip(row: Any) -> str:
         torn.append(row.actual_columns)
         return "skip"
 
     return csv.open_csv(
-        path,
+        path if size is None else pa.OSFile(str(path)).get_stream(0, size),
         # Arrow reads some blocks ahead; with threads, dozens of them.
         read_options=csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
         parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),

@@ -28,7 +28,7 @@ from compliance.consent.files import JOURNAL, read_rows
 from compliance.errors import ConsentError
 from compliance.subject_keys import SubjectKey
 
-__all__ = ["ConsentJournal", "commitment", "events_of"]
+__all__ = ["ConsentJournal", "commitment", "events_of", "size_of"]
 
 _HEADER: Final = f"{','.join(JOURNAL)}\n".encode()
 _BLOCK: Final = 1 << 20
@@ -39,14 +39,16 @@ class ConsentJournal:
 
     Args:
         path: the file; made with its header where it is not there.
+        known: how many rows and bytes it had at least, so that they need not be counted again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, known: tuple[int, int] | None = None) -> None:
         if path.suffix != ".csv":
             raise ConsentError(
                 f"consent file {path}: events are appended to .csv alone: write it as one first"
             )
         self._path = path
+        self._known = known
 
     @property
     def begun(self) -> bool:
@@ -139,7 +141,8 @@ class ConsentJournal:
                 )
             file.seek(0)
             file.write(_HEADER)
-        rows, end, place = 0, len(_HEADER), len(_HEADER)
+        rows, end = self._counted(file)
+        place = file.seek(end)
         while block := file.read(_BLOCK):
             rows += block.count(b"\n")
             if (last := block.rfind(b"\n")) >= 0:
@@ -147,6 +150,15 @@ class ConsentJournal:
             place += len(block)
         file.truncate(end)
         return rows, end
+
+    def _counted(self, file: BinaryIO) -> tuple[int, int]:
+        """Return what is known of the file already, if a row ends there."""
+        rows, end = self._known or (0, 0)
+        if end > len(_HEADER):
+            file.seek(end - 1)
+            if file.read(1) == b"\n":
+                return rows, end
+        return 0, len(_HEADER)
 
 
 def commitment(key: SubjectKey, event: ConsentEvent) -> str:
@@ -157,14 +169,32 @@ def commitment(key: SubjectKey, event: ConsentEvent) -> str:
     return key.commitment(rfc8785.dumps(_body(event)))
 
 
-def events_of(path: Path, subject: str, purpose: str) -> tuple[ConsentEvent, ...]:
+def size_of(path: Path) -> int | None:
+    """Return how many bytes a journal has while nobody appends; None of a file that never grows.
+
+    Raises:
+        ConsentError: it cannot be read.
+    """
+    if path.suffix != ".csv" or not ConsentJournal(path).begun:
+        return None
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            return os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise ConsentError(f"consent file {path} cannot be read: {error.strerror}") from error
+
+
+def events_of(
+    path: Path, subject: str, purpose: str, *, size: int | None = None
+) -> tuple[ConsentEvent, ...]:
     """Return what one person said about a purpose, in a file that `read_events` found sound.
 
     Raises:
         ConsentError: it cannot be read.
     """
     found = []
-    for batch in read_rows(path):
+    for batch in read_rows(path, size=size):
         theirs = pc.and_(pc.equal(batch["subject"], subject), pc.equal(batch["purpose"], purpose))
         found += [tuple(row.values()) for row in batch.filter(theirs).to_pylist()]
     return tuple(map(_event, found))

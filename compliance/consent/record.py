@@ -1,7 +1,9 @@
 """What a person is told, the record of what they said, and the receipt that they get.
 
-Names of fields are those of ISO/IEC TS 27560:2023, clause 6.3 (header, PII processing, party
-identification, events), as DPVCG's guide to it spells them.
+Names of fields, and clauses where they are given, are those of ISO/IEC TS 27560:2023 as the W3C
+Data Privacy Vocabularies Community Group lists them ("Consent Records and Receipts as per ISO/IEC
+TS 27560:2023 using DPV", tables 27560-GDPR-DPV and 27560-29184-GDPR); the specification itself is
+not public. Names that the guide does not list are ours, and marked so.
 
 Guarantees: a notice says in plain words what one purpose is, who gets what, until when, and where
 to withdraw, in no more steps than to give. It has no place for a choice made in advance: what was
@@ -29,15 +31,18 @@ class _Closed(BaseModel):
 
 
 class Party(_Closed):
-    """A party to the processing (clause 6.3.6)."""
+    """A party to the processing ("party fields")."""
 
     party_id: _Text
     party_name: _Text
     party_role: Literal["pii_controller", "pii_processor", "third_party", "authority"]
+    party_type: _Text
     party_address: _Text
+    party_contact: _Text
     party_email: _Text
     party_url: _Url
-    party_country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+    party_phone: _Text | None = None
+    party_country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")]  # ours
 
 
 class ConsentNotice(_Closed):
@@ -61,7 +66,7 @@ class ConsentNotice(_Closed):
     separate: dict[SeparateConsent, _Text] = Field(default_factory=dict)
     pii_types: Annotated[tuple[_Text, ...], Field(min_length=1)]
     parties: Annotated[tuple[Party, ...], Field(min_length=1)]
-    jurisdictions: Annotated[tuple[_Text, ...], Field(min_length=1)]
+    jurisdiction: Annotated[tuple[_Text, ...], Field(min_length=1)]
     storage_locations: Annotated[tuple[_Text, ...], Field(min_length=1)]
     retention_period: _Text
     collection_method: _Text
@@ -78,47 +83,53 @@ class ConsentNotice(_Closed):
 
 
 class RecordHeader(_Closed):
-    """Clause 6.3.3."""
+    """Which record, of whom ("metadata fields")."""
 
     schema_version: Literal["comity-27560-1"] = "comity-27560-1"
     record_id: _Text
     pii_principal_id: _Text
 
 
-class Purpose(_Closed):
-    """A purpose within clause 6.3.4."""
+class PiiInformation(_Closed):
+    """A kind of personal data ("personal data fields")."""
 
-    purpose: _Text
-    purpose_description: _Text
-    lawful_basis: LawfulBasis
-    pii_information: tuple[_Text, ...]
-    pii_controllers: tuple[_Text, ...]
-    recipient_third_parties: tuple[_Text, ...]
-    collection_method: _Text
-    storage_locations: tuple[_Text, ...]
-    retention_period: _Text
-    jurisdictions: tuple[_Text, ...]
-    withdrawal_method: _Url
+    pii_type: _Text
+
+
+class Purpose(_Closed):
+    """One purpose, and what is done for it."""
+
+    purpose: _Text  # 6.3.4.3, 6.3.4.4
+    purpose_description: _Text  # ours: the notice's text
+    lawful_basis: LawfulBasis  # 6.3.4.6
+    pii_information: tuple[PiiInformation, ...]  # 6.3.4.7
+    pii_controllers: tuple[_Text, ...]  # 6.3.4.8
+    collection_method: _Text  # 6.3.4.9
+    storage_locations: tuple[_Text, ...]  # 6.3.4.11
+    retention_period: _Text  # 6.3.4.12
+    jurisdiction: tuple[_Text, ...]  # 6.3.4.16
+    recipient_third_parties: tuple[_Text, ...]  # 6.3.4.17
+    withdrawal_method: _Url  # 6.3.4.18
 
 
 class PiiProcessing(_Closed):
-    """Clause 6.3.4."""
+    """What is done with personal data (clause 6.3.4, "processing fields")."""
 
-    privacy_notice: _Url
-    language: str
-    purposes: tuple[Purpose, ...]
+    privacy_notice: _Url  # 6.3.4.1
+    language: str  # 6.3.4.2
+    purposes: tuple[Purpose, ...]  # the layout by purposes is ours
 
 
 class RecordEvent(_Closed):
-    """Clause 6.3.7, and what GDPR and PIPL need besides."""
+    """Something that was said ("event fields"), and what GDPR and PIPL need besides."""
 
     event_time: AwareDatetime
     event_type: Literal["explicit", "notification"]
     event_state: _Text
     entity_id: _Text
-    validity_duration: timedelta | None = None
-    separate_consents: tuple[SeparateConsent, ...] = ()
-    recipients: tuple[_Text, ...] | None = None
+    validity_duration: timedelta | None = None  # null: until more is said
+    separate_consents: tuple[SeparateConsent, ...] = ()  # ours
+    recipients: tuple[_Text, ...] | None = None  # ours
 
 
 class ConsentRecord(_Closed):
@@ -143,13 +154,13 @@ class ConsentRecord(_Closed):
             purpose=notice.purpose,
             purpose_description=notice.text,
             lawful_basis=notice.lawful_basis,
-            pii_information=notice.pii_types,
+            pii_information=tuple(PiiInformation(pii_type=one) for one in notice.pii_types),
             pii_controllers=tuple(p for p, role in roles.items() if role == "pii_controller"),
             recipient_third_parties=tuple(p for p, role in roles.items() if role == "third_party"),
             collection_method=notice.collection_method,
             storage_locations=notice.storage_locations,
             retention_period=notice.retention_period,
-            jurisdictions=notice.jurisdictions,
+            jurisdiction=notice.jurisdiction,
             withdrawal_method=notice.withdrawal_method,
         )
         return cls(
@@ -163,10 +174,10 @@ class ConsentRecord(_Closed):
 
 
 class ConsentReceipt(_Closed):
-    """What a person gets: a copy of their record (clause 6.4)."""
+    """What a person gets: a copy of their record (what is in it, the specification leaves open)."""
 
     receipt_id: _Text
-    receipt_time: AwareDatetime
+    receipt_time: AwareDatetime  # ours
     schema_version: Literal["comity-27560-1"] = "comity-27560-1"
     consent_record: ConsentRecord
 

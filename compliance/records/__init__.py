@@ -41,6 +41,7 @@ from compliance.records.jobs import (
 )
 from compliance.records.retention import ArtefactDeleted, HoldLifted, HoldPlaced, LogPruned
 from compliance.records.spelling import Spelling
+from compliance.records.subject import SubjectCorrected, SubjectInformed
 from compliance.records.witness import WitnessReceived
 
 __all__ = [
@@ -78,6 +79,8 @@ __all__ = [
     "Refusal",
     "Release",
     "SegmentWritten",
+    "SubjectCorrected",
+    "SubjectInformed",
     "SubjectKeyDestroyed",
     "WitnessReceived",
     "parse_leaf",
@@ -120,6 +123,8 @@ Record = Annotated[
     | HoldPlaced
     | LogPruned
     | WitnessReceived
+    | SubjectCorrected
+    | SubjectInformed
     | ConsentRecorded,
     Field(discriminator="kind"),
 ]

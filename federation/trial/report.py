@@ -7,7 +7,8 @@ Leaves to others: running (`embedded`), judging (`evaluation`), verifying logs (
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -27,6 +28,7 @@ from federation.specification import JobSpec, TrainSpec
 from federation.trial.evaluation import Measured, Who
 
 __all__ = [
+    "Change",
     "DegradedScores",
     "MeasuredCounts",
     "ModelFigures",
@@ -119,6 +121,24 @@ class DegradedScores(_Closed):
     without: tuple[str, ...]
 
 
+class Change(_Closed):
+    """What people said between two jobs of a party, and what came of it, by its log.
+
+    Attributes:
+        party: the party.
+        said: how many of each: what was said, or `erased`.
+        before, after: the jobs.
+        eligible_before, eligible_after: people whom each used.
+    """
+
+    party: str
+    said: Mapping[str, int]
+    before: str
+    after: str
+    eligible_before: int
+    eligible_after: int
+
+
 class Report(_Closed):
     """A run, told.
 
@@ -138,6 +158,7 @@ class Report(_Closed):
         jobs: what was run.
         models: the joint model and its yardsticks; empty without a known truth.
         parties: what each log says.
+        changes: what people said between jobs.
         measurements: counts with noise, and the standard deviation of each.
         degraded: scores of models over columns without some partners.
         hidden_shares: how many people who are no seeds are positives, where a training counted.
@@ -159,6 +180,7 @@ class Report(_Closed):
     jobs: tuple[JobSpec, ...]
     models: tuple[ModelFigures, ...]
     parties: tuple[PartyFigures, ...]
+    changes: tuple[Change, ...] = ()
     measurements: tuple[MeasuredCounts, ...] = ()
     degraded: tuple[DegradedScores, ...] = ()
     hidden_shares: tuple[ToldShare, ...] = ()
@@ -226,6 +248,7 @@ def build_report(
             for one in measured
         ),
         parties=tuple(_figures(log) for log in logs),
+        changes=tuple(change for log in logs for change in _changes(log)),
         verify_command=verify_command,
     )
 
@@ -255,6 +278,30 @@ def _figures(log: VerifiedParty) -> PartyFigures:
             if isinstance(leaf, records.SegmentWritten) and leaf.job is not None
         },
     )
+
+
+def _changes(log: VerifiedParty) -> Iterator[Change]:
+    """Yield what was said between two jobs that used people, and how many each used."""
+    last: records.ConsentUsed | None = None
+    said: Counter[str] = Counter()
+    for leaf in log.leaves:
+        if isinstance(leaf, records.ConsentRecorded):
+            said[leaf.event] += 1
+        elif isinstance(leaf, records.ErasureCompleted):
+            said["erased"] += 1
+        elif isinstance(leaf, records.ConsentUsed) and leaf.job is not None:
+            if last is not None and last.job is not None and last.job != leaf.job:
+                if said:
+                    yield Change(
+                        party=log.party,
+                        said=dict(said),
+                        before=last.job,
+                        after=leaf.job,
+                        eligible_before=last.eligible,
+                        eligible_after=leaf.eligible,
+                    )
+                said.clear()
+            last = leaf
 
 
 def write_report(report: Report, measured: Sequence[Measured], *, page: Path, data: Path) -> None:

@@ -24,12 +24,15 @@ from federation.progress import Progress, report
 from federation.specification import JobSpec, MeasureSpec, TrainSpec, VerticalScoreSpec
 from federation.trial.evaluation import Measured, evaluate
 from federation.trial.report import DegradedScores, Report, build_report, write_report
+from federation.trial.scene import play
 from federation.trial.workspace import Workspace, prepare_workspace
 
 __all__ = ["degraded_scores", "hidden_shares", "simulate"]
 
 
-def simulate(file: Path, workspace: Path, *, clock: Clock = utc_now) -> Report:
+def simulate(
+    file: Path, workspace: Path, *, clock: Clock = utc_now, with_scene: bool = False
+) -> Report:
     """Run a collaboration file with all parties in this process.
 
     1. Check the file; make the parties' folders, keys and contract.
@@ -37,6 +40,12 @@ def simulate(file: Path, workspace: Path, *, clock: Clock = utc_now) -> Report:
     3. Judge the last trained model, where a truth is known.
     4. Verify every party's log.
     5. Write `report.html` and `report.json` into the workspace.
+
+    Args:
+        file: the collaboration file.
+        workspace: where the parties' folders and the report go.
+        clock: the time.
+        with_scene: whether two people speak between the jobs, see `scene`.
 
     Raises:
         CollaborationError: the file has mistakes.
@@ -54,7 +63,10 @@ def simulate(file: Path, workspace: Path, *, clock: Clock = utc_now) -> Report:
         for spec in collaboration.jobs
     )
     begun = time.monotonic()
-    run_embedded(prepared.coordinator.path, [folder.path for folder in prepared.people])  # 2
+    if with_scene:  # 2
+        play(prepared, collaboration.jobs, clock=clock)
+    else:
+        run_embedded(prepared.coordinator.path, [folder.path for folder in prepared.people])
     seconds = time.monotonic() - begun if open_jobs else None
     trained = [spec for spec in collaboration.jobs if isinstance(spec, TrainSpec)]
     measured: tuple[Measured, ...] = ()

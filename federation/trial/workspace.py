@@ -14,6 +14,7 @@ Leaves to others: running it (`embedded`), judging it (`evaluation`).
 """
 
 import filecmp
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -194,9 +195,14 @@ def _prepare_party(
 
 def _copy(source: Path, folder: PartyFolder, inside: Path) -> None:
     target = folder.path / inside
+    taken = target.with_name(f".{target.name}.taken")  # what was copied, whatever became of it
+    with source.open("rb") as original:
+        digest = hashlib.file_digest(original, "sha256").hexdigest()
     if target.exists():
         if filecmp.cmp(source, target, shallow=False):
             return
+        if taken.exists() and taken.read_text(encoding="ascii") == digest:
+            return  # somebody was erased from the copy, or it was corrected
         if has_begun(folder.log) and verify_party(folder.path).counts.get("consent.used"):
             raise WorkspaceError(
                 f"{source} differs from its copy {target}, which this workspace has used: name "
@@ -208,6 +214,7 @@ def _copy(source: Path, folder: PartyFolder, inside: Path) -> None:
     with os.fdopen(descriptor, "wb") as copy, source.open("rb") as original:
         shutil.copyfileobj(original, copy)
     partial.replace(target)
+    write_atomically(taken, digest.encode(), mode=0o600)
 
 
 def _sweep(directory: Path, below: str = "") -> None:

@@ -1,0 +1,143 @@
+"""One call of a client: who it is, whether it may, and its answer, once.
+
+```
+1 the key is a client's, and good         401
+2 the client's bucket has a token         429
+3 the key is for this                     403
+4 what was answered is answered again     409, where the key was used otherwise
+```
+
+Guarantees: in this order, before anything is done. Leaves to others: what is done (`application`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Final
+
+from fastapi import Header, Request
+from fastapi.params import Security
+from fastapi.responses import Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+
+from federation.api import problems
+from federation.api.answers import Answer, Answers
+from federation.api.buckets import Buckets
+from federation.api.clients import Clients, UnauthenticatedError
+from federation.api.problems import ProblemError
+from federation.api.scopes import Scope
+from federation.clock import Clock
+
+__all__ = ["Call", "Calls"]
+
+_JSON: Final = "application/json"
+_STRANGERS: Final = ""  # share one bucket: no client is called so
+_bearer = HTTPBearer(auto_error=False, description="A client's key.")
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="The same key with the same request is done once, also over a restart.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that may be made.
+
+    Attributes:
+        client: who calls.
+        key: under which it is made once; None if it names none.
+        asked: what is asked: method, path, body.
+        now: the time.
+        answers: what was answered before.
+    """
+
+    client: str
+    key: str | None
+    asked: bytes
+    now: datetime
+    answers: Answers
+
+    def once(self, work: Callable[[datetime], BaseModel], *, status: int = 200) -> Response:
+        """Do something once, and return its answer.
+
+        Args:
+            work: what is done, as of a moment.
+            status: of the answer.
+
+        Raises:
+            KeyReusedError: the key was used for something else.
+            StillAtWorkError: the same is at work.
+        """
+        if self.key is None:
+            return _response(Answer(status, _spelt(work(self.now))))
+        with self.answers.once(self.client, self.key, self.asked, now=self.now) as begun:
+            if isinstance(begun, Answer):
+                return _response(begun)
+            answer = Answer(status, _spelt(work(begun)))
+            self.answers.keep(self.client, self.key, answer)
+        return _response(answer)
+
+
+class Calls:
+    """Who may call one party's API.
+
+    Args:
+        clients: its clients.
+        buckets: how often each may ask.
+        answers: what they were answered.
+        clock: the time.
+    """
+
+    def __init__(
+        self, clients: Clients, buckets: Buckets, answers: Answers, *, clock: Clock
+    ) -> None:
+        self._clients = clients
+        self._buckets = buckets
+        self._answers = answers
+        self._clock = clock
+
+    def needing(self, scope: Scope) -> Callable[..., Call]:
+        """Return the dependency of a route that needs a scope."""
+
+        def call(
+            request: Request,
+            presented: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+            key: IdempotencyKey = None,
+        ) -> Call:
+            now = self._clock()
+            try:
+                shown = "" if presented is None else presented.credentials
+                client = self._clients.authenticated(shown, now=now)  # 1
+            except UnauthenticatedError:
+                self._buckets.take(_STRANGERS)
+                raise
+            request.state.client = client.name
+            self._buckets.take(client.name)  # 2
+            if scope not in client.scopes:  # 3
+                raise ProblemError(problems.FORBIDDEN, f"expected a key with scope {scope}")
+            asked = f"{request.method} {request.url.path}\n".encode() + request.state.body
+            return Call(client.name, key, asked, now, self._answers)
+
+        return call
+
+    def strangers(self, request: Request) -> datetime:
+        """Let somebody without a key through, as often as all of them together may ask."""
+        self._buckets.take(_STRANGERS)
+        request.state.client = "-"
+        return self._clock()
+
+
+def _spelt(answer: BaseModel) -> bytes:
+    return answer.model_dump_json(by_alias=True).encode()
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, media_type=_JSON)
