@@ -9,10 +9,12 @@ Leaves to others: matches and alignments (`matching`), training (`training`), ex
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 from federation.approving import Approving
 from federation.artefacts import check_kept
 from federation.desk import Desk
+from federation.erased import check_nobody_erased
 from federation.errors import MessageError
 from federation.expanding import Expanding
 from federation.gate import Released
@@ -37,6 +39,9 @@ from federation.training.summing import Summing, give_up_sums
 from federation.witnessing import Witnessing
 
 __all__ = ["Work"]
+
+_READ_ROWS: Final = frozenset({"assist", "sum", "train"})
+"""What belongs to jobs that read people's columns once, and keep them while they are at work."""
 
 
 class Work:
@@ -67,6 +72,8 @@ class Work:
         """
         spec: JobSpec | None = getattr(message.body, "spec", None)
         check_kept(self._desk.folder, message.header.job, spec)
+        if message.body.kind.partition(".")[0] in _READ_ROWS:
+            check_nobody_erased(self._desk.folder, message.header.job)
         direct = isinstance(spec, MatchSpec) and spec.is_direct
         steps: Mapping[type[object], Callable[[Message], Released]] = {
             Identify: self._present,
