@@ -137,12 +137,12 @@ class Erasing:
                 name,
                 token_digest=hashlib.sha256(name.encode()).hexdigest(),  # it came by no wire
                 acknowledgement=name,
-                deadline=now + timedelta(days=self._terms.deadline_days),
+                deadline=self.deadline(now),
             ),
             peers=tuple(peers),
             logged=False,
         )
-        kept = self._log_request(self.write(kept), fresh=True)
+        kept = self._log_request(self._write(kept), fresh=True)
         self._find((kept,))  # jobs at work may use them: the gate goes by reference
         return kept
 
@@ -186,7 +186,7 @@ class Erasing:
                 named=person is not None,
                 logged=False,
             )
-            return self._log_request(self.write(kept), fresh=True)
+            return self._log_request(self._write(kept), fresh=True)
         if kept.origin != origin:
             raise ErasureError(f"request {name} is another than the one that came under this name")
         if hashlib.sha256(token.encode()).hexdigest() == kept.execution.token_digest:
@@ -197,7 +197,7 @@ class Erasing:
         elif person is not None and self._erased.person(name).token != person:
             raise ErasureError(f"request {name} is another than the one that came under this name")
         renewed = kept.execution.renewed(token, acknowledgement)
-        return self._log_request(self.write(kept.with_(execution=renewed)))
+        return self._log_request(self._write(kept.with_(execution=renewed)))
 
     def look_for(self, kept: Sequence[Kept]) -> None:
         """Write down under which references the people of some requests are held.
@@ -207,11 +207,15 @@ class Erasing:
         """
         self._find(kept)
 
+    def deadline(self, now: datetime) -> datetime:
+        """Return by when a request of now must be carried out."""
+        return now + timedelta(days=self._terms.deadline_days)
+
     def told(self, request: str) -> None:
         """Note that the origin of a request has its completion."""
         kept = self.read(request)
         if kept is not None and not kept.heard:
-            self.write(kept.with_(heard=True))
+            self._write(kept.with_(heard=True))
 
     def _new_name(self) -> str:
         return f"rq-{self._folder.fresh_secret(f'request/{self._clock().isoformat()}').hex()[:32]}"
@@ -241,7 +245,7 @@ class Erasing:
                 origin=kept.origin or self._folder.name,
                 deadline=kept.execution.deadline,
             )
-        return self.write(kept.with_(logged=True))
+        return self._write(kept.with_(logged=True))
 
     def status(self) -> tuple[Kept, ...]:
         """Return all requests, the oldest first."""
@@ -292,16 +296,16 @@ class Erasing:
         if not kept.execution.steps and kept.doing is None:
             targets = (SOURCE, *self._places.listed())
             execution = kept.execution.model_copy(update={"targets": targets})
-            kept = self.write(kept.with_(execution=execution))
+            kept = self._write(kept.with_(execution=execution))
         for target in kept.execution.pending:  # 3
             kept = self._deal_with(target, references, kept)
         cut = kept.finished is not None
-        kept = kept if cut else self.write(kept.with_(finished=self._clock()))
+        kept = kept if cut else self._write(kept.with_(finished=self._clock()))
         outcomes = kept.execution.outcomes(self._folder.name)
         completion = Completion.of(outcomes, completed=kept.finished or self._clock())
         told = cut and self._is_told(records.ErasureCompleted, request, peer=self._folder.name)
         signed = self._gate.complete(completion, told=told)  # 4
-        return self.write(kept.with_(execution=kept.execution.completed(completion, signed)))
+        return self._write(kept.with_(execution=kept.execution.completed(completion, signed)))
 
     def _deal_with(self, target: str, references: tuple[str, ...], kept: Kept) -> Kept:
         """Do one step: once as far as anybody can tell, wherever it is cut."""
@@ -309,7 +313,7 @@ class Erasing:
         cut = doing is not None and doing.target == target
         if doing is None or not cut:
             doing = Doing(target=target, held=self._places.holds(target, references))
-            kept = self.write(kept.with_(doing=doing))
+            kept = self._write(kept.with_(doing=doing))
         step = self._places.deal_with(
             target, references, request=request, asked=kept.asked, cut=cut
         )
@@ -323,7 +327,7 @@ class Erasing:
                 target=target,
                 outcome_digest=step.committed(request, kept.execution.nonce),
             )
-        return self.write(kept.with_(execution=kept.execution.with_step(step), doing=None))
+        return self._write(kept.with_(execution=kept.execution.with_step(step), doing=None))
 
     def _is_told(self, kind: type[Leaf], request: str, **fields: object) -> bool:
         return is_told(self._folder, self._agreement, kind, request=request, **fields)
@@ -341,6 +345,11 @@ class Erasing:
         return tuple(had.get(one.execution.request, ()) for one in kept)
 
     def read(self, request: str) -> Kept | None:
+        """Return a request; None where there is none of that name.
+
+        Raises:
+            WorkspaceError: it is damaged.
+        """
         path = self._file(request)
         try:
             return Kept.model_validate_json(path.read_bytes())
@@ -349,7 +358,7 @@ class Erasing:
         except ValidationError as error:
             raise WorkspaceError(f"{path} is damaged: restore it") from error
 
-    def write(self, kept: Kept) -> Kept:
+    def _write(self, kept: Kept) -> Kept:
         content = kept.model_dump_json().encode()
         write_atomically(self._file(kept.execution.request), content, mode=0o600)
         return kept

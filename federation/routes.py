@@ -104,7 +104,7 @@ ROUTES: Final[Mapping[str, Route]] = {
     "witness.ask": Route(_OPERATOR, _PEOPLE),
     "witness.said": Route(_PEOPLE, _OPERATOR),
     "witness.tell": Route(_OPERATOR, _PEOPLE),
-    # Whoever is to be erased must be looked for among all: it takes no consent, and costs no budget.
+    # Who is to be erased must be looked for among all: it takes no consent, and costs no budget.
     "erase.look": Route(_OPERATOR, _PEOPLE),
     "erase.standing": Route(_PEOPLE, _OPERATOR),
     "erase.show": Route(_OPERATOR, _PEOPLE),

@@ -31,6 +31,7 @@ from federation.messages import (
 from federation.objections import policy_objections
 from federation.party import write_atomically
 from federation.specification import JobSpec, MatchSpec
+from federation.spreading import Spreading
 from federation.training.assisted_brand import AssistedBrand
 from federation.training.assisting import Assisting
 from federation.training.local import LocalTraining
@@ -84,6 +85,7 @@ class Work:
             **Summing(self._desk).steps,
             **Publishing(self._desk).steps,
             **Witnessing(self._desk).steps,
+            **Spreading(self._desk).steps,
             **Assisting(self._desk).steps,
             **AssistedBrand(self._desk).steps,
             **self._expanding.steps,

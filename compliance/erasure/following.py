@@ -160,6 +160,11 @@ class Following(BaseModel):
         """Whether nothing more is to be done."""
         return self.state in {State.COMPLETED, State.OVERDUE}
 
+    @property
+    def is_escalated(self) -> bool:
+        """Whether people were told that its deadline is near."""
+        return self._last(Happening.ESCALATED) is not None
+
     def after(self, event: Event) -> Self:
         """Return it once something more has happened; what changes nothing is not kept twice.
 

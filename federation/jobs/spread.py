@@ -20,8 +20,8 @@ Guarantees: no I/O; a party that is away, or refuses, is left out, and hinders n
 carries these sees who speaks to whom, and neither whom it is about nor how many requests there are:
 every payload has one size. A request is signed by its origin, for its recipient alone.
 
-Leaves to others: the batch itself (`jobs.erase`), keeping what is said (`followed`, `erasing`), what
-a party does with each message (`spreading`).
+Leaves to others: the batch itself (`jobs.erase`), keeping what is said (`followed`, `erasing`),
+what a party does with each message (`spreading`).
 """
 
 from collections.abc import Collection, Generator, Iterable, Sequence
