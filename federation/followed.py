@@ -3,6 +3,7 @@
 ```
 PARTY/erasures/peers/PEER.json   the requests sent on to a party: all that happened, and what the
                                  log has yet to be told of it
+PARTY/erasures/receipts/REQUEST/PEER.json    the completion that a party signed
 ```
 
 Guarantees: what happened is written down before anything follows from it, all that one message says
@@ -131,6 +132,20 @@ class Followed:
                 untold.append(told)
         written = self._write(peer, found, tuple(followings.values()), tuple(untold))
         self._tell(peer, written)
+
+    def keep_receipt(self, request: str, peer: str, signed: bytes) -> None:
+        """Keep a party's verified completion; the first one stays."""
+        path = self._receipts(request) / f"{peer}.json"
+        if not path.exists():
+            write_atomically(path, signed, mode=0o600)
+
+    def receipts(self, request: str) -> dict[str, bytes]:
+        """Return the completions of a request that other parties signed, by party."""
+        found = sorted(self._receipts(request).glob("*.json"))
+        return {path.stem: path.read_bytes() for path in found}
+
+    def _receipts(self, request: str) -> Path:
+        return self._folder.erasures / "receipts" / request
 
     def _look_at_the_clock(self, peer: str) -> None:
         """Escalate what is nearly due, and declare late what is."""

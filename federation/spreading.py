@@ -304,6 +304,8 @@ class Spreading:
                 key = self._desk.agreement.party(peer).verifying_key
                 signed = said.completion.encode()
                 read_completion(signed, request=said.request, party=peer, key=key)
+                if any(one.request == said.request for one in self._followed.at(peer)):
+                    self._followed.keep_receipt(said.request, peer, signed)
                 evidence = _digest(said.completion)
                 return said.request, Event(
                     happening=Happening.COMPLETED, time=now, evidence=evidence

@@ -161,6 +161,11 @@ class Following(BaseModel):
         return self.state in {State.COMPLETED, State.OVERDUE}
 
     @property
+    def sent(self) -> int:
+        """How often it left, reminders among them."""
+        return sum(event.happening is Happening.SENT for event in self.events)
+
+    @property
     def is_escalated(self) -> bool:
         """Whether people were told that its deadline is near."""
         return self._last(Happening.ESCALATED) is not None
