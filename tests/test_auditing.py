@@ -340,6 +340,10 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.NOT_SENT: ("retailer", changed("coordinator", R.Release, 1, content_digest="0" * 64)),
     K.ERASURE_UNREQUESTED: ("courier", removed("courier", R.ErasureRequested)),
     K.ERASURE_LATE: ("courier", removed("courier", R.ErasureCompleted)),
+    K.ERASURE_DIFFERS: (
+        "retailer",
+        changed("brand", R.ErasureCompleted, completion_digest="e" * 64),
+    ),
     K.HELD_DELETED: ("retailer", removed("retailer", R.HoldLifted)),
     K.HOLD_NOT_PLACED: ("retailer", removed("retailer", R.HoldPlaced)),
     K.PRUNED_TOO_FAR: ("courier", added("courier", PRUNED)),
@@ -362,6 +366,26 @@ def test_exactly_what_was_planted_is_found(kind: K, world: World) -> None:
     assert all(0 <= index < len(logs[party]) for index in found.leaves)
     assert party in found.sentence
     assert found.leaves
+
+
+def test_an_origin_owes_what_others_did_not_do_in_time(world: World) -> None:
+    logs = clean(world.agreement)
+    specs = logs["retailer"]
+    specs.remove(ended("courier"))
+    late = erasure(records.ErasureOverdue, peer="courier", evidence_digest="2" * 64)
+    specs.append(late)
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.ERASURE_LATE, "retailer")
+    assert "courier before its deadline" in found.sentence
+    assert len(specs) - 1 in found.leaves  # what says so is cited
+
+
+def test_an_origin_owes_what_nobody_ever_acknowledged(world: World) -> None:
+    logs = clean(world.agreement)
+    for one in (heard("courier"), ended("courier")):
+        logs["retailer"].remove(one)
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.ERASURE_LATE, "retailer")
 
 
 def test_code_that_is_not_allowed(world: World) -> None:

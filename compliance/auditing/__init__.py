@@ -53,6 +53,7 @@ _OF_ALL: Final = (
     together.same_models,
     together.acknowledgements,
     together.unpaid,
+    together.completions,
 )
 
 

@@ -77,6 +77,7 @@ class FindingKind(StrEnum):
     CODE_NOT_ALLOWED = "code-not-allowed"
     ERASURE_UNREQUESTED = "erasure-unrequested"
     ERASURE_LATE = "erasure-late"
+    ERASURE_DIFFERS = "erasure-differs"
     HELD_DELETED = "held-deleted"
     HOLD_NOT_PLACED = "hold-not-placed"
     PRUNED = "pruned"
