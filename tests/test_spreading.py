@@ -554,9 +554,10 @@ def killed(world: World, renamings: int) -> bool:
 
         def hook(event: str, _: object) -> None:
             nonlocal left
-            left -= event == "os.rename"
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if event == "os.rename":
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
         try:
@@ -576,14 +577,14 @@ def test_killed_at_any_step_nothing_is_lost_and_nothing_is_done_twice(
 ) -> None:
     asked = made.copy(tmp_path / "asked")
     request = ask(asked, "brand", SHARED).execution.request
-    step = 1 if thorough else 17
+    step = 1 if thorough else 61
     at = step
     while True:
         world = asked.copy(tmp_path / f"killed-{at}")
         was_killed = killed(world, at)
         for _ in range(3):  # a reminder takes a day where what was noted did not leave
-            spread(world)
             world.now += DAY
+            spread(world)
         assert set(states(world, "brand", request).values()) == {State.COMPLETED}, at
         for name in PEOPLE:
             assert record(name, SHARED) not in people(world, name)
