@@ -22,7 +22,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.erasure.following import Action, Event, Following, Happening, Schedule, State
-from compliance.records.leaf import Leaf
 from federation.clock import Clock
 from federation.erasing import Kept
 from federation.errors import WorkspaceError
@@ -33,6 +32,12 @@ from federation.party import PartyFolder, write_atomically
 from federation.progress import Progress, report
 
 __all__ = ["Followed"]
+
+_Leaf = (
+    type[records.ErasureAcknowledged]
+    | type[records.ErasureCompleted]
+    | type[records.ErasureOverdue]
+)
 
 _UNANSWERED: Final = frozenset({State.QUEUED, State.SENT, State.REFUSED})
 
@@ -198,7 +203,7 @@ class Followed:
         return self._folder.erasures / "peers"
 
 
-_LEAVES: Final[dict[Happening, type[Leaf]]] = {
+_LEAVES: Final[dict[Happening, _Leaf]] = {
     Happening.ACKNOWLEDGED: records.ErasureAcknowledged,
     Happening.COMPLETED: records.ErasureCompleted,
     Happening.OVERDUE: records.ErasureOverdue,
