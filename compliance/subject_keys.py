@@ -219,6 +219,16 @@ class SubjectKeys:
             cursor = connection.executemany("DELETE FROM subject_key WHERE subject = ?", rows)
             return max(cursor.rowcount, 0)
 
+    def has_any(self, subjects: Sequence[str]) -> bool:
+        """Tell whether any of the subjects has a key.
+
+        Raises:
+            SubjectKeyError: the store is damaged, or the disk refuses.
+        """
+        asked = "SELECT 1 FROM subject_key WHERE subject = ?"
+        with self._transaction() as connection:
+            return any(connection.execute(asked, (one,)).fetchone() for one in subjects)
+
     def count(self) -> int:
         """Return how many subjects have a key."""
         with self._transaction() as connection:

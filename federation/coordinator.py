@@ -13,7 +13,8 @@ Leaves to others: what a job says when (`jobs`), how it travels (`channel`), who
 """
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -48,6 +49,7 @@ from federation.jobs.match import coordinate_match
 from federation.jobs.match_direct import coordinate_direct
 from federation.jobs.measure import Measurement, coordinate_measure
 from federation.jobs.model import JointModel
+from federation.jobs.spread import ERASING, coordinate_spreading
 from federation.jobs.sums import coordinate_sums
 from federation.jobs.train import coordinate_train
 from federation.jobs.witness import coordinate_witnessing
@@ -179,15 +181,10 @@ class Coordinator:
         listed = (*asked, *again.specs)
         may_retrain = are_agreed(self._agreement) and any(self._ended(spec.name) for spec in asked)
         if not jobs and not self._owing(listed) and not may_retrain:
+            self.spread(channel)
             return
         folder = self._folder
-        with (
-            locked(folder),
-            folder.open_log() as log,
-        ):
-            folder.check_current(self._agreement)
-            gate = Gate(folder, self._agreement, log, None, clock=self._clock)
-            gate.settle()
+        with self._opened() as gate:
             there = RollCall(self._agreement, channel, partial(self._identify, gate, channel))
             at_work = ROLL_CALL
             try:
@@ -195,14 +192,17 @@ class Coordinator:
                     check_kept(folder, spec.name, spec)
                     kept = KeptExchanges(folder.job(spec.name))
                     there.gather(spec, kept.left_out)
+                    if spec is jobs[0]:
+                        self._spread(gate, channel, there.nodes)
                     self._hand_over(gate, channel, there, listed)
                     at_work = spec.name
                     self._run_job(gate, channel, there.nodes, spec, kept)
                     at_work = ROLL_CALL
                 if jobs:
                     self._witness(gate, channel, there.nodes, jobs[-1])
-                elif owing := self._owing(listed):
-                    there.seek(frozenset().union(*owing.values()))
+                else:
+                    there.seek(self._people)
+                    self._spread(gate, channel, there.nodes)
                     self._hand_over(gate, channel, there, listed)
                 if may_retrain:
                     self._train_again(gate, channel, there, asked)
@@ -256,6 +256,51 @@ class Coordinator:
         return {
             one.header.sender: one.body.due for one in answers if isinstance(one.body, RetrainTold)
         }
+
+    def spread(self, channel: Channel) -> None:
+        """Carry requests to erase between parties, and run no job.
+
+        Nothing is carried where the agreement is no longer in force.
+
+        Raises:
+            MessageError: a party broke the protocol.
+        """
+        with self._opened() as gate:
+            try:
+                gate.check_in_force(self._clock())
+            except RefusedError as refusal:
+                report(Progress(self._folder.name, ERASING, f"nothing is carried: {refusal}"))
+                return
+            there = RollCall(self._agreement, channel, partial(self._identify, gate, channel))
+            there.seek(self._people)
+            self._spread(gate, channel, there.nodes)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Gate]:
+        """Hold the folder, with the log open."""
+        folder = self._folder
+        with locked(folder), folder.open_log() as log:
+            folder.check_current(self._agreement)
+            gate = Gate(folder, self._agreement, log, None, clock=self._clock)
+            gate.settle()
+            yield gate
+
+    def _spread(self, gate: Gate, channel: Channel, nodes: Mapping[str, int]) -> None:
+        """Have parties ask each other to erase people, and tell each other what was done."""
+        attempt = self._folder.fresh_secret(f"erasing/{self._clock().isoformat()}").hex()
+        spreading = coordinate_spreading(attempt, present=self._people & nodes.keys())
+        answers: list[Message] | None = None
+        while True:
+            try:
+                exchange = next(spreading) if answers is None else spreading.send(answers)
+            except StopIteration as end:
+                for name in end.value:
+                    told = f"{name} refused something about an erasure: its log says what"
+                    report(Progress(self._folder.name, ERASING, told))
+                return
+            answers = self._exchange(
+                gate, channel, nodes, exchange.outgoing, most_missing=exchange.most_missing
+            )
 
     def _ended(self, job: str) -> bool:
         return (self._folder.job(job) / "ended.json").exists()

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.clock import Clock
-from federation.erased import Erased
+from federation.erased import Erased, check_nobody_erased
 from federation.errors import MessageError, RefusedError, WorkspaceError
 from federation.gate import Departure, Gate, Leaf, Minimum, PeopleUsed, Released
 from federation.members import Members, load_people
@@ -147,11 +147,7 @@ class Desk:
                 f"{self.folder.path / 'party.json'} names no data or no consent file, and job "
                 f"{job!r} is about people: add both"
             )
-        if (self.folder.job(job) / "erased").exists():
-            raise self.refusal(
-                "consent",
-                "somebody whom the job had read was erased: run it under another name",
-            )
+        check_nobody_erased(self.folder, job)
         erased = Erased(self.folder, self.agreement).references()
         return read_population(
             open_source(config.data, self.folder.path),

@@ -24,9 +24,11 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from federation.apps import client_app, server_app
+from federation.channel import GridChannel
+from federation.coordinator import Coordinator
 from federation.progress import listener, listening, log_progress
 
-__all__ = ["EmbeddedGrid", "run_embedded"]
+__all__ = ["EmbeddedGrid", "run_embedded", "spread_embedded"]
 
 RUN_ID = 1
 SERVER_NODE = 1
@@ -164,4 +166,22 @@ def run_embedded(coordinator: Path, parties: Sequence[Path]) -> None:
             server_app.app(grid, context)
     finally:
         # What a party does may be cut anywhere, so whoever interrupts need not wait for it.
+        grid.close(wait=not isinstance(sys.exception(), KeyboardInterrupt))
+
+
+def spread_embedded(coordinator: Path, parties: Sequence[Path]) -> None:
+    """Carry requests to erase between parties that are all in this process, and run no job.
+
+    Args:
+        coordinator: the coordinator's folder.
+        parties: folders of the brand and the partners.
+
+    Raises:
+        FederationError: as `Coordinator.spread`.
+    """
+    grid = EmbeddedGrid(parties)
+    try:
+        with listening(listener() or log_progress):
+            Coordinator.open(coordinator).spread(GridChannel(grid, deadline_seconds=math.inf))
+    finally:
         grid.close(wait=not isinstance(sys.exception(), KeyboardInterrupt))

@@ -2,7 +2,8 @@
 
 ```
 PARTY/erasures/REQUEST.json     how far a request has come, and its receipt
-PARTY/erasures/REQUEST.person   identifier's token and references, sealed; readable by the owner
+PARTY/erasures/REQUEST.person   identifier's token and references, sealed; readable by the owner;
+                                none where another party asked about somebody unknown here
 PARTY/keys/erasure              the key they are sealed under
 ```
 
@@ -20,17 +21,18 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from compliance.agreement import Agreement
 from compliance.errors import SubjectKeyError
 from compliance.subject_keys import SubjectKey
 from connectors.schema import text_of
-from federation.errors import WorkspaceError
+from federation.errors import RefusedError, WorkspaceError
 from federation.party import PartyFolder, write_atomically
 from federation.population import batch_tokens, open_source
 from federation.references import References
 
-__all__ = ["Erased", "Person", "names_any"]
+__all__ = ["Erased", "Person", "check_nobody_erased", "names_any"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,23 @@ class Erased:
 
     def found(self, tokens: Sequence[bytes]) -> Iterator[pa.Array]:
         """Read the references of all rows that bear one of these tokens."""
+        for _, references in self._bearing(tokens):
+            yield references.unique()
+
+    def found_by(self, tokens: Sequence[bytes]) -> tuple[tuple[str, ...], ...]:
+        """Return, for each token, the references of the rows that bear it; one reading for all.
+
+        Raises:
+            ConnectorError: the table cannot be read.
+        """
+        found: list[list[str]] = [[] for _ in tokens]
+        for places, references in self._bearing(tokens) if tokens else ():
+            for place, reference in zip(places.tolist(), references.to_pylist(), strict=True):
+                found[place].append(reference)
+        return tuple(tuple(dict.fromkeys(one)) for one in found)
+
+    def _bearing(self, tokens: Sequence[bytes]) -> Iterator[tuple[NDArray[np.int64], pa.Array]]:
+        """Read which of the tokens is borne by whom: places among them, and references."""
         data = self._folder.config.data
         if data is None:
             return
@@ -113,8 +132,12 @@ class Erased:
                 len(bearing.tokens),
                 [None, pa.py_buffer(np.ascontiguousarray(bearing.tokens))],
             )
-            hit = np.unique(bearing.rows[pc.is_in(rows, value_set=wanted).to_numpy(False)])
-            yield table.column(data.key).take(pa.array(hit)).drop_null().cast(pa.large_string())
+            places = pc.index_in(rows, value_set=wanted)
+            hit = np.flatnonzero(places.is_valid().to_numpy(False))
+            references = table.column(data.key).take(pa.array(bearing.rows[hit]))
+            named = references.is_valid().to_numpy(False)
+            borne = places.take(pa.array(hit[named])).to_numpy(False).astype(np.int64)
+            yield borne, references.drop_null().cast(pa.large_string())
 
     def is_among(self, people: Iterable[References]) -> bool:
         """Tell whether somebody on the list is among people who were read before.
@@ -129,6 +152,20 @@ class Erased:
 
     def _key(self) -> SubjectKey:
         return SubjectKey(self._folder.erasure_key())
+
+
+def check_nobody_erased(folder: PartyFolder, job: str) -> None:
+    """Return only if nobody was erased whom a job had read at a party.
+
+    Raises:
+        RefusedError: somebody was; what the job had made of its people's columns is deleted.
+    """
+    if (folder.job(job) / "erased").exists():
+        raise RefusedError(
+            party=folder.name,
+            term="consent",
+            remedy="somebody whom the job had read was erased: run it under another name",
+        )
 
 
 def names_any(people: Iterable[References], wanted: Sequence[str]) -> bool:

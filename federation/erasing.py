@@ -3,55 +3,61 @@
 ```
 request   1 the person is on the list of the erased: no job reads them from here on
 run       2 their records are found, and written down before any is deleted
-          3 every place is dealt with, each step noted when it is done
+          3 every place is dealt with: what will be done is noted before, what was done after
           4 the completion is signed and logged by the gate
 ```
 
-Guarantees: a run that is cut anywhere goes on where it was, and does nothing twice that matters;
-the same identifier, named again, leads to the same request and receipt; a source that can only be
-read is said to be so. Under the party's lock, no job is at work meanwhile.
+Guarantees: a run that is cut anywhere goes on where it was: no place is forgotten, each outcome is
+told as it was before the cut, each leaf is in the log once, and there is one completion. The same
+identifier, named again, leads to the same request and receipt; so does a request that another party
+sends again. A source that can only be read is said to be so. Under the party's lock, no job is at
+work meanwhile.
 
-Leaves to others: who may ask (the party knows its people), spreading the request (`jobs.erase`,
-`compliance.erasure`), backups, and training models again by the day that is told.
+Leaves to others: who may ask (the party knows its people), verifying what others ask and spreading
+the request (`spreading`), backups, and training models again by the day that is told.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.erasure.completion import Completion, Outcomes, Step
+from compliance.erasure.completion import Completion, Outcomes
 from compliance.erasure.execution import Execution, Standing
-from compliance.erasure.models import model_step
-from compliance.log.verifier import verify_log
+from compliance.errors import ErasureError
 from compliance.records import ErasureOutcome
-from compliance.subject_keys import SubjectKeys
+from compliance.records.leaf import Leaf
 from compliance.terms import ErasureTerms
-from connectors import FileSource, SqlSource, open_connector
-from connectors.errors import SourceNotFoundError, SourceReadOnlyError
 from federation.clock import Clock
 from federation.erased import Erased, Person
+from federation.erasure_places import SOURCE, ErasurePlaces
 from federation.errors import WorkspaceError
 from federation.gate import Gate
-from federation.jobs.assist import HeldPart
 from federation.jobs.erase import request_tokens
-from federation.jobs.model import JointModel
-from federation.outcomes import saw, took_part
-from federation.party import PartyFolder, SegmentsConfig, write_atomically
-from federation.population import open_source, recipe_for
-from federation.retraining import RetrainingQueue
-from federation.vertical_rows import is_part
-from privacy.randomness import new_secret
+from federation.jobs.spread import people_of
+from federation.leaves_told import is_told
+from federation.party import PartyFolder, write_atomically
+from federation.population import recipe_for
 
 __all__ = ["Erasing", "Kept"]
 
-SOURCE: Final = "source"
-KEYS: Final = "subject keys"
+
+class Doing(BaseModel):
+    """A place that is being dealt with.
+
+    Attributes:
+        target: the place.
+        held: whether the person was there before anything was deleted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str
+    held: bool
 
 
 class Kept(BaseModel):
@@ -60,12 +66,30 @@ class Kept(BaseModel):
     Attributes:
         asked: when.
         execution: how far it has come.
+        origin: party at which the person asked; None where that is this one.
+        peers: whom it is sent on to.
+        named: whether anybody here is meant, as far as is known.
+        logged: whether the log is known to tell of it.
+        doing: what is being done, written down before it is.
+        finished: when all was done, written down before it is signed.
+        heard: whether its origin has the completion.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     asked: datetime
     execution: Execution
+    origin: str | None = None
+    peers: tuple[str, ...] = ()
+    named: bool = True
+    logged: bool = True
+    doing: Doing | None = None
+    finished: datetime | None = None
+    heard: bool = False
+
+    def with_(self, **changes: object) -> "Kept":
+        """Return it with changes."""
+        return self.model_copy(update=changes)
 
 
 class Erasing:
@@ -79,6 +103,7 @@ class Erasing:
         self._gate = gate
         self._clock = clock
         self._erased = Erased(folder, agreement)
+        self._places = ErasurePlaces(folder, agreement, gate)
         self._terms = agreement.erasure or ErasureTerms()
 
     def request(self, kind: str, value: str) -> Kept:
@@ -96,37 +121,135 @@ class Erasing:
         recipe = recipe_for(self._agreement.match)
         token = request_tokens(kind, value, recipe)[0].tobytes()
         for request, person in self._erased.persons().items():
-            if person.token == token and (kept := self._read(request)) is not None:
-                self._find(request)
+            kept = self.read(request) if person.token == token else None
+            if kept is not None and kept.origin is None:
+                kept = self._log_request(kept)
+                self._find((kept,))
                 return kept
         # A crash between the two writes leaves a person who is left out, and no request: asking
         # again makes one.
-        name = f"rq-{self._folder.fresh_secret(f'request/{self._clock().isoformat()}').hex()[:32]}"
-        now = self._clock()
-        deadline = now + timedelta(days=self._terms.deadline_days)
-        execution = Execution(
+        name, now = self._new_name(), self._clock()
+        self._erased.keep(name, Person(token))  # 1
+        peers = (one for one in people_of(self._agreement) if one != self._folder.name)
+        kept = Kept(
+            asked=now,
+            execution=self._execution(
+                name,
+                token_digest=hashlib.sha256(name.encode()).hexdigest(),  # it came by no wire
+                acknowledgement=name,
+                deadline=self.deadline(now),
+            ),
+            peers=tuple(peers),
+            logged=False,
+        )
+        kept = self._log_request(self._write(kept), fresh=True)
+        self._find((kept,))  # jobs at work may use them: the gate goes by reference
+        return kept
+
+    def take(
+        self,
+        name: str,
+        token: str,
+        acknowledgement: str,
+        *,
+        origin: str,
+        deadline: datetime,
+        person: bytes | None,
+    ) -> Kept:
+        """Keep a request that another party sends, or has sent before.
+
+        Args:
+            name: of the request.
+            token: the request as it came, verified.
+            acknowledgement: the answer that it gets.
+            origin: whom it came from, and at whom the person asked.
+            deadline: by when the person must be erased.
+            person: token of whom it is about, if this party holds them.
+
+        Raises:
+            ErasureError: another request under the same name: of another party, or about somebody
+                else.
+        """
+        kept = self.read(name)
+        if kept is None:
+            if person is not None:
+                self._erased.keep(name, Person(person))  # 1
+            kept = Kept(
+                asked=self._clock(),
+                execution=self._execution(
+                    name,
+                    token_digest=hashlib.sha256(token.encode()).hexdigest(),
+                    acknowledgement=acknowledgement,
+                    deadline=deadline,
+                ),
+                origin=origin,
+                named=person is not None,
+                logged=False,
+            )
+            return self._log_request(self._write(kept), fresh=True)
+        if kept.origin != origin:
+            raise ErasureError(f"request {name} is another than the one that came under this name")
+        if hashlib.sha256(token.encode()).hexdigest() == kept.execution.token_digest:
+            return self._log_request(kept)
+        if person is not None and not kept.named:  # imported since: erased at the next run
+            self._erased.keep(name, Person(person))
+            kept = kept.with_(named=True)
+        elif person is not None and self._erased.person(name).token != person:
+            raise ErasureError(f"request {name} is another than the one that came under this name")
+        renewed = kept.execution.renewed(token, acknowledgement)
+        return self._log_request(self._write(kept.with_(execution=renewed)))
+
+    def look_for(self, kept: Sequence[Kept]) -> None:
+        """Write down under which references the people of some requests are held.
+
+        Raises:
+            ConnectorError: the table cannot be read; jobs that have read them go on until it can.
+        """
+        self._find(kept)
+
+    def deadline(self, now: datetime) -> datetime:
+        """Return by when a request of now must be carried out."""
+        return now + timedelta(days=self._terms.deadline_days)
+
+    def told(self, request: str) -> None:
+        """Note that the origin of a request has its completion."""
+        kept = self.read(request)
+        if kept is not None and not kept.heard:
+            self._write(kept.with_(heard=True))
+
+    def _new_name(self) -> str:
+        return f"rq-{self._folder.fresh_secret(f'request/{self._clock().isoformat()}').hex()[:32]}"
+
+    def _execution(
+        self, name: str, *, token_digest: str, acknowledgement: str, deadline: datetime
+    ) -> Execution:
+        return Execution(
             request=name,
-            token_digest=hashlib.sha256(name.encode()).hexdigest(),  # it came by no wire
-            acknowledgement=name,
+            token_digest=token_digest,
+            acknowledgement=acknowledgement,
             deadline=deadline,
             nonce=self._folder.fresh_secret(f"outcomes/{name}").hex(),
             targets=(SOURCE,),
         )
-        self._erased.keep(name, Person(token))  # 1
-        self._gate.note(
-            records.ErasureRequested,
-            None,
-            request=name,
-            origin=self._folder.name,
-            deadline=deadline,
-        )
-        kept = self._write(Kept(asked=now, execution=execution))
-        self._find(name)  # jobs at work may use them: the gate goes by reference
-        return kept
+
+    def _log_request(self, kept: Kept, *, fresh: bool = False) -> Kept:
+        """Tell the log of a request, once."""
+        if kept.logged:
+            return kept
+        name = kept.execution.request
+        if fresh or not self._is_told(records.ErasureRequested, name):
+            self._gate.note(
+                records.ErasureRequested,
+                None,
+                request=name,
+                origin=kept.origin or self._folder.name,
+                deadline=kept.execution.deadline,
+            )
+        return self._write(kept.with_(logged=True))
 
     def status(self) -> tuple[Kept, ...]:
         """Return all requests, the oldest first."""
-        found = [self._read(path.stem) for path in self._folder.erasures.glob("*.json")]
+        found = [self.read(path.stem) for path in self._folder.erasures.glob("*.json")]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: one.asked))
 
     def run(self) -> tuple[Kept, ...]:
@@ -135,7 +258,21 @@ class Erasing:
         Raises:
             ConnectorError: a place cannot be reached; what was done is noted: run it again.
         """
-        return tuple(self._carry_out(kept) for kept in self.status())
+        every = self.status()
+        found = self._find(every)  # 2
+        return tuple(
+            self._carry_out(one, references) for one, references in zip(every, found, strict=True)
+        )
+
+    def run_pending(self) -> None:
+        """Carry out what has yet to be.
+
+        Raises:
+            ConnectorError: a place cannot be reached; what was done is noted: run it again.
+        """
+        pending = [one for one in self.status() if not one.execution.completion]
+        for one, references in zip(pending, self._find(pending), strict=True):
+            self._carry_out(one, references)
 
     def receipt(self, request: str) -> tuple[bytes, Outcomes]:
         """Return the signed completion of a request, and the outcomes that it binds to.
@@ -143,28 +280,46 @@ class Erasing:
         Raises:
             WorkspaceError: there is no such request, or it is not completed.
         """
-        kept = self._read(request)
+        kept = self.read(request)
         if kept is None or kept.execution.completion is None:
             raise WorkspaceError(
                 f"request {request!r} is not completed here: `comity erase status` lists them"
             )
         return kept.execution.completion.encode(), kept.execution.outcomes(self._folder.name)
 
-    def _carry_out(self, kept: Kept) -> Kept:
+    def _carry_out(self, kept: Kept, references: tuple[str, ...]) -> Kept:
         request = kept.execution.request
-        references = self._find(request)  # 2
         if kept.execution.standing is Standing.COMPLETED:
-            self._source(references)  # an import brought them back: the receipt stays
+            self._places.source(references)  # an import brought them back: the receipt stays
             return kept
-        if not kept.execution.steps:
-            targets = (SOURCE, *self._places())
-            kept = self._write(
-                kept.model_copy(
-                    update={"execution": kept.execution.model_copy(update={"targets": targets})}
-                )
-            )
+        kept = self._log_request(kept)
+        if not kept.execution.steps and kept.doing is None:
+            targets = (SOURCE, *self._places.listed())
+            execution = kept.execution.model_copy(update={"targets": targets})
+            kept = self._write(kept.with_(execution=execution))
         for target in kept.execution.pending:  # 3
-            step = self._step(target, references, kept)
+            kept = self._deal_with(target, references, kept)
+        cut = kept.finished is not None
+        kept = kept if cut else self._write(kept.with_(finished=self._clock()))
+        outcomes = kept.execution.outcomes(self._folder.name)
+        completion = Completion.of(outcomes, completed=kept.finished or self._clock())
+        told = cut and self._is_told(records.ErasureCompleted, request, peer=self._folder.name)
+        signed = self._gate.complete(completion, told=told)  # 4
+        return self._write(kept.with_(execution=kept.execution.completed(completion, signed)))
+
+    def _deal_with(self, target: str, references: tuple[str, ...], kept: Kept) -> Kept:
+        """Do one step: once as far as anybody can tell, wherever it is cut."""
+        request, doing = kept.execution.request, kept.doing
+        cut = doing is not None and doing.target == target
+        if doing is None or not cut:
+            doing = Doing(target=target, held=self._places.holds(target, references))
+            kept = self._write(kept.with_(doing=doing))
+        step = self._places.deal_with(
+            target, references, request=request, asked=kept.asked, cut=cut
+        )
+        if doing.held and step.outcome is ErasureOutcome.NOT_HELD:  # it went before the cut
+            step = step.model_copy(update={"outcome": ErasureOutcome.DELETED})
+        if not (cut and self._is_told(records.ErasureStep, request, target=target)):
             self._gate.note(
                 records.ErasureStep,
                 None,
@@ -172,127 +327,29 @@ class Erasing:
                 target=target,
                 outcome_digest=step.committed(request, kept.execution.nonce),
             )
-            kept = self._write(
-                kept.model_copy(update={"execution": kept.execution.with_step(step)})
-            )
-        outcomes = kept.execution.outcomes(self._folder.name)
-        completion = Completion.of(outcomes, completed=self._clock())
-        signed = self._gate.complete(completion)  # 4
-        done = kept.execution.completed(completion, signed)
-        return self._write(kept.model_copy(update={"execution": done}))
+        return self._write(kept.with_(execution=kept.execution.with_step(step), doing=None))
 
-    def _places(self) -> tuple[str, ...]:
-        folder = self._folder.path
-        segments = sorted(path for path in folder.glob("segments/*") if path.suffix in _SEGMENTS)
-        rows = {path.parent.name for name in _ROWS for path in folder.glob(f"jobs/*/{name}")}
-        return (
-            *(f"segment {path.name}" for path in segments),
-            *(f"segment table {job}" for job in self._tables()),
-            *(f"match {path.parent.name}" for path in sorted(folder.glob("jobs/*/people"))),
-            *(f"rows {job}" for job in sorted(rows)),
-            *(f"model {path.stem}" for path in sorted(folder.glob("models/*.json"))),
-            *((KEYS,) if self._folder.subject_keys.exists() else ()),
-        )
+    def _is_told(self, kind: type[Leaf], request: str, **fields: object) -> bool:
+        return is_told(self._folder, self._agreement, kind, request=request, **fields)
 
-    def _find(self, request: str) -> tuple[str, ...]:
-        """Return the references that the person has or had, written down."""
-        person = self._erased.person(request)
-        found = [one for part in self._erased.found([person.token]) for one in part.to_pylist()]
-        references = tuple(dict.fromkeys((*person.references, *found)))
-        if references != person.references:
-            self._erased.keep(request, Person(person.token, references))
-        return references
+    def _find(self, kept: Sequence[Kept]) -> tuple[tuple[str, ...], ...]:
+        """Return the references that each person has or had, written down; one reading for all."""
+        named = [one.execution.request for one in kept if one.named]
+        persons = [self._erased.person(request) for request in named]
+        found = self._erased.found_by([person.token for person in persons])
+        had: dict[str, tuple[str, ...]] = {}
+        for request, person, more in zip(named, persons, found, strict=True):
+            had[request] = references = tuple(dict.fromkeys((*person.references, *more)))
+            if references != person.references:
+                self._erased.keep(request, Person(person.token, references))
+        return tuple(had.get(one.execution.request, ()) for one in kept)
 
-    def _tables(self) -> tuple[str, ...]:
-        """Return the jobs whose segments went into tables."""
-        config = self._folder.config.segments
-        if config is None or config.url is None:
-            return ()
-        key = self._agreement.party(self._folder.name).log_key
-        entries = verify_log(self._folder.log, verification_key=key).entries
-        leaves = (records.parse_leaf(entry) for entry in entries)
-        return tuple(
-            sorted({one.segment for one in leaves if isinstance(one, records.SegmentWritten)})
-        )
+    def read(self, request: str) -> Kept | None:
+        """Return a request; None where there is none of that name.
 
-    def _step(self, target: str, references: tuple[str, ...], kept: Kept) -> Step:
-        place, _, name = target.partition(" ")
-        if place == "model":
-            return self._model(name, references, kept.asked)
-        if target == SOURCE:
-            outcome = self._source(references)
-        elif target == KEYS:
-            outcome = self._keys(references, kept.execution.request)
-        elif place == "rows":
-            outcome = self._rows(name, references)
-        elif place == "match":
-            held = took_part(self._folder, name, references)
-            outcome = ErasureOutcome.SUPPRESSED if held else ErasureOutcome.NOT_HELD
-        elif name.startswith("table "):
-            outcome = self._segment_table(name.removeprefix("table "), references)
-        else:
-            outcome = _deleted(FileSource(path=self._folder.path / "segments" / name), references)
-        return Step(target=target, outcome=outcome)
-
-    def _source(self, references: tuple[str, ...]) -> ErasureOutcome:
-        data = self._folder.config.data
-        if data is None or not references:
-            return ErasureOutcome.NOT_HELD
-        try:
-            open_source(data, self._folder.path).delete(data.key, references)
-        except SourceReadOnlyError:
-            return ErasureOutcome.SUPPRESSED
-        # Not by the count of this very deletion: an earlier run may have been cut after it.
-        return ErasureOutcome.DELETED
-
-    def _keys(self, references: tuple[str, ...], request: str) -> ErasureOutcome:
-        count = SubjectKeys.open(self._folder.subject_keys, draw=new_secret).destroy(references)
-        # Told whether there were any or not: the log is served, and must not say who is held.
-        self._gate.note(records.SubjectKeyDestroyed, None, request=request)
-        return ErasureOutcome.DELETED if count else ErasureOutcome.NOT_HELD
-
-    def _model(self, job: str, references: tuple[str, ...], asked: datetime) -> Step:
-        path = self._folder.model(job)
-        try:
-            model: JointModel | HeldPart = (
-                HeldPart if is_part(path) else JointModel
-            ).model_validate_json(path.read_bytes())
-        except FileNotFoundError:  # deleted since the places were listed
-            return Step(target=f"model {job}", outcome=ErasureOutcome.NOT_HELD)
-        except ValidationError as error:
-            raise WorkspaceError(f"{path} is damaged: put the published one there") from error
-        if isinstance(model, HeldPart):  # its epsilon, if any, protects labels and nothing else
-            match, epsilon = model.align, None
-        else:
-            match, epsilon = model.match, model.epsilon
-        seen = saw(self._folder, job, match, references)
-        step = model_step(self._terms, job, saw=seen, epsilon=epsilon, now=asked)
-        queue = RetrainingQueue(self._folder, self._agreement)
-        return queue.apply(step, job, model.digest, self._gate.note)
-
-    def _rows(self, job: str, references: tuple[str, ...]) -> ErasureOutcome:
-        """Delete a job's own copy of its columns, which ends the job."""
-        if not took_part(self._folder, job, references):
-            return ErasureOutcome.NOT_HELD
-        directory = self._folder.job(job)
-        write_atomically(directory / "erased", b"")  # nobody reads them again under this name
-        for name in _ROWS:
-            (directory / name).unlink(missing_ok=True)
-        return ErasureOutcome.DELETED
-
-    def _segment_table(self, job: str, references: tuple[str, ...]) -> ErasureOutcome:
-        segments = (self._folder.config.segments or SegmentsConfig()).within(self._folder.path)
-        if segments.url is None or not references:
-            return ErasureOutcome.NOT_HELD
-        table = f"segment_{job.replace('-', '_')}"
-        try:
-            return _deleted(SqlSource(url=SecretStr(segments.url), table=table), references)
-        except SourceNotFoundError:  # it was taken away; a database out of reach raises
-            return ErasureOutcome.NOT_HELD
-        except SourceReadOnlyError:
-            return ErasureOutcome.SUPPRESSED
-
-    def _read(self, request: str) -> Kept | None:
+        Raises:
+            WorkspaceError: it is damaged.
+        """
         path = self._file(request)
         try:
             return Kept.model_validate_json(path.read_bytes())
@@ -308,14 +365,3 @@ class Erasing:
 
     def _file(self, request: str) -> Path:
         return self._folder.erasures / f"{request}.json"
-
-
-_SEGMENTS: Final = frozenset({".csv", ".parquet"})
-_ROWS: Final = ("rows.npz", "labels.npz")
-
-
-def _deleted(source: FileSource | SqlSource, references: tuple[str, ...]) -> ErasureOutcome:
-    connector = open_connector(source)
-    delete: Callable[..., int] = connector.delete
-    count = delete(connector.columns()[0], references) if references else 0
-    return ErasureOutcome.DELETED if count else ErasureOutcome.NOT_HELD

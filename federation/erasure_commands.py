@@ -1,4 +1,4 @@
-"""`comity erase`: take a request to erase somebody, carry it out, and show that it was done.
+"""`comity erase`: take a request to erase somebody, carry it out, spread it, show that it was done.
 
 Guarantees: an identifier is read from standard input, so that it is in no list of processes and no
 shell's history; none is printed. Leaves to others: everything else (`erasing`).
@@ -6,15 +6,16 @@ shell's history; none is printed. Leaves to others: everything else (`erasing`).
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 if TYPE_CHECKING:
     from federation.erasing import Erasing, Kept
+    from federation.followed import Followed
 
 __all__ = ["erase_app"]
 
@@ -24,6 +25,9 @@ erase_app = typer.Typer(
 )
 
 PartyFolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
+WorkspaceArgument = Annotated[
+    Path, typer.Argument(metavar="WORKSPACE", help="A folder with one folder for every party.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 _LONGEST = 4096
@@ -44,18 +48,18 @@ def request(
     value = sys.stdin.read(_LONGEST + 1)
     if len(value) > _LONGEST:
         raise typer.BadParameter(f"expected at most {_LONGEST} characters on standard input")
-    with _erasing(directory) as erasing:
-        _print([erasing.request(kind, value)], as_json)
+    with _erasing(directory) as (erasing, followed):
+        _print([erasing.request(kind, value)], followed, as_json)
 
 
 @erase_app.command("status")
 def status(directory: PartyFolderArgument, as_json: JsonFlag = False) -> None:
-    """List all requests of a party, and how far each has come.
+    """List all requests of a party, how far each has come, and where it stands at other parties.
 
     Example: comity erase status out/demo/retailer
     """
-    with _erasing(directory) as erasing:
-        _print(erasing.status(), as_json)
+    with _erasing(directory) as (erasing, followed):
+        _print(erasing.status(), followed, as_json)
 
 
 @erase_app.command("run")
@@ -64,8 +68,30 @@ def run(directory: PartyFolderArgument, as_json: JsonFlag = False) -> None:
 
     Example: comity erase run out/demo/retailer
     """
-    with _erasing(directory) as erasing:
-        _print(erasing.run(), as_json)
+    with _erasing(directory) as (erasing, followed):
+        done = erasing.run()
+        followed.settle(done)
+        _print(done, followed, as_json)
+
+
+@erase_app.command("spread")
+def spread(workspace: WorkspaceArgument, as_json: JsonFlag = False) -> None:
+    """Have the parties of a workspace on this machine ask each other, carry out, and tell.
+
+    No job is run. Deployed parties do the same at every run of the coordinator.
+
+    Example: comity erase spread out/demo
+    """
+    from federation.embedded import spread_embedded
+    from federation.trial.workspace import folders_in
+
+    coordinator, people = folders_in(workspace)
+    spread_embedded(coordinator.path, [folder.path for folder in people])
+    told: list[dict[str, object]] = []
+    for folder in people:
+        with _erasing(folder.path) as (erasing, followed):
+            told += [{"party": folder.name} | one for one in _told(erasing.status(), followed)]
+    _write(told, as_json)
 
 
 @erase_app.command("receipt")
@@ -75,40 +101,84 @@ def receipt(
     outcomes: Annotated[
         bool, typer.Option("--outcomes", help="What was done where, for an auditor's eyes.")
     ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print all that is known: other parties' completions too."),
+    ] = False,
 ) -> None:
     """Print the signed completion of a request, which tells nobody whether the person was held.
 
     Example: comity erase receipt out/demo/retailer rq-4d0f… --outcomes
     """
-    with _erasing(directory) as erasing:
+    with _erasing(directory) as (erasing, followed):
         signed, opened = erasing.receipt(name)
-    sys.stdout.write(opened.model_dump_json(indent=2) if outcomes else signed.decode())
+        theirs = followed.receipts(name)
+    if as_json:
+        told: dict[str, object] = {"request": name, "completion": json.loads(signed)}
+        told["peers"] = {peer: json.loads(one) for peer, one in theirs.items()}
+        if outcomes:
+            told["outcomes"] = opened.model_dump(mode="json")
+        sys.stdout.write(json.dumps(told, indent=2))
+    else:
+        sys.stdout.write(opened.model_dump_json(indent=2) if outcomes else signed.decode())
     sys.stdout.write("\n")
 
 
 @contextmanager
-def _erasing(directory: Path) -> "Iterator[Erasing]":
+def _erasing(directory: Path) -> "Iterator[tuple[Erasing, Followed]]":
     from federation.clock import utc_now
     from federation.erasing import Erasing
+    from federation.followed import Followed
     from federation.holding import held
 
     with held(directory) as at:
-        yield Erasing(at.folder, at.agreement, at.gate, clock=utc_now)
+        known = at.folder, at.agreement, at.gate
+        yield Erasing(*known, clock=utc_now), Followed(*known, clock=utc_now)
 
 
-def _print(kept: "list[Kept] | tuple[Kept, ...]", as_json: bool) -> None:
-    told = [
+def _print(kept: "Sequence[Kept]", followed: "Followed", as_json: bool) -> None:
+    _write(_told(kept, followed), as_json)
+
+
+def _told(kept: "Sequence[Kept]", followed: "Followed") -> list[dict[str, object]]:
+    """Say how far requests have come, here and at each party that they went on to."""
+    at = {peer: {one.request: one for one in followed.at(peer)} for peer in followed.peers}
+
+    def peers(one: "Kept") -> list[dict[str, object]]:
+        found = [(peer, at.get(peer, {}).get(one.execution.request)) for peer in one.peers]
+        return [
+            {
+                "peer": peer,
+                "state": "queued" if following is None else following.state,
+                "escalated": following is not None and following.is_escalated,
+                "sent": 0 if following is None else following.sent,
+            }
+            for peer, following in found
+        ]
+
+    return [
         {
             "request": one.execution.request,
             "standing": one.execution.standing,
             "asked": f"{one.asked:%Y-%m-%d}",
             "deadline": f"{one.execution.deadline:%Y-%m-%d}",
             "pending": len(one.execution.pending),
+            "origin": one.origin,
+            "peers": peers(one),
         }
         for one in kept
     ]
+
+
+def _write(told: list[dict[str, object]], as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(told, indent=2) + "\n")
         return
     for one in told:
-        sys.stdout.write(f"{one['request']}  {one['standing']}, by {one['deadline']}\n")
+        party = f"{one['party']}  " if "party" in one else ""
+        asked = f", asked at {one['origin']}" if one["origin"] else ""
+        line = f"{party}{one['request']}  {one['standing']}, by {one['deadline']}{asked}"
+        sys.stdout.write(line + "\n")
+        for peer in cast("list[dict[str, object]]", one["peers"]):
+            late = ", escalated" if peer["escalated"] else ""
+            sys.stdout.write(f"  {peer['peer']}  {peer['state']}{late}\n")

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from compliance.agreement import ALIGNED_PARTIES, Agreement
+from compliance.agreement import ALIGNED_PARTIES, MOST_PARTIES, Agreement
 from compliance.erasure.retraining import DueModel
 from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
@@ -76,6 +76,14 @@ __all__ = [
     "AssistStanding",
     "Body",
     "Encrypted",
+    "EraseBatch",
+    "EraseHeard",
+    "EraseLook",
+    "EraseShow",
+    "EraseShown",
+    "EraseStanding",
+    "EraseTell",
+    "EraseTold",
     "ExpandCounted",
     "ExpandDone",
     "ExpandRequest",
@@ -146,6 +154,8 @@ Place = Annotated[int, Field(ge=0, lt=ALIGNED_PARTIES[1])]
 Round = Annotated[int, Field(ge=1, le=15)]
 Step = Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
+EraseRound = Annotated[int, Field(ge=1, le=4)]
+Peers = Annotated[tuple[PartyName, ...], Field(max_length=MOST_PARTIES)]
 
 
 class _Closed(BaseModel):
@@ -737,6 +747,80 @@ class RetrainTold(_Closed):
     due: Annotated[tuple[DueModel, ...], Field(max_length=64)] = ()
 
 
+class EraseLook(_Closed):
+    """Coordinator to a data party: carry out what is pending; for whom have you something?
+
+    Attributes:
+        attempt: names this exchange, so that what an earlier one said counts no more.
+        round: of it.
+    """
+
+    kind: Literal["erase.look"] = "erase.look"
+    attempt: Digest
+    round: EraseRound
+
+
+class EraseStanding(_Closed):
+    """Data party to coordinator: whom it has requests for, and news of requests.
+
+    Attributes:
+        batches: parties that are to show it their people, blinded.
+        news: parties that it has reminders or completions for.
+    """
+
+    kind: Literal["erase.standing"] = "erase.standing"
+    batches: Peers = ()
+    news: Peers = ()
+
+
+class EraseShow(_Closed):
+    """Coordinator to a data party: show your people, blinded, to the one with requests."""
+
+    kind: Literal["erase.show"] = "erase.show"
+    attempt: Digest
+    round: EraseRound
+    origin: PartyName
+
+
+class EraseShown(_Closed):
+    """Data party to another: its people, blinded (payload: points).
+
+    Attributes:
+        showing: names them, for the answer.
+    """
+
+    kind: Literal["erase.shown"] = "erase.shown"
+    showing: Digest
+
+
+class EraseBatch(_Closed):
+    """Data party to another: whom to erase (payload: tags, a batch of points, requests)."""
+
+    kind: Literal["erase.batch"] = "erase.batch"
+    showing: Digest
+
+
+class EraseTell(_Closed):
+    """Coordinator to a data party: tell `peer` your news."""
+
+    kind: Literal["erase.tell"] = "erase.tell"
+    attempt: Digest
+    round: EraseRound
+    peer: PartyName
+
+
+class EraseTold(_Closed):
+    """Data party to another: completions of its requests, reminders of one's own (payload)."""
+
+    kind: Literal["erase.told"] = "erase.told"
+
+
+class EraseHeard(_Closed):
+    """Data party to another: what it makes of a batch, or of news (payload)."""
+
+    kind: Literal["erase.heard"] = "erase.heard"
+
+
 class Acknowledged(_Closed):
     """Received, verified and kept."""
 
@@ -813,6 +897,14 @@ Body = Annotated[
     | RetrainAsk
     | RetrainTold
     | ExpandCounted
+    | EraseLook
+    | EraseStanding
+    | EraseShow
+    | EraseShown
+    | EraseBatch
+    | EraseTell
+    | EraseTold
+    | EraseHeard
     | Acknowledged
     | Refused,
     Field(discriminator="kind"),

@@ -27,6 +27,7 @@ class Route:
         concerns_people: whether it is made from people, who must have consented.
         encrypted: whether its recipient alone may read it.
         within_role: whether one party may say it to another of its own role.
+        is_duty: whether it is made from people whose consent is not asked: it is owed to them.
     """
 
     sender: frozenset[Role]
@@ -34,6 +35,7 @@ class Route:
     concerns_people: bool = False
     encrypted: bool = False
     within_role: bool = False
+    is_duty: bool = False
 
 
 _BRAND: Final = frozenset({Role.BRAND})
@@ -104,6 +106,15 @@ ROUTES: Final[Mapping[str, Route]] = {
     "witness.tell": Route(_OPERATOR, _PEOPLE),
     "retrain.ask": Route(_OPERATOR, _PEOPLE),
     "retrain.told": Route(_PEOPLE, _OPERATOR),
+    # Who is to be erased must be looked for among all: it takes no consent, and costs no budget.
+    "erase.look": Route(_OPERATOR, _PEOPLE),
+    "erase.standing": Route(_PEOPLE, _OPERATOR),
+    "erase.show": Route(_OPERATOR, _PEOPLE),
+    "erase.shown": Route(_PEOPLE, _PEOPLE, encrypted=True, within_role=True, is_duty=True),
+    "erase.batch": Route(_PEOPLE, _PEOPLE, encrypted=True, within_role=True, is_duty=True),
+    "erase.tell": Route(_OPERATOR, _PEOPLE),
+    "erase.told": Route(_PEOPLE, _PEOPLE, encrypted=True, within_role=True),
+    "erase.heard": Route(_PEOPLE, _PEOPLE, encrypted=True, within_role=True),
     "acknowledged": Route(_PEOPLE, _OPERATOR),
     "refused": Route(_ALL, _ALL, within_role=True),
 }

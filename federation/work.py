@@ -9,10 +9,12 @@ Leaves to others: matches and alignments (`matching`), training (`training`), ex
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Final
 
 from federation.approving import Approving
 from federation.artefacts import check_kept
 from federation.desk import Desk
+from federation.erased import check_nobody_erased
 from federation.errors import MessageError
 from federation.expanding import Expanding
 from federation.gate import Released
@@ -30,6 +32,7 @@ from federation.objections import policy_objections
 from federation.party import write_atomically
 from federation.retraining import Telling, check_replaces
 from federation.specification import JobSpec, MatchSpec
+from federation.spreading import Spreading
 from federation.training.assisted_brand import AssistedBrand
 from federation.training.assisting import Assisting
 from federation.training.local import LocalTraining
@@ -38,6 +41,9 @@ from federation.training.summing import Summing, give_up_sums
 from federation.witnessing import Witnessing
 
 __all__ = ["Work"]
+
+_READ_ROWS: Final = frozenset({"assist", "sum", "train"})
+"""What belongs to jobs that read people's columns once, and keep them while they are at work."""
 
 
 class Work:
@@ -68,6 +74,8 @@ class Work:
         """
         spec: JobSpec | None = getattr(message.body, "spec", None)
         check_kept(self._desk.folder, message.header.job, spec)
+        if message.body.kind.partition(".")[0] in _READ_ROWS:
+            check_nobody_erased(self._desk.folder, message.header.job)
         direct = isinstance(spec, MatchSpec) and spec.is_direct
         steps: Mapping[type[object], Callable[[Message], Released]] = {
             Identify: self._present,
@@ -79,6 +87,7 @@ class Work:
             **Publishing(self._desk).steps,
             **Witnessing(self._desk).steps,
             **Telling(self._desk).steps,
+            **Spreading(self._desk).steps,
             **Assisting(self._desk).steps,
             **AssistedBrand(self._desk).steps,
             **self._expanding.steps,

@@ -354,6 +354,10 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.ERASURE_UNREQUESTED: ("courier", removed("courier", R.ErasureRequested)),
     K.ERASURE_LATE: ("courier", removed("courier", R.ErasureCompleted)),
     K.RETRAIN_OVERDUE: ("courier", added("courier", DUE)),
+    K.ERASURE_DIFFERS: (
+        "retailer",
+        changed("brand", R.ErasureCompleted, completion_digest="e" * 64),
+    ),
     K.HELD_DELETED: ("retailer", removed("retailer", R.HoldLifted)),
     K.HOLD_NOT_PLACED: ("retailer", removed("retailer", R.HoldPlaced)),
     K.PRUNED_TOO_FAR: ("courier", added("courier", PRUNED)),
@@ -402,6 +406,26 @@ def test_a_model_to_be_trained_again_is_retired_or_deleted_in_time(
     logs["courier"] += [dict(DUE), end]
     found = [one.kind for one in findings(world.agreement, logs)]
     assert found == ([] if on_time else [K.RETRAIN_OVERDUE])
+
+
+def test_an_origin_owes_what_others_did_not_do_in_time(world: World) -> None:
+    logs = clean(world.agreement)
+    specs = logs["retailer"]
+    specs.remove(ended("courier"))
+    late = erasure(records.ErasureOverdue, peer="courier", evidence_digest="2" * 64)
+    specs.append(late)
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.ERASURE_LATE, "retailer")
+    assert "courier before its deadline" in found.sentence
+    assert len(specs) - 1 in found.leaves  # what says so is cited
+
+
+def test_an_origin_owes_what_nobody_ever_acknowledged(world: World) -> None:
+    logs = clean(world.agreement)
+    for one in (heard("courier"), ended("courier")):
+        logs["retailer"].remove(one)
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.ERASURE_LATE, "retailer")
 
 
 def test_code_that_is_not_allowed(world: World) -> None:

@@ -354,7 +354,7 @@ def test_every_route_is_documented(finished: tuple[Path, Path]) -> None:
         ticked(row["kind"])[0]: (
             set(row["from"].split(", ")),
             set(row["to"].split(", ")),
-            row["made from people"] == "yes",
+            row["made from people"],
             row["costs ε"],
             row["encrypted"] == "yes",
         )
@@ -364,7 +364,7 @@ def test_every_route_is_documented(finished: tuple[Path, Path]) -> None:
         kind: (
             set(route.sender),
             set(route.recipient),
-            route.concerns_people,
+            "owed" if route.is_duty else "yes" if route.concerns_people else "no",
             costs(kind, agreement),
             route.encrypted,
         )

@@ -415,7 +415,8 @@ def test_whatever_goes_from_one_holder_of_people_to_another_is_encrypted() -> No
     assert between == {kind for kind, route in ROUTES.items() if route.encrypted}
     matched = {f"match.{one}" for one in ("offer", "accept", "blinded", "reply", "open", "outcome")}
     assisted = {f"assist.{one}" for one in ("residuals", "fitted", "settle", "scored")}
-    assert between == matched | assisted | {"align.seed", "align.pass"}
+    erased = {f"erase.{one}" for one in ("shown", "batch", "told", "heard")}
+    assert between == matched | assisted | erased | {"align.seed", "align.pass"}
 
 
 BODIES: tuple[Body, ...] = (

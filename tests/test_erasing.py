@@ -7,12 +7,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
+from test_connectors import postgres as postgres  # noqa: PLC0414 - a fixture
 
 from compliance import records
-from compliance.erasure.completion import read_completion
+from compliance.erasure.completion import Step, read_completion
 from compliance.erasure.models import model_step
 from compliance.errors import ErasureError
 from compliance.log.verifier import verify_log
@@ -20,13 +23,14 @@ from compliance.records import ErasureOutcome
 from compliance.subject_keys import SubjectKeys
 from compliance.terms import ErasureTerms
 from connectors import SqlSource, open_connector
-from connectors.errors import SourceReadOnlyError
+from connectors.errors import ConnectorError, SourceReadOnlyError
 from federation import erasing as module
 from federation.cli import main
 from federation.clock import utc_now
 from federation.desk import Desk
 from federation.erased import Erased
 from federation.erasing import Erasing
+from federation.erasure_places import ErasurePlaces
 from federation.errors import RefusedError, WorkspaceError
 from federation.expanding import Expanding
 from federation.gate import Gate
@@ -194,6 +198,100 @@ def test_a_retired_model_scores_nobody(party: Path) -> None:
             Expanding(desk)._load_model(model.stem)
 
 
+@pytest.fixture
+def listing(party: Path, postgres: str) -> tuple[str, str, str]:
+    """The party's segment as a table in PostgreSQL: its URL, and whom is in it."""
+    reference, email = chosen(party)
+    (file,) = (party / "segments").iterdir()
+    segment = pd.read_csv(file, dtype=str)
+    file.unlink()
+    document = json.loads((party / "party.json").read_bytes())
+    document["segments"] = {"kind": "sql", "url": postgres}
+    (party / "party.json").write_text(json.dumps(document))
+    engine = sa.create_engine(postgres, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        for kind in ("VIEW", "TABLE"):
+            name = f"segment_{file.stem}" if kind == "VIEW" else f"kept_{file.stem}"
+            connection.execute(sa.text(f"DROP {kind} IF EXISTS {name} CASCADE"))
+        segment.to_sql(f"kept_{file.stem}", connection, index=False)
+    return f"segment_{file.stem}", reference, email
+
+
+def execute(url: str, command: str) -> list[tuple[str, ...]]:
+    with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
+        result = connection.execute(sa.text(command))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def outcome_at(party: Path, place: str, email: str) -> ErasureOutcome:
+    with opened(party) as erasing:
+        request = erasing.request("email", email).execution.request
+        erasing.run()
+        steps = erasing.receipt(request)[1].steps
+    (found,) = [step.outcome for step in steps if step.target.startswith(place)]
+    return found
+
+
+def test_somebody_leaves_a_segment_in_postgresql_and_once_the_database_is_there(
+    party: Path, postgres: str, listing: tuple[str, str, str]
+) -> None:
+    table, reference, email = listing
+    execute(postgres, f"ALTER TABLE {table.replace('segment', 'kept')} RENAME TO {table}")
+    before = len(execute(postgres, f"SELECT record FROM {table}"))
+    config = (party / "party.json").read_text()
+    away = sa.make_url(postgres).set(query={}, host="127.0.0.1", port=1)
+    gone = json.loads(config)
+    gone["segments"]["url"] = away.render_as_string(hide_password=False)
+    (party / "party.json").write_text(json.dumps(gone))
+    with pytest.raises(ConnectorError):
+        outcome_at(party, "segment table", email)
+    (party / "party.json").write_text(config)
+    assert outcome_at(party, "segment table", email) is ErasureOutcome.DELETED
+    left = execute(postgres, f"SELECT record FROM {table}")
+    assert (reference,) not in left
+    assert len(left) == before - 1
+    execute(postgres, f"DROP TABLE {table}")
+
+
+def test_a_view_in_postgresql_is_suppressed_and_a_table_that_went_holds_nobody(
+    party: Path, postgres: str, listing: tuple[str, str, str], tmp_path: Path
+) -> None:
+    table, reference, email = listing
+    kept = table.replace("segment", "kept")
+    execute(postgres, f"CREATE VIEW {table} AS SELECT DISTINCT * FROM {kept}")
+    without = shutil.copytree(party, tmp_path / "without" / party.name)
+    assert outcome_at(party, "segment table", email) is ErasureOutcome.SUPPRESSED
+    assert (reference,) in execute(postgres, f"SELECT record FROM {table}")
+    execute(postgres, f"DROP VIEW {table}")
+    assert outcome_at(without, "segment table", email) is ErasureOutcome.NOT_HELD
+
+
+def test_what_went_before_a_cut_is_told_as_deleted(
+    party: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, email = chosen(party)
+    deal = ErasurePlaces.deal_with
+
+    def dying(self: ErasurePlaces, target: str, *rest: Any, **told: Any) -> Step:
+        step = deal(self, target, *rest, **told)
+        if target.startswith("segment"):
+            raise Cut
+        return step
+
+    with opened(party) as erasing:
+        request = erasing.request("email", email).execution.request
+        with monkeypatch.context() as patch:
+            patch.setattr(ErasurePlaces, "deal_with", dying)
+            with pytest.raises(Cut):
+                erasing.run()
+        erasing.run()
+        steps = erasing.receipt(request)[1].steps
+    (segment,) = [step for step in steps if step.target.startswith("segment")]
+    assert segment.outcome is ErasureOutcome.DELETED
+    told = [leaf.target for leaf in leaves(party) if isinstance(leaf, records.ErasureStep)]
+    assert len(told) == len(set(told)) == len(steps)
+
+
 class Cut(Exception):  # noqa: N818
     """The process ends here."""
 
@@ -263,6 +361,16 @@ def test_the_commands(
     assert (code, asked["standing"]) == (0, "acknowledged")
     assert comity("run", str(party))[0] == 0
     assert "completed" in comity("status", str(party))[1]
+    (state,) = json.loads(comity("status", str(party), "--json")[1])
+    assert {one["state"] for one in state["peers"]} == {"queued"}
+    code, out = comity("spread", str(party.parent))
+    assert code == 0
+    assert out.count("completed") > 1
+    assert comity("spread", str(party))[0] == 2
+    told = json.loads(comity("receipt", str(party), asked["request"], "--json", "--outcomes")[1])
+    assert told["request"] == told["outcomes"]["request"] == asked["request"]
+    assert told["completion"]["signatures"]
+    assert set(told["peers"]) == {one["peer"] for one in state["peers"]}
     code, out = comity("receipt", str(party), asked["request"], "--outcomes")
     assert code == 0
     assert json.loads(out)["steps"][0]["outcome"] == "deleted"

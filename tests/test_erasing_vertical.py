@@ -27,8 +27,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> parties.World:
     return vertical.world(tmp_path, vertical.ALIGN, vertical.UNSAFE)
 
 
-def erase(world: parties.World, person: int, *, run: bool) -> None:
-    folder = world.folder("courier")
+def erase(world: parties.World, person: int, *, run: bool, party: str = "courier") -> None:
+    folder = world.folder(party)
     with locked(folder), folder.open_log() as log:
         gate = Gate(folder, world.agreement, log, None, clock=world.clock)
         erasing = Erasing(folder, world.agreement, gate, clock=world.clock)
@@ -54,6 +54,31 @@ def test_a_job_that_has_read_somebody_says_no_more(world: parties.World, run: bo
     after = world.leaves("courier")[before[0] :]
     assert not [one for one in after if isinstance(one, records.ConsentUsed)]
     assert rows.exists() is not run
+
+
+@pytest.mark.parametrize("party", ["courier", "brand"])
+def test_what_a_job_at_work_has_made_of_columns_goes_with_the_person(
+    world: parties.World, party: str
+) -> None:
+    """Rows, rounds and sums of everybody, which end the job; who took part stays known."""
+    job = world.folder(party).job("model")
+    made: set[str] = set()
+
+    def listener(name: str, _: Any, answer: Any) -> Any:
+        found = {path.name for path in job.glob("*")}
+        wanted = {"rows.npz", "round-01.json"} if party == "courier" else {"rows.npz", "state.npz"}
+        if not made and wanted <= found:
+            made.update(found)
+            erase(world, 3, run=True, party=party)
+        return answer
+
+    world.listener = listener
+    with pytest.raises(RefusedError, match="was erased"):
+        world.run()
+    left = {path.name for path in job.glob("*")}
+    gone = ("rows.npz", "labels.npz", "state.npz", "round-", "sum-", "scores-")
+    assert not [name for name in left if name.startswith(gone)]
+    assert {"people", "erased"} <= left <= made | {"erased"}
 
 
 def test_a_part_of_a_model_is_retired_and_stops_nothing(world: parties.World) -> None:

@@ -72,6 +72,14 @@ BODIES: dict[str, Body] = {
     "witness.tell": messages.WitnessTell(round=1),
     "retrain.ask": messages.RetrainAsk(nonce="0" * 64),
     "retrain.told": messages.RetrainTold(),
+    "erase.look": messages.EraseLook(attempt="a" * 64, round=1),
+    "erase.standing": messages.EraseStanding(batches=("courier",)),
+    "erase.show": messages.EraseShow(attempt="a" * 64, round=1, origin="courier"),
+    "erase.shown": messages.EraseShown(showing="b" * 64),
+    "erase.batch": messages.EraseBatch(showing="b" * 64),
+    "erase.tell": messages.EraseTell(attempt="a" * 64, round=1, peer="courier"),
+    "erase.told": messages.EraseTold(),
+    "erase.heard": messages.EraseHeard(),
     "assist.join": messages.AssistJoin(spec=COLUMNS),
     "assist.joined": messages.AssistJoined(key="5" * 64),
     "assist.keys": messages.AssistKeys(spec=COLUMNS),
@@ -129,6 +137,8 @@ EVERYTHING: dict[str, Any] = {
 """Terms of every computation."""
 ASKED = {("coordinator", "brand"), ("coordinator", "partner")}
 ANSWERED = {("brand", "coordinator"), ("partner", "coordinator")}
+ERASURES = {f"erase.{one}" for one in ("shown", "batch", "told", "heard")}
+"""What data parties say to each other about erasures."""
 PAIR = {("brand", "partner"), ("partner", "brand")}
 ROUTED = {
     "identify": {("coordinator", "brand"), ("coordinator", "partner")},
@@ -191,6 +201,14 @@ ROUTED = {
     "witness.tell": ASKED,
     "retrain.ask": ASKED,
     "retrain.told": ANSWERED,
+    "erase.look": ASKED,
+    "erase.standing": ANSWERED,
+    "erase.show": ASKED,
+    "erase.shown": PAIR,
+    "erase.batch": PAIR,
+    "erase.tell": ASKED,
+    "erase.told": PAIR,
+    "erase.heard": PAIR,
     "expand.counted": {("coordinator", "brand")},
     "acknowledged": {("brand", "coordinator"), ("partner", "coordinator")},
     "refused": set(permutations(("brand", "partner", "coordinator"), 2)),
@@ -317,6 +335,12 @@ class TestRoutes:
             "measure.counts",
         }
 
+    def test_what_is_owed_to_people_is_made_from_those_who_are_not_asked(self) -> None:
+        owed = {kind for kind, route in ROUTES.items() if route.is_duty}
+        assert owed == {"erase.shown", "erase.batch"}
+        assert not any(ROUTES[kind].concerns_people for kind in owed)
+        assert not any(is_charged(kind, AGREED) for kind in owed)
+
     @pytest.mark.parametrize(
         ("reveal", "charged"),
         [
@@ -370,7 +394,7 @@ class TestRoutes:
                         gate.release(wanted)
 
     @pytest.mark.parametrize("kind", BODIES)
-    def test_of_parties_of_one_role_only_those_in_a_ring_talk_to_each_other(
+    def test_of_parties_of_one_role_only_those_in_a_ring_or_erasing_talk_to_each_other(
         self, kind: str
     ) -> None:
         for recipient in ("courier", "retailer"):
@@ -383,8 +407,8 @@ class TestRoutes:
                 payload_digest=content_digest(b""),
                 payload_bytes=0,
             )
-            in_the_ring = kind in {"align.seed", "align.pass", "refused"} and recipient == "courier"
-            assert (off_route(header, AGREED) is None) == in_the_ring
+            alike = {"align.seed", "align.pass", "refused"} | ERASURES
+            assert (off_route(header, AGREED) is None) == (kind in alike and recipient == "courier")
 
     @pytest.mark.parametrize("recipient", ["stranger", messages.EVERYONE])
     @pytest.mark.parametrize("kind", BODIES)

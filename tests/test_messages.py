@@ -189,6 +189,20 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "witness.ask": st.builds(messages.WitnessAsk, round=twice),
     "witness.said": st.builds(messages.WitnessSaid, round=twice),
     "witness.tell": st.builds(messages.WitnessTell, round=twice),
+    "erase.look": st.builds(messages.EraseLook, attempt=digests, round=st.integers(1, 4)),
+    "erase.standing": st.builds(
+        messages.EraseStanding,
+        batches=st.lists(names, max_size=3).map(tuple),
+        news=st.lists(names, max_size=3).map(tuple),
+    ),
+    "erase.show": st.builds(
+        messages.EraseShow, attempt=digests, round=st.integers(1, 4), origin=names
+    ),
+    "erase.shown": st.builds(messages.EraseShown, showing=digests),
+    "erase.batch": st.builds(messages.EraseBatch, showing=digests),
+    "erase.tell": st.builds(
+        messages.EraseTell, attempt=digests, round=st.integers(1, 4), peer=names
+    ),
     "expand.done": st.builds(messages.ExpandDone, eligible=st.none() | counts),
     "expand.counted": st.builds(messages.ExpandCounted, spec=expand_specs),
     "refused": st.builds(

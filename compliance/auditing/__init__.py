@@ -55,6 +55,7 @@ _OF_ALL: Final = (
     together.same_models,
     together.acknowledgements,
     together.unpaid,
+    together.completions,
 )
 
 

@@ -9,7 +9,7 @@ from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Rules
 from compliance.log.merkle import leaf_hash, root_hash
-from compliance.terms import Artefact
+from compliance.terms import DATA_ROLES, Artefact
 
 __all__ = ["erasures", "holds", "prunings", "retrainings"]
 
@@ -21,12 +21,16 @@ _About = (
 
 _GRACE: Final = timedelta(days=8)
 """A run of `comity retention` a day, or one that must first believe the clock: see `retention`."""
+_Answered = records.ErasureAcknowledged | records.ErasureCompleted | records.ErasureOverdue
 
 _Done = dict[tuple[type, str, str], int]
 
 
 def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
-    """What was asked for was completed by its deadline, here and by whoever acknowledged it."""
+    """What was asked for was completed by its deadline: here, and by whom it goes on to.
+
+    A request goes on from where the person asked to everybody who held people then by the contract.
+    """
     asked: dict[str, tuple[int, records.ErasureRequested]] = {}
     done: _Done = {}
     for index, leaf in enumerate(log.records):
@@ -35,16 +39,15 @@ def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
         elif isinstance(leaf, _About) and leaf.request not in asked:
             text = "is about an erasure that nobody requested before"
             yield log.finding(FindingKind.ERASURE_UNREQUESTED, index, text)
-        if isinstance(leaf, records.ErasureAcknowledged | records.ErasureCompleted):
+        if isinstance(leaf, _Answered):
             done.setdefault((type(leaf), leaf.request, leaf.peer), index)
     for index, request in asked.values():
-        # No message carries requests between parties: a peer owes what it acknowledged.
-        heard = {
-            peer
-            for of, name, peer in done
-            if of is records.ErasureAcknowledged and name == request.request
-        }
-        for peer in sorted({log.party} | heard):
+        owing = {log.party}
+        if request.origin == log.party:
+            parties = log.obeyed[index].parties
+            owing |= {party.name for party in parties if party.role in DATA_ROLES}
+        owing |= {peer for _, name, peer in done if name == request.request}
+        for peer in sorted(owing):
             yield from _kept(log, rules, index, request, peer, done)
 
 
@@ -56,12 +59,13 @@ def _kept(
     peer: str,
     done: _Done,
 ) -> Iterator[Finding]:
-    """Say what a peer owes of one request."""
+    """Say what a party owes of one request."""
     ended = done.get((records.ErasureCompleted, request.request, peer))
+    late = done.get((records.ErasureOverdue, request.request, peer))
     if ended is None and rules.now <= request.deadline:
         return
     if ended is None or log.records[ended].time > request.deadline:
-        leaves = (index,) if ended is None else (ended, index)
+        leaves = (*sorted(one for one in (late, ended) if one is not None), index)
         text = f"was not completed by {peer} before its deadline"
         yield log.finding(FindingKind.ERASURE_LATE, leaves, text)
 

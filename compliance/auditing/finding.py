@@ -81,6 +81,7 @@ class FindingKind(StrEnum):
     ERASURE_UNREQUESTED = "erasure-unrequested"
     ERASURE_LATE = "erasure-late"
     RETRAIN_OVERDUE = "retrain-overdue"
+    ERASURE_DIFFERS = "erasure-differs"
     HELD_DELETED = "held-deleted"
     HOLD_NOT_PLACED = "hold-not-placed"
     PRUNED = "pruned"

@@ -9,7 +9,7 @@ from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 
-__all__ = ["acknowledgements", "agreements", "commitments", "same_models", "unpaid"]
+__all__ = ["acknowledgements", "agreements", "commitments", "completions", "same_models", "unpaid"]
 
 _ACKNOWLEDGED = "acknowledged"
 
@@ -80,6 +80,25 @@ def acknowledgements(logs: Sequence[PartyLog]) -> Iterator[Finding]:
                 if len(digest) == 16 and digest not in sent:
                     text = "acknowledges a message that no log says was sent"
                     yield log.finding(FindingKind.NOT_SENT, index, text)
+
+
+def completions(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+    """What a party says another signed about an erasure is what that one's log says it signed."""
+    signed = {
+        (leaf.request, leaf.peer): leaf.completion_digest
+        for log in logs
+        for leaf in log.records
+        if isinstance(leaf, records.ErasureCompleted) and leaf.peer == log.party
+    }
+    for log in logs:
+        for index, leaf in enumerate(log.records):
+            if not isinstance(leaf, records.ErasureCompleted) or leaf.peer == log.party:
+                continue
+            if signed.get((leaf.request, leaf.peer), leaf.completion_digest) != (
+                leaf.completion_digest
+            ):
+                text = f"names another completion than the log of {leaf.peer} does"
+                yield log.finding(FindingKind.ERASURE_DIFFERS, index, text)
 
 
 def unpaid(logs: Sequence[PartyLog]) -> Iterator[Finding]:

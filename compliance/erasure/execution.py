@@ -82,6 +82,14 @@ class Execution(BaseModel):
             )
         return self.acknowledgement
 
+    def renewed(self, token: str, acknowledgement: str) -> Self:
+        """Return it once its requester asked anew, since the first answer was lost.
+
+        The caller has made sure that the requester is the same, and so is the person.
+        """
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        return self.model_copy(update={"token_digest": digest, "acknowledgement": acknowledgement})
+
     def with_step(self, step: Step) -> Self:
         """Return it once a place was dealt with; a step that is known changes nothing.
 

@@ -2,7 +2,8 @@
 
 ```
 queued ─sent─► sent ─acknowledged─► acknowledged ─completed─► completed
-                 └─refused─► refused ─sent─► sent                 ▲
+                 └─refused─► refused ◄─refused─┘ (it is not known there any more)
+                                └─sent─► sent                     ▲
       (any open state) ─overdue─► overdue ───────── completed ────┘  late; the evidence stays
 ```
 
@@ -74,12 +75,15 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], State]] = {
     (State.SENT, Happening.OVERDUE): State.OVERDUE,
     (State.ACKNOWLEDGED, Happening.SENT): State.ACKNOWLEDGED,
     (State.ACKNOWLEDGED, Happening.ACKNOWLEDGED): State.ACKNOWLEDGED,
+    (State.ACKNOWLEDGED, Happening.REFUSED): State.REFUSED,  # the peer was put back
     (State.ACKNOWLEDGED, Happening.ESCALATED): State.ACKNOWLEDGED,
     (State.ACKNOWLEDGED, Happening.COMPLETED): State.COMPLETED,
     (State.ACKNOWLEDGED, Happening.OVERDUE): State.OVERDUE,
     (State.REFUSED, Happening.SENT): State.SENT,
+    (State.REFUSED, Happening.ACKNOWLEDGED): State.ACKNOWLEDGED,  # of an earlier sending
     (State.REFUSED, Happening.REFUSED): State.REFUSED,
     (State.REFUSED, Happening.ESCALATED): State.REFUSED,
+    (State.REFUSED, Happening.COMPLETED): State.COMPLETED,
     (State.REFUSED, Happening.OVERDUE): State.OVERDUE,
     (State.COMPLETED, Happening.ACKNOWLEDGED): State.COMPLETED,  # it came late
     (State.COMPLETED, Happening.COMPLETED): State.COMPLETED,
@@ -155,6 +159,16 @@ class Following(BaseModel):
     def is_over(self) -> bool:
         """Whether nothing more is to be done."""
         return self.state in {State.COMPLETED, State.OVERDUE}
+
+    @property
+    def sent(self) -> int:
+        """How often it left, reminders among them."""
+        return sum(event.happening is Happening.SENT for event in self.events)
+
+    @property
+    def is_escalated(self) -> bool:
+        """Whether people were told that its deadline is near."""
+        return self._last(Happening.ESCALATED) is not None
 
     def after(self, event: Event) -> Self:
         """Return it once something more has happened; what changes nothing is not kept twice.

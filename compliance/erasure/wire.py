@@ -280,9 +280,16 @@ class Issuer:
         return self._sign(IdentityClaims(jti=jti, iss=self.domain, sub=identifier, iat=_stamp(now)))
 
     def request(
-        self, identity: str, identifier: Identifier, *, recipient: str, jti: str, now: datetime
+        self,
+        identity: str,
+        identifier: Identifier,
+        *,
+        recipient: str,
+        jti: str,
+        now: datetime,
+        parameters: Mapping[str, Any] | None = None,
     ) -> str:
-        """Write a rqJWT that carries an idJWT."""
+        """Write a rqJWT that carries an idJWT, and what the two agreed on beside."""
         return self._sign(
             RequestClaims(
                 identity=identity,
@@ -291,6 +298,7 @@ class Issuer:
                 sub=identifier,
                 iat=_stamp(now),
                 aud=recipient,
+                optional_parameters=parameters,
             )
         )
 

@@ -12,12 +12,13 @@ as the number of its place (`BLINDED`).
 
 Guarantees, against parties that follow the protocol: a recipient learns which of its own people are
 to be erased, and nothing of anybody else, whatever lists of candidates it has; the origin learns
-nothing but that the recipient took part, so not who holds the person. Nobody sees how many requests
-a batch has.
+nothing but that the recipient took part, so not who holds the person. The points tell nobody how
+many requests a batch has; a recipient sees that by the requests that come with them.
 
-Leaves to others: a fresh secret for each batch and recipient, holding recipients to the size of
-their sets (who adds candidates to its own set learns whether these are to be erased), and carrying
-the points. Learning takes one pass over the recipient's people: so requests wait for a batch.
+Leaves to others: a fresh secret for each batch and recipient; how many points a recipient may bring
+(who adds candidates to its own set learns whether these are to be erased: the agreement declares
+its rows), how often it is asked (`showing`), and carrying the points (`jobs.spread`). Learning
+takes one pass over the recipient's people: so requests wait for a batch.
 """
 
 from collections.abc import Mapping

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compliance.agreement import Agreement, SignedAgreement
-from compliance.terms import Role
+from compliance.terms import DATA_ROLES, Role
 from federation.audit import has_begun, verify_party
 from federation.collaboration import (
     Collaboration,
@@ -40,7 +40,7 @@ from federation.party import (
     write_atomically,
 )
 
-__all__ = ["Workspace", "draft_workspace", "prepare_workspace"]
+__all__ = ["Workspace", "draft_workspace", "folders_in", "prepare_workspace"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,22 @@ class Workspace:
 
     def _by_roles(self, *roles: Role) -> tuple[PartyFolder, ...]:
         return tuple(folder for folder in self.folders if folder.config.role in roles)
+
+
+def folders_in(workspace: Path) -> tuple[PartyFolder, tuple[PartyFolder, ...]]:
+    """Return the folders of the coordinator, and of those that hold people, in a workspace.
+
+    Raises:
+        WorkspaceError: there is no coordinator's folder in it, or there are several.
+    """
+    found = [PartyFolder(path.parent) for path in sorted(workspace.glob("*/party.json"))]
+    coordinators = [folder for folder in found if folder.config.role is Role.COORDINATOR]
+    if len(coordinators) != 1:
+        raise WorkspaceError(
+            f"expected one coordinator's folder in {workspace}, got {len(coordinators)}: name the "
+            "folder that has a folder for every party"
+        )
+    return coordinators[0], tuple(one for one in found if one.config.role in DATA_ROLES)
 
 
 def prepare_workspace(collaboration: Collaboration, source: Path, workspace: Path) -> Workspace:
@@ -203,6 +219,8 @@ def _copy(source: Path, folder: PartyFolder, inside: Path) -> None:
             return
         if taken.exists() and taken.read_text(encoding="ascii") == digest:
             return  # somebody was erased from the copy, or it was corrected
+        if any(folder.erasures.glob("*.json")):
+            return  # from which somebody was erased stays: a new copy would bring them back
         if has_begun(folder.log) and verify_party(folder.path).counts.get("consent.used"):
             raise WorkspaceError(
                 f"{source} differs from its copy {target}, which this workspace has used: name "

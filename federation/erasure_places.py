@@ -1,0 +1,225 @@
+"""The places at a party where somebody may be: which there are, and erasing there.
+
+Guarantees: whatever is dealt with again, after a crash, ends as if it had not been; what can only
+be read is said to be suppressed.
+
+Leaves to others: which request is about whom, and noting what was done (`erasing`). What a place
+held is known by asking `holds` before the first try.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr, ValidationError
+
+from compliance import records
+from compliance.agreement import Agreement
+from compliance.erasure.completion import Step
+from compliance.erasure.models import model_step
+from compliance.log.verifier import verify_log
+from compliance.records import ErasureOutcome
+from compliance.subject_keys import SubjectKeys
+from compliance.terms import ErasureTerms
+from connectors import FileSource, SqlSource, open_connector
+from connectors.errors import SourceNotFoundError, SourceReadOnlyError
+from connectors.schema import text_of
+from federation.erased import names_any
+from federation.errors import WorkspaceError
+from federation.gate import Gate
+from federation.jobs.assist import HeldPart
+from federation.jobs.model import JointModel
+from federation.leaves_told import is_told
+from federation.outcomes import saw, took_part
+from federation.party import PartyFolder, SegmentsConfig, write_atomically
+from federation.population import open_source
+from federation.references import References
+from federation.retraining import RetrainingQueue
+from federation.vertical_rows import is_part
+from privacy.randomness import new_secret
+
+__all__ = ["SOURCE", "ErasurePlaces"]
+
+SOURCE: Final = "source"
+KEYS: Final = "subject keys"
+
+
+class ErasurePlaces:
+    """The places of one party. Use it under the party's lock."""
+
+    def __init__(self, folder: PartyFolder, agreement: Agreement, gate: Gate) -> None:
+        self._folder = folder
+        self._agreement = agreement
+        self._gate = gate
+        self._terms = agreement.erasure or ErasureTerms()
+
+    def listed(self) -> tuple[str, ...]:
+        """Return every place but the source, as they are now."""
+        folder = self._folder.path
+        segments = sorted(path for path in folder.glob("segments/*") if path.suffix in _SEGMENTS)
+        rows = {path.name for path in folder.glob("jobs/*") if any(_made_of_rows(path))}
+        return (
+            *(f"segment {path.name}" for path in segments),
+            *(f"segment table {job}" for job in self._tables()),
+            *(f"match {path.parent.name}" for path in sorted(folder.glob("jobs/*/people"))),
+            *(f"rows {job}" for job in sorted(rows)),
+            *(f"model {path.stem}" for path in sorted(folder.glob("models/*.json"))),
+            *((KEYS,) if self._folder.subject_keys.exists() else ()),
+        )
+
+    def holds(self, target: str, references: tuple[str, ...]) -> bool:
+        """Tell whether a place holds the person, of places that do not know once it was deleted."""
+        if not references:
+            return False
+        if target == KEYS:
+            return SubjectKeys.open(self._folder.subject_keys, draw=new_secret).has_any(references)
+        place, _, name = target.partition(" ")
+        if place != "segment":
+            return False
+        try:
+            return _lists(self._segment(name), references)
+        except SourceNotFoundError:  # it was taken away; a database out of reach raises
+            return False
+
+    def _tables(self) -> tuple[str, ...]:
+        """Return the jobs whose segments went into tables."""
+        config = self._folder.config.segments
+        if config is None or config.url is None:
+            return ()
+        key = self._agreement.party(self._folder.name).log_key
+        entries = verify_log(self._folder.log, verification_key=key).entries
+        leaves = (records.parse_leaf(entry) for entry in entries)
+        return tuple(
+            sorted({one.segment for one in leaves if isinstance(one, records.SegmentWritten)})
+        )
+
+    def deal_with(
+        self,
+        target: str,
+        references: tuple[str, ...],
+        *,
+        request: str,
+        asked: datetime,
+        cut: bool,
+    ) -> Step:
+        """Erase somebody at a place.
+
+        Args:
+            target: the place.
+            references: that the person has or had here.
+            request: to erase them.
+            asked: when it was made.
+            cut: whether it may have been tried before.
+
+        Raises:
+            ConnectorError: the place cannot be reached.
+        """
+        place, _, name = target.partition(" ")
+        if place == "model":
+            return self._model(name, references, asked)
+        if target == SOURCE:
+            outcome = self.source(references)
+        elif target == KEYS:
+            outcome = self._keys(references, request, cut=cut)
+        elif place == "rows":
+            outcome = self._rows(name, references)
+        elif place == "match":
+            held = took_part(self._folder, name, references)
+            outcome = ErasureOutcome.SUPPRESSED if held else ErasureOutcome.NOT_HELD
+        else:
+            outcome = self._left_out(name, references)
+        return Step(target=target, outcome=outcome)
+
+    def source(self, references: tuple[str, ...]) -> ErasureOutcome:
+        """Erase somebody in the party's table."""
+        data = self._folder.config.data
+        if data is None or not references:
+            return ErasureOutcome.NOT_HELD
+        try:
+            open_source(data, self._folder.path).delete(data.key, references)
+        except SourceReadOnlyError:
+            return ErasureOutcome.SUPPRESSED
+        # Not by the count of this very deletion: an earlier run may have been cut after it.
+        return ErasureOutcome.DELETED
+
+    def _keys(self, references: tuple[str, ...], request: str, *, cut: bool) -> ErasureOutcome:
+        count = SubjectKeys.open(self._folder.subject_keys, draw=new_secret).destroy(references)
+        # Told whether there were any or not: the log is served, and must not say who is held.
+        known = self._folder, self._agreement, records.SubjectKeyDestroyed
+        if not (cut and is_told(*known, request=request)):
+            self._gate.note(records.SubjectKeyDestroyed, None, request=request)
+        return ErasureOutcome.DELETED if count else ErasureOutcome.NOT_HELD
+
+    def _model(self, job: str, references: tuple[str, ...], asked: datetime) -> Step:
+        path = self._folder.model(job)
+        try:
+            model: JointModel | HeldPart = (
+                HeldPart if is_part(path) else JointModel
+            ).model_validate_json(path.read_bytes())
+        except FileNotFoundError:  # deleted since the places were listed
+            return Step(target=f"model {job}", outcome=ErasureOutcome.NOT_HELD)
+        except ValidationError as error:
+            raise WorkspaceError(f"{path} is damaged: put the published one there") from error
+        if isinstance(model, HeldPart):  # its epsilon, if any, protects labels and nothing else
+            match, epsilon = model.align, None
+        else:
+            match, epsilon = model.match, model.epsilon
+        seen = saw(self._folder, job, match, references)
+        step = model_step(self._terms, job, saw=seen, epsilon=epsilon, now=asked)
+        queue = RetrainingQueue(self._folder, self._agreement)
+        return queue.apply(step, job, model.digest, self._gate.note)
+
+    def _rows(self, job: str, references: tuple[str, ...]) -> ErasureOutcome:
+        """Delete what a job made of its people's columns, which ends the job."""
+        if not took_part(self._folder, job, references):
+            return ErasureOutcome.NOT_HELD
+        directory = self._folder.job(job)
+        write_atomically(directory / "erased", b"")  # nobody reads them again under this name
+        for path in _made_of_rows(directory):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return ErasureOutcome.DELETED
+
+    def _segment(self, name: str) -> FileSource | SqlSource:
+        """Return where a segment lies, by what its place is called."""
+        if not name.startswith("table "):
+            return FileSource(path=self._folder.path / "segments" / name)
+        segments = (self._folder.config.segments or SegmentsConfig()).within(self._folder.path)
+        table = f"segment_{name.removeprefix('table ').replace('-', '_')}"
+        return SqlSource(url=SecretStr(segments.url or ""), table=table)
+
+    def _left_out(self, name: str, references: tuple[str, ...]) -> ErasureOutcome:
+        """Take the person out of a segment."""
+        if not references:
+            return ErasureOutcome.NOT_HELD
+        try:
+            return _deleted(self._segment(name), references)
+        except SourceNotFoundError:  # it was taken away; a database out of reach raises
+            return ErasureOutcome.NOT_HELD
+        except SourceReadOnlyError:
+            return ErasureOutcome.SUPPRESSED
+
+
+_SEGMENTS: Final = frozenset({".csv", ".parquet"})
+_ROWS: Final = ("rows.npz", "labels.npz", "state.npz", "round-*", "sum-*", "scores-*")
+
+
+def _made_of_rows(directory: Path) -> Iterator[Path]:
+    """Yield what a job that reads columns leaves while it is at work, but whom it has read."""
+    for name in _ROWS:
+        yield from directory.glob(name)
+
+
+def _deleted(source: FileSource | SqlSource, references: tuple[str, ...]) -> ErasureOutcome:
+    connector = open_connector(source)
+    delete: Callable[..., int] = connector.delete
+    count = delete(connector.columns()[0], references)
+    return ErasureOutcome.DELETED if count else ErasureOutcome.NOT_HELD
+
+
+def _lists(source: FileSource | SqlSource, references: tuple[str, ...]) -> bool:
+    connector = open_connector(source)
+    key = connector.columns()[0]
+    columns = (text_of(batch.column(0)) for batch in connector.scan([key]))
+    return names_any(map(References.of, columns), references)

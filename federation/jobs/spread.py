@@ -1,0 +1,297 @@
+"""Requests to erase go from party to party: at the beginning of each run of jobs, or alone.
+
+```
+ coordinator              origin                      recipient
+1 erase.look ──►   every party: carries out what is pending; says for whom it has something
+2 erase.show ───────────────────────────────────────► blinds its people
+3                         ◄────── erase.shown ──
+4                         ── erase.batch ──────────►  keeps the requests
+5                         ◄────── erase.heard ──      acknowledged
+6                         acknowledged
+7 erase.tell ──►          ── erase.told ───────────►  completions, reminders
+8                         ◄────── erase.heard ──
+9                         acknowledged
+```
+
+Up to `ROUNDS` times, until nobody has anything to say: what came in one round is carried out, and
+told, in the next.
+
+Guarantees: no I/O; a party that is away, or refuses, is left out, and hinders nobody. Whoever
+carries these sees who speaks to whom, and neither whom it is about nor how many requests there are:
+every payload has one size. A request is signed by its origin, for its recipient alone.
+
+Leaves to others: the batch itself (`jobs.erase`), keeping what is said (`followed`, `erasing`),
+what a party does with each message (`spreading`).
+"""
+
+from collections.abc import Collection, Generator, Iterable, Sequence
+from typing import Annotated, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from compliance.agreement import Agreement
+from compliance.erasure.completion import Request
+from compliance.erasure.wire import Discovery, Issuer, Keys, public_jwk
+from compliance.errors import describe
+from compliance.signing import SigningKey
+from compliance.terms import DATA_ROLES
+from federation.errors import MessageError
+from federation.jobs.erase import BATCH_PLACES
+from federation.jobs.exchange import Relay, Say, Tolerant, expect, expect_encrypted, rows_of
+from federation.messages import (
+    Acknowledged,
+    EraseBatch,
+    EraseHeard,
+    EraseLook,
+    EraseShow,
+    EraseShown,
+    EraseStanding,
+    EraseTell,
+    EraseTold,
+    Message,
+    Refused,
+)
+from privacy.psi import SenderReply
+from privacy.psi.blinding import TAG_BYTES
+from privacy.psi.field import ELEMENT_BYTES
+
+__all__ = [
+    "ERASING",
+    "ROUNDS",
+    "Answers",
+    "Asked",
+    "Completed",
+    "News",
+    "Reminder",
+    "batch_bytes",
+    "coordinate_spreading",
+    "decode",
+    "domain_of",
+    "encode",
+    "issuer_for",
+    "keys_of",
+    "people_of",
+    "read_batch",
+]
+
+ERASING: Final = "erasing"
+"""What these messages are filed under, which belong to no job."""
+
+ROUNDS: Final = 4
+
+_KEY_ID: Final = "identity"
+_DOMAIN: Final = "comity.invalid"  # RFC 6761: nobody's; a party is known by its agreement alone
+
+_TOKEN = Annotated[str, Field(min_length=1, max_length=2_560)]
+_ANSWER = Annotated[str, Field(min_length=1, max_length=4_096)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Asked(_Closed):
+    """What an origin asks in a batch: its requests (rqJWT)."""
+
+    tokens: Annotated[tuple[_TOKEN, ...], Field(max_length=BATCH_PLACES)]
+
+
+class Completed(_Closed):
+    """A request that was carried out: its completion, as it was signed."""
+
+    request: Request
+    completion: Annotated[str, Field(max_length=2_048)]
+
+
+class Reminder(_Closed):
+    """A request that is waited for.
+
+    Attributes:
+        request: its name.
+        urgent: whether its deadline is near, and people were told.
+    """
+
+    request: Request
+    urgent: bool = False
+
+
+_Completions = Annotated[tuple[Completed, ...], Field(max_length=BATCH_PLACES)]
+_Requests = Annotated[tuple[Request, ...], Field(max_length=BATCH_PLACES)]
+
+
+class News(_Closed):
+    """What a party tells another between batches."""
+
+    completions: _Completions = ()
+    reminders: Annotated[tuple[Reminder, ...], Field(max_length=BATCH_PLACES)] = ()
+
+
+class Answers(_Closed):
+    """What a party makes of a batch, or of news.
+
+    Attributes:
+        acknowledgements: of the requests in a batch, accepted or not (acJWT).
+        completions: of requests that came again, and were carried out.
+        received: requests whose completions came.
+        unknown: requests of reminders that are not known here: ask again.
+    """
+
+    acknowledgements: Annotated[tuple[_ANSWER, ...], Field(max_length=BATCH_PLACES)] = ()
+    completions: _Completions = ()
+    received: _Requests = ()
+    unknown: _Requests = ()
+
+
+_Said = TypeVar("_Said", Asked, News, Answers)
+
+_ROOM: Final[dict[type[BaseModel], int]] = {Asked: 192 << 10, News: 192 << 10, Answers: 512 << 10}
+"""Bytes that each takes up, whatever it holds."""
+
+
+def encode(said: Asked | News | Answers) -> bytes:
+    """Write it as JSON, filled up with spaces to the size that all of its kind have."""
+    content = said.model_dump_json().encode()
+    room = _ROOM[type(said)]
+    if len(content) > room:
+        raise MessageError(f"news of erasures of {len(content)} bytes; at most {room} have room")
+    return content.ljust(room)
+
+
+def decode(payload: bytes, kind: type[_Said]) -> _Said:
+    """Read it.
+
+    Raises:
+        MessageError: of another size, or malformed.
+    """
+    if len(payload) != _ROOM[kind]:
+        raise MessageError(
+            f"news of erasures of {len(payload)} bytes; expected {_ROOM[kind]} of them"
+        )
+    try:
+        return kind.model_validate_json(payload)
+    except ValidationError as error:
+        raise MessageError(f"news of erasures: {describe(error)}") from error
+
+
+def batch_bytes(reply: SenderReply, asked: Asked) -> bytes:
+    """Write a batch."""
+    return reply.tags.tobytes() + reply.blinded.tobytes() + encode(asked)
+
+
+def read_batch(payload: bytes, capacity: int) -> tuple[SenderReply, Asked]:
+    """Read a batch.
+
+    Args:
+        payload: as it came.
+        capacity: points that were shown for it.
+
+    Raises:
+        MessageError: of another size, or malformed.
+    """
+    ends = capacity * TAG_BYTES
+    points = ends + BATCH_PLACES * ELEMENT_BYTES
+    tags: NDArray[np.uint8] = rows_of(payload[:ends], capacity, TAG_BYTES)
+    blinded = rows_of(payload[ends:points], BATCH_PLACES, ELEMENT_BYTES)
+    return SenderReply(tags, blinded), decode(payload[points:], Asked)
+
+
+def domain_of(party: str) -> str:
+    """Return what a party is called in tokens: a domain that nobody has."""
+    return f"{party}.{_DOMAIN}"
+
+
+def issuer_for(party: str, key: SigningKey) -> Issuer:
+    """Return a party as it signs tokens."""
+    return Issuer(domain_of(party), _KEY_ID, key)
+
+
+def keys_of(agreement: Agreement) -> Keys:
+    """Return the keys of the agreement's parties, as those that sign tokens."""
+    return Keys(
+        {
+            domain_of(party.name): Discovery(
+                endpoint=f"https://{domain_of(party.name)}/",
+                identifiers=(),
+                public_keys=(public_jwk(party.verifying_key, _KEY_ID),),
+                vendor_script_required=False,
+            )
+            for party in agreement.parties
+        }
+    )
+
+
+def people_of(agreement: Agreement) -> tuple[str, ...]:
+    """Return the parties that hold people, in the agreement's order."""
+    return tuple(party.name for party in agreement.parties if party.role in DATA_ROLES)
+
+
+def coordinate_spreading(
+    attempt: str, *, present: Collection[str]
+) -> Generator[Tolerant, Sequence[Message], tuple[str, ...]]:
+    """Carry requests, acknowledgements and completions, at the coordinator.
+
+    Args:
+        attempt: 32 random bytes in hexadecimal, that name this exchange.
+        present: data parties whose nodes are there.
+
+    Yields:
+        What to send next; resumed with the answers that came.
+
+    Returns:
+        Parties that refused something; their logs say why.
+
+    Raises:
+        MessageError: a party broke the protocol.
+    """
+    refused: set[str] = set()
+    silent: set[tuple[str, str]] = set()  # pairs of which one would not, or was away
+
+    def heard(answers: Sequence[Message]) -> list[Message]:
+        refused.update(one.header.sender for one in answers if isinstance(one.body, Refused))
+        return [one for one in answers if not isinstance(one.body, Refused)]
+
+    def sealed(answers: Sequence[Message], kind: type[BaseModel]) -> Tolerant:
+        found = heard(answers)
+        for one in found:
+            expect_encrypted(one, kind)
+        return _each(Relay(one) for one in found)
+
+    for number in range(1, ROUNDS + 1):
+        look = EraseLook(attempt=attempt, round=number)
+        answers = yield _each(Say(name, ERASING, look) for name in sorted(present))  # 1
+        standings = {one.header.sender: expect(one, EraseStanding) for one in heard(answers)}
+        pairs = {(name, peer) for name, one in standings.items() for peer in one.batches} - silent
+        news = {(name, peer) for name, one in standings.items() for peer in one.news} - silent
+        if pairs:
+            shown = yield _each(  # 2
+                Say(peer, ERASING, EraseShow(attempt=attempt, round=number, origin=name))
+                for name, peer in sorted(pairs)
+                if peer in present
+            )
+            silent |= pairs - {(one.header.recipient, one.header.sender) for one in heard(shown)}
+            batches = yield sealed(shown, EraseShown)  # 3
+            told = yield sealed(batches, EraseBatch)  # 4
+            done = yield sealed(told, EraseHeard)  # 5
+            for one in heard(done):  # 6
+                expect(one, Acknowledged)
+        if news:
+            said = yield _each(  # 7
+                Say(name, ERASING, EraseTell(attempt=attempt, round=number, peer=peer))
+                for name, peer in sorted(news)
+                if peer in present
+            )
+            silent |= news - {(one.header.sender, one.header.recipient) for one in heard(said)}
+            told = yield sealed(said, EraseTold)
+            done = yield sealed(told, EraseHeard)  # 8
+            for one in heard(done):  # 9
+                expect(one, Acknowledged)
+        if not pairs and not news:
+            break
+    return tuple(sorted(refused))
+
+
+def _each(outgoing: Iterable[Say | Relay]) -> Tolerant:
+    said = tuple(outgoing)
+    return Tolerant(said, most_missing=len(said))

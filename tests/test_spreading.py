@@ -1,0 +1,600 @@
+"""Requests to erase on their way between parties: what everybody does, whatever fails."""
+
+import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from parties import MATCH, PEOPLE, World, email, record
+
+from compliance import records
+from compliance.auditing import PartyLog, audit
+from compliance.auditing.finding import FindingKind
+from compliance.erasure.completion import read_completion
+from compliance.erasure.following import State
+from compliance.erasure.wire import AcknowledgementClaims, Identifier, ResultCode
+from compliance.signing import SigningKey
+from federation import messages, showing
+from federation.audit_rules import rules_for
+from federation.channel import Parcel
+from federation.coordinator import Coordinator, write_jobs
+from federation.erasing import Erasing, Kept
+from federation.followed import Followed
+from federation.jobs.erase import blinded_identifier, make_batch, request_tokens
+from federation.jobs.exchange import rows_of
+from federation.jobs.spread import (
+    ERASING,
+    Answers,
+    Asked,
+    Completed,
+    News,
+    Reminder,
+    batch_bytes,
+    decode,
+    domain_of,
+    encode,
+    issuer_for,
+    keys_of,
+)
+from federation.messages import SealedMessage
+from federation.population import recipe_for
+from privacy.psi import PortableEngine
+from privacy.randomness import seeded_secret
+
+TERMS: dict[str, Any] = {"erasure": {"deadline_days": 10}}
+SHARED = 25  # whom all three know
+BRANDS = 5  # whom the brand alone knows
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Parties whose logs are open, and who were never asked anything."""
+    world = World.make(tmp_path_factory.mktemp("made"), **TERMS)
+    spread(world)
+    world.wire.clear()
+    return world
+
+
+@pytest.fixture
+def world(made: World, tmp_path: Path) -> World:
+    return made.copy(tmp_path / "copy")
+
+
+def spread(world: World) -> None:
+    Coordinator.open(world.folder("coordinator").path, clock=world.clock).spread(world)
+
+
+def ask(world: World, party: str, person: int) -> Kept:
+    with world.node(party).desk() as desk:
+        erasing = Erasing(desk.folder, desk.agreement, desk.gate, clock=world.clock)
+        return erasing.request("email", email(person))
+
+
+def states(world: World, party: str, request: str) -> dict[str, State]:
+    with world.node(party).desk() as desk:
+        followed = Followed(desk.folder, desk.agreement, desk.gate, clock=world.clock)
+        return {
+            peer: one.state
+            for peer in followed.peers
+            for one in followed.at(peer)
+            if one.request == request
+        }
+
+
+def kept(world: World, party: str) -> Mapping[str, Kept]:
+    with world.node(party).desk() as desk:
+        erasing = Erasing(desk.folder, desk.agreement, desk.gate, clock=world.clock)
+        return {one.execution.request: one for one in erasing.status()}
+
+
+def people(world: World, party: str) -> set[str]:
+    return set(pd.read_csv(world.table(party), dtype=str)["record"])
+
+
+def erasures(world: World, party: str) -> Counter[str]:
+    return Counter(one.kind for one in world.leaves(party) if one.kind.startswith("erasure."))
+
+
+def logs(world: World) -> list[PartyLog]:
+    return [PartyLog(name, world.agreement, world.leaves(name)) for name in PEOPLE]
+
+
+def findings(world: World) -> list[FindingKind]:
+    return [one.kind for one in audit(logs(world), rules_for(world.agreement, now=world.now))]
+
+
+# --- the way of a request -------------------------------------------------------------------------
+
+
+def test_a_request_goes_to_everybody_who_acknowledge_carry_out_and_tell(world: World) -> None:
+    request = ask(world, "brand", SHARED).execution.request
+    spread(world)
+    for name in PEOPLE:
+        assert record(name, SHARED) not in people(world, name)
+        assert len(people(world, name)) == len(PEOPLE[name]) - 1
+        assert kept(world, name)[request].execution.completion
+    assert set(states(world, "brand", request).values()) == {State.COMPLETED}
+    assert erasures(world, "brand") == {
+        "erasure.requested": 1,
+        "erasure.step": 1,
+        "erasure.acknowledged": 2,
+        "erasure.completed": 3,
+    }
+    for name in ("courier", "retailer"):
+        key = world.agreement.party(name).verifying_key
+        signed = (
+            world.folder("brand").erasures / "receipts" / request / f"{name}.json"
+        ).read_bytes()
+        assert read_completion(signed, request=request, party=name, key=key).party == name
+    assert findings(world) == []
+    world.now += 20 * DAY
+    assert findings(world) == []
+
+
+def test_whoever_does_not_know_them_says_the_same_in_message_and_log(world: World) -> None:
+    ask(world, "brand", BRANDS)
+    spread(world)
+    unknown = [len(one.payload) for one in world.wire]
+    assert erasures(world, "courier") == erasures(world, "retailer")
+    for name in ("courier", "retailer"):
+        assert len(people(world, name)) == len(PEOPLE[name])
+        assert not list(world.folder(name).erasures.glob("*.person"))
+    before = erasures(world, "courier")
+    world.wire.clear()
+    for person in (SHARED, SHARED + 1, SHARED + 2):
+        ask(world, "brand", person)
+    spread(world)
+    assert [len(one.payload) for one in world.wire] == unknown  # nor how many requests there are
+    assert erasures(world, "courier") == {kind: 4 * count for kind, count in before.items()}
+
+
+def test_what_is_closed_is_not_told_again(world: World) -> None:
+    ask(world, "retailer", SHARED)
+    spread(world)
+    before = {name: erasures(world, name) for name in PEOPLE}
+    world.wire.clear()
+    world.now += 2 * DAY
+    spread(world)
+    kinds = {world.read(one).header.kind for one in world.wire}
+    assert kinds == {"identify", "present", "erase.look", "erase.standing"}
+    assert {name: erasures(world, name) for name in PEOPLE} == before
+
+
+def test_nobody_else_reads_whom_it_is_about(world: World) -> None:
+    ask(world, "brand", SHARED)
+    spread(world)
+    token = request_tokens("email", email(SHARED), recipe_for(world.agreement.match)).tobytes()
+    for one in world.wire:
+        assert email(SHARED).encode() not in one.payload + one.envelope
+        assert token not in one.payload
+        assert token.hex().encode() not in one.payload + one.envelope
+    carried = {
+        world.read(one).header.kind
+        for one in world.wire
+        if world.read(one).header.recipient not in {"coordinator", "everyone"}
+        and world.read(one).header.sender != "coordinator"
+    }
+    assert carried == {"erase.shown", "erase.batch", "erase.told", "erase.heard"}
+
+
+def test_a_run_of_jobs_spreads_first_so_that_none_of_them_uses_the_person(world: World) -> None:
+    write_jobs(world.folder("coordinator"), (MATCH,))
+    ask(world, "courier", SHARED)
+    world.run()
+    assert findings(world) == []
+    assert record("retailer", SHARED) not in people(world, "retailer")
+    used = [one for one in world.leaves("retailer") if isinstance(one, records.ConsentUsed)]
+    assert used[0].rows == len(PEOPLE["retailer"]) - 1
+
+
+def test_the_same_person_asked_at_two_parties_is_two_requests(world: World) -> None:
+    first, second = ask(world, "brand", SHARED), ask(world, "retailer", SHARED)
+    spread(world)
+    for name in PEOPLE:
+        done = kept(world, name)
+        assert all(done[one.execution.request].execution.completion for one in (first, second))
+    assert findings(world) == []
+
+
+def test_who_comes_back_is_erased_again_where_another_party_asked(world: World) -> None:
+    request = ask(world, "brand", SHARED).execution.request
+    before = pd.read_csv(world.table("courier"), dtype=str)
+    spread(world)
+    before.to_csv(world.table("courier"), index=False)
+    with world.node("courier").desk() as desk:
+        Erasing(desk.folder, desk.agreement, desk.gate, clock=world.clock).run()
+    assert record("courier", SHARED) not in people(world, "courier")
+    assert kept(world, "courier")[request].execution.completion
+
+
+# --- who is late ----------------------------------------------------------------------------------
+
+
+def test_who_is_away_is_reminded_escalated_and_overdue_with_evidence(world: World) -> None:
+    request = ask(world, "brand", SHARED).execution.request
+    world.away = {"courier"}
+    sent = []
+    for days in (0, 8, 2):
+        world.now += days * DAY
+        spread(world)
+        sent.append(states(world, "brand", request)["courier"])
+    assert sent == [State.QUEUED, State.QUEUED, State.OVERDUE]
+    assert states(world, "brand", request) == {
+        "courier": State.OVERDUE,
+        "retailer": State.COMPLETED,
+    }
+    (late,) = [one for one in world.leaves("brand") if isinstance(one, records.ErasureOverdue)]
+    with world.node("brand").desk() as desk:
+        followed = Followed(desk.folder, desk.agreement, desk.gate, clock=world.clock)
+        (one,) = followed.at("courier")
+        assert one.is_escalated
+    before = one.model_copy(update={"events": one.events[:-1]})
+    assert late.evidence_digest == before.evidence_digest
+    assert findings(world) == [FindingKind.ERASURE_LATE]
+    world.away = set()
+    world.now += DAY
+    spread(world)
+    assert erasures(world, "brand")["erasure.overdue"] == 1
+
+
+def test_who_acknowledged_and_does_nothing_is_reminded_every_day(world: World) -> None:
+    request = ask(world, "brand", SHARED).execution.request
+    data = world.table("courier")
+    hidden = data.with_suffix(".away")
+    reached: list[str] = []
+
+    def listener(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if world.read(answer).header.kind == "erase.heard" and name == "courier" and data.exists():
+            data.rename(hidden)  # its table cannot be read from here on
+        reached.append(world.read(answer).header.kind)
+        return answer
+
+    world.listener = listener
+    spread(world)
+    assert states(world, "brand", request)["courier"] is State.ACKNOWLEDGED
+    for _ in range(2):
+        reached.clear()
+        world.now += DAY
+        spread(world)
+        assert "erase.told" in reached
+    hidden.rename(data)
+    world.listener = lambda _, __, answer: answer
+    spread(world)
+    assert states(world, "brand", request)["courier"] is State.COMPLETED
+    assert record("courier", SHARED) not in people(world, "courier")
+    assert erasures(world, "courier") == {
+        "erasure.requested": 1,
+        "erasure.step": 1,
+        "erasure.completed": 1,
+    }
+
+
+def test_who_was_put_back_is_asked_anew(world: World) -> None:
+    request = ask(world, "brand", SHARED).execution.request
+    data = world.table("courier")
+    hidden = data.with_suffix(".away")
+
+    def listener(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if world.read(answer).header.kind == "erase.heard" and name == "courier" and data.exists():
+            data.rename(hidden)
+        return answer
+
+    world.listener = listener
+    spread(world)
+    world.listener = lambda _, __, answer: answer
+    hidden.rename(data)
+    (world.folder("courier").erasures / f"{request}.json").unlink()
+    world.now += DAY
+    spread(world)
+    assert states(world, "brand", request)["courier"] is State.REFUSED
+    world.now += DAY
+    spread(world)
+    assert states(world, "brand", request)["courier"] is State.COMPLETED
+
+
+# --- what is not believed -------------------------------------------------------------------------
+
+
+class Talk:
+    """The brand asks the courier, message by message, and can say what it likes."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.issuer = issuer_for("brand", world.folder("brand").identity_key())
+        self.now = world.now
+
+    def shown(self, attempt: str = "a" * 64) -> Any:
+        body = messages.EraseShow(attempt=attempt, round=1, origin="brand")
+        asked = self.world.parties.seal("coordinator", "courier", ERASING, body)
+        return self.world.read(self.world.handle("courier", asked))
+
+    def request(
+        self, place: int, name: str = "rq-1", *, by: Any = None, to: str = "courier", **told: Any
+    ) -> str:
+        issuer, about = by or self.issuer, told.pop("about", blinded_identifier(place))
+        now = told.pop("now", self.now)
+        identity = issuer.identity(about, jti=name, now=now)
+        return str(
+            issuer.request(identity, about, recipient=domain_of(to), jti=name, now=now, **told)
+        )
+
+    def batch(self, shown: Any, tokens: Sequence[str], *, person: int = SHARED) -> SealedMessage:
+        capacity = len(shown.payload) // 32
+        batch = make_batch(
+            request_tokens("email", email(person), recipe_for(self.world.agreement.match)),
+            rows_of(shown.payload, capacity, 32),
+            seeded_secret(3, "brand"),
+            engine=PortableEngine(),
+            capacity=capacity,
+        )
+        self.place = int(batch.places[0])
+        payload = batch_bytes(batch.reply, Asked(tokens=tuple(tokens)))
+        return self.say(messages.EraseBatch(showing=shown.body.showing), payload, shown)
+
+    def say(self, body: Any, payload: bytes, answers: Any = None) -> SealedMessage:
+        digest = None if answers is None else answers.sealed.digest
+        return self.world.parties.seal("brand", "courier", ERASING, body, payload, answers=digest)
+
+    def heard(self, batch: SealedMessage) -> Any:
+        return self.world.read(self.world.handle("courier", batch))
+
+    def codes(self, heard: Any) -> list[ResultCode]:
+        keys = keys_of(self.world.agreement)
+        answers = decode(heard.payload, Answers)
+        return [keys.verify(one, AcknowledgementClaims).code for one in answers.acknowledgements]
+
+
+@pytest.fixture
+def talk(world: World) -> Talk:
+    found = Talk(world)
+    found.batch(found.shown("0" * 64), ())  # to know the place
+    return found
+
+
+def test_requests_that_cannot_be_believed_are_told_so_and_hinder_no_other(talk: Talk) -> None:
+    stranger = issuer_for("brand", SigningKey.from_seed(b"7" * 32))
+    other = issuer_for("retailer", talk.world.folder("retailer").identity_key())
+    unknown_key = type(talk.issuer)(talk.issuer.domain, "another", talk.issuer.key)
+    elsewhere = Identifier(value="1", type="email", format="sha256")
+    tokens = {
+        talk.request(talk.place, "rq-forged", by=stranger): ResultCode.INVALID_SIGNATURE,
+        talk.request(talk.place, "rq-kid", by=unknown_key): ResultCode.INVALID_SIGNATURE,
+        talk.request(talk.place, "rq-other", by=other): ResultCode.MALFORMED_REQUEST,
+        talk.request(talk.place, "rq-aud", to="retailer"): ResultCode.MALFORMED_REQUEST,
+        talk.request(talk.place, "../rq"): ResultCode.MALFORMED_REQUEST,
+        talk.request(talk.place, "rq-old", now=talk.now - 8 * DAY): ResultCode.INVALID_TIMESTAMP,
+        talk.request(talk.place, "rq-new", now=talk.now + DAY): ResultCode.INVALID_TIMESTAMP,
+        talk.request(0, "rq-kind", about=elsewhere): ResultCode.UNSUPPORTED_IDENTIFIER_TYPE,
+        talk.request(64, "rq-place"): ResultCode.MALFORMED_REQUEST,
+        "no token": ResultCode.INVALID_TOKEN,
+        talk.request(talk.place, "rq-good"): ResultCode.ACCEPTED,
+    }
+    heard = talk.heard(talk.batch(talk.shown(), list(tokens)))
+    assert talk.codes(heard) == list(tokens.values())
+    assert list(kept(talk.world, "courier")) == ["rq-good"]
+    assert erasures(talk.world, "courier") == {"erasure.requested": 1}
+
+
+def test_the_same_request_again_gets_the_same_receipt(talk: Talk) -> None:
+    token = talk.request(talk.place)
+    first = talk.batch(talk.shown(), [token])
+    acknowledged = talk.heard(first)
+    assert talk.heard(first).sealed == acknowledged.sealed  # a replay gets the same bytes
+    again = talk.heard(talk.batch(talk.shown("b" * 64), [token]))
+    told = decode(acknowledged.payload, Answers)
+    assert decode(again.payload, Answers) == told
+    with talk.world.node("courier").desk() as desk:
+        Erasing(desk.folder, desk.agreement, desk.gate, clock=talk.world.clock).run()
+    anew = talk.request(talk.place, now=talk.now + timedelta(minutes=1))
+    after = decode(talk.heard(talk.batch(talk.shown("c" * 64), [anew])).payload, Answers)
+    assert after.acknowledgements != told.acknowledgements  # of the request as it came now
+    (done,) = after.completions
+    assert done.completion == kept(talk.world, "courier")["rq-1"].execution.completion
+    assert erasures(talk.world, "courier")["erasure.requested"] == 1
+
+
+def test_a_known_name_for_somebody_else_is_refused(talk: Talk) -> None:
+    talk.heard(talk.batch(talk.shown(), [talk.request(talk.place)]))
+    other = talk.request(talk.place, now=talk.now + timedelta(minutes=1))
+    heard = talk.heard(talk.batch(talk.shown("b" * 64), [other], person=SHARED + 1))
+    assert talk.codes(heard) == [ResultCode.MALFORMED_REQUEST]
+    with talk.world.node("courier").desk() as desk:
+        Erasing(desk.folder, desk.agreement, desk.gate, clock=talk.world.clock).run()
+    assert record("courier", SHARED + 1) in people(talk.world, "courier")
+
+
+def test_whoever_is_imported_after_the_first_try_is_erased_at_the_next(talk: Talk) -> None:
+    world = talk.world
+    table = pd.read_csv(world.table("courier"), dtype=str)
+    is_them = table["record"] == record("courier", SHARED)
+    table[~is_them].to_csv(world.table("courier"), index=False)
+    talk.heard(talk.batch(talk.shown(), [talk.request(talk.place)]))
+    assert not kept(world, "courier")["rq-1"].named
+    table.to_csv(world.table("courier"), index=False)
+    anew = talk.request(talk.place, now=talk.now + timedelta(minutes=1))
+    talk.heard(talk.batch(talk.shown("b" * 64), [anew]))
+    spread(world)
+    assert record("courier", SHARED) not in people(world, "courier")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    {
+        "nothing": b"",
+        "too long": bytes(1 << 20),
+        "no JSON": b"[" * len(encode(News())),
+    }.values(),
+    ids=["nothing", "too long", "no JSON"],
+)
+def test_news_of_another_size_or_malformed_are_refused(talk: Talk, payload: bytes) -> None:
+    for body in (messages.EraseTold(), messages.EraseBatch(showing="0" * 64)):
+        assert talk.heard(talk.say(body, payload)).body.kind == "refused"
+    assert kept(talk.world, "courier") == {}
+
+
+def test_an_answer_to_what_was_shown_before_is_refused(talk: Talk) -> None:
+    early = talk.shown()
+    talk.shown("b" * 64)
+    assert talk.heard(talk.batch(early, [talk.request(talk.place)])).body.kind == "refused"
+
+
+def test_completions_of_others_and_answers_to_nothing_count_for_nothing(world: World) -> None:
+    request = ask(world, "courier", SHARED).execution.request
+    talk = Talk(world)
+    forged = Completed(request=request, completion=json.dumps({"payload": ""}))
+    strange = Reminder(request="rq-strange")
+    answered = talk.heard(
+        talk.say(messages.EraseTold(), encode(News(completions=(forged,), reminders=(strange,))))
+    )
+    assert decode(answered.payload, Answers) == Answers(unknown=("rq-strange",))
+    body, answers = messages.EraseHeard(), encode(Answers(unknown=(request,)))
+    assert talk.heard(talk.say(body, answers)).body.kind == "refused"
+    assert set(states(world, "courier", request).values()) <= {State.QUEUED}
+
+
+def test_people_are_shown_to_one_origin_so_often_a_day(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "MOST_A_DAY", 2)
+    assert talk.shown("b" * 64).body.kind == "erase.shown"
+    refused = talk.shown("c" * 64)
+    assert (refused.body.kind, refused.body.term) == ("refused", "erasure")
+    talk.world.now += 2 * DAY
+    assert talk.shown("c" * 64).body.kind == "erase.shown"
+
+
+def test_a_recipient_gets_nothing_for_more_people_than_are_agreed(world: World) -> None:
+    ask(world, "brand", SHARED)
+    talk = Talk(world)
+    body = messages.EraseShown(showing="0" * 64)
+    spread_once = talk.shown()
+    many = spread_once.payload + spread_once.payload[:32]
+    with world.node("brand").desk() as desk:
+        desk.gate.settle()
+        known = desk.folder, desk.agreement, desk.gate
+        Followed(*known, clock=world.clock).settle(Erasing(*known, clock=world.clock).status())
+    said = world.parties.seal("courier", "brand", ERASING, body, many, answers="0" * 64)
+    assert world.read(world.handle("brand", said)).body.kind == "refused"
+
+
+# --- whatever fails -------------------------------------------------------------------------------
+
+
+class Flaky:
+    """A channel on which one exchange in ten fails for a party, before or after it is heard."""
+
+    def __init__(self, world: World, seed: int, share: float = 0.1) -> None:
+        self.world = world
+        self.random = random.Random(seed)
+        self.share = share
+
+    def nodes(self, at_least: int) -> Sequence[int]:
+        return self.world.nodes(at_least)
+
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
+        found: list[SealedMessage | None] = []
+        for parcel in parcels:
+            lost = most_missing > 0 and self.random.random() < self.share
+            if lost and self.random.random() < 0.5:
+                found.append(None)
+                continue
+            (answer,) = self.world.exchange([parcel])
+            found.append(None if lost else answer)
+        return found
+
+
+def test_every_request_ends_closed_or_overdue_whatever_fails(
+    made: World, tmp_path: Path, thorough: bool
+) -> None:
+    for seed in range(20 if thorough else 1):
+        world = made.copy(tmp_path / f"flaky-{seed}")
+        requests = [(name, ask(world, name, SHARED).execution.request) for name in PEOPLE]
+        coordinator = Coordinator.open(world.folder("coordinator").path, clock=world.clock)
+        for _ in range(12 if thorough else 4):
+            coordinator.spread(Flaky(world, seed, 0.1 if thorough else 0.25))
+            world.now += DAY
+        if not thorough:
+            world.now += 8 * DAY
+        coordinator.spread(Flaky(world, seed, 0.0))
+        for name, request in requests:
+            ended = states(world, name, request)
+            assert set(ended.values()) <= {State.COMPLETED, State.OVERDUE}
+            for peer, state in ended.items():
+                told = [
+                    one.kind
+                    for one in world.leaves(name)
+                    if getattr(one, "request", "") == request and getattr(one, "peer", "") == peer
+                ]
+                assert len(told) == len(set(told))  # nothing is told twice
+                if state is State.OVERDUE:
+                    assert "erasure.overdue" in told
+                else:
+                    assert "erasure.completed" in told
+        late = Counter(findings(world))
+        assert set(late) <= {FindingKind.ERASURE_LATE}
+
+
+def killed(world: World, renamings: int) -> bool:
+    """Spread in a process of its own that is killed at a renaming; whether it was."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        left = renamings
+
+        def hook(event: str, _: object) -> None:
+            nonlocal left
+            if event == "os.rename":
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        try:
+            spread(world)
+        except BaseException as error:  # noqa: BLE001 -- this process must not return
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            sys.stderr.flush()
+            os._exit(3)
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended in {0, -signal.SIGKILL}
+    return ended != 0
+
+
+def test_killed_at_any_step_nothing_is_lost_and_nothing_is_done_twice(
+    made: World, tmp_path: Path, thorough: bool
+) -> None:
+    asked = made.copy(tmp_path / "asked")
+    request = ask(asked, "brand", SHARED).execution.request
+    step = 1 if thorough else 61
+    at = step
+    while True:
+        world = asked.copy(tmp_path / f"killed-{at}")
+        was_killed = killed(world, at)
+        for _ in range(3):  # a reminder takes a day where what was noted did not leave
+            world.now += DAY
+            spread(world)
+        assert set(states(world, "brand", request).values()) == {State.COMPLETED}, at
+        for name in PEOPLE:
+            assert record(name, SHARED) not in people(world, name)
+            told = Counter(
+                (one.kind, getattr(one, "peer", ""), getattr(one, "target", ""))
+                for one in world.leaves(name)
+                if one.kind.startswith("erasure.")
+            )
+            assert set(told.values()) == {1}, (at, told)
+        assert findings(world) == [], at
+        if not was_killed:
+            break
+        at += step
