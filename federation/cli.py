@@ -24,8 +24,9 @@ from federation.agreement_commands import agreement_app
 from federation.approval_commands import approval_app, approve, code_app
 from federation.audit_commands import audit_command
 from federation.consent_commands import consent_app
+from federation.enrolment.commands import party_app
 from federation.erasure_commands import erase_app
-from federation.errors import FederationError, RefusedError, WorkspaceError
+from federation.errors import EnrolmentError, FederationError, RefusedError, WorkspaceError
 from federation.measurement_commands import measurement_app
 from federation.policy_commands import policy_app
 from federation.progress import Progress
@@ -67,6 +68,7 @@ app.add_typer(code_app, name="code")
 app.command("audit")(audit_command)
 app.add_typer(consent_app, name="consent")
 app.add_typer(erase_app, name="erase")
+app.add_typer(party_app, name="party")
 app.add_typer(retention_app, name="retention")
 app.command("view")(view_command)
 
@@ -148,7 +150,7 @@ def _explain(error: Exception) -> int:
     elif not isinstance(error, FederationError | ComplianceError | PrivacyError | ConnectorError):
         raise error
     err.print(f"[bold red]error[/] {escape(told)}")
-    does_not_hold = isinstance(error, RefusedError | ComplianceError)
+    does_not_hold = isinstance(error, RefusedError | EnrolmentError | ComplianceError)
     return 1 if does_not_hold and not isinstance(error, PolicyError | RetentionError) else 2
 
 

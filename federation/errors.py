@@ -7,6 +7,7 @@ FederationError
 ├── MessageError         bytes from another party break the protocol: nothing of them was used
 ├── RefusedError         a term of the agreement says no: its text names the term and the remedy
 ├── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
+├── EnrolmentError       an invitation, or an answer to it, does not hold: operator and party talk
 └── SuperLinkError       a node is not taken, or calls another's SuperLink: two operators talk
 ```
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 __all__ = [
     "CollaborationError",
+    "EnrolmentError",
     "FederationError",
     "MessageError",
     "PartyUnreachableError",
@@ -74,6 +76,10 @@ class RefusedError(FederationError):
 
 class PartyUnreachableError(FederationError):
     """A party gave no answer in time, or its process failed before it could answer."""
+
+
+class EnrolmentError(FederationError):
+    """An invitation, a registration or a signature is not what it must be; it was not used."""
 
 
 class SuperLinkError(FederationError):
