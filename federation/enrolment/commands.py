@@ -85,7 +85,7 @@ def invite(
         store.begin(load_collaboration(terms, elsewhere=True))
     content = store.invite(
         name,
-        address=folder.address,
+        address=folder.config.address,
         certificate=folder.ca_certificate.read_text(encoding="ascii"),
         lifetime=timedelta(days=days),
         replacing=replace,

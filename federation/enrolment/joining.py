@@ -38,14 +38,13 @@ from compliance.signing import ENVELOPE_LIMIT, decode_base64, encode_base64
 from compliance.terms import DATA_ROLES, PartyTerm
 from federation import adoption
 from federation.enrolment.invitation import Invitation
-from federation.enrolment.register import (
+from federation.enrolment.register import Standing, Submission, challenge_context, read_request
+from federation.enrolment.registration import (
+    PartyKeys,
     Registration,
-    Standing,
-    Submission,
-    challenge_context,
-    read_request,
+    Statement,
+    spell_node_key,
 )
-from federation.enrolment.registration import PartyKeys, Statement, spell_node_key
 from federation.errors import EnrolmentError, WorkspaceError
 from federation.party import PartyConfig, PartyFolder, read_agreement, write_atomically
 from privacy.errors import PeerMessageError

@@ -31,13 +31,8 @@ from federation.collaboration import Collaboration, drafted_agreement
 from federation.coordinator import write_jobs
 from federation.enrolment.invitation import Invitation
 from federation.enrolment.joining import sign_submission
-from federation.enrolment.register import (
-    Register,
-    Registration,
-    Standing,
-    Submission,
-    read_request,
-)
+from federation.enrolment.register import Register, Request, Standing, read_request
+from federation.enrolment.registration import Registration
 from federation.errors import EnrolmentError, WorkspaceError
 from federation.party import PartyConfig, PartyFolder, write_atomically
 from privacy.randomness import new_secret
@@ -198,7 +193,7 @@ class EnrolmentStore:
     def _node(self, party: str) -> Path:
         return self._folder / "nodes" / f"{party}.pub"
 
-    def _register_node(self, asked: Registration | Submission) -> None:
+    def _register_node(self, asked: Request) -> None:
         if not isinstance(asked, Registration):
             return
         statement = asked.unverified()
