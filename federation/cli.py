@@ -28,6 +28,8 @@ from federation.enrolment.commands import party_app
 from federation.erasure_commands import erase_app
 from federation.errors import EnrolmentError, FederationError, RefusedError, WorkspaceError
 from federation.measurement_commands import measurement_app
+from federation.operations.coordinator_commands import coordinator_app
+from federation.operations.run_commands import cancel, logs, resume, run, status
 from federation.policy_commands import policy_app
 from federation.progress import Progress
 from federation.report_commands import report_app
@@ -71,6 +73,9 @@ app.add_typer(erase_app, name="erase")
 app.add_typer(party_app, name="party")
 app.add_typer(retention_app, name="retention")
 app.command("view")(view_command)
+app.add_typer(coordinator_app, name="coordinator")
+for command in (run, status, logs, cancel, resume):
+    app.command()(command)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ Leaves to others: what a job says when (`jobs`), how it travels (`channel`), who
 """
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -34,6 +34,7 @@ from federation.errors import (
     MessageError,
     PartyUnreachableError,
     RefusedError,
+    RunCancelledError,
     WorkspaceError,
 )
 from federation.exchanges import KeptExchanges
@@ -154,16 +155,25 @@ class Coordinator:
         folder = PartyFolder(path)
         return cls(folder, folder.agreement(), clock=clock)
 
-    def run(self, channel: Channel) -> None:
+    def run(self, channel: Channel, *, only: Collection[str] = ()) -> None:
         """Run every listed job that has not ended yet, in order.
 
+        Args:
+            channel: to the parties' nodes.
+            only: names of jobs, where not all are to be run.
+
         Raises:
+            WorkspaceError: a job of `only` is not listed.
+            RunCancelledError: the channel says that the run is no longer wanted.
             RefusedError: a party, or the agreement, says no; the job stays open.
             PartyUnreachableError: a party gave no answer; run again to go on.
             MessageError: a party broke the protocol.
         """
         listed = read_jobs(self._folder)
-        jobs = [spec for spec in listed if not self._ended(spec.name)]
+        if strange := sorted(set(only) - {spec.name for spec in listed}):
+            raise WorkspaceError(f"no job is called {', '.join(strange)}: list it in jobs.json")
+        wanted = [spec for spec in listed if not only or spec.name in only]
+        jobs = [spec for spec in wanted if not self._ended(spec.name)]
         if not jobs and not self._owing(listed):
             return
         folder = self._folder
@@ -266,9 +276,10 @@ class Coordinator:
         try:
             self._carry_approvals(gate, channel, nodes, spec)
             outcome = self._drive(gate, channel, nodes, self._job(spec), kept)
-        except FederationError:
-            gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
-            self._tell_of(spec, "has failed")
+        except FederationError as error:
+            how = "cancelled" if isinstance(error, RunCancelledError) else "failed"
+            gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome=how)
+            self._tell_of(spec, "was cancelled" if how == "cancelled" else "has failed")
             raise
         if isinstance(outcome, Measurement):
             self._keep_measurement(gate, outcome)

@@ -8,7 +8,10 @@ FederationError
 ├── RefusedError         a term of the agreement says no: its text names the term and the remedy
 ├── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
 ├── EnrolmentError       an invitation, or an answer to it, does not hold: operator and party talk
-└── SuperLinkError       a node is not taken, or calls another's SuperLink: two operators talk
+├── SuperLinkError       a node is not taken, or calls another's SuperLink: two operators talk
+├── CoordinatorUnreachableError  no coordinator answers an operator's call: see whether it is up
+├── RunStateError        a run is not where the operator takes it to be: look at its state first
+└── RunCancelledError    an operator cancelled the run: resume it to go on
 ```
 
 A wrong order of calls by our own code is a `RuntimeError`. No message carries an identifier, a
@@ -20,11 +23,14 @@ from pathlib import Path
 
 __all__ = [
     "CollaborationError",
+    "CoordinatorUnreachableError",
     "EnrolmentError",
     "FederationError",
     "MessageError",
     "PartyUnreachableError",
     "RefusedError",
+    "RunCancelledError",
+    "RunStateError",
     "SuperLinkError",
     "WorkspaceError",
 ]
@@ -84,3 +90,15 @@ class EnrolmentError(FederationError):
 
 class SuperLinkError(FederationError):
     """A SuperLink does not take this party's node, or is not the one that was meant."""
+
+
+class CoordinatorUnreachableError(FederationError):
+    """No coordinator answers an operator's call, or it is not the one that was meant."""
+
+
+class RunStateError(FederationError):
+    """A run is in another state than what was asked for needs, or there is no such run."""
+
+
+class RunCancelledError(FederationError):
+    """An operator cancelled the run that is under way."""

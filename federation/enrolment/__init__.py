@@ -2,8 +2,8 @@
 
 `invitation` is what a coordinator hands to a party, `registration` what that says of itself.
 `register` is the coordinator's state machine, `store` that on disk, `app` its door; `joining` is
-the party's side, `means` where its people lie, `exchange` the way to that door, `waiting` what a node
-does first; `commands` are those of `comity party`.
+the party's side, `means` where its people lie, `exchange` the way to that door, `waiting` what a
+node does first; `commands` are those of `comity party`.
 """
 
 from typing import TYPE_CHECKING, Any
