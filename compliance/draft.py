@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import rfc8785
@@ -69,23 +70,7 @@ class Draft:
             InvalidAgreementError: not the terms of an agreement, or contradictory.
             AlteredAgreementError: such terms in another spelling.
         """
-        try:
-            document = json.loads(data)
-            parties = tuple(
-                InvitedParty.model_validate_json(json.dumps(one)) for one in document["parties"]
-            )
-        except ValidationError as error:
-            raise InvalidAgreementError(f"draft of an agreement: {describe(error)}") from error
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InvalidAgreementError(
-                "expected the draft of an agreement, got no JSON object with parties"
-            ) from error
-        draft = cls(data, parties)
-        if cls.of(draft.with_parties(map(_stand_in, parties))) != draft:
-            raise AlteredAgreementError(
-                "the draft is not in canonical JSON (RFC 8785): ask its author for the original"
-            )
-        return draft
+        return cls(data, _read(data))
 
     @property
     def digest(self) -> str:
@@ -155,6 +140,29 @@ class Draft:
         )
 
 
+@lru_cache(maxsize=8)
+def _read(data: bytes) -> tuple[InvitedParty, ...]:
+    """Return the parties of a draft, once it has been looked at as a whole."""
+    try:
+        document = json.loads(data)
+        parties = tuple(
+            InvitedParty.model_validate_json(json.dumps(one)) for one in document["parties"]
+        )
+    except ValidationError as error:
+        raise InvalidAgreementError(f"draft of an agreement: {describe(error)}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InvalidAgreementError(
+            "expected the draft of an agreement, got no JSON object with parties"
+        ) from error
+    draft = Draft(data, parties)
+    if Draft.of(draft.for_reading()) != draft:
+        raise AlteredAgreementError(
+            "the draft is not in canonical JSON (RFC 8785): ask its author for the original"
+        )
+    return parties
+
+
+@lru_cache(maxsize=64)
 def _stand_in(party: InvitedParty) -> PartyTerm:
     """Return a party with well-formed keys that anybody can compute."""
 

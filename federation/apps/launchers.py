@@ -123,8 +123,8 @@ def installed_bundle() -> str:
 def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> NoReturn:
     """Answer messages until this process is told to end; SIGTERM ends it with exit code 0.
 
-    1. Read folder and agreement, so that mistakes in them show at once; wait for the agreement where
-       parties have yet to sign it.
+    1. Read folder and agreement, so that mistakes in them show at once; wait where parties have yet
+       to sign it.
     2. Fork the zygote, while there is a single thread, no key of the node's and no line.
     3. Read the key, and connect.
     4. Take a message, have it answered, hand the answer in; look again, ever more rarely.
