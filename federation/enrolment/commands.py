@@ -8,12 +8,11 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.table import Table
 
 if TYPE_CHECKING:
     from compliance.agreement import Agreement
@@ -324,15 +323,18 @@ def _tell(party: str, standing: "Standing", *, as_json: bool) -> None:
 
 
 def _print_keys(console: Console, agreement: "Agreement") -> None:
-    shown = Table("party", "role", "identity", "encryption", "log", "cosigning", box=None)
     for party in agreement.parties:
-        shown.add_row(party.name, party.role, *(one or "none" for one in _fingerprints(party)))
-    console.print(shown, markup=False)
+        prints = zip(_KEYS, _fingerprints(party), strict=True)
+        keys = ", ".join(f"{name} {one}" for name, one in prints if one is not None)
+        console.print(f"{party.name} ({party.role}): {keys}", markup=False)
     console.print(
         f"The digest covers all of these keys: {agreement.digest}. Read it to every other party "
         "over another channel, such as a telephone; all must see the same.",
         markup=False,
     )
+
+
+_KEYS: Final = ("identity", "encryption", "log", "cosigning")
 
 
 def _fingerprints(party: "PartyTerm") -> tuple[str, str | None, str, str | None]:
@@ -348,14 +350,13 @@ def _fingerprints(party: "PartyTerm") -> tuple[str, str | None, str, str | None]
 def _plain(party: str, standing: "Standing") -> dict[str, object]:
     signed = standing.signed
     agreement = signed.unverified() if signed else None
-    names = ("identity", "encryption", "log", "cosigning")
     return {
         "party": party,
         "missing": list(standing.missing),
         "agreement": agreement.digest if agreement else None,
         "signed_by": list(signed.signed_by) if signed else [],
         "keys": {
-            one.name: dict(zip(names, _fingerprints(one), strict=True))
+            one.name: dict(zip(_KEYS, _fingerprints(one), strict=True))
             for one in (agreement.parties if agreement else ())
         },
     }

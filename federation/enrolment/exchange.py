@@ -15,6 +15,7 @@ from typing import Final
 from federation.enrolment.invitation import Invitation
 from federation.enrolment.register import STANDING_LIMIT
 from federation.errors import EnrolmentError, PartyUnreachableError
+from federation.operations.folder import host_of, port_of
 
 __all__ = ["PATH", "ask"]
 
@@ -37,11 +38,11 @@ def ask(invitation: Invitation, request: bytes, *, seconds: float = _SECONDS) ->
             another.
         PartyUnreachableError: nobody answers, or it breaks off.
     """
-    host, _, port = invitation.address.rpartition(":")
+    host, port = host_of(invitation.address), port_of(invitation.address)
     place = f"the coordinator at {invitation.address}"
     context = ssl.create_default_context(cadata=invitation.certificate)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    connection = HTTPSConnection(host.strip("[]"), int(port), timeout=seconds, context=context)
+    connection = HTTPSConnection(host, port, timeout=seconds, context=context)
     try:
         connection.request("POST", PATH, request, {"Content-Type": "application/json"})
         answer = connection.getresponse()

@@ -11,7 +11,6 @@ party's place, until the party finds its name taken.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
@@ -25,6 +24,7 @@ from compliance.errors import InvalidAgreementError, SignatureError, describe
 from compliance.signing import Envelope, SigningKey, decode_base64, encode_base64
 from compliance.terms import Moment, Name, PartyTerm, Role, Terms
 from federation.errors import EnrolmentError
+from federation.operations.folder import Address
 from privacy.randomness import SECRET_BYTES, Secret, derive_secret
 
 __all__ = ["INVITATION_TYPE", "Invitation", "token_key"]
@@ -32,15 +32,7 @@ __all__ = ["INVITATION_TYPE", "Invitation", "token_key"]
 INVITATION_TYPE: Final = "application/vnd.comity.invitation+json"
 """DSSE payload type of an invitation."""
 
-_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
-
-
-def _address(text: str) -> str:
-    found = _ADDRESS.fullmatch(text)
-    if found is None or not 0 < int(found[2]) < 65_536:
-        raise ValueError("expected HOST:PORT, such as coordinator.example:9091 or [::1]:9091")
-    return text
 
 
 def _certificate(text: str) -> str:
@@ -89,7 +81,7 @@ class Invitation(Terms):
 
     version: Literal[1] = 1
     party: Name
-    address: Annotated[str, Field(max_length=300), AfterValidator(_address)]
+    address: Annotated[Address, Field(max_length=300)]
     certificate: Annotated[str, Field(max_length=8_192), AfterValidator(_certificate)]
     coordinator: PartyTerm
     draft: Annotated[str, Field(max_length=700_000), AfterValidator(_draft)]
