@@ -271,6 +271,17 @@ ALLOWED = {
             "http.client.HTTPSConnection",
         }
     ),
+    # a party that joins: public halves of its keys and signatures, to who invited it
+    "federation/enrolment/exchange.py": frozenset(
+        {
+            *("http.HTTPStatus", "http.HTTPStatus.BAD_REQUEST", "http.HTTPStatus.FORBIDDEN"),
+            *("http.HTTPStatus.OK", "http.client.HTTPException", "http.client.HTTPSConnection"),
+            *("ssl", "ssl.SSLCertVerificationError", "ssl.TLSVersion", "ssl.TLSVersion.TLSv1_3"),
+            "ssl.create_default_context",
+        }
+    ),
+    # the coordinator's door for parties that join, mounted in its public listener
+    "federation/enrolment/app.py": frozenset({"http.HTTPStatus"}),
     # that program: it runs beside our processes, never in one
     WORKER: frozenset({"spu.libpsi", "spu.libspu.link"}),
     # a party's own machines, likewise
@@ -411,7 +422,10 @@ def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
     notices = "compliance/notice.py"  # the end of one, in its author's words
     approvals = "compliance/approval.py"  # a person's, with a key that is no party's
     completions = "compliance/erasure/completion.py"  # which the gate has signed, with its key
-    assert callers("Envelope.sign") == {GATE, contracts, notices, approvals, completions}
+    invitations = "federation/enrolment/invitation.py"  # before there is a contract
+    assert callers("Envelope.sign") == {
+        *(GATE, contracts, notices, approvals, completions, invitations)
+    }
     arrived = {"federation/channel.py", "federation/exchanges.py"}
     assert callers("SealedMessage") == {GATE, *arrived}
     assert callers("Released") == {GATE}
@@ -429,8 +443,10 @@ def test_only_the_gate_encrypts_and_only_a_node_decrypts() -> None:
     bodies = "compliance/subject_keys.py"  # kept at home, under a person's own key
     assert callers("encrypt") == {GATE, "privacy/encryption.py", shares, bodies}
     assert callers("decrypt") == {"federation/node.py", "privacy/encryption.py", shares, bodies}
-    assert callers("EncryptionKey.from_base64") == {"federation/enclosure.py"}
-    assert callers("decryption_key") == {"federation/node.py", "federation/party.py"}
+    challenges = "federation/enrolment/register.py"  # random bytes, to prove a key
+    assert callers("EncryptionKey.from_base64") == {"federation/enclosure.py", challenges}
+    proves = "federation/enrolment/joining.py"  # opens those, in a context of their own
+    assert callers("decryption_key") == {"federation/node.py", "federation/party.py", proves}
 
 
 def test_only_the_gate_the_contract_and_the_keys_own_folder_touch_the_identity_key() -> None:
@@ -439,6 +455,8 @@ def test_only_the_gate_the_contract_and_the_keys_own_folder_touch_the_identity_k
         "federation/party.py",
         "federation/trial/workspace.py",
         "federation/adoption.py",  # signs agreements and notices
+        "federation/enrolment/joining.py",  # proves that it is the party's
+        "federation/enrolment/store.py",  # signs invitations
         "federation/training/summing.py",  # signs keys of secure sums, which leave by the gate
     }
 
