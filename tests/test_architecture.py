@@ -274,8 +274,7 @@ ALLOWED = {
     # a party that joins: public halves of its keys and signatures, to who invited it
     "federation/enrolment/exchange.py": frozenset(
         {
-            *("http.HTTPStatus", "http.HTTPStatus.BAD_REQUEST", "http.HTTPStatus.FORBIDDEN"),
-            *("http.HTTPStatus.OK", "http.client.HTTPException", "http.client.HTTPSConnection"),
+            *("http.HTTPStatus", "http.client.HTTPException", "http.client.HTTPSConnection"),
             *("ssl", "ssl.SSLCertVerificationError", "ssl.TLSVersion", "ssl.TLSVersion.TLSv1_3"),
             "ssl.create_default_context",
         }
