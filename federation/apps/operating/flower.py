@@ -76,7 +76,8 @@ def superlink_app(database: Path, secret: bytes) -> FastAPI:
         isolation=ISOLATION_MODE_PROCESS,
         runtime_dependency_install=False,
     )
-    return create_app(config, SuperLinkLifespan)
+    app: FastAPI = create_app(config, SuperLinkLifespan)
+    return app
 
 
 def _state(app: FastAPI) -> LinkState:
@@ -157,4 +158,4 @@ def read_node_key(file: Path) -> bytes:
         raise WorkspaceError(f"{file} holds no public key in OpenSSH's format") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise WorkspaceError(f"{file}: expected a key of P-256 (ecdsa-sha2-nistp256)")
-    return public_key_to_bytes(key)
+    return bytes(public_key_to_bytes(key))
