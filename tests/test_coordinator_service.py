@@ -46,7 +46,7 @@ from federation.operations.tokens import TokenBook
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace, prepare_workspace
 
-RUN_SECONDS = 60
+RUN_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinate
     assert [pid for pid, _ in processes.environments()] == []
 
 
-pytestmark = [pytest.mark.deployment, pytest.mark.timeout(40)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS)]
 
 
 class TestRuns:

@@ -30,6 +30,7 @@ from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.auth.typing import AccountInfo
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -125,7 +126,7 @@ class FlowerNodes:
         """Return Flower's number of every node, by its key."""
         found = _state(self._app).get_node_info(owner_aids=[NOOP_FLWR_AID])
         return {
-            bytes(one.public_key): int(one.node_id) for one in found if one.status != "unregistered"
+            bytes(one.public_key): int(one.node_id) for one in found if one.status != NodeStatus.UNREGISTERED
         }
 
     def register(self, key: bytes, name: str) -> None:
