@@ -28,7 +28,8 @@ from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from federation.apps.refusals import Bounded, refuse
-from federation.operations.tokens import Operator, OperatorRole
+from federation.operations.roles import OperatorRole
+from federation.operations.tokens import Operator
 
 __all__ = ["CONTROL_CALLS", "RUNTIME_CALLS", "control_app"]
 

@@ -22,7 +22,7 @@ from federation.clock import Clock, utc_now
 
 __all__ = ["AuditFile", "Bounded", "Refusals", "refuse"]
 
-REFUSING: Final = frozenset({400, 401, 403, 404, 405, 411, 413, 415, 422})
+_REFUSING: Final = range(400, 500)
 _LONGEST_PATH: Final = 120
 _FILE_BYTES: Final = 8_000_000
 _FILES: Final = 4
@@ -74,7 +74,7 @@ class Refusals:
         path = scope["path"][:_LONGEST_PATH]
 
         async def looked_at(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] in REFUSING:
+            if message["type"] == "http.response.start" and message["status"] in _REFUSING:
                 state = scope.get("state", {})
                 operator = state.get("operator")
                 self._audit.write(

@@ -125,9 +125,8 @@ def main(grid: Grid, context: Context) -> None:
     except _TOLD as error:
         printer.end(f"stopped: {error}", RunState.STOPPED)
         raise
-    whole = journalled is None or not journalled.jobs
-    told = "every job has ended" if whole else f"{', '.join(journalled.jobs)} has ended"
-    printer.end(f"done: {told}", RunState.DONE)
+    jobs = () if journalled is None else journalled.jobs
+    printer.end(f"done: {', '.join(jobs) or 'every job'} has ended", RunState.DONE)
 
 
 def _journalled(context: Context) -> _JournalledRun | None:

@@ -9,13 +9,16 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from federation.clock import utc_now
-from federation.operations.tokens import OperatorRole, TokenBook
+from federation.operations.roles import OperatorRole
+
+if TYPE_CHECKING:
+    from federation.operations.tokens import TokenBook
 
 __all__ = ["coordinator_app"]
 
@@ -154,8 +157,9 @@ def revoke(
     out.print(f"{name}'s token opens nothing any more", markup=False)
 
 
-def _book(config: Path) -> TokenBook:
+def _book(config: Path) -> "TokenBook":
     from federation.operations.folder import CoordinatorFolder
+    from federation.operations.tokens import TokenBook
 
     return TokenBook(CoordinatorFolder.open(config).tokens)
 

@@ -1,17 +1,11 @@
-"""Operators' tokens: who may look, who may run, who may change who may.
-
-```
-viewer     sees runs and nodes
-operator   runs, cancels and resumes too
-admin      whatever Flower's control interface can do besides, code on this machine included
-```
+"""Operators' tokens: what is kept of them, and whose one is.
 
 Guarantees: a token has 256 random bits, is shown once and kept as its SHA-256 hash (a slow hash
 would add nothing to so many bits); one that is revoked or has expired opens nothing from the next
 call on. Nothing tells how nearly a wrong one was right.
 
-Leaves to others: what each role may call (`federation.apps.control_listener`), who hands a token
-to whom.
+Leaves to others: what a role is (`roles`) and may call (`federation.apps.control_listener`), who
+hands a token to whom.
 """
 
 import fcntl
@@ -22,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -30,25 +23,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 
 from compliance.errors import describe
 from federation.errors import WorkspaceError
+from federation.operations.roles import OperatorRole
 from federation.party import write_atomically
 from privacy.randomness import new_secret
 
-__all__ = ["Operator", "OperatorRole", "OperatorToken", "TokenBook"]
+__all__ = ["Operator", "OperatorToken", "TokenBook"]
 
 _TOKEN: Final = re.compile(r"comity-[0-9a-f]{64}")
-
-
-class OperatorRole(StrEnum):
-    """What an operator may do; each may do what those before it may."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-
-    def may(self, needed: "OperatorRole") -> bool:
-        """Whether whoever has this role may do what needs another."""
-        order = list(OperatorRole)
-        return order.index(self) >= order.index(needed)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.auth.typing import AccountInfo
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -76,7 +77,8 @@ def superlink_app(database: Path, secret: bytes) -> FastAPI:
         isolation=ISOLATION_MODE_PROCESS,
         runtime_dependency_install=False,
     )
-    return create_app(config, SuperLinkLifespan)
+    app: FastAPI = create_app(config, SuperLinkLifespan)
+    return app
 
 
 def _state(app: FastAPI) -> LinkState:
@@ -124,7 +126,7 @@ class FlowerNodes:
         """Return Flower's number of every node, by its key."""
         found = _state(self._app).get_node_info(owner_aids=[NOOP_FLWR_AID])
         return {
-            bytes(one.public_key): int(one.node_id) for one in found if one.status != "unregistered"
+            bytes(one.public_key): int(one.node_id) for one in found if one.status != NodeStatus.UNREGISTERED
         }
 
     def register(self, key: bytes, name: str) -> None:
@@ -157,4 +159,4 @@ def read_node_key(file: Path) -> bytes:
         raise WorkspaceError(f"{file} holds no public key in OpenSSH's format") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise WorkspaceError(f"{file}: expected a key of P-256 (ecdsa-sha2-nistp256)")
-    return public_key_to_bytes(key)
+    return bytes(public_key_to_bytes(key))

@@ -21,11 +21,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib.util import find_spec
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -65,9 +64,10 @@ Tell = Callable[[str], None]
 class _Server(uvicorn.Server):
     """A server that leaves signals to the service, which has two of them."""
 
-    def capture_signals(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
         """Capture none."""
-        return nullcontext()
+        yield
 
 
 def serve(folder: CoordinatorFolder, *, tell: Tell, clock: Clock = utc_now) -> None:
@@ -168,8 +168,8 @@ class _Service:
             loop.add_signal_handler(one, self._ending.set)
         serving = [asyncio.create_task(self._listen(server)) for server in self._servers]  # 5
         try:
-            while not (all(server.started for server in self._servers) or self._ending.is_set()):
-                await asyncio.sleep(_START_SECONDS)  # noqa: ASYNC110 -- uvicorn has no event for it
+            while not (self._has_started() or self._ending.is_set()):  # noqa: ASYNC110 -- it tells nobody
+                await asyncio.sleep(_START_SECONDS)
             if not self._ending.is_set():
                 where = f"{self._folder.config.listen}, operators at {self._folder.config.control}"
                 self._tell(f"the coordinator answers parties at {where}")
@@ -188,6 +188,9 @@ class _Service:
             address = f"{server.config.host}:{server.config.port}"
             self._broken = f"cannot listen at {address}: choose another in coordinator.toml"
         self._ending.set()
+
+    def _has_started(self) -> bool:
+        return all(server.started for server in self._servers)
 
     async def _look_after(self) -> None:
         looks = 0
@@ -279,9 +282,8 @@ class _Service:
 
 def _mounts(folder: CoordinatorFolder) -> Mapping[str, ASGIApp]:
     """Return what is served beside Flower's Fleet interface."""
-    if find_spec("federation.enrolment") is None:
+    try:
+        from federation.enrolment import enrolment_app  # type: ignore[import-untyped,unused-ignore]
+    except ModuleNotFoundError:
         return {}
-    import federation.enrolment as enrolment_package
-
-    enrolment: Any = enrolment_package
-    return {_ENROLMENT: enrolment.enrolment_app(folder.path)}
+    return {_ENROLMENT: enrolment_app(folder.path)}
