@@ -39,7 +39,7 @@ class Coordination:
     def __init__(self, processes: Processes, directory: Path, party: Path | None) -> None:
         self.processes = processes
         self.directory = directory
-        self.path = directory / "coordinator"
+        self.path = processes.flower_home("state") / "coordinator"
         public, control = free_ports(2)
         self.public = f"https://{HOST}:{public}"
         self.control = f"https://{HOST}:{control}"

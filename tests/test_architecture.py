@@ -250,6 +250,29 @@ ALLOWED = {
     ),
     # what Flower's own client raises
     "federation/apps/superlink.py": frozenset({"httpx.HTTPStatusError", "httpx.TransportError"}),
+    # a coordinator's two listeners, and Flower's executor beside them, on its own machine
+    **dict.fromkeys(
+        (
+            *("federation/apps/control_listener.py", "federation/apps/public_listener.py"),
+            "federation/apps/refusals.py",
+        ),
+        frozenset({"http.HTTPStatus"}),
+    ),
+    "federation/apps/operating/service.py": frozenset(
+        {
+            *(f"asyncio.{name}" for name in ("Event", "create_task", "gather", "get_running_loop")),
+            *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
+            *("asyncio", "subprocess", "subprocess.DEVNULL", "subprocess.Popen"),
+            "subprocess.TimeoutExpired",
+        }
+    ),
+    # an operator elsewhere, who calls the coordinator that a file of his names
+    "federation/operations/remote.py": frozenset(
+        {
+            *("httpx", "httpx.Client", "httpx.HTTPError"),
+            *("ssl", "ssl.SSLError", "ssl.create_default_context"),
+        }
+    ),
     # the one link between two parties that the coordinator does not carry, and its program: only
     # after both gates have let out that it may be opened, and to a certificate told beforehand
     "federation/rr22/link.py": LINK,

@@ -34,6 +34,7 @@ from trials import document, toml, training, write_trial
 from federation import cli
 from federation.apps.control_listener import CONTROL_CALLS
 from federation.apps.superlink import SuperLink
+from federation.audit import verify_party
 from federation.clock import utc_now
 from federation.collaboration import load_collaboration
 from federation.errors import CoordinatorUnreachableError, RefusedError, SuperLinkError
@@ -46,7 +47,15 @@ from federation.operations.tokens import TokenBook
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace, prepare_workspace
 
-RUN_SECONDS = 120
+RUN_SECONDS = 300
+STATES = [
+    *("queued", "running", "cancelling", "cancelled"),
+    *("queued", "running", "stopped", "queued", "running", "done"),
+]
+WISHED = [
+    *("operator", "coordinator", "operator", "coordinator"),
+    *("operator", "coordinator", "coordinator", "local", "coordinator", "coordinator"),
+]
 
 
 @dataclass(frozen=True)
@@ -76,19 +85,22 @@ class Coordinated:
             time.sleep(0.05)
         return run
 
-    def wait_until_told(self, number: int, words: str) -> None:
+    def told(self, number: int) -> tuple[str, ...]:
+        return self.local.lines(number).lines
+
+    def wait_until_told(self, number: int, words: str, *, after: int = 0) -> None:
         end = time.monotonic() + RUN_SECONDS
-        while not any(words in line for line in self.local.lines(number).lines):
-            assert time.monotonic() < end, self.local.lines(number)
-            time.sleep(0.05)
+        while not any(words in line for line in self.told(number)[after:]):
+            assert time.monotonic() < end, self.told(number)
+            time.sleep(0.02)
 
     def halt(self, name: str, *, halted: bool) -> None:
         """Have a party's node answer nothing, or go on."""
         process = self.coordination.processes.process(f"node-{name}")
         process.send_signal(signal.SIGSTOP if halted else signal.SIGCONT)
 
-    def models(self, name: str) -> list[bytes]:
-        found = [folder.model(name) for folder in (*self.workspace.people, self.party)]
+    def models(self) -> list[bytes]:
+        found = [folder.model("model") for folder in (*self.workspace.people, self.party)]
         return [file.read_bytes() for file in found if file.exists()]
 
     @property
@@ -99,8 +111,7 @@ class Coordinated:
 @pytest.fixture(scope="module")
 def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinated]:
     directory = tmp_path_factory.mktemp("coordinated")
-    content = document(jobs=[{"kind": "match", "name": "find"}, training("model")])
-    content["agreement"]["budget"] = {"epsilon": 9.0, "delta": 1e-4}
+    content = document(jobs=[{"kind": "match", "name": "find"}, training("model", steps=4)])
     file = write_trial(directory / "trial", content)
     workspace = prepare_workspace(load_collaboration(file), file, directory / "workspace")
     environment = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -132,61 +143,61 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(2 * START_SECONDS + RU
 
 
 class TestRuns:
-    """In this order: a coordinator that is killed is another one afterwards."""
+    """One run, in this order: a coordinator that was killed is another one afterwards."""
 
-    def test_every_job_is_run_from_afar_and_says_how_it_goes_on(
-        self, coordinated: Coordinated, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_run_is_cancelled_between_messages(self, coordinated: Coordinated) -> None:
         config = str(coordinated.coordination.directory / "operator.toml")
         with pytest.raises(SystemExit) as left:
-            cli.main(["run", "--all", "--config", config])
-        told = capsys.readouterr()
-        assert left.value.code == 0, told
-        assert told.out.splitlines()[-1] == "done: every job has ended"
-        assert "coordinator  model              has ended" in told.out
-        (run,) = coordinated.local.all()
-        assert [step.state for step in run.steps] == ["queued", "running", "done"]
-        assert [step.by for step in run.steps] == ["operator", "coordinator", "coordinator"]
-        models = coordinated.models("model")
-        assert len(models) == 4
-        assert len(set(models)) == 1
-
-    def test_a_run_is_cancelled_between_messages_and_goes_on_when_resumed(
-        self, coordinated: Coordinated
-    ) -> None:
+            cli.main(["run", "--all", "--detach", "--config", config])
+        assert left.value.code == 0
         with RemoteRuns(coordinated.operator) as runs:
-            run = runs.submit(coordinated.order("second"))
-            assert runs.submit(coordinated.order("second")).number == run.number
+            (run,) = runs.all()
+            assert runs.submit(Order()) == runs.run(run.number)  # it is the same
             coordinated.wait_until_told(run.number, "says train.request")
             coordinated.halt("retailer", halted=True)
             assert runs.cancel(run.number).state is RunState.CANCELLING
             run = coordinated.wait(run.number, RunState.CANCELLED)
-            assert coordinated.models("second") == []
-            coordinated.halt("retailer", halted=False)
-            assert runs.resume(run.number).state is RunState.QUEUED
-            run = coordinated.wait(run.number, RunState.DONE, RunState.STOPPED)
-        assert run.state is RunState.DONE, run
-        assert len(set(coordinated.models("second"))) == 1
+        coordinated.halt("retailer", halted=False)
+        assert [step.state for step in run.steps] == STATES[:4]
+        assert [step.by for step in run.steps] == WISHED[:4]
+        assert coordinated.told(run.number)[-1].startswith("cancelled: run 1 was cancelled")
+        assert coordinated.models() == []
 
-    def test_a_run_outlives_the_coordinators_sudden_death_and_nodes_keep_their_keys(
+    def test_resumed_it_outlives_the_coordinators_sudden_death(
         self, coordinated: Coordinated
     ) -> None:
         coordination = coordinated.coordination
-        run = coordinated.local.submit(coordinated.order("third"))
-        coordinated.wait_until_told(run.number, "says train.request")
+        before = len(coordinated.told(1))
+        with RemoteRuns(coordinated.operator) as runs:
+            runs.resume(1)
+        coordinated.wait_until_told(1, "says train.request", after=before)
         coordinated.halt("courier", halted=True)
         coordination.kill("up")
-        assert coordinated.local.run(run.number).state is RunState.RUNNING
+        assert coordinated.local.run(1).state is RunState.RUNNING
         coordinated.halt("courier", halted=False)
         coordination.up("up-again")
-        run = coordinated.local.run(run.number)
+        run = coordinated.local.run(1)
         assert run.state is RunState.STOPPED
         assert "process ended" in run.told
-        coordinated.local.resume(run.number)
-        run = coordinated.wait(run.number, RunState.DONE, RunState.STOPPED)
-        assert run.state is RunState.DONE, coordinated.local.lines(run.number)
-        assert len(set(coordinated.models("third"))) == 1
-        assert "may connect" not in coordination.processes.told("up-again")  # they were known
+
+    def test_resumed_again_it_is_done_and_nodes_kept_their_keys(
+        self, coordinated: Coordinated, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["resume", "--config", str(coordinated.coordination.path)])
+        told = capsys.readouterr()
+        assert left.value.code == 0, told
+        assert told.out.splitlines()[-1] == "done: every job has ended"
+        assert "coordinator  find" not in told.out  # which had ended before it was cancelled
+        run = coordinated.local.run(1)
+        assert [step.state for step in run.steps] == STATES
+        assert [step.by for step in run.steps] == WISHED
+        models = coordinated.models()
+        assert len(models) == 4
+        assert len(set(models)) == 1
+        assert "may connect" not in coordinated.coordination.processes.told("up-again")
+        for folder in (*coordinated.workspace.people, coordinated.party):
+            verify_party(folder.path)
 
 
 class TestAttacks:
@@ -394,3 +405,4 @@ class TestAttacks:
         assert coordinated.local.run(run.number).state is RunState.STOPPED
         assert executors
         assert not any(Path(f"/proc/{pid}").exists() for pid in executors)
+        assert "resume" in coordinated.local.run(run.number).told

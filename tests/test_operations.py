@@ -121,6 +121,19 @@ class TestFolder:
         with pytest.raises(WorkspaceError, match="HOST:PORT"):
             config(address=address)
 
+    def test_one_process_serves_it(self, tmp_path: Path) -> None:
+        folder = CoordinatorFolder.init(tmp_path, config(), now=NOW)
+        assert not folder.is_served
+        with folder.served():
+            assert folder.is_served
+            with (
+                pytest.raises(WorkspaceError, match="is served by another process"),
+                folder.served(),
+            ):
+                raise AssertionError("two at once")
+        with folder.served():
+            assert folder.is_served
+
 
 class TestCertificates:
     def verify(self, server: Issued, authority: Issued, host: str, now: datetime) -> None:

@@ -96,8 +96,8 @@ def control_app(superlink: ASGIApp, runs: ASGIApp, *, find_operator: FindOperato
     mounted = Router([Mount(_RUNS, app=runs)], redirect_slashes=False)
 
     async def listener(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await superlink(scope, receive, send)  # the SuperLink's begin and end
+        if scope["type"] == "lifespan":
+            await superlink(scope, receive, send)
             return
         path = scope["path"]
         if path == "/health":

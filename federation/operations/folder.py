@@ -22,12 +22,16 @@ another host.
 Leaves to others: what lies in each part (`tokens`, `journal`, `certificates`).
 """
 
+import fcntl
 import json
 import re
+import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import IO, Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,6 +45,7 @@ __all__ = ["Address", "CoordinatorConfig", "CoordinatorFolder"]
 DEFAULT_PORT: Final = 9091
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _NAME: Final = "coordinator.toml"
+_LOCK_SECONDS: Final = 1.0
 
 
 def _well_formed(value: str) -> str:
@@ -213,6 +218,11 @@ class CoordinatorFolder:
         return self.path / "certificates" / f"{name}.pem"
 
     @property
+    def address(self) -> str:
+        """What parties call, host:port."""
+        return self.config.address
+
+    @property
     def ca_certificate(self) -> Path:
         """What every party is given, to know this coordinator by."""
         return self._certificate("ca")
@@ -252,10 +262,46 @@ class CoordinatorFolder:
         """Calls that were refused."""
         return self.path / "audit.jsonl"
 
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Be the one process that serves this folder, for the length of the block.
+
+        Raises:
+            WorkspaceError: another process does.
+        """
+        with self._lock.open("w", encoding="ascii") as file:
+            end = time.monotonic() + _LOCK_SECONDS  # somebody may be looking, see `is_served`
+            while not _locks(file):
+                if time.monotonic() > end:
+                    raise WorkspaceError(
+                        f"{self.path} is served by another process: end that one first"
+                    )
+                time.sleep(_LOCK_SECONDS / 20)
+            yield
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a process serves this folder now."""
+        with self._lock.open("a", encoding="ascii") as file:
+            return not _locks(file)
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "lock"
+
     @property
     def executor_secret(self) -> Path:
         """By which the one executor proves itself."""
         return self.path / "executor.secret"
+
+
+def _locks(file: IO[str]) -> bool:
+    """Lock a file until it is closed, if nobody else has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _to_toml(config: CoordinatorConfig) -> bytes:

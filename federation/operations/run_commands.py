@@ -198,7 +198,10 @@ def _runs(config: Path) -> Iterator["Runs"]:
         with RemoteRuns(RemoteConfig.read(config)) as runs:
             yield runs
     else:
-        yield LocalRuns(CoordinatorFolder.open(config), by="local")
+        folder = CoordinatorFolder.open(config)
+        if not folder.is_served:
+            err.print("nobody serves this folder: what is queued waits for `comity coordinator up`")
+        yield LocalRuns(folder, by="local")
 
 
 def _is_remote(config: Path) -> bool:

@@ -126,7 +126,9 @@ class FlowerNodes:
         """Return Flower's number of every node, by its key."""
         found = _state(self._app).get_node_info(owner_aids=[NOOP_FLWR_AID])
         return {
-            bytes(one.public_key): int(one.node_id) for one in found if one.status != NodeStatus.UNREGISTERED
+            bytes(one.public_key): int(one.node_id)
+            for one in found
+            if one.status != NodeStatus.UNREGISTERED
         }
 
     def register(self, key: bytes, name: str) -> None:

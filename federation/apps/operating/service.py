@@ -16,12 +16,11 @@ Leaves to others: who may call what (`public_listener`, `control_listener`), sta
 """
 
 import asyncio
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -82,24 +81,12 @@ def serve(folder: CoordinatorFolder, *, tell: Tell, clock: Clock = utc_now) -> N
     Raises:
         WorkspaceError: the folder is not as it must be, or is served already.
     """
-    with _only_one(folder):  # 1
+    with folder.served():  # 1
         folder.renew(clock())
         folder.check_certificate(clock())
         secret = new_secret()  # 2
         write_atomically(folder.executor_secret, secret, mode=0o600)
         _Service(folder, secret, tell=tell, clock=clock).run()
-
-
-@contextmanager
-def _only_one(folder: CoordinatorFolder) -> Iterator[None]:
-    with (folder.path / "lock").open("w", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WorkspaceError(
-                f"{folder.path} is served by another process: end that one first"
-            ) from error
-        yield
 
 
 class _Service:
@@ -151,6 +138,7 @@ class _Service:
             app,
             host=host_of(address),
             port=port_of(address),
+            ws="none",
             lifespan="on" if begins else "off",  # the SuperLink begins and ends once
             ssl_certfile=str(self._folder.server_certificate),
             ssl_keyfile=str(self._folder.server_key),
@@ -282,8 +270,6 @@ class _Service:
 
 def _mounts(folder: CoordinatorFolder) -> Mapping[str, ASGIApp]:
     """Return what is served beside Flower's Fleet interface."""
-    try:
-        from federation.enrolment import enrolment_app  # type: ignore[import-untyped,unused-ignore]
-    except ModuleNotFoundError:
-        return {}
+    from federation.enrolment import enrolment_app
+
     return {_ENROLMENT: enrolment_app(folder.path)}
