@@ -35,7 +35,8 @@ from compliance.log.policy import PublicCheckpoint
 from compliance.log.verifier import verify_log
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
-from federation.party import owner_of, verified_agreement
+from federation.ownership import owner_of
+from federation.party import verified_agreement
 from federation.versions import versions_of
 from federation.witnesses import policy_for, read_optional, witness_in
 

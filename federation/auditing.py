@@ -27,7 +27,7 @@ from compliance.log.verifier import FileMissingError, read_checkpoint
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.log_fetching import Limits, fetch_log
-from federation.party import owner_of
+from federation.ownership import owner_of
 
 __all__ = ["audit_places"]
 

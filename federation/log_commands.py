@@ -17,7 +17,8 @@ from compliance.log.receipt import Receipt
 from compliance.log.verifier import read_checkpoint, read_regular
 from federation.errors import WorkspaceError
 from federation.log_server import LogServer
-from federation.party import PartyFolder, owner_of, verified_agreement
+from federation.ownership import owner_of
+from federation.party import PartyFolder, verified_agreement
 from federation.witnesses import log_keys, policy_for, read_optional, witness_of
 
 __all__ = ["check_receipt", "make_receipt", "make_server", "policy_file"]

@@ -74,7 +74,6 @@ __all__ = [
     "SegmentPlace",
     "SegmentsConfig",
     "locked",
-    "owner_of",
     "read_agreement",
     "verified_agreement",
     "write_atomically",
@@ -705,18 +704,6 @@ class PartyFolder:
         """
         seed = self.config.unsafe_seed
         return new_secret() if seed is None else seeded_secret(seed, f"{self.name}/{label}")
-
-
-def owner_of(directory: Path) -> str:
-    """Return whose folder it is: as its `party.json` says, else as the folder is called.
-
-    Copies that auditors are given need have no `party.json`.
-
-    Raises:
-        WorkspaceError: there is one, and it is malformed.
-    """
-    there = (directory / "party.json").exists()
-    return PartyFolder(directory).name if there else directory.resolve().name
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from compliance.errors import LogError
 from compliance.log.note import NOTE_LIMIT
 from compliance.log.verifier import read_regular
 from compliance.log.witnessing import Witness, WitnessRecord
-from federation.party import PartyFolder, owner_of, verified_agreement
+from federation.ownership import owner_of
+from federation.party import PartyFolder, verified_agreement
 
 __all__ = ["log_keys", "policy_for", "read_optional", "witness_in", "witness_of"]
 
