@@ -26,7 +26,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = 2000
 
 LONGEST = (
-    *("deployment", "simulation", "match_benchmarks", "ray_executor", "vertical_absent"),
+    *(
+        "deployment",
+        "walkthrough",
+        "simulation",
+        "match_benchmarks",
+        "ray_executor",
+        "vertical_absent",
+    ),
     *("vertical_jobs", "sums", "matching_pairs", "node", "adoption"),
 )
 """Modules that take longest: they begin first, so that no worker is left alone with one."""

@@ -183,9 +183,7 @@ def test_following_the_walk_through_ends_with_a_model(small_data: Path, tmp_path
         begun = time.monotonic()
         try:
             for block in blocks():
-                began = time.monotonic()
                 hosts.follow(block)
-                print(f"{time.monotonic() - began:.1f}", block.host, block.text.splitlines()[0])
             seconds = time.monotonic() - begun
         except BaseException as error:
             for block, _, told in hosts.staying:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
@@ -27,8 +27,6 @@ from compliance.draft import Draft
 from compliance.errors import InvalidAgreementError, describe
 from compliance.terms import Role
 from federation.clock import Clock, utc_now
-from federation.collaboration import Collaboration, drafted_agreement
-from federation.coordinator import write_jobs
 from federation.enrolment.invitation import Invitation
 from federation.enrolment.joining import sign_submission
 from federation.enrolment.register import Register, Request, Standing, read_request
@@ -36,6 +34,9 @@ from federation.enrolment.registration import Registration
 from federation.errors import EnrolmentError, WorkspaceError
 from federation.party import PartyConfig, PartyFolder, write_atomically
 from privacy.randomness import new_secret
+
+if TYPE_CHECKING:
+    from federation.collaboration import Collaboration
 
 __all__ = ["EnrolmentStore"]
 
@@ -58,12 +59,15 @@ class EnrolmentStore:
         """The coordinator's own folder as a party."""
         return self._folder / "party"
 
-    def begin(self, collaboration: Collaboration) -> None:
+    def begin(self, collaboration: "Collaboration") -> None:
         """Draw up the draft, and make the coordinator's own keys; again changes nothing.
 
         Raises:
             EnrolmentError: the file has an unsafe seed, or other terms than those begun with.
         """
+        from federation.collaboration import drafted_agreement
+        from federation.coordinator import write_jobs
+
         if collaboration.unsafe_seed is not None:
             raise EnrolmentError(
                 "the collaboration file has an unsafe_seed, which is for trials on one machine: "
