@@ -74,6 +74,7 @@ __all__ = [
     "SegmentPlace",
     "SegmentsConfig",
     "locked",
+    "name_of_party",
     "read_agreement",
     "verified_agreement",
     "write_atomically",
@@ -101,6 +102,12 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def name_of_party(directory: Path) -> str:
+    """Return whose folder it is: as its party.json says, or as it is called where there is none."""
+    file = directory / "party.json"
+    return PartyFolder(directory).name if file.exists() else directory.resolve().name
 
 
 def read_agreement(file: Path) -> SignedAgreement:
