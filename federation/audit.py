@@ -35,7 +35,8 @@ from compliance.log.policy import PublicCheckpoint
 from compliance.log.verifier import verify_log
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
-from federation.party import name_of_party, verified_agreement
+from federation.ownership import owner_of
+from federation.party import verified_agreement
 from federation.versions import versions_of
 from federation.witnesses import policy_for, read_optional, witness_in
 
@@ -168,7 +169,7 @@ def verify_party(directory: Path) -> VerifiedParty:
         ComplianceError: what does not hold, by file and leaf index.
     """
     agreement = verified_agreement(directory / "agreement.json")  # 1
-    party = agreement.party(name_of_party(directory))
+    party = agreement.party(owner_of(directory))
     try:
         log = verify_log(
             directory / "log", verification_key=party.log_key, second_key=party.cosigning_key
@@ -238,7 +239,7 @@ def _witnessed_otherwise(
         witness = witness_in(directory)
         for other in found:
             origin = NoteKey.from_string(other.agreement.party(other.party).log_key).name
-            if witness is None or name_of_party(directory) == other.party:
+            if witness is None or owner_of(directory) == other.party:
                 continue
             head = witness.last(origin)
             entries = [records.to_leaf(leaf) for leaf in other.leaves]

@@ -27,7 +27,7 @@ from compliance.log.verifier import FileMissingError, read_checkpoint
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.log_fetching import Limits, fetch_log
-from federation.party import name_of_party
+from federation.ownership import owner_of
 
 __all__ = ["audit_places"]
 
@@ -108,7 +108,7 @@ def _located(
     if not folders:
         raise WorkspaceError(f"{path} holds no log: name a party's folder or a workspace")
     for folder in folders:
-        name, versions, problem = name_of_party(folder), None, None
+        name, versions, problem = owner_of(folder), None, None
         try:
             versions = read_versions(folder)
             versions.latest.party(name)

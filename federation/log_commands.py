@@ -17,7 +17,8 @@ from compliance.log.receipt import Receipt
 from compliance.log.verifier import read_checkpoint, read_regular
 from federation.errors import WorkspaceError
 from federation.log_server import LogServer
-from federation.party import PartyFolder, name_of_party, verified_agreement
+from federation.ownership import owner_of
+from federation.party import PartyFolder, verified_agreement
 from federation.witnesses import log_keys, policy_for, read_optional, witness_of
 
 __all__ = ["check_receipt", "make_receipt", "make_server", "policy_file"]
@@ -54,7 +55,7 @@ def make_receipt(directory: Path, index: int) -> tuple[Receipt, bool]:
         LogError: there is no such leaf, or the files contradict the head.
     """
     agreement = verified_agreement(directory / "agreement.json")
-    party = agreement.party(name_of_party(directory))
+    party = agreement.party(owner_of(directory))
     log = directory / "log"
     public = read_optional(log / "witness" / "public")
     signed = read_checkpoint(log)

@@ -74,7 +74,6 @@ __all__ = [
     "SegmentPlace",
     "SegmentsConfig",
     "locked",
-    "name_of_party",
     "read_agreement",
     "verified_agreement",
     "write_atomically",
@@ -102,12 +101,6 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def name_of_party(directory: Path) -> str:
-    """Return whose folder it is: as its party.json says, or as it is called where there is none."""
-    file = directory / "party.json"
-    return PartyFolder(directory).name if file.exists() else directory.resolve().name
 
 
 def read_agreement(file: Path) -> SignedAgreement:

@@ -14,7 +14,8 @@ from compliance.errors import LogError
 from compliance.log.note import NOTE_LIMIT
 from compliance.log.verifier import read_regular
 from compliance.log.witnessing import Witness, WitnessRecord
-from federation.party import PartyFolder, name_of_party, verified_agreement
+from federation.ownership import owner_of
+from federation.party import PartyFolder, verified_agreement
 
 __all__ = ["log_keys", "policy_for", "read_optional", "witness_in", "witness_of"]
 
@@ -33,7 +34,7 @@ def witness_in(directory: Path) -> WitnessRecord | None:
         InvalidAgreementError: it is unsigned by somebody, or altered.
     """
     agreement = verified_agreement(directory / "agreement.json")
-    name = name_of_party(directory)
+    name = owner_of(directory)
     key = agreement.party(name).cosigner
     if key is None:
         return None
