@@ -26,14 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = 2000
 
 LONGEST = (
-    *(
-        "deployment",
-        "walkthrough",
-        "simulation",
-        "match_benchmarks",
-        "ray_executor",
-        "vertical_absent",
-    ),
+    *("deployment", "simulation", "match_benchmarks", "ray_executor", "vertical_absent"),
+    *("coordinator_service", "walkthrough"),
     *("vertical_jobs", "sums", "matching_pairs", "node", "adoption"),
 )
 """Modules that take longest: they begin first, so that no worker is left alone with one."""

@@ -31,6 +31,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from httpx import HTTPStatusError
 from trials import document, toml, training, write_trial
 
+from compliance.records import JobEnded
 from federation import cli
 from federation.apps.control_listener import CONTROL_CALLS
 from federation.apps.superlink import SuperLink
@@ -196,8 +197,11 @@ class TestRuns:
         assert len(models) == 4
         assert len(set(models)) == 1
         assert "may connect" not in coordinated.coordination.processes.told("up-again")
-        for folder in (*coordinated.workspace.people, coordinated.party):
-            verify_party(folder.path)
+        for folder in coordinated.workspace.people:
+            verify_party(folder.path)  # the budget too
+        leaves = verify_party(coordinated.party.path).leaves
+        ended = [(leaf.job, leaf.outcome) for leaf in leaves if isinstance(leaf, JobEnded)]
+        assert ended == [("find", "done"), ("model", "cancelled"), ("model", "done")]
 
 
 class TestAttacks:

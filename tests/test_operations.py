@@ -316,15 +316,29 @@ class TestJournal:
         assert journal.submit(["find"], by="bob").number == 3
         assert [one.number for one in journal.all()] == [1, 2, 3]
 
-    def test_only_a_run_that_is_being_cancelled_is_not_wanted(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("state", RunState)
+    def test_an_attempt_is_wanted_while_it_runs(self, tmp_path: Path, state: RunState) -> None:
         journal = RunJournal(tmp_path)
-        for state in RunState:
-            number = run_in(journal, state)
-            if state is RunState.CANCELLING:
-                with pytest.raises(RunCancelledError, match="what was charged stays charged"):
-                    journal.check_wanted(number)
-            else:
-                journal.check_wanted(number)
+        number = run_in(journal, state)
+        if state is RunState.RUNNING:
+            journal.check_wanted(number, 1)
+        else:
+            with pytest.raises(RunCancelledError):
+                journal.check_wanted(number, 1)
+
+    def test_a_process_of_an_earlier_attempt_has_no_say(self, tmp_path: Path) -> None:
+        journal = RunJournal(tmp_path)
+        number = run_in(journal, RunState.STOPPED)
+        journal.resume(number, by="alice")
+        journal.change(number, RunState.RUNNING, by="coordinator")
+        journal.finish(number, 1, RunState.DONE, told="")
+        assert journal.run(number).state is RunState.RUNNING
+        with pytest.raises(RunCancelledError, match="attempt 1 at run 1 was given up"):
+            journal.check_wanted(number, 1)
+        journal.check_wanted(number, 2)
+        journal.finish(number, 2, RunState.DONE, told="")
+        journal.finish(number, 2, RunState.STOPPED, told="too late")
+        assert journal.run(number).state is RunState.DONE
 
     @given(
         told=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), max_size=6)

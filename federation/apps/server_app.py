@@ -83,17 +83,19 @@ class _JournalledRun:
             self._number = int(folder.name)
         except ValueError as error:
             raise WorkspaceError(f"run: expected a folder of the journal, got {folder}") from error
-        self.jobs = self._journal.run(self._number).jobs
+        run = self._journal.run(self._number)
+        self.jobs = run.jobs
+        self._attempt = run.attempt
 
     def check_wanted(self) -> None:
-        self._journal.check_wanted(self._number)
+        self._journal.check_wanted(self._number, self._attempt)
 
     def tell(self, told: str) -> None:
         self._journal.tell(self._number, told)
 
     def end(self, state: RunState, told: str) -> None:
         words = told.partition(": ")[2] if state is RunState.STOPPED else ""
-        self._journal.change(self._number, state, by="coordinator", told=words)
+        self._journal.finish(self._number, self._attempt, state, told=words)
 
 
 def look_often() -> None:

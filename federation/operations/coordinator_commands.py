@@ -115,7 +115,7 @@ def add(
 ) -> None:
     """Make a token, and print it: it cannot be seen again.
 
-    Example: comity coordinator token add alice --role operator --days 90 > alice.token
+    Example: comity coordinator token add alice --role operator --days 90
     """
     now = utc_now()
     expires = None if days is None else now + timedelta(days=days)

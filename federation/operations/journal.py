@@ -35,7 +35,10 @@ from federation.errors import RunCancelledError, RunStateError, WorkspaceError
 from federation.party import write_atomically
 from federation.specification import JobName
 
-__all__ = ["NEXT_STATES", "Lines", "Run", "RunJournal", "RunState", "RunStep"]
+__all__ = ["COORDINATOR", "NEXT_STATES", "Lines", "Run", "RunJournal", "RunState", "RunStep"]
+
+COORDINATOR: Final = "coordinator"
+"""Who changes a run's state, where no operator does."""
 
 _PIECE_BYTES: Final = 1 << 18
 _LONGEST_LINE: Final = 2000
@@ -117,6 +120,11 @@ class Run(_Closed):
     def told(self) -> str:
         """Why it stands there."""
         return self.steps[-1].told
+
+    @property
+    def attempt(self) -> int:
+        """How often it was queued; a process of an earlier attempt has no say any more."""
+        return sum(step.state is RunState.QUEUED for step in self.steps)
 
     def after(self, step: RunStep) -> "Run":
         """Return it with a further step.
@@ -238,16 +246,27 @@ class RunJournal:
         """
         return self.change(number, RunState.QUEUED, by=by)
 
-    def check_wanted(self, number: int) -> None:
-        """Return only if a run is still wanted.
+    def check_wanted(self, number: int, attempt: int) -> None:
+        """Return only if an attempt at a run is still wanted.
 
         Raises:
-            RunCancelledError: it was told to stop.
+            RunCancelledError: it was told to stop, or was given up.
         """
-        if self.run(number).state is RunState.CANCELLING:
+        run = self.run(number)
+        if run.state is RunState.CANCELLING:
             raise RunCancelledError(
                 f"run {number} was cancelled: what was charged stays charged; resume it to go on"
             )
+        if run.attempt != attempt or run.state is not RunState.RUNNING:
+            raise RunCancelledError(f"attempt {attempt} at run {number} was given up before")
+
+    def finish(self, number: int, attempt: int, state: RunState, *, told: str) -> None:
+        """Say how an attempt at a run ended, unless it was given up before."""
+        with self._locked():
+            run = self.run(number)
+            if run.attempt == attempt and run.state.is_at_work:
+                step = RunStep(state=state, at=self._clock(), by=COORDINATOR, told=told)
+                self._write(run.after(step))
 
     def tell(self, number: int, line: str) -> None:
         """Add a line to what a run told."""

@@ -20,12 +20,9 @@ from pathlib import Path
 from typing import Protocol
 
 from federation.errors import FederationError, RunStateError
-from federation.operations.journal import Run, RunJournal, RunState
+from federation.operations.journal import COORDINATOR, Run, RunJournal, RunState
 
-__all__ = ["COORDINATOR", "Dispatcher", "Engine"]
-
-COORDINATOR = "coordinator"
-"""Who changes a run's state, where no operator does."""
+__all__ = ["Dispatcher", "Engine"]
 
 
 class Engine(Protocol):
