@@ -17,9 +17,10 @@ from typing import Final
 import rfc8785
 
 from compliance.agreement import Agreement, iso
+from compliance.draft import Draft
 from compliance.terms import ApprovalTerms, ColumnTerm, ColumnType, Terms, VerticalTerms
 
-__all__ = ["render", "render_html"]
+__all__ = ["render", "render_draft", "render_html"]
 
 _TEMPLATE: Final = Path(__file__).with_name("agreement.html.j2")
 
@@ -69,8 +70,27 @@ def render(agreement: Agreement, signed_by: Collection[str] = ()) -> str:
         agreement: what to show.
         signed_by: names of the parties that have signed.
     """
-    parts = [f"# {_escape(agreement.title)}", *_beginning(agreement)]
-    for section in _sections(agreement, signed_by):
+    return _markdown(agreement, _beginning(agreement), _sections(agreement, signed_by))
+
+
+def render_draft(draft: Draft) -> str:
+    """Write the terms of a draft as Markdown for the people who are asked to accept them.
+
+    It says what `render` says, but for keys: there are none yet.
+    """
+    agreement = draft.for_reading()
+    beginning = [f"Draft of agreement `{agreement.name}`, digest `{draft.digest}`."]
+    beginning += _beginning(agreement)[1:]
+    invited = Table(("party", "role"), tuple((one.name, one.role) for one in draft.parties))
+    parties, *others = _sections(agreement, ())
+    return _markdown(
+        agreement, beginning, [Section(parties.title, parties.paragraphs, table=invited), *others]
+    )
+
+
+def _markdown(agreement: Agreement, beginning: Iterable[str], sections: Iterable[Section]) -> str:
+    parts = [f"# {_escape(agreement.title)}", *beginning]
+    for section in sections:
         parts.append(f"## {section.title}")
         if section.table is not None and not section.terms:
             parts.append(_table(section.table))

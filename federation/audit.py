@@ -36,6 +36,7 @@ from compliance.log.policy import PublicCheckpoint
 from compliance.log.verifier import verify_log
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
+from federation.ownership import owner_of
 from federation.party import verified_agreement
 from federation.versions import versions_of
 from federation.witnesses import origin_of, read_optional, witness_in
@@ -178,7 +179,7 @@ def verify_party(directory: Path) -> VerifiedParty:
         ComplianceError: what does not hold, by file and leaf index.
     """
     agreement = verified_agreement(directory / "agreement.json")  # 1
-    party = agreement.party(directory.resolve().name)
+    party = agreement.party(owner_of(directory))
     shown = read_optional(directory / "log" / "witness" / "public")  # before a log that may grow
     try:
         log = verify_log(
@@ -247,7 +248,7 @@ def _kept_heads(directory: Path) -> KeptHeads | ComplianceError:
         agreement = verified_agreement(directory / "agreement.json")
         held = versions_of(directory).versions
         versions = [one for one in held if one.number <= agreement.number]
-        kept = read_heads(directory / "log" / "witness", versions, directory.resolve().name)
+        kept = read_heads(directory / "log" / "witness", versions, owner_of(directory))
     except ComplianceError as error:
         return error
     problem = next(iter(kept.unreadable.values()), None)
@@ -259,7 +260,7 @@ def _witnessed_otherwise(
 ) -> Iterator[ComplianceError]:
     """Say what a party has witnessed of others' logs that contradicts them, and its evidence."""
     for other in found:
-        if directory.resolve().name == other.party:
+        if owner_of(directory) == other.party:
             continue
         log = other.log
         origin = origin_of(other.agreement.party(other.party))

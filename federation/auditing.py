@@ -23,6 +23,7 @@ from compliance.log.policy import Policy
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.log_fetching import Limits, RemoteLog
+from federation.ownership import owner_of
 
 __all__ = ["audit_places"]
 
@@ -134,7 +135,7 @@ def _located(
 
 
 def _in_folder(folder: Path, own: Sequence[SignedAgreement]) -> _Place | Finding:
-    name = folder.resolve().name
+    name = owner_of(folder)
     try:
         versions = read_versions(folder)
         versions.latest.party(name)

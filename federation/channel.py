@@ -117,6 +117,8 @@ class GridChannel:
         poll_seconds: shortest pause between two looks for answers; a tenth of the time already
             waited where that is longer, up to a second.
         clock: monotonic seconds.
+        check_wanted: called before every exchange and at every look for answers; what it raises
+            ends the exchange.
     """
 
     def __init__(
@@ -126,16 +128,19 @@ class GridChannel:
         deadline_seconds: float = 600.0,
         poll_seconds: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
+        check_wanted: Callable[[], None] = lambda: None,
     ) -> None:
         self._grid = grid
         self._deadline = deadline_seconds
         self._poll = poll_seconds
         self._clock = clock
+        self._check_wanted = check_wanted
 
     def nodes(self, at_least: int) -> Sequence[int]:
         """Return the connected nodes in ascending order; see `Channel.nodes`."""
         end = self._clock() + self._deadline
         while True:
+            self._check_wanted()
             found = sorted(self._grid.get_node_ids())
             if len(found) >= at_least or self._clock() > end:
                 return found
@@ -148,6 +153,7 @@ class GridChannel:
 
         A node is missing when Flower says that it failed, or after the deadline.
         """
+        self._check_wanted()
         sent = self._send(parcels)
         answers: dict[str, SealedMessage | None] = {}
         begun = self._clock()
@@ -168,6 +174,7 @@ class GridChannel:
                     "what runs there, then run again"
                 )
             time.sleep(min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS))
+            self._check_wanted()
 
     def _send(self, parcels: Sequence[Parcel]) -> Mapping[str, Parcel]:
         """Push every parcel; return them by the id that Flower gave each, in order."""

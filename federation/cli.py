@@ -25,10 +25,13 @@ from federation.api_commands import api_app
 from federation.approval_commands import approval_app, approve, code_app
 from federation.audit_commands import audit_command
 from federation.consent_commands import consent_app
+from federation.enrolment.commands import party_app
 from federation.erasure_commands import erase_app
-from federation.errors import FederationError, RefusedError, WorkspaceError
+from federation.errors import EnrolmentError, FederationError, RefusedError, WorkspaceError
 from federation.measurement_commands import measurement_app
 from federation.model_commands import model_app
+from federation.operations.coordinator_commands import coordinator_app
+from federation.operations.run_commands import cancel, logs, resume, run, status
 from federation.policy_commands import policy_app
 from federation.progress import Progress
 from federation.report_commands import report_app
@@ -74,9 +77,13 @@ app.add_typer(consent_app, name="consent")
 app.add_typer(erase_app, name="erase")
 app.add_typer(model_app, name="model")
 app.add_typer(retrain_app, name="retrain")
+app.add_typer(party_app, name="party")
 app.add_typer(retention_app, name="retention")
 app.add_typer(subject_app, name="subject")
 app.command("view")(view_command)
+app.add_typer(coordinator_app, name="coordinator")
+for command in (run, status, logs, cancel, resume):
+    app.command()(command)
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -156,7 +163,7 @@ def _explain(error: Exception) -> int:
     elif not isinstance(error, FederationError | ComplianceError | PrivacyError | ConnectorError):
         raise error
     err.print(f"[bold red]error[/] {escape(told)}")
-    does_not_hold = isinstance(error, RefusedError | ComplianceError)
+    does_not_hold = isinstance(error, RefusedError | EnrolmentError | ComplianceError)
     return 1 if does_not_hold and not isinstance(error, PolicyError | RetentionError) else 2
 
 

@@ -13,7 +13,7 @@ Leaves to others: what a job says when (`jobs`), how it travels (`channel`), who
 """
 
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from federation.errors import (
     MessageError,
     PartyUnreachableError,
     RefusedError,
+    RunCancelledError,
     WorkspaceError,
 )
 from federation.exchanges import KeptExchanges
@@ -167,19 +168,29 @@ class Coordinator:
         folder = PartyFolder(path)
         return cls(folder, folder.agreement(), clock=clock)
 
-    def run(self, channel: Channel) -> None:
+    def run(self, channel: Channel, *, only: Collection[str] = ()) -> None:
         """Run every listed job that has not ended yet, in order; then those of `successors`.
 
+        Args:
+            channel: to the parties' nodes.
+            only: names of jobs, where not all are to be run.
+
         Raises:
+            WorkspaceError: a job of `only` is not listed.
+            RunCancelledError: the channel says that the run is no longer wanted.
             RefusedError: a party, or the agreement, says no; the job stays open.
             PartyUnreachableError: a party gave no answer; run again to go on.
             MessageError: a party broke the protocol.
         """
         asked = read_jobs(self._folder)
-        jobs = [spec for spec in asked if not self._ended(spec.name)]
+        if strange := sorted(set(only) - {spec.name for spec in asked}):
+            raise WorkspaceError(f"no job is called {', '.join(strange)}: list it in jobs.json")
+        wanted = [spec for spec in asked if not only or spec.name in only]
+        jobs = [spec for spec in wanted if not self._ended(spec.name)]
         again = Retrainings(self._folder, self._agreement)
         listed = (*asked, *again.specs)
-        may_retrain = are_agreed(self._agreement) and any(self._ended(spec.name) for spec in asked)
+        ended = any(self._ended(spec.name) for spec in asked)
+        may_retrain = not only and ended and are_agreed(self._agreement)
         if not jobs and not self._owing(listed) and not may_retrain:
             self.spread(channel)
             return
@@ -373,9 +384,10 @@ class Coordinator:
         try:
             self._carry_approvals(gate, channel, nodes, spec)
             outcome = self._drive(gate, channel, nodes, self._job(spec), kept)
-        except FederationError:
-            gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="failed")
-            self._tell_of(spec, "has failed")
+        except FederationError as error:
+            how = "cancelled" if isinstance(error, RunCancelledError) else "failed"
+            gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome=how)
+            self._tell_of(spec, "was cancelled" if how == "cancelled" else "has failed")
             raise
         if isinstance(outcome, Measurement):
             self._keep_measurement(gate, outcome)

@@ -8,7 +8,11 @@ FederationError
 ├── MessageError         bytes from another party break the protocol: nothing of them was used
 ├── RefusedError         a term of the agreement says no: its text names the term and the remedy
 ├── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
-└── SuperLinkError       a node is not taken, or calls another's SuperLink: two operators talk
+├── EnrolmentError       an invitation, or an answer to it, does not hold: operator and party talk
+├── SuperLinkError       a node is not taken, or calls another's SuperLink: two operators talk
+├── CoordinatorUnreachableError  no coordinator answers an operator's call: see whether it is up
+├── RunStateError        a run is not where the operator takes it to be: look at its state first
+└── RunCancelledError    an operator cancelled the run: resume it to go on
 ```
 
 A wrong order of calls by our own code is a `RuntimeError`. No message carries an identifier, a
@@ -20,11 +24,15 @@ from pathlib import Path
 
 __all__ = [
     "CollaborationError",
+    "CoordinatorUnreachableError",
+    "EnrolmentError",
     "FederationError",
     "MessageError",
     "PartyBusyError",
     "PartyUnreachableError",
     "RefusedError",
+    "RunCancelledError",
+    "RunStateError",
     "SuperLinkError",
     "WorkspaceError",
 ]
@@ -82,5 +90,21 @@ class PartyUnreachableError(FederationError):
     """A party gave no answer in time, or its process failed before it could answer."""
 
 
+class EnrolmentError(FederationError):
+    """An invitation, a registration or a signature is not what it must be; it was not used."""
+
+
 class SuperLinkError(FederationError):
     """A SuperLink does not take this party's node, or is not the one that was meant."""
+
+
+class CoordinatorUnreachableError(FederationError):
+    """No coordinator answers an operator's call, or it is not the one that was meant."""
+
+
+class RunStateError(FederationError):
+    """A run is in another state than what was asked for needs, or there is no such run."""
+
+
+class RunCancelledError(FederationError):
+    """An operator cancelled the run that is under way."""

@@ -19,6 +19,7 @@ from compliance.log.receipt import Receipt
 from compliance.log.verifier import read_checkpoint, read_regular
 from federation.errors import WorkspaceError
 from federation.log_server import LogServer
+from federation.ownership import owner_of
 from federation.party import PartyFolder, verified_agreement
 from federation.versions import signed_versions_in, versions_of
 from federation.witnesses import log_keys, policy_for, read_optional, witness_of
@@ -87,7 +88,7 @@ def make_receipt(directory: Path, index: int) -> tuple[Receipt, Agreement | None
         LogError: there is no such leaf, or the files contradict the head.
     """
     agreement = verified_agreement(directory / "agreement.json")
-    name = directory.resolve().name
+    name = owner_of(directory)
     held = [one for one in versions_of(directory).versions if one.number <= agreement.number]
     versions = [one for one in reversed(held) if name in {party.name for party in one.parties}]
     keys = [log_keys(one.party(name)) for one in versions]

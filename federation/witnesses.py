@@ -14,6 +14,7 @@ from compliance.errors import LogError
 from compliance.log.note import NOTE_LIMIT
 from compliance.log.verifier import read_regular
 from compliance.log.witnessing import Witness, WitnessRecord
+from federation.ownership import owner_of
 from federation.party import PartyFolder, verified_agreement
 from federation.versions import versions_of
 
@@ -48,7 +49,7 @@ def witness_in(directory: Path) -> WitnessRecord | None:
         InvalidAgreementError: it is unsigned by somebody, or altered.
     """
     agreement = verified_agreement(directory / "agreement.json")
-    name = directory.resolve().name
+    name = owner_of(directory)
     keys = witness_keys(directory, agreement, name)
     if keys.cosigner is None:
         return None

@@ -27,6 +27,7 @@ PEOPLE = 2000
 
 LONGEST = (
     *("deployment", "simulation", "match_benchmarks", "ray_executor", "vertical_absent"),
+    *("coordinator_service", "walkthrough"),
     *("vertical_jobs", "sums", "matching_pairs", "node", "adoption"),
 )
 """Modules that take longest: they begin first, so that no worker is left alone with one."""

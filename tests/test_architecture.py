@@ -254,6 +254,29 @@ ALLOWED = {
     ),
     # what Flower's own client raises
     "federation/apps/superlink.py": frozenset({"httpx.HTTPStatusError", "httpx.TransportError"}),
+    # a coordinator's two listeners, and Flower's executor beside them, on its own machine
+    **dict.fromkeys(
+        (
+            *("federation/apps/control_listener.py", "federation/apps/public_listener.py"),
+            "federation/apps/refusals.py",
+        ),
+        frozenset({"http.HTTPStatus"}),
+    ),
+    "federation/apps/operating/service.py": frozenset(
+        {
+            *(f"asyncio.{name}" for name in ("Event", "create_task", "gather", "get_running_loop")),
+            *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
+            *("asyncio", "subprocess", "subprocess.DEVNULL", "subprocess.Popen"),
+            "subprocess.TimeoutExpired",
+        }
+    ),
+    # an operator elsewhere, who calls the coordinator that a file of his names
+    "federation/operations/remote.py": frozenset(
+        {
+            *("httpx", "httpx.Client", "httpx.HTTPError"),
+            *("ssl", "ssl.SSLError", "ssl.create_default_context"),
+        }
+    ),
     # the one link between two parties that the coordinator does not carry, and its program: only
     # after both gates have let out that it may be opened, and to a certificate told beforehand
     "federation/rr22/link.py": LINK,
@@ -300,6 +323,16 @@ ALLOWED = {
             "http.client.HTTPSConnection",
         }
     ),
+    # a party that joins: public halves of its keys and signatures, to who invited it
+    "federation/enrolment/exchange.py": frozenset(
+        {
+            *("http.HTTPStatus", "http.client.HTTPException", "http.client.HTTPSConnection"),
+            *("ssl", "ssl.SSLCertVerificationError", "ssl.TLSVersion", "ssl.TLSVersion.TLSv1_3"),
+            "ssl.create_default_context",
+        }
+    ),
+    # the coordinator's door for parties that join, mounted in its public listener
+    "federation/enrolment/app.py": frozenset({"http.HTTPStatus"}),
     # that program: it runs beside our processes, never in one
     WORKER: frozenset({"spu.libpsi", "spu.libspu.link"}),
     # a party's own machines, likewise
@@ -440,7 +473,10 @@ def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
     notices = "compliance/notice.py"  # the end of one, in its author's words
     approvals = "compliance/approval.py"  # a person's, with a key that is no party's
     completions = "compliance/erasure/completion.py"  # which the gate has signed, with its key
-    assert callers("Envelope.sign") == {GATE, contracts, notices, approvals, completions}
+    invitations = "federation/enrolment/invitation.py"  # before there is a contract
+    assert callers("Envelope.sign") == {
+        *(GATE, contracts, notices, approvals, completions, invitations)
+    }
     arrived = {"federation/channel.py", "federation/exchanges.py"}
     assert callers("SealedMessage") == {GATE, *arrived}
     assert callers("Released") == {GATE}
@@ -458,8 +494,10 @@ def test_only_the_gate_encrypts_and_only_a_node_decrypts() -> None:
     bodies = "compliance/subject_keys.py"  # kept at home, under a person's own key
     assert callers("encrypt") == {GATE, "privacy/encryption.py", shares, bodies}
     assert callers("decrypt") == {"federation/node.py", "privacy/encryption.py", shares, bodies}
-    assert callers("EncryptionKey.from_base64") == {"federation/enclosure.py"}
-    assert callers("decryption_key") == {"federation/node.py", "federation/party.py"}
+    challenges = "federation/enrolment/register.py"  # random bytes, to prove a key
+    assert callers("EncryptionKey.from_base64") == {"federation/enclosure.py", challenges}
+    proves = "federation/enrolment/joining.py"  # opens those, in a context of their own
+    assert callers("decryption_key") == {"federation/node.py", "federation/party.py", proves}
 
 
 def test_only_the_gate_the_contract_and_the_keys_own_folder_touch_the_identity_key() -> None:
@@ -468,6 +506,8 @@ def test_only_the_gate_the_contract_and_the_keys_own_folder_touch_the_identity_k
         "federation/party.py",
         "federation/trial/workspace.py",
         "federation/adoption.py",  # signs agreements and notices
+        "federation/enrolment/joining.py",  # proves that it is the party's
+        "federation/enrolment/store.py",  # signs invitations
         "federation/training/summing.py",  # signs keys of secure sums, which leave by the gate
         "federation/spreading.py",  # signs tokens of erasures, which leave by the gate
     }

@@ -109,7 +109,13 @@ class TestWhatDoesNotHold:
             verify_party(workspace / "retailer")
 
     def test_a_folder_called_otherwise(self, workspace: Path) -> None:
+        """Its own file says whose it is; a copy without one is called as the party."""
         (workspace / "retailer").rename(workspace / "shop")
+        assert verify_party(workspace / "shop").party == "retailer"
+        (workspace / "shop" / "party.json").write_text("{}")
+        with pytest.raises(WorkspaceError, match="says no party's name"):
+            verify_party(workspace / "shop")
+        (workspace / "shop" / "party.json").unlink()
         with pytest.raises(InvalidAgreementError, match="has no party 'shop', only brand, ret"):
             verify_party(workspace / "shop")
 

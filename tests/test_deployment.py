@@ -416,9 +416,9 @@ def test_the_bundle_is_three_modules_and_asks_for_nothing_to_be_installed() -> N
     assert bundle_config()["project"]["dependencies"] == []
 
 
-def test_the_bundle_can_be_told_a_folder_and_a_patience_and_nothing_else() -> None:
+def test_the_bundle_can_be_told_two_folders_and_a_patience_and_nothing_else() -> None:
     config = bundle_config()["tool"]["flwr"]["app"]["config"]
-    assert config == {"coordinator": "", "deadline-seconds": 600.0}
+    assert config == {"coordinator": "", "deadline-seconds": 600.0, "run": ""}
 
 
 def test_the_bundle_ships_with_the_package_under_its_version() -> None:

@@ -31,6 +31,7 @@ _TIME: Final = struct.Struct(">Q")
 _LATEST: Final = 2**63 - 1
 _LABEL: Final = b"subtree/v1\n\x00"
 _NAME_BYTES: Final = 255
+_POSSESSION: Final = b"comity possession 1"
 
 
 class Algorithm(IntEnum):
@@ -116,6 +117,23 @@ class CosignerKey:
             for signature in note.signatures_by(self.name, self.key_id)
         )
 
+    def verify_possession(self, proof: bytes, statement: bytes) -> None:
+        """Return only if whoever holds this key's secret half proved it under `statement`.
+
+        Raises:
+            SignatureError: in every other case; a key of Ed25519 proves nothing this way.
+        """
+        if self.algorithm is not Algorithm.ML_DSA_44:
+            raise SignatureError(f"cosigner {self.name!r}: expected a key of ML-DSA-44")
+        try:
+            key = MLDSA44PublicKey.from_public_bytes(self.raw)
+            key.verify(proof, statement, _POSSESSION)
+        except (InvalidSignature, ValueError) as error:
+            raise SignatureError(
+                f"cosigner {self.name!r}: the proof of possession does not verify: the statement "
+                "changed, or another key made it"
+            ) from error
+
     def _verify(self, checkpoint: Checkpoint, signature: bytes) -> int:
         expected = _TIME.size + _SIGNATURE_BYTES[self.algorithm]
         if len(signature) != expected:
@@ -187,6 +205,21 @@ class CosigningKey:
         return NoteSignature(
             key.name, key.key_id, _TIME.pack(timestamp) + self._private.sign(message)
         )
+
+    def prove_possession(self, statement: bytes) -> bytes:
+        """Sign a statement about this key, which can never pass for a cosignature.
+
+        A context (FIPS 204 §5.2) keeps it apart: cosignatures have none.
+
+        Returns:
+            2,420 bytes.
+
+        Raises:
+            SignatureError: the key is not of ML-DSA-44.
+        """
+        if isinstance(self._private, SigningKey):
+            raise SignatureError(f"cosigner {self.public.name!r}: expected a key of ML-DSA-44")
+        return self._private.sign(statement, _POSSESSION)
 
     def __repr__(self) -> str:
         return f"CosigningKey({self.public.name!r}, {self.public.key_id.hex()})"

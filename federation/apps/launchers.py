@@ -28,6 +28,7 @@ from federation.apps.carriage import CarriedMessage, Failure
 from federation.apps.client_app import app
 from federation.apps.superlink import RunOverError, SuperLink, read_node_key
 from federation.apps.zygote import WorkerEndedError, Zygote
+from federation.enrolment.waiting import wait_until_signed
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder
 from federation.population import tokens_allowed
@@ -122,7 +123,8 @@ def installed_bundle() -> str:
 def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> NoReturn:
     """Answer messages until this process is told to end; SIGTERM ends it with exit code 0.
 
-    1. Read folder and agreement, so that mistakes in them show at once.
+    1. Read folder and agreement, so that mistakes in them show at once; wait where parties have yet
+       to sign it.
     2. Fork the zygote, while there is a single thread, no key of the node's and no line.
     3. Read the key, and connect.
     4. Take a message, have it answered, hand the answer in; look again, ever more rarely.
@@ -142,6 +144,7 @@ def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> N
     folder = PartyFolder(config.party)  # 1
     if folder.config.role not in {Role.BRAND, Role.PARTNER}:
         raise WorkspaceError(f"{folder.path} is a {folder.config.role}'s: it has no node")
+    wait_until_signed(folder, tell)
     folder.agreement()
     allowed = frozenset({installed_bundle(), *config.allow_bundles})
     with (

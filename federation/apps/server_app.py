@@ -1,11 +1,12 @@
 """The Flower ServerApp of the coordinator: run the jobs in its folder over Flower's Grid.
 
 The run configuration names the coordinator's folder (`coordinator="/srv/comity/coordinator"`) and,
-if wanted, `deadline-seconds` for each exchange. Nothing in it can change a job or a term.
+if wanted, `deadline-seconds` for each exchange, and a `run`: a folder of the journal of runs, which
+says which jobs. Nothing in it can change a job or a term.
 
 Guarantees: prints how the jobs go on, unless somebody listens already, and how the run ended in one
-last line; where anything went wrong it raises, by which Flower takes the run for failed, and of our
-own errors Flower prints no traceback.
+last line, and writes both into the journal where there is one; where anything went wrong it raises,
+by which Flower takes the run for failed, and of our own errors Flower prints no traceback.
 
 It leans on a name of Flower that is not public; `tests/test_node_process.py` fails when it moves.
 """
@@ -21,11 +22,13 @@ from flwr.supercore.inflatable.inflatable_utils import pull_objects
 from flwr.superlink.grid import http_grid
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from compliance.errors import ComplianceError
 from federation.channel import GridChannel
 from federation.coordinator import Coordinator
-from federation.errors import FederationError, WorkspaceError
+from federation.errors import FederationError, RunCancelledError, WorkspaceError
+from federation.operations.journal import RunJournal, RunState
 from federation.progress import Progress, listener, listening
 from federation.watch import line
 from privacy.errors import PrivacyError
@@ -49,18 +52,50 @@ def _untraced(record: logging.LogRecord) -> bool:
 
 
 class _Printer:
-    """Prints lines that Flower carries to whoever started the run."""
+    """Prints lines that Flower carries to whoever started the run; the journal keeps them."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: "_JournalledRun | None") -> None:
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._run = run
 
     def __call__(self, progress: Progress) -> None:
         if progress.total == 0:
-            self._console.print(line(progress))
+            self._print(line(progress))
 
-    def end(self, told: str) -> None:
-        """Print the last line."""
-        self._console.print(escape(told))
+    def end(self, told: str, state: RunState) -> None:
+        """Print the last line, and say in the journal how the run ended."""
+        self._print(escape(told))
+        if self._run is not None:
+            self._run.end(state, told)
+
+    def _print(self, markup: str) -> None:
+        self._console.print(markup)
+        if self._run is not None:
+            self._run.tell(Text.from_markup(markup).plain)
+
+
+class _JournalledRun:
+    """A run of the journal, as its ServerApp sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._journal = RunJournal(folder.parent)
+        try:
+            self._number = int(folder.name)
+        except ValueError as error:
+            raise WorkspaceError(f"run: expected a folder of the journal, got {folder}") from error
+        run = self._journal.run(self._number)
+        self.jobs = run.jobs
+        self._attempt = run.attempt
+
+    def check_wanted(self) -> None:
+        self._journal.check_wanted(self._number, self._attempt)
+
+    def tell(self, told: str) -> None:
+        self._journal.tell(self._number, told)
+
+    def end(self, state: RunState, told: str) -> None:
+        words = told.partition(": ")[2] if state is RunState.STOPPED else ""
+        self._journal.finish(self._number, self._attempt, state, told=words)
 
 
 def look_often() -> None:
@@ -80,21 +115,37 @@ def main(grid: Grid, context: Context) -> None:
     if listener() is not None:
         _run(grid, context)
         return
-    printer = _Printer()
+    journalled = _journalled(context)
+    printer = _Printer(journalled)
     logging.getLogger("flwr").addFilter(_untraced)
     try:
         with listening(printer):
-            _run(grid, context)
-    except _TOLD as error:
-        printer.end(f"stopped: {error}")
+            _run(grid, context, journalled)
+    except RunCancelledError as error:
+        printer.end(f"cancelled: {error}", RunState.CANCELLED)
         raise
-    printer.end("done: every job has ended")
+    except _TOLD as error:
+        printer.end(f"stopped: {error}", RunState.STOPPED)
+        raise
+    jobs = () if journalled is None else journalled.jobs
+    printer.end(f"done: {', '.join(jobs) or 'every job'} has ended", RunState.DONE)
 
 
-def _run(grid: Grid, context: Context) -> None:
+def _journalled(context: Context) -> _JournalledRun | None:
+    folder = context.run_config.get("run")
+    return _JournalledRun(Path(folder)) if isinstance(folder, str) and folder else None
+
+
+def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None) -> None:
     folder = context.run_config.get("coordinator")
     if not isinstance(folder, str) or not folder:
         raise WorkspaceError('the run\'s configuration lacks coordinator="FOLDER"')
     look_often()
     deadline = float(context.run_config.get("deadline-seconds", 600.0))
-    Coordinator.open(Path(folder)).run(GridChannel(grid, deadline_seconds=deadline))
+    coordinator = Coordinator.open(Path(folder))
+    if journalled is None:
+        coordinator.run(GridChannel(grid, deadline_seconds=deadline))
+        return
+    channel = GridChannel(grid, deadline_seconds=deadline, check_wanted=journalled.check_wanted)
+    journalled.check_wanted()
+    coordinator.run(channel, only=journalled.jobs)

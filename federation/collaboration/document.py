@@ -219,7 +219,7 @@ class _Listed(_Closed):
     job: JobSpec
 
 
-def load_collaboration(path: Path) -> Collaboration:
+def load_collaboration(path: Path, *, elsewhere: bool = False) -> Collaboration:
     """Read and check a collaboration file; relative paths in it are taken from its directory.
 
     1. It is TOML.
@@ -228,12 +228,17 @@ def load_collaboration(path: Path) -> Collaboration:
     4. The jobs refer to each other in order, and keep within the contract.
     5. The files, tables and columns that it names exist.
 
+    Args:
+        path: the file.
+        elsewhere: the parties' data lie on other machines, so that step 5 is theirs.
+
     Raises:
         CollaborationError: with every mistake that could be found. The contract's terms are held
             against each other only where all of them are well-formed.
     """
     document = _read(path)  # 1
-    if mistakes := tuple(_mistakes(document, path.parent)):  # 2, 3, 4, 5
+    directory = None if elsewhere else path.parent
+    if mistakes := tuple(_mistakes(document, directory)):  # 2, 3, 4, 5
         raise CollaborationError(path, mistakes)
     return _parse(document)
 
@@ -320,7 +325,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise CollaborationError(path, [f"is not TOML: {error}"]) from error
 
 
-def _mistakes(document: Mapping[str, Any], directory: Path) -> Iterator[str]:
+def _mistakes(document: Mapping[str, Any], directory: Path | None) -> Iterator[str]:
     try:
         _parse(document)
     except ValidationError as error:  # 2
@@ -332,6 +337,8 @@ def _mistakes(document: Mapping[str, Any], directory: Path) -> Iterator[str]:
     terms = well_formed(Collaboration, {key: document[key] for key in parts if key in document})
     if terms is not None and not about_parties:
         yield from _contract_mistakes(terms, document.get("jobs"))  # 3, 4
+    if directory is None:
+        return
     yield from source_contradictions(document, directory)  # 5
     truth = well_formed(EvaluateSection, document.get("evaluate"))
     if truth is not None:

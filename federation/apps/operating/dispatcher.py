@@ -1,0 +1,124 @@
+"""What moves runs on: takes the oldest that waits, has Flower run it, and sees how it ends.
+
+```
+ begin                  at every look
+   1 whatever was at      2 nothing at work: the oldest that waits begins
+     work when the        3 something at work, and Flower's run has ended without a word:
+     process died is        the run is stopped
+     stopped
+```
+
+Guarantees: one run at a time; a run that is at work in the journal is one that Flower has, or it
+is stopped at the next look. What this process had in memory is not needed to go on.
+
+Leaves to others: the words of a run and how it ended, which the ServerApp writes into the journal
+itself (`server_app`).
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from federation.errors import FederationError, RunStateError
+from federation.operations.journal import COORDINATOR, Run, RunJournal, RunState
+
+__all__ = ["Dispatcher", "Engine"]
+
+
+class Engine(Protocol):
+    """What runs the ServerApp: Flower."""
+
+    def start(self, config: Mapping[str, str | float]) -> int:
+        """Start a run, and return the engine's number of it."""
+        ...
+
+    def has_ended(self, run: int) -> bool:
+        """Whether it has ended, in whichever way."""
+        ...
+
+    def stop_all(self) -> None:
+        """Stop whatever has not ended."""
+        ...
+
+
+class Dispatcher:
+    """Moves the runs of one journal on.
+
+    Args:
+        journal: the runs.
+        engine: what runs them.
+        party: the coordinator's folder as a party.
+        deadline_seconds: patience for the answers of one exchange.
+        tell: told in one line when a run begins or ends.
+    """
+
+    def __init__(
+        self,
+        journal: RunJournal,
+        engine: Engine,
+        *,
+        party: Path,
+        deadline_seconds: float,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._journal = journal
+        self._engine = engine
+        self._party = party
+        self._deadline = deadline_seconds
+        self._tell = tell
+        self._at_work: tuple[int, int] | None = None
+
+    def recover(self) -> None:
+        """Stop what was at work when an earlier process died; call it once, at the beginning."""
+        self._engine.stop_all()  # 1
+        self.end()
+
+    def end(self) -> None:
+        """Stop what is at work in the journal, once nothing runs any more."""
+        for run in self._journal.all():
+            if run.state.is_at_work:
+                self._give_up(run, "the coordinator's process ended meanwhile: resume the run")
+
+    def look(self) -> None:
+        """Move on what can be moved on now."""
+        if self._at_work is None:
+            waiting = [one for one in self._journal.all() if one.state is RunState.QUEUED]
+            if waiting:
+                self._begin(waiting[0])  # 2
+            return
+        number, engines = self._at_work
+        if self._engine.has_ended(engines):  # 3
+            run = self._journal.run(number)
+            if run.state.is_at_work:
+                told = "its process ended without a word: the coordinator's console may say more"
+                run = self._give_up(run, told)
+            self._tell(f"run {number} is {run.state}{f': {run.told}' if run.told else ''}")
+            self._at_work = None
+
+    def _begin(self, run: Run) -> None:
+        try:
+            self._journal.change(run.number, RunState.RUNNING, by=COORDINATOR)
+        except RunStateError:  # it was cancelled at this very moment
+            return
+        config: dict[str, str | float] = {
+            "coordinator": str(self._party),
+            "deadline-seconds": self._deadline,
+            "run": str(self._journal.folder(run.number)),
+        }
+        try:
+            engines = self._engine.start(config)
+        except Exception as error:  # whatever Flower raises, the run must not seem to go on
+            told = f"Flower did not start it ({type(error).__name__})"
+            self._journal.change(run.number, RunState.STOPPED, by=COORDINATOR, told=told)
+            if not isinstance(error, FederationError):
+                raise
+            return
+        self._at_work = (run.number, engines)
+        self._tell(f"run {run.number} begins")
+
+    def _give_up(self, run: Run, told: str) -> Run:
+        cancelled = run.state is RunState.CANCELLING
+        state = RunState.CANCELLED if cancelled else RunState.STOPPED
+        return self._journal.change(
+            run.number, state, by=COORDINATOR, told="" if cancelled else told
+        )

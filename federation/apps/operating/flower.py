@@ -1,0 +1,164 @@
+"""Flower's SuperLink as one coordinator needs it: its app, its runs, and its nodes.
+
+Guarantees: nodes are known by their keys, the executor by its secret; nothing is installed from the
+network; Flower's own dialects beside HTTP are not spoken.
+
+Leaves to others: who may call what (`public_listener`, `control_listener`), when a run begins
+(`dispatcher`). It leans on names of Flower that are not public; `tests/test_flower_contract.py`
+fails when they move.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from fastapi import FastAPI
+from flwr.cli.build import build_fab_from_disk
+from flwr.common.constant import (
+    HEARTBEAT_DEFAULT_INTERVAL,
+    ISOLATION_MODE_PROCESS,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    TRANSPORT_TYPE_GRPC_RERE,
+    Status,
+)
+from flwr.common.serde import user_config_to_proto
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.proto.fab_pb2 import Fab
+from flwr.server.superlink.linkstate import LinkState
+from flwr.supercore.auth.typing import AccountInfo
+from flwr.supercore.constant import NodeStatus
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+from flwr.superlink.servicer.control import control_handlers
+
+from federation.apps import BUNDLE
+from federation.errors import WorkspaceError
+
+__all__ = ["FlowerNodes", "FlowerRuns", "read_node_key", "superlink_app"]
+
+_ACCOUNT: Final = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
+
+
+def superlink_app(database: Path, secret: bytes) -> FastAPI:
+    """Return Flower's SuperLink as an ASGI app, over its state on disk.
+
+    Args:
+        database: file of its state, which is made where it is missing.
+        secret: by which the executor proves itself.
+    """
+    config = SuperLinkLifespanConfig(
+        control_address="",
+        health_server_address=None,
+        host="",
+        port=0,
+        insecure=False,
+        certificates=None,
+        superexec_auth_secret=secret,
+        authn_plugin=NoOpControlAuthnPlugin(),  # the control listener has seen to it
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        database=str(database),
+        isolation=ISOLATION_MODE_PROCESS,
+        runtime_dependency_install=False,
+    )
+    app: FastAPI = create_app(config, SuperLinkLifespan)
+    return app
+
+
+def _state(app: FastAPI) -> LinkState:
+    state: LinkState = app.state.linkstate_factory.state()
+    return state
+
+
+class FlowerRuns:
+    """Runs of the installed app bundle."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def start(self, config: Mapping[str, str | float]) -> int:
+        """Start a run of the installed bundle; return Flower's number of it."""
+        request = StartRunRequest(
+            fab=Fab(content=build_fab_from_disk(BUNDLE)),
+            override_config=user_config_to_proto(dict(config)),
+        )
+        started = control_handlers.start_run(
+            request, _ACCOUNT, _state(self._app), TRANSPORT_TYPE_GRPC_RERE
+        )
+        return int(started.run_id)
+
+    def has_ended(self, run: int) -> bool:
+        """Whether a run has ended, in whichever way; one that Flower does not know has."""
+        found = _state(self._app).get_run_status({run}).get(run)
+        return found is None or found.status == Status.FINISHED
+
+    def stop_all(self) -> None:
+        """Stop every run that has not ended."""
+        state = _state(self._app)
+        for run in state.get_run_info():
+            if run.status.status != Status.FINISHED:
+                state.stop_run(run.run_id)
+
+
+class FlowerNodes:
+    """The nodes that a SuperLink knows, by their keys."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def known(self) -> Mapping[bytes, int]:
+        """Return Flower's number of every node, by its key."""
+        found = _state(self._app).get_node_info(owner_aids=[NOOP_FLWR_AID])
+        return {
+            bytes(one.public_key): int(one.node_id)
+            for one in found
+            if one.status != NodeStatus.UNREGISTERED
+        }
+
+    def register(self, key: bytes, name: str) -> None:
+        """Have a node be taken that has this key."""
+        _state(self._app).create_node(
+            owner_aid=NOOP_FLWR_AID,
+            owner_name=NOOP_ACCOUNT_NAME,
+            public_key=key,
+            heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL,
+            name=name,
+        )
+
+    def unregister(self, node: int) -> None:
+        """Have a node be taken no longer."""
+        _state(self._app).delete_node(owner_aid=NOOP_FLWR_AID, node_id=node)
+
+
+def read_node_key(file: Path) -> bytes:
+    """Return the key of a node as Flower names it.
+
+    Args:
+        file: the public key, in OpenSSH's format.
+
+    Raises:
+        WorkspaceError: it is none of P-256.
+    """
+    try:
+        key = load_ssh_public_key(file.read_bytes())
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise WorkspaceError(f"{file} holds no public key in OpenSSH's format") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise WorkspaceError(f"{file}: expected a key of P-256 (ecdsa-sha2-nistp256)")
+    return bytes(public_key_to_bytes(key))

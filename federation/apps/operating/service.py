@@ -1,0 +1,275 @@
+"""`comity coordinator up`: a SuperLink behind two listeners, its executor, and the runs.
+
+```
+ parties ── TLS ──► public listener ──┐
+                                      ├──► Flower's SuperLink ◄── dispatcher ◄── journal of runs
+ operators ─ TLS ─► control listener ─┘          ▲
+                         ▲                       │ task, under the executor's secret
+                         └────────────── executor ──► ServerApp (a process for each run)
+```
+
+Guarantees: SIGTERM and SIGINT end it cleanly, with its executor and what that runs; a second one
+over the same folder is refused; an executor that dies is started again. Flower's telemetry and
+update check are off, and nothing is installed.
+
+Leaves to others: who may call what (`public_listener`, `control_listener`), states (`journal`).
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from federation.apps.control_listener import control_app
+from federation.apps.operating.dispatcher import Dispatcher
+from federation.apps.operating.flower import (
+    FlowerNodes,
+    FlowerRuns,
+    read_node_key,
+    superlink_app,
+)
+from federation.apps.public_listener import public_app
+from federation.apps.refusals import AuditFile, Refusals
+from federation.clock import Clock, utc_now
+from federation.errors import WorkspaceError
+from federation.operations.control_api import control_api
+from federation.operations.folder import CoordinatorFolder, host_of, port_of
+from federation.operations.journal import RunJournal
+from federation.operations.tokens import TokenBook
+from federation.party import write_atomically
+from privacy.randomness import new_secret
+
+__all__ = ["serve"]
+
+_START_SECONDS: Final = 0.02
+_LOOK_SECONDS: Final = 0.1
+_NODES_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 3
+_ENROLMENT: Final = "/v1/enrolment"
+_CONNECTIONS: Final = 512
+_WILD: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- recognised, not listened at
+
+Tell = Callable[[str], None]
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the service, which has two of them."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Capture none."""
+        yield
+
+
+def serve(folder: CoordinatorFolder, *, tell: Tell, clock: Clock = utc_now) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    1. Refuse a folder that another process serves, and a certificate that nobody would take.
+    2. Make the executor's secret anew. 3. Open Flower's state.
+    4. Stop what was at work when an earlier process died.
+    5. Listen; start the executor once the control listener answers.
+    6. Look after runs, nodes and the executor until told to end.
+
+    Raises:
+        WorkspaceError: the folder is not as it must be, or is served already.
+    """
+    with folder.served():  # 1
+        folder.renew(clock())
+        folder.check_certificate(clock())
+        secret = new_secret()  # 2
+        write_atomically(folder.executor_secret, secret, mode=0o600)
+        _Service(folder, secret, tell=tell, clock=clock).run()
+
+
+class _Service:
+    def __init__(
+        self, folder: CoordinatorFolder, secret: bytes, *, tell: Tell, clock: Clock
+    ) -> None:
+        self._folder = folder
+        self._tell = tell
+        superlink = superlink_app(folder.path / "superlink.sqlite", secret)  # 3
+        self._nodes = FlowerNodes(superlink)
+        self._refused_keys: frozenset[str] = frozenset()
+        self._dispatcher = Dispatcher(
+            RunJournal(folder.runs, clock=clock),
+            FlowerRuns(superlink),
+            party=folder.party,
+            deadline_seconds=folder.config.deadline_seconds,
+            tell=tell,
+        )
+        self._executor: subprocess.Popen[bytes] | None = None
+        self._ending = asyncio.Event()
+        self._broken: str | None = None
+        audit, book = AuditFile(folder.audit, clock=clock), TokenBook(folder.tokens)
+        public = public_app(superlink, _mounts(folder), ready=self._is_ready)
+        control = control_app(
+            superlink,
+            control_api(folder),
+            find_operator=lambda token: book.operator(token, now=clock()),
+        )
+        config = folder.config
+        self._servers = (
+            self._server(
+                Refusals(control, listener="control", audit=audit), config.control, begins=True
+            ),
+            self._server(
+                Refusals(public, listener="public", audit=audit), config.listen, begins=False
+            ),
+        )
+
+    def run(self) -> None:
+        """Serve until told to end."""
+        self._dispatcher.recover()  # 4
+        asyncio.run(self._serve())
+        if self._broken is not None:
+            raise WorkspaceError(self._broken)
+        self._tell("the coordinator has ended")
+
+    def _server(self, app: ASGIApp, address: str, *, begins: bool) -> _Server:
+        config = uvicorn.Config(
+            app,
+            host=host_of(address),
+            port=port_of(address),
+            ws="none",
+            lifespan="on" if begins else "off",  # the SuperLink begins and ends once
+            ssl_certfile=str(self._folder.server_certificate),
+            ssl_keyfile=str(self._folder.server_key),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        )
+        return _Server(config)
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        for one in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(one, self._ending.set)
+        serving = [asyncio.create_task(self._listen(server)) for server in self._servers]  # 5
+        try:
+            while not (self._has_started() or self._ending.is_set()):  # noqa: ASYNC110 -- it tells nobody
+                await asyncio.sleep(_START_SECONDS)
+            if not self._ending.is_set():
+                where = f"{self._folder.config.listen}, operators at {self._folder.config.control}"
+                self._tell(f"the coordinator answers parties at {where}")
+                await self._look_after()  # 6
+        finally:
+            await asyncio.to_thread(self._stop_executor)  # it says good-bye to who still listens
+            await asyncio.to_thread(self._dispatcher.end)
+            for server in self._servers:
+                server.should_exit = True
+            await asyncio.gather(*serving)
+
+    async def _listen(self, server: _Server) -> None:
+        try:
+            await server.serve()
+        except SystemExit:  # by which uvicorn says that it cannot listen
+            address = f"{server.config.host}:{server.config.port}"
+            self._broken = f"cannot listen at {address}: choose another in coordinator.toml"
+        self._ending.set()
+
+    def _has_started(self) -> bool:
+        return all(server.started for server in self._servers)
+
+    async def _look_after(self) -> None:
+        looks = 0
+        every = round(_NODES_SECONDS / _LOOK_SECONDS)
+        while not self._ending.is_set():
+            if looks % every == 0:
+                self._keep_executor()
+                await asyncio.to_thread(self._reconcile_nodes)
+            await asyncio.to_thread(self._dispatcher.look)
+            looks += 1
+            try:
+                await asyncio.wait_for(self._ending.wait(), _LOOK_SECONDS)
+            except TimeoutError:
+                continue
+
+    def _is_ready(self) -> bool:
+        executor = self._executor
+        return executor is not None and executor.poll() is None and not self._ending.is_set()
+
+    def _reconcile_nodes(self) -> None:
+        """Have the SuperLink take the nodes whose keys lie in the folder, and no others."""
+        wanted, refused = {}, []
+        for file in sorted(self._folder.nodes.glob("*.pub")):
+            try:
+                wanted[read_node_key(file)] = file.stem
+            except WorkspaceError as error:
+                refused.append(str(error))
+        known = self._nodes.known()
+        for key, node in known.items():
+            if key not in wanted:
+                self._nodes.unregister(node)
+                self._tell(f"node {node} is taken no longer: its key was removed")
+        for key, name in wanted.items():
+            if key not in known:
+                try:
+                    self._nodes.register(key, name)
+                except ValueError:  # Flower takes a key once
+                    refused.append(f"{name}'s key was removed before: give its node another")
+                else:
+                    self._tell(f"{name}'s node may connect")
+        for told in sorted(set(refused) - self._refused_keys):
+            self._tell(told)
+        self._refused_keys = frozenset(refused)
+
+    def _keep_executor(self) -> None:
+        if self._executor is not None and self._executor.poll() is None:
+            return
+        if self._executor is not None:
+            self._tell(f"the executor ended with {self._executor.returncode}: it is started again")
+        folder, binaries = self._folder, Path(sys.executable).parent
+        control = folder.config.control
+        host = "127.0.0.1" if host_of(control) in _WILD else control.rpartition(":")[0]
+        command = [
+            *(str(binaries / "flower-superexec"), "--parent-pid", str(os.getpid())),
+            *("--runtime-api-address", f"{host}:{port_of(control)}"),
+            *("--root-certificates", str(folder.ca_certificate)),
+            *("--superexec-auth-secret-file", str(folder.executor_secret)),
+        ]
+        self._executor = subprocess.Popen(  # noqa: S603 -- Flower's own, with our own arguments
+            command,
+            env=self._environment(binaries),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _environment(self, binaries: Path) -> Mapping[str, str]:
+        kept = {name: one for name, one in os.environ.items() if not name.startswith("FLWR_")}
+        return kept | {
+            "FLWR_HOME": str(self._folder.path / "flower"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+            "PATH": os.pathsep.join([str(binaries), os.environ.get("PATH", os.defpath)]),
+        }
+
+    def _stop_executor(self) -> None:
+        """End the executor and what it runs, which is a process group of its own."""
+        executor = self._executor
+        if executor is None:
+            return
+        for one, patience in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, _STOP_SECONDS)):
+            try:
+                os.killpg(executor.pid, one)
+                executor.wait(timeout=patience)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                continue
+
+
+def _mounts(folder: CoordinatorFolder) -> Mapping[str, ASGIApp]:
+    """Return what is served beside Flower's Fleet interface."""
+    from federation.enrolment import enrolment_app
+
+    return {_ENROLMENT: enrolment_app(folder.path)}

@@ -1,0 +1,1 @@
+"""What a coordinator's operator has: a state folder, tokens, and runs that outlive processes."""

@@ -1,0 +1,112 @@
+"""The operator's interface to runs, over HTTP: an ASGI app without any authentication of its own.
+
+```
+GET  /runs              every run            GET  /runs/N/lines?after=M   what it told
+GET  /runs/N            one run              POST /runs/N/cancel, /runs/N/resume
+POST /runs              queue one; body: an order
+```
+
+Guarantees: the answers are those of `LocalRuns`; an error answers with its kind and text, and no
+traceback.
+
+Leaves to others: who calls, whether they may, and how long a body may be
+(`federation.apps.control_listener`), which puts an `Operator` into the request's state.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from compliance.errors import ComplianceError, describe
+from federation.errors import FederationError, RefusedError, RunStateError, WorkspaceError
+from federation.operations.folder import CoordinatorFolder
+from federation.operations.journal import Run
+from federation.operations.runs import LocalRuns, Order, Runs
+
+__all__ = ["Problem", "control_api"]
+
+
+class Problem(BaseModel):
+    """An error, on its way to an operator.
+
+    Attributes:
+        kind: name of its class.
+        told: its text.
+    """
+
+    kind: str
+    told: str
+
+
+_RUNS: Final = TypeAdapter(tuple[Run, ...])
+_STATUS: Final = {RunStateError: 409, WorkspaceError: 400, RefusedError: 403}
+
+
+def control_api(folder: CoordinatorFolder) -> Starlette:
+    """Return the app."""
+
+    def answer(call: Callable[[Runs, Request], bytes]) -> Callable[[Request], Response]:
+        def endpoint(request: Request) -> Response:
+            runs = LocalRuns(folder, by=request.state.operator.name)
+            return Response(call(runs, request), media_type="application/json")
+
+        return endpoint
+
+    async def submit(request: Request) -> Response:
+        content = await request.body()
+        try:
+            order = Order.model_validate_json(content)
+        except ValidationError as error:
+            raise WorkspaceError(f"order: {describe(error)}") from error
+        runs = LocalRuns(folder, by=request.state.operator.name)
+        run = await run_in_threadpool(runs.submit, order)
+        return Response(run.model_dump_json(), media_type="application/json")
+
+    routes = [
+        Route("/runs", submit, methods=["POST"]),
+        Route("/runs", answer(lambda runs, _: _RUNS.dump_json(runs.all()))),
+        Route("/runs/{number:int}", answer(lambda runs, one: _dump(runs.run(_number(one))))),
+        Route(
+            "/runs/{number:int}/lines",
+            answer(lambda runs, one: _dump(runs.lines(_number(one), after=_after(one)))),
+        ),
+        Route(
+            "/runs/{number:int}/cancel",
+            answer(lambda runs, one: _dump(runs.cancel(_number(one)))),
+            methods=["POST"],
+        ),
+        Route(
+            "/runs/{number:int}/resume",
+            answer(lambda runs, one: _dump(runs.resume(_number(one)))),
+            methods=["POST"],
+        ),
+    ]
+    problems = {FederationError: _problem, ComplianceError: _problem}
+    return Starlette(routes=routes, exception_handlers=problems)
+
+
+def _dump(model: BaseModel) -> bytes:
+    return model.model_dump_json().encode()
+
+
+def _number(request: Request) -> int:
+    return int(request.path_params["number"])
+
+
+def _after(request: Request) -> int:
+    given = request.query_params.get("after", "0")
+    if not given.isascii() or not given.isdigit() or len(given) > 18:
+        raise WorkspaceError("after: expected a number, as an earlier answer gave it")
+    return int(given)
+
+
+def _problem(_: Request, error: Exception) -> Response:
+    problem = Problem(kind=type(error).__name__, told=str(error))
+    status = _STATUS.get(type(error), 400)
+    return Response(problem.model_dump_json(), status, media_type="application/json")

@@ -1,0 +1,168 @@
+"""`comity coordinator`: prepare a coordinator's folder, serve it, and say who may operate it.
+
+Guarantees: parses, calls, prints; a token is printed once, to standard output, and nowhere else.
+
+Leaves to others: everything else (`folder`, `tokens`, `federation.apps.operating`).
+"""
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from federation.clock import utc_now
+from federation.operations.roles import OperatorRole
+
+if TYPE_CHECKING:
+    from federation.operations.tokens import TokenBook
+
+__all__ = ["coordinator_app"]
+
+coordinator_app = typer.Typer(
+    no_args_is_help=True,
+    help="The coordinator, as a process that stays.\n\n"
+    "Example: comity coordinator init /srv/comity/coordinator --address coordinator.example:9091",
+)
+token_app = typer.Typer(
+    no_args_is_help=True,
+    help="Operators' tokens.\n\nExample: comity coordinator token add alice --role operator",
+)
+coordinator_app.add_typer(token_app, name="token")
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", help="The coordinator's coordinator.toml, or its folder.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+CONFIG = Path("coordinator.toml")
+
+
+@coordinator_app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder for the coordinator's state.")],
+    address: Annotated[
+        str, typer.Option("--address", metavar="HOST[:PORT]", help="What parties call.")
+    ],
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="HOST:PORT",
+            help="Where the public listener waits; every interface at the address's port if left "
+            "out.",
+        ),
+    ] = None,
+    control: Annotated[
+        str,
+        typer.Option("--control", metavar="HOST:PORT", help="Where the control listener waits."),
+    ] = "127.0.0.1:9092",
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a coordinator's folder: certificates of its own, and coordinator.toml.
+
+    Run again, it makes no key anew; a server's certificate that ends soon is issued again.
+
+    Example: comity coordinator init /srv/comity/coordinator --address coordinator.example
+    """
+    from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
+
+    config = CoordinatorConfig.for_address(address, listen=listen, control=control)
+    made = CoordinatorFolder.init(folder, config, now=utc_now())
+    facts = {
+        "config": str(made.path / "coordinator.toml"),
+        "ca_certificate": str(made.ca_certificate),
+        "address": config.address,
+        "listen": config.listen,
+        "control": config.control,
+    }
+    if as_json:
+        _print_json(facts)
+        return
+    out.print(f"{made.path} is a coordinator's folder for {config.address}", markup=False)
+    out.print(f"every party is given {made.ca_certificate}", markup=False)
+
+
+@coordinator_app.command("up")
+def up(config: ConfigOption = CONFIG) -> None:
+    """Serve parties and operators until SIGTERM or Ctrl-C; leaves with 0.
+
+    Example: comity coordinator up --config /srv/comity/coordinator/coordinator.toml
+    """
+    from federation.apps.zygote import set_environment
+
+    set_environment()
+    from federation.apps.operating.service import serve
+    from federation.operations.folder import CoordinatorFolder
+
+    serve(CoordinatorFolder.open(config), tell=lambda told: err.print(told, markup=False))
+
+
+@token_app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="Whose it is: small letters, digits, hyphens.")],
+    role: Annotated[OperatorRole, typer.Option("--role", help="What it opens.")],
+    days: Annotated[
+        int | None,
+        typer.Option("--days", min=1, max=3650, help="For so long; for ever if left out."),
+    ] = None,
+    config: ConfigOption = CONFIG,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a token, and print it: it cannot be seen again.
+
+    Example: comity coordinator token add alice --role operator --days 90
+    """
+    now = utc_now()
+    expires = None if days is None else now + timedelta(days=days)
+    token = _book(config).add(name, role, now=now, expires=expires)
+    if as_json:
+        _print_json({"name": name, "role": role, "token": token})
+    else:
+        sys.stdout.write(f"{token}\n")
+
+
+@token_app.command("list")
+def list_tokens(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> None:
+    """Say who has a token, and what it opens.
+
+    Example: comity coordinator token list --config /srv/comity/coordinator
+    """
+    tokens = _book(config).all()
+    if as_json:
+        _print_json([one.model_dump(mode="json", exclude={"digest"}) for one in tokens])
+        return
+    now = utc_now()
+    for one in tokens:
+        until = "for ever" if one.expires is None else f"until {one.expires:%Y-%m-%d}"
+        told = until if one.is_good(now) else f"expired {one.expires:%Y-%m-%d}"
+        out.print(f"{one.name:<24} {one.role:<9} {told}", markup=False)
+    if not tokens:
+        out.print("nobody has a token")
+
+
+@token_app.command("revoke")
+def revoke(
+    name: Annotated[str, typer.Argument(help="Whose token.")], config: ConfigOption = CONFIG
+) -> None:
+    """Have a token open nothing from now on.
+
+    Example: comity coordinator token revoke alice
+    """
+    _book(config).revoke(name)
+    out.print(f"{name}'s token opens nothing any more", markup=False)
+
+
+def _book(config: Path) -> "TokenBook":
+    from federation.operations.folder import CoordinatorFolder
+    from federation.operations.tokens import TokenBook
+
+    return TokenBook(CoordinatorFolder.open(config).tokens)
+
+
+def _print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,310 @@
+"""The coordinator's state folder: its configuration, certificates, and where everything else lies.
+
+```
+FOLDER/                 readable by its owner only
+  coordinator.toml      the address that parties call, and where it listens
+  certificates/         a CA of its own, and the server's certificate that it vouches for
+  tokens.json           operators' tokens, as hashes
+  executor.secret       by which the one executor proves itself, made anew at each start
+  nodes/NAME.pub        the key of party NAME's node: who may connect
+  runs/                 the journal of runs
+  audit.jsonl           calls that were refused
+  superlink.sqlite      Flower's state
+  flower/               Flower's home
+  enrolment/            who is invited, and who has joined
+  party/                the coordinator's folder as a party
+```
+
+Guarantees: the folder is its owner's alone, and so is every secret in it; preparing it again makes
+no key anew, and issues the server's certificate again only where it ends within 30 days or names
+another host.
+
+Leaves to others: what lies in each part (`tokens`, `journal`, `certificates`).
+"""
+
+import fcntl
+import json
+import re
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Annotated, Final, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from compliance.errors import describe
+from federation.errors import WorkspaceError
+from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
+from federation.party import write_atomically
+
+__all__ = ["Address", "CoordinatorConfig", "CoordinatorFolder"]
+
+DEFAULT_PORT: Final = 9091
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+_NAME: Final = "coordinator.toml"
+_LOCK_SECONDS: Final = 1.0
+
+
+def _well_formed(value: str) -> str:
+    found = _ADDRESS.fullmatch(value)
+    if found is None or not 0 < int(found[2]) < 1 << 16:
+        raise ValueError("expected HOST:PORT, such as coordinator.example:9091 or [::1]:9091")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_well_formed)]
+"""host:port, an IPv6 address in brackets."""
+
+
+def host_of(address: str) -> str:
+    """Return the host of an address, without brackets."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def port_of(address: str) -> int:
+    """Return the port of an address."""
+    return int(address.rpartition(":")[2])
+
+
+class CoordinatorConfig(BaseModel):
+    """What `coordinator.toml` says; its keys have dashes.
+
+    Attributes:
+        address: host:port that parties call; the certificate names the host.
+        listen: host:port at which the public listener waits.
+        control: host:port at which the control listener waits; loopback unless operators are
+            elsewhere.
+        party: the coordinator's folder as a party, taken from the state folder.
+        deadline_seconds: patience for the answers of one exchange, and for nodes to connect.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+    )
+
+    address: Address
+    listen: Address
+    control: Address = "127.0.0.1:9092"
+    party: Path = Path("party")
+    deadline_seconds: Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)] = 600.0
+
+    @classmethod
+    def for_address(cls, address: str, *, listen: str | None, control: str) -> Self:
+        """Return the configuration of a coordinator that parties call at an address.
+
+        Args:
+            address: host, or host:port.
+            listen: where the public listener waits; every interface where left out.
+            control: where the control listener waits.
+
+        Raises:
+            WorkspaceError: an address is malformed.
+        """
+        if not _ADDRESS.fullmatch(address):
+            address = f"{address}:{DEFAULT_PORT}"
+        everywhere = f"0.0.0.0:{address.rpartition(':')[2]}"
+        try:
+            return cls(address=address, listen=listen or everywhere, control=control)
+        except ValidationError as error:
+            raise WorkspaceError(describe(error)) from error
+
+
+class CoordinatorFolder:
+    """Paths, configuration and certificates of one coordinator, under one directory."""
+
+    def __init__(self, path: Path, config: CoordinatorConfig) -> None:
+        self.path = path.resolve()
+        self.config = config
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a prepared folder.
+
+        Args:
+            path: the folder, or its `coordinator.toml`.
+
+        Raises:
+            WorkspaceError: it is none, or its configuration has mistakes.
+        """
+        file = path / _NAME if path.is_dir() else path
+        try:
+            found = tomllib.loads(file.read_text(encoding="utf-8"))
+            return cls(file.parent, CoordinatorConfig.model_validate(found))
+        except FileNotFoundError as error:
+            raise WorkspaceError(
+                f"expected a coordinator's {_NAME} at {file}, got no such file: make it with "
+                "`comity coordinator init FOLDER --address HOST:PORT`"
+            ) from error
+        except ValidationError as error:
+            raise WorkspaceError(f"{file}: {describe(error)}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise WorkspaceError(f"{file} is no file of a coordinator: {error}") from error
+
+    @classmethod
+    def init(cls, path: Path, config: CoordinatorConfig, *, now: datetime) -> Self:
+        """Prepare a folder, or see that a prepared one is as it must be.
+
+        1. The folder, its owner's alone.
+        2. Its configuration, unless it has one; another than it has is refused.
+        3. The CA, unless there is one. 4. The server's certificate, unless it serves for longer.
+
+        Raises:
+            WorkspaceError: it is configured otherwise, or a key is damaged.
+        """
+        path.mkdir(parents=True, exist_ok=True)  # 1
+        path.chmod(0o700)
+        file = path / _NAME
+        if not file.exists():  # 2
+            write_atomically(file, _to_toml(config), mode=0o600)
+        folder = cls.open(path)
+        if folder.config != config:
+            raise WorkspaceError(
+                f"{file} says otherwise than this command: change the file itself, which the next "
+                "start and the next certificate heed, or give the same options"
+            )
+        folder.renew(now)
+        return folder
+
+    def renew(self, now: datetime) -> None:
+        """Make what certificates are missing, and the server's anew where it is due."""
+        authority = self._certified("ca")
+        if authority is None:  # 3
+            authority = issue_authority(now)
+            self._keep("ca", authority)
+        hosts = [host_of(self.config.address)]
+        server = self._certified("server")
+        if server is None or server.is_due(now, hosts):  # 4
+            key = new_key() if server is None else server.key
+            self._keep("server", issue_server(authority, hosts, now, key=key))
+
+    def check_certificate(self, now: datetime) -> None:
+        """Refuse to serve with a certificate that no party would take.
+
+        Raises:
+            WorkspaceError: there is none, or it is not valid now.
+        """
+        server = self._certified("server")
+        if server is None:
+            raise WorkspaceError(
+                f"{self.server_certificate} is missing: run `comity coordinator init` again"
+            )
+        server.check_valid(now)
+
+    def _certified(self, name: str) -> Issued | None:
+        certificate, key = self._certificate(name), self._certificate(name).with_suffix(".key")
+        if not key.exists() and not certificate.exists():
+            return None
+        if not key.exists() or not certificate.exists():
+            raise WorkspaceError(
+                f"{certificate} and {key} belong together, and one is missing: restore it from a "
+                "backup; a new one would be nobody's"
+            )
+        return Issued.parse(certificate.read_bytes(), key.read_bytes(), source=str(certificate))
+
+    def _keep(self, name: str, issued: Issued) -> None:
+        certificate = self._certificate(name)
+        key = certificate.with_suffix(".key")
+        if not key.exists():
+            write_atomically(key, issued.key_pem, mode=0o600)
+        write_atomically(certificate, issued.certificate_pem)
+
+    def _certificate(self, name: str) -> Path:
+        return self.path / "certificates" / f"{name}.pem"
+
+    @property
+    def address(self) -> str:
+        """What parties call, host:port."""
+        return self.config.address
+
+    @property
+    def ca_certificate(self) -> Path:
+        """What every party is given, to know this coordinator by."""
+        return self._certificate("ca")
+
+    @property
+    def server_certificate(self) -> Path:
+        """Certificate of both listeners."""
+        return self._certificate("server")
+
+    @property
+    def server_key(self) -> Path:
+        """Key of both listeners."""
+        return self._certificate("server").with_suffix(".key")
+
+    @property
+    def party(self) -> Path:
+        """The coordinator's folder as a party."""
+        return (self.path / self.config.party).resolve()
+
+    @property
+    def tokens(self) -> Path:
+        """Operators' tokens, as hashes."""
+        return self.path / "tokens.json"
+
+    @property
+    def nodes(self) -> Path:
+        """Keys of the parties' nodes, NAME.pub each."""
+        return self.path / "nodes"
+
+    @property
+    def runs(self) -> Path:
+        """The journal of runs."""
+        return self.path / "runs"
+
+    @property
+    def audit(self) -> Path:
+        """Calls that were refused."""
+        return self.path / "audit.jsonl"
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """Be the one process that serves this folder, for the length of the block.
+
+        Raises:
+            WorkspaceError: another process does.
+        """
+        with self._lock.open("w", encoding="ascii") as file:
+            end = time.monotonic() + _LOCK_SECONDS  # somebody may be looking, see `is_served`
+            while not _locks(file):
+                if time.monotonic() > end:
+                    raise WorkspaceError(
+                        f"{self.path} is served by another process: end that one first"
+                    )
+                time.sleep(_LOCK_SECONDS / 20)
+            yield
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a process serves this folder now."""
+        with self._lock.open("a", encoding="ascii") as file:
+            return not _locks(file)
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def executor_secret(self) -> Path:
+        """By which the one executor proves itself."""
+        return self.path / "executor.secret"
+
+
+def _locks(file: IO[str]) -> bool:
+    """Lock a file until it is closed, if nobody else has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _to_toml(config: CoordinatorConfig) -> bytes:
+    written = config.model_dump(mode="json", by_alias=True)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in written.items()]
+    return ("\n".join(lines) + "\n").encode()

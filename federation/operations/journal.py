@@ -1,0 +1,313 @@
+"""The journal of runs: what was asked for, what became of it, and what it told, on disk.
+
+```
+            ┌──────── resume ─────────────────────┐
+            ▼                                     │
+ submit ► queued ── begin ──► running ── ended ─► stopped
+            │                  │  │                ▲
+         cancel             cancel └─► done         │
+            ▼                  ▼        ▲           │
+        cancelled ◄──────── cancelling ─┴───────────┘
+            └── resume ─► queued
+```
+
+Guarantees: no other change of state is possible; every state is on disk before it is told, with
+who wished it and when; a run of the same jobs that waits or goes on is never queued twice; what
+was told stays, line by line. Any process may read and write, under the journal's lock. It is the
+operator's own and none of Flower's: Flower may lose its state, and the journal does not.
+
+Leaves to others: running (`federation.apps.operating.dispatcher`), what jobs mean (`coordinator`),
+privacy budgets, which no change of state here gives back or spends.
+"""
+
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from compliance.errors import describe
+from federation.clock import Clock, utc_now
+from federation.errors import RunCancelledError, RunStateError, WorkspaceError
+from federation.party import write_atomically
+from federation.specification import JobName
+
+__all__ = ["COORDINATOR", "NEXT_STATES", "Lines", "Run", "RunJournal", "RunState", "RunStep"]
+
+COORDINATOR: Final = "coordinator"
+"""Who changes a run's state, where no operator does."""
+
+_PIECE_BYTES: Final = 1 << 18
+_LONGEST_LINE: Final = 2000
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    """It was told to stop, and does so before its next message."""
+    STOPPED = "stopped"
+    """A party refused or was silent, something failed, or the coordinator's process died."""
+    CANCELLED = "cancelled"
+    DONE = "done"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing happens any more, unless somebody resumes it."""
+        return self in {RunState.STOPPED, RunState.CANCELLED, RunState.DONE}
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether Flower has a run for it."""
+        return self in {RunState.RUNNING, RunState.CANCELLING}
+
+
+NEXT_STATES: Final[Mapping[RunState, frozenset[RunState]]] = {
+    RunState.QUEUED: frozenset({RunState.RUNNING, RunState.CANCELLED}),
+    RunState.RUNNING: frozenset({RunState.CANCELLING, RunState.STOPPED, RunState.DONE}),
+    RunState.CANCELLING: frozenset({RunState.CANCELLED, RunState.STOPPED, RunState.DONE}),
+    RunState.STOPPED: frozenset({RunState.QUEUED}),
+    RunState.CANCELLED: frozenset({RunState.QUEUED}),
+    RunState.DONE: frozenset(),
+}
+"""The states that may follow each."""
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunStep(_Closed):
+    """One change of a run's state.
+
+    Attributes:
+        state: the new one.
+        at: when.
+        by: the operator's name, or "coordinator".
+        told: in a sentence, why; empty where nothing is to be said.
+    """
+
+    state: RunState
+    at: AwareDatetime
+    by: str
+    told: str = ""
+
+
+class Run(_Closed):
+    """A run, with all its past.
+
+    Attributes:
+        number: counts from 1.
+        jobs: names of the jobs that it is to run; empty for all that have not ended.
+        steps: every state that it had, the present one last.
+    """
+
+    number: Annotated[int, Field(ge=1)]
+    jobs: tuple[JobName, ...] = ()
+    steps: Annotated[tuple[RunStep, ...], Field(min_length=1)]
+
+    @property
+    def state(self) -> RunState:
+        """Where it stands."""
+        return self.steps[-1].state
+
+    @property
+    def told(self) -> str:
+        """Why it stands there."""
+        return self.steps[-1].told
+
+    @property
+    def attempt(self) -> int:
+        """How often it was queued; a process of an earlier attempt has no say any more."""
+        return sum(step.state is RunState.QUEUED for step in self.steps)
+
+    def after(self, step: RunStep) -> "Run":
+        """Return it with a further step.
+
+        Raises:
+            RunStateError: the step cannot follow.
+        """
+        if step.state not in NEXT_STATES[self.state]:
+            raise RunStateError(
+                f"run {self.number} is {self.state} and cannot become {step.state}: "
+                f"{_REMEDY[self.state]}"
+            )
+        return Run(number=self.number, jobs=self.jobs, steps=(*self.steps, step))
+
+
+_REMEDY: Final = {
+    RunState.QUEUED: "wait until it runs, or cancel it",
+    RunState.RUNNING: "wait until it ends, or cancel it",
+    RunState.CANCELLING: "it stops before its next message",
+    RunState.STOPPED: "resume it",
+    RunState.CANCELLED: "resume it",
+    RunState.DONE: "begin another run",
+}
+
+
+class Lines(_Closed):
+    """Lines that a run told.
+
+    Attributes:
+        lines: without their ends.
+        after: where the next ones begin.
+    """
+
+    lines: tuple[str, ...]
+    after: int
+
+
+class RunJournal:
+    """The runs of one coordinator, a folder each."""
+
+    def __init__(self, path: Path, *, clock: Clock = utc_now) -> None:
+        self.path = path
+        self._clock = clock
+
+    def submit(self, jobs: Sequence[str], *, by: str) -> Run:
+        """Queue a run, or return the one of the same jobs that waits or goes on.
+
+        Args:
+            jobs: their names; none for all that have not ended.
+            by: who asks.
+        """
+        with self._locked():
+            runs = self.all()
+            alike = [one for one in runs if one.jobs == tuple(jobs) and not one.state.is_over]
+            if alike:
+                return alike[-1]
+            step = RunStep(state=RunState.QUEUED, at=self._clock(), by=by)
+            number = runs[-1].number + 1 if runs else 1
+            run = Run(number=number, jobs=tuple(jobs), steps=(step,))
+            self._write(run)
+            return run
+
+    def all(self) -> tuple[Run, ...]:
+        """Return every run, the oldest first.
+
+        Raises:
+            WorkspaceError: a file of the journal is damaged.
+        """
+        return tuple(self._read(file) for file in sorted(self.path.glob("*/run.json")))
+
+    def run(self, number: int) -> Run:
+        """Return one run.
+
+        Raises:
+            RunStateError: there is none of that number.
+        """
+        file = self.folder(number) / "run.json"
+        if not file.exists():
+            raise RunStateError(f"there is no run {number}: `comity status` lists those there are")
+        return self._read(file)
+
+    def folder(self, number: int) -> Path:
+        """Return the folder of a run."""
+        return self.path / f"{number:06}"
+
+    def change(self, number: int, state: RunState, *, by: str, told: str = "") -> Run:
+        """Have a run take its next state.
+
+        Raises:
+            RunStateError: there is no such run, or that state cannot follow.
+        """
+        with self._locked():
+            step = RunStep(state=state, at=self._clock(), by=by, told=told)
+            run = self.run(number).after(step)
+            self._write(run)
+            return run
+
+    def cancel(self, number: int, *, by: str) -> Run:
+        """Have a run stop before its next message; one that waits, at once.
+
+        Raises:
+            RunStateError: there is no such run, or it is over.
+        """
+        with self._locked():
+            run = self.run(number)
+            if run.state is RunState.CANCELLING:
+                return run
+            waits = run.state is RunState.QUEUED
+            state = RunState.CANCELLED if waits else RunState.CANCELLING
+            run = run.after(RunStep(state=state, at=self._clock(), by=by))
+            self._write(run)
+            return run
+
+    def resume(self, number: int, *, by: str) -> Run:
+        """Queue a run again that was stopped or cancelled.
+
+        Raises:
+            RunStateError: there is no such run, or it is neither.
+        """
+        return self.change(number, RunState.QUEUED, by=by)
+
+    def check_wanted(self, number: int, attempt: int) -> None:
+        """Return only if an attempt at a run is still wanted.
+
+        Raises:
+            RunCancelledError: it was told to stop, or was given up.
+        """
+        run = self.run(number)
+        if run.state is RunState.CANCELLING:
+            raise RunCancelledError(
+                f"run {number} was cancelled: what was charged stays charged; resume it to go on"
+            )
+        if run.attempt != attempt or run.state is not RunState.RUNNING:
+            raise RunCancelledError(f"attempt {attempt} at run {number} was given up before")
+
+    def finish(self, number: int, attempt: int, state: RunState, *, told: str) -> None:
+        """Say how an attempt at a run ended, unless it was given up before."""
+        with self._locked():
+            run = self.run(number)
+            if run.attempt == attempt and run.state.is_at_work:
+                step = RunStep(state=state, at=self._clock(), by=COORDINATOR, told=told)
+                self._write(run.after(step))
+
+    def tell(self, number: int, line: str) -> None:
+        """Add a line to what a run told."""
+        one = " ".join(line.splitlines())[:_LONGEST_LINE]
+        with (self.folder(number) / "lines.log").open("a", encoding="utf-8") as file:
+            file.write(f"{one}\n")
+
+    def lines(self, number: int, *, after: int = 0) -> Lines:
+        """Return what a run told from a place on, whole lines, at most 256 KiB.
+
+        Args:
+            number: the run's.
+            after: 0, or what an earlier answer said.
+
+        Raises:
+            RunStateError: there is no such run.
+        """
+        self.run(number)
+        try:
+            with (self.folder(number) / "lines.log").open("rb") as file:
+                file.seek(max(after, 0))
+                piece = file.read(_PIECE_BYTES)
+        except FileNotFoundError:
+            piece = b""
+        whole = piece[: piece.rfind(b"\n") + 1]
+        lines = tuple(whole.decode("utf-8", errors="replace").splitlines())
+        return Lines(lines=lines, after=max(after, 0) + len(whole))
+
+    def _read(self, file: Path) -> Run:
+        try:
+            return Run.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            raise WorkspaceError(f"{file}: {describe(error)}") from error
+
+    def _write(self, run: Run) -> None:
+        content = run.model_dump_json(indent=2).encode() + b"\n"
+        write_atomically(self.folder(run.number) / "run.json", content, mode=0o600)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,176 @@
+"""A coordinator's runs from afar: `Runs` over HTTPS, with an operator's token.
+
+Guarantees: the coordinator is known by the certificate authority that was named, and no other; the
+token goes nowhere else; a redirection is not followed, no proxy is used, and an answer is bounded.
+
+Leaves to others: what the answers mean (`runs`).
+"""
+
+import ssl
+import tomllib
+from pathlib import Path
+from typing import Final, Self
+
+import httpx
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from compliance.errors import describe
+from federation.errors import (
+    CoordinatorUnreachableError,
+    RefusedError,
+    RunStateError,
+    WorkspaceError,
+)
+from federation.operations.control_api import Problem
+from federation.operations.folder import Address
+from federation.operations.journal import Lines, Run
+from federation.operations.runs import Order
+
+__all__ = ["RemoteConfig", "RemoteRuns"]
+
+_RUNS: Final = TypeAdapter(tuple[Run, ...])
+_SECONDS: Final = 20.0
+_LONGEST_ANSWER: Final = 1 << 24
+_REFUSED: Final = frozenset({401, 403})
+
+
+class RemoteConfig(BaseModel):
+    """How an operator elsewhere reaches a coordinator; the keys of a file of it have dashes.
+
+    Attributes:
+        address: host:port of its control listener.
+        root_certificates: file of the coordinator's CA, PEM.
+        token_file: file that holds the token and nothing else.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=lambda name: name.replace("_", "-"),
+        populate_by_name=True,
+    )
+
+    address: Address
+    root_certificates: Path
+    token_file: Path
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read it from TOML; paths in it are taken from its folder.
+
+        Raises:
+            WorkspaceError: it has mistakes.
+        """
+        try:
+            found = tomllib.loads(file.read_text(encoding="utf-8"))
+            config = cls.model_validate(found)
+        except ValidationError as error:
+            raise WorkspaceError(f"{file}: {describe(error)}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise WorkspaceError(f"{file} is no file of a coordinator: {error}") from error
+        paths = {
+            "root_certificates": file.parent / config.root_certificates,
+            "token_file": file.parent / config.token_file,
+        }
+        return config.model_copy(update=paths)
+
+
+class RemoteRuns:
+    """The runs of a coordinator elsewhere; a context."""
+
+    def __init__(self, config: RemoteConfig) -> None:
+        self._config = config
+        try:
+            roots = ssl.create_default_context(cafile=str(config.root_certificates))
+        except ssl.SSLError as error:
+            raise WorkspaceError(
+                f"{config.root_certificates} holds no certificates in PEM"
+            ) from error
+        token = config.token_file.read_text(encoding="ascii", errors="replace").strip()
+        if not token.isascii() or not token.isprintable():
+            raise WorkspaceError(f"{config.token_file} holds no token")
+        self._client = httpx.Client(
+            base_url=f"https://{config.address}/v1/comity",
+            headers={"Authorization": f"Bearer {token}"},
+            verify=roots,
+            timeout=_SECONDS,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def submit(self, order: Order) -> Run:
+        """Queue a run; see `Runs.submit`."""
+        return self._run("POST", "/runs", order.model_dump_json().encode())
+
+    def all(self) -> tuple[Run, ...]:
+        """Return every run; see `Runs.all`."""
+        try:
+            return _RUNS.validate_json(self._call("GET", "/runs"))
+        except ValidationError as error:
+            raise self._strange() from error
+
+    def run(self, number: int) -> Run:
+        """Return one run; see `Runs.run`."""
+        return self._run("GET", f"/runs/{number}")
+
+    def lines(self, number: int, *, after: int = 0) -> Lines:
+        """Return what it told; see `Runs.lines`."""
+        try:
+            found = self._call("GET", f"/runs/{number}/lines?after={after}")
+            return Lines.model_validate_json(found)
+        except ValidationError as error:
+            raise self._strange() from error
+
+    def cancel(self, number: int) -> Run:
+        """Cancel it; see `Runs.cancel`."""
+        return self._run("POST", f"/runs/{number}/cancel")
+
+    def resume(self, number: int) -> Run:
+        """Resume it; see `Runs.resume`."""
+        return self._run("POST", f"/runs/{number}/resume")
+
+    def _run(self, method: str, path: str, content: bytes = b"") -> Run:
+        try:
+            return Run.model_validate_json(self._call(method, path, content))
+        except ValidationError as error:
+            raise self._strange() from error
+
+    def _call(self, method: str, path: str, content: bytes = b"") -> bytes:
+        """Call, and return the answer, or raise the error that it tells."""
+        try:
+            with self._client.stream(method, path, content=content) as response:
+                found = b""
+                for piece in response.iter_bytes():
+                    found += piece
+                    if len(found) > _LONGEST_ANSWER:
+                        raise self._strange()
+        except httpx.HTTPError as error:
+            raise CoordinatorUnreachableError(
+                f"no answer from the coordinator at {self._config.address} "
+                f"({str(error) or type(error).__name__}): see that it is up, and that address and "
+                "root-certificates are its own"
+            ) from error
+        if response.status_code == 200:
+            return found
+        raise self._error(response.status_code, found)
+
+    def _error(self, status: int, content: bytes) -> Exception:
+        try:
+            problem = Problem.model_validate_json(content)
+        except ValidationError:
+            return self._strange()
+        if status in _REFUSED:
+            return RefusedError(party="coordinator", term="operator token", remedy=problem.told)
+        kind = RunStateError if problem.kind == RunStateError.__name__ else WorkspaceError
+        return kind(problem.told)
+
+    def _strange(self) -> CoordinatorUnreachableError:
+        return CoordinatorUnreachableError(
+            f"what answers at {self._config.address} is no coordinator's control listener: name "
+            "the right address"
+        )

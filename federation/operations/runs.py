@@ -1,0 +1,135 @@
+"""What an operator asks of a coordinator's runs, and its form on the coordinator's own machine.
+
+Guarantees: the same calls, with the same answers and errors, here and from afar (`remote`). A job
+that is ordered is listed in the coordinator's folder before its run is queued; one that is listed
+already must be the same.
+
+Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`journal`).
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from compliance.errors import describe
+from federation.coordinator import read_jobs, write_jobs
+from federation.errors import WorkspaceError
+from federation.operations.folder import CoordinatorFolder
+from federation.operations.journal import Lines, Run, RunJournal
+from federation.party import PartyFolder
+from federation.specification import JobSpec
+
+__all__ = ["LocalRuns", "Order", "Runs", "read_order"]
+
+
+class Order(BaseModel):
+    """What is to be run.
+
+    Attributes:
+        job: one job; all that have not ended where left out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    job: JobSpec | None = None
+
+
+class Runs(Protocol):
+    """A coordinator's runs, as one operator may see and steer them.
+
+    Every call may raise RunStateError, WorkspaceError, and from afar RefusedError or
+    CoordinatorUnreachableError.
+    """
+
+    def submit(self, order: Order) -> Run:
+        """Queue a run, or return the one of the same jobs that waits or goes on."""
+        ...
+
+    def all(self) -> tuple[Run, ...]:
+        """Return every run, the oldest first."""
+        ...
+
+    def run(self, number: int) -> Run:
+        """Return one run."""
+        ...
+
+    def lines(self, number: int, *, after: int = 0) -> Lines:
+        """Return what a run told from a place on."""
+        ...
+
+    def cancel(self, number: int) -> Run:
+        """Have a run stop before its next message."""
+        ...
+
+    def resume(self, number: int) -> Run:
+        """Queue a run again that was stopped or cancelled."""
+        ...
+
+
+def read_order(file: Path) -> Order:
+    """Read one job from a TOML file: what a collaboration file has under one `[[jobs]]`.
+
+    Raises:
+        WorkspaceError: it cannot be read, or holds no job.
+    """
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        return Order.model_validate({"job": found})
+    except ValidationError as error:
+        raise WorkspaceError(f"{file}: {describe(error)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WorkspaceError(f"{file} holds no job: {error}") from error
+
+
+class LocalRuns:
+    """The runs of a coordinator whose folder lies on this machine."""
+
+    def __init__(self, folder: CoordinatorFolder, *, by: str) -> None:
+        self._folder = folder
+        self._journal = RunJournal(folder.runs)
+        self._by = by
+
+    def submit(self, order: Order) -> Run:
+        """Queue a run; see `Runs.submit`."""
+        party = PartyFolder(self._folder.party)
+        party.agreement()
+        if order.job is None:
+            read_jobs(party)
+            return self._journal.submit((), by=self._by)
+        _list(party, order.job)
+        return self._journal.submit((order.job.name,), by=self._by)
+
+    def all(self) -> tuple[Run, ...]:
+        """Return every run; see `Runs.all`."""
+        return self._journal.all()
+
+    def run(self, number: int) -> Run:
+        """Return one run; see `Runs.run`."""
+        return self._journal.run(number)
+
+    def lines(self, number: int, *, after: int = 0) -> Lines:
+        """Return what it told; see `Runs.lines`."""
+        return self._journal.lines(number, after=after)
+
+    def cancel(self, number: int) -> Run:
+        """Cancel it; see `Runs.cancel`."""
+        return self._journal.cancel(number, by=self._by)
+
+    def resume(self, number: int) -> Run:
+        """Resume it; see `Runs.resume`."""
+        return self._journal.resume(number, by=self._by)
+
+
+def _list(party: PartyFolder, job: JobSpec) -> None:
+    """Add a job to the coordinator's list, unless it is there."""
+    listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
+    same = [one for one in listed if one.name == job.name]
+    if same and same[0] != job:
+        raise WorkspaceError(
+            f"job {job.name!r} is listed in {party.path / 'jobs.json'} with other content: give "
+            "this one another name"
+        )
+    if not same:
+        write_jobs(party, (*listed, job))

@@ -1,0 +1,36 @@
+"""Whose folder a directory is.
+
+Guarantees: it needs base dependencies only, as auditors have. Leaves to others: what else a folder
+says (`party`), and whether the log in it is that party's (`audit`).
+"""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from compliance.log.verifier import read_regular
+from federation.errors import WorkspaceError
+
+__all__ = ["owner_of"]
+
+_LIMIT: Final = 1 << 20
+
+
+def owner_of(directory: Path) -> str:
+    """Return a party's name: as its folder's `party.json` says, else as the folder is called.
+
+    Copies that auditors are given need have no `party.json`.
+
+    Raises:
+        WorkspaceError: there is one, and it names nobody.
+    """
+    file = directory / "party.json"
+    if not file.exists():
+        return directory.resolve().name
+    try:
+        name = json.loads(read_regular(file, _LIMIT))["name"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise WorkspaceError(f"{file} says no party's name: restore it") from error
+    if not isinstance(name, str):
+        raise WorkspaceError(f"{file} says no party's name: restore it")
+    return name

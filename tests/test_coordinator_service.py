@@ -1,0 +1,412 @@
+"""A coordinator that stays: whole runs through it, its death in the middle, and attacks on it."""
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPSConnection
+from pathlib import Path
+
+import pytest
+from coordinating import Coordination
+from cryptography.hazmat.primitives.asymmetric import ec
+from deployment import (
+    BIN,
+    START_SECONDS,
+    STOP_SECONDS,
+    TELEMETRY_OFF,
+    Processes,
+    Trap,
+    children,
+    listening_sockets,
+)
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.interceptors import (
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.runtime import RuntimeHttpClient
+from httpx import HTTPStatusError
+from trials import document, toml, training, write_trial
+
+from compliance.records import JobEnded
+from federation import cli
+from federation.apps.control_listener import CONTROL_CALLS
+from federation.apps.superlink import SuperLink
+from federation.audit import verify_party
+from federation.clock import utc_now
+from federation.collaboration import load_collaboration
+from federation.errors import CoordinatorUnreachableError, RefusedError, SuperLinkError
+from federation.operations.certificates import issue_authority
+from federation.operations.journal import Run, RunState
+from federation.operations.remote import RemoteConfig, RemoteRuns
+from federation.operations.roles import OperatorRole
+from federation.operations.runs import LocalRuns, Order, read_order
+from federation.operations.tokens import TokenBook
+from federation.party import PartyFolder
+from federation.trial.workspace import Workspace, prepare_workspace
+
+RUN_SECONDS = 300
+STATES = [
+    *("queued", "running", "cancelling", "cancelled"),
+    *("queued", "running", "stopped", "queued", "running", "done"),
+]
+WISHED = [
+    *("operator", "coordinator", "operator", "coordinator"),
+    *("operator", "coordinator", "coordinator", "local", "coordinator", "coordinator"),
+]
+
+
+@dataclass(frozen=True)
+class Coordinated:
+    """A coordinator at work, its parties, and two operators elsewhere."""
+
+    coordination: Coordination
+    workspace: Workspace
+    viewer: RemoteConfig
+    operator: RemoteConfig
+    trap: Trap
+
+    @property
+    def local(self) -> LocalRuns:
+        return LocalRuns(self.coordination.folder, by="local")
+
+    def order(self, name: str) -> Order:
+        """One more training."""
+        file = self.coordination.directory / f"{name}.toml"
+        file.write_text("".join(f"{key} = {toml(one)}\n" for key, one in training(name).items()))
+        return read_order(file)
+
+    def wait(self, number: int, *states: RunState) -> Run:
+        end = time.monotonic() + RUN_SECONDS
+        while (run := self.local.run(number)).state not in states:
+            assert time.monotonic() < end, (run, self.local.lines(number))
+            time.sleep(0.05)
+        return run
+
+    def told(self, number: int) -> tuple[str, ...]:
+        return self.local.lines(number).lines
+
+    def wait_until_told(self, number: int, words: str, *, after: int = 0) -> None:
+        end = time.monotonic() + RUN_SECONDS
+        while not any(words in line for line in self.told(number)[after:]):
+            assert time.monotonic() < end, self.told(number)
+            time.sleep(0.02)
+
+    def halt(self, name: str, *, halted: bool) -> None:
+        """Have a party's node answer nothing, or go on."""
+        process = self.coordination.processes.process(f"node-{name}")
+        process.send_signal(signal.SIGSTOP if halted else signal.SIGCONT)
+
+    def models(self) -> list[bytes]:
+        found = [folder.model("model") for folder in (*self.workspace.people, self.party)]
+        return [file.read_bytes() for file in found if file.exists()]
+
+    @property
+    def party(self) -> PartyFolder:
+        return PartyFolder(self.coordination.folder.party)
+
+
+@pytest.fixture(scope="module")
+def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinated]:
+    directory = tmp_path_factory.mktemp("coordinated")
+    content = document(jobs=[{"kind": "match", "name": "find"}, training("model", steps=4)])
+    file = write_trial(directory / "trial", content)
+    workspace = prepare_workspace(load_collaboration(file), file, directory / "workspace")
+    environment = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    with (
+        Trap() as trap,
+        Processes(directory / "processes", environment | trap.environment) as processes,
+    ):
+        coordination = Coordination(processes, directory, workspace.coordinator.path)
+        coordination.up()
+        coordination.start_nodes(workspace.people)
+        coordination.wait_until_ready()
+        configs = {
+            role: RemoteConfig.read(
+                coordination.remote(str(role), coordination.token(str(role), role))
+            )
+            for role in (OperatorRole.VIEWER, OperatorRole.OPERATOR)
+        }
+        yield Coordinated(
+            coordination,
+            workspace,
+            configs[OperatorRole.VIEWER],
+            configs[OperatorRole.OPERATOR],
+            trap,
+        )
+    assert [pid for pid, _ in processes.environments()] == []
+
+
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS)]
+
+
+class TestRuns:
+    """One run, in this order: a coordinator that was killed is another one afterwards."""
+
+    def test_a_run_is_cancelled_between_messages(self, coordinated: Coordinated) -> None:
+        config = str(coordinated.coordination.directory / "operator.toml")
+        with pytest.raises(SystemExit) as left:
+            cli.main(["run", "--all", "--detach", "--config", config])
+        assert left.value.code == 0
+        with RemoteRuns(coordinated.operator) as runs:
+            (run,) = runs.all()
+            assert runs.submit(Order()) == runs.run(run.number)  # it is the same
+            coordinated.wait_until_told(run.number, "says train.request")
+            coordinated.halt("retailer", halted=True)
+            assert runs.cancel(run.number).state is RunState.CANCELLING
+            run = coordinated.wait(run.number, RunState.CANCELLED)
+        coordinated.halt("retailer", halted=False)
+        assert [step.state for step in run.steps] == STATES[:4]
+        assert [step.by for step in run.steps] == WISHED[:4]
+        assert coordinated.told(run.number)[-1].startswith("cancelled: run 1 was cancelled")
+        assert coordinated.models() == []
+
+    def test_resumed_it_outlives_the_coordinators_sudden_death(
+        self, coordinated: Coordinated
+    ) -> None:
+        coordination = coordinated.coordination
+        before = len(coordinated.told(1))
+        with RemoteRuns(coordinated.operator) as runs:
+            runs.resume(1)
+        coordinated.wait_until_told(1, "says train.request", after=before)
+        coordinated.halt("courier", halted=True)
+        coordination.kill("up")
+        assert coordinated.local.run(1).state is RunState.RUNNING
+        coordinated.halt("courier", halted=False)
+        coordination.up("up-again")
+        run = coordinated.local.run(1)
+        assert run.state is RunState.STOPPED
+        assert "process ended" in run.told
+
+    def test_resumed_again_it_is_done_and_nodes_kept_their_keys(
+        self, coordinated: Coordinated, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["resume", "--config", str(coordinated.coordination.path)])
+        told = capsys.readouterr()
+        assert left.value.code == 0, told
+        assert told.out.splitlines()[-1] == "done: every job has ended"
+        assert "coordinator  find" not in told.out  # which had ended before it was cancelled
+        run = coordinated.local.run(1)
+        assert [step.state for step in run.steps] == STATES
+        assert [step.by for step in run.steps] == WISHED
+        models = coordinated.models()
+        assert len(models) == 4
+        assert len(set(models)) == 1
+        assert "may connect" not in coordinated.coordination.processes.told("up-again")
+        for folder in coordinated.workspace.people:
+            verify_party(folder.path)  # the budget too
+        leaves = verify_party(coordinated.party.path).leaves
+        ended = [(leaf.job, leaf.outcome) for leaf in leaves if isinstance(leaf, JobEnded)]
+        assert ended == [("find", "done"), ("model", "cancelled"), ("model", "done")]
+
+
+class TestAttacks:
+    @pytest.mark.parametrize("token", [None, f"comity-{'0' * 64}", "operator"])
+    def test_no_call_of_the_control_interface_is_answered_without_a_good_token(
+        self, coordinated: Coordinated, token: str | None
+    ) -> None:
+        coordination = coordinated.coordination
+        before = len(coordination.refusals())
+        with coordination.client(token) as client:
+            for call in CONTROL_CALLS:
+                answer = client.post(f"{coordination.control}/v1/control/{call}")
+                assert answer.status_code == 401, call
+            for path in ("runs", "runs/1", "runs/1/lines"):
+                answer = client.get(f"{coordination.control}/v1/comity/{path}")
+                assert answer.status_code == 401, path
+        lines = coordination.refusals()[before:]
+        assert len(lines) == len(CONTROL_CALLS) + 3
+        assert {(line["status"], line["operator"]) for line in lines} == {(401, None)}
+
+    def test_a_token_that_was_revoked_opens_nothing(self, coordinated: Coordinated) -> None:
+        coordination = coordinated.coordination
+        token = coordination.token("leaver", OperatorRole.ADMIN)
+        with coordination.client(token) as client:
+            url = f"{coordination.control}/v1/comity/runs"
+            assert client.get(url).status_code == 200
+            TokenBook(coordination.folder.tokens).revoke("leaver")
+            assert client.get(url).status_code == 401
+
+    def test_a_viewer_sees_runs_and_may_not_begin_cancel_or_resume_any(
+        self, coordinated: Coordinated
+    ) -> None:
+        before = len(coordinated.coordination.refusals())
+        with RemoteRuns(coordinated.viewer) as runs:
+            assert runs.all() == coordinated.local.all()
+            assert runs.lines(1).lines == coordinated.local.lines(1).lines
+            for call in (
+                lambda: runs.submit(Order()),
+                lambda: runs.cancel(1),
+                lambda: runs.resume(1),
+            ):
+                with pytest.raises(RefusedError, match="viewer is viewer, and this needs operator"):
+                    call()
+        lines = coordinated.coordination.refusals()[before:]
+        assert [(line["status"], line["operator"]) for line in lines] == 3 * [(403, "viewer")]
+
+    def test_an_operator_may_not_ship_code_of_his_own_or_register_nodes(
+        self, coordinated: Coordinated
+    ) -> None:
+        token = coordinated.operator.token_file.read_text().strip()
+        with coordinated.coordination.client(token) as client:
+            for call in ("start-run", "register-node", "add-app"):
+                url = f"{coordinated.coordination.control}/v1/control/{call}"
+                assert client.post(url).status_code == 403, call
+
+    @pytest.mark.parametrize("secret", [None, b"guessed"])
+    def test_a_rogue_executor_gets_no_task(
+        self, coordinated: Coordinated, secret: bytes | None
+    ) -> None:
+        folder = coordinated.coordination.folder
+        before = len(coordinated.coordination.refusals())
+        signing = (
+            []
+            if secret is None
+            else [
+                SuperExecAuthHttpInterceptor(
+                    master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
+                )
+            ]
+        )
+        client = RuntimeHttpClient.from_server_address(
+            server_address=folder.config.control,
+            insecure=False,
+            root_certificates=folder.ca_certificate.read_bytes(),
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec"), *signing],
+        )
+        with pytest.raises(HTTPStatusError, match="401"):
+            client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
+        client.close()
+        (line,) = coordinated.coordination.refusals()[before:]
+        assert (line["path"], line["status"]) == ("/v1/runtime/acquire-task", 401)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/runtime/responses"),
+            *("/v1/comity/runs", "/v1/fleet/register-node", "/v1/fleet/unregister-node"),
+            *("/v1/fleet/../control/list-runs", "/v1/fleet//pull-messages", "/docs"),
+            "/openapi.json",
+        ],
+    )
+    def test_the_public_listener_has_nothing_else(
+        self, coordinated: Coordinated, path: str
+    ) -> None:
+        coordination = coordinated.coordination
+        admin = coordination.token(
+            f"admin-{hashlib.sha256(path.encode()).hexdigest()[:8]}", OperatorRole.ADMIN
+        )
+        with coordination.client(admin) as client:
+            for method in ("GET", "POST"):
+                assert client.request(method, f"{coordination.public}{path}").status_code == 404
+
+    def test_a_stranger_and_a_node_of_another_root_do_not_get_in(
+        self, coordinated: Coordinated, tmp_path: Path
+    ) -> None:
+        coordination = coordinated.coordination
+        other = tmp_path / "other.pem"
+        other.write_bytes(issue_authority(utc_now()).certificate_pem)
+        before = len(coordination.refusals())
+        for root, told in (
+            (coordination.folder.ca_certificate, "does not take this node's call"),
+            (other, "is not the SuperLink whose root certificate was given"),
+        ):
+            with (
+                pytest.raises(SuperLinkError, match=told),
+                SuperLink.connected(
+                    coordination.folder.config.address,
+                    root_certificates=root,
+                    key=ec.generate_private_key(ec.SECP256R1()),
+                    tell=lambda _: None,
+                ),
+            ):
+                raise AssertionError("a stranger is in")
+        lines = coordination.refusals()[before:]
+        assert {(line["listener"], line["path"]) for line in lines} == {
+            ("public", "/v1/fleet/activate-node")
+        }
+
+    def test_an_operator_does_not_speak_to_a_coordinator_of_another_root(
+        self, coordinated: Coordinated, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "other.pem"
+        other.write_bytes(issue_authority(utc_now()).certificate_pem)
+        config = coordinated.operator.model_copy(update={"root_certificates": other})
+        with RemoteRuns(config) as runs, pytest.raises(CoordinatorUnreachableError):
+            runs.all()
+
+    @pytest.mark.parametrize(
+        ("listener", "path", "length"),
+        [
+            ("public", "/v1/fleet/push-object", (8 << 20) + 1),
+            ("public", "/health", 1),
+            ("control", "/v1/comity/runs", (1 << 20) + 1),
+            ("control", "/v1/control/start-run", (16 << 20) + 1),
+        ],
+    )
+    def test_a_body_that_is_too_long_is_not_read(
+        self, coordinated: Coordinated, listener: str, path: str, length: int
+    ) -> None:
+        coordination = coordinated.coordination
+        address = getattr(coordination, listener)
+        line = HTTPSConnection(
+            address.removeprefix("https://"), context=coordination.roots, timeout=STOP_SECONDS
+        )
+        line.putrequest("POST", path)
+        line.putheader("Content-Length", str(length))
+        line.endheaders()  # and none of the body
+        assert line.getresponse().status == 413
+        line.close()
+        with coordination.client() as client:
+            answer = client.post(f"{address}{path}", content=iter([b"in pieces"]))
+            assert answer.status_code == 411
+
+    def test_the_public_listener_is_not_the_executors_or_anybodys_but_two(
+        self, coordinated: Coordinated
+    ) -> None:
+        process = coordinated.coordination.processes.process("up-again")
+        assert len(listening_sockets([process.pid])) == 2
+        assert not listening_sockets(children(process.pid))
+
+    def test_nobody_beyond_loopback_is_called(self, coordinated: Coordinated) -> None:
+        environments = [
+            one
+            for pid, one in coordinated.coordination.processes.environments()
+            if Path(one["FLWR_HOME"]).name == "flower"
+        ]
+        assert environments
+        assert all(TELEMETRY_OFF.items() <= one.items() for one in environments)
+        assert not coordinated.trap.caught()
+
+    def test_a_second_process_over_the_same_folder_is_refused(
+        self, coordinated: Coordinated, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["coordinator", "up", "--config", str(coordinated.coordination.path)])
+        assert left.value.code == 2
+        assert "is served by another process" in capsys.readouterr().err
+
+    def test_a_node_whose_key_is_removed_is_taken_no_longer(self, coordinated: Coordinated) -> None:
+        coordination = coordinated.coordination
+        (coordination.folder.nodes / "courier.pub").unlink()
+        process = coordination.processes.process("node-courier")
+        assert process.wait(START_SECONDS) == 2
+        assert "does not take this node" in coordination.processes.told("node-courier")
+
+    def test_the_coordinator_ends_cleanly_and_stops_what_runs(
+        self, coordinated: Coordinated
+    ) -> None:
+        run = coordinated.local.submit(coordinated.order("last"))  # the courier is gone
+        coordinated.wait(run.number, RunState.RUNNING)
+        process = coordinated.coordination.processes.process("up-again")
+        executors = children(process.pid)
+        process.terminate()
+        assert process.wait(3 * STOP_SECONDS) == 0
+        assert coordinated.local.run(run.number).state is RunState.STOPPED
+        assert executors
+        assert not any(Path(f"/proc/{pid}").exists() for pid in executors)
+        assert "resume" in coordinated.local.run(run.number).told

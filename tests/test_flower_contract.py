@@ -1,0 +1,137 @@
+"""What a coordinator needs of Flower beside its public names: one test a name, so that it fails loudly."""
+
+import ast
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
+from flwr.server.superlink.linkstate import LinkState
+from flwr.superlink.main import create_app
+
+from federation.apps.control_listener import CONTROL_CALLS, RUNTIME_CALLS
+from federation.apps.operating import flower
+from federation.apps.public_listener import FLEET_CALLS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def takes(call: Callable[..., Any], *names: str) -> bool:
+    return set(names) <= inspect.signature(call).parameters.keys()
+
+
+def has(message: Any, *names: str) -> bool:
+    return set(names) <= set(message.DESCRIPTOR.fields_by_name)
+
+
+CONFIG = {
+    *("control_address", "health_server_address", "host", "port", "insecure", "certificates"),
+    *("superexec_auth_secret", "authn_plugin", "event_log_plugin", "fleet_event_log_plugin"),
+    *("enable_event_log", "artifact_provider", "enable_supernode_auth", "fleet_api_type"),
+    *("fleet_api_address", "simulation", "ssl_ca_certfile", "ssl_certfile", "ssl_keyfile"),
+    *("database", "isolation", "runtime_dependency_install"),
+}
+CONTRACT: dict[str, Callable[[Any], bool]] = {
+    "flwr.cli.build.build_fab_from_disk": lambda it: takes(it, "app"),
+    "flwr.common.constant.HEARTBEAT_DEFAULT_INTERVAL": lambda it: it > 0,
+    "flwr.common.constant.ISOLATION_MODE_PROCESS": lambda it: it == "process",
+    "flwr.common.constant.NOOP_ACCOUNT_NAME": lambda it: isinstance(it, str),
+    "flwr.common.constant.NOOP_FLWR_AID": lambda it: isinstance(it, str),
+    "flwr.common.constant.Status": lambda it: it.FINISHED == "finished",
+    "flwr.common.constant.TRANSPORT_TYPE_GRPC_RERE": lambda it: isinstance(it, str),
+    "flwr.common.serde.user_config_to_proto": lambda it: (
+        it({"run": "x", "patience": 1.0})["patience"].double == 1.0
+    ),
+    "flwr.proto.control_pb2.StartRunRequest": lambda it: has(it, "fab", "override_config"),
+    "flwr.proto.fab_pb2.Fab": lambda it: has(it, "content"),
+    "flwr.server.superlink.linkstate.LinkState": lambda it: (
+        takes(it.create_node, "owner_aid", "owner_name", "public_key", "heartbeat_interval", "name")
+        and takes(it.delete_node, "owner_aid", "node_id")
+        and takes(it.get_node_info, "owner_aids")
+        and takes(it.get_run_info)
+        and takes(it.get_run_status, "run_ids")
+        and takes(it.stop_run, "run_id")
+    ),
+    "flwr.supercore.auth.typing.AccountInfo": lambda it: takes(it, "flwr_aid", "account_name"),
+    "flwr.supercore.constant.NodeStatus": lambda it: it.UNREGISTERED == "unregistered",
+    "flwr.supercore.primitives.asymmetric.public_key_to_bytes": callable,
+    "flwr.superlink.auth_plugin.NoOpControlAuthnPlugin": takes,
+    "flwr.superlink.cli.flower_superlink.SuperLinkLifespan": lambda it: (
+        takes(it, "config", "state_factory")
+        and "!= ISOLATION_MODE_SUBPROCESS" in inspect.getsource(it._start_superexec_if_needed)
+    ),
+    "flwr.superlink.config_loader.SuperLinkLifespanConfig": lambda it: (
+        {one.name for one in fields(it)} == CONFIG
+    ),
+    "flwr.superlink.main.create_app": lambda it: takes(it, "config", "superlink_lifespan_class"),
+    "flwr.superlink.servicer.control.control_handlers": lambda it: (
+        list(inspect.signature(it.start_run).parameters)[:4]
+        == ["request", "account", "state", "fleet_api_type"]
+    ),
+}
+"""What each name of Flower that is not public must be for a coordinator."""
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_a_name_of_flower_that_is_not_public_is_what_a_coordinator_takes_it_for(name: str) -> None:
+    module, _, last = name.rpartition(".")
+    assert CONTRACT[name](getattr(import_module(module), last))
+
+
+def test_a_coordinator_leans_on_no_other_name_of_flower_that_is_not_public() -> None:
+    used = {
+        f"{node.module}.{alias.name}"
+        for path in (ROOT / "federation" / "apps" / "operating").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flwr.")
+        for alias in node.names
+    }
+    assert used == CONTRACT.keys()
+
+
+@pytest.fixture(scope="module")
+def calls() -> dict[str, set[str]]:
+    """Every call of a SuperLink, by its interface, as Flower's own app routes them."""
+    found: dict[str, set[str]] = {}
+    for context in iter_route_contexts(create_app().routes):
+        if isinstance(context.route, APIRoute):
+            _, _, interface, *call = (
+                context.path.split("/")
+                if context.path.startswith("/v1/")
+                else ("", "", context.path)
+            )
+            found.setdefault(interface, set()).update(call)
+    return found
+
+
+def test_every_call_of_the_control_interface_has_its_role(calls: dict[str, set[str]]) -> None:
+    assert calls["control"] == CONTROL_CALLS.keys()
+
+
+def test_the_calls_that_are_let_through_are_flowers(calls: dict[str, set[str]]) -> None:
+    assert calls["runtime"] > RUNTIME_CALLS
+    assert calls["fleet"] - FLEET_CALLS == {"register-node", "unregister-node"}
+
+
+def test_a_superlink_answers_by_what_its_state_says(tmp_path: Path) -> None:
+    app = flower.superlink_app(tmp_path / "state.sqlite", b"secret")
+    assert isinstance(app.state.linkstate_factory.state(), LinkState)
+    assert app.state.superexec_auth_secret == b"secret"
+    assert app.state.enable_supernode_auth is True
+    runs, nodes = flower.FlowerRuns(app), flower.FlowerNodes(app)
+    nodes.register(b"key", "brand")
+    assert nodes.known().keys() == {b"key"}
+    nodes.unregister(nodes.known()[b"key"])
+    assert nodes.known() == {}
+    with pytest.raises(ValueError, match="in use"):
+        nodes.register(b"key", "brand")
+    number = runs.start({"coordinator": "/nowhere", "run": "/nowhere/000001"})
+    assert not runs.has_ended(number)
+    again = flower.FlowerRuns(flower.superlink_app(tmp_path / "state.sqlite", b"other"))
+    again.stop_all()
+    assert again.has_ended(number)
+    assert again.has_ended(number + 1)

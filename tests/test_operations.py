@@ -1,0 +1,669 @@
+"""A coordinator's folder, tokens and runs: states, certificates, orders, and who may call what."""
+
+import itertools
+import json
+import stat
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parties import MATCH, TRAIN, World
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from federation import cli
+from federation.apps.control_listener import CONTROL_CALLS, control_app
+from federation.apps.operating.dispatcher import Dispatcher
+from federation.apps.public_listener import FLEET_CALLS, public_app
+from federation.apps.refusals import AuditFile, Refusals
+from federation.errors import RunCancelledError, RunStateError, WorkspaceError
+from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
+from federation.operations.control_api import control_api
+from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
+from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState, RunStep
+from federation.operations.roles import OperatorRole
+from federation.operations.runs import LocalRuns, Order, read_order
+from federation.operations.tokens import Operator, TokenBook
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LATER = NOW + timedelta(days=1)
+
+
+def config(**changes: str) -> CoordinatorConfig:
+    given = {"address": "coordinator.example", "listen": None, "control": "127.0.0.1:9092"}
+    return CoordinatorConfig.for_address(**given | changes)
+
+
+# -------------------------------------------------------------------------------------- folder
+
+
+class TestFolder:
+    def test_it_is_its_owners_alone_and_so_is_every_key(self, tmp_path: Path) -> None:
+        folder = CoordinatorFolder.init(tmp_path / "state", config(), now=NOW)
+        TokenBook(folder.tokens).add("alice", OperatorRole.VIEWER, now=NOW)
+        secret = [folder.tokens, *folder.path.glob("certificates/*.key")]
+        assert len(secret) == 3
+        assert {stat.S_IMODE(file.stat().st_mode) for file in secret} == {0o600}
+        assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+
+    def test_preparing_it_again_changes_nothing(self, tmp_path: Path) -> None:
+        folder = CoordinatorFolder.init(tmp_path, config(), now=NOW)
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        CoordinatorFolder.init(tmp_path, config(), now=LATER)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        assert CoordinatorFolder.open(tmp_path / "coordinator.toml").config == folder.config
+
+    def test_another_address_than_it_has_is_refused(self, tmp_path: Path) -> None:
+        CoordinatorFolder.init(tmp_path, config(), now=NOW)
+        with pytest.raises(WorkspaceError, match="says otherwise than this command"):
+            CoordinatorFolder.init(tmp_path, config(address="other.example"), now=NOW)
+
+    @pytest.mark.parametrize("lost", ["ca.key", "ca.pem", "server.key", "server.pem"])
+    def test_half_of_a_pair_is_never_made_anew(self, tmp_path: Path, lost: str) -> None:
+        folder = CoordinatorFolder.init(tmp_path, config(), now=NOW)
+        (tmp_path / "certificates" / lost).unlink()
+        with pytest.raises(WorkspaceError, match="one is missing: restore it"):
+            folder.renew(NOW)
+
+    def test_a_key_of_another_certificate_is_refused(self, tmp_path: Path) -> None:
+        folder = CoordinatorFolder.init(tmp_path, config(), now=NOW)
+        folder.server_key.write_bytes(folder.ca_certificate.with_suffix(".key").read_bytes())
+        with pytest.raises(WorkspaceError, match="the key is not the certificate's"):
+            folder.check_certificate(NOW)
+
+    def test_a_certificate_that_ends_soon_is_issued_again_for_the_same_key(
+        self, tmp_path: Path
+    ) -> None:
+        folder = CoordinatorFolder.init(tmp_path, config(), now=NOW)
+        key, first = folder.server_key.read_bytes(), folder.server_certificate.read_bytes()
+        with pytest.raises(WorkspaceError, match="valid from 2026-03-01 to 2027-04-02"):
+            folder.check_certificate(NOW + timedelta(days=400))
+        folder.renew(NOW + timedelta(days=366))
+        assert folder.server_certificate.read_bytes() == first
+        folder.renew(NOW + timedelta(days=368))
+        assert folder.server_certificate.read_bytes() != first
+        assert folder.server_key.read_bytes() == key
+        folder.check_certificate(NOW + timedelta(days=400))
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            "",
+            "address =",
+            'address = "a:1"',
+            "\xff",
+            'address = "a:0"\nlisten = "b:2"',
+            "party = 1",
+        ],
+    )
+    def test_a_configuration_with_mistakes_says_where(self, tmp_path: Path, written: str) -> None:
+        (tmp_path / "coordinator.toml").write_bytes(written.encode("latin-1"))
+        with pytest.raises(WorkspaceError, match=r"coordinator\.toml"):
+            CoordinatorFolder.open(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("address", "full"),
+        [("a.example", "a.example:9091"), ("a.example:1", "a.example:1"), ("[::1]:7", "[::1]:7")],
+    )
+    def test_an_address_may_lack_its_port(self, address: str, full: str) -> None:
+        made = config(address=address)
+        assert made.address == full
+        assert made.listen == f"0.0.0.0:{full.rpartition(':')[2]}"
+
+    @pytest.mark.parametrize("address", ["", "a b", "https://a:1", "a:1:2", "a:99999", "::1"])
+    def test_an_address_that_is_none_is_refused(self, address: str) -> None:
+        with pytest.raises(WorkspaceError, match="HOST:PORT"):
+            config(address=address)
+
+    def test_one_process_serves_it(self, tmp_path: Path) -> None:
+        folder = CoordinatorFolder.init(tmp_path, config(), now=NOW)
+        assert not folder.is_served
+        with folder.served():
+            assert folder.is_served
+            with (
+                pytest.raises(WorkspaceError, match="is served by another process"),
+                folder.served(),
+            ):
+                raise AssertionError("two at once")
+        with folder.served():
+            assert folder.is_served
+
+
+class TestCertificates:
+    def verify(self, server: Issued, authority: Issued, host: str, now: datetime) -> None:
+        """What a client does, by a verifier that is not ours."""
+        name: x509.GeneralName = x509.DNSName(host)
+        builder = PolicyBuilder().store(Store([authority.certificate])).time(now)
+        verifier = builder.build_server_verifier(name)  # type: ignore[arg-type]
+        verifier.verify(server.certificate, [])
+
+    def test_it_is_what_a_client_takes_for_its_host_and_time_and_no_other(self) -> None:
+        authority = issue_authority(NOW)
+        server = issue_server(authority, ["coordinator.example"], NOW, key=new_key())
+        self.verify(server, authority, "coordinator.example", NOW)
+        for root, host, now in (
+            (issue_authority(NOW), "coordinator.example", NOW),
+            (authority, "other.example", NOW),
+            (authority, "coordinator.example", NOW + timedelta(days=398)),
+        ):
+            with pytest.raises(VerificationError):
+                self.verify(server, root, host, now)
+
+    def test_a_server_vouches_for_nobody_and_serves_only(self) -> None:
+        server = issue_server(issue_authority(NOW), ["a.example"], NOW, key=new_key())
+        found = server.certificate.extensions
+        assert not found.get_extension_for_class(x509.BasicConstraints).value.ca
+        usage = found.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
+
+
+# -------------------------------------------------------------------------------------- tokens
+
+
+class TestTokens:
+    def test_a_token_opens_what_its_role_does_and_is_not_kept(self, tmp_path: Path) -> None:
+        book = TokenBook(tmp_path / "tokens.json")
+        token = book.add("alice", OperatorRole.OPERATOR, now=NOW)
+        assert book.operator(token, now=NOW) == Operator("alice", OperatorRole.OPERATOR)
+        assert token.removeprefix("comity-") not in (tmp_path / "tokens.json").read_text()
+        assert "operator" in (tmp_path / "tokens.json").read_text()
+
+    def test_it_opens_nothing_once_it_is_revoked_or_expired(self, tmp_path: Path) -> None:
+        book = TokenBook(tmp_path / "tokens.json")
+        alice = book.add("alice", OperatorRole.VIEWER, now=NOW, expires=LATER)
+        bob = book.add("bob", OperatorRole.VIEWER, now=NOW)
+        assert book.operator(alice, now=LATER - timedelta(seconds=1)) is not None
+        assert book.operator(alice, now=LATER) is None
+        book.revoke("bob")
+        assert book.operator(bob, now=NOW) is None
+        assert [one.name for one in book.all()] == ["alice"]
+
+    def test_what_cannot_be_is_refused(self, tmp_path: Path) -> None:
+        book = TokenBook(tmp_path / "tokens.json")
+        book.add("alice", OperatorRole.VIEWER, now=NOW)
+        with pytest.raises(WorkspaceError, match="alice has a token already"):
+            book.add("alice", OperatorRole.ADMIN, now=NOW)
+        with pytest.raises(WorkspaceError, match="bob has no token: alice has"):
+            book.revoke("bob")
+        with pytest.raises(WorkspaceError, match="token: name"):
+            book.add("Alice Liddell", OperatorRole.ADMIN, now=NOW)
+        with pytest.raises(WorkspaceError, match="expires later than now"):
+            book.add("carol", OperatorRole.ADMIN, now=NOW, expires=NOW)
+        (tmp_path / "tokens.json").write_text("[]x")
+        with pytest.raises(WorkspaceError, match=r"tokens\.json"):
+            book.all()
+
+    @given(text=st.text(max_size=80) | st.from_regex(r"comity-[0-9a-f]{64}", fullmatch=True))
+    @settings(max_examples=15)
+    def test_nothing_else_is_a_token(
+        self, tmp_path_factory: pytest.TempPathFactory, text: str
+    ) -> None:
+        book = TokenBook(tmp_path_factory.getbasetemp() / "other-tokens.json")
+        if not book.all():
+            book.add("alice", OperatorRole.ADMIN, now=NOW)
+        assert book.operator(text, now=NOW) is None
+
+    def test_roles_are_ordered(self) -> None:
+        may = {(one, other) for one in OperatorRole for other in OperatorRole if one.may(other)}
+        assert may == set(itertools.combinations_with_replacement(reversed(OperatorRole), 2))
+
+    def test_commands_show_a_token_once(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def comity(*arguments: str) -> tuple[int, str]:
+            with pytest.raises(SystemExit) as left:
+                cli.main(["coordinator", *arguments])
+            return int(str(left.value.code)), capsys.readouterr().out
+
+        where = ["--config", str(tmp_path)]
+        assert comity("init", str(tmp_path), "--address", "a.example", "--json")[0] == 0
+        code, token = comity("token", "add", "alice", "--role", "viewer", *where)
+        assert code == 0
+        book = TokenBook(tmp_path / "tokens.json")
+        found = book.operator(token.strip(), now=datetime.now(UTC))
+        assert found == Operator("alice", OperatorRole.VIEWER)
+        code, listed = comity("token", "list", *where, "--json")
+        assert [one["name"] for one in json.loads(listed)] == ["alice"]
+        assert "digest" not in listed
+        assert comity("token", "revoke", "alice", *where)[0] == 0
+        assert comity("token", "revoke", "alice", *where)[0] == 2
+        assert comity("token", "list", *where) == (0, "nobody has a token\n")
+
+
+# ---------------------------------------------------------------------------------------- runs
+
+PATHS: Mapping[RunState, tuple[RunState, ...]] = {
+    RunState.QUEUED: (),
+    RunState.RUNNING: (RunState.RUNNING,),
+    RunState.CANCELLING: (RunState.RUNNING, RunState.CANCELLING),
+    RunState.STOPPED: (RunState.RUNNING, RunState.STOPPED),
+    RunState.CANCELLED: (RunState.CANCELLED,),
+    RunState.DONE: (RunState.RUNNING, RunState.DONE),
+}
+"""How a run that waits comes to each state."""
+
+
+def run_in(journal: RunJournal, state: RunState) -> int:
+    number = journal.submit([f"job-{state}"], by="alice").number
+    for step in PATHS[state]:
+        journal.change(number, step, by="bob", told="so")
+    return number
+
+
+class TestJournal:
+    ALLOWED = frozenset(
+        {
+            ("queued", "running"), ("queued", "cancelled"),
+            ("running", "cancelling"), ("running", "stopped"), ("running", "done"),
+            ("cancelling", "cancelled"), ("cancelling", "stopped"), ("cancelling", "done"),
+            ("stopped", "queued"), ("cancelled", "queued"),
+        }
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("before", RunState)
+    @pytest.mark.parametrize("after", RunState)
+    def test_every_pair_of_states(self, tmp_path: Path, before: RunState, after: RunState) -> None:
+        journal = RunJournal(tmp_path, clock=lambda: NOW)
+        number = run_in(journal, before)
+        kept = journal.run(number)
+        if (str(before), str(after)) in self.ALLOWED:
+            journal.change(number, after, by="carol", told="why")
+            run = RunJournal(tmp_path).run(number)
+            assert run.steps == (*kept.steps, RunStep(state=after, at=NOW, by="carol", told="why"))
+        else:
+            with pytest.raises(RunStateError, match=f"is {before} and cannot become {after}"):
+                journal.change(number, after, by="carol")
+            assert journal.run(number) == kept
+
+    def test_the_states_are_all_there_are(self) -> None:
+        assert NEXT_STATES.keys() == set(RunState)
+        assert {(str(a), str(b)) for a, after in NEXT_STATES.items() for b in after} == self.ALLOWED
+
+    @pytest.mark.parametrize("state", RunState)
+    def test_cancel_and_resume_from_every_state(self, tmp_path: Path, state: RunState) -> None:
+        journal = RunJournal(tmp_path)
+        cancelled = {
+            RunState.QUEUED: RunState.CANCELLED,
+            RunState.RUNNING: RunState.CANCELLING,
+            RunState.CANCELLING: RunState.CANCELLING,
+        }
+        number = run_in(journal, state)
+        if state in cancelled:
+            assert journal.cancel(number, by="carol").state is cancelled[state]
+        else:
+            with pytest.raises(RunStateError):
+                journal.cancel(number, by="carol")
+        other = run_in(RunJournal(tmp_path / "other"), state)
+        if state in {RunState.STOPPED, RunState.CANCELLED}:
+            resumed = RunJournal(tmp_path / "other").resume(other, by="carol")
+            assert resumed.state is RunState.QUEUED
+        else:
+            with pytest.raises(RunStateError):
+                RunJournal(tmp_path / "other").resume(other, by="carol")
+
+    def test_the_same_jobs_are_not_queued_twice_unless_they_are_over(self, tmp_path: Path) -> None:
+        journal = RunJournal(tmp_path)
+        first = journal.submit(["find"], by="alice")
+        assert journal.submit(["find"], by="bob") == first
+        assert journal.submit([], by="bob").number == 2
+        journal.cancel(first.number, by="alice")
+        assert journal.submit(["find"], by="bob").number == 3
+        assert [one.number for one in journal.all()] == [1, 2, 3]
+
+    @pytest.mark.parametrize("state", RunState)
+    def test_an_attempt_is_wanted_while_it_runs(self, tmp_path: Path, state: RunState) -> None:
+        journal = RunJournal(tmp_path)
+        number = run_in(journal, state)
+        if state is RunState.RUNNING:
+            journal.check_wanted(number, 1)
+        else:
+            with pytest.raises(RunCancelledError):
+                journal.check_wanted(number, 1)
+
+    def test_a_process_of_an_earlier_attempt_has_no_say(self, tmp_path: Path) -> None:
+        journal = RunJournal(tmp_path)
+        number = run_in(journal, RunState.STOPPED)
+        journal.resume(number, by="alice")
+        journal.change(number, RunState.RUNNING, by="coordinator")
+        journal.finish(number, 1, RunState.DONE, told="")
+        assert journal.run(number).state is RunState.RUNNING
+        with pytest.raises(RunCancelledError, match="attempt 1 at run 1 was given up"):
+            journal.check_wanted(number, 1)
+        journal.check_wanted(number, 2)
+        journal.finish(number, 2, RunState.DONE, told="")
+        journal.finish(number, 2, RunState.STOPPED, told="too late")
+        assert journal.run(number).state is RunState.DONE
+
+    @given(
+        told=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), max_size=6)
+    )
+    @settings(max_examples=15)
+    def test_lines_come_back_whole_from_any_place(
+        self, tmp_path_factory: pytest.TempPathFactory, told: list[str]
+    ) -> None:
+        journal = RunJournal(tmp_path_factory.mktemp("lines"))
+        number = journal.submit([], by="alice").number
+        after, found = 0, []
+        for one in told:
+            journal.tell(number, one)
+            lines = journal.lines(number, after=after)
+            assert len(lines.lines) == 1
+            found += lines.lines
+            after = lines.after
+        assert journal.lines(number).lines == tuple(found)
+        with (journal.folder(number) / "lines.log").open("a") as file:
+            file.write("half a li")
+        assert journal.lines(number, after=after).lines == ()
+
+    def test_a_damaged_file_says_which(self, tmp_path: Path) -> None:
+        journal = RunJournal(tmp_path)
+        number = journal.submit([], by="alice").number
+        (journal.folder(number) / "run.json").write_text("{")
+        with pytest.raises(WorkspaceError, match=r"000001/run\.json"):
+            journal.all()
+        with pytest.raises(RunStateError, match="there is no run 7"):
+            journal.run(7)
+
+
+class Engine:
+    """An engine whose runs end when they are told to."""
+
+    def __init__(self) -> None:
+        self.started: list[Mapping[str, str | float]] = []
+        self.ended: set[int] = set()
+        self.breaks = False
+
+    def start(self, config: Mapping[str, str | float]) -> int:
+        if self.breaks:
+            raise WorkspaceError("no room")
+        self.started.append(config)
+        return len(self.started)
+
+    def has_ended(self, run: int) -> bool:
+        return run in self.ended
+
+    def stop_all(self) -> None:
+        self.ended |= set(range(1, len(self.started) + 1))
+
+
+class TestDispatcher:
+    @pytest.fixture
+    def journal(self, tmp_path: Path) -> RunJournal:
+        return RunJournal(tmp_path / "runs")
+
+    def dispatcher(self, journal: RunJournal, engine: Engine) -> Dispatcher:
+        party = Path("/srv/party")
+        return Dispatcher(journal, engine, party=party, deadline_seconds=5, tell=lambda _: None)
+
+    def test_one_runs_at_a_time_the_oldest_first(self, journal: RunJournal) -> None:
+        engine = Engine()
+        dispatcher = self.dispatcher(journal, engine)
+        first, second = (journal.submit([name], by="alice").number for name in ("one", "two"))
+        for _ in range(3):
+            dispatcher.look()
+        assert [journal.run(one).state for one in (first, second)] == ["running", "queued"]
+        (config,) = engine.started
+        assert config == {
+            "coordinator": "/srv/party",
+            "deadline-seconds": 5,
+            "run": str(journal.folder(first)),
+        }
+        journal.change(first, RunState.DONE, by="coordinator")
+        dispatcher.look()
+        assert journal.run(second).state is RunState.QUEUED  # its process has not ended
+        engine.ended.add(1)
+        dispatcher.look()
+        dispatcher.look()
+        assert journal.run(second).state is RunState.RUNNING
+
+    @pytest.mark.parametrize(
+        ("cancel", "state"), [(False, RunState.STOPPED), (True, RunState.CANCELLED)]
+    )
+    def test_a_process_that_ends_without_a_word(
+        self, journal: RunJournal, *, cancel: bool, state: RunState
+    ) -> None:
+        engine = Engine()
+        dispatcher = self.dispatcher(journal, engine)
+        number = journal.submit([], by="alice").number
+        dispatcher.look()
+        if cancel:
+            journal.cancel(number, by="alice")
+        engine.ended.add(1)
+        dispatcher.look()
+        assert journal.run(number).state is state
+
+    @pytest.mark.parametrize("state", RunState)
+    def test_what_an_earlier_process_left_at_work_is_stopped(
+        self, journal: RunJournal, state: RunState
+    ) -> None:
+        number = run_in(journal, state)
+        self.dispatcher(journal, Engine()).recover()
+        stopped = {
+            RunState.RUNNING: RunState.STOPPED,
+            RunState.CANCELLING: RunState.CANCELLED,
+        }
+        assert journal.run(number).state is stopped.get(state, state)
+
+    def test_a_run_that_the_engine_does_not_start_is_stopped(self, journal: RunJournal) -> None:
+        engine = Engine()
+        engine.breaks = True
+        number = journal.submit([], by="alice").number
+        self.dispatcher(journal, engine).look()
+        run = journal.run(number)
+        assert run.state is RunState.STOPPED
+        assert "Flower did not start it (WorkspaceError)" in run.told
+
+
+class TestOrders:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> CoordinatorFolder:
+        folder = CoordinatorFolder.init(tmp_path / "state", config(), now=NOW)
+        World.make(tmp_path / "world").folder("coordinator").path.rename(folder.party)
+        return folder
+
+    def test_a_job_is_listed_once_and_another_of_its_name_refused(
+        self, folder: CoordinatorFolder
+    ) -> None:
+        runs = LocalRuns(folder, by="alice")
+        assert runs.submit(Order(job=MATCH)).jobs == ("find",)
+        runs.submit(Order(job=MATCH))
+        listed = json.loads((folder.party / "jobs.json").read_bytes())
+        assert [one["name"] for one in listed].count("find") == 1
+        other = TRAIN.model_copy(update={"name": "find"})
+        with pytest.raises(WorkspaceError, match=r"'find' is listed in .* with other content"):
+            runs.submit(Order(job=other))
+
+    def test_a_file_holds_what_stands_under_jobs(self, tmp_path: Path) -> None:
+        file = tmp_path / "match.toml"
+        file.write_text('kind = "match"\nname = "find"\nmemory_limit = "1GiB"\n')
+        assert read_order(file) == Order(job=MATCH)
+        for text in ('kind = "match"', "kind", '[[jobs]]\nkind = "match"\nname = "find"'):
+            file.write_text(text)
+            with pytest.raises(WorkspaceError, match=r"match\.toml"):
+                read_order(file)
+
+
+# ----------------------------------------------------------------------------------- listeners
+
+
+async def everything(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that answers every call with its path."""
+    body = scope["path"].encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+TOKENS = {str(role): Operator(str(role), role) for role in OperatorRole}
+
+
+def client(app: ASGIApp, *, host: str = "127.0.0.1") -> TestClient:
+    return TestClient(app, base_url="https://127.0.0.1", client=(host, 5000))
+
+
+class TestControlListener:
+    app = staticmethod(control_app(everything, everything, find_operator=TOKENS.get))
+
+    @pytest.mark.parametrize("call", CONTROL_CALLS)
+    @pytest.mark.parametrize("role", ["nobody", *OperatorRole])
+    def test_every_call_with_every_role(self, call: str, role: str) -> None:
+        answer = client(self.app).post(
+            f"/v1/control/{call}", headers={"Authorization": f"Bearer {role}"}
+        )
+        needed = CONTROL_CALLS[call]
+        if role == "nobody":
+            assert answer.status_code == 401
+        else:
+            may = needed is not None and OperatorRole(role).may(needed)
+            assert answer.status_code == (200 if may else 403)
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            [],
+            [("Authorization", "admin")],
+            [("Authorization", "Basic admin")],
+            [("Authorization", "Bearer ")],
+            [("Authorization", "Bearer viewer"), ("Authorization", "Bearer admin")],
+            [("Cookie", "admin")],
+        ],
+    )
+    def test_a_token_is_shown_in_one_way(self, headers: list[tuple[str, str]]) -> None:
+        answer = client(self.app).post("/v1/control/list-runs", headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+    @pytest.mark.parametrize(
+        ("path", "host", "status"),
+        [
+            ("/v1/runtime/acquire-task", "127.0.0.1", 200),
+            ("/v1/runtime/acquire-task", "::1", 200),
+            ("/v1/runtime/acquire-task", "192.0.2.7", 403),
+            ("/v1/runtime/create-task", "127.0.0.1", 404),
+            ("/v1/runtime/responses", "127.0.0.1", 404),
+            ("/v1/fleet/pull-messages", "127.0.0.1", 404),
+            ("/v1/control/brand-new", "127.0.0.1", 401),
+            ("/docs", "127.0.0.1", 404),
+        ],
+    )
+    def test_the_rest(self, path: str, host: str, status: int) -> None:
+        assert client(self.app, host=host).post(path).status_code == status
+
+    def test_a_call_of_a_later_flower_is_nobodys(self) -> None:
+        admin = {"Authorization": "Bearer admin"}
+        answer = client(self.app).post("/v1/control/brand-new", headers=admin)
+        assert answer.status_code == 403
+
+    @pytest.mark.parametrize(("method", "needed"), [("GET", "viewer"), ("POST", "operator")])
+    @pytest.mark.parametrize("role", OperatorRole)
+    def test_runs_are_seen_by_all_and_steered_by_some(
+        self, method: str, needed: str, role: OperatorRole
+    ) -> None:
+        answer = client(self.app).request(
+            method, "/v1/comity/runs", headers={"Authorization": f"Bearer {role}"}
+        )
+        assert answer.status_code == (200 if role.may(OperatorRole(needed)) else 403)
+        admin = {"Authorization": "Bearer admin"}
+        assert client(self.app).put("/v1/comity/runs", headers=admin).status_code == 403
+
+
+class TestPublicListener:
+    ready = True
+
+    @pytest.fixture
+    def public(self) -> TestClient:
+        app = public_app(everything, {"/v1/enrolment": everything}, ready=lambda: self.ready)
+        return client(app)
+
+    def test_nodes_calls_health_and_what_is_mounted(self, public: TestClient) -> None:
+        for call in FLEET_CALLS:
+            assert public.post(f"/v1/fleet/{call}", content=b"x").status_code == 200
+        assert public.get("/health").text == "healthy"
+        assert public.get("/ready").text == "ready"
+        self.ready = False
+        assert public.get("/ready").status_code == 503
+        assert public.post("/v1/enrolment/join", content=bytes(1 << 20)).status_code == 200
+        assert public.post("/v1/enrolment/join", content=bytes((1 << 20) + 1)).status_code == 413
+
+    @pytest.mark.parametrize(
+        "path", ["/v1/fleet/register-node", "/v1/control/list-runs", "/v1/enrolments", "/", "/v1"]
+    )
+    def test_nothing_else(self, public: TestClient, path: str) -> None:
+        assert public.post(path).status_code == 404
+
+    def test_refused_calls_leave_a_line_without_what_was_said(self, tmp_path: Path) -> None:
+        audit = AuditFile(tmp_path / "audit.jsonl", clock=lambda: NOW)
+        app = Refusals(TestControlListener.app, listener="control", audit=audit)
+        headers = {"Authorization": "Bearer viewer"}
+        for secret in ("Bearer guessed", "Bearer viewer"):
+            client(app).post("/v1/control/start-run", headers={"Authorization": secret})
+        client(app).post("/v1/control/list-runs", headers=headers)
+        client(app).post(f"/{'x' * 500}%0A?secret=1")
+        lines = [json.loads(one) for one in (tmp_path / "audit.jsonl").read_text().splitlines()]
+        assert [(one["status"], one["operator"]) for one in lines] == [
+            (401, None),
+            (403, "viewer"),
+            (404, None),
+        ]
+        assert len(lines[-1]["path"]) == 120
+        assert "guessed" not in (tmp_path / "audit.jsonl").read_text()
+
+
+class TestControlApi:
+    @pytest.fixture
+    def calls(self, tmp_path: Path) -> Callable[..., tuple[int, object]]:
+        folder = CoordinatorFolder.init(tmp_path / "state", config(), now=NOW)
+        World.make(tmp_path / "world").folder("coordinator").path.rename(folder.party)
+        app = control_app(everything, control_api(folder), find_operator=TOKENS.get)
+
+        def call(method: str, path: str, content: str = "") -> tuple[int, object]:
+            answer = client(app).request(
+                method,
+                f"/v1/comity{path}",
+                content=content,
+                headers={"Authorization": "Bearer operator"},
+            )
+            return answer.status_code, answer.json()
+
+        return call
+
+    def test_a_run_from_order_to_end(self, calls: Callable[..., tuple[int, object]]) -> None:
+        status, answered = calls("POST", "/runs", Order(job=MATCH).model_dump_json())
+        assert status == 200
+        run = Run.model_validate(answered)
+        assert (run.jobs, run.steps[0].by) == (("find",), "operator")
+        assert calls("GET", "/runs") == (200, [answered])
+        assert calls("GET", "/runs/1/lines") == (200, {"lines": [], "after": 0})
+        assert Run.model_validate(calls("POST", "/runs/1/cancel")[1]).state is RunState.CANCELLED
+        assert Run.model_validate(calls("POST", "/runs/1/resume")[1]).state is RunState.QUEUED
+
+    @pytest.mark.parametrize(
+        ("method", "path", "content", "status"),
+        [
+            ("GET", "/runs/7", "", 409),
+            ("POST", "/runs/7/cancel", "", 409),
+            ("POST", "/runs", "", 400),
+            ("POST", "/runs", '{"job": {"kind": "erase-everybody"}}', 400),
+            ("POST", "/runs", '{"sudo": true}', 400),
+            ("POST", "/runs", "[" * 2000, 400),
+            ("GET", "/runs/1/lines?after=-1", "", 400),
+            ("GET", f"/runs/1/lines?after={'9' * 30}", "", 400),
+        ],
+    )
+    def test_a_mistake_is_told_with_its_kind(
+        self,
+        calls: Callable[..., tuple[int, object]],
+        method: str,
+        path: str,
+        content: str,
+        status: int,
+    ) -> None:
+        found, answered = calls(method, path, content)
+        assert found == status
+        assert isinstance(answered, dict)
+        assert answered["kind"] in {"RunStateError", "WorkspaceError"}
