@@ -364,7 +364,7 @@ class TestStore:
             with store.transaction() as held_here:
                 held.set()
                 let_go.wait()
-                held_here.put(StoredCharge("first", to_json(SMALL), "reserved"))
+                held_here.put(StoredCharge("first", to_json(SMALL), "reserved", 0))
 
         with ThreadPoolExecutor(2) as threads:
             holding = threads.submit(hold)
