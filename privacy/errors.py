@@ -104,7 +104,7 @@ class PeriodExceededError(BudgetExceededError):
         fits_from: when the charge would fit, if nothing else were charged; None if never.
     """
 
-    def __init__(  # noqa: PLR0913 -- what is told
+    def __init__(
         self,
         *,
         asked: float,
@@ -118,12 +118,13 @@ class PeriodExceededError(BudgetExceededError):
         self.days = days
         self.fits_from = fits_from
         wait = "" if fits_from is None else f"wait until {fits_from:%Y-%m-%d %H:%M:%S} UTC, "
-        self.args = (
+        told = (
             f"charge {charge_id!r} would bring the epsilon spent within {days} days to "
             f"{asked:.4f}, past the cap of {cap:.4f} for them ({spent:.4f} is spent, "
             f"{self.left:.4f} is left): {wait}ask for a smaller epsilon or amend the agreement's "
-            "budget.period",
+            "budget.period"
         )
+        self.args = (told,)
 
 
 class LedgerError(PrivacyError):

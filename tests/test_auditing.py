@@ -306,6 +306,7 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.OTHER_CAP: ("courier", lambda logs, one: _reserve(logs, one, epsilon_cap=9.0)),
     K.OTHER_DELTA: ("courier", lambda logs, one: _reserve(logs, one, delta=1e-3)),
     K.OVER_CAP: ("courier", lambda logs, one: _reserve(logs, one, epsilon_spent=9.0)),
+    K.OTHER_PERIOD: ("courier", lambda logs, one: _reserve(logs, one, period_epsilon_spent=0.1)),
     K.UNPRICEABLE: ("courier", lambda logs, one: _reserve(logs, one, mechanism="{}")),
     K.UNDERSTATED: ("courier", lambda logs, one: _reserve(logs, one, epsilon=0.001)),
     K.OVER_MEASURED: ("courier", _measure),
@@ -527,7 +528,7 @@ def test_a_server_that_answers_wrongly(
 
 def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> None:
     elsewhere = {K.UNREADABLE, K.MALFORMED_LEAF, K.NOT_PUBLIC, K.REWRITTEN, K.SPLIT_VIEW}
-    elsewhere |= {K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED}
+    elsewhere |= {K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED, K.OVER_PERIOD}
     elsewhere |= {K.UNAPPROVED, K.OTHER_VERSION, K.OTHER_PURPOSE, K.PRUNED_OTHERWISE, K.PRUNED}
     assert set(K) == {*PLANTED, *FILES, *elsewhere}
 

@@ -3,10 +3,10 @@
 Guarantees: what is reserved and committed never costs more than the agreement's ε at its δ, priced
 as one composition, whatever processes and threads share the store and whenever one of them is
 killed. A charge is reserved before its release and counts as spent from then on, so that a crash
-can lose budget but never spend it twice. Every change is one transaction of the store; the caps are
-checked inside it, while it holds the ledger. Where a period is agreed, what may have left within any
-such stretch of days keeps its ε too (`period`). The ledger's time never goes back: a clock that reads
-less than the latest moment on record is taken to read that moment.
+can lose budget but never spend it twice. Every change is one transaction of the store; the caps
+are checked inside it, while it holds the ledger. Where a period is agreed, what may have left
+within any such stretch of days keeps its ε too (`period`). The ledger's time never goes back: a
+clock that reads less than the latest moment on record is taken to read that moment.
 
     (none) ──reserve──> reserved ──commit──> committed
                          │    ^

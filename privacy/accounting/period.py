@@ -48,9 +48,7 @@ class Period:
 
     def __post_init__(self) -> None:
         if not 1 <= self.days <= _MOST_DAYS:
-            raise InvalidParameterError(
-                f"a period has 1 to {_MOST_DAYS:,} days, got {self.days}"
-            )
+            raise InvalidParameterError(f"a period has 1 to {_MOST_DAYS:,} days, got {self.days}")
         if not 0.0 < self.epsilon < math.inf:
             raise InvalidParameterError(
                 f"a period's epsilon must be positive and finite, got {self.epsilon}"

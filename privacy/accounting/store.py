@@ -209,9 +209,7 @@ class _SqliteTransaction:
         return None if found is None else LedgerTerms(*found)
 
     def start(self, terms: LedgerTerms) -> None:
-        self._database.execute(
-            "INSERT INTO terms VALUES (1, ?, ?, ?, ?, ?, ?)", astuple(terms)
-        )
+        self._database.execute("INSERT INTO terms VALUES (1, ?, ?, ?, ?, ?, ?)", astuple(terms))
 
     def amend(self, terms: LedgerTerms) -> None:
         self._database.execute(
