@@ -53,7 +53,9 @@ class Diary:
         self._party = party
         self._digest = agreement.digest
         self._agreement = agreement
-        self._time = max(agreement.valid_from, datetime(2026, 1, 1, tzinfo=agreement.valid_from.tzinfo))
+        self._time = max(
+            agreement.valid_from, datetime(2026, 1, 1, tzinfo=agreement.valid_from.tzinfo)
+        )
         self._said = 0
         self._spent = Accountant()
 
@@ -193,7 +195,7 @@ def one_day(
 ) -> None:
     """A match, a training of it, a segment, and what people say and ask for meanwhile."""
     find, train, best = (f"{word}-{day}" for word in ("find", "train", "best"))
-    charged = day % 8 == 0
+    charged = day % 26 == 0
     for party in (brand, *partners):
         diaries[party].said(200)
     centre = diaries[operator]
@@ -265,14 +267,23 @@ def cosigned(folder: PartyFolder, head: Checkpoint, cosigners: dict[str, Any]) -
     """Return a head with everybody's signature."""
     note = Note.parse((folder.log / "checkpoint").read_bytes())
     now = int(utc_now().timestamp())
-    lines = [key.cosign(head, timestamp=now) for name, key in cosigners.items() if name != folder.name]
+    lines = [
+        key.cosign(head, timestamp=now) for name, key in cosigners.items() if name != folder.name
+    ]
     return Note(note.text, (*note.signatures, *lines)).to_bytes()
 
 
 def audited(path: Path) -> Iterator[str]:
     """Audit a workspace in a process of its own, and say what it took."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-c", "from federation.cli import main; main()", "audit", str(path), "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        "from federation.cli import main; main()",
+        "audit",
+        str(path),
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wall = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,21 +1,24 @@
 """Checks of one log: erasures on time, holds kept, nothing pruned that was not there."""
 
+from collections import defaultdict
 from collections.abc import Iterator
+from typing import Final
 
 from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Rules
-from compliance.log.merkle import leaf_hash, root_hash
+from compliance.log.merkle import root_hash
 
 __all__ = ["erasures", "holds", "prunings"]
 
-_About = (
-    records.ErasureAcknowledged | records.ErasureStep | records.ErasureCompleted
-    | records.ErasureOverdue | records.SubjectKeyDestroyed
-)  # fmt: skip
-
-
+_ABOUT: Final[tuple[type[records.Record], ...]] = (
+    records.ErasureAcknowledged,
+    records.ErasureStep,
+    records.ErasureCompleted,
+    records.ErasureOverdue,
+    records.SubjectKeyDestroyed,
+)
 _Done = dict[tuple[type, str, str], int]
 
 
@@ -23,22 +26,20 @@ def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """What was asked for was completed by its deadline, here and by whoever acknowledged it."""
     asked: dict[str, tuple[int, records.ErasureRequested]] = {}
     done: _Done = {}
-    for index, leaf in enumerate(log.records):
+    heard: dict[str, set[str]] = defaultdict(set)
+    for index, leaf in log.each(records.ErasureRequested, *_ABOUT):
         if isinstance(leaf, records.ErasureRequested):
             asked.setdefault(leaf.request, (index, leaf))
-        elif isinstance(leaf, _About) and leaf.request not in asked:
+        elif leaf.request not in asked:
             text = "is about an erasure that nobody requested before"
             yield log.finding(FindingKind.ERASURE_UNREQUESTED, index, text)
         if isinstance(leaf, records.ErasureAcknowledged | records.ErasureCompleted):
             done.setdefault((type(leaf), leaf.request, leaf.peer), index)
+        if isinstance(leaf, records.ErasureAcknowledged):
+            heard[leaf.request].add(leaf.peer)
     for index, request in asked.values():
         # No message carries requests between parties: a peer owes what it acknowledged.
-        heard = {
-            peer
-            for of, name, peer in done
-            if of is records.ErasureAcknowledged and name == request.request
-        }
-        for peer in sorted({log.party} | heard):
+        for peer in sorted({log.party} | heard[request.request]):
             yield from _kept(log, rules, index, request, peer, done)
 
 
@@ -64,7 +65,8 @@ def holds(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Nothing is deleted while a hold is on its kind; only a hold that was placed is lifted."""
     del rules
     placed: dict[str, tuple[int, str]] = {}
-    for index, leaf in enumerate(log.records):
+    kinds = (records.HoldPlaced, records.HoldLifted, records.ArtefactDeleted)
+    for index, leaf in log.each(*kinds):
         if isinstance(leaf, records.HoldPlaced):
             placed[leaf.hold] = (index, leaf.artefact)
         elif isinstance(leaf, records.HoldLifted) and placed.pop(leaf.hold, None) is None:
@@ -80,12 +82,12 @@ def holds(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 def prunings(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Only what lies before it can have been pruned when a leaf says so, of the tree as it was."""
     del rules
-    for index, leaf in enumerate(log.records):
-        if isinstance(leaf, records.LogPruned) and leaf.kept_from > index:
+    for index, leaf in log.each(records.LogPruned):
+        if leaf.kept_from > index:
             text = f"removes entries before {leaf.kept_from}, more than there were"
             yield log.finding(FindingKind.PRUNED_TOO_FAR, index, text)
-        if isinstance(leaf, records.LogPruned) and log.entries:
-            root = root_hash([leaf_hash(entry) for entry in log.entries[:index]])
+        if log.entries:
+            root = root_hash(log.hashes[:index])
             if root.hex() != leaf.root_hash:
                 text = "names another root than that of the entries before it"
                 yield log.finding(FindingKind.PRUNED_OTHERWISE, index, text)

@@ -1,16 +1,24 @@
 """One party's log, read and parsed, as checks take it."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from typing import TypeVar, cast
 
 from compliance.agreement import Agreement
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.rules import Rules
 from compliance.lifecycle import Succession
+from compliance.log.checkpoint import Checkpoint
+from compliance.log.merkle import leaf_hash, root_hash
 from compliance.records import AgreementSigned, Record
+from compliance.records.leaf import Leaf
 
 __all__ = ["PartyLog"]
+
+Kind = TypeVar("Kind", bound=Leaf)
 
 
 @dataclass(frozen=True)
@@ -53,14 +61,42 @@ class PartyLog:
             found.append(current)
         return tuple(found)
 
-    def walk(self, rules: Rules) -> Iterator[tuple[int, Record, Agreement, Rules]]:
-        """Yield each leaf with its index, the version that it has to obey, and that one's rules."""
+    @cached_property
+    def places(self) -> Mapping[type[Leaf], Sequence[int]]:
+        """Indexes of the leaves of every kind, rising: a check reads what it is about."""
+        found: defaultdict[type[Leaf], list[int]] = defaultdict(list)
+        for index, kind in enumerate(map(type, self.records)):
+            found[kind].append(index)
+        return found
+
+    def each(self, *kinds: type[Kind]) -> Iterator[tuple[int, Kind]]:
+        """Yield the leaves of some kinds with their indexes, in order."""
+        places = [self.places.get(kind, ()) for kind in kinds]
+        for index in sorted(chain.from_iterable(places)):
+            yield index, cast("Kind", self.records[index])
+
+    def walk(
+        self, rules: Rules, *kinds: type[Kind]
+    ) -> Iterator[tuple[int, Kind, Agreement, Rules]]:
+        """Yield leaves of some kinds, with the version that each has to obey and that one's rules."""
         current: Agreement | None = None
         held = rules
-        for index, (leaf, agreement) in enumerate(zip(self.records, self.obeyed, strict=True)):
+        obeyed = self.obeyed
+        for index, leaf in self.each(*kinds):
+            agreement = obeyed[index]
             if agreement is not current:
                 current, held = agreement, rules.under(agreement.digest)
             yield index, leaf, agreement, held
+
+    @cached_property
+    def hashes(self) -> Sequence[bytes]:
+        """Hashes of all entries, as leaves of the tree."""
+        return list(map(leaf_hash, self.entries))
+
+    def begins_with(self, head: Checkpoint) -> bool:
+        """Tell whether the first entries, as many as a head counts, have its root."""
+        size = head.tree_size
+        return size <= len(self.entries) and root_hash(self.hashes[:size]) == head.root_hash
 
     def finding(self, kind: FindingKind, leaves: int | tuple[int, ...], text: str) -> Finding:
         """Return a finding about leaves of this log; `text` says what the first of them does."""

@@ -27,7 +27,6 @@ from compliance.errors import (
 )
 from compliance.lifecycle import Succession
 from compliance.log.checkpoint import Checkpoint
-from compliance.log.merkle import leaf_hash, root_hash
 from compliance.log.note import NOTE_LIMIT, Note, NoteKey
 from compliance.log.policy import Policy, open_checkpoint
 from compliance.log.tiles import CutFileError
@@ -213,7 +212,7 @@ def _witness(log: PartyLog, witness: str, directory: Path, heads: list[bytes]) -
         yield Finding(FindingKind.SPLIT_VIEW, log.party, (), text)
     if head is None:
         return
-    if _begins_with(log.entries, head.checkpoint):
+    if log.begins_with(head.checkpoint):
         heads.append(head.note.to_bytes())
     elif not evidence:
         text = (
@@ -250,7 +249,7 @@ def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy) -> PartyLog |
             text = f"a head of the log of {log.party} is wrongly signed: {error}"
             return Finding(FindingKind.BAD_SIGNATURE, log.party, (), text)
         size = public.checkpoint.tree_size
-        if not _begins_with(log.entries, public.checkpoint):
+        if not log.begins_with(public.checkpoint):
             text = (
                 f"{', '.join(public.cosigned) or log.party} signed {size} entries that the log of "
                 f"{log.party} does not begin with: it was rewritten, or cut short"
@@ -268,12 +267,6 @@ def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy) -> PartyLog |
             )
     text = f"the log of {log.party} is not public: {short}"
     return best or Finding(FindingKind.NOT_PUBLIC, log.party, (), text)
-
-
-def _begins_with(entries: Sequence[bytes], head: Checkpoint) -> bool:
-    if head.tree_size > len(entries):
-        return False
-    return root_hash([leaf_hash(entry) for entry in entries[: head.tree_size]]) == head.root_hash
 
 
 def party_of(signed: bytes, agreement: Agreement) -> str | None:

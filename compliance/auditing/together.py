@@ -4,6 +4,7 @@ Each check takes the logs at hand; what a log that is missing would show, nobody
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
@@ -12,6 +13,11 @@ from compliance.auditing.party_log import PartyLog
 __all__ = ["acknowledgements", "agreements", "commitments", "same_models", "unpaid"]
 
 _ACKNOWLEDGED = "acknowledged"
+_CHARGING: Final[tuple[type[records.Record], ...]] = (
+    records.Release,
+    records.BudgetRefunded,
+    records.BudgetCommitted,
+)
 
 
 def agreements(logs: Sequence[PartyLog]) -> Iterator[Finding]:
@@ -27,8 +33,7 @@ def commitments(logs: Sequence[PartyLog]) -> Iterator[Finding]:
     bound = {
         (log.party, leaf.peer, leaf.job): (index, leaf, log)
         for log in logs
-        for index, leaf in enumerate(log.records)
-        if isinstance(leaf, records.MatchBound)
+        for index, leaf in log.each(records.MatchBound)
     }
     for (party, peer, job), (_, leaf, log) in bound.items():
         other = bound.get((peer, party, job))
@@ -47,9 +52,7 @@ def same_models(logs: Sequence[PartyLog]) -> Iterator[Finding]:
     """A model of one digest has one privacy guarantee, whoever tells of it."""
     told: dict[str, tuple[PartyLog, records.ModelTrained]] = {}
     for log in logs:
-        for index, leaf in enumerate(log.records):
-            if not isinstance(leaf, records.ModelTrained):
-                continue
+        for index, leaf in log.each(records.ModelTrained):
             whose, first = told.setdefault(leaf.model_digest, (log, leaf))
             if (leaf.epsilon, leaf.delta, leaf.parties) != (
                 first.epsilon,
@@ -67,15 +70,10 @@ def acknowledgements(logs: Sequence[PartyLog]) -> Iterator[Finding]:
         party.name not in here for party in logs[0].agreement.parties if party.role != "auditor"
     ):
         return
-    sent = {
-        leaf.content_digest[:16]
-        for log in logs
-        for leaf in log.records
-        if isinstance(leaf, records.Release)
-    }
+    sent = {leaf.content_digest[:16] for log in logs for _, leaf in log.each(records.Release)}
     for log in logs:
-        for index, leaf in enumerate(log.records):
-            if isinstance(leaf, records.Release) and leaf.computation == _ACKNOWLEDGED:
+        for index, leaf in log.each(records.Release):
+            if leaf.computation == _ACKNOWLEDGED:
                 digest = leaf.release_id.rpartition("/")[2]
                 if len(digest) == 16 and digest not in sent:
                     text = "acknowledges a message that no log says was sent"
@@ -87,15 +85,14 @@ def unpaid(logs: Sequence[PartyLog]) -> Iterator[Finding]:
     used = {
         (party, leaf.job)
         for log in logs
-        for leaf in log.records
-        if isinstance(leaf, records.ModelTrained | records.MeasurementMade)
-        and leaf.epsilon is not None
+        for _, leaf in log.each(records.ModelTrained, records.MeasurementMade)
+        if leaf.epsilon is not None
         for party in leaf.parties
     }
     for log in logs:
         released: set[str] = set()
         taken: dict[str, int] = {}
-        for index, leaf in enumerate(log.records):
+        for index, leaf in log.each(*_CHARGING):
             if isinstance(leaf, records.Release) and leaf.charge_id is not None:
                 released.add(leaf.charge_id)
             elif isinstance(leaf, records.BudgetRefunded) and leaf.charge_id in released:
