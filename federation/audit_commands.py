@@ -71,7 +71,7 @@ def audit_command(
                 {
                     "party": log.party,
                     "agreement": log.agreement.digest,
-                    "leaves": len(log.records),
+                    "leaves": log.tree_size,
                     "public_size": log.public_size,
                     "cosigned_by": list(log.cosigned_by),
                 }
@@ -85,7 +85,7 @@ def audit_command(
     else:
         for one in findings:
             typer.echo(f"{one.kind.value}: {one.sentence}")
-        read = ", ".join(f"{log.party} ({len(log.records)} leaves)" for log in logs)
+        read = ", ".join(f"{log.party} ({log.tree_size} leaves)" for log in logs)
         found = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
         typer.echo(f"{found}; read: {read or 'no log'}")
         if unread:

@@ -6,13 +6,25 @@ finding, and no other place is left out because of it.
 Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`).
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from compliance.agreement import Agreement
-from compliance.auditing import Finding, FindingKind, PartyLog, Rules, audit
+from compliance.auditing import (
+    Excerpt,
+    Finding,
+    FindingKind,
+    Rules,
+    audit_alone,
+    audit_together,
+)
 from compliance.auditing.reading import (
     party_of,
     read_agreement,
@@ -31,6 +43,8 @@ from federation.log_fetching import Limits, fetch_log
 __all__ = ["audit_places"]
 
 _LIMITS: Final = Limits()
+_LARGE: Final = 100_000  # leaves from which on a process is worth its start
+_MOST_PROCESSES: Final = 8
 
 
 def audit_places(
@@ -41,7 +55,7 @@ def audit_places(
     scratch: Path,
     now: datetime,
     limits: Limits = _LIMITS,
-) -> tuple[tuple[PartyLog, ...], tuple[Finding, ...], bool]:
+) -> tuple[tuple[Excerpt, ...], tuple[Finding, ...], bool]:
     """Audit every log at `places` together.
 
     Args:
@@ -53,38 +67,84 @@ def audit_places(
         limits: what fetching one log may take.
 
     Returns:
-        The logs that could be read, the findings, and whether prices were recomputed.
+        What the logs that could be read tell, the findings, and whether prices were recomputed.
 
     Raises:
         WorkspaceError: a path holds no log, or an address was given without an agreement.
         InvalidAgreementError: the auditor's copy does not hold.
     """
     own = None if agreement is None else read_agreement(agreement)
-    logs: list[PartyLog] = []
     findings: list[Finding] = []
-    directories: dict[str, Path] = {}
+    at_hand: dict[str, _AtHand] = {}
     for number, place in enumerate(places):
         for directory, versions, name, problem in _located(
             place, own, scratch / str(number), limits
         ):
             if problem is not None or versions is None:
                 findings.extend([problem] if problem else [])
-                continue
-            log, found = read_log(directory, versions.latest, name, versions=versions)
-            findings.extend(found)
-            directories[name] = directory
-            logs.extend([log] if log else [])
-    told, found = witnessed(logs, directories, policy)
-    findings.extend(found)
-    repriced = True
-    if told:
-        rules = rules_for(told[0].agreement, now=now)
-        every = {one.digest: one for log in told for one in log.succession.versions}
-        each = {digest: rules_for(one, now=now) for digest, one in every.items()}
-        rules = Rules(rules.computations, rules.pricer, now, rules.allowed_code, each)
-        findings.extend(audit(told, rules))
-        repriced = rules.pricer.prices
-    return told, tuple(findings), repriced
+            else:
+                at_hand[name] = _AtHand(name, directory, versions)
+    rules = _rules(tuple(one.versions for one in at_hand.values()), now)
+    if rules is None:
+        return (), tuple(findings), True
+    directories = {name: one.directory for name, one in at_hand.items()}
+    one_log = partial(_audited, directories=directories, policy=policy, rules=rules)
+    told = list(_each(one_log, tuple(at_hand.values())))
+    findings.extend(chain.from_iterable(found for _, found in told))
+    excerpts = tuple(excerpt for excerpt, _ in told if excerpt is not None)
+    findings.extend(audit_together(excerpts))
+    return excerpts, tuple(findings), not excerpts or rules.pricer.prices
+
+
+@dataclass(frozen=True)
+class _AtHand:
+    """A log that can be read, and the versions of its contract."""
+
+    party: str
+    directory: Path
+    versions: Succession
+
+
+_Told = tuple[Excerpt | None, tuple[Finding, ...]]
+
+
+def _audited(
+    log: _AtHand, *, directories: dict[str, Path], policy: Policy | None, rules: Rules
+) -> _Told:
+    """Audit one log by itself: its files, its witnesses, its leaves."""
+    latest = log.versions.latest
+    read, unread = read_log(log.directory, latest, log.party, versions=log.versions)
+    if read is None:
+        return None, unread
+    (known,), found = witnessed([read], directories, policy)
+    return Excerpt.of(known), (*found, *audit_alone(known, rules))
+
+
+def _each(audited: Callable[[_AtHand], _Told], logs: Sequence[_AtHand]) -> Iterable[_Told]:
+    """Audit each log; large ones beside each other, in processes of their own."""
+    large = sum(_claimed_size(log.directory) for log in logs) >= _LARGE
+    if not large or len(logs) < 2 or (os.cpu_count() or 1) < 2:
+        return map(audited, logs)
+    with ProcessPoolExecutor(min(len(logs), _MOST_PROCESSES)) as processes:
+        return list(processes.map(audited, logs))
+
+
+def _claimed_size(directory: Path) -> int:
+    """Return how many leaves a checkpoint says there are, whoever signed it; 0 if it says nothing."""
+    try:
+        return int(read_checkpoint(directory).split(b"\n")[1])
+    except (LogError, IndexError, ValueError):
+        return 0
+
+
+def _rules(successions: Sequence[Succession], now: datetime) -> Rules | None:
+    """Return the rules of every version of the contract at hand; None where there is none."""
+    if not successions:
+        return None
+    latest = rules_for(successions[0].latest, now=now)
+    every = {one.digest: one for versions in successions for one in versions.versions}
+    each = {digest: rules_for(one, now=now) for digest, one in every.items()}
+    return replace(latest, versions=each)
 
 
 _Located = tuple[Path, Succession | None, str, Finding | None]

@@ -16,7 +16,7 @@ from compliance.log.merkle import leaf_hash, root_hash
 from compliance.records import AgreementSigned, Record
 from compliance.records.leaf import Leaf
 
-__all__ = ["PartyLog"]
+__all__ = ["Kind", "PartyLog", "finding_of"]
 
 Kind = TypeVar("Kind", bound=Leaf)
 
@@ -101,7 +101,15 @@ class PartyLog:
     def finding(self, kind: FindingKind, leaves: int | tuple[int, ...], text: str) -> Finding:
         """Return a finding about leaves of this log; `text` says what the first of them does."""
         indexes = (leaves,) if isinstance(leaves, int) else leaves
-        leaf = f"leaf {indexes[-1]} ({self.records[indexes[-1]].kind}) of {self.party}"
-        others = [str(index) for index in indexes[:-1]]
-        seen = f"; see leaf {', '.join(others)}" if others else ""
-        return Finding(kind, self.party, indexes, f"{leaf} {text}{seen}")
+        return finding_of(kind, self.party, indexes, self.records[indexes[-1]].kind, text)
+
+
+def finding_of(
+    kind: FindingKind, party: str, indexes: tuple[int, ...], leaf_kind: str, text: str
+) -> Finding:
+    """Return a finding about leaves, of which the last is of `leaf_kind` and does what `text` says."""
+    others = [str(index) for index in indexes[:-1]]
+    seen = f"; see leaf {', '.join(others)}" if others else ""
+    return Finding(
+        kind, party, indexes, f"leaf {indexes[-1]} ({leaf_kind}) of {party} {text}{seen}"
+    )
