@@ -1,10 +1,10 @@
 """What `comity audit` costs: all parties' logs of a busy year, a million leaves together.
 
-Run it on a quiet machine: `make bench-log`. Logs are made of what parties write, in proportions of a
-collaboration with many people who say something and a job every few hours: consents first, then
-releases with what comes before each, charges, matches, segments, requests to erase, deletions,
-heads of others. Every log is signed by its party, and its head cosigned by all others. The audit is
-the command itself, in a process of its own; nothing may be found.
+Run it on a quiet machine: `make bench-log`. Logs are made of what parties write, in proportions of
+a collaboration with many people who say something and a job every few hours: consents, releases
+with what comes before each, charges, matches, segments, requests to erase, deletions, heads. Every
+log is signed by its party, and its head cosigned by all others. The audit is the command itself, in
+a process of its own; nothing may be found.
 """
 
 import argparse

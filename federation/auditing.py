@@ -130,7 +130,7 @@ def _each(audited: Callable[[_AtHand], _Told], logs: Sequence[_AtHand]) -> Itera
 
 
 def _claimed_size(directory: Path) -> int:
-    """Return how many leaves a checkpoint says there are, whoever signed it; 0 if it says nothing."""
+    """Return how many leaves an unverified checkpoint claims; 0 if it claims nothing."""
     try:
         return int(read_checkpoint(directory).split(b"\n")[1])
     except (LogError, IndexError, ValueError):

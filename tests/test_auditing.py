@@ -244,6 +244,37 @@ def forgotten(logs: Logs, _: Agreement) -> None:
     )
 
 
+TOLD: Spec = {"of": R.ConsentRecorded, "job": None, "event": "withdrawn", "sequence": 9}
+TOLD |= {"purpose": None, "commitment": "9" * 64}
+
+
+def read_again(job: str, size: int, name: str) -> list[Spec]:
+    return said(job, "match.reply", "retailer", read(job) | {"consent_log_size": size}, name=name)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "expected"),
+    [
+        ([TOLD, *read_again("other", 9, "a")], []),
+        ([TOLD, *read_again("other", 8, "a")], [(0, 2)]),
+        ([*read_again("other", 4, "a")], []),
+        ([TOLD, *read_again("x", 12, "a"), *read_again("y", 11, "b")], [(2, 5)]),
+        ([TOLD, TOLD | {"sequence": 10}, *read_again("x", 9, "a")], [(1, 3)]),
+        ([TOLD, TOLD | {"sequence": 9, "commitment": "8" * 64}], [(0, 1)]),
+    ],
+    ids=["all read", "a withdrawal", "nothing told", "what was read", "the last told", "cut back"],
+)
+def test_no_job_forgets_what_the_log_told_of_before(
+    leaves: list[Spec], expected: list[tuple[int, int]], world: World
+) -> None:
+    logs = clean(world.agreement)
+    begin = len(logs["brand"])
+    logs["brand"] += [dict(leaf) for leaf in leaves]
+    found = findings(world.agreement, logs)
+    assert {one.kind for one in found} <= {K.CONSENT_FORGOTTEN}
+    assert [tuple(at - begin for at in one.leaves) for one in found] == expected
+
+
 def above(agreement: Agreement) -> float:
     return agreement.train.epsilon * 2
 

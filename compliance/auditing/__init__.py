@@ -1,8 +1,8 @@
 """The auditor: all parties' logs held against the agreement, the rules, and each other.
 
 Guarantees: `audit` says everything that its checks find, in plain sentences with leaf indexes, and
-nothing about logs that hold; it does no I/O. `reading` does, and trusts no file. The two parts of an
-audit may be made in different processes: each log alone, then excerpts of all together.
+nothing about logs that hold; it does no I/O. `reading` does, and trusts no file. The two parts of
+an audit may be made in different processes: each log alone, then excerpts of all together.
 
 Leaves to others: which computations cost what (`rules`), printing (`federation.audit_commands`),
 and whatever no log shows: what a party did and did not write down.

@@ -32,6 +32,7 @@ class PartyLog:
         entries: their bytes.
         cosigned_by: who cosigned its last public head.
         public_size: leaves of that head; None if there is none.
+        leaf_hashes: of the entries, where they are known already.
         versions: of the contract, with the notices about it; `agreement` alone where None.
     """
 
@@ -42,6 +43,7 @@ class PartyLog:
     cosigned_by: tuple[str, ...] = ()
     public_size: int | None = None
     versions: Succession | None = None
+    leaf_hashes: tuple[bytes, ...] = ()
 
     @cached_property
     def succession(self) -> Succession:
@@ -78,7 +80,7 @@ class PartyLog:
     def walk(
         self, rules: Rules, *kinds: type[Kind]
     ) -> Iterator[tuple[int, Kind, Agreement, Rules]]:
-        """Yield leaves of some kinds, with the version that each has to obey and that one's rules."""
+        """Yield leaves of some kinds, with the version that each obeys and that one's rules."""
         current: Agreement | None = None
         held = rules
         obeyed = self.obeyed
@@ -91,12 +93,20 @@ class PartyLog:
     @cached_property
     def hashes(self) -> Sequence[bytes]:
         """Hashes of all entries, as leaves of the tree."""
-        return list(map(leaf_hash, self.entries))
+        return self.leaf_hashes or tuple(map(leaf_hash, self.entries))
+
+    @cached_property
+    def _roots(self) -> dict[int, bytes]:
+        return {}
 
     def begins_with(self, head: Checkpoint) -> bool:
         """Tell whether the first entries, as many as a head counts, have its root."""
         size = head.tree_size
-        return size <= len(self.entries) and root_hash(self.hashes[:size]) == head.root_hash
+        if size > len(self.entries):
+            return False
+        if size not in self._roots:
+            self._roots[size] = root_hash(self.hashes[:size])
+        return self._roots[size] == head.root_hash
 
     def finding(self, kind: FindingKind, leaves: int | tuple[int, ...], text: str) -> Finding:
         """Return a finding about leaves of this log; `text` says what the first of them does."""
@@ -107,7 +117,7 @@ class PartyLog:
 def finding_of(
     kind: FindingKind, party: str, indexes: tuple[int, ...], leaf_kind: str, text: str
 ) -> Finding:
-    """Return a finding about leaves, of which the last is of `leaf_kind` and does what `text` says."""
+    """Return a finding about leaves: the last, of `leaf_kind`, does what `text` says."""
     others = [str(index) for index in indexes[:-1]]
     seen = f"; see leaf {', '.join(others)}" if others else ""
     return Finding(

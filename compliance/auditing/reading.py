@@ -9,6 +9,7 @@ Leaves to others: what the leaves say together (`compliance.auditing.audit`).
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from compliance.agreement import Agreement, SignedAgreement
@@ -109,7 +110,15 @@ def read_log(
             except RecordError as error:
                 text = f"leaf {index} of {name} is no leaf: {error}"
                 return None, (Finding(FindingKind.MALFORMED_LEAF, name, (index,), text),)
-    return PartyLog(name, agreement, tuple(parsed), log.entries, versions=versions), ()
+    read = PartyLog(
+        name,
+        agreement,
+        tuple(parsed),
+        log.entries,
+        versions=versions,
+        leaf_hashes=log.leaf_hashes,
+    )
+    return read, ()
 
 
 @contextmanager
@@ -256,15 +265,7 @@ def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy) -> PartyLog |
             )
             return Finding(FindingKind.REWRITTEN, log.party, (), text)
         if best is None or size > (best.public_size or 0):
-            best = PartyLog(
-                log.party,
-                log.agreement,
-                log.records,
-                log.entries,
-                tuple(public.cosigned),
-                size,
-                log.versions,
-            )
+            best = replace(log, cosigned_by=tuple(public.cosigned), public_size=size)
     text = f"the log of {log.party} is not public: {short}"
     return best or Finding(FindingKind.NOT_PUBLIC, log.party, (), text)
 
