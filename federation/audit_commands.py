@@ -8,6 +8,7 @@ Leaves to others: the checks (`compliance.auditing`).
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,7 @@ def audit_command(
     from compliance.auditing.finding import Finding
     from compliance.log.policy import Policy
     from compliance.log.verifier import read_regular
+    from compliance.records import ApprovalReceived
     from federation.auditing import audit_places
     from federation.log_fetching import Limits
 
@@ -65,6 +67,10 @@ def audit_command(
     def told(finding: Finding) -> dict[str, object]:
         return asdict(finding) | {"kind": finding.kind.value}
 
+    approved: dict[str, set[str]] = defaultdict(set)
+    for log in logs:
+        for _, leaf in log.each(ApprovalReceived):
+            approved[leaf.job or "–"].add(f"{leaf.approver} of {leaf.of_party}")
     if as_json:
         document = {
             "logs": [
@@ -78,6 +84,7 @@ def audit_command(
                 for log in logs
             ],
             "unread": unread,
+            "approved": {job: sorted(people) for job, people in sorted(approved.items())},
             "repriced": repriced,
             "findings": [told(one) for one in findings],
         }
@@ -88,6 +95,8 @@ def audit_command(
         read = ", ".join(f"{log.party} ({log.tree_size} leaves)" for log in logs)
         found = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
         typer.echo(f"{found}; read: {read or 'no log'}")
+        for job, people in sorted(approved.items()):
+            typer.echo(f"approved: {job} by {', '.join(sorted(people))}")
         if unread:
             typer.echo(f"{', '.join(unread)} could not be read; checks that need it were not made")
         if not repriced:

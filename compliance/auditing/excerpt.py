@@ -24,6 +24,7 @@ _KEPT = (
     records.MeasurementMade,
     records.BudgetCommitted,
     records.BudgetRefunded,
+    records.ApprovalReceived,
 )
 
 
