@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, get_args
 
 from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
@@ -12,13 +12,11 @@ from compliance.log.merkle import root_hash
 
 __all__ = ["erasures", "holds", "prunings"]
 
-_ABOUT: Final[tuple[type[records.Record], ...]] = (
-    records.ErasureAcknowledged,
-    records.ErasureStep,
-    records.ErasureCompleted,
-    records.ErasureOverdue,
-    records.SubjectKeyDestroyed,
-)
+_About = (
+    records.ErasureAcknowledged | records.ErasureStep | records.ErasureCompleted
+    | records.ErasureOverdue | records.SubjectKeyDestroyed
+)  # fmt: skip
+_ABOUT: Final[tuple[type[records.Record], ...]] = get_args(_About)
 _Done = dict[tuple[type, str, str], int]
 
 
@@ -30,7 +28,7 @@ def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     for index, leaf in log.each(records.ErasureRequested, *_ABOUT):
         if isinstance(leaf, records.ErasureRequested):
             asked.setdefault(leaf.request, (index, leaf))
-        elif leaf.request not in asked:
+        elif isinstance(leaf, _About) and leaf.request not in asked:
             text = "is about an erasure that nobody requested before"
             yield log.finding(FindingKind.ERASURE_UNREQUESTED, index, text)
         if isinstance(leaf, records.ErasureAcknowledged | records.ErasureCompleted):

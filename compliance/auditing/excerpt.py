@@ -7,11 +7,13 @@ Leaves to others: the checks (`together`), the log itself (`party_log`).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, overload
 
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing.finding import Finding, FindingKind
-from compliance.auditing.party_log import Kind, PartyLog, finding_of
+from compliance.auditing.party_log import Kind, Other, PartyLog, finding_of
+from compliance.records.leaf import Leaf
 
 __all__ = ["ACKNOWLEDGED", "Excerpt"]
 
@@ -70,7 +72,15 @@ class Excerpt:
             kept=tuple(sorted((*told, *log.each(*_KEPT)), key=lambda one: one[0])),
         )
 
-    def each(self, *kinds: type[Kind]) -> Iterator[tuple[int, Kind]]:
+    @overload
+    def each(self, kind: type[Kind], /) -> Iterator[tuple[int, Kind]]: ...
+    @overload
+    def each(
+        self, kind: type[Kind], other: type[Other], /
+    ) -> Iterator[tuple[int, Kind | Other]]: ...
+    @overload
+    def each(self, *kinds: type[records.Record]) -> Iterator[tuple[int, records.Record]]: ...
+    def each(self, *kinds: type[Leaf]) -> Iterator[tuple[int, Any]]:
         """Yield the kept leaves of some kinds with their indexes, in order."""
         for index, leaf in self.kept:
             if isinstance(leaf, kinds):

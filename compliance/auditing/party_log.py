@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from compliance.agreement import Agreement
 from compliance.auditing.finding import Finding, FindingKind
@@ -16,9 +16,10 @@ from compliance.log.merkle import leaf_hash, root_hash
 from compliance.records import AgreementSigned, Record
 from compliance.records.leaf import Leaf
 
-__all__ = ["Kind", "PartyLog", "finding_of"]
+__all__ = ["Kind", "Other", "PartyLog", "finding_of"]
 
 Kind = TypeVar("Kind", bound=Leaf)
+Other = TypeVar("Other", bound=Leaf)
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,38 @@ class PartyLog:
             found[kind].append(index)
         return found
 
-    def each(self, *kinds: type[Kind]) -> Iterator[tuple[int, Kind]]:
+    @overload
+    def each(self, kind: type[Kind], /) -> Iterator[tuple[int, Kind]]: ...
+    @overload
+    def each(
+        self, kind: type[Kind], other: type[Other], /
+    ) -> Iterator[tuple[int, Kind | Other]]: ...
+    @overload
+    def each(self, *kinds: type[Record]) -> Iterator[tuple[int, Record]]: ...
+    def each(self, *kinds: type[Leaf]) -> Iterator[tuple[int, Any]]:
         """Yield the leaves of some kinds with their indexes, in order."""
         places = [self.places.get(kind, ()) for kind in kinds]
         for index in sorted(chain.from_iterable(places)):
-            yield index, cast("Kind", self.records[index])
+            yield index, self.records[index]
 
+    @overload
     def walk(
-        self, rules: Rules, *kinds: type[Kind]
-    ) -> Iterator[tuple[int, Kind, Agreement, Rules]]:
+        self, rules: Rules, kind: type[Kind], /
+    ) -> Iterator[tuple[int, Kind, Agreement, Rules]]: ...
+    @overload
+    def walk(
+        self, rules: Rules, kind: type[Kind], other: type[Other], /
+    ) -> Iterator[tuple[int, Kind | Other, Agreement, Rules]]: ...
+    @overload
+    def walk(
+        self, rules: Rules, *kinds: type[Record]
+    ) -> Iterator[tuple[int, Record, Agreement, Rules]]: ...
+    def walk(self, rules: Rules, *kinds: type[Leaf]) -> Iterator[tuple[int, Any, Agreement, Rules]]:
         """Yield leaves of some kinds, with the version that each obeys and that one's rules."""
         current: Agreement | None = None
         held = rules
         obeyed = self.obeyed
-        for index, leaf in self.each(*kinds):
+        for index, leaf in self.each(*cast("tuple[type[Record], ...]", kinds)):
             agreement = obeyed[index]
             if agreement is not current:
                 current, held = agreement, rules.under(agreement.digest)
