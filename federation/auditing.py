@@ -9,7 +9,7 @@ Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -144,7 +144,7 @@ def _rules(successions: Sequence[Succession], now: datetime) -> Rules | None:
     latest = rules_for(successions[0].latest, now=now)
     every = {one.digest: one for versions in successions for one in versions.versions}
     each = {digest: rules_for(one, now=now) for digest, one in every.items()}
-    return replace(latest, versions=each)
+    return Rules(latest.computations, latest.pricer, now, latest.allowed_code, each)
 
 
 _Located = tuple[Path, Succession | None, str, Finding | None]

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any, TypeVar, cast, overload
@@ -45,6 +45,10 @@ class PartyLog:
     public_size: int | None = None
     versions: Succession | None = None
     leaf_hashes: tuple[bytes, ...] = ()
+
+    def under(self, cosigned_by: tuple[str, ...], public_size: int) -> "PartyLog":
+        """Return the log with its last public head."""
+        return replace(self, cosigned_by=cosigned_by, public_size=public_size)
 
     @cached_property
     def succession(self) -> Succession:

@@ -9,7 +9,6 @@ Leaves to others: what the leaves say together (`compliance.auditing.audit`).
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from compliance.agreement import Agreement, SignedAgreement
@@ -265,7 +264,7 @@ def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy) -> PartyLog |
             )
             return Finding(FindingKind.REWRITTEN, log.party, (), text)
         if best is None or size > (best.public_size or 0):
-            best = replace(log, cosigned_by=tuple(public.cosigned), public_size=size)
+            best = log.under(tuple(public.cosigned), size)
     text = f"the log of {log.party} is not public: {short}"
     return best or Finding(FindingKind.NOT_PUBLIC, log.party, (), text)
 

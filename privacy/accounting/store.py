@@ -11,7 +11,7 @@ Leaves to others: what the lines mean, and whether they may be written (`ledger`
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -391,14 +391,14 @@ class _PostgresqlTransaction:
         return self._terms
 
     def start(self, terms: LedgerTerms) -> None:
-        self._terms = replace(terms, agreement=self._key["agreement"])
+        self._terms = LedgerTerms(self._key["agreement"], *astuple(terms)[1:])
         values = self._key | asdict(self._terms)
         self._connection.execute(self._tables.ledgers.insert().values(**values))
 
     def amend(self, terms: LedgerTerms) -> None:
         table = self._tables.ledgers
         where = [table.c[name] == value for name, value in self._key.items()]
-        self._terms = replace(terms, agreement=self._key["agreement"])
+        self._terms = LedgerTerms(self._key["agreement"], *astuple(terms)[1:])
         self._connection.execute(table.update().where(*where).values(**asdict(self._terms)))
 
     def charges(self) -> Sequence[StoredCharge]:
