@@ -38,6 +38,7 @@ from privacy.accounting import (
     epsilon_of,
     to_json,
 )
+from privacy.accounting.period import Period
 from privacy.accounting.store import (
     LedgerStore,
     PostgresqlStore,
@@ -45,7 +46,12 @@ from privacy.accounting.store import (
     StoredCharge,
     ledger_store,
 )
-from privacy.errors import BudgetExceededError, InvalidParameterError, LedgerError
+from privacy.errors import (
+    BudgetExceededError,
+    InvalidParameterError,
+    LedgerError,
+    PeriodExceededError,
+)
 
 AGREEMENT = "a1" * 32
 BUDGET = Budget(epsilon=3.0, delta=1e-6)
@@ -338,6 +344,20 @@ class TestStore:
             held.put(replace(held.charges()[0], charge_id="other"))
             raise RuntimeError
         assert ledger.statement() == before
+
+    def test_keeps_a_period_and_since_when_charges_stand(self, store: LedgerStore) -> None:
+        within = Budget(3.0, 1e-6, Period(days=90, epsilon=price(SMALL), delta=1e-6))
+        ledger = open_ledger(store, within)
+        reserved = ledger.reserve("job", SMALL)
+        with pytest.raises(PeriodExceededError):
+            ledger.reserve("more", SMALL)
+        assert open_ledger(store, within).statement().charges == (reserved,)
+        with pytest.raises(LedgerError, match="other terms"):
+            open_ledger(store)
+        wider = Budget(3.0, 1e-6, Period(days=90, epsilon=2.0, delta=1e-6))
+        open_ledger(store, within).amend(wider).reserve("more", SMALL)
+        open_ledger(store, wider).amend(BUDGET)
+        assert open_ledger(store).statement().period is None
 
     def test_keeps_ledgers_apart(self, make_store: Callable[[], LedgerStore]) -> None:
         one, other = open_ledger(make_store()), open_ledger(make_store())
