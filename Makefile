@@ -53,6 +53,7 @@ bench-expand: $(VENV)/.test  ## measure an expansion of ten million people, besi
 
 bench-log: $(VENV)/.test  ## measure the log on this folder's disk, beside a plain file and tlog-scales
 	$(BIN)/python benchmarks/log.py
+	$(BIN)/python benchmarks/auditing.py
 
 bench-consent: $(VENV)/.test  ## measure ten million consents, withdrawals between uses, and a cohort's root
 	$(BIN)/python benchmarks/consent.py

@@ -247,6 +247,16 @@ class Agreement(Terms):
         """The δ at which all charges are priced: what cuts of noise leave of the budget's."""
         return self.budget.delta - self.cut_delta
 
+    @property
+    def accounted_period_delta(self) -> float | None:
+        """The δ at which a period's charges are priced; None where no period is agreed.
+
+        What all cuts could add while the agreement lasts is taken off, though not all of them fall
+        into one period.
+        """
+        period = self.budget.period
+        return None if period is None else period.delta - self.cut_delta
+
     def _most_matches(self, until: datetime) -> int:
         """Matches of a party with another from the agreement's first moment to another."""
         period = timedelta(days=self.match.period_days)
@@ -398,6 +408,7 @@ class Agreement(Terms):
         for computation, terms in used:
             if terms is not None and terms.purpose not in self.purposes:
                 yield f"{computation}.purpose: {terms.purpose!r} is not among the purposes"
+        yield from self._period_mistakes()
         yield from self._measure_mistakes()
         yield from self._retention_mistakes()
         if not self.valid_from < self.valid_until:
@@ -421,6 +432,14 @@ class Agreement(Terms):
         for noise in self.train.noise:
             if noise is not NoiseSource.LOCAL:
                 yield from self._sum_mistakes(noise)
+
+    def _period_mistakes(self) -> Iterator[str]:
+        period = self.budget.period
+        if period is not None and self.cut_delta > CUT_SHARE * period.delta:
+            yield (
+                f"budget.period.delta: {period.delta:g} is less than {1 / CUT_SHARE:.0f} times "
+                f"what cutting noise may add, {self.cut_delta:.2g}: agree on a larger one"
+            )
 
     def _measure_mistakes(self) -> Iterator[str]:
         if (terms := self.measure) is None:

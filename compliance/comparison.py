@@ -74,12 +74,13 @@ _HIGHER_WEAKENS: Final = (
     *("match.maximum_change", "match.reveal_keys", "expand.count_epsilon"),
     *("expand.maximum_share", "measure.epsilon", "measure.delta", "vertical.label_epsilon"),
     *("vertical.unsafe_labels", "valid_until", "retention.*.days"),
-    "datasets.*.identifiers_per_person",
+    *("datasets.*.identifiers_per_person", "budget.period.epsilon", "budget.period.delta"),
 )
 _HIGHER_STRENGTHENS: Final = (
     *("match.minimum_match", "match.set_size_bucket", "match.period_days"),
     *("expand.minimum_segment", "measure.minimum_cell", "vertical.minimum_people"),
     *("train.colluding_partners", "train.max_parties_per_person", "witness_quorum"),
+    "budget.period.days",
 )
 _MORE_WEAKENS: Final = (
     *("purposes.*", "parties.*", "datasets.*", "features.*", "vertical", "vertical.columns.*"),
@@ -89,6 +90,9 @@ _MORE_WEAKENS: Final = (
 """Entries and sections whose coming weakens, and whose going strengthens."""
 _LESS_WEAKENS: Final = ("retention.*", "termination")
 """Entries and sections whose going weakens."""
+
+_MORE_STRENGTHENS: Final = ("budget.period",)
+"""Sections whose coming strengthens, and whose going weakens."""
 
 _WHOM: Final = {
     "witness_quorum": "every party, against a log shown differently to different people",
@@ -170,6 +174,8 @@ def _effect(path: _Path, before: Any, after: Any) -> Effect:
             return Effect.READ if unsaid else rising
     if None in (before, after) and _matches(path, _MORE_WEAKENS):
         return Effect.WEAKENS if before is None else Effect.STRENGTHENS
+    if None in (before, after) and _matches(path, _MORE_STRENGTHENS):
+        return Effect.STRENGTHENS if before is None else Effect.WEAKENS
     return Effect.WEAKENS if after is None and _matches(path, _LESS_WEAKENS) else Effect.READ
 
 

@@ -252,11 +252,15 @@ def _values(column: ColumnTerm) -> str:
 
 
 def _term_list(terms: Terms, *, leaving_out: str = "") -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (_words(field), _one_line(value))
-        for field, value in terms.model_dump().items()
-        if field != leaving_out
-    )
+    told: list[tuple[str, str]] = []
+    for field, value in terms.model_dump().items():
+        if isinstance(getattr(terms, field), Terms):
+            told += [
+                (f"{_words(field)}: {_words(name)}", _one_line(of)) for name, of in value.items()
+            ]
+        elif field != leaving_out:
+            told.append((_words(field), _one_line(value)))
+    return tuple(told)
 
 
 def _one_line(value: object) -> str:

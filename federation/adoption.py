@@ -25,10 +25,11 @@ from compliance.log.writer import LogWriter
 from compliance.notice import Notice, SignedNotice
 from compliance.signing import SigningKey
 from compliance.terms import DATA_ROLES, PartyTerm
+from federation.budgets import budget_of
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, locked, read_agreement, write_atomically
 from federation.versions import notices_in, signed_versions_in, versions_of
-from privacy.accounting.ledger import Budget, Ledger
+from privacy.accounting.ledger import Ledger
 from privacy.encryption import DecryptionKey
 from privacy.errors import LedgerError
 from privacy.randomness import SECRET_BYTES, Secret
@@ -319,7 +320,7 @@ def _check_ledger(folder: PartyFolder, log: LogWriter, after: Agreement) -> None
             f"ledger {store.name} is missing, and the log says it was there: restore it and adopt "
             "again; a new one would spend the budget twice"
         )
-    Ledger.open(store, agreement=after.lineage, budget=_budget(after))
+    Ledger.open(store, agreement=after.lineage, budget=budget_of(after))
 
 
 def _amend_ledger(folder: PartyFolder, before: Agreement, after: Agreement) -> None:
@@ -327,14 +328,10 @@ def _amend_ledger(folder: PartyFolder, before: Agreement, after: Agreement) -> N
         return
     store = folder.ledger_store(after)
     try:
-        ledger = Ledger.open(store, agreement=after.lineage, budget=_budget(after))
+        ledger = Ledger.open(store, agreement=after.lineage, budget=budget_of(after))
     except LedgerError:
-        ledger = Ledger.open(store, agreement=after.lineage, budget=_budget(before))
-    ledger.amend(_budget(after))
-
-
-def _budget(agreement: Agreement) -> Budget:
-    return Budget(epsilon=agreement.budget.epsilon, delta=agreement.accounted_delta)
+        ledger = Ledger.open(store, agreement=after.lineage, budget=budget_of(before))
+    ledger.amend(budget_of(after))
 
 
 def _named(agreement: Agreement | None, party: str, key: RotatedKey) -> str | None:

@@ -22,7 +22,7 @@ from compliance.agreement import Agreement
 from compliance.auditing import PartyLog
 from compliance.auditing.budget import Charges
 from compliance.auditing.cryptoperiod import check_public
-from compliance.auditing.heads import KeptHeads, begins_with, read_heads, split_views
+from compliance.auditing.heads import KeptHeads, read_heads, split_views
 from compliance.auditing.leaves import rotations
 from compliance.errors import (
     ComplianceError,
@@ -226,7 +226,7 @@ def _public_head(log: Path, signed: bytes | None, whole: PartyLog) -> PublicChec
         public = check_public(signed, whole.cryptoperiods)
     except LogError as error:
         raise type(error)(f"{log / 'witness' / 'public'}: {error}") from error
-    if not begins_with(whole.entries, public.checkpoint):
+    if not whole.begins_with(public.checkpoint):
         raise LogCorruptedError(
             f"{log}: {', '.join(public.cosigned)} cosigned {public.checkpoint.tree_size} entries "
             "that this log does not begin with: it was rewritten, or cut short"
@@ -265,7 +265,7 @@ def _witnessed_otherwise(
         log = other.log
         origin = origin_of(other.agreement.party(other.party))
         head = kept.cosigned.get(origin)
-        if head is not None and not begins_with(log.entries, head.checkpoint):
+        if head is not None and not log.begins_with(head.checkpoint):
             yield LogCorruptedError(
                 f"{directory} cosigned {head.checkpoint.tree_size} entries of the log of "
                 f"{other.party}, which does not begin with them: it was rewritten, cut short, "

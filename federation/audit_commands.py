@@ -8,6 +8,7 @@ Leaves to others: the checks (`compliance.auditing`).
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,7 @@ def audit_command(
     from compliance.auditing.finding import Finding
     from compliance.log.policy import Policy
     from compliance.log.verifier import read_regular
+    from compliance.records import ApprovalReceived
     from federation.auditing import audit_places
     from federation.log_fetching import Limits
 
@@ -68,19 +70,24 @@ def audit_command(
     def told(finding: Finding) -> dict[str, object]:
         return asdict(finding) | {"kind": finding.kind.value}
 
+    approved: dict[str, set[str]] = defaultdict(set)
+    for log in logs:
+        for _, leaf in log.each(ApprovalReceived):
+            approved[leaf.job or "–"].add(f"{leaf.approver} of {leaf.of_party}")
     if as_json:
         document = {
             "logs": [
                 {
                     "party": log.party,
                     "agreement": log.agreement.digest,
-                    "leaves": len(log.records),
+                    "leaves": log.tree_size,
                     "public_size": log.public_size,
                     "cosigned_by": list(log.cosigned_by),
                 }
                 for log in logs
             ],
             "unread": unread,
+            "approved": {job: sorted(people) for job, people in sorted(approved.items())},
             "repriced": repriced,
             "findings": [told(one) for one in findings],
         }
@@ -88,9 +95,11 @@ def audit_command(
     else:
         for one in findings:
             typer.echo(f"{one.kind.value}: {one.sentence}")
-        read = ", ".join(f"{log.party} ({len(log.records)} leaves)" for log in logs)
+        read = ", ".join(f"{log.party} ({log.tree_size} leaves)" for log in logs)
         found = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
         typer.echo(f"{found}; read: {read or 'no log'}")
+        for job, people in sorted(approved.items()):
+            typer.echo(f"approved: {job} by {', '.join(sorted(people))}")
         if unread:
             typer.echo(f"{', '.join(unread)} could not be read; checks that need it were not made")
         if not repriced:

@@ -5,8 +5,9 @@ Guarantees: loads neither Flower nor torch; prices are computed where `dp_accoun
 Leaves to others: the checks (`compliance.auditing`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Final
 
@@ -14,8 +15,8 @@ from compliance.agreement import Agreement
 from compliance.auditing import Computation, Rules, UnpriceableError
 from compliance.terms import Computation as Job
 from federation.routes import ROUTES, is_charged
-from privacy.accounting.accountant import epsilon_of
-from privacy.accounting.events import from_json
+from privacy.accounting.accountant import Accountant
+from privacy.accounting.events import Event, from_json
 from privacy.errors import InvalidParameterError
 
 __all__ = ["Accounting", "rules_for"]
@@ -39,20 +40,28 @@ class Accounting:
             UnpriceableError: it is none.
         """
         try:
-            from_json(mechanism)
+            _event(mechanism)
         except InvalidParameterError as error:
             raise UnpriceableError(f"no mechanism: {error}") from error
 
-    def epsilon(self, mechanisms: Sequence[str], delta: float) -> float:
-        """Return ε of all mechanisms together at `delta`.
+    def epsilon(self, mechanisms: Mapping[str, int], delta: float) -> float:
+        """Return ε of all mechanisms, each so often, at `delta`.
 
         Raises:
             UnpriceableError: one is none, or δ is out of range.
         """
         try:
-            return epsilon_of([from_json(one) for one in mechanisms], delta)
+            whole = Accountant()
+            for mechanism, count in mechanisms.items():
+                whole.compose(_event(mechanism), count)
+            return whole.epsilon(delta)
         except InvalidParameterError as error:
             raise UnpriceableError(f"cannot be priced: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def _event(mechanism: str) -> Event:
+    return from_json(mechanism)
 
 
 def rules_for(agreement: Agreement, *, now: datetime) -> Rules:

@@ -7,19 +7,31 @@ any log is, so that logs may grow meanwhile.
 Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`).
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from compliance.agreement import SignedAgreement
-from compliance.auditing import Finding, FindingKind, PartyLog, Rules, audit
+from compliance.auditing import (
+    Excerpt,
+    Finding,
+    FindingKind,
+    Rules,
+    audit_alone,
+    audit_together,
+)
 from compliance.auditing.heads import KeptHeads, read_heads, witnessed
 from compliance.auditing.reading import read_agreement, read_log, read_versions
 from compliance.errors import InvalidAgreementError, LogCorruptedError, LogError
 from compliance.lifecycle import Succession
 from compliance.log.policy import Policy
+from compliance.log.verifier import read_checkpoint
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.log_fetching import Limits, RemoteLog
@@ -28,6 +40,8 @@ from federation.ownership import owner_of
 __all__ = ["audit_places"]
 
 _LIMITS: Final = Limits()
+_LARGE: Final = 100_000  # leaves from which on a process is worth its start
+_MOST_PROCESSES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -57,12 +71,12 @@ def audit_places(
     scratch: Path,
     now: datetime,
     limits: Limits = _LIMITS,
-) -> tuple[tuple[PartyLog, ...], tuple[Finding, ...], bool]:
+) -> tuple[tuple[Excerpt, ...], tuple[Finding, ...], bool]:
     """Audit every log at `places` together.
 
     1. Whose log is where, under which versions of the contract, and what they keep of heads.
-    2. Only then the logs themselves.
-    3. All of them, against heads, rules, and each other.
+    2. Only then the logs themselves, each against heads and rules.
+    3. All of them, against each other.
 
     Args:
         places: party folders, workspaces, or addresses of served logs.
@@ -75,7 +89,7 @@ def audit_places(
         limits: what fetching one log may take.
 
     Returns:
-        The logs that could be read, the findings, and whether prices were recomputed.
+        What the logs that could be read tell, the findings, and whether prices were recomputed.
 
     Raises:
         WorkspaceError: a path holds no log, or an address was given without an agreement.
@@ -84,7 +98,6 @@ def audit_places(
     own = tuple(map(read_agreement, agreements))
     if own:
         Succession.of(own)
-    logs: list[PartyLog] = []
     findings: list[Finding] = []
     located: list[_Place] = []
     for number, place in enumerate(places):  # 1
@@ -93,25 +106,78 @@ def audit_places(
                 findings.append(found)
             else:
                 located.append(found)
-    for one in located:  # 2
-        problem = _fetched(one)
-        if problem is not None:
-            findings.append(problem)
-            continue
-        log, wrong = read_log(one.directory, one.versions.latest, one.party, versions=one.versions)
-        findings.extend(wrong)
-        logs.extend([log] if log else [])
-    told, wrong = witnessed(logs, {one.party: one.heads for one in located}, policy)  # 3
-    findings.extend(wrong)
-    repriced = True
-    if told:
-        rules = rules_for(told[0].agreement, now=now)
-        every = {one.digest: one for log in told for one in log.succession.versions}
-        each = {digest: rules_for(one, now=now) for digest, one in every.items()}
-        rules = Rules(rules.computations, rules.pricer, now, rules.allowed_code, each)
-        findings.extend(audit(told, rules))
-        repriced = rules.pricer.prices
-    return told, tuple(findings), repriced
+    unfetched = {one.party: problem for one in located if (problem := _fetched(one))}  # 2
+    findings.extend(unfetched.values())
+    logs = [
+        _Log(one.party, one.directory, one.versions)
+        for one in located
+        if one.party not in unfetched
+    ]
+    rules = _rules([one.versions for one in logs], now)
+    if rules is None:
+        return (), tuple(findings), True
+    kept = {one.party: one.heads for one in located}
+    told = list(_each(partial(_audited, kept=kept, policy=policy, rules=rules), logs))
+    findings.extend(chain.from_iterable(found for _, found in told))
+    excerpts = tuple(excerpt for excerpt, _ in told if excerpt is not None)
+    findings.extend(audit_together(excerpts))  # 3
+    return excerpts, tuple(findings), not excerpts or rules.pricer.prices
+
+
+@dataclass(frozen=True)
+class _Log:
+    """A log that lies here.
+
+    Attributes:
+        party: whose.
+        directory: of the log.
+        versions: of the contract.
+    """
+
+    party: str
+    directory: Path
+    versions: Succession
+
+
+_Told = tuple[Excerpt | None, tuple[Finding, ...]]
+
+
+def _audited(
+    log: _Log, *, kept: Mapping[str, KeptHeads], policy: Policy | None, rules: Rules
+) -> _Told:
+    """Audit one log by itself: its files, its witnesses, its leaves."""
+    read, unread = read_log(log.directory, log.versions.latest, log.party, versions=log.versions)
+    if read is None:
+        return None, unread
+    (known,), found = witnessed([read], kept, policy)
+    return Excerpt.of(known), (*unread, *found, *audit_alone(known, rules))
+
+
+def _each(audited: Callable[[_Log], _Told], logs: Sequence[_Log]) -> Iterable[_Told]:
+    """Audit each log; large ones beside each other, in processes of their own."""
+    large = sum(_claimed_size(log.directory) for log in logs) >= _LARGE
+    if not large or len(logs) < 2 or (os.cpu_count() or 1) < 2:
+        return map(audited, logs)
+    with ProcessPoolExecutor(min(len(logs), _MOST_PROCESSES)) as processes:
+        return list(processes.map(audited, logs))
+
+
+def _claimed_size(directory: Path) -> int:
+    """Return how many leaves an unverified checkpoint claims; 0 if it claims nothing."""
+    try:
+        return int(read_checkpoint(directory).split(b"\n")[1])
+    except (LogError, IndexError, ValueError):
+        return 0
+
+
+def _rules(successions: Sequence[Succession], now: datetime) -> Rules | None:
+    """Return the rules of every version of the contract at hand; None where there is none."""
+    if not successions:
+        return None
+    latest = rules_for(successions[0].latest, now=now)
+    every = {one.digest: one for versions in successions for one in versions.versions}
+    each = {digest: rules_for(one, now=now) for digest, one in every.items()}
+    return Rules(latest.computations, latest.pricer, now, latest.allowed_code, each)
 
 
 def _located(

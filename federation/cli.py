@@ -678,6 +678,11 @@ def _print_plan(planned: Any) -> None:
         f"epsilon left: {planned.epsilon_left:.3f} of {planned.epsilon_cap:.3f} per person at "
         f"delta {planned.delta:g}{held}"
     )
+    if (period := planned.period) is not None:
+        out.print(
+            f"epsilon left of any {period.days} days: {period.epsilon_left:.3f} of "
+            f"{period.epsilon_cap:.3f} at delta {period.delta:g}, if all jobs run within them"
+        )
     if len({job.forecast.family for job in planned.jobs if job.forecast is not None}) > 1:
         out.print("forecasts of different families cannot be compared with each other")
     if any(job.refused_by == "budget.epsilon" for job in planned.jobs):

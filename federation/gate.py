@@ -60,7 +60,7 @@ from federation.versions import ending_notice
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, to_json
 from privacy.accounting.ledger import ChargeState, Ledger
-from privacy.errors import BudgetExceededError
+from privacy.errors import BudgetExceededError, PeriodExceededError
 
 __all__ = ["Departure", "Gate", "Minimum", "PeopleUsed", "Released"]
 
@@ -252,7 +252,7 @@ class Gate:
         """Refuse what the budget cannot bear, before anybody computes it.
 
         Raises:
-            RefusedError: the charge would pass the cap.
+            RefusedError: the charge would pass the cap, or that of the period.
         """
         ledger, cap = self._required_ledger(), self._agreement.budget.epsilon
         asked, spent = ledger.epsilon_if(charge), ledger.statement().epsilon_spent
@@ -263,6 +263,10 @@ class Gate:
                 "is spent): ask for a smaller epsilon or amend the agreement's budget; "
                 "`comity plan` says what would fit",
             )
+        try:
+            ledger.check_period(charge, "the job")
+        except PeriodExceededError as error:
+            raise self._refusal("budget.period.epsilon", str(error)) from error
 
     def record(self, *leaves: records.Record) -> None:
         """Append leaves to the party's log."""
@@ -564,6 +568,8 @@ class Gate:
             )
         try:
             ledger.reserve(charge_id, departure.charge)
+        except PeriodExceededError as error:
+            raise self._refusal("budget.period.epsilon", str(error)) from error
         except BudgetExceededError as error:
             remedy = f"{error}; `comity plan` says what would fit"
             raise self._refusal("budget.epsilon", remedy) from error
@@ -578,6 +584,7 @@ class Gate:
                 delta=delta,
                 epsilon_spent=statement.epsilon_spent,
                 epsilon_cap=statement.epsilon_cap,
+                period_epsilon_spent=statement.period and statement.period.epsilon_spent,
             )
         ]
 

@@ -124,6 +124,6 @@ class Node:
             folder.check_current(agreement)
             if not log.tree_size:
                 folder.check_new(agreement)
-            ledger = folder.open_ledger(agreement, begun=log.tree_size > 0)
+            ledger = folder.open_ledger(agreement, begun=log.tree_size > 0, clock=self._clock)
             gate = Gate(folder, agreement, log, ledger, clock=self._clock)
             yield Desk(folder, agreement, gate, ledger, clock=self._clock)

@@ -56,6 +56,7 @@ from compliance.log.verifier import read_regular
 from compliance.signing import ENVELOPE_LIMIT, Envelope, SigningKey
 from compliance.terms import DATA_ROLES, KeyName, PartyTerm, Role
 from connectors import FileSource, Sink, SqlSource, open_sink
+from federation.clock import Clock, utc_now
 from federation.errors import PartyBusyError, WorkspaceError
 from federation.rr22.configuration import Rr22Config
 from federation.workers import WorkersConfig
@@ -435,18 +436,20 @@ class PartyFolder:
         place = self.config.ledger or self.ledger
         return ledger_store(place, party=self.name, agreement=agreement.lineage)
 
-    def open_ledger(self, agreement: Agreement, *, begun: bool) -> "Ledger":
+    def open_ledger(self, agreement: Agreement, *, begun: bool, clock: Clock = utc_now) -> "Ledger":
         """Open the privacy ledger under an agreement; it is made where the log has not begun.
 
         Args:
             agreement: in force.
             begun: whether the party's log has leaves.
+            clock: tells when now is.
 
         Raises:
             WorkspaceError: of log and ledger one has begun, and the other is not there.
             LedgerError: it is damaged or cannot be reached.
         """
-        from privacy.accounting.ledger import Budget, Ledger
+        from federation.budgets import budget_of
+        from privacy.accounting.ledger import Ledger
 
         store = self.ledger_store(agreement)
         if begun and not store.exists():
@@ -457,7 +460,8 @@ class PartyFolder:
         ledger = Ledger.open(
             store,
             agreement=agreement.lineage,
-            budget=Budget(epsilon=agreement.budget.epsilon, delta=agreement.accounted_delta),
+            budget=budget_of(agreement),
+            clock=clock,
         )
         if not begun and ledger.statement().charges:
             raise WorkspaceError(

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError
 from compliance.terms import ModelFamily, NoiseSource, Reveal, Role
+from federation.budgets import budget_of
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.errors import RefusedError
@@ -61,7 +62,7 @@ from privacy.errors import InvalidParameterError
 from privacy.training.label_noise import LARGEST_EPSILON, label_charge
 from privacy.training.random_boosting import TREES
 
-__all__ = ["MinimumSize", "Plan", "PlannedJob", "TrainingForecast", "plan"]
+__all__ = ["MinimumSize", "Plan", "PlannedJob", "PlannedPeriod", "TrainingForecast", "plan"]
 
 REFERENCE_AUC: Final = 0.8
 """What a model is taken to reach without noise, where nobody says otherwise."""
@@ -165,6 +166,24 @@ class PlannedJob(_Closed):
     note: str = ""
 
 
+class PlannedPeriod(_Closed):
+    """What is lost within the agreed period, if all jobs run within it.
+
+    Attributes:
+        days: of the period.
+        epsilon_cap: the agreement's ε per person and period.
+        delta: at which it is agreed.
+        epsilon_spent: by every job that would run.
+        epsilon_left: after every job that would run.
+    """
+
+    days: int
+    epsilon_cap: float
+    delta: float
+    epsilon_spent: float
+    epsilon_left: float
+
+
 class Plan(_Closed):
     """A whole collaboration, planned.
 
@@ -179,6 +198,7 @@ class Plan(_Closed):
         delta: at which all of it is accounted.
         max_parties_per_person: tables that one person may stand in, and is protected in; None where
             no job trains or measures over rows.
+        period: the period that all of them run in, as if they ran now; None where none is agreed.
     """
 
     name: str
@@ -189,6 +209,7 @@ class Plan(_Closed):
     epsilon_left: float
     delta: float
     max_parties_per_person: int | None
+    period: PlannedPeriod | None = None
 
     @property
     def refused(self) -> Sequence[PlannedJob]:
@@ -235,6 +256,7 @@ def plan(
         epsilon_left=tag.epsilon_left,
         delta=agreement.budget.delta,
         max_parties_per_person=agreement.train.max_parties_per_person if over_rows else None,
+        period=planner.period,
     )
 
 
@@ -273,7 +295,9 @@ class _Planner:
         self._agreement = agreement
         self._auc = auc
         self._positives = positives
-        self._budget = Budget(agreement.budget.epsilon, agreement.accounted_delta)
+        self._budget = budget_of(agreement)
+        period = self._budget.period
+        self._stretch = None if period is None else Budget(period.epsilon, period.delta)
         self._partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
         (self._brand,) = (party.name for party in agreement.by_role(Role.BRAND))
         self._charged: Charges = dict.fromkeys((self._brand, *self._partners), ())
@@ -288,6 +312,21 @@ class _Planner:
             price_tag(spent, (), self._budget).smallest_budget for spent in self._asked.values()
         )
 
+    @property
+    def period(self) -> PlannedPeriod | None:
+        """The agreed period, after every job so far that would run."""
+        terms = self._agreement.budget.period
+        if terms is None or self._stretch is None:
+            return None
+        tag = self.price({}, self._stretch)
+        return PlannedPeriod(
+            days=terms.days,
+            epsilon_cap=terms.epsilon,
+            delta=terms.delta,
+            epsilon_spent=tag.epsilon_spent,
+            epsilon_left=tag.epsilon_left,
+        )
+
     def add(self, spec: JobSpec) -> PlannedJob:
         """Plan a job after those before it, and charge it if it would run."""
         draft = self._draft(spec)
@@ -298,8 +337,14 @@ class _Planner:
         if refusal is None and matches:
             refusal = self._too_many_matches()
         if refusal is None and not tag.fits:
-            refusal = "budget.epsilon", self._remedy(draft, tag)
+            refusal = "budget.epsilon", self._remedy(draft, tag, self._budget)
         repeats = tag.repeats
+        if self._stretch is not None:
+            within = self.price(draft.charges, self._stretch)
+            if refusal is None and not within.fits:
+                refusal = "budget.period.epsilon", self._remedy(draft, within, self._stretch)
+            if repeats is not None and within.repeats is not None:
+                repeats = min(repeats, within.repeats)
         if matches and not refusal:
             self._matched += 1
         if matches and repeats is not None:
@@ -337,10 +382,10 @@ class _Planner:
         )
         return "match.maximum_matches", remedy
 
-    def price(self, charges: Charges) -> PriceTag:
-        """Price a job at the party that it leaves with the least."""
+    def price(self, charges: Charges, budget: Budget | None = None) -> PriceTag:
+        """Price a job at the party that it leaves with the least, by the budget over everything."""
         tags = [
-            price_tag(spent, charges.get(party, ()), self._budget)
+            price_tag(spent, charges.get(party, ()), budget or self._budget)
             for party, spent in self._charged.items()
         ]
         repeats = [tag.repeats for tag in tags if tag.repeats is not None]
@@ -353,25 +398,31 @@ class _Planner:
             repeats=min(repeats) if repeats else None,
         )
 
-    def _after(self, charges: Charges) -> float:
+    def _after(self, charges: Charges, budget: Budget) -> float:
         """Return what would be spent at the party that spends most."""
         ledgers = set(self._with(charges).values())
-        return max(epsilon_of(events, self._budget.delta) for events in ledgers)
+        return max(epsilon_of(events, budget.delta) for events in ledgers)
 
     def _with(self, charges: Charges) -> Charges:
         return _added(self._charged, charges)
 
-    def _remedy(self, draft: _Draft, tag: PriceTag) -> str:
+    def _remedy(self, draft: _Draft, tag: PriceTag, limit: Budget) -> str:
         """Say what would just pass."""
         budget = f"agree on a budget of at least {tag.smallest_budget:.2f}"
-        left = f"{self.price({}).epsilon_left:.2f} is left"
+        left = f"{self.price({}, limit).epsilon_left:.2f} is left"
+        if limit is not self._budget and (terms := self._agreement.budget.period) is not None:
+            budget = (
+                f"run it {terms.days} days after those before it, or agree on at least "
+                f"{tag.smallest_budget:.2f} for them"
+            )
+            left = f"{left} of these {terms.days} days"
         if draft.charges_at is None:
             return f"{budget}; {left}"
         at = draft.charges_at
         best = largest_within(
-            lambda epsilon: self._after(at(epsilon)),
-            spent=self._after({}),
-            cap=self._budget.epsilon,
+            lambda epsilon: self._after(at(epsilon), limit),
+            spent=self._after({}, limit),
+            cap=limit.epsilon,
             asked=draft.asked,
         )
         if best is None:

@@ -7,6 +7,7 @@ PrivacyError
 ├── MissingPartiesError     too few parties are left for a sum: run again when they are there
 ├── WorkerError             a worker of the party's own is not there or ended: see to it, run again
 ├── BudgetExceededError     the agreement's budget does not allow it: ask for less or amend
+│   └── PeriodExceededError     its budget per period does not: wait, too
 └── LedgerError             the ledger is another's, damaged, or a charge is in another state
 ```
 
@@ -14,12 +15,15 @@ A wrong order of calls by our own code is a `RuntimeError`. No message carries a
 hash of one, or a feature value.
 """
 
+from datetime import datetime
+
 __all__ = [
     "BudgetExceededError",
     "InvalidParameterError",
     "LedgerError",
     "MissingPartiesError",
     "PeerMessageError",
+    "PeriodExceededError",
     "PrivacyError",
     "WorkerError",
 ]
@@ -87,6 +91,40 @@ class BudgetExceededError(PrivacyError):
     def left(self) -> float:
         """Epsilon still to be spent before the refused charge."""
         return max(0.0, self.cap - self.spent)
+
+
+class PeriodExceededError(BudgetExceededError):
+    """A charge would pass the cap of a period; nothing was charged.
+
+    Attributes:
+        asked: epsilon that would be spent within the period if the charge were made.
+        spent: epsilon spent (committed and reserved) within it before.
+        cap: the agreement's epsilon per person and period.
+        days: of the period.
+        fits_from: when the charge would fit, if nothing else were charged; None if never.
+    """
+
+    def __init__(
+        self,
+        *,
+        asked: float,
+        spent: float,
+        cap: float,
+        charge_id: str,
+        days: int,
+        fits_from: datetime | None,
+    ) -> None:
+        super().__init__(asked=asked, spent=spent, cap=cap, charge_id=charge_id)
+        self.days = days
+        self.fits_from = fits_from
+        wait = "" if fits_from is None else f"wait until {fits_from:%Y-%m-%d %H:%M:%S} UTC, "
+        told = (
+            f"charge {charge_id!r} would bring the epsilon spent within {days} days to "
+            f"{asked:.4f}, past the cap of {cap:.4f} for them ({spent:.4f} is spent, "
+            f"{self.left:.4f} is left): {wait}ask for a smaller epsilon or amend the agreement's "
+            "budget.period"
+        )
+        self.args = (told,)
 
 
 class LedgerError(PrivacyError):

@@ -257,6 +257,37 @@ def forgotten(logs: Logs, _: Agreement) -> None:
     )
 
 
+TOLD: Spec = {"of": R.ConsentRecorded, "job": None, "event": "withdrawn", "sequence": 9}
+TOLD |= {"purpose": None, "commitment": "9" * 64}
+
+
+def read_again(job: str, size: int, name: str) -> list[Spec]:
+    return said(job, "match.reply", "retailer", read(job) | {"consent_log_size": size}, name=name)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "expected"),
+    [
+        ([TOLD, *read_again("other", 9, "a")], []),
+        ([TOLD, *read_again("other", 8, "a")], [(0, 2)]),
+        ([*read_again("other", 4, "a")], []),
+        ([TOLD, *read_again("x", 12, "a"), *read_again("y", 11, "b")], [(2, 5)]),
+        ([TOLD, TOLD | {"sequence": 10}, *read_again("x", 9, "a")], [(1, 3)]),
+        ([TOLD, TOLD | {"sequence": 9, "commitment": "8" * 64}], [(0, 1)]),
+    ],
+    ids=["all read", "a withdrawal", "nothing told", "what was read", "the last told", "cut back"],
+)
+def test_no_job_forgets_what_the_log_told_of_before(
+    leaves: list[Spec], expected: list[tuple[int, int]], world: World
+) -> None:
+    logs = clean(world.agreement)
+    begin = len(logs["brand"])
+    logs["brand"] += [dict(leaf) for leaf in leaves]
+    found = findings(world.agreement, logs)
+    assert {one.kind for one in found} <= {K.CONSENT_FORGOTTEN}
+    assert [tuple(at - begin for at in one.leaves) for one in found] == expected
+
+
 def above(agreement: Agreement) -> float:
     return agreement.train.epsilon * 2
 
@@ -319,6 +350,7 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.OTHER_CAP: ("courier", lambda logs, one: _reserve(logs, one, epsilon_cap=9.0)),
     K.OTHER_DELTA: ("courier", lambda logs, one: _reserve(logs, one, delta=1e-3)),
     K.OVER_CAP: ("courier", lambda logs, one: _reserve(logs, one, epsilon_spent=9.0)),
+    K.OTHER_PERIOD: ("courier", lambda logs, one: _reserve(logs, one, period_epsilon_spent=0.1)),
     K.UNPRICEABLE: ("courier", lambda logs, one: _reserve(logs, one, mechanism="{}")),
     K.UNDERSTATED: ("courier", lambda logs, one: _reserve(logs, one, epsilon=0.001)),
     K.OVER_MEASURED: ("courier", _measure),
@@ -612,7 +644,7 @@ def test_a_server_that_answers_wrongly(
 def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> None:
     elsewhere = {K.UNREADABLE, K.MALFORMED_LEAF, K.NOT_PUBLIC, K.REWRITTEN, K.SPLIT_VIEW}
     elsewhere |= {K.KEY_NOT_IN_FORCE, K.VERSION_MISSING, K.ROTATED_OTHERWISE}
-    elsewhere |= {K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED}
+    elsewhere |= {K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED, K.OVER_PERIOD}
     elsewhere |= {K.UNAPPROVED, K.OTHER_VERSION, K.OTHER_PURPOSE, K.PRUNED_OTHERWISE, K.PRUNED}
     assert set(K) == {*PLANTED, *FILES, *elsewhere}
 

@@ -309,7 +309,7 @@ class TestDeployment:
         assert listening_sockets(pids["superlink"])  # or this test sees nothing at all
         assert not listening_sockets(pids["supernode-brand"])
 
-    def test_another_app_bundle_is_refused_and_nothing_of_it_runs(
+    def test_an_app_that_answers_with_rows_is_refused_and_nothing_of_it_runs(
         self, deployed: Deployed, tmp_path: Path
     ) -> None:
         other = shutil.copytree(PROBER, tmp_path / "other")
@@ -318,7 +318,8 @@ class TestDeployment:
         deployed.probe("run-refused", app=other)
         nodes = len(deployed.workspace.people)
         assert deployed.probed("run-refused") == nodes * ["round 0: error 7"]
-        assert digest_of(other) in deployed.processes.told("supernode-brand")
+        told = deployed.processes.told("supernode-brand")
+        assert any(digest_of(other) in line and "refused" in line for line in told.splitlines())
         assert not list(tmp_path.parent.parent.glob("**/shipped-code-ran"))
 
     def test_a_worker_that_is_killed_costs_one_answer_and_no_code_of_an_allowed_bundle_runs(

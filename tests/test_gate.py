@@ -20,7 +20,7 @@ from compliance.log.writer import LogWriter
 from compliance.terms import Reveal, Role
 from federation import gate as gate_module
 from federation import messages
-from federation.errors import RefusedError
+from federation.errors import MessageError, RefusedError
 from federation.gate import Departure, Gate, Minimum, PeopleUsed, Released
 from federation.messages import Body, SealedMessage, content_digest, unseal
 from federation.party import locked
@@ -520,9 +520,39 @@ class TestRelease:
             )
         assert [leaf.rows for leaf in leaves_of(world, records.SegmentWritten)] == [12]
 
-    def test_a_released_message_cannot_be_made_elsewhere(self) -> None:
-        with pytest.raises(RuntimeError, match="Gate"):
-            Released(SealedMessage(b"", b""), key=object())
+    @pytest.mark.parametrize(
+        "attempt",
+        [
+            lambda message, _: Released(message, key=object()),
+            lambda message, _: Released(message, key=None),
+            lambda message, _: type("Mine", (Released,), {})(message, key=object()),
+            lambda message, released: type(released)(message, key="Gate.release"),
+            lambda message, released: setattr(released, "message", message),
+            lambda _, released: setattr(released, "more", b"rows"),
+        ],
+        ids=["any key", "no key", "a subclass", "its type", "another message", "something beside"],
+    )
+    def test_a_released_message_cannot_be_made_elsewhere(
+        self, world: World, attempt: Callable[[SealedMessage, Released], object]
+    ) -> None:
+        with opened(world) as gate:
+            released = gate.release(departure("present", "coordinator", people=None))
+        message = released.message
+        with pytest.raises((RuntimeError, AttributeError), match=r"Gate|passed the gate"):
+            attempt(SealedMessage(b"{}", b"rows"), released)
+        assert released.message is message
+
+    @pytest.mark.parametrize("signed", [False, True], ids=["signed by nobody", "beside a header"])
+    def test_rows_that_passed_no_gate_are_not_taken(self, world: World, *, signed: bool) -> None:
+        rows = world.table("retailer").read_bytes()
+
+        def around(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
+            if name != "retailer":
+                return answer
+            return SealedMessage(answer.envelope if signed else b"{}", rows)
+
+        with pytest.raises(MessageError):
+            replace(world, listener=around).run()
 
     def test_a_party_without_a_ledger_cannot_release_a_charge(self, world: World) -> None:
         folder = world.folder("retailer")

@@ -45,9 +45,8 @@ def agree(leaf: bytes) -> Record | None:
 
 
 def test_the_kinds_that_fill_a_log_are_read_fast() -> None:
-    assert {"release", "access.decided", "match.bound", "job.started"} <= {
-        record.kind for record in FAST
-    }
+    filling = {"consent.recorded", "consent.used", "release", "access.decided"}
+    assert filling | {"match.bound", "job.started"} <= {record.kind for record in FAST}
     assert len(FAST) < len(get_args(get_args(Record)[0]))
 
 
@@ -65,6 +64,31 @@ def test_the_fast_reading_is_the_model_s_in_everything(record: Record) -> None:
     assert repr(read) == repr(type(record).model_validate_json(to_leaf(record)))
     with pytest.raises(ValueError, match="frozen"):
         read.party = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"eligible": 9, "rows": 8},
+        {"excluded": {}},
+        {"excluded": {"withdrawn": 1, "refused": 0}},
+        {"excluded": {f"reason-{number:02}": number for number in range(16)}},
+        {"excluded": {f"reason-{number:02}": number for number in range(17)}},
+        {"excluded": {"": 1}},
+        {"excluded": {"a:b,c": 1}},
+        {"excluded": {"refused": -1}},
+        {"recipients": []},
+        {"recipients": ["brand"] * 25},
+        {"as_of": None},
+    ],
+    ids=str,
+)
+def test_uses_of_consent_are_read_as_the_model_reads_them(change: dict[str, object]) -> None:
+    (used,) = (record for record in EXAMPLES if record.kind == "consent.used")
+    agree(canonical_json(used.model_dump(mode="json") | change))
+    spelt = canonical_json(used.model_dump(mode="json") | {"excluded": {"a": 1, "b": 2}})
+    for other in (b'{"b":2,"a":1}', b'{"a":1,"a":2}', b'{"a":1, "b":2}', b'{"a":01,"b":2}'):
+        assert agree(spelt.replace(b'{"a":1,"b":2}', other)) is None
 
 
 STRAY = st.sampled_from(

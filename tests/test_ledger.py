@@ -38,6 +38,7 @@ from privacy.accounting import (
     epsilon_of,
     to_json,
 )
+from privacy.accounting.period import Period
 from privacy.accounting.store import (
     LedgerStore,
     PostgresqlStore,
@@ -45,7 +46,12 @@ from privacy.accounting.store import (
     StoredCharge,
     ledger_store,
 )
-from privacy.errors import BudgetExceededError, InvalidParameterError, LedgerError
+from privacy.errors import (
+    BudgetExceededError,
+    InvalidParameterError,
+    LedgerError,
+    PeriodExceededError,
+)
 
 AGREEMENT = "a1" * 32
 BUDGET = Budget(epsilon=3.0, delta=1e-6)
@@ -339,6 +345,20 @@ class TestStore:
             raise RuntimeError
         assert ledger.statement() == before
 
+    def test_keeps_a_period_and_since_when_charges_stand(self, store: LedgerStore) -> None:
+        within = Budget(3.0, 1e-6, Period(days=90, epsilon=price(SMALL), delta=1e-6))
+        ledger = open_ledger(store, within)
+        reserved = ledger.reserve("job", SMALL)
+        with pytest.raises(PeriodExceededError):
+            ledger.reserve("more", SMALL)
+        assert open_ledger(store, within).statement().charges == (reserved,)
+        with pytest.raises(LedgerError, match="other terms"):
+            open_ledger(store)
+        wider = Budget(3.0, 1e-6, Period(days=90, epsilon=2.0, delta=1e-6))
+        open_ledger(store, within).amend(wider).reserve("more", SMALL)
+        open_ledger(store, wider).amend(BUDGET)
+        assert open_ledger(store).statement().period is None
+
     def test_keeps_ledgers_apart(self, make_store: Callable[[], LedgerStore]) -> None:
         one, other = open_ledger(make_store()), open_ledger(make_store())
         one.reserve("job", SMALL)
@@ -364,7 +384,7 @@ class TestStore:
             with store.transaction() as held_here:
                 held.set()
                 let_go.wait()
-                held_here.put(StoredCharge("first", to_json(SMALL), "reserved"))
+                held_here.put(StoredCharge("first", to_json(SMALL), "reserved", 0))
 
         with ThreadPoolExecutor(2) as threads:
             holding = threads.submit(hold)

@@ -1,7 +1,8 @@
 """The auditor: all parties' logs held against the agreement, the rules, and each other.
 
 Guarantees: `audit` says everything that its checks find, in plain sentences with leaf indexes, and
-nothing about logs that hold; it does no I/O. `reading` does, and trusts no file.
+nothing about logs that hold; it does no I/O. `reading` does, and trusts no file. The two parts of
+an audit may be made in different processes: each log alone, then excerpts of all together.
 
 Leaves to others: which computations cost what (`rules`), printing (`federation.audit_commands`),
 and whatever no log shows: what a party did and did not write down.
@@ -12,12 +13,14 @@ from itertools import chain
 from typing import Final
 
 from compliance.auditing import duties, leaves, results, together
+from compliance.auditing.excerpt import Excerpt
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Computation, Pricer, Rules, UnpriceableError
 
 __all__ = [
     "Computation",
+    "Excerpt",
     "Finding",
     "FindingKind",
     "PartyLog",
@@ -25,6 +28,8 @@ __all__ = [
     "Rules",
     "UnpriceableError",
     "audit",
+    "audit_alone",
+    "audit_together",
 ]
 
 _OF_ONE: Final = (
@@ -61,5 +66,15 @@ _OF_ALL: Final = (
 
 def audit(logs: Sequence[PartyLog], rules: Rules) -> tuple[Finding, ...]:
     """Return what does not hold in logs whose files do; nothing where everything does."""
-    alone = (check(log, rules) for log in logs for check in _OF_ONE)
-    return tuple(chain(chain.from_iterable(alone), *(check(logs) for check in _OF_ALL)))
+    alone = chain.from_iterable(audit_alone(log, rules) for log in logs)
+    return (*alone, *audit_together([Excerpt.of(log) for log in logs]))
+
+
+def audit_alone(log: PartyLog, rules: Rules) -> tuple[Finding, ...]:
+    """Return what does not hold in one log, whatever others say."""
+    return tuple(chain.from_iterable(check(log, rules) for check in _OF_ONE))
+
+
+def audit_together(logs: Sequence[Excerpt]) -> tuple[Finding, ...]:
+    """Return in what logs contradict each other."""
+    return tuple(chain.from_iterable(check(logs) for check in _OF_ALL))

@@ -1,14 +1,15 @@
 """Checks of one log: erasures and retrainings on time, holds kept, nothing pruned too far."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Final
+from typing import Final, get_args
 
 from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Rules
-from compliance.log.merkle import leaf_hash, root_hash
+from compliance.log.merkle import root_hash
 from compliance.terms import DATA_ROLES, Artefact
 
 __all__ = ["erasures", "holds", "prunings", "retrainings"]
@@ -17,8 +18,7 @@ _About = (
     records.ErasureAcknowledged | records.ErasureStep | records.ErasureCompleted
     | records.ErasureOverdue | records.SubjectKeyDestroyed
 )  # fmt: skip
-
-
+_ABOUT: Final[tuple[type[records.Record], ...]] = get_args(_About)
 _GRACE: Final = timedelta(days=8)
 """A run of `comity retention` a day, or one that must first believe the clock: see `retention`."""
 _Answered = records.ErasureAcknowledged | records.ErasureCompleted | records.ErasureOverdue
@@ -33,7 +33,8 @@ def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """
     asked: dict[str, tuple[int, records.ErasureRequested]] = {}
     done: _Done = {}
-    for index, leaf in enumerate(log.records):
+    heard: dict[str, set[str]] = defaultdict(set)
+    for index, leaf in log.each(records.ErasureRequested, *_ABOUT):
         if isinstance(leaf, records.ErasureRequested):
             asked.setdefault(leaf.request, (index, leaf))
         elif isinstance(leaf, _About) and leaf.request not in asked:
@@ -41,12 +42,12 @@ def erasures(log: PartyLog, rules: Rules) -> Iterator[Finding]:
             yield log.finding(FindingKind.ERASURE_UNREQUESTED, index, text)
         if isinstance(leaf, _Answered):
             done.setdefault((type(leaf), leaf.request, leaf.peer), index)
+            heard[leaf.request].add(leaf.peer)
     for index, request in asked.values():
-        owing = {log.party}
+        owing = {log.party} | heard[request.request]
         if request.origin == log.party:
             parties = log.obeyed[index].parties
             owing |= {party.name for party in parties if party.role in DATA_ROLES}
-        owing |= {peer for _, name, peer in done if name == request.request}
         for peer in sorted(owing):
             yield from _kept(log, rules, index, request, peer, done)
 
@@ -74,7 +75,8 @@ def retrainings(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """A model that had to be trained again was retired, or deleted, soon after its day at last."""
     due: dict[str, tuple[int, records.ModelDue]] = {}
     ended: dict[str | None, int] = {}
-    for index, leaf in enumerate(log.records):
+    kinds = (records.ModelDue, records.ModelRetired, records.ArtefactDeleted)
+    for index, leaf in log.each(*kinds):
         if isinstance(leaf, records.ModelDue):
             known = due.get(leaf.model_digest)
             if known is None or leaf.due < known[1].due:
@@ -96,7 +98,8 @@ def holds(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Nothing is deleted while a hold is on its kind; only a hold that was placed is lifted."""
     del rules
     placed: dict[str, tuple[int, str]] = {}
-    for index, leaf in enumerate(log.records):
+    kinds = (records.HoldPlaced, records.HoldLifted, records.ArtefactDeleted)
+    for index, leaf in log.each(*kinds):
         if isinstance(leaf, records.HoldPlaced):
             placed[leaf.hold] = (index, leaf.artefact)
         elif isinstance(leaf, records.HoldLifted) and placed.pop(leaf.hold, None) is None:
@@ -112,12 +115,12 @@ def holds(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 def prunings(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Only what lies before it can have been pruned when a leaf says so, of the tree as it was."""
     del rules
-    for index, leaf in enumerate(log.records):
-        if isinstance(leaf, records.LogPruned) and leaf.kept_from > index:
+    for index, leaf in log.each(records.LogPruned):
+        if leaf.kept_from > index:
             text = f"removes entries before {leaf.kept_from}, more than there were"
             yield log.finding(FindingKind.PRUNED_TOO_FAR, index, text)
-        if isinstance(leaf, records.LogPruned) and log.entries:
-            root = root_hash([leaf_hash(entry) for entry in log.entries[:index]])
+        if log.entries:
+            root = root_hash(log.hashes[:index])
             if root.hex() != leaf.root_hash:
                 text = "names another root than that of the entries before it"
                 yield log.finding(FindingKind.PRUNED_OTHERWISE, index, text)

@@ -62,6 +62,8 @@ class FindingKind(StrEnum):
     OTHER_CAP = "other-cap"
     OTHER_DELTA = "other-delta"
     OVER_CAP = "over-cap"
+    OTHER_PERIOD = "other-period"
+    OVER_PERIOD = "over-period"
     UNPRICEABLE = "unpriceable"
     UNDERSTATED = "understated"
     OVER_MEASURED = "over-measured"

@@ -18,15 +18,13 @@ from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.trust import WitnessKeys, origin_of
 from compliance.errors import ComplianceError, LogCorruptedError, NotPublicError, SignatureError
-from compliance.log.checkpoint import Checkpoint
-from compliance.log.merkle import leaf_hash, root_hash
 from compliance.log.note import NOTE_LIMIT, Note
 from compliance.log.policy import Policy
 from compliance.log.verifier import read_regular
 from compliance.log.witness import AddCheckpoint, Cosigned, Evidence
 from compliance.log.witnessing import WitnessRecord
 
-__all__ = ["KeptHeads", "begins_with", "read_heads", "split_views", "witnessed"]
+__all__ = ["KeptHeads", "read_heads", "split_views", "witnessed"]
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def _witness(log: PartyLog, witness: str, kept: KeptHeads, heads: list[bytes]) -
         yield Finding(FindingKind.SPLIT_VIEW, log.party, (), text)
     if (head := kept.cosigned.get(origin)) is None:
         return
-    if begins_with(log.entries, head.checkpoint):
+    if log.begins_with(head.checkpoint):
         heads.append(head.note.to_bytes())
         return
     try:
@@ -185,29 +183,13 @@ def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy | None) -> Par
             text = f"a head of the log of {log.party} is wrongly signed: {error}"
             return Finding(kind, log.party, (), text)
         size = public.checkpoint.tree_size
-        if not begins_with(log.entries, public.checkpoint):
+        if not log.begins_with(public.checkpoint):
             text = (
                 f"{', '.join(public.cosigned) or log.party} signed {size} entries that the log of "
                 f"{log.party} does not begin with: it was rewritten, or cut short"
             )
             return Finding(FindingKind.REWRITTEN, log.party, (), text)
         if best is None or size > (best.public_size or 0):
-            best = PartyLog(
-                log.party,
-                log.agreement,
-                log.records,
-                log.entries,
-                tuple(public.cosigned),
-                size,
-                log.versions,
-                log.head,
-            )
+            best = log.under(tuple(public.cosigned), size)
     text = f"the log of {log.party} is not public: {short}"
     return best or Finding(FindingKind.NOT_PUBLIC, log.party, (), text)
-
-
-def begins_with(entries: Sequence[bytes], head: Checkpoint) -> bool:
-    """Tell whether a log's entries begin with those of a head of it."""
-    if head.tree_size > len(entries):
-        return False
-    return root_hash([leaf_hash(entry) for entry in entries[: head.tree_size]]) == head.root_hash

@@ -4,6 +4,8 @@ Each check takes a log and rules, and yields findings; none knows of another.
 """
 
 from collections.abc import Iterator
+from operator import itemgetter
+from typing import Final
 
 from compliance import records
 from compliance.auditing.budget import Charges
@@ -27,6 +29,12 @@ __all__ = [
 ]
 
 _EVERYONE = "everyone"
+_CHARGING: Final[tuple[type[records.Record], ...]] = (
+    records.BudgetReserved,
+    records.Release,
+    records.BudgetCommitted,
+    records.BudgetRefunded,
+)
 
 
 def opening(log: PartyLog, rules: Rules) -> Iterator[Finding]:
@@ -35,13 +43,11 @@ def opening(log: PartyLog, rules: Rules) -> Iterator[Finding]:
         text = f"the log of {log.party} is empty: expected agreement.signed as leaf 0"
         yield Finding(FindingKind.NOT_OPENED, log.party, (), text)
         return
+    if not isinstance(log.records[0], records.AgreementSigned):
+        yield log.finding(FindingKind.NOT_OPENED, 0, "stands where agreement.signed must")
     before = log.succession.versions[0]
-    for index, leaf, agreement, _ in log.walk(rules):
+    for index, leaf, agreement, _ in log.walk(rules, records.AgreementSigned):
         taken_over, before = agreement is not before, agreement
-        if index == 0 and not isinstance(leaf, records.AgreementSigned):
-            yield log.finding(FindingKind.NOT_OPENED, index, "stands where agreement.signed must")
-        if not isinstance(leaf, records.AgreementSigned):
-            continue
         if index and not taken_over:
             yield log.finding(FindingKind.OPENED_AGAIN, index, "opens the log a second time")
         elif set(leaf.parties) != {party.name for party in agreement.parties}:
@@ -89,10 +95,12 @@ def _untold(log: PartyLog, awaited: set[ReplacedKey], since: int) -> Iterator[Fi
 
 def order(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Every leaf is of this party, under this agreement, and not before the one before it."""
+    del rules
     digests = {id(one): one.digest for one in log.succession.versions}
-    latest = None
-    for index, leaf, agreement, _ in log.walk(rules):
-        digest = digests[id(agreement)]
+    latest, current, digest = None, None, ""
+    for index, (leaf, agreement) in enumerate(zip(log.records, log.obeyed, strict=True)):
+        if agreement is not current:
+            current, digest = agreement, digests[id(agreement)]
         if leaf.party != log.party:
             yield log.finding(FindingKind.FOREIGN_PARTY, index, f"is of {leaf.party}")
         if leaf.agreement != digest:
@@ -109,7 +117,7 @@ def validity(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Nothing leaves outside the agreement's time, or after its end."""
     ended: int | None = None
     current = None
-    for index, leaf, agreement, _ in log.walk(rules):
+    for index, leaf, agreement, _ in log.walk(rules, records.AgreementEnded, records.Release):
         if agreement is not current:
             current, ended = agreement, None
             notice = log.succession.status(agreement, agreement.valid_until).notice
@@ -132,7 +140,7 @@ def decisions(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Policies allowed every release, to this recipient, and it left once for each decision."""
     del rules
     asked: dict[str, tuple[int, records.AccessDecided]] = {}
-    for index, leaf in enumerate(log.records):
+    for index, leaf in log.each(records.AccessDecided, records.Release):
         if isinstance(leaf, records.AccessDecided):
             asked[leaf.release_id] = (index, leaf)
         if not isinstance(leaf, records.Release):
@@ -152,13 +160,11 @@ def decisions(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 def routes(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """What left may be said by this role to that role."""
     current = None
-    for index, leaf, agreement, held in log.walk(rules):
+    for index, leaf, agreement, held in log.walk(rules, records.Release):
         if agreement is not current:
             current = agreement
             roles = {party.name: party.role for party in agreement.parties}
             own = roles.get(log.party)
-        if not isinstance(leaf, records.Release):
-            continue
         if (said := held.computations.get(leaf.computation)) is None:
             continue  # the budget check says so
         recipient: Role | None = roles.get(leaf.recipient)
@@ -178,7 +184,8 @@ def routes(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 def consent(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Consent was read just before whatever concerns people, for a purpose that is agreed."""
     read: tuple[int, records.ConsentUsed] | None = None
-    for index, leaf, agreement, held in log.walk(rules):
+    kinds = (records.AccessDecided, records.ConsentUsed, records.Release)
+    for index, leaf, agreement, held in log.walk(rules, *kinds):
         if isinstance(leaf, records.AccessDecided):
             read = None
         elif isinstance(leaf, records.ConsentUsed):
@@ -215,27 +222,45 @@ def _otherwise(log: PartyLog, index: int, place: int, said: Computation) -> Iter
 
 
 def cohorts(log: PartyLog, rules: Rules) -> Iterator[Finding]:
-    """Within a job no consent event is forgotten, and recipients are parties of the agreement."""
+    """No consent event is forgotten, and recipients are parties of the agreement.
+
+    A book of which a leaf told once is only ever appended to: whatever reads consent afterwards, in
+    whatever job, reads that event too, and all that was read since. Before the first such leaf
+    a party's file may be replaced by another between jobs, and is the same within one.
+    """
     seen: dict[tuple[str | None, str], tuple[int, int]] = {}
-    for index, leaf, agreement, _ in log.walk(rules):
-        if not isinstance(leaf, records.ConsentUsed):
+    told: tuple[int, int] | None = None
+    names, current = frozenset[str](), None
+    for index, leaf, agreement, _ in log.walk(rules, records.ConsentRecorded, records.ConsentUsed):
+        if isinstance(leaf, records.ConsentRecorded):
+            if told is not None and leaf.sequence <= told[1]:
+                text = f"is event {leaf.sequence} of a book of which {told[1]} were known before"
+                yield log.finding(FindingKind.CONSENT_FORGOTTEN, (told[0], index), text)
+            else:
+                told = index, leaf.sequence
             continue
-        names = {party.name for party in agreement.parties}
+        if agreement is not current:
+            current, names = agreement, frozenset(party.name for party in agreement.parties)
         if strangers := sorted(set(leaf.recipients) - names):
             text = f"reads consent for {', '.join(strangers)}, who is no party of the agreement"
             yield log.finding(FindingKind.OTHER_RECIPIENTS, index, text)
-        before, most = seen.get((leaf.job, leaf.purpose), (index, 0))
+        before, most = max(
+            seen.get((leaf.job, leaf.purpose), (index, 0)),
+            told or (index, 0),
+            key=itemgetter(1),
+        )
         if leaf.consent_log_size < most:
             text = f"reads {leaf.consent_log_size} consent events, and {most} had been read before"
             yield log.finding(FindingKind.CONSENT_FORGOTTEN, (before, index), text)
         else:
             seen[leaf.job, leaf.purpose] = (index, leaf.consent_log_size)
+            told = told and (index, leaf.consent_log_size)
 
 
 def approvals(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """What releases rows leaves after enough people of enough parties approved the job."""
     heard: dict[str | None, set[tuple[str, str]]] = {}
-    for index, leaf, agreement, held in log.walk(rules):
+    for index, leaf, agreement, held in log.walk(rules, records.ApprovalReceived, records.Release):
         if isinstance(leaf, records.ApprovalReceived):
             heard.setdefault(leaf.job, set()).add((leaf.approver, leaf.of_party))
         elif isinstance(leaf, records.Release) and (terms := agreement.approval) is not None:
@@ -259,7 +284,7 @@ def budget(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     charges = Charges(first, rules.under(first.digest))
     opened: dict[str, int] = {}
     current = first
-    for index, leaf, agreement, held in log.walk(rules):
+    for index, leaf, agreement, held in log.walk(rules, records.AgreementSigned, *_CHARGING):
         if agreement is not current:
             current = agreement
             charges.continue_under(agreement, held)

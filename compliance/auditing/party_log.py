@@ -1,17 +1,26 @@
 """One party's log, read and parsed, as checks take it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
+from typing import Any, TypeVar, cast, overload
 
 from compliance.agreement import Agreement
 from compliance.auditing.cryptoperiod import Cryptoperiod, cryptoperiods
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.rules import Rules
 from compliance.lifecycle import ReplacedKey, Succession, replaced_keys
+from compliance.log.checkpoint import Checkpoint
+from compliance.log.merkle import leaf_hash, root_hash
 from compliance.records import AgreementSigned, Record
+from compliance.records.leaf import Leaf
 
-__all__ = ["PartyLog"]
+__all__ = ["Kind", "Other", "PartyLog", "finding_of"]
+
+Kind = TypeVar("Kind", bound=Leaf)
+Other = TypeVar("Other", bound=Leaf)
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class PartyLog:
         entries: their bytes.
         cosigned_by: who cosigned its last public head.
         public_size: leaves of that head; None if there is none.
+        leaf_hashes: of the entries, where they are known already.
         versions: of the contract, with the notices about it; `agreement` alone where None.
         head: the checkpoint under which it was read, verbatim.
     """
@@ -37,6 +47,11 @@ class PartyLog:
     public_size: int | None = None
     versions: Succession | None = None
     head: bytes = b""
+    leaf_hashes: tuple[bytes, ...] = ()
+
+    def under(self, cosigned_by: tuple[str, ...], public_size: int) -> "PartyLog":
+        """Return the log with its last public head."""
+        return replace(self, cosigned_by=cosigned_by, public_size=public_size)
 
     @cached_property
     def succession(self) -> Succession:
@@ -67,19 +82,81 @@ class PartyLog:
             found.append(current)
         return tuple(found)
 
-    def walk(self, rules: Rules) -> Iterator[tuple[int, Record, Agreement, Rules]]:
-        """Yield each leaf with its index, the version that it has to obey, and that one's rules."""
+    @cached_property
+    def places(self) -> Mapping[type[Leaf], Sequence[int]]:
+        """Indexes of the leaves of every kind, rising: a check reads what it is about."""
+        found: defaultdict[type[Leaf], list[int]] = defaultdict(list)
+        for index, kind in enumerate(map(type, self.records)):
+            found[kind].append(index)
+        return found
+
+    @overload
+    def each(self, kind: type[Kind], /) -> Iterator[tuple[int, Kind]]: ...
+    @overload
+    def each(
+        self, kind: type[Kind], other: type[Other], /
+    ) -> Iterator[tuple[int, Kind | Other]]: ...
+    @overload
+    def each(self, *kinds: type[Record]) -> Iterator[tuple[int, Record]]: ...
+    def each(self, *kinds: type[Leaf]) -> Iterator[tuple[int, Any]]:
+        """Yield the leaves of some kinds with their indexes, in order."""
+        places = [self.places.get(kind, ()) for kind in kinds]
+        for index in sorted(chain.from_iterable(places)):
+            yield index, self.records[index]
+
+    @overload
+    def walk(
+        self, rules: Rules, kind: type[Kind], /
+    ) -> Iterator[tuple[int, Kind, Agreement, Rules]]: ...
+    @overload
+    def walk(
+        self, rules: Rules, kind: type[Kind], other: type[Other], /
+    ) -> Iterator[tuple[int, Kind | Other, Agreement, Rules]]: ...
+    @overload
+    def walk(
+        self, rules: Rules, *kinds: type[Record]
+    ) -> Iterator[tuple[int, Record, Agreement, Rules]]: ...
+    def walk(self, rules: Rules, *kinds: type[Leaf]) -> Iterator[tuple[int, Any, Agreement, Rules]]:
+        """Yield leaves of some kinds, with the version that each obeys and that one's rules."""
         current: Agreement | None = None
         held = rules
-        for index, (leaf, agreement) in enumerate(zip(self.records, self.obeyed, strict=True)):
+        obeyed = self.obeyed
+        for index, leaf in self.each(*cast("tuple[type[Record], ...]", kinds)):
+            agreement = obeyed[index]
             if agreement is not current:
                 current, held = agreement, rules.under(agreement.digest)
             yield index, leaf, agreement, held
 
+    @cached_property
+    def hashes(self) -> Sequence[bytes]:
+        """Hashes of all entries, as leaves of the tree."""
+        return self.leaf_hashes or tuple(map(leaf_hash, self.entries))
+
+    @cached_property
+    def _roots(self) -> dict[int, bytes]:
+        return {}
+
+    def begins_with(self, head: Checkpoint) -> bool:
+        """Tell whether the first entries, as many as a head counts, have its root."""
+        size = head.tree_size
+        if size > len(self.entries):
+            return False
+        if size not in self._roots:
+            self._roots[size] = root_hash(self.hashes[:size])
+        return self._roots[size] == head.root_hash
+
     def finding(self, kind: FindingKind, leaves: int | tuple[int, ...], text: str) -> Finding:
         """Return a finding about leaves of this log; `text` says what the first of them does."""
         indexes = (leaves,) if isinstance(leaves, int) else leaves
-        leaf = f"leaf {indexes[-1]} ({self.records[indexes[-1]].kind}) of {self.party}"
-        others = [str(index) for index in indexes[:-1]]
-        seen = f"; see leaf {', '.join(others)}" if others else ""
-        return Finding(kind, self.party, indexes, f"{leaf} {text}{seen}")
+        return finding_of(kind, self.party, indexes, self.records[indexes[-1]].kind, text)
+
+
+def finding_of(
+    kind: FindingKind, party: str, indexes: tuple[int, ...], leaf_kind: str, text: str
+) -> Finding:
+    """Return a finding about leaves: the last, of `leaf_kind`, does what `text` says."""
+    others = [str(index) for index in indexes[:-1]]
+    seen = f"; see leaf {', '.join(others)}" if others else ""
+    return Finding(
+        kind, party, indexes, f"leaf {indexes[-1]} ({leaf_kind}) of {party} {text}{seen}"
+    )

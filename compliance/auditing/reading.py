@@ -114,7 +114,15 @@ def read_log(
             except RecordError as error:
                 text = f"leaf {index} of {name} is no leaf: {error}"
                 return None, (Finding(FindingKind.MALFORMED_LEAF, name, (index,), text),)
-    read = PartyLog(name, agreement, tuple(parsed), log.entries, versions=versions, head=log.signed)
+    read = PartyLog(
+        name,
+        agreement,
+        tuple(parsed),
+        log.entries,
+        versions=versions,
+        leaf_hashes=log.leaf_hashes,
+        head=log.signed,
+    )
     if (problem := _version_missing(read) or _not_in_force(read)) is not None:  # 4, 5
         return None, (problem,)
     return read, ()

@@ -3,9 +3,11 @@
 Leaves to others: what a model's ε is made of (`budget` replays what paid for it).
 """
 
+from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
@@ -19,10 +21,9 @@ __all__ = ["code", "jobs", "matches", "models", "segments"]
 def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Models are of the parties' people, within the terms, and not used after they were retired."""
     retired: dict[str, int] = {}
-    for index, leaf, agreement, _ in log.walk(rules):
+    for index, leaf, agreement, _ in log.walk(rules, records.ModelRetired, records.ModelTrained):
         if isinstance(leaf, records.ModelRetired):
             retired.setdefault(leaf.model_digest, index)
-        if not isinstance(leaf, records.ModelTrained):
             continue
         terms, vertical = agreement.train, agreement.vertical
         bringing = {party.name for party in agreement.parties if party.role in DATA_ROLES}
@@ -44,9 +45,7 @@ def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 def segments(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """A partner's segment has at most the agreed share, and enough people."""
-    for index, leaf, agreement, _ in log.walk(rules):
-        if not isinstance(leaf, records.SegmentWritten):
-            continue
+    for index, leaf, agreement, _ in log.walk(rules, records.SegmentWritten):
         if agreement.party(log.party).role is Role.BRAND:
             continue  # scores over columns, of everybody who is aligned
         terms = agreement.expand
@@ -60,14 +59,17 @@ def segments(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 def matches(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """No two parties match more often than agreed; a job counts once."""
-    begun: dict[str, dict[str | None, tuple[datetime, int]]] = defaultdict(dict)
-    for index, leaf, agreement, _ in log.walk(rules):
-        if not isinstance(leaf, records.MatchBound) or leaf.job in begun[leaf.peer]:
+    counted: set[tuple[str, str | None]] = set()
+    begun: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
+    for index, leaf, agreement, _ in log.walk(rules, records.MatchBound):
+        if (leaf.peer, leaf.job) in counted:
             continue
+        counted.add((leaf.peer, leaf.job))
         terms = agreement.match
         period = timedelta(days=terms.period_days)
-        begun[leaf.peer][leaf.job] = (leaf.time, index)
-        recent = [at for time, at in begun[leaf.peer].values() if time > leaf.time - period]
+        insort(begun[leaf.peer], (leaf.time, index))
+        first = bisect_right(begun[leaf.peer], leaf.time - period, key=itemgetter(0))
+        recent = sorted(at for _, at in begun[leaf.peer][first:])
         if len(recent) > terms.maximum_matches:
             text = (
                 f"is match {len(recent)} with {leaf.peer} in {terms.period_days} days, and "
@@ -80,7 +82,7 @@ def jobs(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """A job that ended was started, and one that started ended, or was started again."""
     del rules
     started: dict[str | None, int] = {}
-    for index, leaf in enumerate(log.records):
+    for index, leaf in log.each(records.JobStarted, records.JobEnded):
         if isinstance(leaf, records.JobStarted):
             for job, before in list(started.items()):
                 if job != leaf.job:
@@ -94,11 +96,7 @@ def jobs(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 def code(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Code that runs is allowed, where it is said which is."""
-    for index, leaf, _, held in log.walk(rules):
-        if (
-            isinstance(leaf, records.CodeReleased)
-            and held.allowed_code
-            and leaf.code_digest not in held.allowed_code
-        ):
+    for index, leaf, _, held in log.walk(rules, records.CodeReleased):
+        if held.allowed_code and leaf.code_digest not in held.allowed_code:
             text = "runs code whose digest is not among those allowed"
             yield log.finding(FindingKind.CODE_NOT_ALLOWED, index, text)

@@ -4,7 +4,7 @@ Leaves to others: where these come from. `federation` builds them from its route
 neither is imported here, so that an auditor needs neither.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -29,8 +29,8 @@ class Pricer(Protocol):
     def check(self, mechanism: str) -> None:
         """Return only if the canonical JSON is a mechanism; raise `UnpriceableError`."""
 
-    def epsilon(self, mechanisms: Sequence[str], delta: float) -> float:
-        """Return ε of all mechanisms together at `delta`; raise `UnpriceableError`."""
+    def epsilon(self, mechanisms: Mapping[str, int], delta: float) -> float:
+        """Return ε of all mechanisms, each so often, at `delta`; raise `UnpriceableError`."""
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,22 @@ Each check takes the logs at hand; what a log that is missing would show, nobody
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from compliance import records
+from compliance.auditing.excerpt import ACKNOWLEDGED, Excerpt
 from compliance.auditing.finding import Finding, FindingKind
-from compliance.auditing.party_log import PartyLog
 
 __all__ = ["acknowledgements", "agreements", "commitments", "completions", "same_models", "unpaid"]
 
-_ACKNOWLEDGED = "acknowledged"
+_CHARGING: Final[tuple[type[records.Record], ...]] = (
+    records.Release,
+    records.BudgetRefunded,
+    records.BudgetCommitted,
+)
 
 
-def agreements(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+def agreements(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """All hold one contract."""
     for log in logs[1:]:
         if log.agreement != logs[0].agreement:
@@ -22,13 +27,12 @@ def agreements(logs: Sequence[PartyLog]) -> Iterator[Finding]:
             yield Finding(FindingKind.AGREEMENT_DIFFERS, log.party, (), text)
 
 
-def commitments(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+def commitments(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """Two parties bound one match to the same two sets; said of the second of them."""
     bound = {
         (log.party, leaf.peer, leaf.job): (index, leaf, log)
         for log in logs
-        for index, leaf in enumerate(log.records)
-        if isinstance(leaf, records.MatchBound)
+        for index, leaf in log.each(records.MatchBound)
     }
     for (party, peer, job), (_, leaf, log) in bound.items():
         other = bound.get((peer, party, job))
@@ -43,13 +47,11 @@ def commitments(logs: Sequence[PartyLog]) -> Iterator[Finding]:
             yield theirs.finding(FindingKind.MATCH_DIFFERS, index, text)
 
 
-def same_models(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+def same_models(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """A model of one digest has one privacy guarantee, whoever tells of it."""
-    told: dict[str, tuple[PartyLog, records.ModelTrained]] = {}
+    told: dict[str, tuple[Excerpt, records.ModelTrained]] = {}
     for log in logs:
-        for index, leaf in enumerate(log.records):
-            if not isinstance(leaf, records.ModelTrained):
-                continue
+        for index, leaf in log.each(records.ModelTrained):
             whose, first = told.setdefault(leaf.model_digest, (log, leaf))
             if (leaf.epsilon, leaf.delta, leaf.parties) != (
                 first.epsilon,
@@ -60,68 +62,61 @@ def same_models(logs: Sequence[PartyLog]) -> Iterator[Finding]:
                 yield log.finding(FindingKind.MODELS_DIFFER, index, text)
 
 
-def acknowledgements(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+def acknowledgements(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """What a party acknowledges, some party says it sent; asked where all but auditors are here."""
     here = {log.party for log in logs}
     if not logs or any(
         party.name not in here for party in logs[0].agreement.parties if party.role != "auditor"
     ):
         return
-    sent = {
-        leaf.content_digest[:16]
-        for log in logs
-        for leaf in log.records
-        if isinstance(leaf, records.Release)
-    }
+    sent = frozenset[str]().union(*(log.sent for log in logs))
     for log in logs:
-        for index, leaf in enumerate(log.records):
-            if isinstance(leaf, records.Release) and leaf.computation == _ACKNOWLEDGED:
+        for index, leaf in log.each(records.Release):
+            if leaf.computation == ACKNOWLEDGED:
                 digest = leaf.release_id.rpartition("/")[2]
                 if len(digest) == 16 and digest not in sent:
                     text = "acknowledges a message that no log says was sent"
                     yield log.finding(FindingKind.NOT_SENT, index, text)
 
 
-def completions(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+def completions(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """What a party says another signed about an erasure is what that one's log says it signed."""
     signed = {
         (leaf.request, leaf.peer): leaf.completion_digest
         for log in logs
-        for leaf in log.records
-        if isinstance(leaf, records.ErasureCompleted) and leaf.peer == log.party
+        for _, leaf in log.each(records.ErasureCompleted)
+        if leaf.peer == log.party
     }
     for log in logs:
-        for index, leaf in enumerate(log.records):
-            if not isinstance(leaf, records.ErasureCompleted) or leaf.peer == log.party:
-                continue
-            if signed.get((leaf.request, leaf.peer), leaf.completion_digest) != (
-                leaf.completion_digest
-            ):
+        for index, leaf in log.each(records.ErasureCompleted):
+            theirs = signed.get((leaf.request, leaf.peer), leaf.completion_digest)
+            if theirs != leaf.completion_digest:
                 text = f"names another completion than the log of {leaf.peer} does"
                 yield log.finding(FindingKind.ERASURE_DIFFERS, index, text)
 
 
-def unpaid(logs: Sequence[PartyLog]) -> Iterator[Finding]:
+def unpaid(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """Nobody took back a charge for what is in a model or in counts."""
     used = {
         (party, leaf.job)
         for log in logs
-        for leaf in log.records
-        if isinstance(leaf, records.ModelTrained | records.MeasurementMade)
-        and leaf.epsilon is not None
+        for _, leaf in log.each(records.ModelTrained, records.MeasurementMade)
+        if leaf.epsilon is not None
         for party in leaf.parties
     }
     for log in logs:
         released: set[str] = set()
         taken: dict[str, int] = {}
-        for index, leaf in enumerate(log.records):
+        jobs: dict[int, str | None] = {}
+        for index, leaf in log.each(*_CHARGING):
             if isinstance(leaf, records.Release) and leaf.charge_id is not None:
                 released.add(leaf.charge_id)
             elif isinstance(leaf, records.BudgetRefunded) and leaf.charge_id in released:
                 taken[leaf.charge_id] = index
+                jobs[index] = leaf.job
             elif isinstance(leaf, records.BudgetCommitted):
                 taken.pop(leaf.charge_id, None)
         for index in taken.values():
-            if (log.party, log.records[index].job) in used:
+            if (log.party, jobs[index]) in used:
                 text = "takes back a charge for what went into the job's result"
                 yield log.finding(FindingKind.REFUNDED_THOUGH_USED, index, text)

@@ -65,6 +65,7 @@ class VerifiedLog:
         root_hash: 32 bytes.
         entries: every entry, in order; an entry's index is its position.
         signed: the checkpoint, verbatim.
+        leaf_hashes: of the entries, in order.
     """
 
     origin: str
@@ -72,6 +73,7 @@ class VerifiedLog:
     root_hash: bytes
     entries: tuple[bytes, ...]
     signed: bytes
+    leaf_hashes: tuple[bytes, ...]
 
 
 def verify_log(
@@ -195,9 +197,9 @@ def _verify(directory: Path, signed: bytes, checkpoint: Checkpoint) -> VerifiedL
         entry for tile in bundles for entry in decode_bundle(tile, read_tile(directory, tile))
     )
     leaves = [leaf_hash(entry) for entry in entries]
-    if root_hash(leaves) != checkpoint.root_hash:
-        raise _blame(directory, checkpoint, leaves)
     implied = _Implied(entries, leaves)
+    if implied.root != checkpoint.root_hash:
+        raise _blame(directory, checkpoint, leaves)
     promised = dict.fromkeys(layout(size))
     for tile in promised:
         if tile.level is not None:
@@ -209,7 +211,9 @@ def _verify(directory: Path, signed: bytes, checkpoint: Checkpoint) -> VerifiedL
             data = _read(directory, path, TILE_LIMIT)
             if data is not None:  # a superseded partial tile may vanish at any time
                 implied.check(found, data)
-    return VerifiedLog(checkpoint.origin, size, checkpoint.root_hash, entries, signed)
+    return VerifiedLog(
+        checkpoint.origin, size, checkpoint.root_hash, entries, signed, tuple(leaves)
+    )
 
 
 class _Implied:
@@ -221,6 +225,14 @@ class _Implied:
         while len(below := self._rows[-1]) >= TILE_WIDTH:
             starts = range(0, len(below) - TILE_WIDTH + 1, TILE_WIDTH)
             self._rows.append([root_hash(below[start : start + TILE_WIDTH]) for start in starts])
+
+    @property
+    def root(self) -> bytes:
+        """Root of the whole tree, which is split where subtrees end (RFC 6962 §2.1)."""
+        if len(self._rows) == 1:
+            return root_hash(self._rows[0])
+        rest = self._rows[0][len(self._rows[1]) * TILE_WIDTH :]
+        return root_hash(self._rows[1] + ([root_hash(rest)] if rest else []))
 
     def check(self, tile: Tile, data: bytes) -> None:
         """Refuse `data` if it is not the content of `tile`."""

@@ -17,6 +17,8 @@ class BudgetReserved(Leaf):
         delta: the agreement's delta per person.
         epsilon_spent: in all, after this charge.
         epsilon_cap: the agreement's epsilon per person.
+        period_epsilon_spent: by what may have left within the agreed period up to this charge, it
+            included; None where no period is agreed.
     """
 
     kind: Literal["budget.reserved"] = "budget.reserved"
@@ -26,6 +28,7 @@ class BudgetReserved(Leaf):
     delta: Delta
     epsilon_spent: Epsilon
     epsilon_cap: Epsilon
+    period_epsilon_spent: Epsilon | None = None
 
 
 class BudgetCommitted(Leaf):

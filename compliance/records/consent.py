@@ -1,13 +1,21 @@
 """What people said, and that it was read before they were used."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import (
-    Field,
     model_validator,
 )
 
-from compliance.records.leaf import Count, Digest, Leaf, Name, Time
+from compliance.records.leaf import (
+    Count,
+    Counts,
+    Digest,
+    Leaf,
+    Name,
+    Positive,
+    Recipients,
+    Time,
+)
 
 __all__ = ["ConsentRecorded", "ConsentUsed"]
 
@@ -32,8 +40,8 @@ class ConsentUsed(Leaf):
     consent_log_size: Count
     rows: Count
     eligible: Count
-    excluded: Annotated[dict[Name, Count], Field(max_length=16)]
-    recipients: Annotated[tuple[Name, ...], Field(max_length=24, strict=False)] = ()
+    excluded: Counts
+    recipients: Recipients = ()
     cohort_root: Digest | None = None
     as_of: Time | None = None
 
@@ -56,7 +64,7 @@ class ConsentRecorded(Leaf):
     """
 
     kind: Literal["consent.recorded"] = "consent.recorded"
-    sequence: Annotated[Count, Field(ge=1)]
+    sequence: Positive
     event: Name
     purpose: Name
     commitment: Digest

@@ -26,6 +26,7 @@ from compliance.errors import RecordError, describe
 
 __all__ = [
     "Count",
+    "Counts",
     "Delta",
     "Digest",
     "Epsilon",
@@ -33,6 +34,8 @@ __all__ = [
     "Leaf",
     "Name",
     "Names",
+    "Positive",
+    "Recipients",
     "Sentence",
     "Share",
     "Time",
@@ -78,6 +81,12 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=64, strict=False)]
 
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+Positive = Annotated[Count, Field(ge=1)]
+
+Counts = Annotated[dict[Name, Count], Field(max_length=16)]
+
+Recipients = Annotated[tuple[Name, ...], Field(max_length=24, strict=False)]
 
 Epsilon = Annotated[float, Field(ge=0)]
 

@@ -5,7 +5,7 @@ canonical (`tests/test_leaf_spelling.py` holds the two against each other). What
 of, it leaves alone.
 
 Leaves to others: every leaf that it returns None for, which may yet hold (`parse_leaf`); kinds with
-numbers that are not counts, with free text, or with a rule across fields.
+numbers that are not counts, or with free text.
 """
 
 import re
@@ -14,7 +14,17 @@ from datetime import datetime
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from compliance.records.access import Clauses
-from compliance.records.leaf import Count, Digest, Leaf, Name, Names, Time
+from compliance.records.leaf import (
+    Count,
+    Counts,
+    Digest,
+    Leaf,
+    Name,
+    Names,
+    Positive,
+    Recipients,
+    Time,
+)
 
 __all__ = ["Spelling"]
 
@@ -32,20 +42,46 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(text[2:-2].split('","')) if len(text) > 2 else ()
 
 
+def _counts(text: str) -> dict[str, int]:
+    """Read members, whose names are sorted and differ; raise ValueError else.
+
+    Names of that alphabet sort alike by code points and by UTF-16 (RFC 8785 §3.2.3).
+    """
+    found = {}
+    before = ""
+    for member in text[1:-1].split(",") if len(text) > 2 else ():
+        name, _, count = member.rpartition(":")
+        if (name := name[1:-1]) <= before:
+            raise ValueError("expected sorted names")
+        found[name] = int(count)
+        before = name
+    return found
+
+
+_MEMBER: Final = f'"{_NAME}":(?:0|[1-9][0-9]{{0,14}})'
+
 _GRAMMAR: Final[tuple[tuple[object, str, _Read | None], ...]] = (
     (Name, f'"({_NAME})"', None),
     (Name | None, f'(?:null|"({_NAME})")', None),
     (Digest, '"([0-9a-f]{64})"', None),
     (Digest | None, '(?:null|"([0-9a-f]{64})")', None),
     (Names, rf'(\["{_NAME}"(?:,"{_NAME}"){{0,63}}\])', _names),
+    (Recipients, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,23}})?\])', _names),
+    (Counts, rf"(\{{(?:{_MEMBER}(?:,{_MEMBER}){{0,15}})?\}})", _counts),
     (Clauses, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,15}})?\])', _names),
     # Fifteen digits at most: a count of sixteen may be too large.
     (Count, "(0|[1-9][0-9]{0,14})", int),
+    (Positive, "([1-9][0-9]{0,14})", int),
     (bool, "(true|false)", "true".__eq__),
     (
         Time,
         f'"({_TIME})"',
         datetime.fromisoformat,
+    ),
+    (
+        Time | None,
+        f'(?:null|"({_TIME})")',
+        lambda text: None if text is None else datetime.fromisoformat(text),
     ),
 )
 """Annotation of a field, its canonical spellings of which one group is the value, what it means."""
@@ -58,6 +94,10 @@ class Spelling:
         self, kind: type[Leaf], pattern: str, fields: tuple[tuple[str, _Read | None], ...]
     ) -> None:
         self._kind = kind
+        # Rules across fields; `_refuse` is about the error alone.
+        self._rules = [
+            name for name in kind.__pydantic_decorators__.model_validators if name != "_refuse"
+        ]
         self._match = re.compile(pattern).fullmatch
         self._names = tuple(name for name, _ in fields)
         self._reads = tuple((name, read) for name, read in fields if read is not None)
@@ -73,7 +113,8 @@ class Spelling:
 
         Fields are spelt in the order of their names (RFC 8785 §3.2.3), all of them.
         """
-        if set(kind.__pydantic_decorators__.model_validators) != {"_refuse"}:
+        rules = kind.__pydantic_decorators__.model_validators
+        if any(rule.info.mode != "after" for name, rule in rules.items() if name != "_refuse"):
             return None
         members: list[str] = []
         fields: list[tuple[str, _Read | None]] = []
@@ -112,4 +153,12 @@ class Spelling:
         put(record, "__pydantic_fields_set__", self._set)
         put(record, "__pydantic_extra__", None)
         put(record, "__pydantic_private__", None)
-        return record
+        return record if self._holds(record) else None
+
+    def _holds(self, record: Leaf) -> bool:
+        try:
+            for rule in self._rules:
+                getattr(record, rule)()
+        except ValueError:
+            return False
+        return True

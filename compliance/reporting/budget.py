@@ -25,7 +25,7 @@ from compliance.reporting.document import (
     make_report,
 )
 from compliance.reporting.figures import Entry, Figure, PartyLog, written
-from compliance.terms import DATA_ROLES
+from compliance.terms import DATA_ROLES, PeriodTerms
 
 __all__ = ["Charge", "budget_report", "budget_summary", "charges_of"]
 
@@ -90,6 +90,7 @@ def budget_report(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) 
                     "person, over everything that a party charges while the agreement lasts.",
                     term="budget.epsilon, budget.delta",
                 ),
+                *_period_agreed(budget.period),
                 Fact(text="A charge that is open counts as spent; one that was refunded does not."),
             ),
             tables=(budget_summary(agreement, logs),),
@@ -102,7 +103,7 @@ def budget_report(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) 
 def budget_summary(agreement: Agreement, logs: Sequence[PartyLog]) -> Table:
     """Return what every party that holds people has spent, and what is left."""
     rows: list[tuple[Cell, ...]] = []
-    cap = agreement.budget.epsilon
+    cap, period = agreement.budget.epsilon, agreement.budget.period
     for log in logs:
         if agreement.party(log.party).role not in DATA_ROLES:
             continue
@@ -113,6 +114,7 @@ def budget_summary(agreement: Agreement, logs: Sequence[PartyLog]) -> Table:
                 Fact(text=log.party),
                 Figure.of(_spent, last, "ε"),
                 Figure.of(lambda told: max(0.0, cap - _spent(told)), last, "ε"),
+                *([] if period is None else [Figure.of(_within, _reserved_last(charges), "ε")]),
                 *(
                     Figure.of(
                         _reservations,
@@ -122,8 +124,31 @@ def budget_summary(agreement: Agreement, logs: Sequence[PartyLog]) -> Table:
                 ),
             )
         )
-    head = ("party", "spent", "left", "charges committed", "open", "refunded")
+    within = () if period is None else (f"in {period.days} days up to its last reservation",)
+    head = ("party", "spent", "left", *within, "charges committed", "open", "refunded")
     return Table(caption="Budget by party", head=head, rows=tuple(rows))
+
+
+def _period_agreed(period: PeriodTerms | None) -> Iterator[Fact]:
+    if period is not None:
+        yield Fact(
+            text=f"Agreed: within any {period.days:,} days at most ε = {period.epsilon:g} at δ = "
+            f"{period.delta:g} per person, too.",
+            term="budget.period",
+        )
+
+
+def _reserved_last(charges: Sequence[Charge]) -> tuple[_Told, ...]:
+    """Return the last reservation that was not taken back."""
+    weighing = [one for one in charges if one.state != "refunded"]
+    return (weighing[-1].reserved,) if weighing else ()
+
+
+def _within(told: Sequence[_Told]) -> float:
+    reserved = told[-1].record if told else None
+    if not isinstance(reserved, records.BudgetReserved):
+        return 0.0
+    return reserved.period_epsilon_spent or 0.0
 
 
 def _last(charges: Sequence[Charge]) -> tuple[_Told, ...]:

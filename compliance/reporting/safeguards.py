@@ -55,6 +55,12 @@ def safeguards(agreement: Agreement) -> Iterator[Fact]:
         "over everything that is charged while the agreement lasts.",
         term="budget",
     )
+    if (period := budget.period) is not None:
+        yield Fact(
+            text=f"Within any {period.days:,} days it does not pass ε = {period.epsilon:g} at δ = "
+            f"{period.delta:g} either.",
+            term="budget.period",
+        )
     if NoiseSource.LOCAL in agreement.train.noise:
         yield Fact(text="Training may add all noise at each partner.", term="train.noise")
     if NoiseSource.DISTRIBUTED in agreement.train.noise:

@@ -17,7 +17,7 @@ from compliance.terms.access import (
     region_mistakes,
 )
 from compliance.terms.amendment import AmendmentTerms, EarlierParty
-from compliance.terms.budget import BudgetTerms
+from compliance.terms.budget import BudgetTerms, PeriodTerms
 from compliance.terms.consent import (
     Activity,
     ConsentTerms,
@@ -109,6 +109,7 @@ __all__ = [
     "Name",
     "NoiseSource",
     "PartyTerm",
+    "PeriodTerms",
     "Purpose",
     "RegionTerm",
     "RetentionTerm",

@@ -25,6 +25,7 @@ from privacy.accounting.events import (
     to_json,
 )
 from privacy.accounting.ledger import Budget, Charge, ChargeState, Ledger, Statement
+from privacy.accounting.period import Period, PeriodStatement
 
 __all__ = [
     "Accountant",
@@ -38,6 +39,8 @@ __all__ = [
     "Event",
     "GaussianEvent",
     "Ledger",
+    "Period",
+    "PeriodStatement",
     "RandomisedResponseEvent",
     "RepeatedEvent",
     "SampledGaussianEvent",

@@ -3,8 +3,10 @@
 Guarantees: what is reserved and committed never costs more than the agreement's ε at its δ, priced
 as one composition, whatever processes and threads share the store and whenever one of them is
 killed. A charge is reserved before its release and counts as spent from then on, so that a crash
-can lose budget but never spend it twice. Every change is one transaction of the store; the cap is
-checked inside it, while it holds the ledger.
+can lose budget but never spend it twice. Every change is one transaction of the store; the caps
+are checked inside it, while it holds the ledger. Where a period is agreed, what may have left
+within any such stretch of days keeps its ε too (`period`). The ledger's time never goes back: a
+clock that reads less than the latest moment on record is taken to read that moment.
 
     (none) ──reserve──> reserved ──commit──> committed
                          │    ^
@@ -21,15 +23,18 @@ lines (`store`).
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from privacy.accounting.accountant import check_delta, epsilon_of
 from privacy.accounting.events import Event, from_json, to_json
+from privacy.accounting.period import Period, PeriodStatement, fits_from
 from privacy.accounting.store import (
     LedgerStore,
     LedgerTerms,
@@ -37,10 +42,16 @@ from privacy.accounting.store import (
     SqliteStore,
     StoredCharge,
 )
-from privacy.errors import BudgetExceededError, InvalidParameterError, LedgerError
+from privacy.errors import (
+    BudgetExceededError,
+    InvalidParameterError,
+    LedgerError,
+    PeriodExceededError,
+)
 
 __all__ = ["Budget", "Charge", "ChargeState", "Ledger", "Statement"]
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CHARGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/ -]{0,127}")
 
 
@@ -59,6 +70,7 @@ class Budget:
     Attributes:
         epsilon: cap, positive and finite.
         delta: in [10⁻¹⁰, 1).
+        period: what one person may lose within any stretch of days, beside that; None for no more.
 
     Raises:
         InvalidParameterError: if either is out of range.
@@ -66,6 +78,7 @@ class Budget:
 
     epsilon: float
     delta: float
+    period: Period | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.epsilon < math.inf:
@@ -83,16 +96,23 @@ class Charge:
         charge_id: the caller's name for it, unique in the ledger.
         event: what is, or was to be, released.
         state: where it stands.
+        since: when it came to stand there, UTC.
     """
 
     charge_id: str
     event: Event
     state: ChargeState
+    since: datetime
 
     @property
     def counts(self) -> bool:
         """Whether the charge weighs on the budget."""
         return self.state is not ChargeState.REFUNDED
+
+    def weighs_after(self, moment: datetime) -> bool:
+        """Tell whether anything that it pays for may have left after a moment."""
+        committed = self.state is ChargeState.COMMITTED
+        return self.since > moment if committed else self.counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +126,7 @@ class Statement:
         epsilon_committed: ε of what is committed alone.
         epsilon_left: cap less spent. Composition is not additive: a charge may cost less.
         charges: all of them, refunded ones included, in the order they were first reserved.
+        period: the period that ends now; None where none is agreed.
     """
 
     epsilon_cap: float
@@ -114,6 +135,11 @@ class Statement:
     epsilon_committed: float
     epsilon_left: float
     charges: tuple[Charge, ...]
+    period: PeriodStatement | None = None
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Ledger:
@@ -124,18 +150,31 @@ class Ledger:
     reach, or held by others for more than a minute.
     """
 
-    def __init__(self, store: LedgerStore, agreement: str, budget: Budget) -> None:
+    def __init__(
+        self, store: LedgerStore, agreement: str, budget: Budget, clock: Callable[[], datetime]
+    ) -> None:
         self._store = store
-        self._terms = LedgerTerms(agreement, budget.epsilon, budget.delta)
+        self._period = budget.period
+        stretch = () if self._period is None else astuple(self._period)
+        self._terms = LedgerTerms(agreement, budget.epsilon, budget.delta, *stretch)
+        self._clock = clock
 
     @classmethod
-    def open(cls, store: LedgerStore | Path, *, agreement: str, budget: Budget) -> Self:
+    def open(
+        cls,
+        store: LedgerStore | Path,
+        *,
+        agreement: str,
+        budget: Budget,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> Self:
         """Open a ledger, or start it.
 
         Args:
             store: where it is kept; a path is that of a SQLite file in a directory that exists.
             agreement: digest of the agreement that set the first budget.
             budget: the agreement's cap.
+            clock: tells when now is, with a time zone.
 
         Raises:
             InvalidParameterError: if `agreement` is empty.
@@ -143,7 +182,8 @@ class Ledger:
         """
         if not agreement:
             raise InvalidParameterError("a ledger needs the digest of its agreement, got none")
-        ledger = cls(SqliteStore(store) if isinstance(store, Path) else store, agreement, budget)
+        kept = SqliteStore(store) if isinstance(store, Path) else store
+        ledger = cls(kept, agreement, budget, clock)
         with ledger._transaction(create=True):
             return ledger
 
@@ -155,7 +195,7 @@ class Ledger:
         Raises:
             LedgerError: the ledger is kept for yet another cap.
         """
-        after = type(self)(self._store, self._terms.agreement, budget)
+        after = type(self)(self._store, self._terms.agreement, budget, self._clock)
         with self._store.transaction() as held:
             found = held.terms()
             if found not in (self._terms, after._terms):  # noqa: SLF001 -- its own kind
@@ -179,6 +219,7 @@ class Ledger:
         Raises:
             InvalidParameterError: if the id has another form, or the event cannot be priced.
             BudgetExceededError: if everything together would pass the cap; nothing changed.
+            PeriodExceededError: likewise, if what may have left within the period would.
             LedgerError: if the id already stands for another event.
         """
         if not _CHARGE_ID.fullmatch(charge_id):
@@ -206,8 +247,9 @@ class Ledger:
                     cap=self._terms.epsilon,
                     charge_id=charge_id,
                 )
-            held.put(StoredCharge(charge_id, to_json(event), ChargeState.RESERVED))
-        return Charge(charge_id, event, ChargeState.RESERVED)
+            now = self._now(charges)
+            self._check_period(charges, event, now, charge_id)
+            return _put(held, Charge(charge_id, event, ChargeState.RESERVED, now))
 
     def commit(self, charge_id: str) -> Charge:
         """Say that the reserved charge was released; again changes nothing.
@@ -234,7 +276,11 @@ class Ledger:
         """Return the whole ledger as of now."""
         with self._transaction() as held:
             charges = self._read(held)
-        spent = self._price(_counting(charges))
+        spent, period = self._price(_counting(charges)), None
+        if self._period is not None:
+            recent = self._recent(self._period, charges, self._now(charges))
+            lost = epsilon_of([one.event for one in recent], self._period.delta)
+            period = PeriodStatement(self._period, lost, max(0.0, self._period.epsilon - lost))
         committed = self._price(
             [c.event for c in charges.values() if c.state is ChargeState.COMMITTED]
         )
@@ -245,6 +291,7 @@ class Ledger:
             epsilon_committed=committed,
             epsilon_left=max(0.0, self._terms.epsilon - spent),
             charges=tuple(charges.values()),
+            period=period,
         )
 
     def epsilon_if(self, event: Event) -> float:
@@ -253,36 +300,85 @@ class Ledger:
             counting = _counting(self._read(held))
         return self._price([*counting, event])
 
+    def check_period(self, event: Event, charge_id: str) -> None:
+        """Return only if `event` would fit the period now; changes nothing.
+
+        Raises:
+            PeriodExceededError: it would not.
+        """
+        with self._transaction() as held:
+            charges = self._read(held)
+        self._check_period(charges, event, self._now(charges), charge_id)
+
+    def _check_period(
+        self, charges: dict[str, Charge], event: Event, now: datetime, charge_id: str
+    ) -> None:
+        if (period := self._period) is None:
+            return
+        recent = self._recent(period, charges, now)
+        asked = epsilon_of([*(one.event for one in recent), event], period.delta)
+        if asked <= period.epsilon:
+            return
+        committed = [one for one in recent if one.state is ChargeState.COMMITTED]
+        raise PeriodExceededError(
+            asked=asked,
+            spent=epsilon_of([one.event for one in recent], period.delta),
+            cap=period.epsilon,
+            charge_id=charge_id,
+            days=period.days,
+            fits_from=fits_from(
+                period,
+                event,
+                ends=sorted(((one.since, one.event) for one in committed), key=itemgetter(0)),
+                stay=[one.event for one in recent if one.state is ChargeState.RESERVED],
+            ),
+        )
+
+    @staticmethod
+    def _recent(period: Period, charges: dict[str, Charge], now: datetime) -> list[Charge]:
+        """Return the charges of which something may have left within the period up to now."""
+        begin = now - period.length
+        return [charge for charge in charges.values() if charge.weighs_after(begin)]
+
+    def _now(self, charges: dict[str, Charge]) -> datetime:
+        """Return the moment that is now, not before the latest that is on record."""
+        return max((self._clock(), *(charge.since for charge in charges.values())))
+
     def _price(self, events: list[Event]) -> float:
         return epsilon_of(events, self._terms.delta)
 
     def _settle(self, charge_id: str, state: ChargeState) -> Charge:
         """Move a reserved charge to `state`, once."""
         with self._transaction() as held:
-            known = self._read(held).get(charge_id)
+            charges = self._read(held)
+            known = charges.get(charge_id)
             if known is None:
                 raise LedgerError(
                     f"no charge {charge_id!r} in {self._store.name}: it must be reserved before it "
                     f"is {state}"
                 )
-            if known.state not in {ChargeState.RESERVED, state}:
+            if known.state is state:
+                return known
+            if known.state is not ChargeState.RESERVED:
                 raise LedgerError(
                     f"charge {charge_id!r} in {self._store.name} is {known.state} and can no "
                     f"longer be {state}"
                 )
-            held.put(StoredCharge(charge_id, to_json(known.event), state))
-        return Charge(charge_id, known.event, state)
+            return _put(held, Charge(charge_id, known.event, state, self._now(charges)))
 
     def _read(self, held: LedgerTransaction) -> dict[str, Charge]:
         """Read every charge, by id, in the order they were first reserved."""
         try:
             return {
                 line.charge_id: Charge(
-                    line.charge_id, from_json(line.event), ChargeState(line.state)
+                    line.charge_id,
+                    from_json(line.event),
+                    ChargeState(line.state),
+                    _EPOCH + timedelta(microseconds=line.since),
                 )
                 for line in held.charges()
             }
-        except (InvalidParameterError, TypeError, ValueError) as error:
+        except (InvalidParameterError, OverflowError, TypeError, ValueError) as error:
             raise LedgerError(
                 f"ledger {self._store.name} is damaged, a charge cannot be read ({error}): restore "
                 "it from a backup"
@@ -304,6 +400,12 @@ class Ledger:
                     f"got {found}: every agreement has a ledger of its own"
                 )
             yield held
+
+
+def _put(held: LedgerTransaction, charge: Charge) -> Charge:
+    since = (charge.since - _EPOCH) // timedelta(microseconds=1)
+    held.put(StoredCharge(charge.charge_id, to_json(charge.event), charge.state, since))
+    return charge
 
 
 def _counting(charges: dict[str, Charge]) -> list[Event]:

@@ -11,7 +11,7 @@ Leaves to others: what the lines mean, and whether they may be written (`ledger`
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -33,20 +33,27 @@ _CONNECT_SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class LedgerTerms:
-    """What a ledger is kept for: the agreement's digest, and its cap."""
+    """What a ledger is kept for: the agreement's digest, its cap, and that of a period, if any."""
 
     agreement: str
     epsilon: float
     delta: float
+    period_days: int | None = None
+    period_epsilon: float | None = None
+    period_delta: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCharge:
-    """One line: the caller's name for it, its event's canonical JSON, its state."""
+    """One line: the caller's name for it, its event's canonical JSON, its state, and since when.
+
+    The moment is in microseconds since 1970, UTC.
+    """
 
     charge_id: str
     event: str
     state: str
+    since: int
 
 
 class LedgerTransaction(Protocol):
@@ -133,13 +140,17 @@ class SqliteStore:
             only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
             agreement TEXT NOT NULL,
             epsilon REAL NOT NULL,
-            delta REAL NOT NULL
+            delta REAL NOT NULL,
+            period_days INTEGER,
+            period_epsilon REAL,
+            period_delta REAL
         )""",
         """CREATE TABLE charges (
             position INTEGER PRIMARY KEY,
             charge_id TEXT NOT NULL UNIQUE,
             event TEXT NOT NULL,
-            state TEXT NOT NULL CHECK (state IN ('reserved', 'committed', 'refunded'))
+            state TEXT NOT NULL CHECK (state IN ('reserved', 'committed', 'refunded')),
+            since INTEGER NOT NULL
         )""",
     )
 
@@ -192,30 +203,33 @@ class _SqliteTransaction:
         self._database = database
 
     def terms(self) -> LedgerTerms | None:
-        found = self._database.execute("SELECT agreement, epsilon, delta FROM terms").fetchone()
+        found = self._database.execute(
+            "SELECT agreement, epsilon, delta, period_days, period_epsilon, period_delta FROM terms"
+        ).fetchone()
         return None if found is None else LedgerTerms(*found)
 
     def start(self, terms: LedgerTerms) -> None:
-        self._database.execute(
-            "INSERT INTO terms VALUES (1, ?, ?, ?)", (terms.agreement, terms.epsilon, terms.delta)
-        )
+        self._database.execute("INSERT INTO terms VALUES (1, ?, ?, ?, ?, ?, ?)", astuple(terms))
 
     def amend(self, terms: LedgerTerms) -> None:
         self._database.execute(
-            "UPDATE terms SET epsilon = ?, delta = ?", (terms.epsilon, terms.delta)
+            "UPDATE terms SET epsilon = ?, delta = ?, period_days = ?, period_epsilon = ?, "
+            "period_delta = ?",
+            astuple(terms)[1:],
         )
 
     def charges(self) -> Sequence[StoredCharge]:
         rows = self._database.execute(
-            "SELECT charge_id, event, state FROM charges ORDER BY position"
+            "SELECT charge_id, event, state, since FROM charges ORDER BY position"
         )
         return [StoredCharge(*row) for row in rows]
 
     def put(self, charge: StoredCharge) -> None:
         self._database.execute(
-            "INSERT INTO charges (charge_id, event, state) VALUES (?, ?, ?) "
-            "ON CONFLICT (charge_id) DO UPDATE SET event = excluded.event, state = excluded.state",
-            (charge.charge_id, charge.event, charge.state),
+            "INSERT INTO charges (charge_id, event, state, since) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (charge_id) DO UPDATE SET event = excluded.event, "
+            "state = excluded.state, since = excluded.since",
+            astuple(charge),
         )
 
 
@@ -333,6 +347,9 @@ class _Tables:
             sa.Column("agreement", sa.Text, primary_key=True),
             sa.Column("epsilon", sa.Double, nullable=False),
             sa.Column("delta", sa.Double, nullable=False),
+            sa.Column("period_days", sa.Integer),
+            sa.Column("period_epsilon", sa.Double),
+            sa.Column("period_delta", sa.Double),
         )
         self.charges = sa.Table(
             "comity_charges",
@@ -343,6 +360,7 @@ class _Tables:
             sa.Column("charge_id", sa.Text, nullable=False),
             sa.Column("event", sa.Text, nullable=False),
             sa.Column("state", sa.Text, nullable=False),
+            sa.Column("since", sa.BigInteger, nullable=False),
             sa.CheckConstraint("state IN ('reserved', 'committed', 'refunded')"),
             sa.UniqueConstraint("party", "agreement", "charge_id"),
             sa.ForeignKeyConstraint(
@@ -363,8 +381,8 @@ class _PostgresqlTransaction:
     def find(self, *, lock: bool = False) -> bool:
         """Read what the ledger is kept for; wait until it is free; return whether there is one."""
         table = self._tables.ledgers
-        row = table.select().with_only_columns(table.c.agreement, table.c.epsilon, table.c.delta)
-        row = row.filter_by(**self._key)
+        columns = (table.c[one.name] for one in fields(LedgerTerms))
+        row = table.select().with_only_columns(*columns).filter_by(**self._key)
         found = self._connection.execute(row.with_for_update() if lock else row).one_or_none()
         self._terms = None if found is None else LedgerTerms(*found)
         return found is not None
@@ -373,22 +391,21 @@ class _PostgresqlTransaction:
         return self._terms
 
     def start(self, terms: LedgerTerms) -> None:
-        values = self._key | {"epsilon": terms.epsilon, "delta": terms.delta}
+        self._terms = LedgerTerms(self._key["agreement"], *astuple(terms)[1:])
+        values = self._key | asdict(self._terms)
         self._connection.execute(self._tables.ledgers.insert().values(**values))
-        self._terms = LedgerTerms(self._key["agreement"], terms.epsilon, terms.delta)
 
     def amend(self, terms: LedgerTerms) -> None:
         table = self._tables.ledgers
         where = [table.c[name] == value for name, value in self._key.items()]
-        values = {"epsilon": terms.epsilon, "delta": terms.delta}
-        self._connection.execute(table.update().where(*where).values(**values))
-        self._terms = LedgerTerms(self._key["agreement"], terms.epsilon, terms.delta)
+        self._terms = LedgerTerms(self._key["agreement"], *astuple(terms)[1:])
+        self._connection.execute(table.update().where(*where).values(**asdict(self._terms)))
 
     def charges(self) -> Sequence[StoredCharge]:
         table = self._tables.charges
         rows = self._connection.execute(
             table.select()
-            .with_only_columns(table.c.charge_id, table.c.event, table.c.state)
+            .with_only_columns(*(table.c[one.name] for one in fields(StoredCharge)))
             .filter_by(**self._key)
             .order_by(table.c.position)
         )
@@ -397,12 +414,9 @@ class _PostgresqlTransaction:
     def put(self, charge: StoredCharge) -> None:
         from sqlalchemy.dialects.postgresql import insert
 
-        line = {"charge_id": charge.charge_id, "event": charge.event, "state": charge.state}
+        line = asdict(charge)
         self._connection.execute(
             insert(self._tables.charges)
             .values(**self._key, **line)
-            .on_conflict_do_update(
-                index_elements=["party", "agreement", "charge_id"],
-                set_={"event": charge.event, "state": charge.state},
-            )
+            .on_conflict_do_update(index_elements=["party", "agreement", "charge_id"], set_=line)
         )

@@ -6,7 +6,7 @@ import time
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
-from federation.channel import to_record
+from federation.channel import from_record, to_record
 from federation.messages import SealedMessage
 
 app = ServerApp()
@@ -24,5 +24,7 @@ def main(grid: Grid, context: Context) -> None:
             for answer in grid.pull_messages(sent):
                 sent.remove(answer.metadata.reply_to_message_id)
                 told = f"error {answer.error.code}" if answer.has_error() else "answered"
+                if not answer.has_error() and b"record," in from_record(answer.content).payload:
+                    told = "answered with rows"
                 sys.stdout.write(f"round {number}: {told}\n")
             time.sleep(0.05)

@@ -1,0 +1,93 @@
+"""What of one log the others are held against: few of its leaves, so that it can be passed around.
+
+Guarantees: holds every leaf that a check of all logs together asks for, with its index.
+
+Leaves to others: the checks (`together`), the log itself (`party_log`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, overload
+
+from compliance import records
+from compliance.agreement import Agreement
+from compliance.auditing.finding import Finding, FindingKind
+from compliance.auditing.party_log import Kind, Other, PartyLog, finding_of
+from compliance.records.leaf import Leaf
+
+__all__ = ["ACKNOWLEDGED", "Excerpt"]
+
+ACKNOWLEDGED = "acknowledged"
+"""What is said where a message came; its release is named after that message."""
+
+_KEPT = (
+    records.MatchBound,
+    records.ModelTrained,
+    records.MeasurementMade,
+    records.BudgetCommitted,
+    records.BudgetRefunded,
+    records.ApprovalReceived,
+    records.ErasureCompleted,
+)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What one log tells.
+
+    Attributes:
+        party: whose log.
+        agreement: the contract; the last version at hand.
+        tree_size: leaves of the log.
+        public_size: leaves of its last public head; None if there is none.
+        cosigned_by: who cosigned that head.
+        sent: beginnings of the digests of all messages that left, 16 hexadecimal digits each.
+        kept: leaves with their indexes, in order; of releases those with a charge, and those that
+            acknowledge a message.
+    """
+
+    party: str
+    agreement: Agreement
+    tree_size: int
+    public_size: int | None
+    cosigned_by: tuple[str, ...]
+    sent: frozenset[str]
+    kept: tuple[tuple[int, records.Record], ...]
+
+    @classmethod
+    def of(cls, log: PartyLog) -> "Excerpt":
+        """Take from a log what others are held against."""
+        releases = list(log.each(records.Release))
+        told = [
+            (index, leaf)
+            for index, leaf in releases
+            if leaf.charge_id is not None or leaf.computation == ACKNOWLEDGED
+        ]
+        return cls(
+            party=log.party,
+            agreement=log.agreement,
+            tree_size=len(log.records),
+            public_size=log.public_size,
+            cosigned_by=log.cosigned_by,
+            sent=frozenset(leaf.content_digest[:16] for _, leaf in releases),
+            kept=tuple(sorted((*told, *log.each(*_KEPT)), key=lambda one: one[0])),
+        )
+
+    @overload
+    def each(self, kind: type[Kind], /) -> Iterator[tuple[int, Kind]]: ...
+    @overload
+    def each(
+        self, kind: type[Kind], other: type[Other], /
+    ) -> Iterator[tuple[int, Kind | Other]]: ...
+    @overload
+    def each(self, *kinds: type[records.Record]) -> Iterator[tuple[int, records.Record]]: ...
+    def each(self, *kinds: type[Leaf]) -> Iterator[tuple[int, Any]]:
+        """Yield the kept leaves of some kinds with their indexes, in order."""
+        for index, leaf in self.kept:
+            if isinstance(leaf, kinds):
+                yield index, leaf
+
+    def finding(self, kind: FindingKind, index: int, text: str) -> Finding:
+        """Return a finding about a kept leaf; `text` says what it does."""
+        (leaf,) = (leaf for at, leaf in self.kept if at == index)
+        return finding_of(kind, self.party, (index,), leaf.kind, text)
