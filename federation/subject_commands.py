@@ -22,7 +22,7 @@ __all__ = ["subject_app"]
 subject_app = typer.Typer(
     no_args_is_help=True,
     help="What a party's table holds about a person.\n\n"
-    "Example: comity subject show out/demo/retailer --by email < address.txt",
+    "Example: comity subject show out/demo/retailer --by email",
 )
 
 _LONGEST: Final = 65_536
@@ -52,7 +52,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 def show(directory: PartyArgument, by: ByOption = By.REFERENCE, as_json: JsonFlag = False) -> None:
     """Show what the table holds about whoever is named on standard input.
 
-    Example: comity subject show out/demo/retailer --by email < address.txt
+    Example: comity subject show out/demo/retailer --by email
     """
     name = _read().strip()
     with _subjects(directory, by, name) as (subjects, references):
@@ -76,7 +76,7 @@ def export(
 ) -> None:
     """Write what the table holds about whoever is named on standard input, to be taken along.
 
-    Example: comity subject export out/demo/retailer --by email --as csv < address.txt
+    Example: comity subject export out/demo/retailer --by email --as csv
     """
     name = _read().strip()
     with _subjects(directory, by, name) as (subjects, references):
@@ -90,7 +90,7 @@ def correct(
 ) -> None:
     """Correct what the table holds: the name, then one COLUMN=VALUE a line, on standard input.
 
-    Example: comity subject correct out/demo/retailer --by email < correction.txt
+    Example: comity subject correct out/demo/retailer --by email
     """
     name, *lines = _read().splitlines() or [""]
     values = dict(line.split("=", 1) for line in lines if "=" in line)
