@@ -243,6 +243,12 @@ class Gate:
         sent = self._folder.outbox.glob("*.json")
         return any(content_digest(path.read_bytes()) == digest for path in sent)
 
+    def forget_payload(self, digest: str | None) -> None:
+        """Delete the payload of a message that this party has sent and will not repeat."""
+        for path in self._folder.outbox.glob("*.json"):
+            if content_digest(path.read_bytes()) == digest:
+                path.with_suffix(".bin").unlink(missing_ok=True)
+
     def has_left(self, job: str, kind: str, recipient: str) -> bool:
         """Tell whether what a job says once to a recipient has left."""
         name = content_digest(f"{job}/{kind}/{recipient}".encode())

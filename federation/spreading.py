@@ -213,6 +213,7 @@ class Spreading:
         said = encode(Answers(acknowledgements=tuple(answers), completions=done))
         released = desk.release(message, EraseHeard(), said)
         self._showings.end(origin)
+        desk.gate.forget_payload(message.header.answers)  # as large as all its people
         return released
 
     def _tell(self, message: Message) -> Released:
@@ -264,7 +265,9 @@ class Spreading:
                 self._erasing.told(name)
         for error in wrong:
             raise error
-        return desk.release(message, Acknowledged(), recipient=desk.coordinator)
+        released = desk.release(message, Acknowledged(), recipient=desk.coordinator)
+        desk.gate.forget_payload(message.header.answers)  # a tag for each of the peer's people
+        return released
 
     def _hear(
         self, peer: str, said: Iterable[str | Completed | Reminder]

@@ -52,6 +52,7 @@ from privacy.randomness import seeded_secret
 TERMS: dict[str, Any] = {"erasure": {"deadline_days": 10}}
 SHARED = 25  # whom all three know
 BRANDS = 5  # whom the brand alone knows
+LARGE = {"erase.shown", "erase.batch"}
 DAY = timedelta(days=1)
 
 
@@ -123,6 +124,10 @@ def test_a_request_goes_to_everybody_who_acknowledge_carry_out_and_tell(world: W
         assert len(people(world, name)) == len(PEOPLE[name]) - 1
         assert kept(world, name)[request].execution.completion
     assert set(states(world, "brand", request).values()) == {State.COMPLETED}
+    large = [one for one in world.wire if world.read(one).header.kind in LARGE]
+    for name in PEOPLE:  # what is as large as all people of a party is not kept
+        assert not {one.payload for one in large} & set(world.outbox(name).values())
+        assert not list((world.folder(name).erasures / "showing").glob("*.npz"))
     assert erasures(world, "brand") == {
         "erasure.requested": 1,
         "erasure.step": 1,
