@@ -163,7 +163,7 @@ class TestKilled:
         seeded = write_trial(tmp_path, without(document(), "evaluate"))
         unseeded = save(without(document(), "evaluate", "unsafe_seed"), tmp_path / "unseeded.toml")
         places = [str(path) for path in (seeded, tmp_path / "a", unseeded, tmp_path / "b")]
-        command = [sys.executable, str(KILLING), "17" if thorough else "41", *places]
+        command = [sys.executable, str(KILLING), "17" if thorough else "43", *places]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert all(int(kills) >= (5 if thorough else 2) for kills in done.stdout.split())
