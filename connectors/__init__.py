@@ -1,10 +1,10 @@
 """Where people's data lives: how it is read, counted, deleted and judged.
 
-A party describes its table by a `FileSource` or `SqlSource` and a `Schema`; `open_connector` and
-`read_table` do the rest. Whether any of it may be done is not decided here.
+A party describes its table by a `FileSource`, `SqlSource` or `ObjectSource` and a `Schema`;
+`open_connector` and `read_table` do the rest. Whether any of it may be done is not decided here.
 """
 
-from connectors.connector import Connector, FileSource, SqlSource, open_connector
+from connectors.connector import Connector, FileSource, ObjectSource, SqlSource, open_connector
 from connectors.errors import (
     ConnectorError,
     MissingColumnError,
@@ -32,6 +32,7 @@ __all__ = [
     "CsvSink",
     "FileSource",
     "MissingColumnError",
+    "ObjectSource",
     "ParquetConnector",
     "ParquetSink",
     "QualityReport",

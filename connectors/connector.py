@@ -1,6 +1,6 @@
 """The one way in which tables of people's data are read, corrected and deleted.
 
-`Connector` is what the rest of the system sees; `FileSource` and `SqlSource` are what a party
+`Connector` is what the rest of the system sees; `FileSource`, `SqlSource` and `ObjectSource` are what a party
 writes in its configuration; `open_connector` leads from the one to the other. A connector does what
 it is told: whether rows may be read or must be deleted is decided elsewhere.
 """
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from connectors.errors import SourceFormatError
 
-__all__ = ["Connector", "FileSource", "SqlSource", "open_connector"]
+__all__ = ["Connector", "FileSource", "ObjectSource", "SqlSource", "open_connector"]
 
 
 @runtime_checkable
@@ -60,6 +60,8 @@ class Connector(Protocol):
 
     def delete(self, key_column: str, keys: Collection[str]) -> int:
         """Delete every row whose key is among the given ones: all of them, or none on failure.
+
+        In a table of several objects that holds for each; done again, it ends what was cut.
 
         The rows are gone from what the source holds as a table; copies that others made (backups,
         replicas, the disk's own spare blocks) are the operator's to reach.
@@ -140,13 +142,31 @@ class SqlSource(BaseModel):
     table: Annotated[str, Field(min_length=1)]
 
 
-def open_connector(source: FileSource | SqlSource) -> Connector:
+class ObjectSource(BaseModel):
+    """A table in objects of an S3-compatible store.
+
+    Attributes:
+        url: `s3://bucket/prefix/people-*.parquet`; each `*` stands for any letters but `/`; ends as
+            the path of a `FileSource` does. It holds no credentials: those are the environment's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: str
+
+
+def open_connector(source: FileSource | SqlSource | ObjectSource) -> Connector:
     """Return the connector for a source; the source itself is first touched when it is used.
 
     Raises:
         SourceFormatError: the file name's ending is not a known one.
-        SourceUnavailableError: the URL is malformed or its database driver is not installed.
+        SourceUnavailableError: the URL is malformed, or the database's driver or what speaks to
+            object stores is not installed.
     """
+    if isinstance(source, ObjectSource):
+        from connectors.objects import ObjectsConnector
+
+        return ObjectsConnector(source.url)
     if isinstance(source, SqlSource):
         # SQLAlchemy is loaded only for those who use it.
         from connectors.sql import SqlConnector

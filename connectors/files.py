@@ -34,15 +34,18 @@ from connectors.errors import (
 )
 from connectors.schema import distinct_keys, require_columns, text_of
 
-__all__ = ["CsvConnector", "ParquetConnector"]
+__all__ = ["Change", "CsvConnector", "FileConnector", "ParquetConnector"]
 
 _CSV_BLOCK_BYTES = 4 << 20  # also the longest row that can be read
 _BATCH_ROWS = 65_536
 _NO_RIGHTS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _MISFIT = re.compile(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)")
 
+Change = Callable[[pa.RecordBatch], tuple[pa.RecordBatch, Any]]
+"""Makes of a batch the one to be written, and tells which of its rows were meant."""
 
-class _FileConnector(ABC):
+
+class FileConnector(ABC):
     """What is common to files: errors, locking and replacement."""
 
     _layout: str
@@ -140,7 +143,7 @@ class _FileConnector(ABC):
     def _rewrite(
         self,
         needed: Sequence[str],
-        change: Callable[[pa.RecordBatch], tuple[pa.RecordBatch, Any]],
+        change: Change,
     ) -> int:
         """Put a changed file in the place of the old one, and return how many rows were meant."""
         with self._failures(writing=True), _exclusively(path := self._path.resolve()):
@@ -158,7 +161,7 @@ class _FileConnector(ABC):
                     yield written
 
             try:
-                self._write(partial, changed())
+                self._write(_created(partial), changed())
                 if rows:
                     self._replace(path, partial, before)
             finally:
@@ -207,6 +210,10 @@ class _FileConnector(ABC):
                 f"{self.name} cannot be read: expected {self._layout}; export it again"
             ) from None
 
+    def _input(self) -> Any:
+        """Return what Arrow reads: a path, or a stream of its own, without compression."""
+        return self._path
+
     @abstractmethod
     def _names(self) -> tuple[str, ...]: ...
 
@@ -214,10 +221,10 @@ class _FileConnector(ABC):
     def _scan(self, columns: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]: ...
 
     @abstractmethod
-    def _write(self, path: Path, batches: Iterator[pa.RecordBatch]) -> None: ...
+    def _write(self, target: Any, batches: Iterator[pa.RecordBatch]) -> None: ...
 
 
-class CsvConnector(_FileConnector):
+class CsvConnector(FileConnector):
     """A CSV file (RFC 4180): UTF-8, commas, one line of names first; gzip when named `.gz`.
 
     Every field is read as text and kept to the letter, so the leading zeros of phone numbers
@@ -246,7 +253,7 @@ class CsvConnector(_FileConnector):
     def _reader(self, columns: Sequence[str] | None, *, skip_empty: bool = True) -> Iterator[Any]:
         try:
             with pa.csv.open_csv(
-                self._path,
+                self._input(),
                 # With one thread, Arrow can tell the number of a row that does not fit.
                 pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES),
                 pa.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=skip_empty),
@@ -269,21 +276,21 @@ class CsvConnector(_FileConnector):
             ) from None
 
     def _is_utf16(self) -> bool:
-        with pa.input_stream(self._path) as stream:
+        with pa.input_stream(self._input()) as stream:
             return bytes(stream.read(2)) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
 
-    def _write(self, path: Path, batches: Iterator[pa.RecordBatch]) -> None:
+    def _write(self, target: Any, batches: Iterator[pa.RecordBatch]) -> None:
         compression = "gzip" if self._path.name.lower().endswith(".gz") else None
         schema = pa.schema([(name, pa.string()) for name in self.columns()])
         with (
-            pa.output_stream(_created(path), compression=compression) as stream,
+            pa.output_stream(target, compression=compression) as stream,
             pa.csv.CSVWriter(stream, schema) as writer,
         ):
             for batch in batches:
                 writer.write_batch(batch)
 
 
-class ParquetConnector(_FileConnector):
+class ParquetConnector(FileConnector):
     """A Parquet file; values keep their native types. A scan holds one row group, compressed."""
 
     _layout = "one whole Parquet file"
@@ -306,13 +313,13 @@ class ParquetConnector(_FileConnector):
                     yield batch.select(list(columns))
 
     def _file(self) -> AbstractContextManager[Any]:
-        file: AbstractContextManager[Any] = pa.parquet.ParquetFile(self._path)
+        file: AbstractContextManager[Any] = pa.parquet.ParquetFile(self._input())
         return file
 
-    def _write(self, path: Path, batches: Iterator[pa.RecordBatch]) -> None:
+    def _write(self, target: Any, batches: Iterator[pa.RecordBatch]) -> None:
         with self._file() as file:
             schema = file.schema_arrow
-        with pa.parquet.ParquetWriter(_created(path), schema) as writer:
+        with pa.parquet.ParquetWriter(target, schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)
 

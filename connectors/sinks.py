@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from connectors.connector import FileSource, SqlSource
+from connectors.connector import FileSource, ObjectSource, SqlSource
 from connectors.errors import (
     SinkOccupiedError,
     SinkUnavailableError,
@@ -95,13 +95,18 @@ class Sink(Protocol):
         ...
 
 
-def open_sink(place: FileSource | SqlSource) -> Sink:
+def open_sink(place: FileSource | SqlSource | ObjectSource) -> Sink:
     """Return the sink for a place, which is first touched when it is used.
 
     Raises:
         SourceFormatError: the file name ends in neither `.csv` nor `.parquet`.
-        SourceUnavailableError: the URL is malformed or its database driver is not installed.
+        SourceUnavailableError: the URL is malformed, or the database's driver or what speaks to
+            object stores is not installed.
     """
+    if isinstance(place, ObjectSource):
+        from connectors.object_sink import ObjectSink
+
+        return ObjectSink(place.url)
     if isinstance(place, SqlSource):
         # SQLAlchemy is loaded only for those who use it.
         from connectors.sql_sink import TableSink
@@ -119,6 +124,20 @@ def checked_ticket(ticket: str) -> str:
     if not _TICKET.fullmatch(ticket):
         raise ValueError("expected a ticket of 16 to 64 hexadecimal digits")
     return ticket
+
+
+def write_csv(file: Any, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Write CSV with one line of names to an open file."""
+    with pa.csv.CSVWriter(file, schema) as writer:
+        for batch in rows:
+            writer.write_batch(batch)
+
+
+def write_parquet(file: Any, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Write Parquet to an open file."""
+    with pa.parquet.ParquetWriter(file, schema) as writer:
+        for batch in rows:
+            writer.write_batch(batch)
 
 
 class _FileSink:
@@ -209,15 +228,11 @@ class CsvSink(_FileSink):
     """A CSV file (RFC 4180) in UTF-8, one line of names first; every text is quoted."""
 
     def _write(self, file: Any, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-        with pa.csv.CSVWriter(file, schema) as writer:
-            for batch in rows:
-                writer.write_batch(batch)
+        write_csv(file, rows, schema)
 
 
 class ParquetSink(_FileSink):
     """A Parquet file."""
 
     def _write(self, file: Any, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-        with pa.parquet.ParquetWriter(file, schema) as writer:
-            for batch in rows:
-                writer.write_batch(batch)
+        write_parquet(file, rows, schema)
