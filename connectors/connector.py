@@ -1,8 +1,8 @@
 """The one way in which tables of people's data are read, corrected and deleted.
 
-`Connector` is what the rest of the system sees; `FileSource`, `SqlSource` and `ObjectSource` are what a party
-writes in its configuration; `open_connector` leads from the one to the other. A connector does what
-it is told: whether rows may be read or must be deleted is decided elsewhere.
+`Connector` is what the rest of the system sees; `FileSource`, `SqlSource` and `ObjectSource` are
+what a party writes in its configuration; `open_connector` leads from the one to the other. A
+connector does what it is told: whether rows may be read or must be deleted is decided elsewhere.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,8 +1,8 @@
 """Lists of people as objects of an S3-compatible store.
 
-Guarantees what every sink does (`sinks`). What is staged is an upload that nobody can read before it
-is published; beside its place lies `.<name>.<ticket>.staged`, which says which upload it is, and of
-whom it is nothing.
+Guarantees what every sink does (`sinks`). What is staged is an upload that nobody can read before
+it is published; beside its place lies `.<name>.<ticket>.staged`, which says which upload it is, and
+nothing of the list.
 
 Leaves to others: who may read the bucket, and how it is encrypted.
 """
@@ -89,14 +89,14 @@ class ObjectSink:
     def publish(self, *, ticket: str) -> None:
         """Make the upload an object; see `Sink.publish`."""
         staged = self._staged(ticket)
-        if staged is None or not staged.parts:
-            if not self.is_taken():
-                raise SinkUnavailableError(f"{self.name}: nothing is staged there: deliver again")
-            return
         with self._failures():
-            upload = Upload(self._store, self._store.key, staged.upload, parts=staged.parts)
-            upload.settle()
-            self._store.delete(self._beside(ticket))
+            if staged is not None and staged.parts:
+                upload = Upload(self._store, self._store.key, staged.upload, parts=staged.parts)
+                if upload.is_open():
+                    upload.settle()
+                self._store.delete(self._beside(ticket))
+        if not self.is_taken():
+            raise SinkUnavailableError(f"{self.name}: nothing is staged there: deliver again")
 
     def discard(self, *, ticket: str) -> None:
         """Give the upload up; see `Sink.discard`."""

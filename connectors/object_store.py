@@ -18,13 +18,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final
 
 import pyarrow as pa
 
 from connectors.errors import (
-    SourceFormatError,
     SourceNotFoundError,
     SourceReadOnlyError,
     SourceUnavailableError,
@@ -276,7 +275,9 @@ class ObjectStore:
             s3={"addressing_style": "path"} if own else None,
         )
         with self._failures(self.url):
-            return botocore.session.Session().create_client("s3", config=config)
+            session = botocore.session.Session()
+            session.register_component("data_loader", _descriptions())
+            return session.create_client("s3", config=config)
 
     @contextmanager
     def _failures(self, name: str, *, writing: bool = False) -> Iterator[None]:
@@ -293,6 +294,14 @@ class ObjectStore:
                 f"{name} cannot be reached ({type(error).__name__}): check the endpoint, region "
                 "and credentials in this process's environment, and that the store is up"
             ) from None
+
+
+@cache
+def _descriptions() -> Any:
+    """Return what the kit knows of stores' operations, which takes it a while to read."""
+    import botocore.loaders
+
+    return botocore.loaders.create_loader()
 
 
 def _refusal(name: str, code: str, *, writing: bool) -> Exception:

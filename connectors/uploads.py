@@ -1,7 +1,7 @@
 """An object on its way into a store, part by part.
 
-Guarantees: nobody sees it before it is settled, and then all of it; it takes the place of the object
-that it was made from, or of none, and of no other. A part is in memory at a time.
+Guarantees: nobody sees it before it is settled, and then all of it; it takes the place of the
+object that it was made from, or of none, and of no other. A part is in memory at a time.
 
 Leaves to others: giving up what is not wanted any more. Parts of an upload that a crash cut stay in
 the store, invisible and charged for, until a lifecycle rule of its bucket ends it.
@@ -128,6 +128,14 @@ class Upload(io.RawIOBase):
             if self._of is None:
                 raise SinkOccupiedError(self._store.url_of(self._key)) from None
             raise
+
+    def is_open(self) -> bool:
+        """Tell whether it was neither settled nor given up."""
+        try:
+            self._request("list_parts", MaxParts=1)
+        except SourceNotFoundError:
+            return False
+        return True
 
     def give_up(self) -> None:
         """Have the store forget what was sent; what was settled stays."""

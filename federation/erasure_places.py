@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
@@ -23,7 +23,7 @@ from compliance.log.verifier import verify_log
 from compliance.records import ErasureOutcome
 from compliance.subject_keys import SubjectKeys
 from compliance.terms import ErasureTerms
-from connectors import FileSource, SqlSource, open_connector
+from connectors import FileSource, ObjectSource, SqlSource, open_connector
 from connectors.errors import SourceNotFoundError, SourceReadOnlyError
 from connectors.schema import text_of
 from federation.erased import names_any
@@ -62,7 +62,7 @@ class ErasurePlaces:
         rows = {path.name for path in folder.glob("jobs/*") if any(_made_of_rows(path))}
         return (
             *(f"segment {path.name}" for path in segments),
-            *(f"segment table {job}" for job in self._tables()),
+            *(f"segment {self._form} {job}" for job in self._elsewhere()),
             *(f"match {path.parent.name}" for path in sorted(folder.glob("jobs/*/people"))),
             *(f"rows {job}" for job in sorted(rows)),
             *(f"model {path.stem}" for path in sorted(folder.glob("models/*.json"))),
@@ -83,8 +83,13 @@ class ErasurePlaces:
         except SourceNotFoundError:  # it was taken away; a database out of reach raises
             return False
 
-    def _tables(self) -> tuple[str, ...]:
-        """Return the jobs whose segments went into tables."""
+    @property
+    def _form(self) -> str:
+        config = self._folder.config.segments
+        return "object" if config is not None and config.in_objects else "table"
+
+    def _elsewhere(self) -> tuple[str, ...]:
+        """Return the jobs whose segments went into tables or objects."""
         config = self._folder.config.segments
         if config is None or config.url is None:
             return ()
@@ -181,13 +186,12 @@ class ErasurePlaces:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return ErasureOutcome.DELETED
 
-    def _segment(self, name: str) -> FileSource | SqlSource:
+    def _segment(self, name: str) -> FileSource | SqlSource | ObjectSource:
         """Return where a segment lies, by what its place is called."""
-        if not name.startswith("table "):
+        form, _, job = name.partition(" ")
+        if form not in {"table", "object"}:
             return FileSource(path=self._folder.path / "segments" / name)
-        segments = (self._folder.config.segments or SegmentsConfig()).within(self._folder.path)
-        table = f"segment_{name.removeprefix('table ').replace('-', '_')}"
-        return SqlSource(url=SecretStr(segments.url or ""), table=table)
+        return (self._folder.config.segments or SegmentsConfig()).source(job, self._folder.path)
 
     def _left_out(self, name: str, references: tuple[str, ...]) -> ErasureOutcome:
         """Take the person out of a segment."""
@@ -211,14 +215,16 @@ def _made_of_rows(directory: Path) -> Iterator[Path]:
         yield from directory.glob(name)
 
 
-def _deleted(source: FileSource | SqlSource, references: tuple[str, ...]) -> ErasureOutcome:
+def _deleted(
+    source: FileSource | SqlSource | ObjectSource, references: tuple[str, ...]
+) -> ErasureOutcome:
     connector = open_connector(source)
     delete: Callable[..., int] = connector.delete
     count = delete(connector.columns()[0], references)
     return ErasureOutcome.DELETED if count else ErasureOutcome.NOT_HELD
 
 
-def _lists(source: FileSource | SqlSource, references: tuple[str, ...]) -> bool:
+def _lists(source: FileSource | SqlSource | ObjectSource, references: tuple[str, ...]) -> bool:
     connector = open_connector(source)
     key = connector.columns()[0]
     columns = (text_of(batch.column(0)) for batch in connector.scan([key]))

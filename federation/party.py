@@ -55,7 +55,7 @@ from compliance.log.note import NoteKey
 from compliance.log.verifier import read_regular
 from compliance.signing import ENVELOPE_LIMIT, Envelope, SigningKey
 from compliance.terms import DATA_ROLES, KeyName, PartyTerm, Role
-from connectors import FileSource, Sink, SqlSource, open_sink
+from connectors import FileSource, ObjectSource, Sink, SqlSource, open_sink
 from federation.clock import Clock, utc_now
 from federation.errors import PartyBusyError, WorkspaceError
 from federation.rr22.configuration import Rr22Config
@@ -220,7 +220,8 @@ class DataConfig(_Closed):
 
     Attributes:
         path: a CSV, CSV.gz or Parquet file; or
-        url, table: a database (SQLAlchemy URL) and one of its tables or views.
+        url, table: a database (SQLAlchemy URL) and one of its tables or views; or
+        url: objects of an S3-compatible store, `s3://bucket/prefix/people-*.parquet`.
         key: column with the party's own record reference, unique per row.
         identifiers: where each key is by which people are matched: a column, several columns, or
             for a composite key a table of its fields' columns.
@@ -256,8 +257,9 @@ class DataConfig(_Closed):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.path is None) == (self.url is None) or (self.url is None) != (self.table is None):
-            raise ValueError("give either path, or url and table")
+        tabled = self.url is not None and not _in_objects(self.url)
+        if (self.path is None) == (self.url is None) or tabled == (self.table is None):
+            raise ValueError("give either path, or url and table, or the url of objects (s3://…)")
         return self
 
     def within(self, directory: Path) -> Self:
@@ -280,9 +282,10 @@ class SegmentsConfig(_Closed):
     """Where a party's segments go.
 
     Attributes:
-        kind: files in its folder, or tables.
-        url: of the database (SQLAlchemy), with `sql` only. The table of a job is called
-            `segment_` and the job's name, hyphens as underscores.
+        kind: files, or tables.
+        url: of the database (SQLAlchemy), with `sql`. The table of a job is called `segment_` and
+            the job's name, hyphens as underscores. With another kind, `s3://bucket/prefix`: where
+            objects with the job's name go in place of files in its folder.
     """
 
     kind: SegmentPlace = SegmentPlace.CSV
@@ -290,13 +293,35 @@ class SegmentsConfig(_Closed):
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
-        if (self.url is None) is (self.kind is SegmentPlace.SQL):
-            raise ValueError("give a url with kind 'sql', and with no other")
+        in_files = self.url is None or _in_objects(self.url)
+        if in_files is (self.kind is SegmentPlace.SQL):
+            raise ValueError(
+                "give a database's url with kind 'sql', and s3://… or none with others"
+            )
         return self
+
+    @property
+    def in_objects(self) -> bool:
+        """Whether segments become objects of a store."""
+        return self.url is not None and _in_objects(self.url)
+
+    def source(self, job: str, folder: Path) -> FileSource | SqlSource | ObjectSource:
+        """Return where the segment of a job lies, of the party that has a folder."""
+        name = f"{job}.{self.kind}"
+        if self.url is None:
+            return FileSource(path=folder / "segments" / name)
+        if self.in_objects:
+            return ObjectSource(url=f"{self.url.rstrip('/')}/{name}")
+        url = _sqlite_within(self.url, folder)
+        return SqlSource(url=SecretStr(url), table=f"segment_{job.replace('-', '_')}")
 
     def within(self, directory: Path) -> Self:
         """Return the same place with a relative SQLite file taken from `directory`."""
         return self.model_copy(update={"url": self.url and _sqlite_within(self.url, directory)})
+
+
+def _in_objects(url: str) -> bool:
+    return url.startswith("s3://")
 
 
 def _sqlite_within(url: str, directory: Path) -> str:
@@ -513,13 +538,9 @@ class PartyFolder:
         """Return where the segment of an expansion job goes.
 
         Raises:
-            SourceUnavailableError: the database URL is malformed or its driver is not installed.
+            SourceUnavailableError: the URL is malformed, or what speaks to it is not installed.
         """
-        segments = (self.config.segments or SegmentsConfig()).within(self.path)
-        if segments.url is None:
-            return open_sink(FileSource(path=self.segment(job)))
-        table = f"segment_{job.replace('-', '_')}"
-        return open_sink(SqlSource(url=SecretStr(segments.url), table=table))
+        return open_sink((self.config.segments or SegmentsConfig()).source(job, self.path))
 
     def measurement(self, job: str) -> Path:
         """File of the counts that a measuring job made."""

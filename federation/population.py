@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from compliance.agreement import Agreement
 from compliance.terms import ColumnTerm, MatchTerms
-from connectors import FileSource, SqlSource, TableReading, open_connector
+from connectors import FileSource, ObjectSource, SqlSource, TableReading, open_connector
 from connectors.connector import Connector
 from connectors.schema import Classification, Column, ColumnType, Schema
 from federation.consent_reading import PEOPLE, ConsentReading, Heard
@@ -152,8 +152,10 @@ def open_source(data: DataConfig, directory: Path) -> Connector:
     data = data.within(directory)
     if data.path is not None:
         return open_connector(FileSource(path=data.path))
-    if data.url is None or data.table is None:
-        raise RuntimeError("a DataConfig has a path, or a url and a table")
+    if data.url is None:
+        raise RuntimeError("a DataConfig has a path or a url")
+    if data.table is None:
+        return open_connector(ObjectSource(url=data.url))
     return open_connector(SqlSource(url=data.url, table=data.table))
 
 

@@ -21,6 +21,9 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from object_server import Bucket
+from object_server import bucket as bucket  # noqa: PLC0414 - a fixture
+from object_server import object_server as object_server  # noqa: PLC0414 - a fixture
 from pydantic import ValidationError
 
 import connectors
@@ -33,6 +36,7 @@ from connectors import (
     CsvConnector,
     FileSource,
     MissingColumnError,
+    ObjectSource,
     ParquetConnector,
     Schema,
     SourceFormatError,
@@ -119,7 +123,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.cleanup()
 
 
-@pytest.fixture(params=["csv", "csv.gz", "parquet", "sqlite", "postgresql"])
+@pytest.fixture(params=["csv", "csv.gz", "parquet", "sqlite", "postgresql", "s3.csv", "s3.parquet"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     """Return what writes rows by other means than ours, and the connector to them."""
     kind = request.param
@@ -132,8 +136,12 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
                 url = request.getfixturevalue("postgres")
             write_table(url, name, names, rows)
             return open_connector(SqlSource(url=url, table=name))
-        path = tmp_path / f"{name}.{kind}"
-        {"csv": write_csv, "csv.gz": write_csv, "parquet": write_parquet}[kind](path, names, rows)
+        form = kind.removeprefix("s3.")
+        path = tmp_path / f"{name}.{form}"
+        {"csv": write_csv, "csv.gz": write_csv, "parquet": write_parquet}[form](path, names, rows)
+        if kind != form:
+            objects: Bucket = request.getfixturevalue("bucket")
+            return open_connector(ObjectSource(url=objects.put(path.name, path.read_bytes())))
         return open_connector(FileSource(path=path))
 
     return create

@@ -12,6 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import sqlalchemy as sa
+from object_server import Bucket
+from object_server import bucket as bucket  # noqa: PLC0414 - a fixture
+from object_server import object_server as object_server  # noqa: PLC0414 - a fixture
 from test_connectors import postgres as postgres  # noqa: PLC0414 - a fixture
 
 from compliance import records
@@ -251,6 +254,31 @@ def test_somebody_leaves_a_segment_in_postgresql_and_once_the_database_is_there(
     assert (reference,) not in left
     assert len(left) == before - 1
     execute(postgres, f"DROP TABLE {table}")
+
+
+def test_somebody_leaves_objects_and_stays_out_where_these_can_only_be_read(
+    party: Path, bucket: Bucket, tmp_path: Path
+) -> None:
+    reference, email = chosen(party)
+    (file,) = (party / "segments").iterdir()
+    table = table_of(party)
+    document = json.loads((party / "party.json").read_bytes())
+    document["segments"] = {"kind": "csv", "url": f"s3://{bucket.name}/crm/segments"}
+    document["data"].pop("path")
+    document["data"]["url"] = bucket.put("own/people-1.csv", table.read_bytes())
+    bucket.put(f"segments/{file.name}", file.read_bytes())
+    file.unlink()
+    (party / "party.json").write_text(json.dumps(document))
+    held = shutil.copytree(party, tmp_path / "held" / party.name)
+
+    assert outcome_at(party, "segment object", email) is ErasureOutcome.DELETED
+    for key in ("own/people-1.csv", f"segments/{file.name}"):
+        assert reference not in set(pd.read_csv(io.BytesIO(bucket.get(key)), dtype=str)["record"])
+
+    bucket.put("own/people-1.csv", table.read_bytes())
+    bucket.deny("s3:PutObject")
+    assert outcome_at(held, "source", email) is ErasureOutcome.SUPPRESSED
+    assert bucket.get("own/people-1.csv") == table.read_bytes()
 
 
 def test_a_view_in_postgresql_is_suppressed_and_a_table_that_went_holds_nobody(

@@ -328,7 +328,25 @@ def test_a_segment_can_be_a_parquet_file_or_a_table(later: World) -> None:
     assert [one for batch in found for one in batch.column(0).to_pylist()] == first
 
 
-@pytest.mark.parametrize("config", [{"kind": "sql"}, {"kind": "csv", "url": "sqlite:///x.db"}])
+def test_a_segment_can_be_an_object_and_goes_with_its_time(later: World, bucket: Bucket) -> None:
+    url = f"s3://{bucket.name}/crm/segments/"
+    configure(later, segments=SegmentsConfig(kind=SegmentPlace.PARQUET, url=url))
+    assert isinstance(ask(later).body, ExpandDone)
+    assert bucket.keys() == ["segments/again.parquet"]
+    found = pd.read_parquet(io.BytesIO(bucket.get("segments/again.parquet")))
+    assert found["record"].tolist() == segment_of(later, "best")
+    delete(later.folder("retailer"), Artefact.SEGMENT, "again")
+    assert bucket.keys() == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"kind": "sql"},
+        {"kind": "csv", "url": "sqlite:///x.db"},
+        {"kind": "sql", "url": "s3://bucket/segments"},
+    ],
+)
 def test_a_database_needs_a_url_and_files_have_none(config: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="url"):
         SegmentsConfig.model_validate(config)

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from object_server import Bucket
+from object_server import bucket as bucket  # noqa: PLC0414 - a fixture
+from object_server import object_server as object_server  # noqa: PLC0414 - a fixture
 from test_connectors import postgres as postgres  # noqa: PLC0414 - a fixture
 
 from connectors import (
     ConnectorError,
     FileSource,
+    ObjectSource,
     Sink,
     SinkOccupiedError,
     SinkUnavailableError,
@@ -61,8 +65,11 @@ def small_files(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.fixture(params=["csv", "parquet", "sqlite", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> FileSource | SqlSource:
+@pytest.fixture(params=["csv", "parquet", "sqlite", "postgresql", "s3.csv", "s3.parquet"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> FileSource | SqlSource | ObjectSource:
+    if request.param.startswith("s3."):
+        objects: Bucket = request.getfixturevalue("bucket")
+        return ObjectSource(url=objects.url(f"best.{request.param.removeprefix('s3.')}"))
     if request.param == "sqlite":
         return SqlSource(url=f"sqlite:///{tmp_path}/audience.db", table="segment_best")
     if request.param == "postgresql":
@@ -72,12 +79,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> FileSource | SqlSou
 
 
 @pytest.fixture
-def sink(place: FileSource | SqlSource) -> Sink:
+def sink(place: FileSource | SqlSource | ObjectSource) -> Sink:
     return open_sink(place)
 
 
 @pytest.fixture
-def read(place: FileSource | SqlSource) -> Read:
+def read(place: FileSource | SqlSource | ObjectSource) -> Read:
     """Read the place by what reads tables; nothing there reads as nothing."""
 
     def records() -> list[str]:
@@ -167,8 +174,8 @@ class TestSink:
         assert not list(tmp_path.rglob("*.staged"))
 
     def test_a_full_disk_leaves_nothing(self, sink: Sink, read: Read, tmp_path: Path) -> None:
-        if sink.name.startswith("postgresql"):
-            pytest.skip("its files are another process's")
+        if sink.name.startswith(("postgresql", "s3:")):
+            pytest.skip("its files are another's")
         with (
             small_files(100_000),
             pytest.raises(SinkUnavailableError, match="cannot take the list") as caught,
