@@ -4,7 +4,7 @@
 match         jobs/JOB/ of a match or an alignment
 features      rows.npz, labels.npz and people/ in jobs/JOB/ of any other job
 model         models/JOB.json, and what else is in jobs/JOB/ of a training
-segment       segments/JOB.*, or a table, and what else is in jobs/JOB/ of an expansion or scoring
+segment       segments/JOB.*, a table or object, and what else is in jobs/JOB/ of an expansion or scoring
 measurement   what else is in jobs/JOB/ of a measurement
 all but features: payloads of the answers given in the job, in outbox/
 
@@ -180,13 +180,13 @@ def places(folder: PartyFolder, artefact: Artefact, name: str) -> tuple[Path, ..
 
 
 def remove(folder: PartyFolder, artefact: Artefact, name: str) -> None:
-    """Remove an artefact from the disk, or from the database where it was delivered.
+    """Remove an artefact from the disk, or from the database or store where it was delivered.
 
     Raises:
-        ConnectorError: the database refuses.
+        ConnectorError: the database or store refuses.
         OSError: the disk does.
     """
-    if artefact is Artefact.SEGMENT and _is_in_database(folder):
+    if artefact is Artefact.SEGMENT and _is_elsewhere(folder):
         note = folder.job(name) / "delivery.json"
         if note.exists():
             folder.sink(name).discard(ticket=_ticket(note))
@@ -205,11 +205,11 @@ def remove(folder: PartyFolder, artefact: Artefact, name: str) -> None:
 def _is_there(folder: PartyFolder, artefact: Artefact, name: str) -> bool:
     if places(folder, artefact, name):
         return True
-    in_database = artefact is Artefact.SEGMENT and _is_in_database(folder)
-    return in_database and folder.sink(name).is_taken()
+    elsewhere = artefact is Artefact.SEGMENT and _is_elsewhere(folder)
+    return elsewhere and folder.sink(name).is_taken()
 
 
-def _is_in_database(folder: PartyFolder) -> bool:
+def _is_elsewhere(folder: PartyFolder) -> bool:
     return folder.config.segments is not None and folder.config.segments.url is not None
 
 

@@ -259,7 +259,7 @@ class DataConfig(_Closed):
     def _one_source(self) -> Self:
         tabled = self.url is not None and not _in_objects(self.url)
         if (self.path is None) == (self.url is None) or tabled == (self.table is None):
-            raise ValueError("give either path, or url and table, or the url of objects (s3://…)")
+            raise ValueError("give either path, or url and table, or the url of objects alone")
         return self
 
     def within(self, directory: Path) -> Self:

@@ -291,7 +291,7 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "two sources": (
         put("parties", 1, "data", "url", value="sqlite:///x.db"),
-        "parties[1].data: give either path, or url and table",
+        "parties[1].data: give either path, or url and table, or the url of objects alone",
     ),
     "job before the one that it builds on": (
         lambda content: content["jobs"].reverse(),

@@ -1,5 +1,6 @@
 """Expanding: who is chosen, what a crash or a full disk leaves, and which counts are told."""
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,12 +13,17 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from object_server import Bucket
+from object_server import bucket as bucket  # noqa: PLC0414 - a fixture
+from object_server import object_server as object_server  # noqa: PLC0414 - a fixture
 from parties import EXPAND, NOW, PEOPLE, World, collaboration, consents, record, table
 from test_sinks import small_files
 
 from compliance import records
+from compliance.terms import Artefact
 from connectors import CsvSink, SqlSource, open_connector
 from connectors.errors import SinkUnavailableError
+from federation.artefacts import remove
 from federation.coordinator import write_jobs
 from federation.errors import MessageError
 from federation.jobs.exchange import Say
@@ -335,7 +341,7 @@ def test_a_segment_can_be_an_object_and_goes_with_its_time(later: World, bucket:
     assert bucket.keys() == ["segments/again.parquet"]
     found = pd.read_parquet(io.BytesIO(bucket.get("segments/again.parquet")))
     assert found["record"].tolist() == segment_of(later, "best")
-    delete(later.folder("retailer"), Artefact.SEGMENT, "again")
+    remove(later.folder("retailer"), Artefact.SEGMENT, "again")
     assert bucket.keys() == []
 
 
