@@ -361,6 +361,14 @@ class TestJournal:
             file.write("half a li")
         assert journal.lines(number, after=after).lines == ()
 
+    def test_what_another_process_changed_is_seen(self, tmp_path: Path) -> None:
+        journal, other = RunJournal(tmp_path), RunJournal(tmp_path)
+        number = journal.submit([], by="alice").number
+        for state in (RunState.RUNNING, RunState.STOPPED, RunState.QUEUED, RunState.RUNNING):
+            other.change(number, state, by="bob")
+            assert journal.run(number) == other.run(number)
+            assert journal.all()[0].state is state
+
     def test_a_damaged_file_says_which(self, tmp_path: Path) -> None:
         journal = RunJournal(tmp_path)
         number = journal.submit([], by="alice").number

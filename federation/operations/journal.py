@@ -168,6 +168,7 @@ class RunJournal:
     def __init__(self, path: Path, *, clock: Clock = utc_now) -> None:
         self.path = path
         self._clock = clock
+        self._parsed: dict[Path, tuple[int, Run | None]] = {}
 
     def submit(self, jobs: Sequence[str], *, by: str) -> Run:
         """Queue a run, or return the one of the same jobs that waits or goes on.
@@ -296,10 +297,17 @@ class RunJournal:
         return Lines(lines=lines, after=max(after, 0) + len(whole))
 
     def _read(self, file: Path) -> Run:
+        """Return a run; it is parsed again once its file has grown, as with every step it does."""
+        size, kept = self._parsed.get(file, (0, None))
+        if kept is not None and file.stat().st_size == size:
+            return kept
+        content = file.read_bytes()
         try:
-            return Run.model_validate_json(file.read_bytes())
+            run = Run.model_validate_json(content)
         except ValidationError as error:
             raise WorkspaceError(f"{file}: {describe(error)}") from error
+        self._parsed[file] = len(content), run
+        return run
 
     def _write(self, run: Run) -> None:
         content = run.model_dump_json(indent=2).encode() + b"\n"

@@ -50,7 +50,7 @@ from privacy.randomness import new_secret
 __all__ = ["serve"]
 
 _START_SECONDS: Final = 0.02
-_LOOK_SECONDS: Final = 0.1
+_LOOK_SECONDS: Final = 0.2
 _NODES_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 3
 _ENROLMENT: Final = "/v1/enrolment"
@@ -251,7 +251,7 @@ class _Service:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
             "PATH": os.pathsep.join([str(binaries), os.environ.get("PATH", os.defpath)]),
         }
 
