@@ -136,7 +136,7 @@ class ObjectStore:
             SourceNotFoundError: it is not there.
             SourceUnavailableError: it is another than `etag` says.
         """
-        condition = {} if etag is None else {"IfMatch": etag}
+        condition: dict[str, Any] = {} if etag is None else {"IfMatch": etag}
         return self.request("head_object", key, **condition)
 
     def is_there(self, key: str) -> bool:
@@ -206,7 +206,7 @@ class ObjectStore:
 
     def delete(self, key: str, *, version: str | None = None) -> None:
         """Delete an object, or one version of it."""
-        named = {} if version is None else {"VersionId": version}
+        named: dict[str, Any] = {} if version is None else {"VersionId": version}
         self.request("delete_object", key, writing=True, **named)
 
     def delete_every_version(self) -> None:

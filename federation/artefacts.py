@@ -4,7 +4,8 @@
 match         jobs/JOB/ of a match or an alignment
 features      rows.npz, labels.npz and people/ in jobs/JOB/ of any other job
 model         models/JOB.json, and what else is in jobs/JOB/ of a training
-segment       segments/JOB.*, table or object, and what else is in jobs/JOB/ of such a job
+segment       segments/JOB.*, a table or object, and what else is in jobs/JOB/ of an expansion or
+              a scoring
 measurement   what else is in jobs/JOB/ of a measurement
 all but features: payloads of the answers given in the job, in outbox/
 
