@@ -335,12 +335,13 @@ def test_a_segment_can_be_a_parquet_file_or_a_table(later: World) -> None:
 
 
 def test_a_segment_can_be_an_object_and_goes_with_its_time(later: World, bucket: Bucket) -> None:
+    first = segment_of(later, "best")
     url = f"s3://{bucket.name}/crm/segments/"
     configure(later, segments=SegmentsConfig(kind=SegmentPlace.PARQUET, url=url))
     assert isinstance(ask(later).body, ExpandDone)
     assert bucket.keys() == ["segments/again.parquet"]
     found = pd.read_parquet(io.BytesIO(bucket.get("segments/again.parquet")))
-    assert found["record"].tolist() == segment_of(later, "best")
+    assert found["record"].tolist() == first
     remove(later.folder("retailer"), Artefact.SEGMENT, "again")
     assert bucket.keys() == []
 
