@@ -8,7 +8,7 @@ Leaves to others: who may read the bucket, and how it is encrypted.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 
 import pyarrow as pa
@@ -81,9 +81,12 @@ class ObjectSink:
             # 3. From here on it can be published.
             self._note(ticket, _Staged(upload=upload.identity, parts=parts))
         except BaseException:
-            with self._failures():
+            with suppress(
+                SinkUnavailableError
+            ):  # then the note stays, and whoever stages next sees it
+                self.discard(ticket=ticket)
+            with suppress(SinkUnavailableError), self._failures():
                 upload.give_up()
-                self._store.delete(self._beside(ticket))
             raise
 
     def publish(self, *, ticket: str) -> None:

@@ -13,7 +13,7 @@ the URL does not fit.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import chain
 from typing import Any, Final
@@ -23,7 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from connectors.errors import (
+    ConnectorError,
     SourceFormatError,
+    SourceNotFoundError,
     SourceReadOnlyError,
     SourceUnavailableError,
 )
@@ -86,7 +88,8 @@ class _ObjectTable(FileConnector):
                 self._write(pa.PythonFile(upload, mode="w"), changed())
             upload.settle()
         except BaseException:
-            upload.give_up()
+            with suppress(ConnectorError):  # then its parts stay, invisible, and why is told below
+                upload.give_up()
             raise
         return rows
 
@@ -181,14 +184,19 @@ class ObjectsConnector:
             self._require([key_column])
             return 0
         # 1. What versions there are must be told, before anything is done.
-        self._store.older()
+        older = self._store.older()
         # 2. The objects that have rows are written anew.
-        rows = self._change(
-            [key_column], key_column, wanted, lambda table: table.delete(key_column, wanted)
-        )
+        try:
+            rows = self._change(
+                [key_column], key_column, wanted, lambda table: table.delete(key_column, wanted)
+            )
+        except SourceNotFoundError:
+            if not older:
+                raise
+            rows = 0  # all were deleted, but for their versions
         # 3. Versions that have rows are deleted: those just replaced, and earlier ones.
-        older = self._delete_older(key_column, wanted)
-        return rows or older
+        of_older = self._delete_older(key_column, wanted)
+        return rows or of_older
 
     def update(
         self, key_column: str, keys: Collection[str], values: Mapping[str, str | None]

@@ -150,12 +150,12 @@ def test_what_does_not_fit_a_part_is_sent_in_several(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploads_module, "_PART_BYTES", 5 << 20)  # the least a store takes
-    notes = [f"{number:08}" * 1000 for number in range(1500)]
+    notes = [f"{number:08}" * 1500 for number in range(600)]
     csv = "record,note\n" + "".join(f"R{n},{note}\n" for n, note in enumerate(notes))
     url = bucket.put("people.csv", csv.encode())
     assert opened(url).delete("record", ["R7"]) == 1
-    assert bucket.head("people.csv")["ETag"].endswith('-3"')
-    assert records(opened(url)) == [f"R{n}" for n in range(1500) if n != 7]
+    assert bucket.head("people.csv")["ETag"].endswith('-2"')
+    assert records(opened(url)) == [f"R{n}" for n in range(600) if n != 7]
 
 
 # --- others at work ---------------------------------------------------------------------------
@@ -261,6 +261,26 @@ def test_an_upload_that_the_store_gave_up_is_no_longer_staged(bucket: Bucket) ->
         sink.publish(ticket=TICKET)
 
 
+def test_what_a_crash_left_of_a_delivery_is_given_up_by_the_next(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class CutError(Exception):
+        pass
+
+    def cut(*_: object, **__: object) -> None:
+        raise CutError
+
+    sink = open_sink(ObjectSource(url=bucket.url("best.csv")))
+    with monkeypatch.context() as patch:
+        for name in ("finish", "give_up"):
+            patch.setattr(Upload, name, cut)
+        with pytest.raises(CutError):
+            sink.stage([], LIST, ticket=TICKET)
+    assert len(bucket.uploads()) == len(bucket.keys()) == 1
+    sink.discard(ticket=TICKET)
+    assert (bucket.keys(), bucket.uploads()) == ([], [])
+
+
 def test_rows_that_break_off_leave_neither_upload_nor_note(bucket: Bucket) -> None:
     def breaking() -> Iterator[pa.RecordBatch]:
         yield pa.record_batch([pa.array(["R1"])], schema=LIST)
@@ -289,6 +309,9 @@ def test_a_deletion_reaches_older_versions_and_those_of_deleted_objects(bucket: 
     assert connector.delete("record", ["R2"]) == 1  # of an older version alone
     assert sorted(bucket.versions()) == [b'"record"\n"R3"\n', b"record\nR1\n"]
     assert connector.delete("record", ["R2"]) == 0
+    bucket.client.delete_object(Bucket=bucket.name, Key="crm/people-1.csv")
+    assert connector.delete("record", ["R3"]) == 1  # no object is left, and a version was
+    assert bucket.versions() == [b"record\nR1\n"]
 
 
 def test_a_version_that_may_not_be_deleted_is_told_and_not_called_deleted(bucket: Bucket) -> None:
@@ -415,7 +438,7 @@ def test_another_form_is_refused() -> None:
 
 def test_damage_raises_only_errors_that_quote_nothing(bucket: Bucket) -> None:
     whole = parquet("secret-1", "secret-2")
-    for place in range(0, len(whole), max(len(whole) // 20, 1)):
+    for place in range(0, len(whole), max(len(whole) // 8, 1)):
         damaged = bytearray(whole)
         damaged[place] ^= 0xFF
         url = bucket.put("people.parquet", bytes(damaged))
