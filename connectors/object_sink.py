@@ -81,9 +81,7 @@ class ObjectSink:
             # 3. From here on it can be published.
             self._note(ticket, _Staged(upload=upload.identity, parts=parts))
         except BaseException:
-            with suppress(
-                SinkUnavailableError
-            ):  # then the note stays, and whoever stages next sees it
+            with suppress(SinkUnavailableError):  # then its note stays, for who stages next
                 self.discard(ticket=ticket)
             with suppress(SinkUnavailableError), self._failures():
                 upload.give_up()

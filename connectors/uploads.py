@@ -22,6 +22,7 @@ from connectors.object_store import (
     ObjectStore,
     StoredObject,
     UnknownRequestError,
+    content_md5,
 )
 
 __all__ = ["Part", "Upload"]
@@ -40,19 +41,12 @@ class Part(BaseModel):
     Attributes:
         number: its place, from 1.
         etag: what the store calls its content.
-        crc32: its checksum, where the kit sent one: a store that got it wants it again at the end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
     etag: str
-    crc32: str | None = None
-
-    def named(self) -> dict[str, Any]:
-        """Return it as the store's API spells it."""
-        checksum = {} if self.crc32 is None else {"ChecksumCRC32": self.crc32}
-        return {"PartNumber": self.number, "ETag": self.etag, **checksum}
 
 
 class Upload(io.RawIOBase):
@@ -150,16 +144,17 @@ class Upload(io.RawIOBase):
             self._request("abort_multipart_upload")
 
     def _complete(self, condition: dict[str, str]) -> None:
-        parts = {"Parts": [part.named() for part in self._parts]}
-        self._request("complete_multipart_upload", MultipartUpload=parts, **condition)
+        parts = [{"PartNumber": part.number, "ETag": part.etag} for part in self._parts]
+        self._request("complete_multipart_upload", MultipartUpload={"Parts": parts}, **condition)
 
     def _send(self) -> None:
         number = len(self._parts) + 1
         body = bytes(self._buffer[: self._part_bytes])
-        answer = self._request("upload_part", PartNumber=number, Body=body)
+        answer = self._request(
+            "upload_part", PartNumber=number, Body=body, ContentMD5=content_md5(body)
+        )
         del self._buffer[: self._part_bytes]
-        checksum = answer.get("ChecksumCRC32")
-        self._parts.append(Part(number=number, etag=answer["ETag"], crc32=checksum))
+        self._parts.append(Part(number=number, etag=answer["ETag"]))
 
     def _request(self, operation: str, **parameters: Any) -> Any:
         return self._store.request(
