@@ -1,0 +1,318 @@
+"""Kill one party's process before one of its steps, run again, and see that nothing was lost.
+
+A step is what others can see afterwards: a message taken, a file or directory made, flushed,
+renamed or removed, a transaction about to be committed, an answer given. Every message is handled
+in a forked process, as a node's worker handles it; the coordinator's process forks them. Killed
+is the worker (the node, before it has taken a message or when it has answered, is the same on
+disk), or the coordinator.
+
+As a script: `crashing.py DIRECTORY EVERY`: kills at every `EVERY`-th step of each party in each
+job, beginning with a different one in each; prints a line of JSON for each job and party.
+"""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from parties import NOW, PEOPLE, World
+from trials import write_every_job
+
+from compliance.records import MeasurementMade
+from federation.audit import verify_party
+from federation.auditing import audit_places
+from federation.channel import Parcel
+from federation.collaboration import load_collaboration
+from federation.coordinator import read_jobs, write_jobs
+from federation.errors import FederationError, PartyUnreachableError
+from federation.messages import SealedMessage
+from federation.progress import listening
+from federation.specification import JobSpec, MeasureSpec
+from federation.trial.workspace import prepare_workspace
+
+KILLED = -signal.SIGKILL
+STOPPED = 3
+"""How a coordinator leaves that went without an answer."""
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.link": 1}
+"""What changes a directory, and which argument names what is changed."""
+MEASURE = {
+    "purpose": "lookalike-audiences",
+    "columns": [{"name": "colour"}],
+    "epsilon": 1.0,
+    "minimum_cell": 3,
+}
+COUNT = MeasureSpec(name="count", match="find", columns=("colour",), epsilon=1.0)
+
+
+@dataclass
+class Steps:
+    """The steps of one party, in whichever process it takes them; kills that at one of them.
+
+    Attributes:
+        root: where files count.
+        victim: whose steps.
+        at: which step is not taken, from 1; 0 for none.
+        acting: who is at work in this process.
+    """
+
+    root: Path
+    victim: str
+    at: int = 0
+    acting: str = "coordinator"
+    taken: list[str] = field(default_factory=list)
+
+    def step(self, what: str) -> None:
+        """Take a step, or die before it."""
+        if self.acting != self.victim:
+            return
+        self.taken.append(what)
+        if len(self.taken) == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self) -> None:
+        """See whatever this process and its children do to files; it cannot be undone."""
+        flush = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            self.step("flush")
+            flush(descriptor)
+
+        connect = sqlite3.connect
+
+        def connected(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            connection = connect(*arguments, **options)
+            connection.set_trace_callback(self._ran)
+            return connection
+
+        os.fsync = fsync
+        sqlite3.connect = connected
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in CHANGES:
+            self._changed(event, arguments[CHANGES[event]])
+        elif event == "open" and (arguments[2] or 0) & WRITES:
+            self._changed("open", arguments[0])
+
+    def _changed(self, event: str, path: object) -> None:
+        if isinstance(path, str | os.PathLike) and self.root in Path(path).parents:
+            self.step(event)
+
+    def _ran(self, statement: str) -> None:
+        if statement == "COMMIT":
+            self.step("commit")
+
+
+@dataclass
+class ForkedWorld(World):
+    """A world whose nodes have a process for every message, of which one may be killed."""
+
+    steps: Steps | None = None
+
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
+        answers: list[SealedMessage | None] = []
+        for parcel in parcels:
+            name = list(PEOPLE)[parcel.node]
+            answers.append(self._forked(name, parcel.message))
+            if answers.count(None) > most_missing:
+                raise PartyUnreachableError(f"{name} failed before it could answer")
+        return answers
+
+    def _forked(self, name: str, message: SealedMessage) -> SealedMessage | None:
+        """Have a message answered in a process of its own; None if that died."""
+        assert self.steps is not None
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with leaving():
+                os.close(reading)
+                self.steps.acting = name
+                self.steps.step("take")
+                answer = self.node(name).handle(message).message
+                self.steps.step("answer")
+                with open(writing, "wb") as pipe:
+                    pickle.dump((answer.envelope, answer.payload, self.steps.taken), pipe)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            told = pipe.read()
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+            return None
+        envelope, payload, self.steps.taken = pickle.loads(told)
+        return SealedMessage(envelope, payload)
+
+
+@contextmanager
+def leaving() -> Iterator[NoReturn]:
+    """End a forked process with the block, whatever happens in it."""
+    code = 1
+    try:
+        yield  # type: ignore[misc]
+        code = 0
+    except PartyUnreachableError:
+        code = STOPPED
+    except BaseException as error:  # noqa: BLE001 -- this process must not return
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def forked(work: Callable[[], object], steps: Steps, place: Path) -> int:
+    """Run something in a process whose steps are seen; return how it ended; keep the steps."""
+    child = os.fork()
+    if child == 0:
+        with leaving():
+            steps.watch()
+            work()
+            place.write_text(json.dumps(steps.taken))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def outcome(workspace: Path) -> Mapping[str, bytes]:
+    """All that a collaboration is for, by file."""
+    patterns = ("models/*", "segments/*", "jobs/*/members.npz", "jobs/*/measurement.json")
+    patterns += ("jobs/*/aligned.npz",)
+    return {
+        str(path.relative_to(workspace)): path.read_bytes()
+        for pattern in patterns
+        for path in sorted(workspace.glob(f"*/{pattern}"))
+    }
+
+
+def charges(workspace: Path, name: str) -> list[tuple[str, ...]]:
+    """What a party's ledger holds."""
+    with sqlite3.connect(workspace / name / "ledger.sqlite") as ledger:
+        found = ledger.execute("SELECT charge_id, event, state FROM charges ORDER BY position")
+        return found.fetchall()
+
+
+def findings(world: World, scratch: Path) -> list[str]:
+    """What an auditor of everybody's logs objects to."""
+    place = str(world.workspace.path)
+    scratch.mkdir(exist_ok=True)
+    found = audit_places([place], agreement=None, policy=None, scratch=scratch, now=world.now)[1]
+    return [str(one) for one in found]
+
+
+def compare(world: World, whole: World) -> list[str]:
+    """What is not as in the run that nobody disturbed."""
+    here, there = world.workspace.path, whole.workspace.path
+    wrong = []
+    found, expected = outcome(here), outcome(there)
+    wrong += [one for one in sorted(found | expected) if found.get(one) != expected.get(one)]
+    for name in PEOPLE:
+        if charges(here, name) != charges(there, name):
+            wrong.append(f"charges of {name}")
+        counts, before = verify_party(here / name).counts, verify_party(there / name).counts
+        for kind in ("budget.committed", "model.trained", "segment.written"):
+            if counts.get(kind) != before.get(kind):
+                wrong.append(f"{kind} of {name}")
+        reserved = counts.get("budget.reserved", 0)
+        if reserved != counts.get("budget.committed", 0) + counts.get("budget.refunded", 0):
+            wrong.append(f"reserved and neither paid nor refunded by {name}")
+        if reserved > before.get("budget.reserved", 0) + 1:
+            wrong.append(f"more than one round repeated by {name}")
+    left = [str(path.relative_to(here)) for path in here.rglob("*.tmp")]
+    return wrong + [f"{one} is left" for one in left]
+
+
+class Matrix:
+    """Every job of one collaboration, run undisturbed once, and as often again as there are kills."""
+
+    def __init__(self, directory: Path) -> None:
+        file = write_every_job(directory / "trial", measure=MEASURE)
+        made = prepare_workspace(load_collaboration(file), file, directory / "made")
+        self._directory = directory
+        self._made = World(made, NOW)
+        coordinator = self._made.folder("coordinator")
+        self.jobs: tuple[JobSpec, ...] = (*read_jobs(coordinator), COUNT)
+        self._before: World = self._made
+
+    def each(self) -> Iterator[tuple[JobSpec, World, World]]:
+        """Run job after job in this process; yield each with the worlds before and after it."""
+        before = self._made
+        for number, spec in enumerate(self.jobs):
+            after = before.copy(self._directory / f"after-{number}")
+            write_jobs(after.folder("coordinator"), self.jobs[: number + 1])
+            after.run()
+            yield spec, before, after
+            if before is not self._made:
+                shutil.rmtree(before.workspace.path)
+            before = after
+        self.last = before
+
+    def kill(self, before: World, after: World, victim: str, at: int) -> tuple[str, list[str]]:
+        """Run the job that lies between two worlds, killed at a step; say what went wrong."""
+        place = self._directory / "tried"
+        shutil.rmtree(place, ignore_errors=True)
+        world = before.copy(place)
+        jobs = read_jobs(after.folder("coordinator"))
+        write_jobs(world.folder("coordinator"), jobs)
+        steps = Steps(place, victim, at)
+        ended = forked(self._forking(world, steps).run, steps, self._directory / "steps")
+        if ended != (KILLED if victim == "coordinator" else STOPPED):
+            return str(ended), [f"ended with {ended}"]
+        again = Steps(place, victim)
+        ended = forked(self._forking(world, again).run, again, self._directory / "steps")
+        if ended:
+            return str(ended), [f"ended with {ended} when run again"]
+        return "", compare(world, after)
+
+    def steps(self, before: World, after: World, victim: str) -> list[str]:
+        """Return the steps of a party in the job that lies between two worlds."""
+        place = self._directory / "counted"
+        shutil.rmtree(place, ignore_errors=True)
+        world = before.copy(place)
+        write_jobs(world.folder("coordinator"), read_jobs(after.folder("coordinator")))
+        steps = Steps(place, victim)
+        if forked(self._forking(world, steps).run, steps, self._directory / "steps"):
+            raise AssertionError(f"{victim}: the steps could not be counted")
+        if wrong := compare(world, after):
+            raise AssertionError(f"processes of their own make something else: {wrong}")
+        found: list[str] = json.loads((self._directory / "steps").read_text())
+        return found
+
+    @staticmethod
+    def _forking(world: World, steps: Steps) -> ForkedWorld:
+        return ForkedWorld(world.workspace, world.now, steps=steps)
+
+
+def main(directory: Path, every: int) -> int:
+    """Kill, and print what was killed; return how often something was wrong."""
+    matrix = Matrix(directory)
+    wrong = 0
+    turn = 0
+    for spec, before, after in matrix.each():
+        for victim in (*PEOPLE, "coordinator"):
+            taken = matrix.steps(before, after, victim)
+            turn += 1
+            points = list(range(1 + turn * 7 % every, len(taken) + 1, every))
+            for at in points:
+                _, problems = matrix.kill(before, after, victim, at)
+                if problems:
+                    wrong += 1
+                    sys.stderr.write(f"{spec.name} {victim} {at} {taken[at - 1]}: {problems}\n")
+                    sys.stderr.flush()
+            told = {"job": spec.name, "kind": spec.kind, "victim": victim, "steps": len(taken)}
+            kinds = Counter(taken)
+            sys.stdout.write(json.dumps(told | {"killed": len(points), "kinds": kinds}) + "\n")
+            sys.stdout.flush()
+    return wrong
+
+
+if __name__ == "__main__":
+    with listening(lambda _: None):
+        sys.exit(min(1, main(Path(sys.argv[1]), int(sys.argv[2]))))
