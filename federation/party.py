@@ -708,7 +708,17 @@ class PartyFolder:
 
 @contextmanager
 def locked(folder: PartyFolder) -> Iterator[None]:
-    """Hold the party's folder for this thread; others, in any process, wait their turn."""
-    with (folder.path / "lock").open("w", encoding="ascii") as file:
+    """Hold the party's folder for this thread; others, in any process, wait their turn.
+
+    While it is held the lock's file is a byte long, which takes no room on a disk that is full. If
+    it is so already, its last holder was killed, or failed: what that had written and not yet put
+    in its place is removed, as nobody would find it later to erase it.
+    """
+    with (folder.path / "lock").open("a", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_size:
+            for partial in folder.path.rglob(".*.tmp"):
+                partial.unlink(missing_ok=True)
+        file.truncate(1)
         yield
+        file.truncate(0)

@@ -1,13 +1,14 @@
 """Kill one party's process before one of its steps, run again, and see that nothing was lost.
 
-A step is what others can see afterwards: a message taken, a file or directory made, flushed,
-renamed or removed, a transaction about to be committed, an answer given. Every message is handled
+A step is what others can see afterwards: a message taken, a file flushed, renamed or removed, a
+transaction about to be committed, an answer given. Every message is handled
 in a forked process, as a node's worker handles it; the coordinator's process forks them. Killed
 is the worker (the node, before it has taken a message or when it has answered, is the same on
 disk), or the coordinator.
 
-As a script: `crashing.py DIRECTORY EVERY`: kills at every `EVERY`-th step of each party in each
-job, beginning with a different one in each; prints a line of JSON for each job and party.
+As a script: `crashing.py DIRECTORY EVERY [JOB/PARTY …]`: kills at every `EVERY`-th step of each
+party in each job, or in those named, beginning with a different one in each; prints a line of JSON
+for each job and party.
 """
 
 import json
@@ -16,9 +17,10 @@ import pickle
 import shutil
 import signal
 import sqlite3
+import stat
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,8 +45,7 @@ from federation.trial.workspace import prepare_workspace
 KILLED = -signal.SIGKILL
 STOPPED = 3
 """How a coordinator leaves that went without an answer."""
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-CHANGES = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.link": 1}
+CHANGES = {"os.rename": 1, "os.remove": 0, "os.link": 1}
 """What changes a directory, and which argument names what is changed."""
 MEASURE = {
     "purpose": "lookalike-audiences",
@@ -85,7 +86,8 @@ class Steps:
         flush = os.fsync
 
         def fsync(descriptor: int) -> None:
-            self.step("flush")
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):  # a directory: killed at the next step
+                self.step("flush")
             flush(descriptor)
 
         connect = sqlite3.connect
@@ -102,8 +104,6 @@ class Steps:
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in CHANGES:
             self._changed(event, arguments[CHANGES[event]])
-        elif event == "open" and (arguments[2] or 0) & WRITES:
-            self._changed("open", arguments[0])
 
     def _changed(self, event: str, path: object) -> None:
         if isinstance(path, str | os.PathLike) and self.root in Path(path).parents:
@@ -148,7 +148,10 @@ class ForkedWorld(World):
         os.close(writing)
         with open(reading, "rb") as pipe:
             told = pipe.read()
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if ended == KILLED:
+            (self.steps.root / f"killed-{name}").touch()
+        if ended:
             return None
         envelope, payload, self.steps.taken = pickle.loads(told)
         return SealedMessage(envelope, payload)
@@ -254,22 +257,26 @@ class Matrix:
             before = after
         self.last = before
 
-    def kill(self, before: World, after: World, victim: str, at: int) -> tuple[str, list[str]]:
+    def kill(self, before: World, after: World, victim: str, at: int) -> list[str]:
         """Run the job that lies between two worlds, killed at a step; say what went wrong."""
         place = self._directory / "tried"
         shutil.rmtree(place, ignore_errors=True)
         world = before.copy(place)
         jobs = read_jobs(after.folder("coordinator"))
         write_jobs(world.folder("coordinator"), jobs)
+        killed = place / f"killed-{victim}"
         steps = Steps(place, victim, at)
         ended = forked(self._forking(world, steps).run, steps, self._directory / "steps")
-        if ended != (KILLED if victim == "coordinator" else STOPPED):
-            return str(ended), [f"ended with {ended}"]
+        # without a worker a run stops, or goes on where the job may
+        if (ended == KILLED) != (victim == "coordinator") or ended not in {KILLED, STOPPED, 0}:
+            return [f"ended with {ended}"]
+        if victim != "coordinator" and not killed.exists():
+            return ["nobody was killed"]
         again = Steps(place, victim)
         ended = forked(self._forking(world, again).run, again, self._directory / "steps")
         if ended:
-            return str(ended), [f"ended with {ended} when run again"]
-        return "", compare(world, after)
+            return [f"ended with {ended} when run again"]
+        return compare(world, after)
 
     def steps(self, before: World, after: World, victim: str) -> list[str]:
         """Return the steps of a party in the job that lies between two worlds."""
@@ -290,18 +297,24 @@ class Matrix:
         return ForkedWorld(world.workspace, world.now, steps=steps)
 
 
-def main(directory: Path, every: int) -> int:
+def main(directory: Path, every: int, named: Collection[str]) -> int:
     """Kill, and print what was killed; return how often something was wrong."""
     matrix = Matrix(directory)
     wrong = 0
     turn = 0
+    left = set(named)
     for spec, before, after in matrix.each():
-        for victim in (*PEOPLE, "coordinator"):
+        victims = [
+            one
+            for one in (*PEOPLE, "coordinator")
+            if not named or f"{spec.name}/{one}" in named
+        ]
+        for victim in victims:
             taken = matrix.steps(before, after, victim)
             turn += 1
-            points = list(range(1 + turn * 7 % every, len(taken) + 1, every))
+            points = range(1 + turn * 7 % min(every, len(taken)), len(taken) + 1, every)
             for at in points:
-                _, problems = matrix.kill(before, after, victim, at)
+                problems = matrix.kill(before, after, victim, at)
                 if problems:
                     wrong += 1
                     sys.stderr.write(f"{spec.name} {victim} {at} {taken[at - 1]}: {problems}\n")
@@ -310,9 +323,12 @@ def main(directory: Path, every: int) -> int:
             kinds = Counter(taken)
             sys.stdout.write(json.dumps(told | {"killed": len(points), "kinds": kinds}) + "\n")
             sys.stdout.flush()
+            left.discard(f"{spec.name}/{victim}")
+        if named and not left:
+            break
     return wrong
 
 
 if __name__ == "__main__":
     with listening(lambda _: None):
-        sys.exit(min(1, main(Path(sys.argv[1]), int(sys.argv[2]))))
+        sys.exit(min(1, main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])))
