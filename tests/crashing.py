@@ -23,20 +23,18 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from parties import NOW, PEOPLE, World
 from trials import write_every_job
 
-from compliance.records import MeasurementMade
 from federation.audit import verify_party
 from federation.auditing import audit_places
 from federation.channel import Parcel
 from federation.collaboration import load_collaboration
 from federation.coordinator import read_jobs, write_jobs
-from federation.errors import FederationError, PartyUnreachableError
+from federation.errors import PartyUnreachableError
 from federation.messages import SealedMessage
 from federation.progress import listening
 from federation.specification import JobSpec, MeasureSpec
@@ -143,17 +141,17 @@ class ForkedWorld(World):
                 self.steps.step("take")
                 answer = self.node(name).handle(message).message
                 self.steps.step("answer")
-                with open(writing, "wb") as pipe:
+                with os.fdopen(writing, "wb") as pipe:
                     pickle.dump((answer.envelope, answer.payload, self.steps.taken), pipe)
         os.close(writing)
-        with open(reading, "rb") as pipe:
+        with os.fdopen(reading, "rb") as pipe:
             told = pipe.read()
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if ended == KILLED:
             (self.steps.root / f"killed-{name}").touch()
         if ended:
             return None
-        envelope, payload, self.steps.taken = pickle.loads(told)
+        envelope, payload, self.steps.taken = pickle.loads(told)  # noqa: S301 -- from our own child
         return SealedMessage(envelope, payload)
 
 
@@ -305,9 +303,7 @@ def main(directory: Path, every: int, named: Collection[str]) -> int:
     left = set(named)
     for spec, before, after in matrix.each():
         victims = [
-            one
-            for one in (*PEOPLE, "coordinator")
-            if not named or f"{spec.name}/{one}" in named
+            one for one in (*PEOPLE, "coordinator") if not named or f"{spec.name}/{one}" in named
         ]
         for victim in victims:
             taken = matrix.steps(before, after, victim)

@@ -1,0 +1,96 @@
+"""A horizontal training of many parties in one process, of whom one in ten fails now and then."""
+
+from pathlib import Path
+
+import numpy as np
+import parties
+import pytest
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from parties import MATCH, World
+
+from compliance.terms import NoiseSource, Role
+from federation.apps import client_app
+from federation.audit import verify_party
+from federation.channel import GridChannel
+from federation.coordinator import Coordinator, write_jobs
+from federation.embedded import EmbeddedGrid
+from federation.errors import PartyUnreachableError
+from federation.jobs.model import JointModel
+from federation.specification import TrainSpec
+
+TRAIN = TrainSpec(
+    name="model", match="find", noise=NoiseSource.DISTRIBUTED, epsilon=1.0, delta=1e-5, rounds=1
+)
+MOST_RUNS = 100
+FAILS = 0.1
+"""How often a party that fails now and then gives no answer."""
+
+
+class FailingNowAndThen:
+    """Nodes of which some fail at random: before they took the message, or after they answered."""
+
+    def __init__(self, failing: frozenset[str], draw: np.random.Generator) -> None:
+        self.app = ClientApp()
+        self.app.query()(self.answer)
+        self.failures = 0
+        self._failing = failing
+        self._draw = draw
+
+    def answer(self, message: Message, context: Context) -> Message:
+        """Answer as the party's own app does, or fail."""
+        name = Path(str(context.node_config["party"])).name
+        chance = self._draw.random() if name in self._failing else 1.0
+        if chance < FAILS / 2:
+            self.failures += 1
+            raise ConnectionResetError
+        answer: Message = client_app.app(message, context)
+        if chance < FAILS:
+            self.failures += 1
+            raise ConnectionResetError
+        return answer
+
+
+@pytest.fixture
+def partners(monkeypatch: pytest.MonkeyPatch, thorough: bool) -> tuple[str, ...]:
+    """Ninety-nine partners beside the brand, or nine where a sample is taken."""
+    found = ["retailer", "courier"]
+    for number in range(2, 99 if thorough else 9):
+        name = f"shop-{number}"
+        monkeypatch.setitem(parties.ROLES, name, Role.PARTNER)
+        monkeypatch.setitem(parties.PEOPLE, name, range(number % 20, number % 20 + 40))
+        found.append(name)
+    return tuple(found)
+
+
+@pytest.mark.timeout(3600)
+def test_a_training_ends_though_one_party_in_ten_fails_at_random(
+    tmp_path: Path, partners: tuple[str, ...]
+) -> None:
+    spare = max(1, len(partners) // 10)
+    terms = {"noise": ["distributed"], "max_parties_per_person": 1, "colluding_partners": 0}
+    world = World.make(tmp_path, unsafe_seed=4, train=terms | {"absent_partners": spare})
+    write_jobs(world.folder("coordinator"), (MATCH, TRAIN))
+    draw = np.random.default_rng(7)
+    chosen = draw.choice(len(partners), size=spare, replace=False)
+    nodes = FailingNowAndThen(frozenset(partners[one] for one in chosen), draw)
+    grid = EmbeddedGrid([folder.path for folder in world.workspace.people], app=nodes.app)
+    coordinator = Coordinator.open(world.folder("coordinator").path, clock=world.clock)
+    runs = 0
+    for runs in range(1, MOST_RUNS + 1):
+        try:
+            coordinator.run(GridChannel(grid))
+            break
+        except PartyUnreachableError:
+            continue
+    coordinator.run(GridChannel(grid))  # models for whoever was missing, if anybody
+    grid.close()
+    assert nodes.failures >= runs - 1 > 0
+    model = JointModel.model_validate_json(world.folder("brand").model("model").read_bytes())
+    assert set(partners) - set(model.making.parties) <= nodes._failing
+    assert len(model.making.parties) >= len(partners) - spare
+    for name in partners:
+        counts = verify_party(world.folder(name).path).counts
+        paid = counts.get("budget.committed", 0)
+        assert paid <= 1
+        assert paid or name not in model.making.parties
