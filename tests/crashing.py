@@ -36,6 +36,7 @@ from federation.collaboration import load_collaboration
 from federation.coordinator import read_jobs, write_jobs
 from federation.errors import PartyUnreachableError
 from federation.messages import SealedMessage
+from federation.party import locked
 from federation.progress import listening
 from federation.specification import JobSpec, MeasureSpec
 from federation.trial.workspace import prepare_workspace
@@ -226,6 +227,9 @@ def compare(world: World, whole: World) -> list[str]:
             wrong.append(f"reserved and neither paid nor refunded by {name}")
         if reserved > before.get("budget.reserved", 0) + 1:
             wrong.append(f"more than one round repeated by {name}")
+    for folder in world.workspace.folders:
+        with locked(folder):  # whoever holds it next sweeps
+            pass
     left = [str(path.relative_to(here)) for path in here.rglob("*.tmp")]
     return wrong + [f"{one} is left" for one in left]
 
