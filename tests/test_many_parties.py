@@ -11,6 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from parties import MATCH, World
 
+from compliance.agreement import MOST_PARTIES
 from compliance.terms import NoiseSource, Role
 from federation.apps import client_app
 from federation.audit import verify_party
@@ -52,9 +53,9 @@ class FailingNowAndThen:
 
 @pytest.fixture
 def partners(monkeypatch: pytest.MonkeyPatch, thorough: bool) -> tuple[str, ...]:
-    """Ninety-nine partners beside the brand, or nine where a sample is taken."""
+    """As many partners as an agreement can have, or nine where a sample is taken."""
     found = ["retailer", "courier"]
-    for number in range(2, 99 if thorough else 9):
+    for number in range(2, MOST_PARTIES - 2 if thorough else 9):
         name = f"shop-{number}"
         monkeypatch.setitem(parties.ROLES, name, Role.PARTNER)
         monkeypatch.setitem(parties.PEOPLE, name, range(number % 20, number % 20 + 40))
