@@ -28,7 +28,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Self
@@ -87,15 +87,26 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a crash leaves either the old content or the new, never a part.
 
     When it returns, content and name are on disk; new directories above are not made durable.
+
+    Raises:
+        WorkspaceError: the disk is full, or cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise WorkspaceError(
+            f"{path} cannot be written ({error.strerror}): make room on the disk, or let this user "
+            "write there, then run again"
+        ) from error
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

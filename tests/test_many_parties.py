@@ -53,9 +53,9 @@ class FailingNowAndThen:
 
 @pytest.fixture
 def partners(monkeypatch: pytest.MonkeyPatch, thorough: bool) -> tuple[str, ...]:
-    """As many partners as an agreement can have, or nine where a sample is taken."""
+    """As many partners as an agreement can have, or six where a sample is taken."""
     found = ["retailer", "courier"]
-    for number in range(2, MOST_PARTIES - 2 if thorough else 9):
+    for number in range(2, MOST_PARTIES - 2 if thorough else 6):
         name = f"shop-{number}"
         monkeypatch.setitem(parties.ROLES, name, Role.PARTNER)
         monkeypatch.setitem(parties.PEOPLE, name, range(number % 20, number % 20 + 40))
