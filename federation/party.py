@@ -24,6 +24,7 @@ Guarantees: files appear whole or not at all (`write_atomically`); secrets are c
 Leaves to others: what is written (`node`, `gate`), what an agreement means (`compliance`).
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -81,6 +82,7 @@ __all__ = [
 
 
 _SQLITE: Final = "sqlite:///"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -89,11 +91,12 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     When it returns, content and name are on disk; new directories above are not made durable.
 
     Raises:
-        WorkspaceError: the disk is full, or cannot be written.
+        WorkspaceError: the disk is full, or the user's share of it.
+        OSError: the file cannot be written for another reason.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -103,9 +106,10 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
+        if error.errno not in _FULL:
+            raise
         raise WorkspaceError(
-            f"{path} cannot be written ({error.strerror}): make room on the disk, or let this user "
-            "write there, then run again"
+            f"{path} cannot be written ({error.strerror}): make room on the disk, then run again"
         ) from error
     directory = os.open(path.parent, os.O_RDONLY)
     try:

