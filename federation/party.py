@@ -26,12 +26,13 @@ Guarantees: files appear whole or not at all (`write_atomically`); secrets are c
 Leaves to others: what is written (`node`, `gate`), what an agreement means (`compliance`).
 """
 
+import errno
 import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Self
@@ -85,6 +86,7 @@ __all__ = [
 
 
 _SQLITE: Final = "sqlite:///"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCK_POLL_SECONDS: Final = 0.02
 
 
@@ -92,15 +94,28 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a crash leaves either the old content or the new, never a part.
 
     When it returns, content and name are on disk; new directories above are not made durable.
+
+    Raises:
+        WorkspaceError: the disk is full, or the user's share of it.
+        OSError: the file cannot be written for another reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        if error.errno not in _FULL:
+            raise
+        raise WorkspaceError(
+            f"{path} cannot be written ({error.strerror}): make room on the disk, then run again"
+        ) from error
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -743,6 +758,10 @@ class PartyFolder:
 def locked(folder: PartyFolder, *, patience: float | None = None) -> Iterator[None]:
     """Hold the party's folder for this thread; others, in any process, wait their turn.
 
+    While it is held the lock's file is a byte long, which takes no room on a disk that is full. If
+    it is so already, its last holder was killed, or failed: what that had written and not yet put
+    in its place is removed, as nobody would find it later to erase it.
+
     Args:
         folder: the party's.
         patience: seconds to wait for whoever holds it; as long as it takes where left out.
@@ -750,12 +769,16 @@ def locked(folder: PartyFolder, *, patience: float | None = None) -> Iterator[No
     Raises:
         PartyBusyError: the folder was not free in time.
     """
-    with (folder.path / "lock").open("w", encoding="ascii") as file:
+    with (folder.path / "lock").open("a", encoding="ascii") as file:
         if patience is None:
             fcntl.flock(file, fcntl.LOCK_EX)
         else:
             _acquire(file.fileno(), time.monotonic() + patience)
+        if os.fstat(file.fileno()).st_size:
+            _sweep(folder.path)
+        file.truncate(1)
         yield
+        file.truncate(0)
 
 
 def _acquire(descriptor: int, until: float) -> None:
@@ -770,3 +793,21 @@ def _acquire(descriptor: int, until: float) -> None:
             time.sleep(_LOCK_POLL_SECONDS)
         else:
             return
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what processes that are gone had not put in its place."""
+    for partial in directory.rglob(".*.tmp"):
+        writer = partial.name.split(".")[-2]
+        if not (writer.isdecimal() and writer != str(os.getpid()) and _is_alive(int(writer))):
+            partial.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass  # somebody else's, or none that can be asked about: leave its file
+    return True

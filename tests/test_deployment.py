@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from deployment import (
@@ -36,8 +35,7 @@ from deployment import (
     write_node_key,
 )
 from flwr.cli.build import build_fab_from_disk
-from parties import PURPOSE, terms
-from trials import document, party, write_trial
+from trials import write_every_job
 
 from compliance.terms import NoiseSource, Role
 from federation.apps import BUNDLE
@@ -118,58 +116,7 @@ class Deployed:
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     directory = tmp_path_factory.mktemp("deployed")
-    content = document()
-    sums = {"noise": "distributed", "epsilon": 1.0, "delta": 1e-5, "rounds": 2}
-    trees = {"model": "boosted-trees", "depth": 1, "rounds": 1}
-    exact = trees | {"rounds": 2}
-    content["jobs"] += [
-        {"kind": "align", "name": "everybody"},
-        {"kind": "train", "name": "summed", "match": "find", **sums},
-        {"kind": "train", "name": "trees", "match": "find", **sums, **trees},
-        {"kind": "train", "name": "exact-trees", "match": "find", "noise": "unsafe-none", **exact},
-        {
-            "kind": "train-vertical",
-            "name": "columns",
-            "align": "everybody",
-            "rounds": 2,
-            "label_epsilon": 3.0,
-        },
-        {"kind": "score-vertical", "name": "scores", "train": "columns", "align": "everybody"},
-    ]
-    content["agreement"] |= {
-        name: terms(**{name: change})[name]
-        for name, change in {
-            "match": {"alignment": {"key": "email", "epsilon": 1.0}},
-            "train": {
-                "models": ["logistic-regression", "boosted-trees"],
-                "noise": ["local", "distributed", "unsafe-none"],
-                "colluding_partners": 0,
-            },
-            "budget": {"epsilon": 9.0, "delta": 1e-4},
-        }.items()
-    }
-    content["agreement"]["vertical"] = {
-        "purpose": PURPOSE,
-        "columns": [
-            {"party": "brand", "name": "visits", "type": "numeric", "minimum": 0, "maximum": 9},
-            {"party": "courier", "name": "age", "type": "numeric", "minimum": 18, "maximum": 90},
-            {
-                "party": "retailer",
-                "name": "colour",
-                "type": "categorical",
-                "categories": ["green", "red"],
-            },
-        ],
-        "label_epsilon": 3.0,
-        "minimum_people": 5,
-    }
-    labels = {"column": "bought", "positive": "yes", "negative": "no"}
-    party(content, "brand")["data"]["labels"] = labels
-    file = write_trial(directory / "trial", content)
-    table = pd.read_csv(file.parent / "brand.csv", keep_default_na=False, dtype=str)
-    number = np.arange(len(table))
-    bought = np.where(number % 3 == 0, "yes", "no")
-    table.assign(visits=number % 10, bought=bought).to_csv(file.parent / "brand.csv", index=False)
+    file = write_every_job(directory / "trial")
     collaboration = load_collaboration(file)
     embedded = prepare_workspace(collaboration, file, directory / "embedded")
     run_embedded(embedded.coordinator.path, [folder.path for folder in embedded.people])

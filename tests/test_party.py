@@ -349,6 +349,35 @@ def test_a_lock_holds_against_other_processes_and_ends_with_its_holder(
     os.close(write)
 
 
+def test_what_a_killed_holder_left_half_written_goes_when_the_folder_is_held_again(
+    folder: PartyFolder,
+) -> None:
+    def left() -> list[Path]:
+        return list(folder.path.rglob("*.tmp"))
+
+    child = os.fork()
+    if child == 0:
+        with locked(folder):
+            (folder.path / "jobs").mkdir(exist_ok=True)
+            for place in (folder.path, folder.path / "jobs"):
+                (place / ".result.1.tmp").write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert len(left()) == 2
+    with locked(folder):
+        assert left() == []
+        (folder.path / ".result.2.tmp").write_bytes(b"being written")
+    with locked(folder):  # the last holder ended well: nothing is looked for
+        assert len(left()) == 1
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "result").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path / "result", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
 def test_a_lock_is_given_back_after_a_failure(folder: PartyFolder) -> None:
     with pytest.raises(ZeroDivisionError), locked(folder):
         1 / 0  # noqa: B018 -- any failure will do

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from parties import PEOPLE, ROLES, consents, record, table, terms
+from parties import PEOPLE, PURPOSE, ROLES, consents, record, table, terms
 
 Document = dict[str, Any]
 
@@ -99,3 +100,64 @@ def write_trial(directory: Path, content: Document | None = None) -> Path:
     """Write a whole trial and return its collaboration file."""
     write_tables(directory)
     return save(document() if content is None else content, directory / "trial.toml")
+
+
+def write_every_job(directory: Path, **agreement: Any) -> Path:
+    """Write a trial with every kind of training, over rows and over columns; return its file.
+
+    `agreement` are further terms.
+    """
+    content = document()
+    sums = {"noise": "distributed", "epsilon": 1.0, "delta": 1e-5, "rounds": 2}
+    trees = {"model": "boosted-trees", "depth": 1, "rounds": 1}
+    exact = trees | {"rounds": 2}
+    content["jobs"] += [
+        {"kind": "align", "name": "everybody"},
+        {"kind": "train", "name": "summed", "match": "find", **sums},
+        {"kind": "train", "name": "trees", "match": "find", **sums, **trees},
+        {"kind": "train", "name": "exact-trees", "match": "find", "noise": "unsafe-none", **exact},
+        {
+            "kind": "train-vertical",
+            "name": "columns",
+            "align": "everybody",
+            "rounds": 2,
+            "label_epsilon": 3.0,
+        },
+        {"kind": "score-vertical", "name": "scores", "train": "columns", "align": "everybody"},
+    ]
+    content["agreement"] |= {
+        name: terms(**{name: change})[name]
+        for name, change in {
+            "match": {"alignment": {"key": "email", "epsilon": 1.0}},
+            "train": {
+                "models": ["logistic-regression", "boosted-trees"],
+                "noise": ["local", "distributed", "unsafe-none"],
+                "colluding_partners": 0,
+            },
+            "budget": {"epsilon": 9.0, "delta": 1e-4},
+        }.items()
+    }
+    content["agreement"]["vertical"] = {
+        "purpose": PURPOSE,
+        "columns": [
+            {"party": "brand", "name": "visits", "type": "numeric", "minimum": 0, "maximum": 9},
+            {"party": "courier", "name": "age", "type": "numeric", "minimum": 18, "maximum": 90},
+            {
+                "party": "retailer",
+                "name": "colour",
+                "type": "categorical",
+                "categories": ["green", "red"],
+            },
+        ],
+        "label_epsilon": 3.0,
+        "minimum_people": 5,
+    }
+    content["agreement"] |= agreement
+    labels = {"column": "bought", "positive": "yes", "negative": "no"}
+    party(content, "brand")["data"]["labels"] = labels
+    file = write_trial(directory, content)
+    brand = pd.read_csv(directory / "brand.csv", keep_default_na=False, dtype=str)
+    number = np.arange(len(brand))
+    bought = np.where(number % 3 == 0, "yes", "no")
+    brand.assign(visits=number % 10, bought=bought).to_csv(directory / "brand.csv", index=False)
+    return file

@@ -3,13 +3,16 @@
 Guarantees: a transaction holds the ledger for its own thread alone, whatever threads, processes and
 machines share the store; it happens wholly and is on disk when it ends, or, after an error or a
 kill, not at all; what others committed before it began, it sees. A ledger that is not there is
-started only where that was asked for.
+started only where that was asked for; one that a later version of this project wrote is refused. A
+database that is away for a quarter of a minute is waited for before a transaction begins; one that
+goes away within a transaction ends it with an error.
 
 Leaves to others: what the lines mean, and whether they may be written (`ledger`).
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
@@ -29,6 +32,10 @@ __all__ = [
 
 _BUSY_SECONDS: Final = 60
 _CONNECT_SECONDS: Final = 10
+_PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between two attempts to reach a database."""
+_FORMAT: Final = 1
+"""Version of the tables. Those without a number are of version 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,9 @@ class LedgerStore(Protocol):
         ...
 
 
-def ledger_store(place: Path | str, *, party: str, agreement: str) -> LedgerStore:
+def ledger_store(
+    place: Path | str, *, party: str, agreement: str, pause: Callable[[float], None] = time.sleep
+) -> LedgerStore:
     """Return the store at a place.
 
     Args:
@@ -117,13 +126,14 @@ def ledger_store(place: Path | str, *, party: str, agreement: str) -> LedgerStor
             database, which keeps the ledgers of many apart by both.
         party: whose ledger it is.
         agreement: digest of the agreement.
+        pause: waits for so many seconds between two attempts to reach a database.
 
     Raises:
         LedgerError: the URL is malformed or none of PostgreSQL's, or its driver is not installed.
     """
     if isinstance(place, Path):
         return SqliteStore(place)
-    return PostgresqlStore(place, party=party, agreement=agreement)
+    return PostgresqlStore(place, party=party, agreement=agreement, pause=pause)
 
 
 class SqliteStore:
@@ -136,6 +146,7 @@ class SqliteStore:
     _APPLICATION_ID: Final = 0x434C4447  # "CLDG", SQLite's mark of whose file this is
     _SCHEMA: Final = (
         f"PRAGMA application_id = {_APPLICATION_ID}",
+        f"PRAGMA user_version = {_FORMAT}",
         """CREATE TABLE terms (
             only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
             agreement TEXT NOT NULL,
@@ -194,6 +205,16 @@ class SqliteStore:
                 database.execute(statement)
         elif mark != self._APPLICATION_ID:
             raise LedgerError(f"{self.name} is not a ledger: give another path")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        _check_format(self.name, version)
+
+
+def _check_format(name: str, version: int) -> None:
+    if version > _FORMAT:
+        raise LedgerError(
+            f"ledger {name} has format {version}, and this version of Comity knows those up to "
+            f"{_FORMAT}: install the version that wrote it, or a later one"
+        )
 
 
 class _SqliteTransaction:
@@ -244,6 +265,7 @@ class PostgresqlStore:
         url: `postgresql://user:password@host/database`; a search path may name a schema.
         party: whose ledger it is.
         agreement: digest of the agreement that it is kept for.
+        pause: waits for so many seconds between two attempts to reach the database.
 
     Raises:
         LedgerError: the URL is malformed or names another kind of database, or its driver is not
@@ -252,7 +274,14 @@ class PostgresqlStore:
 
     _STARTING: Final = 0x434C4447  # the advisory lock's number: "CLDG"
 
-    def __init__(self, url: str, *, party: str, agreement: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        party: str,
+        agreement: str,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         import sqlalchemy as sa
 
         expected = "expected postgresql://user:password@host/database"
@@ -279,6 +308,7 @@ class PostgresqlStore:
         self._party = party
         self._agreement = agreement
         self._tables = _Tables()
+        self._pause = pause
 
     @property
     def name(self) -> str:
@@ -304,7 +334,11 @@ class PostgresqlStore:
             found = (not create or self._are_made(connection)) and held.find(lock=True)
             if create and not found:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self._STARTING)))
+                # not by `to_regclass`, which may remember from before the lock that there are none
+                is_new = not sa.inspect(connection).has_table(self._tables.charges.name)
                 self._tables.metadata.create_all(connection)
+                if is_new:
+                    connection.execute(self._tables.formats.insert().values(version=_FORMAT))
                 held.find(lock=True)  # another may have started it in the meantime
             yield held
 
@@ -322,7 +356,8 @@ class PostgresqlStore:
         import sqlalchemy as sa
 
         try:
-            with self._engine.begin() as connection:
+            with self._reached() as connection, connection.begin():
+                self._check_format(connection)
                 yield connection
         except sa.exc.SQLAlchemyError as error:
             reason = type(getattr(error, "orig", None) or error).__name__
@@ -332,6 +367,26 @@ class PostgresqlStore:
                 "no other session keeps the ledger locked"
             ) from None  # the error's own text may quote the URL, which holds a password
 
+    def _reached(self) -> Any:
+        """Return a connection; if the database is away, try again a few times."""
+        import sqlalchemy as sa
+
+        for seconds in _PAUSES:
+            try:
+                return self._engine.connect()
+            except sa.exc.OperationalError:
+                self._pause(seconds)
+        return self._engine.connect()
+
+    def _check_format(self, connection: Any) -> None:
+        import sqlalchemy as sa
+
+        table = self._tables.formats
+        if connection.execute(sa.select(sa.func.to_regclass(table.name))).scalar_one() is None:
+            return
+        version = connection.execute(sa.select(sa.func.max(table.c.version))).scalar_one()
+        _check_format(self.name, version or _FORMAT)
+
 
 class _Tables:
     """The tables, which many ledgers share."""
@@ -340,6 +395,11 @@ class _Tables:
         import sqlalchemy as sa
 
         self.metadata = sa.MetaData()
+        self.formats = sa.Table(
+            "comity_formats",
+            self.metadata,
+            sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+        )
         self.ledgers = sa.Table(
             "comity_ledgers",
             self.metadata,
