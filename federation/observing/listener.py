@@ -1,0 +1,120 @@
+"""A node's own small listener: off unless its configuration asks for it.
+
+```
+GET /health     the process is alive           /ready    it would answer a message now
+GET /metrics    figures, in the text format of Prometheus
+```
+
+Guarantees: nothing else is answered, and no request has a body; one request is answered at a time,
+by the only thread that there is, which is gone when the block ends; a caller that sends nothing is
+cut off after some seconds.
+
+Leaves to others: transport security and who may connect: name loopback, or an address that the
+party's own monitoring alone can reach; what the answers hold (`view`).
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Final, Protocol
+
+from federation.errors import WorkspaceError
+from federation.observing.figures import Obstacle
+
+__all__ = ["View", "observed"]
+
+_SECONDS: Final = 5
+_LOOK_SECONDS: Final = 0.1
+_TEXT: Final = "text/plain; charset=utf-8"
+
+
+class View(Protocol):
+    """What is shown."""
+
+    def obstacles(self) -> frozenset[Obstacle]:
+        """Return why the node would not answer now."""
+        ...
+
+    def metrics(self) -> tuple[bytes, str]:
+        """Return the figures, and their content type."""
+        ...
+
+
+class _Server(HTTPServer):
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], view: View) -> None:
+        self.view = view
+        super().__init__(address, _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a traceback could hold data."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _SECONDS
+
+    def do_GET(self) -> None:
+        """Answer one of the three."""
+        if self.path == "/health":
+            self._answer(HTTPStatus.OK, b"healthy\n", _TEXT)
+        elif self.path == "/ready":
+            found = ", ".join(sorted(self.server.view.obstacles()))
+            status = HTTPStatus.SERVICE_UNAVAILABLE if found else HTTPStatus.OK
+            told = f"not ready: {found}" if found else "ready"
+            self._answer(status, f"{told}\n".encode(), _TEXT)
+        elif self.path == "/metrics":
+            self._answer(HTTPStatus.OK, *self.server.view.metrics())
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, b"not found\n", _TEXT)
+
+    def _answer(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def version_string(self) -> str:
+        """Name no versions."""
+        return "comity"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing of what was asked."""
+
+
+@contextmanager
+def observed(address: str | None, view: Callable[[], View]) -> Iterator[str | None]:
+    """Listen for the length of the block; yield where.
+
+    Args:
+        address: host:port, port 0 for a free one; None to listen nowhere.
+        view: makes what is shown, once it is needed.
+
+    Raises:
+        WorkspaceError: the address cannot be had.
+    """
+    if address is None:
+        yield None
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        server = _Server((host.strip("[]"), int(port)), view())
+    except (OSError, OverflowError) as error:
+        raise WorkspaceError(
+            f"observe: cannot listen at {address}: name another address, or leave it out"
+        ) from error
+    with server:
+        thread = threading.Thread(
+            target=server.serve_forever, args=(_LOOK_SECONDS,), name="observe", daemon=True
+        )
+        thread.start()
+        try:
+            yield f"{host}:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
