@@ -282,6 +282,13 @@ ALLOWED = {
     # the one link between two parties that the coordinator does not carry, and its program: only
     # after both gates have let out that it may be opened, and to a certificate told beforehand
     "federation/rr22/link.py": LINK,
+    # a node's own listener, where its party asks for one: it answers, and calls nobody
+    "federation/observing/listener.py": frozenset(
+        {
+            *("http.HTTPStatus", "http.server.BaseHTTPRequestHandler", "http.server.HTTPServer"),
+            *("socket.AF_INET6", "socketserver.TCPServer", "socketserver.TCPServer.server_bind"),
+        }
+    ),
     # a party's own log, and the heads it cosigned of others', to whom its operator lets at it
     "federation/log_server.py": frozenset(
         {

@@ -14,10 +14,14 @@ party's own monitoring alone can reach; what the answers hold (`view`).
 """
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from socket import AF_INET6
+from socketserver import TCPServer
 from typing import Final, Protocol
 
 from federation.errors import WorkspaceError
@@ -45,9 +49,15 @@ class View(Protocol):
 class _Server(HTTPServer):
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], view: View) -> None:
+    def __init__(self, host: str, port: int, view: View) -> None:
+        if ":" in host:
+            self.address_family = AF_INET6
         self.view = view
-        super().__init__(address, _Handler)
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        """Bind, and ask nobody for this machine's name, as the class above would."""
+        TCPServer.server_bind(self)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a traceback could hold data."""
@@ -88,22 +98,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def observed(address: str | None, view: Callable[[], View]) -> Iterator[str | None]:
-    """Listen for the length of the block; yield where.
+def observed(address: str, view: View) -> Iterator[int]:
+    """Listen for the length of the block; yield at which port. No thread is left after it.
 
     Args:
-        address: host:port, port 0 for a free one; None to listen nowhere.
-        view: makes what is shown, once it is needed.
+        address: host:port, port 0 for a free one.
+        view: what is shown.
 
     Raises:
         WorkspaceError: the address cannot be had.
     """
-    if address is None:
-        yield None
-        return
     host, _, port = address.rpartition(":")
     try:
-        server = _Server((host.strip("[]"), int(port)), view())
+        server = _Server(host.strip("[]"), int(port), view)
     except (OSError, OverflowError) as error:
         raise WorkspaceError(
             f"observe: cannot listen at {address}: name another address, or leave it out"
@@ -114,7 +121,15 @@ def observed(address: str | None, view: Callable[[], View]) -> Iterator[str | No
         )
         thread.start()
         try:
-            yield f"{host}:{server.server_address[1]}"
+            yield server.server_address[1]
         finally:
             server.shutdown()
             thread.join()
+            _wait_until_gone(thread)
+
+
+def _wait_until_gone(thread: threading.Thread) -> None:
+    """Wait until the system too has ended a thread: Python says so a moment before."""
+    task = Path(f"/proc/self/task/{thread.native_id}")
+    while task.exists():
+        time.sleep(0.001)
