@@ -40,6 +40,7 @@ from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
+from federation.observing.coordinator_view import metrics_app
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorFolder, host_of, port_of
 from federation.operations.journal import RunJournal
@@ -114,6 +115,7 @@ class _Service:
             superlink,
             control_api(folder),
             find_operator=lambda token: book.operator(token, now=clock()),
+            metrics=metrics_app(folder, contacts=self._nodes.contacts),
         )
         config = folder.config
         self._servers = (
