@@ -236,6 +236,13 @@ LINK = frozenset(
     }
 )
 WORKER = "federation/rr22/worker.py"
+ASGI = tuple(f"starlette.types.{name}" for name in ("ASGIApp", "Receive", "Scope", "Send"))
+STARLETTE = frozenset(
+    {
+        *("starlette.applications.Starlette", "starlette.concurrency.run_in_threadpool"),
+        *("starlette.requests.Request", "starlette.responses.Response", "starlette.routing.Route"),
+    }
+)
 ALLOWED = {
     # machine code that was generated in this process has no other caller than ctypes: by address
     "privacy/psi/vector/program.py": frozenset(
@@ -257,19 +264,35 @@ ALLOWED = {
     # what Flower's own client raises
     "federation/apps/superlink.py": frozenset({"httpx.HTTPStatusError", "httpx.TransportError"}),
     # a coordinator's two listeners, and Flower's executor beside them, on its own machine
-    **dict.fromkeys(
-        (
-            *("federation/apps/control_listener.py", "federation/apps/public_listener.py"),
-            "federation/apps/refusals.py",
-        ),
-        frozenset({"http.HTTPStatus"}),
+    "federation/apps/control_listener.py": frozenset(
+        {
+            *("fastapi.security.utils.get_authorization_scheme_param", "http.HTTPStatus"),
+            *("starlette.concurrency.run_in_threadpool", "starlette.datastructures.Headers"),
+            *("starlette.routing.Mount", "starlette.routing.Router", *ASGI),
+        }
     ),
+    "federation/apps/public_listener.py": frozenset(
+        {
+            *("http.HTTPStatus", "starlette.requests.Request", *ASGI),
+            *(f"starlette.responses.{kind}Response" for kind in ("", "PlainText")),
+            *(f"starlette.routing.{name}" for name in ("BaseRoute", "Mount", "Route", "Router")),
+        }
+    ),
+    "federation/apps/refusals.py": frozenset(
+        {
+            *("http.HTTPStatus", "starlette.datastructures.Headers", "starlette.types.Message"),
+            *ASGI,
+        }
+    ),
+    "federation/apps/operating/flower.py": frozenset({"fastapi.FastAPI"}),
+    "federation/operations/control_api.py": STARLETTE,
     "federation/apps/operating/service.py": frozenset(
         {
             *(f"asyncio.{name}" for name in ("Event", "create_task", "gather", "get_running_loop")),
             *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
             *("asyncio", "subprocess", "subprocess.DEVNULL", "subprocess.Popen"),
-            "subprocess.TimeoutExpired",
+            *("subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
+            *("uvicorn", "uvicorn.Config", "uvicorn.Server"),
         }
     ),
     # an operator elsewhere, who calls the coordinator that a file of his names
@@ -349,7 +372,7 @@ ALLOWED = {
         }
     ),
     # the coordinator's door for parties that join, mounted in its public listener
-    "federation/enrolment/app.py": frozenset({"http.HTTPStatus"}),
+    "federation/enrolment/app.py": STARLETTE | {"http.HTTPStatus"},
     # that program: it runs beside our processes, never in one
     WORKER: frozenset({"spu.libpsi", "spu.libspu.link"}),
     # a party's own machines, likewise

@@ -770,7 +770,7 @@ class TestThePartysFolder:
         written: list[str] = []
 
         def cut(path: Path, content: bytes, **mode: int) -> None:
-            if path.name == "brand.pub" and "register.json" in written and len(written) == 1:
+            if path.name == "register.json" and written == ["brand.pub"]:
                 written.append("cut")
                 raise KeyboardInterrupt
             written.append(path.name)
@@ -779,9 +779,16 @@ class TestThePartysFolder:
         monkeypatch.setattr(store_module, "write_atomically", cut)
         with pytest.raises(KeyboardInterrupt):
             enrolment.store.answer(member.registration)
-        assert not (enrolment.folder.nodes / "brand.pub").exists()
+        assert enrolment.store.read().missing == INVITED
+        assert enrolment.ask(member).missing == ("retailer", "courier")
+        assert written == ["brand.pub", "cut", "brand.pub", "register.json"]
+
+    def test_a_node_that_an_operator_removed_stays_away(self, enrolment: Enrolment) -> None:
+        member = enrolment.join("brand")
         enrolment.ask(member)
-        assert written == ["register.json", "cut", "brand.pub"]
+        (enrolment.folder.nodes / "brand.pub").unlink()
+        enrolment.ask(member)
+        assert not (enrolment.folder.nodes / "brand.pub").exists()
 
 
 class TestGarbage:

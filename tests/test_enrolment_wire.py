@@ -45,6 +45,7 @@ def listening(
         watched,
         lifespan="off",
         log_level="critical",
+        ws="none",
         ssl_certfile=str(folder.server_certificate),
         ssl_keyfile=str(folder.server_key),
     )
@@ -203,6 +204,39 @@ class TestWhoStandsBetween:
             ):
                 ask(member.invitation, member.registration)
         assert "\x1b" not in str(caught.value)
+
+
+def test_a_node_waits_until_all_have_signed(tmp_path: Path) -> None:
+    with door(tmp_path) as (enrolment, _):
+        members = {name: enrolment.join(name) for name in INVITED}
+        told: list[str] = []
+        folder = members["brand"].folder
+        node = threading.Thread(target=wait_until_signed, args=(folder, told.append))
+        node.start()
+
+        def until(words: str) -> None:
+            end = time.monotonic() + 60
+            while not told or words not in told[-1]:
+                assert node.is_alive()
+                assert time.monotonic() < end, told
+                time.sleep(0.01)
+
+        until("waits for retailer, courier to join")
+        for name in ("retailer", "courier"):
+            enrolment.ask(members[name])
+        until("waits for brand, retailer, courier, coordinator to sign")
+        for name in ("retailer", "courier"):
+            enrolment.ask(members[name])
+            enrolment.sign(members[name])
+        signed = enrolment.store.standing().signed
+        assert signed is not None
+        enrolment.store.sign(signed.unverified().digest)
+        assert node.is_alive()
+        request = members["brand"].submission(signed.unverified().digest)
+        enrolment.store.answer(request.model_dump_json().encode())  # the node itself takes it home
+        node.join(timeout=60)
+        assert not node.is_alive()
+        assert folder.agreement().digest == signed.unverified().digest
 
 
 # ------------------------------------------------------------------------------------ the command

@@ -69,20 +69,21 @@ def rotations(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """Keys that a version replaces are told right after it is taken over, and no others ever."""
     before = log.succession.versions[0]
     awaited: set[ReplacedKey] = set()
-    since = 0
-    for index, leaf, agreement, _ in log.walk(rules):
+    since, right_after = 0, 0
+    for index, leaf, agreement, _ in log.walk(rules, records.AgreementSigned, records.KeyRotated):
+        if isinstance(leaf, records.AgreementSigned) or index != right_after:
+            yield from _untold(log, awaited, since)
+            awaited = set()
         if isinstance(leaf, records.KeyRotated):
             told = ReplacedKey(leaf.key, leaf.old_key_digest, leaf.new_key_digest)
             if told not in awaited:
                 text = f"tells of a {leaf.key} that the agreement did not replace here"
                 yield log.finding(FindingKind.ROTATED_OTHERWISE, index, text)
             awaited.discard(told)
-            continue
-        yield from _untold(log, awaited, since)
-        awaited, since = set(), index
-        if agreement is not before:
-            before = agreement
+        elif agreement is not before:
+            before, since = agreement, index
             awaited = log.replaced_by(agreement)
+        right_after = index + 1
     yield from _untold(log, awaited, since)
 
 

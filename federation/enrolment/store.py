@@ -29,7 +29,7 @@ from compliance.terms import Role
 from federation.clock import Clock, utc_now
 from federation.enrolment.invitation import Invitation
 from federation.enrolment.joining import sign_submission
-from federation.enrolment.register import Register, Request, Standing, read_request
+from federation.enrolment.register import Register, Standing, read_request
 from federation.enrolment.registration import Registration
 from federation.errors import EnrolmentError, WorkspaceError
 from federation.party import PartyConfig, PartyFolder, write_atomically
@@ -130,8 +130,9 @@ class EnrolmentStore:
         """Answer a party's request, as it came from whatever carries it.
 
         1. Read it.
-        2. Admit or sign; the register is written.
-        3. The node's key is put where the SuperLink's launcher looks for it.
+        2. Admit or sign.
+        3. The node's key of who is new is put where the SuperLink's launcher looks for it; if an
+           operator removes it there, it stays away. Then the register is written.
         4. An agreement that all have signed becomes the coordinator's.
 
         Raises:
@@ -147,9 +148,10 @@ class EnrolmentStore:
                 name = asked.unverified().party.name
             else:
                 register, name = before.sign(asked), asked.signature.keyid
-            if register != before:
+            if register != before:  # 3
+                if isinstance(asked, Registration):
+                    self._register_node(asked)
                 self._write(register)
-            self._register_node(asked)  # 3
             self._adopt(register.agreement)  # 4
             return register.standing(name).model_dump_json().encode()
 
@@ -197,15 +199,11 @@ class EnrolmentStore:
     def _node(self, party: str) -> Path:
         return self._folder / "nodes" / f"{party}.pub"
 
-    def _register_node(self, asked: Request) -> None:
-        if not isinstance(asked, Registration):
-            return
+    def _register_node(self, asked: Registration) -> None:
         statement = asked.unverified()
-        if statement.node_key is None:
-            return
-        place, content = self._node(statement.party.name), f"{statement.node_key}\n".encode()
-        if not place.exists() or place.read_bytes() != content:
-            write_atomically(place, content)
+        if statement.node_key is not None:
+            place = self._node(statement.party.name)
+            write_atomically(place, f"{statement.node_key}\n".encode())
 
     def _adopt(self, signed: SignedAgreement | None) -> None:
         place = self.party / "agreement.json"

@@ -281,20 +281,23 @@ def _figures(log: VerifiedParty) -> PartyFigures:
 
 
 def _changes(log: VerifiedParty) -> Iterator[Change]:
-    """Yield what was said between two jobs that used people, and how many each used."""
+    """Yield what was said to a party between two jobs that used people, and how many each used."""
     last: records.ConsentUsed | None = None
     said: Counter[str] = Counter()
+    asked: set[str] = set()
     for leaf in log.leaves:
         if isinstance(leaf, records.ConsentRecorded):
             said[leaf.event] += 1
+        elif isinstance(leaf, records.ErasureRequested) and leaf.origin == log.party:
+            asked.add(leaf.request)
         elif isinstance(leaf, records.ErasureCompleted):
-            said["erased"] += 1
+            said["erased"] += leaf.peer == log.party and leaf.request in asked
         elif isinstance(leaf, records.ConsentUsed) and leaf.job is not None:
             if last is not None and last.job is not None and last.job != leaf.job:
-                if said:
+                if said.total():
                     yield Change(
                         party=log.party,
-                        said=dict(said),
+                        said=dict(+said),
                         before=last.job,
                         after=leaf.job,
                         eligible_before=last.eligible,
