@@ -1,0 +1,306 @@
+"""A party and a coordinator seen from outside: health, figures, lines of events, spans."""
+
+import http.client
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parties import NOW, PEOPLE, World, email, phone, record
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from compliance.records import Refusal, Release
+from federation.apps.control_listener import control_app
+from federation.channel import Parcel
+from federation.errors import WorkspaceError
+from federation.messages import SealedMessage
+from federation.observing.answered import UNKNOWN, Answered, Exchange, Outcome, exchange_of
+from federation.observing.coordinator_view import metrics_app
+from federation.observing.figures import CONTACT_SECONDS, Obstacle
+from federation.observing.listener import observed
+from federation.observing.log_counts import LogCounts
+from federation.observing.node_view import NodeView
+from federation.observing.tally import SECONDS, Tally
+from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
+from federation.operations.journal import RunJournal
+from federation.operations.roles import OperatorRole
+from federation.operations.tokens import Operator
+from federation.routes import ROUTES
+
+SECRETS = [
+    one(person)
+    for person in sorted(set().union(*PEOPLE.values()))
+    for one in (email, phone, lambda person: record("retailer", person))
+] + ["green", "colour"]
+"""What of people must never be told: identifiers, references, a feature and its values."""
+
+
+def check_told(text: str) -> None:
+    """Return only if a text tells nothing of people."""
+    found = [one for one in SECRETS if one.lower() in text.lower()]
+    assert not found, f"{len(found)} of {len(SECRETS)}"
+
+
+NO_MESSAGE = SealedMessage(b"{}", b"")
+
+
+@dataclass
+class Counting(World):
+    """Parties whose log at the brand is counted again and again while they are at work."""
+
+    counts: LogCounts | None = None
+    sizes: list[int] = field(default_factory=list)
+
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
+        self.counts = self.counts or LogCounts(self.folder("brand").log)
+        self.counts.read_on()
+        self.sizes.append(self.counts.leaves)
+        return super().exchange(parcels, most_missing=most_missing)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Counting:
+    """Parties after all jobs, and one message that was refused."""
+    made = Counting.make(tmp_path_factory.mktemp("observed"), unsafe_seed=1)
+    made.run()
+    made.handle("retailer", NO_MESSAGE)
+    return made
+
+
+@pytest.fixture
+def exchanges(world: World) -> list[Exchange]:
+    return [
+        exchange_of(asked.envelope, said.envelope)
+        for asked, said in zip(world.wire[::2], world.wire[1::2], strict=True)
+    ]
+
+
+def samples(told: str) -> dict[tuple[str, tuple[str, ...]], float]:
+    """Return every sample by its name and the values of its labels."""
+    return {
+        (one.name, tuple(one.labels.values())): one.value
+        for family in text_string_to_metric_families(told)
+        for one in family.samples
+    }
+
+
+class Observed:
+    """A node's view and its listener."""
+
+    def __init__(self, path: Path, *, now: datetime = NOW + timedelta(hours=1)) -> None:
+        self.now, self.seconds = now, 0.0
+        self.tally = Tally()
+        self.view = NodeView(
+            path, self.tally, clock=lambda: self.now, monotonic=lambda: self.seconds
+        )
+
+    def get(self, path: str, *, method: str = "GET") -> tuple[int, str]:
+        with observed("127.0.0.1:0", self.view) as port:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request(method, path)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            connection.close()
+        return answer.status, text
+
+
+class TestListener:
+    def test_a_process_is_alive_and_nothing_else_can_be_asked(self, world: World) -> None:
+        node = Observed(world.folder("brand").path)
+        assert node.get("/health") == (200, "healthy\n")
+        for path in ("/", "/party.json", "/../party.json", "/metrics/", "/health?x"):
+            assert node.get(path)[0] == 404, path
+        assert node.get("/health", method="POST")[0] == 501
+
+    def test_no_thread_is_left_so_that_the_process_may_fork(self, world: World) -> None:
+        before = threading.active_count()
+        node = Observed(world.folder("brand").path)
+        with observed("127.0.0.1:0", node.view):
+            assert threading.active_count() == before + 1
+            (thread,) = [one for one in threading.enumerate() if one.name == "observe"]
+            assert Path(f"/proc/self/task/{thread.native_id}").exists()
+        assert not Path(f"/proc/self/task/{thread.native_id}").exists()
+
+    def test_an_address_that_is_taken_is_named(self, world: World) -> None:
+        node = Observed(world.folder("brand").path)
+        with (
+            observed("127.0.0.1:0", node.view) as port,
+            pytest.raises(WorkspaceError, match=f"cannot listen at 127.0.0.1:{port}"),
+            observed(f"127.0.0.1:{port}", node.view),
+        ):
+            pass
+
+    def test_ready_while_connected_in_force_and_writable(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        node = Observed(world.copy(tmp_path / "copy").folder("brand").path)
+        assert node.get("/ready") == (503, "not ready: connection\n")
+        node.view.heard()
+        assert node.get("/ready") == (200, "ready\n")
+        node.seconds += CONTACT_SECONDS + 1
+        assert node.get("/ready") == (503, "not ready: connection\n")
+        node.view.heard()
+        node.now = world.agreement.valid_until
+        assert node.get("/ready") == (503, "not ready: agreement\n")
+
+    def test_a_folder_that_is_gone_leaves_the_process_alive(self, tmp_path: Path) -> None:
+        node = Observed(tmp_path / "nowhere")
+        node.view.heard()
+        assert node.get("/ready") == (503, "not ready: agreement, folder\n")
+        assert node.get("/health")[0] == 200
+        status, told = node.get("/metrics")
+        assert status == 200
+        assert samples(told)["comity_figures_readable", ()] == 0
+
+
+class TestMetrics:
+    @pytest.mark.parametrize("name", PEOPLE)
+    def test_figures_are_those_of_ledger_and_log(self, world: World, name: str) -> None:
+        told = Observed(world.folder(name).path).get("/metrics")[1]
+        check_told(told)
+        found, leaves = samples(told), world.leaves(name)
+        statement = world.statement(name)
+        assert found["comity_figures_readable", ()] == 1
+        assert found["comity_epsilon_cap", ()] == statement.epsilon_cap
+        assert found["comity_epsilon_spent", ()] == statement.epsilon_spent
+        assert found["comity_epsilon_left", ()] == statement.epsilon_left
+        assert found["comity_log_leaves", ()] == len(leaves)
+        assert 0 < found["comity_log_public_leaves", ()] <= len(leaves)
+        witnesses = {labels for one, labels in found if one.startswith("comity_witness")}
+        assert witnesses == {(one.name,) for one in world.agreement.parties if one.name != name}
+        released = Counter(one.computation for one in leaves if isinstance(one, Release))
+        for kind, number in released.items():
+            assert found["comity_releases_total", (kind,)] == number
+        refused = Counter(one.term for one in leaves if isinstance(one, Refusal))
+        assert len(refused) == (name == "retailer")
+        for term, number in refused.items():
+            assert found["comity_refusals_total", (term,)] == number
+
+    def test_looking_writes_nothing(self, world: World) -> None:
+        path = world.folder("brand").path
+        before = {one: one.stat().st_mtime_ns for one in path.rglob("*") if one.is_file()}
+        Observed(path).get("/metrics")
+        after = {one: one.stat().st_mtime_ns for one in path.rglob("*") if one.is_file()}
+        assert before == after
+
+    def test_a_party_that_has_begun_nothing_has_no_budget_to_tell_and_gets_no_ledger(
+        self, tmp_path: Path
+    ) -> None:
+        fresh = World.make(tmp_path, unsafe_seed=1)
+        found = samples(Observed(fresh.folder("brand").path).get("/metrics")[1])
+        assert ("comity_epsilon_left", ()) not in found
+        assert found["comity_log_leaves", ()] == 0
+        assert not fresh.folder("brand").ledger.exists()
+
+    def test_what_a_node_counted(self, world: World, exchanges: list[Exchange]) -> None:
+        node = Observed(world.folder("brand").path)
+        for number, one in enumerate(exchanges):
+            node.tally.observe(Answered(one, 0, float(number), 10, 1))
+        node.tally.worker_ended()
+        told = node.get("/metrics")[1]
+        check_told(told)
+        found = samples(told)
+        assert found["comity_bytes_total", ("in",)] == 10 * len(exchanges)
+        assert found["comity_workers_ended_total", ()] == 1
+        counted = Counter((one.kind, str(one.outcome)) for one in exchanges)
+        for labels, number in counted.items():
+            assert found["comity_messages_total", labels] == number
+        counts = [
+            value for (one, _), value in found.items() if one == "comity_message_seconds_count"
+        ]
+        assert sum(counts) == len(exchanges)
+        within = found["comity_message_seconds_bucket", (exchanges[0].kind, str(SECONDS[0]))]
+        assert within == 1  # the first one took no time, all others a second or more
+
+
+class TestExchange:
+    def test_it_is_what_was_asked_and_said(self, world: World, exchanges: list[Exchange]) -> None:
+        assert {one.outcome for one in exchanges} == {Outcome.ANSWERED}
+        assert {one.agreement for one in exchanges} == {world.agreement.digest}
+        assert {"identify", "match.request", "train.request"} <= {one.kind for one in exchanges}
+        assert [one.question for one in exchanges] == [one.digest for one in world.wire[::2]]
+
+    def test_a_refusal_is_one(self, world: World) -> None:
+        asked = world.parties.seal("coordinator", "brand", "find", world.read(world.wire[0]).body)
+        said = world.handle("retailer", NO_MESSAGE)
+        assert exchange_of(asked.envelope, said.envelope).outcome is Outcome.REFUSED
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.binary(max_size=60)
+        | st.recursive(
+            st.none() | st.text(max_size=5) | st.integers(),
+            lambda deeper: st.dictionaries(
+                st.sampled_from(["body", "kind", "job", "agreement", "encrypts"]), deeper
+            ),
+            max_leaves=8,
+        ).map(lambda said: json.dumps(said).encode())
+    )
+    def test_nothing_that_a_stranger_wrote_is_repeated(self, world: World, content: bytes) -> None:
+        sealed = world.parties.sign("brand", content)
+        for envelope in (content, sealed.envelope):
+            found = exchange_of(envelope, envelope)
+            assert found.kind in {UNKNOWN, *ROUTES}
+            assert found.agreement == UNKNOWN
+            assert found.job == UNKNOWN or found.job.isascii()
+
+
+class TestLogCounts:
+    def test_read_on_it_counts_what_read_at_once_it_counts(self, world: Counting) -> None:
+        assert world.sizes[0] == 0
+        assert len(set(world.sizes)) > 3
+        whole = LogCounts(world.folder("brand").log)
+        for one in (whole, world.counts):
+            one.read_on()
+        assert world.counts == whole
+        assert whole.releases
+
+
+class TestCoordinator:
+    @pytest.fixture
+    def told(self, world: World, tmp_path: Path) -> Iterator[TestClient]:
+        config = CoordinatorConfig.for_address("c.example", listen=None, control="127.0.0.1:9092")
+        folder = CoordinatorFolder.init(tmp_path / "state", config, now=NOW)
+        folder.party.symlink_to(world.folder("coordinator").path)
+        journal = RunJournal(folder.runs)
+        journal.cancel(journal.submit(["find"], by="alice").number, by="alice")
+        journal.submit(["model"], by="alice")
+        app = metrics_app(folder, contacts=lambda: {"brand": datetime(2026, 3, 1, tzinfo=UTC)})
+        tokens = {"viewer": Operator("viewer", OperatorRole.VIEWER)}
+        with TestClient(control_app(app, app, find_operator=tokens.get, metrics=app)) as client:
+            yield client
+
+    def test_operators_see_figures_and_nobody_else_does(
+        self, world: World, told: TestClient
+    ) -> None:
+        assert told.get("/metrics").status_code == 401
+        viewer = {"Authorization": "Bearer viewer"}
+        assert told.put("/metrics", headers=viewer).status_code == 403
+        answer = told.get("/metrics", headers=viewer)
+        check_told(answer.text)
+        found = samples(answer.text)
+        assert found["comity_runs", ("cancelled",)] == found["comity_runs", ("queued",)] == 1
+        assert found["comity_runs", ("done",)] == 0
+        assert found["comity_training_rounds_total", ()] == 2
+        assert found["comity_party_contact_timestamp_seconds", ("brand",)] == 1772323200
+        released = [one for one in world.leaves("coordinator") if isinstance(one, Release)]
+        carried = [
+            value for (one, _), value in found.items() if one == "comity_released_bytes_total"
+        ]
+        assert sum(carried) == sum(one.content_bytes for one in released)
+
+
+def test_every_obstacle_has_its_own_sample(world: World) -> None:
+    found = samples(Observed(world.folder("brand").path).get("/metrics")[1])
+    assert {labels for one, labels in found if one == "comity_ready"} == {
+        (one,) for one in Obstacle
+    }
