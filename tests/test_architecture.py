@@ -292,7 +292,7 @@ ALLOWED = {
             *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
             *("asyncio", "subprocess", "subprocess.DEVNULL", "subprocess.Popen"),
             *("subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
-            *("uvicorn", "uvicorn.Config", "uvicorn.Server"),
+            *("uvicorn", "uvicorn.Config", "uvicorn.Server", "uvicorn.config.LOGGING_CONFIG"),
         }
     ),
     # an operator elsewhere, who calls the coordinator that a file of his names

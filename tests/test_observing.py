@@ -1,11 +1,14 @@
 """A party and a coordinator seen from outside: health, figures, lines of events, spans."""
 
+import hashlib
 import http.client
+import io
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +26,9 @@ from federation.errors import WorkspaceError
 from federation.messages import SealedMessage
 from federation.observing.answered import UNKNOWN, Answered, Exchange, Outcome, exchange_of
 from federation.observing.coordinator_view import metrics_app
+from federation.observing.events import FIELDS, Event, Notice, allowed
 from federation.observing.figures import CONTACT_SECONDS, Obstacle
+from federation.observing.json_lines import JsonLines
 from federation.observing.listener import observed
 from federation.observing.log_counts import LogCounts
 from federation.observing.node_view import NodeView
@@ -32,13 +37,14 @@ from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.operations.journal import RunJournal
 from federation.operations.roles import OperatorRole
 from federation.operations.tokens import Operator
+from federation.progress import Progress
 from federation.routes import ROUTES
 
-SECRETS = [
-    one(person)
-    for person in sorted(set().union(*PEOPLE.values()))
-    for one in (email, phone, lambda person: record("retailer", person))
-] + ["green", "colour"]
+IDENTIFIERS = [
+    one(person) for person in sorted(set().union(*PEOPLE.values())) for one in (email, phone)
+]
+REFERENCES = [record("retailer", person) for person in PEOPLE["retailer"]]
+SECRETS = [*IDENTIFIERS, *REFERENCES, "green", "colour"]
 """What of people must never be told: identifiers, references, a feature and its values."""
 
 
@@ -304,3 +310,109 @@ def test_every_obstacle_has_its_own_sample(world: World) -> None:
     assert {labels for one, labels in found if one == "comity_ready"} == {
         (one,) for one in Obstacle
     }
+
+
+# ---------------------------------------------------------------------------------------- lines
+
+
+class Lines:
+    """JSON lines, and what was written."""
+
+    def __init__(self) -> None:
+        self.file = io.StringIO()
+        self.json = JsonLines(self.file, clock=lambda: NOW)
+
+    def written(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.file.getvalue().splitlines()]
+
+
+class TestJsonLines:
+    def test_a_notice_is_its_event_and_anything_else_a_sentence(self) -> None:
+        lines = Lines()
+        lines.json.tell(Notice(Event.NODE_CONNECTED, "brand is connected", party="brand", node=7))
+        lines.json.tell("something else")
+        time = "2026-03-01T12:00:00+00:00"
+        connected = {"event": "node.connected", "told": "brand is connected"}
+        assert lines.written() == [
+            {"time": time, "party": "brand", "node": 7} | connected,
+            {"time": time, "event": "told", "told": "something else"},
+        ]
+
+    def test_a_job_says_no_count_of_people_and_no_word_of_its_stage(self) -> None:
+        lines = Lines()
+        told = Progress("brand", "find", "about 31 people", rows=31, excluded={"withdrawn": 4})
+        lines.json.progress(told)
+        lines.json.progress(replace(told, epsilon_spent=1.0, epsilon_left=0.2))
+        lines.json.progress(replace(told, done=1, total=9))
+        first, second = lines.written()
+        assert first.keys() == {"time", "event", "party", "job"}
+        assert second == first | {"epsilon_spent": 1.0, "epsilon_left": 0.2}
+
+    def test_messages_of_all_jobs_tell_nothing_of_people(
+        self, world: World, exchanges: list[Exchange]
+    ) -> None:
+        lines = Lines()
+        for one in exchanges:
+            lines.json.answered(Answered(one, 0, 0.25, 10, 1))
+        check_told(lines.file.getvalue())
+        found = lines.written()
+        assert [one["kind"] for one in found] == [one.kind for one in exchanges]
+        assert {one["event"] for one in found} == {"message.answered"}
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.dictionaries(
+            st.sampled_from(sorted(FIELDS)) | st.text(max_size=8),
+            st.sampled_from(IDENTIFIERS) | st.none() | st.lists(st.sampled_from(SECRETS)),
+        )
+    )
+    def test_no_field_holds_an_identifier_whatever_it_is_given(
+        self, given: dict[str, object]
+    ) -> None:
+        told = allowed(given)
+        check_told(json.dumps(told))
+        assert told.keys() <= FIELDS.keys()
+
+    @pytest.mark.parametrize(
+        "identifier",
+        [
+            *(email(7), email(7).upper(), phone(7), "+1 212 736-5007", "person7%40gmx.net"),
+            *("12127365007", 64 * "a", hashlib.sha256(b"person").hexdigest().upper()),
+        ],
+    )
+    def test_sentences_lose_what_looks_like_an_identifier_and_keep_the_rest(
+        self, identifier: str
+    ) -> None:
+        told = allowed({"told": f"row of {identifier}: mend it"})["told"]
+        assert told in {"row of … mend it", "row of …: mend it"}
+
+    def test_of_what_libraries_log_the_text_is_left_out(self) -> None:
+        lines, root = Lines(), logging.getLogger()
+        before = list(root.handlers)
+        quiet = {one: list(logging.getLogger(one).handlers) for one in ("flwr", "uvicorn")}
+        try:
+            lines.json.take_over()
+            logging.getLogger("flwr").warning("got %s", email(7))
+            logging.getLogger("comity.apps").error("no answer from %s", "brand")
+            try:
+                int(email(8))
+            except ValueError:
+                logging.getLogger("uvicorn.error").exception("failed")
+        finally:
+            root.handlers[:] = before
+            for name, handlers in quiet.items():
+                logging.getLogger(name).handlers[:] = handlers
+        check_told(lines.file.getvalue())
+        assert [
+            (one.get("logger"), one.get("told"), one.get("error")) for one in lines.written()
+        ] == [
+            ("flwr", None, None),
+            ("comity.apps", "no answer from brand", None),
+            ("uvicorn.error", None, "ValueError"),
+        ]
+
+    def test_every_event_can_be_written(self) -> None:
+        lines = Lines()
+        for one in Event:
+            lines.json.write(one)
+        assert [one["event"] for one in lines.written()] == list(Event)

@@ -35,6 +35,7 @@ from federation.channel import ENVELOPE
 from federation.enrolment.waiting import wait_until_signed
 from federation.errors import WorkspaceError
 from federation.observing.answered import Answered, Exchange, Observer, exchange_of
+from federation.observing.events import Event, Notice
 from federation.observing.listener import observed
 from federation.observing.tally import Tally
 from federation.party import PartyFolder
@@ -129,7 +130,13 @@ def installed_bundle() -> str:
     return hashlib.sha256(build_fab_from_disk(BUNDLE)).hexdigest()
 
 
-def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> NoReturn:
+def run_node(
+    config: NodeConfig,
+    *,
+    tell: Tell,
+    listener: ProgressListener,
+    observers: Sequence[Observer] = (),
+) -> NoReturn:
     """Answer messages until this process is told to end; SIGTERM ends it with exit code 0.
 
     1. Read folder and agreement, so that mistakes in them show at once; wait where parties have yet
@@ -145,6 +152,7 @@ def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> N
         config: the node's.
         tell: told in one line what an operator wants to know.
         listener: told how the party's work goes on, in the workers.
+        observers: told of each message, once it is answered.
 
     Raises:
         WorkspaceError: folder, certificate or key are not what they must be.
@@ -156,7 +164,7 @@ def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> N
     folder = PartyFolder(config.party)  # 1
     if folder.config.role not in {Role.BRAND, Role.PARTNER}:
         raise WorkspaceError(f"{folder.path} is a {folder.config.role}'s: it has no node")
-    watch = _Watch(config)
+    watch = _Watch(config, observers)
     with watch.listening():
         wait_until_signed(folder, tell)
     folder.agreement()
@@ -174,7 +182,8 @@ def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> N
             heard=watch.heard,
         ) as link,
     ):
-        tell(f"{folder.name} is connected to {config.superlink} as node {link.node_id}")
+        told = f"{folder.name} is connected to {config.superlink} as node {link.node_id}"
+        tell(Notice(Event.NODE_CONNECTED, told, party=folder.name, node=link.node_id))
         _MessageLoop(link, zygote, allowed, tell, watch).run()  # 4
 
 
@@ -185,10 +194,10 @@ def _end(*_: object) -> NoReturn:
 class _Watch:
     """Who observes a node: its own listener where there is one, and whoever else is told."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, observers: Sequence[Observer]) -> None:
         self._address = config.observe
         self.tally = Tally()
-        self.observers: list[Observer] = [self.tally.observe]
+        self._observers = (self.tally.observe, *observers)
         self._view = None
         if self._address is not None:
             from federation.observing.node_view import NodeView
@@ -208,7 +217,7 @@ class _Watch:
 
     def tell(self, answered: Answered) -> None:
         """Tell of a message."""
-        for observer in self.observers:
+        for observer in self._observers:
             observer(answered)
 
 
@@ -246,7 +255,8 @@ class _MessageLoop:
             if question is not None:
                 self._link.push(self._answer_to(question))
         except RunOverError:
-            self._tell("a run has ended before its message was answered")
+            told = "a run has ended before its message was answered"
+            self._tell(Notice(Event.RUN_OVER, told))
             return True
         return question is not None
 
@@ -255,7 +265,8 @@ class _MessageLoop:
         if run != self._allowed_run:
             bundle = hashlib.sha256(self._link.bundle_of(run)).hexdigest()
             if bundle not in self._allowed:
-                self._tell(f"refused run {run}: its app bundle is {bundle}, which is not allowed")
+                told = f"refused run {run}: its app bundle is {bundle}, which is not allowed"
+                self._tell(Notice(Event.BUNDLE_REFUSED, told, run=run, bundle=bundle))
                 return question.failed(Failure.OTHER_BUNDLE, "this node allows no such app bundle")
             self._allowed_run = run
         begun, moment = time.time_ns(), time.monotonic()
@@ -266,7 +277,8 @@ class _MessageLoop:
             answer = CarriedMessage.from_rows(rows)
         except WorkerEndedError as error:
             self._watch.tally.worker_ended()
-            self._tell(f"a worker ended {error} before it had answered: the run is told so")
+            words = f"a worker ended {error} before it had answered: the run is told so"
+            self._tell(Notice(Event.WORKER_ENDED, words, run=run))
             answer = question.failed(
                 Failure.WORKER_ENDED, "the worker ended before it had answered"
             )

@@ -44,6 +44,7 @@ from httpx import HTTPStatusError, TransportError
 
 from federation.apps.carriage import CarriedMessage
 from federation.errors import SuperLinkError, WorkspaceError
+from federation.observing.events import Event, Notice
 
 __all__ = ["RunOverError", "SuperLink", "read_node_key"]
 
@@ -254,12 +255,12 @@ class SuperLink:
             else:
                 self._heard()
                 if away:
-                    self._tell(f"the SuperLink at {self._address} is back")
+                    words = f"the SuperLink at {self._address} is back"
+                    self._tell(Notice(Event.SUPERLINK_BACK, words))
                 return answer
             if not away:
-                self._tell(
-                    f"no SuperLink at {self._address} ({told}): calling again until it answers"
-                )
+                words = f"no SuperLink at {self._address} ({told}): calling again until it answers"
+                self._tell(Notice(Event.SUPERLINK_AWAY, words))
             away = True
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
