@@ -387,6 +387,12 @@ def node_up(
             "--observe", metavar="HOST:PORT", help="Tell health and figures there; nowhere if out."
         ),
     ] = None,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            "--traces", metavar="URL", help="Send spans to this collector of OpenTelemetry."
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option("--log-format", help="How lines on standard error look.")
     ] = LogFormat.HUMAN,
@@ -419,6 +425,7 @@ def node_up(
         "auth_supernode_private_key": auth_supernode_private_key,
         "allow_bundles": allow_bundle,
         "observe": observe,
+        "traces": traces,
     }
     node = NodeConfig.of(config, given)
     if log_format is LogFormat.JSON:

@@ -15,8 +15,8 @@ import re
 import signal
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, Self
@@ -37,7 +37,9 @@ from federation.errors import WorkspaceError
 from federation.observing.answered import Answered, Exchange, Observer, exchange_of
 from federation.observing.events import Event, Notice
 from federation.observing.listener import observed
+from federation.observing.spans import span_of
 from federation.observing.tally import Tally
+from federation.observing.traces import Collector, traced
 from federation.party import PartyFolder
 from federation.population import tokens_allowed
 from federation.progress import ProgressListener, listening
@@ -73,6 +75,7 @@ class NodeConfig(BaseModel):
         allow_bundles: SHA-256 digests of app bundles whose runs are answered, beside the installed
             one.
         observe: host:port at which health and figures are told; nowhere where left out.
+        traces: URL of the party's own collector of OpenTelemetry; none where left out.
     """
 
     model_config = ConfigDict(
@@ -88,6 +91,7 @@ class NodeConfig(BaseModel):
     root_certificates: Path | None = None
     allow_bundles: tuple[Digest, ...] = ()
     observe: Annotated[str, AfterValidator(_address)] | None = None
+    traces: Collector | None = None
 
     @classmethod
     def of(cls, file: Path | None, given: Mapping[str, Any]) -> Self:
@@ -174,6 +178,7 @@ def run_node(
             partial(_answer, folder.path, listener), prepare=partial(_prepare, folder)
         ) as zygote,
         watch.listening(),
+        watch.tracing(folder.name),
         SuperLink.connected(  # 3
             config.superlink,
             root_certificates=config.root_certificates,
@@ -196,8 +201,9 @@ class _Watch:
 
     def __init__(self, config: NodeConfig, observers: Sequence[Observer]) -> None:
         self._address = config.observe
+        self._collector = config.traces
         self.tally = Tally()
-        self._observers = (self.tally.observe, *observers)
+        self._observers = [self.tally.observe, *observers]
         self._view = None
         if self._address is not None:
             from federation.observing.node_view import NodeView
@@ -209,6 +215,21 @@ class _Watch:
         if self._address is None or self._view is None:
             return nullcontext()
         return observed(self._address, self._view)
+
+    @contextmanager
+    def tracing(self, party: str) -> Iterator[None]:
+        """Send a span of each message for the length of a block, where there is a collector."""
+        if self._collector is None:
+            yield
+            return
+        with traced(self._collector, party) as send:
+
+            def observe(answered: Answered) -> None:
+                span = span_of(answered, party)
+                send([] if span is None else [span])
+
+            self._observers.append(observe)
+            yield
 
     def heard(self) -> None:
         """Note that the SuperLink has answered."""

@@ -37,6 +37,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from compliance.errors import describe
 from federation.errors import WorkspaceError
+from federation.observing.traces import Collector
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
 from federation.party import write_atomically
 
@@ -79,6 +80,7 @@ class CoordinatorConfig(BaseModel):
             elsewhere.
         party: the coordinator's folder as a party, taken from the state folder.
         deadline_seconds: patience for the answers of one exchange, and for nodes to connect.
+        traces: URL of the operator's own collector of OpenTelemetry; none where left out.
     """
 
     model_config = ConfigDict(
@@ -93,6 +95,7 @@ class CoordinatorConfig(BaseModel):
     control: Address = "127.0.0.1:9092"
     party: Path = Path("party")
     deadline_seconds: Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)] = 600.0
+    traces: Collector | None = None
 
     @classmethod
     def for_address(cls, address: str, *, listen: str | None, control: str) -> Self:
@@ -305,6 +308,6 @@ def _locks(file: IO[str]) -> bool:
 
 
 def _to_toml(config: CoordinatorConfig) -> bytes:
-    written = config.model_dump(mode="json", by_alias=True)
+    written = config.model_dump(mode="json", by_alias=True, exclude_none=True)
     lines = [f"{key} = {json.dumps(value)}" for key, value in written.items()]
     return ("\n".join(lines) + "\n").encode()
