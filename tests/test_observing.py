@@ -1,28 +1,36 @@
 """A party and a coordinator seen from outside: health, figures, lines of events, spans."""
 
+import gzip
 import hashlib
 import http.client
 import io
 import json
 import logging
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from parties import NOW, PEOPLE, World, email, phone, record
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from compliance.records import Refusal, Release
 from federation.apps.control_listener import control_app
+from federation.apps.launchers import NodeConfig
 from federation.channel import Parcel
-from federation.errors import WorkspaceError
+from federation.coordinator import Coordinator
+from federation.errors import PartyUnreachableError, WorkspaceError
 from federation.messages import SealedMessage
 from federation.observing.answered import UNKNOWN, Answered, Exchange, Outcome, exchange_of
 from federation.observing.coordinator_view import metrics_app
@@ -32,7 +40,9 @@ from federation.observing.json_lines import JsonLines
 from federation.observing.listener import observed
 from federation.observing.log_counts import LogCounts
 from federation.observing.node_view import NodeView
+from federation.observing.spans import Span, TracedChannel, span_of, trace_id
 from federation.observing.tally import SECONDS, Tally
+from federation.observing.traces import traced
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.operations.journal import RunJournal
 from federation.operations.roles import OperatorRole
@@ -63,6 +73,12 @@ class Counting(World):
 
     counts: LogCounts | None = None
     sizes: list[int] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+
+    def run(self) -> None:
+        channel = TracedChannel(self, self.spans.extend)
+        Coordinator.open(self.folder("coordinator").path, clock=self.clock).run(channel)
+        channel.close()
 
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0
@@ -416,3 +432,141 @@ class TestJsonLines:
         for one in Event:
             lines.json.write(one)
         assert [one["event"] for one in lines.written()] == list(Event)
+
+
+# ---------------------------------------------------------------------------------------- spans
+
+
+class Collector(HTTPServer):
+    """A collector of OpenTelemetry on loopback: keeps every span that it is sent, and whose it is."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Receiving)
+        self.spans: list[tuple[str, OtlpSpan]] = []
+        self.bodies: list[bytes] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1/traces"
+
+
+class Receiving(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.server.bodies.append(body)
+        for one in ExportTraceServiceRequest.FromString(body).resource_spans:
+            named = {pair.key: pair.value.string_value for pair in one.resource.attributes}
+            assert named.keys() == {"service.name", "service.instance.id"}
+            party = named["service.instance.id"]
+            self.server.spans += [
+                (party, span) for scope in one.scope_spans for span in scope.spans
+            ]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def answered(world: World, exchanges: list[Exchange]) -> list[tuple[str, Answered]]:
+    """What each party's node observed of the jobs."""
+    senders = [world.read(one).header.sender for one in world.wire[1::2]]
+    told = [Answered(one, 1, 0.5, 10, 1) for one in exchanges]
+    return list(zip(senders, told, strict=True))
+
+
+class TestSpans:
+    def test_those_of_all_parties_make_one_tree_for_each_job(
+        self, world: Counting, answered: list[tuple[str, Answered]]
+    ) -> None:
+        told = [span_of(one, party) for party, one in answered]
+        theirs = [one for one in told if one is not None]
+        assert len(theirs) == len(answered)
+        within = {one.span: one for one in world.spans}
+        traces = {trace_id(world.agreement.digest, job): job for job in ("find", "model", "best")}
+        assert {one.trace for one in theirs if one.attributes["comity.job"] in traces.values()} == (
+            traces.keys()
+        )
+        for one in theirs:
+            depth, above = 0, one
+            while above.parent is not None:
+                assert within[above.parent].trace == one.trace
+                above = within[above.parent]
+                depth += 1
+            assert (above.name, depth) == ("job", 3)
+            assert above.attributes["comity.job"] == one.attributes["comity.job"]
+        names = [one.span for one in (*theirs, *world.spans)]
+        assert len(set(names)) == len(names)
+
+    def test_a_collector_gets_them_whole_and_nothing_of_people(
+        self, world: Counting, answered: list[tuple[str, Answered]], collector: Collector
+    ) -> None:
+        with traced(collector.address, "coordinator") as send:
+            send(world.spans)
+        for name in PEOPLE:
+            with traced(collector.address, name) as send:
+                told = [span_of(one, party) for party, one in answered if party == name]
+                send([one for one in told if one is not None])
+        check_told(b"".join(collector.bodies).decode(errors="replace"))
+        assert len(collector.spans) == len(world.spans) + len(answered)
+        found = {int.from_bytes(span.span_id): (party, span) for party, span in collector.spans}
+        for one in world.spans:
+            party, span = found[one.span]
+            assert party == "coordinator"
+            assert int.from_bytes(span.trace_id) == one.trace
+            assert int.from_bytes(span.parent_span_id) == (one.parent or 0)
+            assert (span.name, span.start_time_unix_nano) == (one.name, one.begun)
+        keys = {pair.key for _, span in collector.spans for pair in span.attributes}
+        assert keys == {
+            f"comity.{one}"
+            for one in ("job", "kind", "outcome", "bytes_in", "bytes_out", "node", "peer")
+        }
+
+    def test_an_exchange_that_fails_is_a_span_that_failed(self, world: Counting) -> None:
+        class Broken:
+            def nodes(self, at_least: int) -> Sequence[int]:
+                return []
+
+            def exchange(self, parcels: Sequence[Parcel], *, most_missing: int = 0) -> NoReturn:
+                raise PartyUnreachableError("no answer from brand")
+
+        spans: list[Span] = []
+        channel = TracedChannel(Broken(), spans.extend)
+        with pytest.raises(PartyUnreachableError):
+            channel.exchange([Parcel(0, world.wire[0])])
+        assert [one.failed for one in spans] == [True, True]
+
+    def test_what_belongs_to_no_job_is_no_span(self) -> None:
+        assert span_of(Answered(Exchange(), 0, 1.0, 1, 1), "brand") is None
+
+    def test_without_its_packages_it_says_which_extra_has_them(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+        with (
+            pytest.raises(WorkspaceError, match=r"comity\[observe\]"),
+            traced("http://127.0.0.1:9/v1/traces", "brand"),
+        ):
+            pass
+
+    @pytest.mark.parametrize("url", ["127.0.0.1:4318", "http://me:secret@127.0.0.1/v1/traces"])
+    def test_a_collector_is_named_by_a_url_without_a_password(self, url: str) -> None:
+        given = {"party": Path(), "superlink": "127.0.0.1:1", "auth_supernode_private_key": Path()}
+        with pytest.raises(WorkspaceError, match="traces") as raised:
+            NodeConfig.of(None, given | {"traces": url})
+        assert "secret" not in str(raised.value)

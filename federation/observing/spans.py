@@ -180,8 +180,8 @@ class TracedChannel:
             attributes={"comity.job": key[1], "comity.kind": headers[0].kind},
         )
         told = zip(headers, digests, parcels, answers, strict=True)
-        messages = [_message(*one, within) for one in told]
-        self._send([within, *messages])
+        messages = {one[1]: _message(*one, within) for one in told}  # one message may go to many
+        self._send([within, *messages.values()])
 
     @staticmethod
     def _job_span(key: tuple[str, str], begun: int) -> int:

@@ -154,7 +154,8 @@ class CoordinatorFolder:
         """Prepare a folder, or see that a prepared one is as it must be.
 
         1. The folder, its owner's alone.
-        2. Its configuration, unless it has one; another than it has is refused.
+        2. Its configuration, unless it has one; another than it has is refused, but for where spans
+           go.
         3. The CA, unless there is one. 4. The server's certificate, unless it serves for longer.
 
         Raises:
@@ -166,7 +167,7 @@ class CoordinatorFolder:
         if not file.exists():  # 2
             write_atomically(file, _to_toml(config), mode=0o600)
         folder = cls.open(path)
-        if folder.config != config:
+        if folder.config.model_copy(update={"traces": config.traces}) != config:
             raise WorkspaceError(
                 f"{file} says otherwise than this command: change the file itself, which the next "
                 "start and the next certificate heed, or give the same options"
