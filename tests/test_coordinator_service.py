@@ -68,6 +68,8 @@ class Coordinated:
     viewer: RemoteConfig
     operator: RemoteConfig
     trap: Trap
+    observed: str
+    """Where the courier's node tells health and figures."""
 
     @property
     def local(self) -> LocalRuns:
@@ -122,7 +124,12 @@ def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinate
     ):
         coordination = Coordination(processes, directory, workspace.coordinator.path)
         coordination.up()
-        coordination.start_nodes(workspace.people)
+        (port,) = free_ports(1)
+        observed = f"{HOST}:{port}"
+        coordination.start_nodes(
+            workspace.people,
+            options={"courier": ["--observe", observed, "--log-format", "json"]},
+        )
         coordination.wait_until_ready()
         configs = {
             role: RemoteConfig.read(
@@ -136,6 +143,7 @@ def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinate
             configs[OperatorRole.VIEWER],
             configs[OperatorRole.OPERATOR],
             trap,
+            observed,
         )
     assert [pid for pid, _ in processes.environments()] == []
 
@@ -202,6 +210,34 @@ class TestRuns:
         leaves = verify_party(coordinated.party.path).leaves
         ended = [(leaf.job, leaf.outcome) for leaf in leaves if isinstance(leaf, JobEnded)]
         assert ended == [("find", "done"), ("model", "cancelled"), ("model", "done")]
+
+
+class TestSeenFromOutside:
+    def test_a_node_tells_health_and_figures_where_it_was_told_to(
+        self, coordinated: Coordinated
+    ) -> None:
+        base = f"http://{coordinated.observed}"
+        with httpx.Client(trust_env=False, timeout=20) as client:
+            assert client.get(f"{base}/health").text == "healthy\n"
+            assert client.get(f"{base}/ready").text == "ready\n"
+            figures = client.get(f"{base}/metrics").text
+        assert 'comity_messages_total{kind="identify",outcome="answered"}' in figures
+        assert "comity_epsilon_left " in figures
+        lines = coordinated.coordination.processes.told("node-courier").splitlines()
+        events = {json.loads(line)["event"] for line in lines}
+        assert {"node.connected", "message.answered", "job.progressed"} <= events
+
+    def test_a_viewer_reads_a_coordinators_figures_and_nobody_else_does(
+        self, coordinated: Coordinated
+    ) -> None:
+        url = f"{coordinated.coordination.control}/metrics"
+        with coordinated.coordination.client() as client:
+            assert client.get(url).status_code == 401
+        token = coordinated.viewer.token_file.read_text().strip()
+        with coordinated.coordination.client(token) as client:
+            figures = client.get(url).text
+        assert 'comity_runs{state="queued"} 0.0' in figures
+        assert 'comity_party_contact_timestamp_seconds{party="brand"}' in figures
 
 
 class TestAttacks:

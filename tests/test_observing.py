@@ -409,6 +409,7 @@ class TestJsonLines:
         try:
             lines.json.take_over()
             logging.getLogger("flwr").warning("got %s", email(7))
+            logging.getLogger("uvicorn").info("got %s", email(7))
             logging.getLogger("comity.apps").error("no answer from %s", "brand")
             try:
                 int(email(8))

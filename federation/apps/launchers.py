@@ -293,8 +293,8 @@ class _MessageLoop:
         begun, moment = time.time_ns(), time.monotonic()
         exchange = Exchange()
         try:
-            told, *rows = self._zygote.ask(question.to_rows())
-            exchange = Exchange.model_validate_json(told)
+            observed_row, *rows = self._zygote.ask(question.to_rows())
+            exchange = Exchange.model_validate_json(observed_row)
             answer = CarriedMessage.from_rows(rows)
         except WorkerEndedError as error:
             self._watch.tally.worker_ended()

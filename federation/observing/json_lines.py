@@ -101,6 +101,8 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write it; the text of our own modules alone, and never a traceback."""
         ours = record.name.partition(".")[0] == _OURS
+        if not ours and record.levelno < logging.WARNING:  # without its text it says nothing
+            return
         error = record.exc_info[0] if record.exc_info else None
         self._lines.write(
             Event.LOGGED,

@@ -70,4 +70,4 @@ def traced(address: str, party: str) -> Iterator[Send]:
     try:
         yield send
     finally:
-        processor.shutdown()
+        processor.shutdown()  # type: ignore[no-untyped-call]
