@@ -1,6 +1,7 @@
 """A coordinator that stays: whole runs through it, its death in the middle, and attacks on it."""
 
 import hashlib
+import json
 import os
 import signal
 import time
@@ -9,17 +10,20 @@ from dataclasses import dataclass
 from http.client import HTTPSConnection
 from pathlib import Path
 
+import httpx
 import pytest
 from coordinating import Coordination
 from cryptography.hazmat.primitives.asymmetric import ec
 from deployment import (
     BIN,
+    HOST,
     START_SECONDS,
     STOP_SECONDS,
     TELEMETRY_OFF,
     Processes,
     Trap,
     children,
+    free_ports,
     listening_sockets,
 )
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
