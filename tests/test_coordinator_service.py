@@ -220,6 +220,8 @@ class TestSeenFromOutside:
     def test_a_node_tells_health_and_figures_where_it_was_told_to(
         self, coordinated: Coordinated
     ) -> None:
+        told = coordinated.coordination.processes
+        told.wait_until_told("node-courier", "node.connected", seconds=START_SECONDS)
         base = f"http://{coordinated.observed}"
         with httpx.Client(trust_env=False, timeout=20) as client:
             assert client.get(f"{base}/health").text == "healthy\n"
@@ -227,12 +229,14 @@ class TestSeenFromOutside:
             figures = client.get(f"{base}/metrics").text
         assert 'comity_ready{without="connection"} 1.0' in figures
         assert "comity_figures_readable 1.0" in figures
-        lines = coordinated.coordination.processes.told("node-courier").splitlines()
+        lines = told.told("node-courier").splitlines()
         assert "node.connected" in {json.loads(line)["event"] for line in lines}
 
     def test_a_viewer_reads_a_coordinators_figures_and_nobody_else_does(
         self, coordinated: Coordinated
     ) -> None:
+        told = coordinated.coordination.processes
+        told.wait_until_told("node-brand", "is connected", seconds=START_SECONDS)
         url = f"{coordinated.coordination.control}/metrics"
         with coordinated.coordination.client() as client:
             assert client.get(url).status_code == 401
