@@ -11,8 +11,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("node", "coordinator")
-"""What an image is for: either side."""
+EXTRAS = ("node", "coordinator", "observe")
+"""What an image is for: either side, and its traces."""
 PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 FILE = Path(__file__).with_name("requirements.txt")
 

@@ -30,6 +30,7 @@ from federation.erasure_commands import erase_app
 from federation.errors import EnrolmentError, FederationError, RefusedError, WorkspaceError
 from federation.measurement_commands import measurement_app
 from federation.model_commands import model_app
+from federation.observing.formats import LogFormat
 from federation.operations.coordinator_commands import coordinator_app
 from federation.operations.run_commands import cancel, logs, resume, run, status
 from federation.policy_commands import policy_app
@@ -380,11 +381,27 @@ def node_up(
             help="Answer runs with this app bundle too, beside the installed one.",
         ),
     ] = None,
+    observe: Annotated[
+        str | None,
+        typer.Option(
+            "--observe", metavar="HOST:PORT", help="Tell health and figures there; nowhere if out."
+        ),
+    ] = None,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            "--traces", metavar="URL", help="Send spans to this collector of OpenTelemetry."
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", help="How lines on standard error look.")
+    ] = LogFormat.HUMAN,
 ) -> None:
     """Answer a coordinator's messages as a party, until SIGTERM (leaves with 0) or Ctrl-C.
 
     Says when it is connected. A message is answered by a worker of its own, which is forked with
-    everything loaded. No port is opened, and nothing that the coordinator ships is run.
+    everything loaded. No port is opened but by --observe, and nothing that the coordinator ships
+    is run.
 
     Example: comity node up --config /srv/comity/node.toml
     """
@@ -407,8 +424,17 @@ def node_up(
         "root_certificates": root_certificates,
         "auth_supernode_private_key": auth_supernode_private_key,
         "allow_bundles": allow_bundle,
+        "observe": observe,
+        "traces": traces,
     }
-    run_node(NodeConfig.of(config, given), tell=tell, listener=show)
+    node = NodeConfig.of(config, given)
+    if log_format is LogFormat.JSON:
+        from federation.observing.json_lines import JsonLines
+
+        lines = JsonLines(sys.stderr)
+        lines.take_over()
+        run_node(node, tell=lines.tell, listener=lines.progress, observers=[lines.answered])
+    run_node(node, tell=tell, listener=show)
 
 
 @log_app.command("verify")

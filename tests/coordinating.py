@@ -6,7 +6,7 @@ import signal
 import ssl
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -88,17 +88,26 @@ class Coordination:
         )
         return file
 
-    def start_nodes(self, folders: Sequence[PartyFolder]) -> None:
-        """Have every party's node be taken, and start it."""
+    def start_nodes(
+        self, folders: Sequence[PartyFolder], *, options: Mapping[str, Sequence[str]] = {}
+    ) -> None:
+        """Have every party's node be taken, and start it, some with further options."""
         for folder in folders:
             private, public = write_node_key(self.directory, folder.name)
             self.folder.nodes.mkdir(exist_ok=True)
             shutil.copy(public, self.folder.nodes / f"{folder.name}.pub")
             self.processes.wait_until_told("up", f"{folder.name}'s node", seconds=START_SECONDS)
-            self.start_node(f"node-{folder.name}", folder, private)
+            more = options.get(folder.name, ())
+            self.start_node(f"node-{folder.name}", folder, private, options=more)
 
     def start_node(
-        self, name: str, folder: PartyFolder, key: Path, *, root: Path | None = None
+        self,
+        name: str,
+        folder: PartyFolder,
+        key: Path,
+        *,
+        root: Path | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         """Start a node, with nothing in its environment that tells Flower to be quiet."""
         command = [
@@ -106,6 +115,7 @@ class Coordination:
             *("--superlink", self.folder.config.address),
             *("--root-certificates", str(root or self.folder.ca_certificate)),
             *("--auth-supernode-private-key", str(key)),
+            *options,
         ]
         self.processes.start(name, command, without=tuple(TELEMETRY_OFF))
 

@@ -292,7 +292,7 @@ ALLOWED = {
             *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
             *("asyncio", "subprocess", "subprocess.DEVNULL", "subprocess.Popen"),
             *("subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
-            *("uvicorn", "uvicorn.Config", "uvicorn.Server"),
+            *("uvicorn", "uvicorn.Config", "uvicorn.Server", "uvicorn.config.LOGGING_CONFIG"),
         }
     ),
     # an operator elsewhere, who calls the coordinator that a file of his names
@@ -305,6 +305,21 @@ ALLOWED = {
     # the one link between two parties that the coordinator does not carry, and its program: only
     # after both gates have let out that it may be opened, and to a certificate told beforehand
     "federation/rr22/link.py": LINK,
+    # what a coordinator's control listener shows of it
+    "federation/observing/coordinator_view.py": frozenset(
+        {
+            *("starlette.requests.Request", "starlette.responses.Response"),
+            *(f"starlette.routing.{name}" for name in ("Route", "Router")),
+            "starlette.types.ASGIApp",
+        }
+    ),
+    # a node's own listener, where its party asks for one: it answers, and calls nobody
+    "federation/observing/listener.py": frozenset(
+        {
+            *("http.HTTPStatus", "http.server.BaseHTTPRequestHandler", "http.server.HTTPServer"),
+            *("socket.AF_INET6", "socketserver.TCPServer"),
+        }
+    ),
     # a party's own log, and the heads it cosigned of others', to whom its operator lets at it
     "federation/log_server.py": frozenset(
         {

@@ -1,6 +1,7 @@
 """A coordinator that stays: whole runs through it, its death in the middle, and attacks on it."""
 
 import hashlib
+import json
 import os
 import signal
 import time
@@ -9,17 +10,20 @@ from dataclasses import dataclass
 from http.client import HTTPSConnection
 from pathlib import Path
 
+import httpx
 import pytest
 from coordinating import Coordination
 from cryptography.hazmat.primitives.asymmetric import ec
 from deployment import (
     BIN,
+    HOST,
     START_SECONDS,
     STOP_SECONDS,
     TELEMETRY_OFF,
     Processes,
     Trap,
     children,
+    free_ports,
     listening_sockets,
 )
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
@@ -68,6 +72,8 @@ class Coordinated:
     viewer: RemoteConfig
     operator: RemoteConfig
     trap: Trap
+    observed: str
+    """Where the courier's node tells health and figures."""
 
     @property
     def local(self) -> LocalRuns:
@@ -122,7 +128,12 @@ def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinate
     ):
         coordination = Coordination(processes, directory, workspace.coordinator.path)
         coordination.up()
-        coordination.start_nodes(workspace.people)
+        (port,) = free_ports(1)
+        observed = f"{HOST}:{port}"
+        coordination.start_nodes(
+            workspace.people,
+            options={"courier": ["--observe", observed, "--log-format", "json"]},
+        )
         coordination.wait_until_ready()
         configs = {
             role: RemoteConfig.read(
@@ -136,6 +147,7 @@ def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinate
             configs[OperatorRole.VIEWER],
             configs[OperatorRole.OPERATOR],
             trap,
+            observed,
         )
     assert [pid for pid, _ in processes.environments()] == []
 
@@ -202,6 +214,37 @@ class TestRuns:
         leaves = verify_party(coordinated.party.path).leaves
         ended = [(leaf.job, leaf.outcome) for leaf in leaves if isinstance(leaf, JobEnded)]
         assert ended == [("find", "done"), ("model", "cancelled"), ("model", "done")]
+
+
+class TestSeenFromOutside:
+    def test_a_node_tells_health_and_figures_where_it_was_told_to(
+        self, coordinated: Coordinated
+    ) -> None:
+        told = coordinated.coordination.processes
+        told.wait_until_told("node-courier", "node.connected", seconds=START_SECONDS)
+        base = f"http://{coordinated.observed}"
+        with httpx.Client(trust_env=False, timeout=20) as client:
+            assert client.get(f"{base}/health").text == "healthy\n"
+            assert client.get(f"{base}/ready").text == "ready\n"
+            figures = client.get(f"{base}/metrics").text
+        assert 'comity_ready{without="connection"} 1.0' in figures
+        assert "comity_figures_readable 1.0" in figures
+        lines = told.told("node-courier").splitlines()
+        assert "node.connected" in {json.loads(line)["event"] for line in lines}
+
+    def test_a_viewer_reads_a_coordinators_figures_and_nobody_else_does(
+        self, coordinated: Coordinated
+    ) -> None:
+        told = coordinated.coordination.processes
+        told.wait_until_told("node-brand", "is connected", seconds=START_SECONDS)
+        url = f"{coordinated.coordination.control}/metrics"
+        with coordinated.coordination.client() as client:
+            assert client.get(url).status_code == 401
+        token = coordinated.viewer.token_file.read_text().strip()
+        with coordinated.coordination.client(token) as client:
+            figures = client.get(url).text
+        assert 'comity_runs{state="queued"} 0.0' in figures
+        assert 'comity_party_contact_timestamp_seconds{party="brand"}' in figures
 
 
 class TestAttacks:

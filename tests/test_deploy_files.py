@@ -108,9 +108,23 @@ class TestChart:
         assert policy["policyTypes"] == ["Ingress"]
         assert policy["ingress"] == []
 
+    def test_a_node_that_is_observed_is_probed_and_read_by_whom_it_names(self) -> None:
+        watcher = {"podSelector": {"matchLabels": {"app": "prometheus"}}}
+        for who in ([], [watcher]):
+            made = rendered({"node": {"observe": {"port": 9464, "from": who}}})
+            (node, *_) = made["Deployment"]["spec"]["template"]["spec"]["containers"]
+            assert node["args"][-2:] == ["--observe", "0.0.0.0:9464"]
+            assert node["livenessProbe"]["httpGet"] == {"path": "/health", "port": "observe"}
+            assert node["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "observe"}
+            found = made["NetworkPolicy"]["spec"]["ingress"]
+            assert found == [{"ports": [{"port": "observe"}], "from": [one]} for one in who]
+        (quiet, *_) = rendered({})["Deployment"]["spec"]["template"]["spec"]["containers"]
+        assert not {"ports", "livenessProbe", "readinessProbe"} & quiet.keys()
+
     @pytest.mark.parametrize(
         ("values", "named"),
         [
+            ({"node": {"observe": {"port": 70000}}}, "port"),
             ({"role": "operator"}, "role"),
             ({"role": "coordinator"}, "coordinator.address"),
             ({"image": {"digest": "latest"}}, "image.digest"),

@@ -38,6 +38,7 @@ CONFIG = {
 CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.cli.build.build_fab_from_disk": lambda it: takes(it, "app"),
     "flwr.common.constant.HEARTBEAT_DEFAULT_INTERVAL": lambda it: it > 0,
+    "flwr.common.constant.HEARTBEAT_PATIENCE": lambda it: it > 1,
     "flwr.common.constant.ISOLATION_MODE_PROCESS": lambda it: it == "process",
     "flwr.common.constant.NOOP_ACCOUNT_NAME": lambda it: isinstance(it, str),
     "flwr.common.constant.NOOP_FLWR_AID": lambda it: isinstance(it, str),

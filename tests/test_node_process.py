@@ -176,7 +176,7 @@ def test_a_failure_answers_its_question_and_tells_no_more_than_its_kind() -> Non
 
 def test_what_an_app_raises_beside_its_own_errors_leaves_as_a_kind(tmp_path: Path) -> None:
     asked = CarriedMessage.take_apart(message(b""))
-    rows = launchers._answer(tmp_path / "secret", print, asked.to_rows())
+    _, *rows = launchers._answer(tmp_path / "secret", print, asked.to_rows())
     answer = CarriedMessage.from_rows(rows).put_together()
     assert (answer.error.code, answer.error.reason) == (Failure.APP_RAISED, "FederationError")
 

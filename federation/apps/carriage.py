@@ -61,6 +61,11 @@ class CarriedMessage:
                 {name: one.deflate() for name, one in get_all_nested_objects(message).items()},
             )
 
+    @property
+    def size(self) -> int:
+        """Bytes of all its objects."""
+        return sum(map(len, self.objects.values()))
+
     def put_together(self) -> Message:
         """Return the message, with the identifier that it travelled under."""
         root = self.tree.object_id

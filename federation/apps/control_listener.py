@@ -3,6 +3,7 @@
 ```
 /v1/comity/…    runs: see them, begin, cancel and resume them     a token, and a role by the call
 /v1/control/…   Flower's control interface                        a token, and a role by the call
+/metrics        figures for Prometheus                            a viewer's token
 /v1/runtime/…   Flower's runtime interface                        from this machine, and see below
 /health
 ```
@@ -77,6 +78,7 @@ RUNTIME_CALLS: Final = frozenset(
 _CONTROL: Final = "/v1/control/"
 _RUNTIME: Final = "/v1/runtime/"
 _RUNS: Final = "/v1/comity"
+_METRICS: Final = "/metrics"
 _CONTROL_BYTES: Final = 16 << 20
 _RUNTIME_BYTES: Final = 16 << 20
 _RUNS_BYTES: Final = 1 << 20
@@ -85,13 +87,20 @@ FindOperator = Callable[[str], Operator | None]
 """Returns whose token it is, if it is good now."""
 
 
-def control_app(superlink: ASGIApp, runs: ASGIApp, *, find_operator: FindOperator) -> ASGIApp:
+def control_app(
+    superlink: ASGIApp,
+    runs: ASGIApp,
+    *,
+    find_operator: FindOperator,
+    metrics: ASGIApp | None = None,
+) -> ASGIApp:
     """Return the app of the control listener.
 
     Args:
         superlink: Flower's.
         runs: the operator's interface to runs, which finds an `Operator` in a request's state.
         find_operator: whose token it is.
+        metrics: answers what is called so; nothing does where left out.
     """
     mounted = Router([Mount(_RUNS, app=runs)], redirect_slashes=False)
 
@@ -104,6 +113,8 @@ def control_app(superlink: ASGIApp, runs: ASGIApp, *, find_operator: FindOperato
             await superlink(scope, receive, send)
         elif path.startswith(_RUNTIME):
             await _runtime(superlink, scope, receive, send)
+        elif path == _METRICS and metrics is not None:
+            await _operated(metrics, find_operator, scope, receive, send)
         elif path.startswith((_CONTROL, f"{_RUNS}/")):
             app = superlink if path.startswith(_CONTROL) else mounted
             await _operated(app, find_operator, scope, receive, send)

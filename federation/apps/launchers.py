@@ -2,10 +2,12 @@
 
 Guarantees: what runs is the app that the party has installed; nothing that a coordinator ships is
 unpacked, let alone run, and a run with another app bundle than the party allows is refused. A
-worker that dies costs its own message an answer, and no other. No port is opened, nothing is
-installed, and neither Flower's telemetry nor its update check is on.
+worker that dies costs its own message an answer, and no other. No port is opened, but where the
+party wishes to observe its node; nothing is installed, and neither Flower's telemetry nor its
+update check is on.
 
-Leaves to others: the answer (`client_app`), isolation (`zygote`), the line (`superlink`).
+Leaves to others: the answer (`client_app`), isolation (`zygote`), the line (`superlink`), what
+observers make of it (`federation.observing`).
 """
 
 import hashlib
@@ -13,7 +15,8 @@ import re
 import signal
 import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, Self
@@ -28,8 +31,15 @@ from federation.apps.carriage import CarriedMessage, Failure
 from federation.apps.client_app import app
 from federation.apps.superlink import RunOverError, SuperLink, read_node_key
 from federation.apps.zygote import WorkerEndedError, Zygote
+from federation.channel import ENVELOPE
 from federation.enrolment.waiting import wait_until_signed
 from federation.errors import WorkspaceError
+from federation.observing.answered import Answered, Exchange, Observer, exchange_of
+from federation.observing.events import Event, Notice
+from federation.observing.listener import observed
+from federation.observing.spans import span_of
+from federation.observing.tally import Tally
+from federation.observing.traces import Collector, traced
 from federation.party import PartyFolder
 from federation.population import tokens_allowed
 from federation.progress import ProgressListener, listening
@@ -64,6 +74,8 @@ class NodeConfig(BaseModel):
             where left out.
         allow_bundles: SHA-256 digests of app bundles whose runs are answered, beside the installed
             one.
+        observe: host:port at which health and figures are told; nowhere where left out.
+        traces: URL of the party's own collector of OpenTelemetry; none where left out.
     """
 
     model_config = ConfigDict(
@@ -78,6 +90,8 @@ class NodeConfig(BaseModel):
     auth_supernode_private_key: Path
     root_certificates: Path | None = None
     allow_bundles: tuple[Digest, ...] = ()
+    observe: Annotated[str, AfterValidator(_address)] | None = None
+    traces: Collector | None = None
 
     @classmethod
     def of(cls, file: Path | None, given: Mapping[str, Any]) -> Self:
@@ -120,7 +134,13 @@ def installed_bundle() -> str:
     return hashlib.sha256(build_fab_from_disk(BUNDLE)).hexdigest()
 
 
-def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> NoReturn:
+def run_node(
+    config: NodeConfig,
+    *,
+    tell: Tell,
+    listener: ProgressListener,
+    observers: Sequence[Observer] = (),
+) -> NoReturn:
     """Answer messages until this process is told to end; SIGTERM ends it with exit code 0.
 
     1. Read folder and agreement, so that mistakes in them show at once; wait where parties have yet
@@ -129,10 +149,14 @@ def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> N
     3. Read the key, and connect.
     4. Take a message, have it answered, hand the answer in; look again, ever more rarely.
 
+    Where the node is observed, it listens during 1, and again from 3 on: a process that has threads
+    cannot fork.
+
     Args:
         config: the node's.
         tell: told in one line what an operator wants to know.
         listener: told how the party's work goes on, in the workers.
+        observers: told of each message, once it is answered.
 
     Raises:
         WorkspaceError: folder, certificate or key are not what they must be.
@@ -144,39 +168,97 @@ def run_node(config: NodeConfig, *, tell: Tell, listener: ProgressListener) -> N
     folder = PartyFolder(config.party)  # 1
     if folder.config.role not in {Role.BRAND, Role.PARTNER}:
         raise WorkspaceError(f"{folder.path} is a {folder.config.role}'s: it has no node")
-    wait_until_signed(folder, tell)
+    watch = _Watch(config, observers)
+    with watch.listening():
+        wait_until_signed(folder, tell)
     folder.agreement()
     allowed = frozenset({installed_bundle(), *config.allow_bundles})
     with (
         Zygote.started(  # 2
             partial(_answer, folder.path, listener), prepare=partial(_prepare, folder)
         ) as zygote,
+        watch.listening(),
+        watch.tracing(folder.name),
         SuperLink.connected(  # 3
             config.superlink,
             root_certificates=config.root_certificates,
             key=read_node_key(config.auth_supernode_private_key),
             tell=tell,
+            heard=watch.heard,
         ) as link,
     ):
-        tell(f"{folder.name} is connected to {config.superlink} as node {link.node_id}")
-        _MessageLoop(link, zygote, allowed, tell).run()  # 4
+        told = f"{folder.name} is connected to {config.superlink} as node {link.node_id}"
+        tell(Notice(Event.NODE_CONNECTED, told, party=folder.name, node=link.node_id))
+        _MessageLoop(link, zygote, allowed, tell, watch).run()  # 4
 
 
 def _end(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
+class _Watch:
+    """Who observes a node: its own listener where there is one, and whoever else is told."""
+
+    def __init__(self, config: NodeConfig, observers: Sequence[Observer]) -> None:
+        self._address = config.observe
+        self._collector = config.traces
+        self.tally = Tally()
+        self._observers = [self.tally.observe, *observers]
+        self._view = None
+        if self._address is not None:
+            from federation.observing.node_view import NodeView
+
+            self._view = NodeView(config.party, self.tally)
+
+    def listening(self) -> AbstractContextManager[object]:
+        """Listen for the length of a block."""
+        if self._address is None or self._view is None:
+            return nullcontext()
+        return observed(self._address, self._view)
+
+    @contextmanager
+    def tracing(self, party: str) -> Iterator[None]:
+        """Send a span of each message for the length of a block, where there is a collector."""
+        if self._collector is None:
+            yield
+            return
+        with traced(self._collector, party) as send:
+
+            def observe(answered: Answered) -> None:
+                span = span_of(answered, party)
+                send([] if span is None else [span])
+
+            self._observers.append(observe)
+            yield
+
+    def heard(self) -> None:
+        """Note that the SuperLink has answered."""
+        if self._view is not None:
+            self._view.heard()
+
+    def tell(self, answered: Answered) -> None:
+        """Tell of a message."""
+        for observer in self._observers:
+            observer(answered)
+
+
 class _MessageLoop:
     """Takes one message after the other."""
 
     def __init__(
-        self, link: SuperLink, zygote: Zygote, allowed: frozenset[str], tell: Tell
+        self,
+        link: SuperLink,
+        zygote: Zygote,
+        allowed: frozenset[str],
+        tell: Tell,
+        watch: _Watch,
     ) -> None:
         self._link = link
         self._zygote = zygote
         self._allowed = allowed
         self._tell = tell
         self._allowed_run: int | None = None
+        self._watch = watch
 
     def run(self) -> NoReturn:
         """Answer every message that comes."""
@@ -194,7 +276,8 @@ class _MessageLoop:
             if question is not None:
                 self._link.push(self._answer_to(question))
         except RunOverError:
-            self._tell("a run has ended before its message was answered")
+            told = "a run has ended before its message was answered"
+            self._tell(Notice(Event.RUN_OVER, told))
             return True
         return question is not None
 
@@ -203,14 +286,26 @@ class _MessageLoop:
         if run != self._allowed_run:
             bundle = hashlib.sha256(self._link.bundle_of(run)).hexdigest()
             if bundle not in self._allowed:
-                self._tell(f"refused run {run}: its app bundle is {bundle}, which is not allowed")
+                told = f"refused run {run}: its app bundle is {bundle}, which is not allowed"
+                self._tell(Notice(Event.BUNDLE_REFUSED, told, run=run, bundle=bundle))
                 return question.failed(Failure.OTHER_BUNDLE, "this node allows no such app bundle")
             self._allowed_run = run
+        begun, moment = time.time_ns(), time.monotonic()
+        exchange = Exchange()
         try:
-            return CarriedMessage.from_rows(self._zygote.ask(question.to_rows()))
+            observed_row, *rows = self._zygote.ask(question.to_rows())
+            exchange = Exchange.model_validate_json(observed_row)
+            answer = CarriedMessage.from_rows(rows)
         except WorkerEndedError as error:
-            self._tell(f"a worker ended {error} before it had answered: the run is told so")
-            return question.failed(Failure.WORKER_ENDED, "the worker ended before it had answered")
+            self._watch.tally.worker_ended()
+            words = f"a worker ended {error} before it had answered: the run is told so"
+            self._tell(Notice(Event.WORKER_ENDED, words, run=run))
+            answer = question.failed(
+                Failure.WORKER_ENDED, "the worker ended before it had answered"
+            )
+        seconds = time.monotonic() - moment
+        self._watch.tell(Answered(exchange, begun, seconds, question.size, answer.size))
+        return answer
 
 
 def _prepare(folder: PartyFolder) -> None:
@@ -221,7 +316,7 @@ def _prepare(folder: PartyFolder) -> None:
 
 
 def _answer(party: Path, listener: ProgressListener, rows: Sequence[bytes]) -> Sequence[bytes]:
-    """Answer a message, in a worker."""
+    """Answer a message, in a worker; the first row is the `Exchange`, the others are the answer."""
     question = CarriedMessage.from_rows(rows)
     message = question.put_together()
     context = Context(
@@ -231,9 +326,21 @@ def _answer(party: Path, listener: ProgressListener, rows: Sequence[bytes]) -> S
         state=RecordDict(),
         run_config={},
     )
+    asked, said = _envelope(message.content), None
     try:
         with listening(listener):
-            answer = CarriedMessage.take_apart(app(message, context))
+            reply = app(message, context)
+        said = _envelope(reply.content)
+        answer = CarriedMessage.take_apart(reply)
     except Exception as error:  # noqa: BLE001 -- whatever it is, the coordinator learns its kind
         answer = question.failed(Failure.APP_RAISED, type(error).__name__)
-    return answer.to_rows()
+        said = None
+    return [exchange_of(asked, said).model_dump_json().encode(), *answer.to_rows()]
+
+
+def _envelope(record: RecordDict) -> bytes:
+    """Return the envelope in a record, unverified; nothing where there is none."""
+    try:
+        return str(record.config_records[ENVELOPE]["json"]).encode()
+    except KeyError:
+        return b""

@@ -13,6 +13,8 @@ It leans on a name of Flower that is not public; `tests/test_node_process.py` fa
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -25,10 +27,14 @@ from rich.markup import escape
 from rich.text import Text
 
 from compliance.errors import ComplianceError
-from federation.channel import GridChannel
+from federation.channel import Channel, GridChannel
 from federation.coordinator import Coordinator
 from federation.errors import FederationError, RunCancelledError, WorkspaceError
+from federation.observing.spans import TracedChannel
+from federation.observing.traces import traced
+from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import RunJournal, RunState
+from federation.party import PartyFolder
 from federation.progress import Progress, listener, listening
 from federation.watch import line
 from privacy.errors import PrivacyError
@@ -86,6 +92,14 @@ class _JournalledRun:
         run = self._journal.run(self._number)
         self.jobs = run.jobs
         self._attempt = run.attempt
+
+    @property
+    def collector(self) -> str | None:
+        """Where spans go, by the coordinator's folder that the journal lies in, if anywhere."""
+        folder = self._journal.path.parent
+        if not (folder / "coordinator.toml").exists():
+            return None
+        return CoordinatorFolder.open(folder).config.traces
 
     def check_wanted(self) -> None:
         self._journal.check_wanted(self._number, self._attempt)
@@ -148,4 +162,19 @@ def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None)
         return
     channel = GridChannel(grid, deadline_seconds=deadline, check_wanted=journalled.check_wanted)
     journalled.check_wanted()
-    coordinator.run(channel, only=journalled.jobs)
+    with _traced(channel, journalled.collector, Path(folder)) as carried:
+        coordinator.run(carried, only=journalled.jobs)
+
+
+@contextmanager
+def _traced(channel: Channel, collector: str | None, party: Path) -> Iterator[Channel]:
+    """Yield a channel that tells a collector of its exchanges, where there is one."""
+    if collector is None:
+        yield channel
+        return
+    with traced(collector, PartyFolder(party).name) as send:
+        carried = TracedChannel(channel, send)
+        try:
+            yield carried
+        finally:
+            carried.close()

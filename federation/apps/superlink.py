@@ -44,6 +44,7 @@ from httpx import HTTPStatusError, TransportError
 
 from federation.apps.carriage import CarriedMessage
 from federation.errors import SuperLinkError, WorkspaceError
+from federation.observing.events import Event, Notice
 
 __all__ = ["RunOverError", "SuperLink", "read_node_key"]
 
@@ -93,10 +94,12 @@ class SuperLink:
         address: str,
         key: ec.EllipticCurvePublicKey,
         tell: Callable[[str], None],
+        heard: Callable[[], None],
     ) -> None:
         self._client = client
         self._address = address
         self._tell = tell
+        self._heard = heard
         request = ActivateNodeRequest(
             public_key=public_key_to_bytes(key), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
         )
@@ -112,6 +115,7 @@ class SuperLink:
         root_certificates: Path | None,
         key: ec.EllipticCurvePrivateKey,
         tell: Callable[[str], None],
+        heard: Callable[[], None] = lambda: None,
     ) -> Iterator[Self]:
         """Connect for the length of the block, and say good-bye after it.
 
@@ -120,6 +124,7 @@ class SuperLink:
             root_certificates: file of them, PEM; those that httpx trusts where left out.
             key: the node's.
             tell: told in one line that the SuperLink is away, or back.
+            heard: called whenever it has answered, by two threads.
 
         Raises:
             WorkspaceError: the file holds no certificates.
@@ -138,7 +143,7 @@ class SuperLink:
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             raise WorkspaceError(f"{root_certificates} holds no certificates in PEM") from error
         with client:
-            link = cls(client, address, public, tell)
+            link = cls(client, address, public, tell, heard)
             ended = threading.Event()
             heart = threading.Thread(target=link._beat, args=(ended,), daemon=True)
             heart.start()
@@ -223,6 +228,7 @@ class SuperLink:
             taken = False
             with suppress(HTTPStatusError, TransportError):
                 taken = self._client.SendNodeHeartbeat(request).success
+                self._heard()
             ended.wait(_HEARTBEAT_SECONDS if taken else 1.0)
 
     def _call(self, method: Callable[[_Request], _Answer], request: _Request) -> _Answer:
@@ -247,13 +253,14 @@ class SuperLink:
                     raise self._refusal(error) from error
                 told = f"HTTP {error.response.status_code}"
             else:
+                self._heard()
                 if away:
-                    self._tell(f"the SuperLink at {self._address} is back")
+                    words = f"the SuperLink at {self._address} is back"
+                    self._tell(Notice(Event.SUPERLINK_BACK, words))
                 return answer
             if not away:
-                self._tell(
-                    f"no SuperLink at {self._address} ({told}): calling again until it answers"
-                )
+                words = f"no SuperLink at {self._address} ({told}): calling again until it answers"
+                self._tell(Notice(Event.SUPERLINK_AWAY, words))
             away = True
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

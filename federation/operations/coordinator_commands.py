@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from federation.clock import utc_now
+from federation.observing.formats import LogFormat
 from federation.operations.roles import OperatorRole
 
 if TYPE_CHECKING:
@@ -88,7 +89,12 @@ def init(
 
 
 @coordinator_app.command("up")
-def up(config: ConfigOption = CONFIG) -> None:
+def up(
+    config: ConfigOption = CONFIG,
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", help="How lines on standard error look.")
+    ] = LogFormat.HUMAN,
+) -> None:
     """Serve parties and operators until SIGTERM or Ctrl-C; leaves with 0.
 
     Example: comity coordinator up --config /srv/comity/coordinator/coordinator.toml
@@ -99,7 +105,15 @@ def up(config: ConfigOption = CONFIG) -> None:
     from federation.apps.operating.service import serve
     from federation.operations.folder import CoordinatorFolder
 
-    serve(CoordinatorFolder.open(config), tell=lambda told: err.print(told, markup=False))
+    folder = CoordinatorFolder.open(config)
+    if log_format is LogFormat.JSON:
+        from federation.observing.json_lines import JsonLines
+
+        lines = JsonLines(sys.stderr)
+        lines.take_over()
+        serve(folder, tell=lines.tell, log_format=log_format)
+    else:
+        serve(folder, tell=lambda told: err.print(told, markup=False))
 
 
 @token_app.command("add")

@@ -37,6 +37,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from compliance.errors import describe
 from federation.errors import WorkspaceError
+from federation.observing.traces import Collector
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
 from federation.party import write_atomically
 
@@ -79,6 +80,7 @@ class CoordinatorConfig(BaseModel):
             elsewhere.
         party: the coordinator's folder as a party, taken from the state folder.
         deadline_seconds: patience for the answers of one exchange, and for nodes to connect.
+        traces: URL of the operator's own collector of OpenTelemetry; none where left out.
     """
 
     model_config = ConfigDict(
@@ -93,6 +95,7 @@ class CoordinatorConfig(BaseModel):
     control: Address = "127.0.0.1:9092"
     party: Path = Path("party")
     deadline_seconds: Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)] = 600.0
+    traces: Collector | None = None
 
     @classmethod
     def for_address(cls, address: str, *, listen: str | None, control: str) -> Self:
@@ -151,7 +154,8 @@ class CoordinatorFolder:
         """Prepare a folder, or see that a prepared one is as it must be.
 
         1. The folder, its owner's alone.
-        2. Its configuration, unless it has one; another than it has is refused.
+        2. Its configuration, unless it has one; another than it has is refused, but for where spans
+           go.
         3. The CA, unless there is one. 4. The server's certificate, unless it serves for longer.
 
         Raises:
@@ -163,7 +167,7 @@ class CoordinatorFolder:
         if not file.exists():  # 2
             write_atomically(file, _to_toml(config), mode=0o600)
         folder = cls.open(path)
-        if folder.config != config:
+        if folder.config.model_copy(update={"traces": config.traces}) != config:
             raise WorkspaceError(
                 f"{file} says otherwise than this command: change the file itself, which the next "
                 "start and the next certificate heed, or give the same options"
@@ -305,6 +309,6 @@ def _locks(file: IO[str]) -> bool:
 
 
 def _to_toml(config: CoordinatorConfig) -> bytes:
-    written = config.model_dump(mode="json", by_alias=True)
+    written = config.model_dump(mode="json", by_alias=True, exclude_none=True)
     lines = [f"{key} = {json.dumps(value)}" for key, value in written.items()]
     return ("\n".join(lines) + "\n").encode()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from federation.errors import FederationError, RunStateError
+from federation.observing.events import Event, Notice
 from federation.operations.journal import COORDINATOR, Run, RunJournal, RunState
 
 __all__ = ["Dispatcher", "Engine"]
@@ -92,7 +93,8 @@ class Dispatcher:
             if run.state.is_at_work:
                 told = "its process ended without a word: the coordinator's console may say more"
                 run = self._give_up(run, told)
-            self._tell(f"run {number} is {run.state}{f': {run.told}' if run.told else ''}")
+            words = f"run {number} is {run.state}{f': {run.told}' if run.told else ''}"
+            self._tell(Notice(Event.RUN_ENDED, words, run=number, state=run.state))
             self._at_work = None
 
     def _begin(self, run: Run) -> None:
@@ -114,7 +116,7 @@ class Dispatcher:
                 raise
             return
         self._at_work = (run.number, engines)
-        self._tell(f"run {run.number} begins")
+        self._tell(Notice(Event.RUN_BEGAN, f"run {run.number} begins", run=run.number))
 
     def _give_up(self, run: Run, told: str) -> Run:
         cancelled = run.state is RunState.CANCELLING

@@ -9,6 +9,7 @@ fails when they move.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from fastapi import FastAPI
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.constant import (
     HEARTBEAT_DEFAULT_INTERVAL,
+    HEARTBEAT_PATIENCE,
     ISOLATION_MODE_PROCESS,
     NOOP_ACCOUNT_NAME,
     NOOP_FLWR_AID,
@@ -129,6 +131,20 @@ class FlowerNodes:
             bytes(one.public_key): int(one.node_id)
             for one in found
             if one.status != NodeStatus.UNREGISTERED
+        }
+
+    def contacts(self) -> Mapping[str, datetime]:
+        """Return when each node was heard last, by its name; of one that left, up to a minute less.
+
+        A node that was never heard is left out.
+        """
+        found = _state(self._app).get_node_info(owner_aids=[NOOP_FLWR_AID])
+        return {
+            one.name: datetime.fromtimestamp(
+                one.online_until - HEARTBEAT_PATIENCE * one.heartbeat_interval, UTC
+            )
+            for one in found
+            if one.online_until and one.status != NodeStatus.UNREGISTERED
         }
 
     def register(self, key: bytes, name: str) -> None:

@@ -21,12 +21,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import LOGGING_CONFIG
 
 from federation.apps.control_listener import control_app
 from federation.apps.operating.dispatcher import Dispatcher
@@ -40,6 +41,9 @@ from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
+from federation.observing.coordinator_view import metrics_app
+from federation.observing.events import Event, Notice
+from federation.observing.formats import LogFormat
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorFolder, host_of, port_of
 from federation.operations.journal import RunJournal
@@ -69,7 +73,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(folder: CoordinatorFolder, *, tell: Tell, clock: Clock = utc_now) -> None:
+def serve(
+    folder: CoordinatorFolder,
+    *,
+    tell: Tell,
+    clock: Clock = utc_now,
+    log_format: LogFormat = LogFormat.HUMAN,
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     1. Refuse a folder that another process serves, and a certificate that nobody would take.
@@ -77,6 +87,13 @@ def serve(folder: CoordinatorFolder, *, tell: Tell, clock: Clock = utc_now) -> N
     4. Stop what was at work when an earlier process died.
     5. Listen; start the executor once the control listener answers.
     6. Look after runs, nodes and the executor until told to end.
+
+    Args:
+        folder: the coordinator's.
+        tell: told in one line what an operator wants to know.
+        clock: tells when now is.
+        log_format: where lines are JSON, nobody else writes to this process's output: the server's
+            go to Python's log, and the executor's to `executor.log`, which begins anew with it.
 
     Raises:
         WorkspaceError: the folder is not as it must be, or is served already.
@@ -86,15 +103,22 @@ def serve(folder: CoordinatorFolder, *, tell: Tell, clock: Clock = utc_now) -> N
         folder.check_certificate(clock())
         secret = new_secret()  # 2
         write_atomically(folder.executor_secret, secret, mode=0o600)
-        _Service(folder, secret, tell=tell, clock=clock).run()
+        _Service(folder, secret, tell=tell, clock=clock, log_format=log_format).run()
 
 
 class _Service:
     def __init__(
-        self, folder: CoordinatorFolder, secret: bytes, *, tell: Tell, clock: Clock
+        self,
+        folder: CoordinatorFolder,
+        secret: bytes,
+        *,
+        tell: Tell,
+        clock: Clock,
+        log_format: LogFormat,
     ) -> None:
         self._folder = folder
         self._tell = tell
+        self._is_quiet = log_format is LogFormat.JSON
         superlink = superlink_app(folder.path / "superlink.sqlite", secret)  # 3
         self._nodes = FlowerNodes(superlink)
         self._refused_keys: frozenset[str] = frozenset()
@@ -114,6 +138,7 @@ class _Service:
             superlink,
             control_api(folder),
             find_operator=lambda token: book.operator(token, now=clock()),
+            metrics=metrics_app(folder, contacts=self._nodes.contacts),
         )
         config = folder.config
         self._servers = (
@@ -131,7 +156,7 @@ class _Service:
         asyncio.run(self._serve())
         if self._broken is not None:
             raise WorkspaceError(self._broken)
-        self._tell("the coordinator has ended")
+        self._tell(Notice(Event.COORDINATOR_ENDED, "the coordinator has ended"))
 
     def _server(self, app: ASGIApp, address: str, *, begins: bool) -> _Server:
         config = uvicorn.Config(
@@ -143,6 +168,7 @@ class _Service:
             ssl_certfile=str(self._folder.server_certificate),
             ssl_keyfile=str(self._folder.server_key),
             log_level="warning",
+            log_config=None if self._is_quiet else LOGGING_CONFIG,
             access_log=False,
             server_header=False,
             limit_concurrency=_CONNECTIONS,
@@ -160,7 +186,8 @@ class _Service:
                 await asyncio.sleep(_START_SECONDS)
             if not self._ending.is_set():
                 where = f"{self._folder.config.listen}, operators at {self._folder.config.control}"
-                self._tell(f"the coordinator answers parties at {where}")
+                words = f"the coordinator answers parties at {where}"
+                self._tell(Notice(Event.COORDINATOR_LISTENS, words))
                 await self._look_after()  # 6
         finally:
             await asyncio.to_thread(self._stop_executor)  # it says good-bye to who still listens
@@ -210,7 +237,8 @@ class _Service:
         for key, node in known.items():
             if key not in wanted:
                 self._nodes.unregister(node)
-                self._tell(f"node {node} is taken no longer: its key was removed")
+                words = f"node {node} is taken no longer: its key was removed"
+                self._tell(Notice(Event.NODE_TAKEN_NO_LONGER, words, node=node))
         for key, name in wanted.items():
             if key not in known:
                 try:
@@ -218,7 +246,7 @@ class _Service:
                 except ValueError:  # Flower takes a key once
                     refused.append(f"{name}'s key was removed before: give its node another")
                 else:
-                    self._tell(f"{name}'s node may connect")
+                    self._tell(Notice(Event.NODE_TAKEN, f"{name}'s node may connect", party=name))
         for told in sorted(set(refused) - self._refused_keys):
             self._tell(told)
         self._refused_keys = frozenset(refused)
@@ -227,7 +255,8 @@ class _Service:
         if self._executor is not None and self._executor.poll() is None:
             return
         if self._executor is not None:
-            self._tell(f"the executor ended with {self._executor.returncode}: it is started again")
+            words = f"the executor ended with {self._executor.returncode}: it is started again"
+            self._tell(Notice(Event.EXECUTOR_ENDED, words))
         folder, binaries = self._folder, Path(sys.executable).parent
         control = folder.config.control
         host = "127.0.0.1" if host_of(control) in _WILD else control.rpartition(":")[0]
@@ -237,12 +266,17 @@ class _Service:
             *("--root-certificates", str(folder.ca_certificate)),
             *("--superexec-auth-secret-file", str(folder.executor_secret)),
         ]
-        self._executor = subprocess.Popen(  # noqa: S603 -- Flower's own, with our own arguments
-            command,
-            env=self._environment(binaries),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with (
+            (folder.path / "executor.log").open("wb") if self._is_quiet else nullcontext()
+        ) as output:
+            self._executor = subprocess.Popen(  # noqa: S603 -- Flower's own, with our own arguments
+                command,
+                env=self._environment(binaries),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def _environment(self, binaries: Path) -> Mapping[str, str]:
         kept = {name: one for name, one in os.environ.items() if not name.startswith("FLWR_")}
