@@ -84,7 +84,10 @@ def said(workspace: Workspace) -> list[tuple[str, ...]]:
             recipient = message.header.recipient
             if recipient in keys:
                 message = decrypt(message, keys[recipient])
-            words = (message.body.model_dump_json(), message.payload.hex())
+            body = message.body.model_dump_json(
+                exclude={"attempt"}
+            )  # names an exchange by its time
+            words = (body, message.payload.hex())
             found.append((folder.name, recipient, message.header.job, *words))
     return sorted(found)
 

@@ -50,6 +50,7 @@ from federation.matching.record_set import NOBODY, RecordSet
 from federation.matching.token_set import MatchingSet
 from federation.messages import (
     Body,
+    EraseStanding,
     MatchAccept,
     MatchBlinded,
     MatchDone,
@@ -400,6 +401,9 @@ def _is_told_no_more(world: World, reveal: Reveal) -> None:
         if message.header.kind.startswith("witness."):
             continue  # heads of logs
         assert message.payload == b""
+        if isinstance(message.body, EraseStanding):
+            assert not message.body.batches + message.body.news  # nobody asked to be erased
+            continue
         assert set(message.body.model_dump()) == {"kind"}
 
 
