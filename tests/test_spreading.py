@@ -247,8 +247,35 @@ def test_who_is_away_is_reminded_escalated_and_overdue_with_evidence(world: Worl
     assert findings(world) == [FindingKind.ERASURE_LATE]
     world.away = set()
     world.now += DAY
-    spread(world)
+    spread(world)  # late is better than never
+    assert states(world, "brand", request)["courier"] is State.COMPLETED
+    assert record("courier", SHARED) not in people(world, "courier")
     assert erasures(world, "brand")["erasure.overdue"] == 1
+
+
+def test_who_acknowledged_and_was_put_back_after_the_deadline_is_asked_anew(world: World) -> None:
+    request = ask(world, "brand", SHARED).execution.request
+    data = world.table("courier")
+    hidden = data.with_suffix(".away")
+
+    def listener(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if world.read(answer).header.kind == "erase.heard" and name == "courier" and data.exists():
+            data.rename(hidden)
+        return answer
+
+    world.listener = listener
+    spread(world)
+    world.now += 11 * DAY
+    spread(world)
+    assert states(world, "brand", request)["courier"] is State.OVERDUE
+    world.listener = lambda _, __, answer: answer
+    hidden.rename(data)
+    (world.folder("courier").erasures / f"{request}.json").unlink()
+    for _ in range(2):
+        world.now += DAY
+        spread(world)
+    assert states(world, "brand", request)["courier"] is State.COMPLETED
+    assert record("courier", SHARED) not in people(world, "courier")
 
 
 def test_who_acknowledged_and_does_nothing_is_reminded_every_day(world: World) -> None:
