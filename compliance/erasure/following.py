@@ -6,7 +6,7 @@ queued ─sent─► sent ─acknowledged─► acknowledged ─completed─► 
                                 └─sent─► sent                     ▲
       (any open state) ─overdue─► overdue ───────── completed ────┘  late; the evidence stays
                                    │   ▲
-                                   └───┘ sent, acknowledged, refused: what is late is asked for still
+                                   └───┘ sent, acknowledged, refused: what is late is still asked
 ```
 
 Guarantees: every request that was queued ends as completed or as overdue with evidence, as long as
