@@ -47,6 +47,7 @@ from federation.messages import content_digest
 from federation.party import PartyFolder, write_atomically
 from federation.population import recipe_for
 from federation.progress import Progress, report
+from federation.remembered import references_remembered
 
 __all__ = ["Erasing", "Kept"]
 
@@ -376,12 +377,14 @@ class Erasing:
         """Return the references that each person has or had, written down; one reading for all."""
         persons = self._erased.persons()
         named = [one.entry for one in kept if one.named]
-        found = self._erased.found_by([persons[entry].token for entry in named])
+        tokens = [persons[entry].token for entry in named]
+        found = self._erased.found_by(tokens)
+        kept_by_matches = references_remembered(self._folder, tokens)
         had: dict[str, tuple[str, ...]] = {}
-        for entry, more in zip(named, found, strict=True):
+        for entry, *more in zip(named, found, kept_by_matches, strict=True):
             person = persons[entry]
             before = (one.references for one in persons.values() if one.token == person.token)
-            had[entry] = references = tuple(dict.fromkeys((*chain(*before), *more)))
+            had[entry] = references = tuple(dict.fromkeys(chain(*before, *more)))
             if set(references) != set(person.references):
                 self._erased.keep(entry, Person(person.token, references))
         return tuple(had.get(one.entry, ()) for one in kept)

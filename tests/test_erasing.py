@@ -185,13 +185,31 @@ def test_who_is_imported_again_stays_out(party: Path) -> None:
     assert "another-reference" not in set(pd.read_csv(table_of(party), dtype=str)["record"])
 
 
-def test_somebody_unknown_is_not_held_and_the_completion_does_not_say_so(party: Path) -> None:
+def test_whose_row_left_the_table_is_found_by_the_matches_that_are_kept(party: Path) -> None:
+    reference, email = chosen(party)
+    table = pd.read_csv(table_of(party), dtype=str)
+    table[table["record"] != reference].to_csv(table_of(party), index=False)  # an import
+    with opened(party) as erasing:
+        request = erasing.request("email", email).execution.request
+        erasing.run()
+        steps = erasing.receipt(request)[1].steps
+    told = {step.target.split(" ")[0]: step.outcome for step in steps}
+    assert told["segment"] is ErasureOutcome.DELETED
+    assert told["match"] is ErasureOutcome.SUPPRESSED
+    (segment,) = (party / "segments").iterdir()
+    assert reference not in set(pd.read_csv(segment, dtype=str)["record"])
+
+
+def test_whom_nothing_here_knows_is_told_as_unknown_and_the_completion_does_not_say_so(
+    party: Path,
+) -> None:
     with opened(party) as erasing:
         request = erasing.request("email", "nobody-here@shop.com").execution.request
         erasing.run()
         signed, outcomes = erasing.receipt(request)
     told = {step.outcome for step in outcomes.steps}
-    assert told <= {ErasureOutcome.NOT_HELD, ErasureOutcome.UNAFFECTED}
+    assert told == {ErasureOutcome.NOT_HELD, ErasureOutcome.UNKNOWN}
+    assert outcomes.steps[0] == Step(target="source", outcome=ErasureOutcome.NOT_HELD)
     assert b"not_held" not in signed
     assert not list((party / "models").glob("*.retired"))
 
