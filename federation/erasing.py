@@ -43,7 +43,6 @@ from federation.gate import Gate
 from federation.jobs.erase import request_tokens
 from federation.jobs.spread import ERASING, people_of
 from federation.leaves_told import is_told
-from federation.messages import content_digest
 from federation.party import PartyFolder, write_atomically
 from federation.population import recipe_for
 from federation.progress import Progress, report
@@ -343,12 +342,12 @@ class Erasing:
         kept = kept if cut else self._write(kept.with_(finished=self._clock()))
         outcomes = kept.execution.outcomes(self._folder.name)
         completion = Completion.of(outcomes, completed=kept.finished or self._clock())
-        told = cut and self._is_told(
-            records.ErasureCompleted,
-            request,
-            completion_digest=content_digest(completion.sign(self._folder.identity_key())),
-        )
-        signed = self._gate.complete(completion, told=told)  # 4
+
+        def told(digest: str) -> bool:
+            known = records.ErasureCompleted, request
+            return cut and self._is_told(*known, completion_digest=digest)
+
+        signed = self._gate.complete(completion, is_told=told)  # 4
         return self._write(kept.with_(execution=kept.execution.completed(completion, signed)))
 
     def _deal_with(self, target: str, references: tuple[str, ...], kept: Kept) -> Kept:
