@@ -1,11 +1,14 @@
 """Whom a party has erased, so that they stay so: found again by identifier and by reference.
 
 ```
-PARTY/erasures/REQUEST.json     how far a request has come, and its receipt
-PARTY/erasures/REQUEST.person   identifier's token and references, sealed; readable by the owner;
-                                none where another party asked about somebody unknown here
-PARTY/keys/erasure              the key they are sealed under
+PARTY/erasures/ENTRY.json     how far a request has come, and its receipt
+PARTY/erasures/ENTRY.person   identifier's token and references, sealed; readable by the owner;
+                              none where another party asked about somebody unknown here
+PARTY/keys/erasure            the key they are sealed under
 ```
+
+An entry is called `REQUEST`, or `REQUEST@ORIGIN` where another party asked: an origin chooses the
+names of its requests.
 
 Guarantees: whoever is here is in no population that a job reads, from the moment of the request and
 for ever, under whatever references a later import brings them in.
@@ -32,7 +35,7 @@ from federation.party import PartyFolder, write_atomically
 from federation.population import batch_tokens, open_source
 from federation.references import References
 
-__all__ = ["Erased", "Person", "check_nobody_erased", "names_any"]
+__all__ = ["Erased", "Person", "check_nobody_erased", "entry_of", "find_entry", "names_any"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,32 @@ class Person:
     references: tuple[str, ...] = ()
 
 
+def entry_of(request: str, origin: str | None) -> str:
+    """Return what a request is kept under: no party takes the name of another's.
+
+    Args:
+        request: its name.
+        origin: party at which the person asked; None where that is this one.
+    """
+    return request if origin is None else f"{request}@{origin}"
+
+
+def find_entry(folder: PartyFolder, named: str) -> str:
+    """Return what a request is kept under, by its name, or by name and origin (`rq-1@brand`).
+
+    Raises:
+        WorkspaceError: there is none, or several parties have requests of that name.
+    """
+    entries = sorted(path.stem for path in folder.erasures.glob("*.json"))
+    found = [one for one in entries if named in {one, one.partition("@")[0]}]
+    if named in found:
+        return named
+    if len(found) != 1:
+        which = f"expected one of {', '.join(found)}" if found else "there is none"
+        raise WorkspaceError(f"request {named!r}: {which}: `comity erase status` lists them")
+    return found[0]
+
+
 class Erased:
     """The people whom a party has erased or is about to. Use it under the party's lock."""
 
@@ -55,22 +84,22 @@ class Erased:
         self._folder = folder
         self._agreement = agreement
 
-    def keep(self, request: str, person: Person) -> None:
+    def keep(self, entry: str, person: Person) -> None:
         """Put somebody on the list, or write down more references of theirs."""
         told = {"token": person.token.hex(), "references": person.references}
-        nonce = self._folder.fresh_secret(f"erasure/{request}/{len(person.references)}")
-        sealed = self._key().seal(json.dumps(told).encode(), context=request.encode(), nonce=nonce)
-        write_atomically(self._folder.erasures / f"{request}.person", sealed, mode=0o600)
+        nonce = self._folder.fresh_secret(f"erasure/{entry}/{len(person.references)}")
+        sealed = self._key().seal(json.dumps(told).encode(), context=entry.encode(), nonce=nonce)
+        write_atomically(self._folder.erasures / f"{entry}.person", sealed, mode=0o600)
 
-    def person(self, request: str) -> Person:
-        """Return whom a request is about.
+    def person(self, entry: str) -> Person:
+        """Return whom a request is about, by what it is kept under.
 
         Raises:
             WorkspaceError: the entry is missing or damaged.
         """
-        path = self._folder.erasures / f"{request}.person"
+        path = self._folder.erasures / f"{entry}.person"
         try:
-            told = json.loads(self._key().open(path.read_bytes(), context=request.encode()))
+            told = json.loads(self._key().open(path.read_bytes(), context=entry.encode()))
             return Person(bytes.fromhex(told["token"]), tuple(told["references"]))
         except (OSError, SubjectKeyError, ValueError, KeyError) as error:
             raise WorkspaceError(
@@ -78,13 +107,13 @@ class Erased:
                 "it the person would come back"
             ) from error
 
-    def requests(self) -> tuple[str, ...]:
-        """Return all requests, by name."""
+    def entries(self) -> tuple[str, ...]:
+        """Return what all requests are kept under."""
         return tuple(sorted(path.stem for path in self._folder.erasures.glob("*.person")))
 
     def persons(self) -> dict[str, Person]:
-        """Return whom the requests are about, by request."""
-        return {request: self.person(request) for request in self.requests()}
+        """Return whom the requests are about, by what they are kept under."""
+        return {entry: self.person(entry) for entry in self.entries()}
 
     def references(self) -> Iterator[pa.Array]:
         """Read the references of everybody who is on the list, in the table as it is now.

@@ -8,10 +8,11 @@ run       2 their records are found, and written down before any is deleted
 ```
 
 Guarantees: a run that is cut anywhere goes on where it was: no place is forgotten, each outcome is
-told as it was before the cut, each leaf is in the log once, and there is one completion. The same
-identifier, named again, leads to the same request and receipt; so does a request that another party
-sends again. A source that can only be read is said to be so. Under the party's lock, no job is at
-work meanwhile.
+told as it was before the cut, each leaf is in the log once, and there is one completion. What
+cannot be carried out hinders no other request. The same identifier, named again while its request
+is open, leads to the same request; afterwards to a new one. A request that another party signs anew
+is carried out anew, whoever it is about: neither answer nor log tells whether they are held. A
+source that can only be read is said to be so. Under the party's lock, no job is at work meanwhile.
 
 Leaves to others: who may ask (the party knows its people), verifying what others ask and spreading
 the request (`spreading`), backups, and training models again by the day that is told.
@@ -20,6 +21,7 @@ the request (`spreading`), backups, and training models again by the day that is
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,20 +30,23 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.erasure.completion import Completion, Outcomes
 from compliance.erasure.execution import Execution, Standing
-from compliance.errors import ErasureError
+from compliance.errors import ComplianceError
 from compliance.records import ErasureOutcome
 from compliance.records.leaf import Leaf
 from compliance.terms import ErasureTerms
+from connectors.errors import ConnectorError
 from federation.clock import Clock
-from federation.erased import Erased, Person
+from federation.erased import Erased, Person, entry_of, find_entry
 from federation.erasure_places import SOURCE, ErasurePlaces
-from federation.errors import WorkspaceError
+from federation.errors import FederationError, WorkspaceError
 from federation.gate import Gate
 from federation.jobs.erase import request_tokens
-from federation.jobs.spread import people_of
+from federation.jobs.spread import ERASING, people_of
 from federation.leaves_told import is_told
 from federation.party import PartyFolder, write_atomically
 from federation.population import recipe_for
+from federation.progress import Progress, report
+from federation.remembered import references_remembered
 
 __all__ = ["Erasing", "Kept"]
 
@@ -73,6 +78,7 @@ class Kept(BaseModel):
         doing: what is being done, written down before it is.
         finished: when all was done, written down before it is signed.
         heard: whether its origin has the completion.
+        deleted: places where somebody was deleted before the origin asked anew.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +92,12 @@ class Kept(BaseModel):
     doing: Doing | None = None
     finished: datetime | None = None
     heard: bool = False
+    deleted: tuple[str, ...] = ()
+
+    @property
+    def entry(self) -> str:
+        """What it is kept under."""
+        return entry_of(self.execution.request, self.origin)
 
     def with_(self, **changes: object) -> "Kept":
         """Return it with changes."""
@@ -107,7 +119,7 @@ class Erasing:
         self._terms = agreement.erasure or ErasureTerms()
 
     def request(self, kind: str, value: str) -> Kept:
-        """Take a request; whoever asked before is told of the same one.
+        """Take a request; whoever asked before is told of the same one, while that is open.
 
         Args:
             kind: `email` or `phone`.
@@ -120,9 +132,9 @@ class Erasing:
         """
         recipe = recipe_for(self._agreement.match)
         token = request_tokens(kind, value, recipe)[0].tobytes()
-        for request, person in self._erased.persons().items():
-            kept = self.read(request) if person.token == token else None
-            if kept is not None and kept.origin is None:
+        for entry, person in self._erased.persons().items():
+            kept = self._read(entry) if person.token == token else None
+            if kept is not None and kept.origin is None and not kept.execution.completion:
                 kept = self._log_request(kept)
                 self._find((kept,))
                 return kept
@@ -134,6 +146,7 @@ class Erasing:
         kept = Kept(
             asked=now,
             execution=self._execution(
+                name,
                 name,
                 token_digest=hashlib.sha256(name.encode()).hexdigest(),  # it came by no wire
                 acknowledgement=name,
@@ -166,19 +179,20 @@ class Erasing:
             deadline: by when the person must be erased.
             person: token of whom it is about, if this party holds them.
 
-        Raises:
-            ErasureError: another request under the same name: of another party, or about somebody
-                else.
+        The answer must be the same whether anybody here is meant or not: whoever came first under
+        a name stays, and what was done is done again.
         """
-        kept = self.read(name)
+        entry, kept = entry_of(name, origin), self.read(name, origin)
+        digest = hashlib.sha256(token.encode()).hexdigest()
         if kept is None:
             if person is not None:
-                self._erased.keep(name, Person(person))  # 1
+                self._erased.keep(entry, Person(person))  # 1
             kept = Kept(
                 asked=self._clock(),
                 execution=self._execution(
+                    entry,
                     name,
-                    token_digest=hashlib.sha256(token.encode()).hexdigest(),
+                    token_digest=digest,
                     acknowledgement=acknowledgement,
                     deadline=deadline,
                 ),
@@ -187,17 +201,32 @@ class Erasing:
                 logged=False,
             )
             return self._log_request(self._write(kept), fresh=True)
-        if kept.origin != origin:
-            raise ErasureError(f"request {name} is another than the one that came under this name")
-        if hashlib.sha256(token.encode()).hexdigest() == kept.execution.token_digest:
+        if digest == kept.execution.token_digest:
             return self._log_request(kept)
-        if person is not None and not kept.named:  # imported since: erased at the next run
-            self._erased.keep(name, Person(person))
+        if person is not None and not kept.named:  # imported since
+            self._erased.keep(entry, Person(person))
             kept = kept.with_(named=True)
-        elif person is not None and self._erased.person(name).token != person:
-            raise ErasureError(f"request {name} is another than the one that came under this name")
-        renewed = kept.execution.renewed(token, acknowledgement)
-        return self._log_request(self._write(kept.with_(execution=renewed)))
+        elif person is not None and self._erased.person(entry).token != person:
+            told = f"request {name} of {origin} names somebody else than before, who stays"
+            report(Progress(self._folder.name, ERASING, told))
+        renewed = kept.with_(execution=kept.execution.renewed(token, acknowledgement))
+        return self._log_request(self._write(self._anew(renewed)))
+
+    def _anew(self, kept: Kept) -> Kept:
+        """Return a request to be carried out from the beginning: a place may hold them by now."""
+        before = kept.execution
+        done = (one.target for one in before.steps if one.outcome is ErasureOutcome.DELETED)
+        execution = self._execution(
+            f"{kept.entry}/{before.token_digest}",
+            before.request,
+            token_digest=before.token_digest,
+            acknowledgement=before.acknowledgement,
+            deadline=before.deadline,
+        )
+        deleted = tuple(dict.fromkeys((*kept.deleted, *done)))
+        return kept.with_(
+            execution=execution, deleted=deleted, doing=None, finished=None, heard=False
+        )
 
     def look_for(self, kept: Sequence[Kept]) -> None:
         """Write down under which references the people of some requests are held.
@@ -211,24 +240,24 @@ class Erasing:
         """Return by when a request of now must be carried out."""
         return now + timedelta(days=self._terms.deadline_days)
 
-    def told(self, request: str) -> None:
-        """Note that the origin of a request has its completion."""
-        kept = self.read(request)
-        if kept is not None and not kept.heard:
+    def told(self, request: str, origin: str) -> None:
+        """Note that the origin of a request has its completion, where there is one."""
+        kept = self.read(request, origin)
+        if kept is not None and kept.execution.completion and not kept.heard:
             self._write(kept.with_(heard=True))
 
     def _new_name(self) -> str:
         return f"rq-{self._folder.fresh_secret(f'request/{self._clock().isoformat()}').hex()[:32]}"
 
     def _execution(
-        self, name: str, *, token_digest: str, acknowledgement: str, deadline: datetime
+        self, label: str, name: str, *, token_digest: str, acknowledgement: str, deadline: datetime
     ) -> Execution:
         return Execution(
             request=name,
             token_digest=token_digest,
             acknowledgement=acknowledgement,
             deadline=deadline,
-            nonce=self._folder.fresh_secret(f"outcomes/{name}").hex(),
+            nonce=self._folder.fresh_secret(f"outcomes/{label}").hex(),
             targets=(SOURCE,),
         )
 
@@ -236,51 +265,61 @@ class Erasing:
         """Tell the log of a request, once."""
         if kept.logged:
             return kept
-        name = kept.execution.request
-        if fresh or not self._is_told(records.ErasureRequested, name):
+        name, origin = kept.execution.request, kept.origin or self._folder.name
+        if fresh or not self._is_told(records.ErasureRequested, name, origin=origin):
             self._gate.note(
                 records.ErasureRequested,
                 None,
                 request=name,
-                origin=kept.origin or self._folder.name,
+                origin=origin,
                 deadline=kept.execution.deadline,
             )
         return self._write(kept.with_(logged=True))
 
     def status(self) -> tuple[Kept, ...]:
         """Return all requests, the oldest first."""
-        found = [self.read(path.stem) for path in self._folder.erasures.glob("*.json")]
+        found = [self._read(path.stem) for path in self._folder.erasures.glob("*.json")]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: one.asked))
 
     def run(self) -> tuple[Kept, ...]:
         """Carry out all that was asked; erase again whom a later import brought back.
 
         Raises:
-            ConnectorError: a place cannot be reached; what was done is noted: run it again.
+            ConnectorError: a place cannot be reached; all others were dealt with: run it again.
         """
-        every = self.status()
-        found = self._find(every)  # 2
-        return tuple(
-            self._carry_out(one, references) for one, references in zip(every, found, strict=True)
-        )
+        return self._carry_out_each(self.status())
 
     def run_pending(self) -> None:
         """Carry out what has yet to be.
 
         Raises:
-            ConnectorError: a place cannot be reached; what was done is noted: run it again.
+            ConnectorError: a place cannot be reached; all others were dealt with: run it again.
         """
-        pending = [one for one in self.status() if not one.execution.completion]
-        for one, references in zip(pending, self._find(pending), strict=True):
-            self._carry_out(one, references)
+        self._carry_out_each([one for one in self.status() if not one.execution.completion])
+
+    def _carry_out_each(self, kept: Sequence[Kept]) -> tuple[Kept, ...]:
+        """Carry out requests: one that cannot be hinders no other; the first error is raised."""
+        done: list[Kept] = []
+        wrong: list[Exception] = []
+        for one, references in zip(kept, self._find(kept), strict=True):  # 2
+            try:
+                done.append(self._carry_out(one, references))
+            except (ConnectorError, ComplianceError, FederationError) as error:
+                wrong.append(error)
+        if wrong:
+            raise wrong[0]
+        return tuple(done)
 
     def receipt(self, request: str) -> tuple[bytes, Outcomes]:
         """Return the signed completion of a request, and the outcomes that it binds to.
 
+        Args:
+            request: its name; with `@` and its origin where several parties have used it.
+
         Raises:
             WorkspaceError: there is no such request, or it is not completed.
         """
-        kept = self.read(request)
+        kept = self._read(find_entry(self._folder, request))
         if kept is None or kept.execution.completion is None:
             raise WorkspaceError(
                 f"request {request!r} is not completed here: `comity erase status` lists them"
@@ -303,8 +342,12 @@ class Erasing:
         kept = kept if cut else self._write(kept.with_(finished=self._clock()))
         outcomes = kept.execution.outcomes(self._folder.name)
         completion = Completion.of(outcomes, completed=kept.finished or self._clock())
-        told = cut and self._is_told(records.ErasureCompleted, request, peer=self._folder.name)
-        signed = self._gate.complete(completion, told=told)  # 4
+
+        def told(digest: str) -> bool:
+            known = records.ErasureCompleted, request
+            return cut and self._is_told(*known, completion_digest=digest)
+
+        signed = self._gate.complete(completion, is_told=told)  # 4
         return self._write(kept.with_(execution=kept.execution.completed(completion, signed)))
 
     def _deal_with(self, target: str, references: tuple[str, ...], kept: Kept) -> Kept:
@@ -312,21 +355,18 @@ class Erasing:
         request, doing = kept.execution.request, kept.doing
         cut = doing is not None and doing.target == target
         if doing is None or not cut:
-            doing = Doing(target=target, held=self._places.holds(target, references))
+            held = target in kept.deleted or self._places.holds(target, references)
+            doing = Doing(target=target, held=held)
             kept = self._write(kept.with_(doing=doing))
         step = self._places.deal_with(
             target, references, request=request, asked=kept.asked, cut=cut
         )
         if doing.held and step.outcome is ErasureOutcome.NOT_HELD:  # it went before the cut
             step = step.model_copy(update={"outcome": ErasureOutcome.DELETED})
-        if not (cut and self._is_told(records.ErasureStep, request, target=target)):
-            self._gate.note(
-                records.ErasureStep,
-                None,
-                request=request,
-                target=target,
-                outcome_digest=step.committed(request, kept.execution.nonce),
-            )
+        digest = step.committed(request, kept.execution.nonce)
+        told = {"request": request, "target": target, "outcome_digest": digest}
+        if not (cut and is_told(self._folder, self._agreement, records.ErasureStep, **told)):
+            self._gate.note(records.ErasureStep, None, **told)
         return self._write(kept.with_(execution=kept.execution.with_step(step), doing=None))
 
     def _is_told(self, kind: type[Leaf], request: str, **fields: object) -> bool:
@@ -334,23 +374,30 @@ class Erasing:
 
     def _find(self, kept: Sequence[Kept]) -> tuple[tuple[str, ...], ...]:
         """Return the references that each person has or had, written down; one reading for all."""
-        named = [one.execution.request for one in kept if one.named]
-        persons = [self._erased.person(request) for request in named]
-        found = self._erased.found_by([person.token for person in persons])
+        persons = self._erased.persons()
+        named = [one.entry for one in kept if one.named]
+        tokens = [persons[entry].token for entry in named]
+        found = self._erased.found_by(tokens)
+        kept_by_matches = references_remembered(self._folder, tokens)
         had: dict[str, tuple[str, ...]] = {}
-        for request, person, more in zip(named, persons, found, strict=True):
-            had[request] = references = tuple(dict.fromkeys((*person.references, *more)))
-            if references != person.references:
-                self._erased.keep(request, Person(person.token, references))
-        return tuple(had.get(one.execution.request, ()) for one in kept)
+        for entry, *more in zip(named, found, kept_by_matches, strict=True):
+            person = persons[entry]
+            before = (one.references for one in persons.values() if one.token == person.token)
+            had[entry] = references = tuple(dict.fromkeys(chain(*before, *more)))
+            if set(references) != set(person.references):
+                self._erased.keep(entry, Person(person.token, references))
+        return tuple(had.get(one.entry, ()) for one in kept)
 
-    def read(self, request: str) -> Kept | None:
-        """Return a request; None where there is none of that name.
+    def read(self, request: str, origin: str | None = None) -> Kept | None:
+        """Return a request; None where there is none of that name and origin.
 
         Raises:
             WorkspaceError: it is damaged.
         """
-        path = self._file(request)
+        return self._read(entry_of(request, origin))
+
+    def _read(self, entry: str) -> Kept | None:
+        path = self._file(entry)
         try:
             return Kept.model_validate_json(path.read_bytes())
         except FileNotFoundError:
@@ -360,8 +407,8 @@ class Erasing:
 
     def _write(self, kept: Kept) -> Kept:
         content = kept.model_dump_json().encode()
-        write_atomically(self._file(kept.execution.request), content, mode=0o600)
+        write_atomically(self._file(kept.entry), content, mode=0o600)
         return kept
 
-    def _file(self, request: str) -> Path:
-        return self._folder.erasures / f"{request}.json"
+    def _file(self, entry: str) -> Path:
+        return self._folder.erasures / f"{entry}.json"

@@ -41,7 +41,8 @@ def request(
 ) -> None:
     """Take a request to erase whoever has the identifier on standard input.
 
-    From here on no job uses them. The same identifier gives the same request again.
+    From here on no job uses them. The same identifier gives the same request again,
+    until it is carried out here; then a new one, which looks for them again everywhere.
 
     Example: comity erase request out/demo/retailer --kind email
     """

@@ -1,7 +1,8 @@
 """The places at a party where somebody may be: which there are, and erasing there.
 
 Guarantees: whatever is dealt with again, after a crash, ends as if it had not been; what can only
-be read is said to be suppressed.
+be read is said to be suppressed; where no reference of a person is known, only the table is said to
+be without them.
 
 Leaves to others: which request is about whom, and noting what was done (`erasing`). What a place
 held is known by asking `holds` before the first try.
@@ -122,6 +123,8 @@ class ErasurePlaces:
             ConnectorError: the place cannot be reached.
         """
         place, _, name = target.partition(" ")
+        if not references and target not in {SOURCE, KEYS}:
+            return Step(target=target, outcome=ErasureOutcome.UNKNOWN)
         if place == "model":
             return self._model(name, references, asked)
         if target == SOURCE:
@@ -155,6 +158,8 @@ class ErasurePlaces:
         known = self._folder, self._agreement, records.SubjectKeyDestroyed
         if not (cut and is_told(*known, request=request)):
             self._gate.note(records.SubjectKeyDestroyed, None, request=request)
+        if not references:
+            return ErasureOutcome.UNKNOWN
         return ErasureOutcome.DELETED if count else ErasureOutcome.NOT_HELD
 
     def _model(self, job: str, references: tuple[str, ...], asked: datetime) -> Step:
@@ -195,8 +200,6 @@ class ErasurePlaces:
 
     def _left_out(self, name: str, references: tuple[str, ...]) -> ErasureOutcome:
         """Take the person out of a segment."""
-        if not references:
-            return ErasureOutcome.NOT_HELD
         try:
             return _deleted(self._segment(name), references)
         except SourceNotFoundError:  # it was taken away; a database out of reach raises

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.erasure.following import Action, Event, Following, Happening, Schedule, State
+from compliance.erasure.following import Action, Event, Following, Happening, Schedule
 from federation.clock import Clock
 from federation.erasing import Kept
 from federation.errors import WorkspaceError
@@ -38,8 +38,6 @@ _Leaf = (
     | type[records.ErasureCompleted]
     | type[records.ErasureOverdue]
 )
-
-_UNANSWERED: Final = frozenset({State.QUEUED, State.SENT, State.REFUSED})
 
 
 class _Untold(BaseModel):
@@ -103,12 +101,12 @@ class Followed:
     def unsent(self, peer: str, now: datetime) -> tuple[Following, ...]:
         """Return requests that are to be sent to a party now, for the first time or again."""
         due = {Action.SEND, Action.REMIND}
-        found = (one for one in self.at(peer) if one.state in _UNANSWERED)
+        found = (one for one in self.at(peer) if not one.is_acknowledged)
         return tuple(one for one in found if one.next_action(now) in due)
 
     def unfinished(self, peer: str, now: datetime) -> tuple[Following, ...]:
         """Return requests of which a party, which has acknowledged them, is to be reminded now."""
-        found = (one for one in self.at(peer) if one.state is State.ACKNOWLEDGED)
+        found = (one for one in self.at(peer) if one.is_acknowledged)
         return tuple(one for one in found if one.next_action(now) is Action.REMIND)
 
     def note(self, peer: str, events: Sequence[tuple[str, Event]]) -> None:

@@ -49,7 +49,7 @@ def manifest(
     """
     from compliance.log.verifier import verify_log
     from compliance.records import parse_leaf
-    from federation.erased import Erased
+    from federation.erased import Erased, find_entry
     from federation.errors import WorkspaceError
     from federation.party import PartyFolder, locked
     from federation.training.manifests import Manifest
@@ -67,7 +67,8 @@ def manifest(
         found.check(map(parse_leaf, verify_log(folder.log, verification_key=key).entries))
         told = _plain(folder, found)
         if request is not None:
-            references = Erased(folder, agreement).person(request).references
+            entry = find_entry(folder, request)
+            references = Erased(folder, agreement).person(entry).references
             told |= {
                 "request": request,
                 "was_in_it": found.names(references),

@@ -6,8 +6,9 @@ PARTY/erasures/showing/
   ORIGIN.json   when it showed them to that party, over the last day
 ```
 
-Guarantees: an answer is read with the secret and the order of the very showing it answers; a party
-is shown the people `MOST_A_DAY` times a day at most. Files are readable by their owner only.
+Guarantees: people whom only a kept match knows are shown too; an answer is read with the secret and
+the order of the very showing it answers; a party is shown the people `MOST_A_DAY` times a day at
+most. Files are readable by their owner only.
 
 Leaves to others: the protocol (`jobs.erase`), and when it is over (`spreading`).
 """
@@ -28,7 +29,8 @@ from connectors.schema import text_of
 from federation.desk import undamaged
 from federation.errors import MessageError, RefusedError, WorkspaceError
 from federation.party import PartyFolder, write_atomically
-from federation.population import batch_tokens, open_source
+from federation.population import batch_tokens, open_source, tokens_allowed
+from federation.remembered import tokens_remembered
 from privacy.randomness import Secret
 
 __all__ = ["MOST_A_DAY", "Showing", "Showings"]
@@ -47,7 +49,8 @@ class Showing:
     Attributes:
         name: 32 random bytes, hexadecimal.
         secret: under which it was blinded.
-        tokens: of all people, distinct, (n, 33), in the order of showing.
+        tokens: of all people, distinct, (n, 33), in the order of showing: those in the table,
+            then as many as there is room for of those whom kept matches alone know.
     """
 
     name: str
@@ -136,7 +139,13 @@ class Showings:
             table = pa.record_batch([text_of(one) for one in batch.columns], names=columns)
             tokens = batch_tokens(table, data, self._agreement).tokens
             found.append(np.ascontiguousarray(tokens).view("V33").ravel())
-        return np.unique(np.concatenate(found)).view(np.uint8).reshape(-1, 33)
+        present = np.unique(np.concatenate(found))
+        room = max(0, tokens_allowed(self._agreement, self._folder.name) - len(present))
+        kept = tokens_remembered(self._folder)
+        more = (np.ascontiguousarray(one).view("V33").ravel() for one in kept)
+        every, first = np.unique(np.concatenate([present, *more]), return_index=True)
+        gone = every[first >= len(present)][:room]  # their row has left the table
+        return np.concatenate([present, gone]).view(np.uint8).reshape(-1, 33)
 
     def _times(self, origin: str) -> tuple[datetime, ...]:
         path = self._place / f"{origin}.json"

@@ -11,8 +11,9 @@ as recipient    3 a request is verified: its issuer, this audience, its age, its
 ```
 
 Guarantees: the same request gets the same acknowledgement, and its completion once there is one;
-what cannot be carried out now (a table out of reach) is reported, and tried at the next look; a
-message that is wrong in one request is heard in the others.
+no answer depends on whether anybody here is meant; what cannot be carried out now (a table out of
+reach) is reported, and tried at the next look; a message that is wrong in one request is heard in
+the others.
 
 Leaves to others: what a request is (`compliance.erasure`), what is kept (`erasing`, `followed`,
 `showing`), when it travels (`jobs.spread`).
@@ -44,7 +45,7 @@ from connectors.errors import ConnectorError
 from federation.desk import Desk
 from federation.erased import Erased
 from federation.erasing import Erasing, Kept
-from federation.errors import MessageError
+from federation.errors import FederationError, MessageError
 from federation.followed import Followed
 from federation.gate import Released
 from federation.jobs.erase import (
@@ -126,7 +127,7 @@ class Spreading:
         self._showings.forget(now)
         try:
             self._erasing.run_pending()
-        except (ConnectorError, ComplianceError) as error:
+        except (ConnectorError, ComplianceError, FederationError) as error:
             self._desk.tell(ERASING, f"will be tried again: {error}")
         kept = self._erasing.status()
         self._followed.settle(kept)
@@ -240,8 +241,8 @@ class Spreading:
             self._desk.tell(ERASING, str(error))
         done, unknown = [], []
         for reminder in news.reminders:
-            kept = self._erasing.read(reminder.request)
-            if kept is None or kept.origin != peer:
+            kept = self._erasing.read(reminder.request, peer)
+            if kept is None:
                 unknown.append(reminder.request)
             elif kept.execution.completion:
                 done.append(_completed(kept))
@@ -260,9 +261,7 @@ class Spreading:
         unknown = (Reminder(request=name) for name in answers.unknown)
         _, wrong = self._hear(peer, (*answers.acknowledgements, *answers.completions, *unknown))
         for name in answers.received:
-            kept = self._erasing.read(name)
-            if kept is not None and kept.origin == peer and kept.execution.completion:
-                self._erasing.told(name)
+            self._erasing.told(name, peer)
         for error in wrong:
             raise error
         released = desk.release(message, Acknowledged(), recipient=desk.coordinator)

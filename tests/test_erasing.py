@@ -26,7 +26,7 @@ from compliance.records import ErasureOutcome
 from compliance.subject_keys import SubjectKeys
 from compliance.terms import ErasureTerms
 from connectors import SqlSource, open_connector
-from connectors.errors import ConnectorError, SourceReadOnlyError
+from connectors.errors import ConnectorError, SourceReadOnlyError, SourceUnavailableError
 from federation import erasing as module
 from federation.cli import main
 from federation.clock import utc_now
@@ -114,16 +114,60 @@ def test_somebody_is_erased_everywhere_and_it_is_proved(party: Path) -> None:
     assert kinds.count("erasure.step") == len(done.execution.targets)
 
 
-def test_the_same_person_twice_gets_the_same_receipt(party: Path) -> None:
+def test_the_same_person_twice_gets_the_same_request_while_it_is_open(party: Path) -> None:
     _, email = chosen(party)
     with opened(party) as erasing:
         first = erasing.request("email", email)
         assert erasing.request("email", f"  {email.upper()} ") == first
         erasing.run()
         receipt = erasing.receipt(first.execution.request)
-        assert erasing.request("email", email).execution.request == first.execution.request
         erasing.run()
         assert erasing.receipt(first.execution.request) == receipt
+
+
+def test_who_asks_again_once_it_is_done_is_looked_for_again(party: Path) -> None:
+    reference, email = chosen(party)
+    before = pd.read_csv(table_of(party), dtype=str)
+    with opened(party) as erasing:
+        first = erasing.request("email", email).execution.request
+        erasing.run()
+        receipt = erasing.receipt(first)
+        before.to_csv(table_of(party), index=False)  # an import
+        again = erasing.request("email", email)
+        assert again.execution.request != first
+        assert again.peers
+        assert erasing.request("email", email) == again
+        erasing.run_pending()
+        assert erasing.receipt(first) == receipt
+        steps = erasing.receipt(again.execution.request)[1].steps
+    assert reference not in set(pd.read_csv(table_of(party), dtype=str)["record"])
+    (match,) = {one.outcome for one in steps if one.target.startswith("match")}
+    assert match is ErasureOutcome.SUPPRESSED  # known by what the first request found
+
+
+def test_a_place_out_of_reach_hinders_no_other_request(
+    party: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, email = chosen(party)
+    deal = ErasurePlaces.deal_with
+    with opened(party) as erasing:
+        blocked = erasing.request("email", "nobody-here@shop.com").execution.request
+
+        def away(self: ErasurePlaces, target: str, *rest: Any, request: str, **told: Any) -> Step:
+            if request == blocked:
+                raise SourceUnavailableError("the database is away")
+            return deal(self, target, *rest, request=request, **told)
+
+        other = erasing.request("email", email).execution.request
+        with monkeypatch.context() as patch:
+            patch.setattr(ErasurePlaces, "deal_with", away)
+            for run in (erasing.run_pending, erasing.run):
+                with pytest.raises(ConnectorError, match="away"):
+                    run()
+        assert erasing.receipt(other)
+        assert reference not in set(pd.read_csv(table_of(party), dtype=str)["record"])
+        erasing.run_pending()
+        assert erasing.receipt(blocked)
 
 
 def test_who_is_imported_again_stays_out(party: Path) -> None:
@@ -144,13 +188,31 @@ def test_who_is_imported_again_stays_out(party: Path) -> None:
     assert "another-reference" not in set(pd.read_csv(table_of(party), dtype=str)["record"])
 
 
-def test_somebody_unknown_is_not_held_and_the_completion_does_not_say_so(party: Path) -> None:
+def test_whose_row_left_the_table_is_found_by_the_matches_that_are_kept(party: Path) -> None:
+    reference, email = chosen(party)
+    table = pd.read_csv(table_of(party), dtype=str)
+    table[table["record"] != reference].to_csv(table_of(party), index=False)  # an import
+    with opened(party) as erasing:
+        request = erasing.request("email", email).execution.request
+        erasing.run()
+        steps = erasing.receipt(request)[1].steps
+    told = {step.target.split(" ")[0]: step.outcome for step in steps}
+    assert told["segment"] is ErasureOutcome.DELETED
+    assert told["match"] is ErasureOutcome.SUPPRESSED
+    (segment,) = (party / "segments").iterdir()
+    assert reference not in set(pd.read_csv(segment, dtype=str)["record"])
+
+
+def test_whom_nothing_here_knows_is_told_as_unknown_and_the_completion_does_not_say_so(
+    party: Path,
+) -> None:
     with opened(party) as erasing:
         request = erasing.request("email", "nobody-here@shop.com").execution.request
         erasing.run()
         signed, outcomes = erasing.receipt(request)
     told = {step.outcome for step in outcomes.steps}
-    assert told <= {ErasureOutcome.NOT_HELD, ErasureOutcome.UNAFFECTED}
+    assert told == {ErasureOutcome.NOT_HELD, ErasureOutcome.UNKNOWN}
+    assert outcomes.steps[0] == Step(target="source", outcome=ErasureOutcome.NOT_HELD)
     assert b"not_held" not in signed
     assert not list((party / "models").glob("*.retired"))
 
@@ -359,7 +421,7 @@ def test_a_bad_identifier_and_an_unknown_request_are_refused(party: Path) -> Non
     with opened(party) as erasing:
         with pytest.raises(ErasureError, match="normalises to nothing"):
             erasing.request("email", "  ")
-        with pytest.raises(WorkspaceError, match="not completed here"):
+        with pytest.raises(WorkspaceError, match="there is none"):
             erasing.receipt("rq-none")
         assert erasing.status() == ()
 

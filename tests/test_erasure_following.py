@@ -65,6 +65,14 @@ def test_nothing_leads_back_from_an_end_but_a_late_completion() -> None:
     assert left == {((State.OVERDUE, Happening.COMPLETED), State.COMPLETED)}
 
 
+def test_whoever_acknowledged_late_and_lost_it_again_is_asked_again() -> None:
+    found = following(Happening.OVERDUE, Happening.SENT)
+    for happening in (Happening.REFUSED, Happening.ACKNOWLEDGED) * 2:
+        found = found.after(Event(happening=happening, time=START))
+        assert found.state is State.OVERDUE
+        assert found.is_acknowledged is (happening is Happening.ACKNOWLEDGED)
+
+
 def test_what_is_said_twice_is_kept_once() -> None:
     told = Event(happening=Happening.ACKNOWLEDGED, time=START, evidence="a" * 64)
     once = following(Happening.SENT).after(told)
@@ -85,7 +93,10 @@ def test_what_is_said_twice_is_kept_once() -> None:
         ((Happening.SENT, Happening.ACKNOWLEDGED), 10, Action.DECLARE_OVERDUE),
         ((), 10, Action.DECLARE_OVERDUE),
         ((Happening.SENT, Happening.COMPLETED), 10, None),
-        ((Happening.OVERDUE,), 11, None),
+        ((Happening.OVERDUE,), 11, Action.SEND),
+        ((Happening.SENT, Happening.OVERDUE), 11, Action.REMIND),
+        ((Happening.SENT, Happening.OVERDUE, Happening.SENT), 2.9, None),
+        ((Happening.OVERDUE, Happening.SENT, Happening.COMPLETED), 20, None),
     ],
 )
 def test_what_is_to_be_done_now(

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import parties
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from compliance.records import ErasureOutcome
 from federation import retaining
 from federation import retraining as module
 from federation.cli import main
-from federation.coordinator import write_jobs
+from federation.coordinator import Coordinator, write_jobs
 from federation.erasing import Erasing
 from federation.errors import RefusedError, WorkspaceError
 from federation.gate import Gate
@@ -68,6 +69,24 @@ def erase(world: World, party: str, person: int) -> dict[str, Step]:
         asked = erasing.request("email", parties.email(person)).execution.request
         erasing.run()
         return {one.target: one for one in erasing.receipt(asked)[1].steps}
+
+
+def test_whose_row_left_the_table_is_still_known_to_the_model_wherever_they_ask(
+    world: World,
+) -> None:
+    table = pd.read_csv(world.table("retailer"), dtype=str)
+    gone = table["record"] == parties.record("retailer", 25)
+    table[~gone].to_csv(world.table("retailer"), index=False)
+    there = world.copy(world.folder("retailer").path.parent.parent / "there")
+    assert erase(world, "retailer", 25)["model model"].outcome is ErasureOutcome.RETRAIN
+    with there.node("brand").desk() as desk:
+        erasing = Erasing(desk.folder, desk.agreement, desk.gate, clock=there.clock)
+        request = erasing.request("email", parties.email(25)).execution.request
+    Coordinator.open(there.folder("coordinator").path, clock=there.clock).spread(there)
+    with there.node("retailer").desk() as desk:
+        erasing = Erasing(desk.folder, desk.agreement, desk.gate, clock=there.clock)
+        steps = {one.target: one.outcome for one in erasing.receipt(request)[1].steps}
+    assert steps["model model"] is ErasureOutcome.RETRAIN
 
 
 def queue(world: World, party: str = "retailer") -> dict[str, tuple[S, str | None]]:

@@ -3,6 +3,7 @@
 Each check takes the logs at hand; what a log that is missing would show, nobody finds.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -80,17 +81,19 @@ def acknowledgements(logs: Sequence[Excerpt]) -> Iterator[Finding]:
 
 
 def completions(logs: Sequence[Excerpt]) -> Iterator[Finding]:
-    """What a party says another signed about an erasure is what that one's log says it signed."""
-    signed = {
-        (leaf.request, leaf.peer): leaf.completion_digest
-        for log in logs
-        for _, leaf in log.each(records.ErasureCompleted)
-        if leaf.peer == log.party
-    }
+    """What a party says another signed about an erasure is what that one's log says it signed.
+
+    Whoever is asked anew does it anew: it may have signed several.
+    """
+    signed: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for log in logs:
+        for _, leaf in log.each(records.ErasureCompleted):
+            if leaf.peer == log.party:
+                signed[leaf.request, leaf.peer].add(leaf.completion_digest)
     for log in logs:
         for index, leaf in log.each(records.ErasureCompleted):
-            theirs = signed.get((leaf.request, leaf.peer), leaf.completion_digest)
-            if theirs != leaf.completion_digest:
+            theirs = signed.get((leaf.request, leaf.peer))
+            if theirs is not None and leaf.completion_digest not in theirs:
                 text = f"names another completion than the log of {leaf.peer} does"
                 yield log.finding(FindingKind.ERASURE_DIFFERS, index, text)
 

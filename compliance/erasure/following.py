@@ -5,11 +5,14 @@ queued ─sent─► sent ─acknowledged─► acknowledged ─completed─► 
                  └─refused─► refused ◄─refused─┘ (it is not known there any more)
                                 └─sent─► sent                     ▲
       (any open state) ─overdue─► overdue ───────── completed ────┘  late; the evidence stays
+                                   │   ▲
+                                   └───┘ sent, acknowledged, refused: what is late is still asked
 ```
 
 Guarantees: every request that was queued ends as completed or as overdue with evidence, as long as
-somebody asks `next_action` now and then; what is said twice changes nothing; a state is wholly its
-events, in order, so that whoever kept these lost nothing.
+somebody asks `next_action` now and then; what is overdue is sent, or reminded of, every day until
+it is completed; what is said twice changes nothing; a state is wholly its events, in order, so that
+whoever kept these lost nothing.
 
 Leaves to others: keeping each event before acting on it, sending, verifying what arrives (`wire`,
 `completion`), and the time.
@@ -87,11 +90,16 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], State]] = {
     (State.REFUSED, Happening.OVERDUE): State.OVERDUE,
     (State.COMPLETED, Happening.ACKNOWLEDGED): State.COMPLETED,  # it came late
     (State.COMPLETED, Happening.COMPLETED): State.COMPLETED,
+    (State.OVERDUE, Happening.SENT): State.OVERDUE,  # late is better than never
     (State.OVERDUE, Happening.ACKNOWLEDGED): State.OVERDUE,
+    (State.OVERDUE, Happening.REFUSED): State.OVERDUE,
+    (State.OVERDUE, Happening.ESCALATED): State.OVERDUE,
     (State.OVERDUE, Happening.COMPLETED): State.COMPLETED,
     (State.OVERDUE, Happening.OVERDUE): State.OVERDUE,
 }
 """Every pair that may be; any other is refused."""
+
+_ANSWERS: Final = frozenset({Happening.ACKNOWLEDGED, Happening.REFUSED})
 
 
 class Event(BaseModel):
@@ -157,8 +165,14 @@ class Following(BaseModel):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is to be done."""
+        """Whether it is completed, or overdue with evidence: what is overdue is asked for still."""
         return self.state in {State.COMPLETED, State.OVERDUE}
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether the peer has it, by what it answered last."""
+        answers = [one.happening for one in self.events if one.happening in _ANSWERS]
+        return answers[-1:] == [Happening.ACKNOWLEDGED]
 
     @property
     def sent(self) -> int:
@@ -178,21 +192,22 @@ class Following(BaseModel):
         """
         before = self.state
         after = self._next(before, event.happening)
+        found = self.model_copy(update={"events": (*self.events, event)})
         repeats = event.happening in {Happening.SENT, Happening.ESCALATED}
-        if after is before and not repeats and self._knows(event):
-            return self
-        return self.model_copy(update={"events": (*self.events, event)})
+        changes = after is not before or found.is_acknowledged is not self.is_acknowledged
+        return found if repeats or changes or not self._knows(event) else self
 
     def next_action(self, now: datetime) -> Action | None:
         """Say what is to be done now; None while there is nothing but to wait."""
         state, schedule = self.state, self.schedule
-        if state in {State.COMPLETED, State.OVERDUE}:
+        if state is State.COMPLETED:
             return None
-        if now >= schedule.deadline:
-            return Action.DECLARE_OVERDUE
-        due = now >= schedule.deadline - schedule.escalate_before
-        if due and self._last(Happening.ESCALATED) is None:
-            return Action.ESCALATE
+        if state is not State.OVERDUE:
+            if now >= schedule.deadline:
+                return Action.DECLARE_OVERDUE
+            due = now >= schedule.deadline - schedule.escalate_before
+            if due and not self.is_escalated:
+                return Action.ESCALATE
         last = self._last(Happening.SENT)
         if last is None:
             return Action.SEND

@@ -25,6 +25,8 @@ class ErasureOutcome(StrEnum):
     NOT_HELD = "not_held"
     SUPPRESSED = "suppressed"
     """The source can only be read: the person is left out from now on."""
+    UNKNOWN = "unknown"
+    """The place knows people by reference, and none is known of this one."""
     REMOVAL_SENT = "removal_sent"
     UNAFFECTED = "unaffected"
     """Of a model: it never saw the person."""

@@ -199,7 +199,7 @@ class Erasure(_Closed):
     """A request to erase somebody.
 
     Attributes:
-        request: its name; the same identifier again gives the same.
+        request: its name; the same identifier again gives the same, while that is open.
         standing: how far it has come.
         asked: when.
         deadline: by which it is done.

@@ -2,7 +2,8 @@
 
 ```
 1 the request's two signatures hold, it is for this party, of a trusted issuer and not too old
-2 it becomes a request to erase; the same identifier again gives the same
+2 it becomes a request to erase; the same identifier again gives the same,
+  while that is open
 3 it is acknowledged: a token of this party's, with the framework's result code
 ```
 

@@ -1,7 +1,8 @@
 """What people ask for beside consent: to be erased, to see what is held, to have it corrected.
 
-Guarantees: the same identifier again leads to the same request to erase; each request to see or to
-correct leaves a leaf. None is carried out while a job is at work: who waits too long is told so.
+Guarantees: the same identifier again leads to the same request to erase, while that is open; each
+request to see or to correct leaves a leaf. None is carried out while a job is at work: who waits
+too long is told so.
 
 Leaves to others: carrying erasures out (`comity erase run`), who may ask (the caller knows people).
 """

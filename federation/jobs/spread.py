@@ -84,7 +84,7 @@ ROUNDS: Final = 4
 _KEY_ID: Final = "identity"
 _DOMAIN: Final = "comity.invalid"  # RFC 6761: nobody's; a party is known by its agreement alone
 
-_TOKEN = Annotated[str, Field(min_length=1, max_length=2_560)]
+_TOKEN = Annotated[str, Field(max_length=2_560, pattern=r"^[A-Za-z0-9._-]+$")]
 _ANSWER = Annotated[str, Field(min_length=1, max_length=4_096)]
 
 
@@ -93,7 +93,10 @@ class _Closed(BaseModel):
 
 
 class Asked(_Closed):
-    """What an origin asks in a batch: its requests (rqJWT)."""
+    """What an origin asks in a batch: its requests (rqJWT; RFC 7515 section 7.1).
+
+    Nothing in them takes more room in an acknowledgement, which repeats them.
+    """
 
     tokens: Annotated[tuple[_TOKEN, ...], Field(max_length=BATCH_PLACES)]
 
