@@ -2,8 +2,8 @@
 
 Guarantees: whether a model saw somebody is decided by what was written down before anything made
 from their rows left (`training.manifests`); where nothing was, by who took part in its match: for
-the brand of a model over rows, whose people are in labels alone, and for models from before. A
-model that arrives after somebody whom it saw was erased is dealt with as if it had been there. The
+the brand of a model over rows, whose people are in labels alone, and for models from before; where
+nobody can tell any more who that was, everybody counts as seen. A model that arrives after somebody whom it saw was erased is dealt with as if it had been there. The
 model whose place it takes is retired with the very answer that keeps it.
 
 Leaves to others: the clause (`compliance.erasure.models`), the queue (`retraining`).
@@ -45,7 +45,12 @@ def saw(folder: PartyFolder, job: str, source: str, references: Sequence[str]) -
         WorkspaceError: what was written down is damaged, or does not open.
     """
     manifest = Manifest.open(folder, job)
-    return took_part(folder, source, references) if manifest is None else manifest.names(references)
+    if manifest is not None:
+        return manifest.names(references)
+    directory = folder.job(source)
+    if directory.exists() and not (directory / "people").exists():  # deleted: it may have
+        return bool(references)
+    return took_part(folder, source, references)
 
 
 def took_part(folder: PartyFolder, job: str, references: Sequence[str]) -> bool:

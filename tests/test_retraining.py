@@ -23,13 +23,16 @@ from compliance.erasure.retraining import (
     standing_of,
 )
 from compliance.records import ErasureOutcome
+from compliance.terms import Artefact
 from federation import retaining
 from federation import retraining as module
+from federation.artefacts import remove
 from federation.cli import main
 from federation.coordinator import write_jobs
 from federation.erasing import Erasing
 from federation.errors import RefusedError, WorkspaceError
 from federation.gate import Gate
+from federation.outcomes import saw
 from federation.party import locked
 from federation.retraining import RetrainingQueue
 from federation.specification import TrainSpec
@@ -241,6 +244,18 @@ def test_whom_the_brand_erased_is_in_no_label_of_the_next_model(world: World) ->
     for match, there in (("find", True), ("find-2", False)):
         found = world.listed("retailer", f"{match}/members.npz")
         assert (parties.record("retailer", person) in found) is there
+
+
+def test_once_its_match_is_deleted_a_model_without_a_manifest_may_have_seen_everybody(
+    world: World,
+) -> None:
+    folder = world.folder("brand")
+    assert Manifest.open(folder, "model") is None
+    remove(folder, Artefact.MATCH, "find")
+    assert not saw(folder, "model", "find", [])
+    assert saw(folder, "model", "find", [parties.record("brand", 25)])
+    assert not saw(folder, "model", "never", [parties.record("brand", 25)])  # took no part
+    assert erase(world, "brand", 25)["model model"].outcome is ErasureOutcome.RETRAIN
 
 
 def test_a_model_that_arrives_after_somebody_was_erased_is_due_at_once(tmp_path: Path) -> None:
