@@ -260,9 +260,9 @@ class Erasing:
         """
         every = self.status()
         found = self._find(every)  # 2
-        return tuple(
-            self._carry_out(one, references) for one, references in zip(every, found, strict=True)
-        )
+        dealt = [self._deal(one, had) for one, had in zip(every, found, strict=True)]
+        self._places.tell_of_models()
+        return tuple(map(self._complete, dealt))
 
     def run_pending(self) -> None:
         """Carry out what has yet to be.
@@ -271,8 +271,12 @@ class Erasing:
             ConnectorError: a place cannot be reached; what was done is noted: run it again.
         """
         pending = [one for one in self.status() if not one.execution.completion]
-        for one, references in zip(pending, self._find(pending), strict=True):
-            self._carry_out(one, references)
+        found = self._find(pending)
+        dealt = [self._deal(one, had) for one, had in zip(pending, found, strict=True)]
+        if dealt:
+            self._places.tell_of_models()
+        for one in dealt:
+            self._complete(one)
 
     def receipt(self, request: str) -> tuple[bytes, Outcomes]:
         """Return the signed completion of a request, and the outcomes that it binds to.
@@ -287,8 +291,7 @@ class Erasing:
             )
         return kept.execution.completion.encode(), kept.execution.outcomes(self._folder.name)
 
-    def _carry_out(self, kept: Kept, references: tuple[str, ...]) -> Kept:
-        request = kept.execution.request
+    def _deal(self, kept: Kept, references: tuple[str, ...]) -> Kept:
         if kept.execution.standing is Standing.COMPLETED:
             self._places.source(references)  # an import brought them back: the receipt stays
             return kept
@@ -299,6 +302,12 @@ class Erasing:
             kept = self._write(kept.with_(execution=execution))
         for target in kept.execution.pending:  # 3
             kept = self._deal_with(target, references, kept)
+        return kept
+
+    def _complete(self, kept: Kept) -> Kept:
+        request = kept.execution.request
+        if kept.execution.standing is Standing.COMPLETED:
+            return kept
         cut = kept.finished is not None
         kept = kept if cut else self._write(kept.with_(finished=self._clock()))
         outcomes = kept.execution.outcomes(self._folder.name)

@@ -9,15 +9,20 @@ model whose place it takes is retired with the very answer that keeps it.
 Leaves to others: the clause (`compliance.erasure.models`), the queue (`retraining`).
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+
+from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from compliance import records
 from compliance.erasure.models import model_step
 from compliance.records import ErasureOutcome
 from compliance.terms import ErasureTerms
 from federation.desk import Desk
-from federation.erased import Erased, names_any
+from federation.erased import Erased, Person, names_any
+from federation.errors import WorkspaceError
 from federation.gate import Leaf
 from federation.members import load_people
 from federation.messages import Message, content_digest
@@ -96,20 +101,47 @@ def arriving(
 
 def _judge(desk: Desk, spec: TrainSpec | VerticalTrainSpec, digest: str) -> None:
     folder, agreement = desk.folder, desk.agreement
-    persons = Erased(folder, agreement).persons().values()
-    references = [one for person in persons for one in person.references]
     source = spec.match if isinstance(spec, TrainSpec) else spec.align
-    if not references or not saw(folder, spec.name, source, references):
+    asked = _asked(desk)
+
+    def is_among(first: int) -> bool:
+        references = [one for _, person in asked[:first] for one in person.references]
+        return bool(references) and saw(folder, spec.name, source, references)
+
+    if not is_among(len(asked)):
         return
+    first = bisect_left(range(1, len(asked)), x=True, key=is_among)  # of whom it saw
     step = model_step(
         agreement.erasure or ErasureTerms(),
         spec.name,
         saw=True,
         epsilon=spec.epsilon if isinstance(spec, TrainSpec) else None,
-        now=desk.clock(),
+        now=asked[first][0],
     )
     queue = RetrainingQueue(folder, agreement)
     day = None if spec.replaces is None else queue.day_of(spec.replaces)
     if step.outcome is ErasureOutcome.RETRAIN and step.due is not None and day is not None:
         step = step.model_copy(update={"due": min(day, step.due)})  # days count from the request
-    queue.apply(step, spec.name, digest, desk.gate.note)
+    queue.apply(step, spec.name, digest)
+    queue.tell(desk.gate.note, {spec.name: digest})
+
+
+class _Asked(BaseModel):
+    """What is read of a request (`erasing.Kept`)."""
+
+    asked: AwareDatetime
+
+
+def _asked(desk: Desk) -> list[tuple[datetime, Person]]:
+    """Return who was erased, and when they asked, the earliest first."""
+    found = []
+    for request, person in Erased(desk.folder, desk.agreement).persons().items():
+        path = desk.folder.erasures / f"{request}.json"
+        try:
+            asked = _Asked.model_validate_json(path.read_bytes()).asked
+        except FileNotFoundError:  # a crash came before it was kept
+            asked = desk.clock()
+        except ValidationError as error:
+            raise WorkspaceError(f"{path} is damaged: restore it") from error
+        found.append((asked, person))
+    return sorted(found, key=lambda one: one[0])
