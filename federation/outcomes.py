@@ -3,8 +3,9 @@
 Guarantees: whether a model saw somebody is decided by what was written down before anything made
 from their rows left (`training.manifests`); where nothing was, by who took part in its match: for
 the brand of a model over rows, whose people are in labels alone, and for models from before; where
-nobody can tell any more who that was, everybody counts as seen. A model that arrives after somebody whom it saw was erased is dealt with as if it had been there. The
-model whose place it takes is retired with the very answer that keeps it.
+nobody can tell any more who that was, everybody counts as seen. A model that arrives after
+somebody whom it saw was erased is dealt with as if it had been there: days count from the earliest
+such request. The model whose place it takes is retired with the very answer that keeps it.
 
 Leaves to others: the clause (`compliance.erasure.models`), the queue (`retraining`).
 """

@@ -170,11 +170,9 @@ class Retrainings:
         due = [one.due for one in self._listed if one.model == spec.train and one.due <= now]
         if not due:
             return None
-        return (
-            "erasure.retrain_days",
-            f"{model} was to be trained again by {due[0]:%Y-%m-%d}, since somebody whom it saw "
-            "was erased: use the one that takes its place, or train it again",
-        )
+        day = f"{due[0]:%Y-%m-%d}"
+        why = f"was to be trained again by {day}, since somebody whom it saw was erased"
+        return "erasure.retrain_days", f"{model} {why}: use the one in its place, or train it again"
 
     def give_up(self, one: Retraining, jobs: Sequence[JobSpec]) -> None:
         """Take the next names for a training during which somebody was erased."""
