@@ -23,7 +23,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.erasure.retraining import DueModel
 from compliance.errors import describe
 from compliance.terms import Computation, NoiseSource, Role
 from federation.approvals import kept_envelopes
@@ -231,8 +230,7 @@ class Coordinator:
             RefusedError: somebody refuses one; the others were run.
         """
         there.seek(self._people)
-        again = Retrainings(self._folder, self._agreement)
-        again.hear(self._due_models(gate, channel, there.nodes), asked)
+        again = self._hear_of_models(gate, channel, there.nodes, asked)
         refused: RefusedError | None = None
         ran: JobSpec | None = None
         for one in again.open(self._clock()):
@@ -256,17 +254,23 @@ class Coordinator:
         if refused is not None:
             raise refused
 
-    def _due_models(
-        self, gate: Gate, channel: Channel, nodes: Mapping[str, int]
-    ) -> Mapping[str, Sequence[DueModel]]:
-        """Ask everybody who is there which models have to be trained again."""
+    def _hear_of_models(
+        self,
+        gate: Gate,
+        channel: Channel,
+        nodes: Mapping[str, int],
+        listed: Sequence[JobSpec],
+    ) -> Retrainings:
+        """Ask everybody who is there which models are due, or retired, and write it down."""
         nonce = self._folder.fresh_secret(f"retrain/{self._clock().isoformat()}").hex()
         names = sorted(self._people & nodes.keys())
         outgoing = [Say(name, ROLL_CALL, RetrainAsk(nonce=nonce)) for name in names]
         answers = self._exchange(gate, channel, nodes, outgoing, most_missing=len(outgoing))
-        return {
-            one.header.sender: one.body.due for one in answers if isinstance(one.body, RetrainTold)
-        }
+        told = {one.header.sender: one.body for one in answers if isinstance(one.body, RetrainTold)}
+        known = Retrainings(self._folder, self._agreement)
+        known.hear({name: body.due for name, body in told.items()}, listed)
+        known.hear_retired((one for body in told.values() for one in body.retired), listed)
+        return known
 
     def spread(self, channel: Channel) -> None:
         """Carry requests to erase between parties, and run no job.
@@ -308,6 +312,8 @@ class Coordinator:
                 for name in end.value:
                     told = f"{name} refused something about an erasure: its log says what"
                     report(Progress(self._folder.name, ERASING, told))
+                if any((self._folder.path / "jobs").glob("*/ended.json")):  # models may be there
+                    self._hear_of_models(gate, channel, nodes, read_jobs(self._folder))
                 return
             answers = self._exchange(
                 gate, channel, nodes, exchange.outgoing, most_missing=exchange.most_missing
@@ -377,6 +383,9 @@ class Coordinator:
     ) -> None:
         for term, remedy in policy_objections(spec, self._agreement):
             raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
+        known = Retrainings(self._folder, self._agreement)
+        if (objection := known.objection(spec, self._clock())) is not None:
+            raise RefusedError(party=self._folder.name, term=objection[0], remedy=objection[1])
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
         if kept.count:
             self._tell_of(spec, f"goes on after {kept.count} exchanges that were had")

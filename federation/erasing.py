@@ -299,16 +299,19 @@ class Erasing:
 
     def _carry_out_each(self, kept: Sequence[Kept]) -> tuple[Kept, ...]:
         """Carry out requests: one that cannot be hinders no other; the first error is raised."""
-        done: list[Kept] = []
+        dealt: list[Kept] = []
         wrong: list[Exception] = []
         for one, references in zip(kept, self._find(kept), strict=True):  # 2
             try:
-                done.append(self._carry_out(one, references))
+                dealt.append(self._deal(one, references))
             except (ConnectorError, ComplianceError, FederationError) as error:
                 wrong.append(error)
+        if dealt:
+            self._places.tell_of_models()
+        done = tuple(map(self._complete, dealt))
         if wrong:
             raise wrong[0]
-        return tuple(done)
+        return done
 
     def receipt(self, request: str) -> tuple[bytes, Outcomes]:
         """Return the signed completion of a request, and the outcomes that it binds to.
@@ -326,8 +329,7 @@ class Erasing:
             )
         return kept.execution.completion.encode(), kept.execution.outcomes(self._folder.name)
 
-    def _carry_out(self, kept: Kept, references: tuple[str, ...]) -> Kept:
-        request = kept.execution.request
+    def _deal(self, kept: Kept, references: tuple[str, ...]) -> Kept:
         if kept.execution.standing is Standing.COMPLETED:
             self._places.source(references)  # an import brought them back: the receipt stays
             return kept
@@ -338,6 +340,12 @@ class Erasing:
             kept = self._write(kept.with_(execution=execution))
         for target in kept.execution.pending:  # 3
             kept = self._deal_with(target, references, kept)
+        return kept
+
+    def _complete(self, kept: Kept) -> Kept:
+        request = kept.execution.request
+        if kept.execution.standing is Standing.COMPLETED:
+            return kept
         cut = kept.finished is not None
         kept = kept if cut else self._write(kept.with_(finished=self._clock()))
         outcomes = kept.execution.outcomes(self._folder.name)

@@ -178,8 +178,11 @@ class ErasurePlaces:
             match, epsilon = model.match, model.epsilon
         seen = saw(self._folder, job, match, references)
         step = model_step(self._terms, job, saw=seen, epsilon=epsilon, now=asked)
-        queue = RetrainingQueue(self._folder, self._agreement)
-        return queue.apply(step, job, model.digest, self._gate.note)
+        return RetrainingQueue(self._folder, self._agreement).apply(step, job, model.digest)
+
+    def tell_of_models(self) -> None:
+        """Have the log tell what became of models: after all steps, so as not to tell at whose."""
+        RetrainingQueue(self._folder, self._agreement).tell(self._gate.note)
 
     def _rows(self, job: str, references: tuple[str, ...]) -> ErasureOutcome:
         """Delete what a job made of its people's columns, which ends the job."""

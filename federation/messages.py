@@ -741,10 +741,16 @@ class RetrainAsk(_Closed):
 
 
 class RetrainTold(_Closed):
-    """These models of the party have to be trained again, each by its day; not who was erased."""
+    """Which models of the party somebody who was erased was in; not who that was.
+
+    Attributes:
+        due: models that have to be trained again, each by its day.
+        retired: models that nothing has taken the place of, and that nobody is scored with.
+    """
 
     kind: Literal["retrain.told"] = "retrain.told"
     due: Annotated[tuple[DueModel, ...], Field(max_length=64)] = ()
+    retired: Annotated[tuple[JobName, ...], Field(max_length=1024)] = ()
 
 
 class EraseLook(_Closed):

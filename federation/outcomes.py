@@ -2,22 +2,28 @@
 
 Guarantees: whether a model saw somebody is decided by what was written down before anything made
 from their rows left (`training.manifests`); where nothing was, by who took part in its match: for
-the brand of a model over rows, whose people are in labels alone, and for models from before. A
-model that arrives after somebody whom it saw was erased is dealt with as if it had been there. The
-model whose place it takes is retired with the very answer that keeps it.
+the brand of a model over rows, whose people are in labels alone, and for models from before; where
+nobody can tell any more who that was, everybody counts as seen. A model that arrives after
+somebody whom it saw was erased is dealt with as if it had been there: days count from the earliest
+such request. The model whose place it takes is retired with the very answer that keeps it.
 
 Leaves to others: the clause (`compliance.erasure.models`), the queue (`retraining`).
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+
+from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from compliance import records
 from compliance.erasure.models import model_step
 from compliance.records import ErasureOutcome
 from compliance.terms import ErasureTerms
 from federation.desk import Desk
-from federation.erased import Erased, names_any
+from federation.erased import Erased, Person, names_any
+from federation.errors import WorkspaceError
 from federation.gate import Leaf
 from federation.members import load_people
 from federation.messages import Message, content_digest
@@ -45,7 +51,12 @@ def saw(folder: PartyFolder, job: str, source: str, references: Sequence[str]) -
         WorkspaceError: what was written down is damaged, or does not open.
     """
     manifest = Manifest.open(folder, job)
-    return took_part(folder, source, references) if manifest is None else manifest.names(references)
+    if manifest is not None:
+        return manifest.names(references)
+    directory = folder.job(source)
+    if directory.exists() and not (directory / "people").exists():  # deleted: it may have
+        return bool(references)
+    return took_part(folder, source, references)
 
 
 def took_part(folder: PartyFolder, job: str, references: Sequence[str]) -> bool:
@@ -91,20 +102,47 @@ def arriving(
 
 def _judge(desk: Desk, spec: TrainSpec | VerticalTrainSpec, digest: str) -> None:
     folder, agreement = desk.folder, desk.agreement
-    persons = Erased(folder, agreement).persons().values()
-    references = [one for person in persons for one in person.references]
     source = spec.match if isinstance(spec, TrainSpec) else spec.align
-    if not references or not saw(folder, spec.name, source, references):
+    asked = _asked(desk)
+
+    def is_among(first: int) -> bool:
+        references = [one for _, person in asked[:first] for one in person.references]
+        return bool(references) and saw(folder, spec.name, source, references)
+
+    if not is_among(len(asked)):
         return
+    first = bisect_left(range(1, len(asked)), x=True, key=is_among)  # of whom it saw
     step = model_step(
         agreement.erasure or ErasureTerms(),
         spec.name,
         saw=True,
         epsilon=spec.epsilon if isinstance(spec, TrainSpec) else None,
-        now=desk.clock(),
+        now=asked[first][0],
     )
     queue = RetrainingQueue(folder, agreement)
     day = None if spec.replaces is None else queue.day_of(spec.replaces)
     if step.outcome is ErasureOutcome.RETRAIN and step.due is not None and day is not None:
         step = step.model_copy(update={"due": min(day, step.due)})  # days count from the request
-    queue.apply(step, spec.name, digest, desk.gate.note)
+    queue.apply(step, spec.name, digest)
+    queue.tell(desk.gate.note, {spec.name: digest})
+
+
+class _Asked(BaseModel):
+    """What is read of a request (`erasing.Kept`)."""
+
+    asked: AwareDatetime
+
+
+def _asked(desk: Desk) -> list[tuple[datetime, Person]]:
+    """Return who was erased, and when they asked, the earliest first."""
+    found = []
+    for request, person in Erased(desk.folder, desk.agreement).persons().items():
+        path = desk.folder.erasures / f"{request}.json"
+        try:
+            asked = _Asked.model_validate_json(path.read_bytes()).asked
+        except FileNotFoundError:  # a crash came before it was kept
+            asked = desk.clock()
+        except ValidationError as error:
+            raise WorkspaceError(f"{path} is damaged: restore it") from error
+        found.append((asked, person))
+    return sorted(found, key=lambda one: one[0])

@@ -8,7 +8,8 @@ PARTY/models/JOB.retired    nobody is scored with the model; holds the training 
 Of a model that saw somebody who was erased, in this order:
 
 1. it is written down that it is due: from its day on, nobody is scored with it;
-2. the log tells the model and its day, and not who asked;
+2. once all requests of a look are carried out, and before one is completed, the log tells the
+   model and its day: neither who asked, nor at which of these requests;
 3. it is written down that the log does.
 
 A model is retired by a file first, and then a leaf, unless the log has it; where another takes its
@@ -39,7 +40,7 @@ from federation.desk import Desk
 from federation.errors import WorkspaceError
 from federation.gate import Released
 from federation.jobs.exchange import expect
-from federation.messages import Message, RetrainAsk, RetrainTold
+from federation.messages import Message, RetrainAsk, RetrainTold, content_digest
 from federation.party import PartyFolder, write_atomically
 from federation.policies import known_job
 from federation.specification import JobSpec, TrainSpec, VerticalTrainSpec
@@ -54,6 +55,8 @@ __all__ = [
 
 MOST_TOLD: Final = 64
 """Models that the coordinator is told of at once; the others follow when these are done."""
+
+MOST_RETIRED: Final = 1024
 
 Tell = Callable[..., None]
 """Appends a leaf: its kind, its job, its fields."""
@@ -85,22 +88,53 @@ class RetrainingQueue:
         self._folder = folder
         self._agreement = agreement
 
-    def apply(self, step: Step, model: str, digest: str, tell: Tell) -> Step:
+    def apply(self, step: Step, model: str, digest: str) -> Step:
         """Do to a model what a step of an erasure says, and return the step as it is done.
+
+        The log is not told: `tell` is to be called before the request is completed.
 
         Raises:
             WorkspaceError: what is kept of it is damaged.
-            LogError: the log does not verify, or cannot be written.
         """
         if step.outcome is ErasureOutcome.RETRAIN and self._folder.retired(model).exists():
             step = Step(target=step.target, outcome=ErasureOutcome.RETIRED)
-        if step.outcome is ErasureOutcome.RETIRED:
-            reason = "the agreement's clause on erasure: somebody whom it saw was erased"
-            leaves = _leaves(self._folder, self._agreement)
-            _retire(self._folder, tell, model, digest, reason, leaves)
+        if step.outcome is ErasureOutcome.RETIRED and not self._folder.retired(model).exists():
+            write_atomically(self._folder.retired(model), b"")
         elif step.outcome is ErasureOutcome.RETRAIN and step.due is not None:
-            self._put(DueModel(model=model, model_digest=digest, due=step.due), tell)
+            self._put(DueModel(model=model, model_digest=digest, due=step.due))  # 1
         return step
+
+    def tell(self, tell: Tell, arriving: Mapping[str, str] | None = None) -> None:
+        """Have the log tell of every model that is due or retired; once more tells nothing.
+
+        Args:
+            tell: appends a leaf.
+            arriving: digests of models that are not in their place yet.
+
+        Raises:
+            WorkspaceError: what is kept of one is damaged.
+            LogError: the log does not verify, or cannot be written.
+        """
+        untold = [one for one in self._kept() if not one.told]
+        retired = self.retired()
+        if not untold and not retired:
+            return
+        leaves = [*_leaves(self._folder, self._agreement)]
+        for one in untold:
+            if not any(
+                isinstance(leaf, records.ModelDue)
+                and (leaf.model_digest, leaf.due) == (one.model_digest, one.due)
+                for leaf in leaves
+            ):
+                tell(records.ModelDue, one.model, model_digest=one.model_digest, due=one.due)  # 2
+            self._write(one.model_copy(update={"told": True}))  # 3
+        reason = "the agreement's clause on erasure: somebody whom it saw was erased"
+        for model in retired:
+            path, digest = self._folder.model(model), (arriving or {}).get(model)
+            if digest is None and path.exists():
+                digest = content_digest(path.read_bytes())
+            if digest is not None:
+                _retire(self._folder, tell, model, digest, reason, leaves)
 
     def listed(self, moment: datetime) -> tuple[Queued, ...]:
         """Return every model that is or was in the queue, the earliest day first."""
@@ -112,10 +146,15 @@ class RetrainingQueue:
         return self._read(model).due if self._folder.due_model(model).exists() else None
 
     def waiting(self, moment: datetime) -> tuple[DueModel, ...]:
-        """Return the models that something is yet to take the place of."""
-        return tuple(
-            one.due for one in self.listed(moment) if one.standing is RetrainingStanding.QUEUED
-        )
+        """Return the models that something is yet to take the place of; last whose day is over."""
+        order = (RetrainingStanding.QUEUED, RetrainingStanding.OVERDUE)
+        listed = self.listed(moment)
+        return tuple(one.due for each in order for one in listed if one.standing is each)
+
+    def retired(self) -> tuple[str, ...]:
+        """Return the models that are retired, and nothing has taken the place of."""
+        paths = sorted(self._folder.retired("x").parent.glob("[!.]*.retired"))
+        return tuple(path.stem for path in paths if not path.stat().st_size)
 
     def retire_due(
         self, moment: datetime, leaves: Iterable[records.Record], tell: Tell
@@ -139,24 +178,15 @@ class RetrainingQueue:
             _retire(self._folder, tell, due.model, due.model_digest, reason, known)
         return tuple(gone)
 
-    def _put(self, due: DueModel, tell: Tell) -> None:
+    def _put(self, due: DueModel) -> None:
         path = self._folder.due_model(due.model)
         kept = self._read(due.model) if path.exists() else None
-        if kept is not None and kept.due <= due.due:
-            due = kept
-        if kept is None or due is not kept:
-            kept = _Kept(**due.model_dump(include=set(DueModel.model_fields)))
-            write_atomically(path, kept.model_dump_json().encode(), mode=0o600)  # 1
-        if kept.told:
-            return
-        if not any(
-            isinstance(leaf, records.ModelDue)
-            and (leaf.model_digest, leaf.due) == (kept.model_digest, kept.due)
-            for leaf in _leaves(self._folder, self._agreement)
-        ):
-            tell(records.ModelDue, kept.model, model_digest=kept.model_digest, due=kept.due)  # 2
-        told = kept.model_copy(update={"told": True})
-        write_atomically(path, told.model_dump_json().encode(), mode=0o600)  # 3
+        if kept is None or due.due < kept.due:
+            self._write(_Kept(**due.model_dump(include=set(DueModel.model_fields))))
+
+    def _write(self, kept: _Kept) -> None:
+        content = kept.model_dump_json().encode()
+        write_atomically(self._folder.due_model(kept.model), content, mode=0o600)
 
     def _queued(self, one: DueModel, moment: datetime) -> Queued:
         retired = self._folder.retired(one.model)
@@ -197,7 +227,10 @@ class Telling:
         expect(message, RetrainAsk)
         desk = self._desk
         queue = RetrainingQueue(desk.folder, desk.agreement)
-        return desk.release(message, RetrainTold(due=queue.waiting(desk.clock())[:MOST_TOLD]))
+        told = RetrainTold(
+            due=queue.waiting(desk.clock())[:MOST_TOLD], retired=queue.retired()[:MOST_RETIRED]
+        )
+        return desk.release(message, told)
 
 
 def check_in_use(desk: Desk, model: str) -> None:

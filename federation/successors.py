@@ -1,12 +1,18 @@
 """The coordinator's trainings that are to take the place of models which parties must retire.
 
 ```
-COORDINATOR/retrainings.json   which models, by when, and the training that takes each one's place
+COORDINATOR/retrainings.json     which models, by when, and the training that takes each one's place
+COORDINATOR/models/JOB.retired   a party has retired the model, and nothing took its place
 ```
 
-At each run, where the agreement gives days to train again:
+At each run:
 
-1. every party that is there is asked which of its models are due;
+1. every party that is there is asked which of its models are due or retired, after requests to
+   erase were carried out, and again after all jobs. No job scores with one that is retired
+   somewhere, or past its day: who was not asked to be erased there, or is away, would go on.
+
+Where the agreement gives days to train again:
+
 2. what they say is written down, each model with a training under the next name (`march-2` of
    `march`) that asks for the same, and so costs the budget anew; where the brand erased somebody,
    whose label partners have from a match, with a match of its own before it;
@@ -20,7 +26,7 @@ Leaves to others: asking and running (`coordinator`), what a party does with the
 (`retraining`).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -39,10 +45,12 @@ from compliance.terms import Role
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, write_atomically
 from federation.specification import (
+    ExpandSpec,
     JobName,
     JobSpec,
     MatchSpec,
     TrainSpec,
+    VerticalScoreSpec,
     VerticalTrainSpec,
 )
 
@@ -142,6 +150,29 @@ class Retrainings:
                 self._take_up(party, one, jobs)
         if self._listed != before:
             self._write()
+
+    def hear_retired(self, models: Iterable[str], jobs: Sequence[JobSpec]) -> None:
+        """Write down which models parties have retired; who made none is passed over."""
+        for model in sorted({*models}):
+            path = self._folder.retired(model)
+            known = isinstance(self._known(jobs).get(model), TrainSpec | VerticalTrainSpec)
+            if known and self._ended(model) and not path.exists():
+                write_atomically(path, b"")
+
+    def objection(self, spec: JobSpec, now: datetime) -> tuple[str, str] | None:
+        """Return term and remedy if a job would score people with a model that is out of use."""
+        if not isinstance(spec, ExpandSpec | VerticalScoreSpec):
+            return None
+        model = f"the model of training {spec.train!r}"
+        if self._folder.retired(spec.train).exists():
+            why = "is retired, since somebody whom it saw was erased: train it again"
+            return "erasure", f"{model} {why}"
+        due = [one.due for one in self._listed if one.model == spec.train and one.due <= now]
+        if not due:
+            return None
+        day = f"{due[0]:%Y-%m-%d}"
+        why = f"was to be trained again by {day}, since somebody whom it saw was erased"
+        return "erasure.retrain_days", f"{model} {why}: use the one in its place, or train it again"
 
     def give_up(self, one: Retraining, jobs: Sequence[JobSpec]) -> None:
         """Take the next names for a training during which somebody was erased."""

@@ -24,13 +24,18 @@ from compliance.erasure.retraining import (
     standing_of,
 )
 from compliance.records import ErasureOutcome
+from compliance.terms import Artefact
 from federation import retaining
 from federation import retraining as module
+from federation.artefacts import remove
 from federation.cli import main
 from federation.coordinator import Coordinator, write_jobs
+from federation.erased import Erased
 from federation.erasing import Erasing
 from federation.errors import RefusedError, WorkspaceError
 from federation.gate import Gate
+from federation.messages import content_digest
+from federation.outcomes import arriving, saw
 from federation.party import locked
 from federation.retraining import RetrainingQueue
 from federation.specification import TrainSpec
@@ -201,31 +206,46 @@ def test_a_model_is_trained_again_without_who_was_erased(world: World) -> None:
 def test_the_old_model_is_used_until_its_day_and_not_after(world: World) -> None:
     erase(world, "retailer", 40)
     write_jobs(world.folder("coordinator"), (*JOBS, EXPAND))
-    folder = world.folder("coordinator")
     world.now = NOW + DAYS * DAY + DAY
     with pytest.raises(RefusedError, match="was to be trained again by") as refusal:
         world.run()
     assert refusal.value.term == "erasure.retrain_days"
     assert not world.folder("retailer").retired("model").exists()
-    assert not (folder.path / "retrainings.json").exists()
     world.now = NOW + DAY
     world.run()
     assert "segment.written" in kinds(world)
 
 
+@pytest.mark.parametrize("standing", [S.OVERDUE, S.RETIRED])
+def test_who_does_not_hold_the_person_is_stopped_too(world: World, standing: S) -> None:
+    erase(world, "retailer", 12)
+    write_jobs(world.folder("coordinator"), (*JOBS, EXPAND))
+    for days in (DAYS + 1, 1):  # a leap is only claimed
+        world.now += days * DAY
+        if standing is S.RETIRED:
+            retaining.run(world.folder("retailer"), now=world.now)
+    assert queue(world) == {"model": (standing, None)}
+    with pytest.raises(RefusedError, match="somebody whom it saw was erased") as refusal:
+        world.run()
+    assert refusal.value.party == "coordinator"
+    assert queue(world, "courier") == {}
+    for name in ("retailer", "courier"):
+        assert not list((world.folder(name).path / "segments").glob("*"))
+
+
 def test_what_is_not_trained_again_is_retired_once_and_no_leap_of_the_clock_does_it(
     world: World,
 ) -> None:
-    erase(world, "retailer", 40)
-    folder = world.folder("retailer")
+    erase(world, "courier", 65)  # known to nobody else
+    folder = world.folder("courier")
     due = NOW + DAYS * DAY + timedelta(hours=1)
     assert retaining.run(folder, now=due).retired == ()  # a leap: it is only claimed
-    assert queue(world) == {"model": (S.QUEUED, None)}
+    assert queue(world, "courier") == {"model": (S.QUEUED, None)}
     assert retaining.run(folder, now=due + DAY).retired == ("model",)
     assert retaining.run(folder, now=due + DAY).retired == ()
     world.now = due
-    assert queue(world) == {"model": (S.RETIRED, None)}
-    assert kinds(world).count("model.retired") == 1
+    assert queue(world, "courier") == {"model": (S.RETIRED, None)}
+    assert kinds(world, "courier").count("model.retired") == 1
     write_jobs(world.folder("coordinator"), JOBS)
     world.run()  # nobody asks for it any more
     assert kinds(world, "coordinator").count("job.started") == len(JOBS)
@@ -262,6 +282,18 @@ def test_whom_the_brand_erased_is_in_no_label_of_the_next_model(world: World) ->
         assert (parties.record("retailer", person) in found) is there
 
 
+def test_once_its_match_is_deleted_a_model_without_a_manifest_may_have_seen_everybody(
+    world: World,
+) -> None:
+    folder = world.folder("brand")
+    assert Manifest.open(folder, "model") is None
+    remove(folder, Artefact.MATCH, "find")
+    assert not saw(folder, "model", "find", [])
+    assert saw(folder, "model", "find", [parties.record("brand", 25)])
+    assert not saw(folder, "model", "never", [parties.record("brand", 25)])  # took no part
+    assert erase(world, "brand", 25)["model model"].outcome is ErasureOutcome.RETRAIN
+
+
 def test_a_model_that_arrives_after_somebody_was_erased_is_due_at_once(tmp_path: Path) -> None:
     world = World.make(tmp_path, **TERMS)
     write_jobs(world.folder("coordinator"), JOBS)
@@ -281,12 +313,55 @@ def test_a_model_that_arrives_after_somebody_was_erased_is_due_at_once(tmp_path:
     assert queue(world, "courier") == {}
 
 
+def test_days_of_a_model_that_arrives_late_count_from_the_request(world: World) -> None:
+    with world.node("retailer").desk() as desk:
+        path = desk.folder.model("model")
+        content = path.read_bytes()
+        path.unlink()  # it has not arrived yet
+        erasing = Erasing(desk.folder, desk.agreement, desk.gate, clock=world.clock)
+        for person in (10, 40, 41):  # nobody of whom the model saw is the first who asked
+            erasing.request("email", parties.email(person))
+            if person == 10:
+                erasing.run()
+            world.now += DAY
+        erasing.run()
+        found = Erased(desk.folder, desk.agreement).persons()
+        manifest = Manifest.open(desk.folder, "model")
+        assert manifest is not None
+        seen = {one: manifest.names(person.references) for one, person in found.items()}
+        days = {kept.execution.request: kept.asked for kept in erasing.status()}
+        first = min(days[one] for one, is_seen in seen.items() if is_seen)
+        world.now += 30 * DAY
+        with arriving(desk, None, QUICK, content_digest(content)):  # type: ignore[arg-type]
+            path.write_bytes(content)
+        due = RetrainingQueue(desk.folder, desk.agreement).day_of("model")
+    assert due is not None
+    assert due.date() == (first + DAYS * DAY).date()
+
+
+def test_the_log_does_not_tell_at_which_request_a_model_was_due(world: World) -> None:
+    folder = world.folder("retailer")
+    with locked(folder), folder.open_log() as log:
+        gate = Gate(folder, world.agreement, log, None, clock=world.clock)
+        erasing = Erasing(folder, world.agreement, gate, clock=world.clock)
+        for person in (40, 65):  # the model saw the former alone
+            erasing.request("email", parties.email(person))
+        erasing.run_pending()
+    (due,) = (one for one in world.leaves("retailer") if isinstance(one, records.ModelDue))
+    told = kinds(world)
+    at = told.index("model.due")
+    assert told[:at].count("erasure.step") == told.count("erasure.step") == 6
+    assert told[at:].count("erasure.completed") == 2
+    assert (due.due.hour, due.due.minute, due.due.microsecond) == (0, 0, 0)
+
+
 def test_the_earliest_day_counts_and_leaves_are_told_once(world: World) -> None:
     folder, told = world.folder("retailer"), []
     made = RetrainingQueue(folder, world.agreement)
     for days in (9, 5, 7, 5):
         due = Step(target="model model", outcome=ErasureOutcome.RETRAIN, due=NOW + days * DAY)
-        made.apply(due, "model", "a" * 64, lambda kind, job, **fields: told.append(fields["due"]))
+        made.apply(due, "model", "a" * 64)
+        made.tell(lambda kind, job, **fields: told.append(fields["due"]))
     assert told == [NOW + 9 * DAY, NOW + 5 * DAY]
     assert made.day_of("model") == NOW + 5 * DAY
 
@@ -317,7 +392,8 @@ def test_what_is_cut_is_made_whole_with_one_leaf(
             with monkeypatch.context() as patch:
                 patch.setattr(module, "write_atomically", wrap(module.write_atomically))
                 made = RetrainingQueue(folder, world.agreement)
-                made.apply(step, "model", "a" * 64, wrap(gate.note))
+                made.apply(step, "model", "a" * 64)
+                made.tell(wrap(gate.note))
 
     with suppress(KeyboardInterrupt):
         apply(cutting)

@@ -6,7 +6,7 @@ Leaves to others: whether the model saw the person (the party's own records), re
 another.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from compliance.erasure.completion import Step
 from compliance.records import ErasureOutcome
@@ -25,7 +25,7 @@ def model_step(
         model: its job.
         saw: whether the person was among those it learnt from, or may have been.
         epsilon: privacy loss per person that was proved of it; None where none was.
-        now: the time of the request, from which days count.
+        now: the time of the request, from which days count, to the day: its hour would tell which.
     """
     target = f"model {model}"
     if not saw:
@@ -34,6 +34,7 @@ def model_step(
     if epsilon is not None and tolerated is not None and epsilon <= tolerated:
         return Step(target=target, outcome=ErasureOutcome.TOLERATED_DP, epsilon=epsilon)
     if terms.retrain_days is not None:
-        due = now + timedelta(days=terms.retrain_days)
+        day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        due = day + timedelta(days=terms.retrain_days)
         return Step(target=target, outcome=ErasureOutcome.RETRAIN, due=due)
     return Step(target=target, outcome=ErasureOutcome.RETIRED)
