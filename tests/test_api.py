@@ -263,20 +263,6 @@ class TestConsents:
     def test_a_consent_string_says_yes_or_no_and_damage_says_nothing(self, site: Site) -> None:
         subject = record("retailer", 26)
 
-        def string(*purposes: Purpose, day: datetime) -> str:
-            return encode_tcf(
-                TcfString(
-                    created=day,
-                    last_updated=day,
-                    cmp_id=10,
-                    cmp_version=2,
-                    vendor_list_version=120,
-                    consents=frozenset(purposes),
-                    vendor_consents=VendorIds.of([4]),
-                    disclosed_vendors=VendorIds.of([4]),
-                )
-            )
-
         def take(text: str) -> Any:
             body = {"subject": {"reference": subject}, "format": "tcf", "string": text}
             return site.post("/v1/consents/strings", body)
@@ -285,8 +271,8 @@ class TestConsents:
         yesterday = datetime.now(UTC).replace(
             hour=0, minute=0, second=0, microsecond=0
         ) - timedelta(days=1)
-        yes = string(*profile, day=yesterday)
-        assert take(string(profile[0], day=yesterday)).json()["events"] == {PURPOSE: "refused"}
+        yes = _string(*profile, day=yesterday)
+        assert take(_string(profile[0], day=yesterday)).json()["events"] == {PURPOSE: "refused"}
         assert site.allowed(subject) == "refused"
         size = _journal(site).stat().st_size
         for damaged in ("!!!!", yes[:40], yes + "=="):
@@ -295,6 +281,31 @@ class TestConsents:
         assert _journal(site).stat().st_size == size
         assert take(yes).json()["events"] == {PURPOSE: "given"}
         assert site.allowed(subject) == "refused"  # the yes was said before the no
+
+    def test_a_consent_string_that_lies_ahead_undoes_no_withdrawal(self, site: Site) -> None:
+        subject = {"reference": record("retailer", 45)}
+        ahead = _string(Purpose(3), Purpose(4), day=datetime.now(UTC) + timedelta(hours=12))
+        body = {"subject": subject, "format": "tcf", "string": ahead}
+        assert site.post("/v1/consents/strings", body).status_code == 201
+        assert site.allowed(subject["reference"]) is True
+        site.post("/v1/consents/withdraw", {"subject": subject})
+        assert site.post("/v1/consents/strings", body).status_code == 201
+        assert site.allowed(subject["reference"]) == "withdrawn"
+
+
+def _string(*purposes: Purpose, day: datetime) -> str:
+    return encode_tcf(
+        TcfString(
+            created=day,
+            last_updated=day,
+            cmp_id=10,
+            cmp_version=2,
+            vendor_list_version=120,
+            consents=frozenset(purposes),
+            vendor_consents=VendorIds.of([4]),
+            disclosed_vendors=VendorIds.of([4]),
+        )
+    )
 
 
 def _journal(site: Site) -> Path:

@@ -128,7 +128,8 @@ class Consents:
         1. The string is read, strictly.
         2. A TC string says yes or no to each purpose; a US section says no, or nothing: that
            somebody did not opt out is not a yes.
-        3. A yes counts from when the string was made, a no from now.
+        3. A yes counts from when the string was made, or from the beginning of today (UTC) where it
+           says that it is made later than now; a no from now.
 
         Raises:
             ProblemError: no consent strings are taken, or nobody bears the identifier.
@@ -142,7 +143,7 @@ class Consents:
         folder = PartyFolder(self._directory)
         agreement = folder.agreement()
         events = [
-            ConsentEvent(reference, purpose, kind, min(time, now))  # 3
+            ConsentEvent(reference, purpose, kind, time)  # 3
             for reference in references(folder, agreement, asked.subject)
             for purpose, (kind, time) in said.items()
         ]
@@ -253,7 +254,10 @@ def _said(
 def _said_by_tcf(
     string: TcfString, config: ConsentStringsConfig, now: datetime
 ) -> dict[str, tuple[ConsentEventKind, datetime]]:
-    yes, no = (ConsentEventKind.GIVEN, string.last_updated), (ConsentEventKind.REFUSED, now)
+    made = string.last_updated
+    if made > now:  # by a clock that is fast: never as of now, which would undo any withdrawal
+        made = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    yes, no = (ConsentEventKind.GIVEN, made), (ConsentEventKind.REFUSED, now)
     return {
         purpose: yes
         if all(string.permits(config.vendor, one, LegalBasis.CONSENT) for one in needed)
