@@ -312,6 +312,78 @@ def _journal(site: Site) -> Path:
     return site.path / "consents.csv"
 
 
+@pytest.fixture(scope="module")
+def writer(site: Site) -> str:
+    return Clients(site.path).add("writer", [Scope.CONSENT_WRITE], now=utc_now())
+
+
+class TestWithoutSeeing:
+    """A key for `consent:write` alone."""
+
+    WRONG = (
+        ({"purpose": "profiling", "event": "given"}, 422),
+        ({"purpose": PURPOSE, "event": "given", "time": "1969-01-01T00:00:00Z"}, 422),
+        ({"purpose": PURPOSE, "event": "given", "expires": "2201-01-01T00:00:00Z"}, 422),
+        ({"purpose": PURPOSE, "event": "given"}, 202),
+    )
+
+    def test_answers_do_not_hang_on_whether_somebody_is_known(
+        self, site: Site, writer: str
+    ) -> None:
+        people: tuple[dict[str, str], ...] = (
+            {"email": email(46)},
+            {"email": "stranger@gmx.net"},
+            {"reference": record("retailer", 46)},
+            {"reference": "R#nobody"},
+        )
+        yes = _string(Purpose(3), Purpose(4), day=datetime(2026, 3, 2, tzinfo=UTC))
+        asked: list[tuple[str, Callable[[dict[str, str]], object], int]] = [
+            ("", lambda who, body=body: {"subject": who, **body}, status)  # type: ignore[misc]
+            for body, status in self.WRONG
+        ]
+        asked += [
+            ("/batch", lambda who: {"events": [{"subject": who, **self.WRONG[-1][0]}]}, 202),
+            ("/withdraw", lambda who: {"subject": who, "purpose": "profiling"}, 422),
+            ("/withdraw", lambda who: {"subject": who}, 202),
+            ("/strings", lambda who: {"subject": who, "format": "tcf", "string": yes}, 202),
+        ]
+        for path, body, status in asked:
+            answers = [site.post(f"/v1/consents{path}", body(who), key=writer) for who in people]
+            assert [answer.status_code for answer in answers] == [status] * 4
+            told = [answer.json() for answer in answers]
+            for one in told:
+                (one.get("recorded") or one).pop("time", None)
+            assert told[1:] == told[:-1]
+        assert site.allowed(record("retailer", 46)) == "withdrawn"
+
+    def test_nor_do_they_where_nothing_can_be_recorded(self, made: World, tmp_path: Path) -> None:
+        world = made.copy(tmp_path / "copy")
+        directory = world.folder("retailer").path
+        key = Clients(directory).add("writer", [Scope.CONSENT_WRITE], now=utc_now())
+        with serving(directory, ApiConfig(port=0)) as client:
+            site = Site(world, client, key)
+            for who in (email(20), "stranger@gmx.net"):
+                answer = site.post("/v1/consents/withdraw", {"subject": {"email": who}})
+                assert answer.status_code == 503
+
+    def test_who_sees_is_told_of_nobody_and_nothing_is_recorded(self, site: Site) -> None:
+        size = _journal(site).stat().st_size
+        one = {"purpose": PURPOSE, "event": "given"}
+        both = [{"subject": {"email": who}, **one} for who in (email(20), "stranger@gmx.net")]
+        answer = site.post("/v1/consents/batch", {"events": both})
+        assert (answer.status_code, answer.json()["type"]) == (404, "urn:comity:problem:nobody")
+        assert _journal(site).stat().st_size == size
+
+    def test_a_batch_reaches_each_whom_it_names(self, site: Site, writer: str) -> None:
+        named = [{"email": who} for who in (email(47), email(47).upper(), "stranger@gmx.net")]
+        events = [{"subject": who, "purpose": PURPOSE, "event": "refused"} for who in named]
+        before = _journal(site).read_bytes().count(b"\n")
+        answer = site.post("/v1/consents/batch", {"events": events}, key=writer)
+        assert (answer.status_code, answer.json()["events"]) == (202, None)
+        assert _journal(site).read_bytes().count(b"\n") == before + 2
+        assert site.allowed(record("retailer", 47)) == "refused"
+
+
 class TestWhileAJobIsAtWork:
     def test_what_is_said_is_on_disk_and_told_afterwards(self, site: Site) -> None:
         before = len(site.recorded())

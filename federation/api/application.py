@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from compliance.consent.record import ConsentReceipt
@@ -97,35 +98,38 @@ def _consent_routes(
     consents: Consents, calls: Calls, said: Callable[[], None], most: int
 ) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["consent"])
+    events = _recording(bodies.Recorded)
     Writing = Annotated[Call, Depends(calls.needing(Scope.CONSENT_WRITE))]  # noqa: N806
     Reading = Annotated[Call, Depends(calls.needing(Scope.CONSENT_READ))]  # noqa: N806
 
-    def recorded(call: Call, work: Callable[[datetime], Any]) -> Response:
-        answer = call.once(work, status=HTTPStatus.CREATED)
+    def recorded(call: Call, work: Callable[[datetime, bool], Any]) -> Response:
+        seeing = Scope.CONSENT_READ in call.scopes
+        status = HTTPStatus.CREATED if seeing else HTTPStatus.ACCEPTED
+        answer = call.once(lambda now: work(now, seeing), status=status)
         said()
         return answer
 
-    @router.post("/consents", status_code=201, response_model=bodies.Recorded)
+    @router.post("/consents", **events)
     def record(event: bodies.Event, call: Writing) -> Response:
         """Record what a person says about a purpose; it is heard at the next use."""
-        return recorded(call, lambda now: consents.record([event], now))
+        return recorded(call, lambda now, seeing: consents.record([event], now, seeing=seeing))
 
-    @router.post("/consents/batch", status_code=201, response_model=bodies.Recorded)
+    @router.post("/consents/batch", **events)
     def record_all(batch: bodies.Events, call: Writing) -> Response:
         """Record several events: all of them, or none."""
         if len(batch.events) > most:
             raise ProblemError(problems.TOO_LARGE, f"expected at most {most} events")
-        return recorded(call, lambda now: consents.record(batch.events, now))
+        return recorded(call, lambda now, seeing: consents.record(batch.events, now, seeing=seeing))
 
-    @router.post("/consents/withdraw", status_code=201, response_model=bodies.Recorded)
+    @router.post("/consents/withdraw", **events)
     def withdraw(withdrawal: bodies.Withdrawal, call: Writing) -> Response:
         """Record that a person withdraws: from a purpose, or from all where none is named."""
-        return recorded(call, lambda now: consents.withdraw(withdrawal, now))
+        return recorded(call, lambda now, seeing: consents.withdraw(withdrawal, now, seeing=seeing))
 
-    @router.post("/consents/strings", status_code=201, response_model=bodies.StringOutcome)
+    @router.post("/consents/strings", **_recording(bodies.StringOutcome))
     def take_string(string: bodies.StringIntake, call: Writing) -> Response:
         """Record what a TC or GPP string says; one that cannot be read gives nothing."""
-        return recorded(call, lambda now: consents.take_string(string, now))
+        return recorded(call, lambda now, seeing: consents.take_string(string, now, seeing=seeing))
 
     @router.post("/consents/state")
     def state(asked: bodies.PersonAndPurpose, call: Reading) -> tuple[bodies.Decision, ...]:
@@ -234,6 +238,12 @@ def _responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
         kind.status.value: {"model": Problem, "description": kind.title, "content": content}
         for kind in (*_ALWAYS, *kinds)
     }
+
+
+def _recording(model: type[BaseModel]) -> dict[str, Any]:
+    """Return how a route answers that records what people say."""
+    unseen = {"model": model, "description": "Taken; a key without consent:read is told no more"}
+    return {"status_code": 201, "response_model": model, "responses": {202: unseen}}
 
 
 class _Problems:

@@ -53,6 +53,7 @@ class Call:
 
     Attributes:
         client: who calls.
+        scopes: what else they may.
         key: under which it is made once; None if it names none.
         asked: what is asked: method, path, body.
         now: the time.
@@ -60,6 +61,7 @@ class Call:
     """
 
     client: str
+    scopes: tuple[Scope, ...]
     key: str | None
     asked: bytes
     now: datetime
@@ -124,7 +126,7 @@ class Calls:
             if scope not in client.scopes:  # 3
                 raise ProblemError(problems.FORBIDDEN, f"expected a key with scope {scope}")
             asked = f"{request.method} {request.url.path}\n".encode() + request.state.body
-            return Call(client.name, key, asked, now, self._answers)
+            return Call(client.name, client.scopes, key, asked, now, self._answers)
 
         return call
 
