@@ -397,6 +397,26 @@ class TestWhileAJobIsAtWork:
         assert len(site.recorded()) == before + 1
         assert site.say("given").status_code == 201
 
+    def test_those_who_wait_for_it_keep_nobody_from_withdrawing(
+        self, made: World, tmp_path: Path
+    ) -> None:
+        world = made.copy(tmp_path / "copy")
+        config, key = prepared(world, tmp_path, patience_seconds=60)
+        many = 45  # more than there are threads
+        with serving(world.folder("retailer").path, config) as client:
+            site = Site(world, client, key)
+            with ThreadPoolExecutor(many) as threads:
+                with locked(world.folder("retailer")):
+                    polls = [threads.submit(site.get, "/v1/erasures/rq-0") for _ in range(many)]
+                    until(lambda: sum(poll.done() for poll in polls) == many - 4)
+                    refused = [poll.result() for poll in polls if poll.done()]
+                    assert site.say("withdrawn").status_code == 201
+                    assert not all(poll.done() for poll in polls)
+                codes = sorted(poll.result().status_code for poll in polls)
+        assert {one.json()["type"] for one in refused} == {"urn:comity:problem:busy"}
+        assert all(int(one.headers["Retry-After"]) > 0 for one in refused)
+        assert codes == [404] * 4 + [503] * (many - 4)
+
     def test_events_from_all_sides_are_all_there_once(self, site: Site) -> None:
         before = _journal(site).read_bytes().count(b"\n")
         people = [f"R#{number}" for number in range(20)]
