@@ -531,6 +531,29 @@ class TestWhoMay:
         )
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
 
+    @pytest.mark.parametrize("content", [b"{", b"{}", b"[" * 5000, b"x" * (257 << 10)])
+    def test_of_a_stranger_nothing_is_read(self, site: Site, content: bytes) -> None:
+        for path in ("/v1/consents", "/v1/erasures", "/nothing"):
+            answer = site.client.post(path, content=content)
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert answer.headers["content-type"] == "application/problem+json"
+
+    def test_strangers_are_metered_wherever_they_ask_and_take_nothing_from_others(
+        self, made: World, tmp_path: Path
+    ) -> None:
+        world = made.copy(tmp_path / "copy")
+        config, key = prepared(world, tmp_path, requests_per_second=0.001, burst=2)
+        with serving(world.folder("retailer").path, config) as client:
+            site = Site(world, client, key)
+            asked = [client.post("/v1/consents", content=b"{") for _ in range(3)]
+            assert [answer.status_code for answer in asked] == [401, 401, 429]
+            assert int(asked[-1].headers["Retry-After"]) > 900
+            for path in ("/ready", "/dsrdelete.json", "/v1/openapi.json"):
+                codes = [client.get(path).status_code for _ in range(3)]
+                assert codes == [200, 200, 429]
+            assert {client.get("/health").status_code for _ in range(3)} == {200}
+            assert site.say("given").status_code == 201
+
     def test_a_key_opens_what_it_is_for_and_nothing_else_until_it_is_revoked(
         self, site: Site
     ) -> None:
@@ -647,13 +670,14 @@ class TestProblems:
             yield from (long[:1000] for _ in range(300))
 
         for content in (long, parts()):
-            answer = site.client.post("/v1/consents", content=content)
+            shown = {"Authorization": f"Bearer {site.key}"}
+            answer = site.client.post("/v1/consents", content=content, headers=shown)
             assert (answer.status_code, answer.json()["status"]) == (413, 413)
 
     def test_what_is_not_there_is_a_problem_too(self, site: Site) -> None:
         for answer, status in (
-            (site.client.get("/nothing"), 404),
-            (site.client.get("/v1/consents"), 405),
+            (site.get("/nothing"), 404),
+            (site.get("/v1/consents"), 405),
         ):
             assert (answer.status_code, answer.json()["status"]) == (status, status)
 

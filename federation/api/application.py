@@ -9,6 +9,7 @@ Leaves to others: what is done (`consents`, `requests`, `deletions`), who may (`
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -18,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from compliance.consent.record import ConsentReceipt
 from federation.api import bodies, problems
@@ -39,6 +41,7 @@ from federation.party import PartyFolder
 __all__ = ["create_application"]
 
 _TITLE: Final = "Comity: what people say to a party"
+_DESCRIPTION: Final = "/v1/openapi.json"
 _ALWAYS: Final = (
     *(problems.MALFORMED, problems.UNAUTHENTICATED, problems.FORBIDDEN, problems.NOT_FOUND),
     *(problems.NOT_ALLOWED, problems.TOO_SLOW, problems.CONFLICT, problems.TOO_LARGE),
@@ -75,22 +78,25 @@ def create_application(
     app = FastAPI(
         title=_TITLE,
         version="1",
-        openapi_url="/v1/openapi.json",
+        openapi_url=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
         responses=_responses(),
         redirect_slashes=False,
     )
+    open_ = _open_routes(directory, deletions, calls)
     for router in (
         _consent_routes(consents, calls, said, config.most_events),
         _request_routes(requests, calls),
-        _open_routes(directory, deletions, calls),
+        open_,
     ):
         app.include_router(router)
+    open_paths = {_DESCRIPTION} | {route.path for route in open_.routes if isinstance(route, Route)}
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_middleware(_Problems)
-    app.add_middleware(Passage, most_bytes=config.most_body_bytes)
+    admit = partial(calls.admit, open_paths=open_paths)
+    app.add_middleware(Passage, admit=admit, most_bytes=config.most_body_bytes)
     return app
 
 
@@ -202,21 +208,20 @@ def _request_routes(requests: Requests, calls: Calls) -> APIRouter:
 
 def _open_routes(directory: Path, deletions: Deletions, calls: Calls) -> APIRouter:
     router = APIRouter(tags=["open"], responses=_responses(problems.BUSY))
-    Stranger = Annotated[datetime, Depends(calls.strangers)]  # noqa: N806
+    Now = Annotated[datetime, Depends(calls.now)]  # noqa: N806
 
     @router.get("/dsrdelete.json")
-    def discovery(now: Stranger) -> Response:
+    def discovery() -> Response:
         """Say which requests to delete are taken, and whose keys sign their acknowledgements."""
-        del now
         return Response(deletions.discovery(), media_type="application/json")
 
     @router.post("/v1/deletion-requests")
-    def delete(request: bodies.DeletionRequest, now: Stranger) -> bodies.Acknowledgement:
+    def delete(request: bodies.DeletionRequest, now: Now) -> bodies.Acknowledgement:
         """Take a request of the Data Deletion Request Framework, and acknowledge it."""
         return bodies.Acknowledgement(token=deletions.take(request.token, now))
 
     @router.get("/health")
-    def health() -> bodies.Health:
+    async def health() -> bodies.Health:
         """Say that the API is there."""
         return bodies.Health()
 
