@@ -9,7 +9,8 @@
 ```
 
 Guarantees: in this order, before anything is done. Who has no good key gets open paths alone, and
-of each as much as its bucket, one for all of them, lets through; `/health`, which costs nothing, always.
+of each as much as its bucket, one for all of them, lets through; of `/health`, which costs nothing,
+any number.
 
 Leaves to others: that nobody passes unadmitted (`passage`), what is done (`application`).
 """
