@@ -178,7 +178,9 @@ def test_a_journal_said_to_be_longer_than_any_file_is_counted(known: int) -> Non
     # Not where tests write, which may be memory: on disks a file has a greatest length.
     with TemporaryDirectory(dir="/var/tmp") as directory:
         path = Path(directory) / "consents.csv"
-        event = ConsentEvent("R1", PURPOSE, ConsentEventKind.GIVEN, datetime(2026, 1, 2, tzinfo=UTC))
+        event = ConsentEvent(
+            "R1", PURPOSE, ConsentEventKind.GIVEN, datetime(2026, 1, 2, tzinfo=UTC)
+        )
         assert ConsentJournal(path).append(event) == 1
         journal = ConsentJournal(path, known=(0, known))
         assert journal.extent() == (1, path.stat().st_size)

@@ -8,7 +8,6 @@ Leaves to others: the leaf of what was taken (`telling`), who may say it (the ca
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -250,11 +249,7 @@ class Consents:
         people = _references(folder, agreement, [named for named, _ in said])
         if seeing and not all(people.values()):
             raise ProblemError(problems.NOBODY)
-        events = [
-            replace(event, subject=reference)
-            for named, event in said
-            for reference in people[named]
-        ]
+        events = [event.said_by(reference) for named, event in said for reference in people[named]]
         sequence = intake.take(*events)  # 2
         if not seeing:
             return bodies.Recorded(events=None, sequence=None, time=now)  # 3
