@@ -13,7 +13,7 @@ Leaves to others: the leaf of the event, which `consent_recording` tells when th
 """
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -49,6 +49,16 @@ class ConsentIntake:
         self._agreement = agreement
         self._told = folder.path / "consents-told.json"
 
+    def check(self, purposes: Iterable[str]) -> None:
+        """Return only if the agreement declares all these purposes.
+
+        Raises:
+            UnknownPurposeError: it does not.
+        """
+        if not set(purposes) <= set(self._agreement.purposes):
+            known = ", ".join(self._agreement.purposes)
+            raise UnknownPurposeError(f"the agreement declares {known}, got another purpose")
+
     def take(self, *events: ConsentEvent) -> int:
         """Append events, all of them or none; return the place of the last one's row, from 1.
 
@@ -57,9 +67,7 @@ class ConsentIntake:
             ConsentError: the party's consents lie in no journal, or it cannot be written.
             WorkspaceError: the party keeps no consents.
         """
-        if any(event.purpose not in self._agreement.purposes for event in events):
-            known = ", ".join(self._agreement.purposes)
-            raise UnknownPurposeError(f"the agreement declares {known}, got another purpose")
+        self.check(event.purpose for event in events)
         if (file := self.file) is None:
             raise WorkspaceError(
                 f"{self._folder.path} keeps no consents: `comity consent import` begins a journal"

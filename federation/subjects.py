@@ -28,7 +28,7 @@ from federation.jobs.erase import request_tokens
 from federation.party import DataConfig, PartyFolder
 from federation.population import open_source, recipe_for
 
-__all__ = ["HeldRows", "Subjects", "references_of"]
+__all__ = ["HeldRows", "Subjects", "references_of", "references_of_all"]
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,23 @@ def references_of(
         ErasureError: the identifier could find nobody.
         ConnectorError: the table cannot be read.
     """
-    token = request_tokens(kind, value, recipe_for(agreement.match))[0].tobytes()
-    found = Erased(folder, agreement).found([token])
-    return tuple(dict.fromkeys(one for part in found for one in part.to_pylist()))
+    (found,) = references_of_all(folder, agreement, [(kind, value)])
+    return found
+
+
+def references_of_all(
+    folder: PartyFolder, agreement: Agreement, named: Sequence[tuple[str, str]]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the same for each of several identifiers, of a kind each; one reading for all.
+
+    Raises:
+        ErasureError, ConnectorError: as `references_of`.
+    """
+    recipe = recipe_for(agreement.match)
+    tokens = [request_tokens(kind, value, recipe)[0].tobytes() for kind, value in named]
+    each = tuple(dict.fromkeys(tokens))
+    found = dict(zip(each, Erased(folder, agreement).found_by(each), strict=True))
+    return tuple(found[token] for token in tokens)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterable[tuple[str | None, ...]]:

@@ -263,20 +263,6 @@ class TestConsents:
     def test_a_consent_string_says_yes_or_no_and_damage_says_nothing(self, site: Site) -> None:
         subject = record("retailer", 26)
 
-        def string(*purposes: Purpose, day: datetime) -> str:
-            return encode_tcf(
-                TcfString(
-                    created=day,
-                    last_updated=day,
-                    cmp_id=10,
-                    cmp_version=2,
-                    vendor_list_version=120,
-                    consents=frozenset(purposes),
-                    vendor_consents=VendorIds.of([4]),
-                    disclosed_vendors=VendorIds.of([4]),
-                )
-            )
-
         def take(text: str) -> Any:
             body = {"subject": {"reference": subject}, "format": "tcf", "string": text}
             return site.post("/v1/consents/strings", body)
@@ -285,8 +271,8 @@ class TestConsents:
         yesterday = datetime.now(UTC).replace(
             hour=0, minute=0, second=0, microsecond=0
         ) - timedelta(days=1)
-        yes = string(*profile, day=yesterday)
-        assert take(string(profile[0], day=yesterday)).json()["events"] == {PURPOSE: "refused"}
+        yes = _string(*profile, day=yesterday)
+        assert take(_string(profile[0], day=yesterday)).json()["events"] == {PURPOSE: "refused"}
         assert site.allowed(subject) == "refused"
         size = _journal(site).stat().st_size
         for damaged in ("!!!!", yes[:40], yes + "=="):
@@ -296,9 +282,106 @@ class TestConsents:
         assert take(yes).json()["events"] == {PURPOSE: "given"}
         assert site.allowed(subject) == "refused"  # the yes was said before the no
 
+    def test_a_consent_string_that_lies_ahead_undoes_no_withdrawal(self, site: Site) -> None:
+        subject = {"reference": record("retailer", 45)}
+        ahead = _string(Purpose(3), Purpose(4), day=datetime.now(UTC) + timedelta(hours=12))
+        body = {"subject": subject, "format": "tcf", "string": ahead}
+        assert site.post("/v1/consents/strings", body).status_code == 201
+        assert site.allowed(subject["reference"]) is True
+        site.post("/v1/consents/withdraw", {"subject": subject})
+        assert site.post("/v1/consents/strings", body).status_code == 201
+        assert site.allowed(subject["reference"]) == "withdrawn"
+
+
+def _string(*purposes: Purpose, day: datetime) -> str:
+    return encode_tcf(
+        TcfString(
+            created=day,
+            last_updated=day,
+            cmp_id=10,
+            cmp_version=2,
+            vendor_list_version=120,
+            consents=frozenset(purposes),
+            vendor_consents=VendorIds.of([4]),
+            disclosed_vendors=VendorIds.of([4]),
+        )
+    )
+
 
 def _journal(site: Site) -> Path:
     return site.path / "consents.csv"
+
+
+@pytest.fixture(scope="module")
+def writer(site: Site) -> str:
+    return Clients(site.path).add("writer", [Scope.CONSENT_WRITE], now=utc_now())
+
+
+class TestWithoutSeeing:
+    """A key for `consent:write` alone."""
+
+    WRONG = (
+        ({"purpose": "profiling", "event": "given"}, 422),
+        ({"purpose": PURPOSE, "event": "given", "time": "1969-01-01T00:00:00Z"}, 422),
+        ({"purpose": PURPOSE, "event": "given", "expires": "2201-01-01T00:00:00Z"}, 422),
+        ({"purpose": PURPOSE, "event": "given"}, 202),
+    )
+
+    def test_answers_do_not_hang_on_whether_somebody_is_known(
+        self, site: Site, writer: str
+    ) -> None:
+        people: tuple[dict[str, str], ...] = (
+            {"email": email(46)},
+            {"email": "stranger@gmx.net"},
+            {"reference": record("retailer", 46)},
+            {"reference": "R#nobody"},
+        )
+        yes = _string(Purpose(3), Purpose(4), day=datetime(2026, 3, 2, tzinfo=UTC))
+        asked: list[tuple[str, Callable[[dict[str, str]], object], int]] = [
+            ("", lambda who, body=body: {"subject": who, **body}, status)  # type: ignore[misc]
+            for body, status in self.WRONG
+        ]
+        asked += [
+            ("/batch", lambda who: {"events": [{"subject": who, **self.WRONG[-1][0]}]}, 202),
+            ("/withdraw", lambda who: {"subject": who, "purpose": "profiling"}, 422),
+            ("/withdraw", lambda who: {"subject": who}, 202),
+            ("/strings", lambda who: {"subject": who, "format": "tcf", "string": yes}, 202),
+        ]
+        for path, body, status in asked:
+            answers = [site.post(f"/v1/consents{path}", body(who), key=writer) for who in people]
+            assert [answer.status_code for answer in answers] == [status] * 4
+            told = [answer.json() for answer in answers]
+            for one in told:
+                (one.get("recorded") or one).pop("time", None)
+            assert told[1:] == told[:-1]
+        assert site.allowed(record("retailer", 46)) == "withdrawn"
+
+    def test_nor_do_they_where_nothing_can_be_recorded(self, made: World, tmp_path: Path) -> None:
+        world = made.copy(tmp_path / "copy")
+        directory = world.folder("retailer").path
+        key = Clients(directory).add("writer", [Scope.CONSENT_WRITE], now=utc_now())
+        with serving(directory, ApiConfig(port=0)) as client:
+            site = Site(world, client, key)
+            for who in (email(20), "stranger@gmx.net"):
+                answer = site.post("/v1/consents/withdraw", {"subject": {"email": who}})
+                assert answer.status_code == 503
+
+    def test_who_sees_is_told_of_nobody_and_nothing_is_recorded(self, site: Site) -> None:
+        size = _journal(site).stat().st_size
+        one = {"purpose": PURPOSE, "event": "given"}
+        both = [{"subject": {"email": who}, **one} for who in (email(20), "stranger@gmx.net")]
+        answer = site.post("/v1/consents/batch", {"events": both})
+        assert (answer.status_code, answer.json()["type"]) == (404, "urn:comity:problem:nobody")
+        assert _journal(site).stat().st_size == size
+
+    def test_a_batch_reaches_each_whom_it_names(self, site: Site, writer: str) -> None:
+        named = [{"email": who} for who in (email(47), email(47).upper(), "stranger@gmx.net")]
+        events = [{"subject": who, "purpose": PURPOSE, "event": "refused"} for who in named]
+        before = _journal(site).read_bytes().count(b"\n")
+        answer = site.post("/v1/consents/batch", {"events": events}, key=writer)
+        assert (answer.status_code, answer.json()["events"]) == (202, None)
+        assert _journal(site).read_bytes().count(b"\n") == before + 2
+        assert site.allowed(record("retailer", 47)) == "refused"
 
 
 class TestWhileAJobIsAtWork:
@@ -313,6 +396,26 @@ class TestWhileAJobIsAtWork:
             assert len(site.leaves()) == before
         assert len(site.recorded()) == before + 1
         assert site.say("given").status_code == 201
+
+    def test_those_who_wait_for_it_keep_nobody_from_withdrawing(
+        self, made: World, tmp_path: Path
+    ) -> None:
+        world = made.copy(tmp_path / "copy")
+        config, key = prepared(world, tmp_path, patience_seconds=60)
+        many = 45  # more than there are threads
+        with serving(world.folder("retailer").path, config) as client:
+            site = Site(world, client, key)
+            with ThreadPoolExecutor(many) as threads:
+                with locked(world.folder("retailer")):
+                    polls = [threads.submit(site.get, "/v1/erasures/rq-0") for _ in range(many)]
+                    until(lambda: sum(poll.done() for poll in polls) == many - 4)
+                    refused = [poll.result() for poll in polls if poll.done()]
+                    assert site.say("withdrawn").status_code == 201
+                    assert not all(poll.done() for poll in polls)
+                codes = sorted(poll.result().status_code for poll in polls)
+        assert {one.json()["type"] for one in refused} == {"urn:comity:problem:busy"}
+        assert all(int(one.headers["Retry-After"]) > 0 for one in refused)
+        assert codes == [404] * 4 + [503] * (many - 4)
 
     def test_events_from_all_sides_are_all_there_once(self, site: Site) -> None:
         before = _journal(site).read_bytes().count(b"\n")
@@ -427,6 +530,29 @@ class TestWhoMay:
             headers={"Authorization": f"Bearer {key}".encode()},
         )
         assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+    @pytest.mark.parametrize("content", [b"{", b"{}", b"[" * 5000, b"x" * (257 << 10)])
+    def test_of_a_stranger_nothing_is_read(self, site: Site, content: bytes) -> None:
+        for path in ("/v1/consents", "/v1/erasures", "/nothing"):
+            answer = site.client.post(path, content=content)
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+            assert answer.headers["content-type"] == "application/problem+json"
+
+    def test_strangers_are_metered_wherever_they_ask_and_take_nothing_from_others(
+        self, made: World, tmp_path: Path
+    ) -> None:
+        world = made.copy(tmp_path / "copy")
+        config, key = prepared(world, tmp_path, requests_per_second=0.001, burst=2)
+        with serving(world.folder("retailer").path, config) as client:
+            site = Site(world, client, key)
+            asked = [client.post("/v1/consents", content=b"{") for _ in range(3)]
+            assert [answer.status_code for answer in asked] == [401, 401, 429]
+            assert int(asked[-1].headers["Retry-After"]) > 900
+            for path in ("/ready", "/dsrdelete.json", "/v1/openapi.json"):
+                codes = [client.get(path).status_code for _ in range(3)]
+                assert codes == [200, 200, 429]
+            assert {client.get("/health").status_code for _ in range(3)} == {200}
+            assert site.say("given").status_code == 201
 
     def test_a_key_opens_what_it_is_for_and_nothing_else_until_it_is_revoked(
         self, site: Site
@@ -544,13 +670,14 @@ class TestProblems:
             yield from (long[:1000] for _ in range(300))
 
         for content in (long, parts()):
-            answer = site.client.post("/v1/consents", content=content)
+            shown = {"Authorization": f"Bearer {site.key}"}
+            answer = site.client.post("/v1/consents", content=content, headers=shown)
             assert (answer.status_code, answer.json()["status"]) == (413, 413)
 
     def test_what_is_not_there_is_a_problem_too(self, site: Site) -> None:
         for answer, status in (
-            (site.client.get("/nothing"), 404),
-            (site.client.get("/v1/consents"), 405),
+            (site.get("/nothing"), 404),
+            (site.get("/v1/consents"), 405),
         ):
             assert (answer.status_code, answer.json()["status"]) == (status, status)
 

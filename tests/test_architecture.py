@@ -334,7 +334,7 @@ ALLOWED = {
             *(f"fastapi.{name}" for name in ("APIRouter", "Depends", "FastAPI", "Query")),
             *("fastapi.Request", "fastapi.exceptions.RequestValidationError", "http.HTTPStatus"),
             *(f"fastapi.responses.{kind}Response" for kind in ("", "JSON", "PlainText")),
-            "starlette.exceptions.HTTPException",
+            *("starlette.exceptions.HTTPException", "starlette.routing.Route"),
         }
     ),
     "federation/api/calls.py": frozenset(
@@ -342,11 +342,13 @@ ALLOWED = {
             *("fastapi.Header", "fastapi.Request", "fastapi.params.Security"),
             *("fastapi.responses.Response", "fastapi.security.HTTPBearer"),
             "fastapi.security.HTTPAuthorizationCredentials",
+            "fastapi.security.utils.get_authorization_scheme_param",
         }
     ),
     "federation/api/passage.py": frozenset(
         {
-            *("anyio", "anyio.move_on_after"),
+            *("anyio", "anyio.move_on_after", "anyio.to_thread", "anyio.to_thread.run_sync"),
+            "starlette.datastructures.Headers",
             *(f"starlette.types.{name}" for name in ("ASGIApp", "Message", "Receive", "Scope")),
             "starlette.types.Send",
         }

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jsonschema
@@ -170,6 +171,20 @@ def test_a_crash_within_an_import_tells_nothing_and_is_made_good(desk: Desk) -> 
     (desk.path / "consents-told.json").write_text('{"rows": 0, "size": 4611686018427387904}')
     desk.say("withdraw")
     assert [leaf.sequence for leaf in desk.recorded()] == [old.log_size + 1]
+
+
+@pytest.mark.parametrize("known", [2**62, 2**64])
+def test_a_journal_said_to_be_longer_than_any_file_is_counted(known: int) -> None:
+    # Not where tests write, which may be memory: on disks a file has a greatest length.
+    with TemporaryDirectory(dir="/var/tmp") as directory:
+        path = Path(directory) / "consents.csv"
+        event = ConsentEvent(
+            "R1", PURPOSE, ConsentEventKind.GIVEN, datetime(2026, 1, 2, tzinfo=UTC)
+        )
+        assert ConsentJournal(path).append(event) == 1
+        journal = ConsentJournal(path, known=(0, known))
+        assert journal.extent() == (1, path.stat().st_size)
+        assert journal.append(event) == 2
 
 
 def test_receipts_and_exports_are_of_one_person(desk: Desk, tmp_path: Path) -> None:

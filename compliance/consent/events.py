@@ -7,10 +7,10 @@ gave.
 Leaves to others: reading and writing files (`files`), what events come to together (`book`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pyarrow as pa
 
@@ -92,6 +92,14 @@ class ConsentEvent:
         for time in (self.time, self.expires or self.time):
             if time.tzinfo is None or not EPOCH <= time < END:
                 raise ConsentError("a consent event needs a time with a zone, from 1970 to 2199")
+
+    def said_by(self, subject: str) -> Self:
+        """Return the same, said by somebody else.
+
+        Raises:
+            ConsentError: no subject.
+        """
+        return replace(self, subject=subject)
 
 
 def microsecond(time: datetime) -> int:

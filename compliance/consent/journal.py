@@ -154,7 +154,8 @@ class ConsentJournal:
     def _counted(self, file: BinaryIO) -> tuple[int, int]:
         """Return what is known of the file already, if a row ends there."""
         rows, end = self._known or (0, 0)
-        if end > len(_HEADER):
+        # Held against the size first: file systems refuse places that no file of theirs can have.
+        if len(_HEADER) < end <= os.fstat(file.fileno()).st_size:
             file.seek(end - 1)
             if file.read(1) == b"\n":
                 return rows, end

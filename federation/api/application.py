@@ -9,6 +9,7 @@ Leaves to others: what is done (`consents`, `requests`, `deletions`), who may (`
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,7 +17,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from compliance.consent.record import ConsentReceipt
 from federation.api import bodies, problems
@@ -38,6 +41,7 @@ from federation.party import PartyFolder
 __all__ = ["create_application"]
 
 _TITLE: Final = "Comity: what people say to a party"
+_DESCRIPTION: Final = "/v1/openapi.json"
 _ALWAYS: Final = (
     *(problems.MALFORMED, problems.UNAUTHENTICATED, problems.FORBIDDEN, problems.NOT_FOUND),
     *(problems.NOT_ALLOWED, problems.TOO_SLOW, problems.CONFLICT, problems.TOO_LARGE),
@@ -74,22 +78,25 @@ def create_application(
     app = FastAPI(
         title=_TITLE,
         version="1",
-        openapi_url="/v1/openapi.json",
+        openapi_url=_DESCRIPTION,
         docs_url=None,
         redoc_url=None,
         responses=_responses(),
         redirect_slashes=False,
     )
+    open_ = _open_routes(directory, deletions, calls)
     for router in (
         _consent_routes(consents, calls, said, config.most_events),
         _request_routes(requests, calls),
-        _open_routes(directory, deletions, calls),
+        open_,
     ):
         app.include_router(router)
+    open_paths = {_DESCRIPTION} | {route.path for route in open_.routes if isinstance(route, Route)}
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_middleware(_Problems)
-    app.add_middleware(Passage, most_bytes=config.most_body_bytes)
+    admit = partial(calls.admit, open_paths=open_paths)
+    app.add_middleware(Passage, admit=admit, most_bytes=config.most_body_bytes)
     return app
 
 
@@ -97,35 +104,38 @@ def _consent_routes(
     consents: Consents, calls: Calls, said: Callable[[], None], most: int
 ) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["consent"])
+    events = _recording(bodies.Recorded)
     Writing = Annotated[Call, Depends(calls.needing(Scope.CONSENT_WRITE))]  # noqa: N806
     Reading = Annotated[Call, Depends(calls.needing(Scope.CONSENT_READ))]  # noqa: N806
 
-    def recorded(call: Call, work: Callable[[datetime], Any]) -> Response:
-        answer = call.once(work, status=HTTPStatus.CREATED)
+    def recorded(call: Call, work: Callable[[datetime, bool], Any]) -> Response:
+        seeing = Scope.CONSENT_READ in call.scopes
+        status = HTTPStatus.CREATED if seeing else HTTPStatus.ACCEPTED
+        answer = call.once(lambda now: work(now, seeing), status=status)
         said()
         return answer
 
-    @router.post("/consents", status_code=201, response_model=bodies.Recorded)
+    @router.post("/consents", **events)
     def record(event: bodies.Event, call: Writing) -> Response:
         """Record what a person says about a purpose; it is heard at the next use."""
-        return recorded(call, lambda now: consents.record([event], now))
+        return recorded(call, lambda now, seeing: consents.record([event], now, seeing=seeing))
 
-    @router.post("/consents/batch", status_code=201, response_model=bodies.Recorded)
+    @router.post("/consents/batch", **events)
     def record_all(batch: bodies.Events, call: Writing) -> Response:
         """Record several events: all of them, or none."""
         if len(batch.events) > most:
             raise ProblemError(problems.TOO_LARGE, f"expected at most {most} events")
-        return recorded(call, lambda now: consents.record(batch.events, now))
+        return recorded(call, lambda now, seeing: consents.record(batch.events, now, seeing=seeing))
 
-    @router.post("/consents/withdraw", status_code=201, response_model=bodies.Recorded)
+    @router.post("/consents/withdraw", **events)
     def withdraw(withdrawal: bodies.Withdrawal, call: Writing) -> Response:
         """Record that a person withdraws: from a purpose, or from all where none is named."""
-        return recorded(call, lambda now: consents.withdraw(withdrawal, now))
+        return recorded(call, lambda now, seeing: consents.withdraw(withdrawal, now, seeing=seeing))
 
-    @router.post("/consents/strings", status_code=201, response_model=bodies.StringOutcome)
+    @router.post("/consents/strings", **_recording(bodies.StringOutcome))
     def take_string(string: bodies.StringIntake, call: Writing) -> Response:
         """Record what a TC or GPP string says; one that cannot be read gives nothing."""
-        return recorded(call, lambda now: consents.take_string(string, now))
+        return recorded(call, lambda now, seeing: consents.take_string(string, now, seeing=seeing))
 
     @router.post("/consents/state")
     def state(asked: bodies.PersonAndPurpose, call: Reading) -> tuple[bodies.Decision, ...]:
@@ -198,21 +208,20 @@ def _request_routes(requests: Requests, calls: Calls) -> APIRouter:
 
 def _open_routes(directory: Path, deletions: Deletions, calls: Calls) -> APIRouter:
     router = APIRouter(tags=["open"], responses=_responses(problems.BUSY))
-    Stranger = Annotated[datetime, Depends(calls.strangers)]  # noqa: N806
+    Now = Annotated[datetime, Depends(calls.now)]  # noqa: N806
 
     @router.get("/dsrdelete.json")
-    def discovery(now: Stranger) -> Response:
+    def discovery() -> Response:
         """Say which requests to delete are taken, and whose keys sign their acknowledgements."""
-        del now
         return Response(deletions.discovery(), media_type="application/json")
 
     @router.post("/v1/deletion-requests")
-    def delete(request: bodies.DeletionRequest, now: Stranger) -> bodies.Acknowledgement:
+    def delete(request: bodies.DeletionRequest, now: Now) -> bodies.Acknowledgement:
         """Take a request of the Data Deletion Request Framework, and acknowledge it."""
         return bodies.Acknowledgement(token=deletions.take(request.token, now))
 
     @router.get("/health")
-    def health() -> bodies.Health:
+    async def health() -> bodies.Health:
         """Say that the API is there."""
         return bodies.Health()
 
@@ -234,6 +243,12 @@ def _responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
         kind.status.value: {"model": Problem, "description": kind.title, "content": content}
         for kind in (*_ALWAYS, *kinds)
     }
+
+
+def _recording(model: type[BaseModel]) -> dict[str, Any]:
+    """Return how a route answers that records what people say."""
+    unseen = {"model": model, "description": "Taken; a key without consent:read is told no more"}
+    return {"status_code": 201, "response_model": model, "responses": {202: unseen}}
 
 
 class _Problems:

@@ -120,13 +120,13 @@ class Recorded(_Closed):
     """Events are on disk, and heard at the next use.
 
     Attributes:
-        events: how many.
-        sequence: place of the last in the party's book of consents.
+        events: how many; None where the client may not see who is known, and nobody may be.
+        sequence: place of the last in the party's book of consents; None likewise.
         time: which events have that named none.
     """
 
-    events: int
-    sequence: int
+    events: int | None
+    sequence: int | None
     time: datetime
 
 

@@ -3,14 +3,19 @@
 ```
 1 the key is a client's, and good         401
 2 the client's bucket has a token         429
+  its body is read, and is JSON           408, 413, 422
 3 the key is for this                     403
 4 what was answered is answered again     409, where the key was used otherwise
 ```
 
-Guarantees: in this order, before anything is done. Leaves to others: what is done (`application`).
+Guarantees: in this order, before anything is done. Who has no good key gets open paths alone, and
+of each as much as its bucket, one for all of them, lets through; of `/health`, which costs nothing,
+any number.
+
+Leaves to others: that nobody passes unadmitted (`passage`), what is done (`application`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final
@@ -19,12 +24,13 @@ from fastapi import Header, Request
 from fastapi.params import Security
 from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import BaseModel
 
 from federation.api import problems
 from federation.api.answers import Answer, Answers
 from federation.api.buckets import Buckets
-from federation.api.clients import Clients, UnauthenticatedError
+from federation.api.clients import Client, Clients, UnauthenticatedError
 from federation.api.problems import ProblemError
 from federation.api.scopes import Scope
 from federation.clock import Clock
@@ -32,7 +38,8 @@ from federation.clock import Clock
 __all__ = ["Call", "Calls"]
 
 _JSON: Final = "application/json"
-_STRANGERS: Final = ""  # share one bucket: no client is called so
+_STRANGERS: Final = ""  # share one bucket: no client is called so, nor as a path
+_HEALTH: Final = "/health"
 _bearer = HTTPBearer(auto_error=False, description="A client's key.")
 
 IdempotencyKey = Annotated[
@@ -53,6 +60,7 @@ class Call:
 
     Attributes:
         client: who calls.
+        scopes: what else they may.
         key: under which it is made once; None if it names none.
         asked: what is asked: method, path, body.
         now: the time.
@@ -60,6 +68,7 @@ class Call:
     """
 
     client: str
+    scopes: tuple[Scope, ...]
     key: str | None
     asked: bytes
     now: datetime
@@ -104,35 +113,58 @@ class Calls:
         self._answers = answers
         self._clock = clock
 
+    def admit(self, path: str, authorization: str, *, open_paths: Collection[str]) -> Client | None:
+        """Let a request in, of which nothing but its head is read.
+
+        Args:
+            path: that it asks for.
+            authorization: the header of that name; empty where there is none.
+            open_paths: those that need no key.
+
+        Returns:
+            Whose request it is; None if it has no good key and needs none.
+
+        Raises:
+            UnauthenticatedError: it needs one.
+            TooManyRequestsError: the bucket is empty.
+            WorkspaceError: the file of clients is damaged.
+        """
+        if path == _HEALTH:
+            return None
+        scheme, shown = get_authorization_scheme_param(authorization)
+        try:
+            shown = shown if scheme.lower() == "bearer" else ""
+            client = self._clients.authenticated(shown, now=self._clock())  # 1
+        except UnauthenticatedError:
+            is_open = path in open_paths
+            self._buckets.take(path if is_open else _STRANGERS)
+            if is_open:
+                return None
+            raise
+        self._buckets.take(client.name)  # 2
+        return client
+
+    def now(self) -> datetime:
+        """Return the time at which an open path is asked for."""
+        return self._clock()
+
     def needing(self, scope: Scope) -> Callable[..., Call]:
         """Return the dependency of a route that needs a scope."""
 
         def call(
             request: Request,
-            presented: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+            _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
             key: IdempotencyKey = None,
         ) -> Call:
-            now = self._clock()
-            try:
-                shown = "" if presented is None else presented.credentials
-                client = self._clients.authenticated(shown, now=now)  # 1
-            except UnauthenticatedError:
-                self._buckets.take(_STRANGERS)
-                raise
-            request.state.client = client.name
-            self._buckets.take(client.name)  # 2
+            client: Client | None = request.state.admitted
+            if client is None:
+                raise UnauthenticatedError("expected the key of a client of this API")
             if scope not in client.scopes:  # 3
                 raise ProblemError(problems.FORBIDDEN, f"expected a key with scope {scope}")
             asked = f"{request.method} {request.url.path}\n".encode() + request.state.body
-            return Call(client.name, key, asked, now, self._answers)
+            return Call(client.name, client.scopes, key, asked, self._clock(), self._answers)
 
         return call
-
-    def strangers(self, request: Request) -> datetime:
-        """Let somebody without a key through, as often as all of them together may ask."""
-        self._buckets.take(_STRANGERS)
-        request.state.client = "-"
-        return self._clock()
 
 
 def _spelt(answer: BaseModel) -> bytes:

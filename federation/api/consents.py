@@ -2,12 +2,12 @@
 
 Guarantees: whatever was taken is on disk, though a job be at work; a consent string that cannot be
 read gives nothing, and a yes in it counts from when the string was made, so that an old one undoes
-no withdrawal.
+no withdrawal. Whoever may write alone does not learn from an answer whether anybody is known.
 
 Leaves to others: the leaf of what was taken (`telling`), who may say it (the caller knows people).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,6 @@ from compliance.consent_strings import (
     decode_tcf,
 )
 from compliance.consent_strings.us_privacy import Processing
-from compliance.errors import UnknownPurposeError
 from federation.api import bodies, problems
 from federation.api.configuration import ConsentStringsConfig
 from federation.api.problems import ProblemError
@@ -35,7 +34,7 @@ from federation.consent_intake import ConsentIntake
 from federation.consent_reading import ConsentReading
 from federation.consent_recording import ConsentRecords
 from federation.party import PartyFolder
-from federation.subjects import references_of
+from federation.subjects import references_of_all
 
 __all__ = ["Consents", "references"]
 
@@ -44,6 +43,8 @@ _OPT_OUTS: Final = {
     Processing.SHARING: "SharingOptOut",
     Processing.TARGETED_ADVERTISING: "TargetedAdvertisingOptOut",
 }
+_SOMEBODY: Final = "-"
+"""Whoever says something, before they are looked for."""
 _MOST_AHEAD: Final = timedelta(minutes=5)
 _YEARS: Final = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
 
@@ -56,15 +57,27 @@ def references(folder: PartyFolder, agreement: Agreement, named: bodies.Named) -
         ErasureError: it could find nobody.
         ConnectorError: the table cannot be read.
     """
-    if isinstance(named, bodies.NamedByReference):
-        return (named.reference,)
-    if isinstance(named, bodies.NamedByEmail):
-        found = references_of(folder, agreement, "email", named.email)
-    else:
-        found = references_of(folder, agreement, "phone", named.phone)
-    if not found:
+    if not (found := _references(folder, agreement, [named])[named]):
         raise ProblemError(problems.NOBODY)
     return found
+
+
+def _references(
+    folder: PartyFolder, agreement: Agreement, people: Iterable[bodies.Named]
+) -> dict[bodies.Named, tuple[str, ...]]:
+    """Return the references of each person, none of who is nobody; the table is read once."""
+    found: dict[bodies.Named, tuple[str, ...]] = {}
+    sought: dict[bodies.Named, tuple[str, str]] = {}
+    for one in people:
+        match one:
+            case bodies.NamedByReference():
+                found[one] = (one.reference,)
+            case bodies.NamedByEmail():
+                sought[one] = ("email", one.email)
+            case bodies.NamedByPhone():
+                sought[one] = ("phone", one.phone)
+    borne = references_of_all(folder, agreement, list(sought.values())) if sought else ()
+    return found | dict(zip(sought, borne, strict=True))
 
 
 class Consents:
@@ -86,68 +99,73 @@ class Consents:
         self._notices = notices
         self._strings = strings
 
-    def record(self, events: Sequence[bodies.Event], now: datetime) -> bodies.Recorded:
+    def record(
+        self, events: Sequence[bodies.Event], now: datetime, *, seeing: bool
+    ) -> bodies.Recorded:
         """Record events, all or none.
 
+        Args:
+            events: what was said.
+            now: the time.
+            seeing: whether the caller may see who is known, so that it is told of nobody.
+
         Raises:
-            ProblemError: a time is out of range, or nobody bears an identifier.
+            ProblemError: a time is out of range; or, to a caller that sees, nobody bears an
+                identifier.
             UnknownPurposeError: the agreement does not declare a purpose.
         """
-        folder = PartyFolder(self._directory)
-        agreement = folder.agreement()
         said = [
-            ConsentEvent(
-                reference,
-                one.purpose,
-                one.event,
-                _moment(one.time or now, now),
-                frozenset(one.separate),
-                None if one.recipients is None else frozenset(one.recipients),
-                None if one.expires is None else _within_years(one.expires),
+            (
+                one.subject,
+                ConsentEvent(
+                    _SOMEBODY,
+                    one.purpose,
+                    one.event,
+                    _moment(one.time or now, now),
+                    frozenset(one.separate),
+                    None if one.recipients is None else frozenset(one.recipients),
+                    None if one.expires is None else _within_years(one.expires),
+                ),
             )
             for one in events
-            for reference in references(folder, agreement, one.subject)
         ]
-        return self._take(folder, agreement, said, now)
+        return self._take(said, now, seeing=seeing)
 
-    def withdraw(self, asked: bodies.Withdrawal, now: datetime) -> bodies.Recorded:
-        """Record that a person withdraws, from one purpose or from all."""
-        folder = PartyFolder(self._directory)
-        agreement = folder.agreement()
-        purposes = agreement.purposes if asked.purpose is None else (asked.purpose,)
+    def withdraw(self, asked: bodies.Withdrawal, now: datetime, *, seeing: bool) -> bodies.Recorded:
+        """Record that a person withdraws, from one purpose or from all; see `record`."""
+        purposes = self._agreement().purposes if asked.purpose is None else (asked.purpose,)
         said = [
-            ConsentEvent(reference, purpose, ConsentEventKind.WITHDRAWN, now)
-            for reference in references(folder, agreement, asked.subject)
+            (asked.subject, ConsentEvent(_SOMEBODY, purpose, ConsentEventKind.WITHDRAWN, now))
             for purpose in purposes
         ]
-        return self._take(folder, agreement, said, now)
+        return self._take(said, now, seeing=seeing)
 
-    def take_string(self, asked: bodies.StringIntake, now: datetime) -> bodies.StringOutcome:
+    def take_string(
+        self, asked: bodies.StringIntake, now: datetime, *, seeing: bool
+    ) -> bodies.StringOutcome:
         """Record what a consent string says.
 
         1. The string is read, strictly.
         2. A TC string says yes or no to each purpose; a US section says no, or nothing: that
            somebody did not opt out is not a yes.
-        3. A yes counts from when the string was made, a no from now.
+        3. A yes counts from when the string was made, or from the beginning of today (UTC) where it
+           says that it is made later than now; a no from now.
 
         Raises:
-            ProblemError: no consent strings are taken, or nobody bears the identifier.
+            ProblemError: no consent strings are taken; otherwise see `record`.
             ConsentStringError: it cannot be read, or says what nobody defined.
         """
         if self._strings is None:
             raise ProblemError(problems.UNAVAILABLE, "expected `consent_strings`")
-        said = _said(asked, self._strings, now)  # 1, 2
-        if not said:
+        heard = _said(asked, self._strings, now)  # 1, 2
+        if not heard:
             return bodies.StringOutcome(events={}, recorded=None)
-        folder = PartyFolder(self._directory)
-        agreement = folder.agreement()
-        events = [
-            ConsentEvent(reference, purpose, kind, min(time, now))  # 3
-            for reference in references(folder, agreement, asked.subject)
-            for purpose, (kind, time) in said.items()
+        said = [
+            (asked.subject, ConsentEvent(_SOMEBODY, purpose, kind, time))  # 3
+            for purpose, (kind, time) in heard.items()
         ]
-        recorded = self._take(folder, agreement, events, now)
-        kinds = {purpose: kind for purpose, (kind, _) in said.items()}
+        recorded = self._take(said, now, seeing=seeing)
+        kinds = {purpose: kind for purpose, (kind, _) in heard.items()}
         return bodies.StringOutcome(events=kinds, recorded=recorded)
 
     def decide(self, asked: bodies.PersonAndPurpose, now: datetime) -> tuple[bodies.Decision, ...]:
@@ -160,11 +178,9 @@ class Consents:
         folder = PartyFolder(self._directory)
         agreement = folder.agreement()
         purposes = agreement.purposes if asked.purpose is None else (asked.purpose,)
-        if not set(purposes) <= set(agreement.purposes):
-            raise UnknownPurposeError(
-                f"the agreement declares {', '.join(agreement.purposes)}, got another purpose"
-            )
-        if (file := ConsentIntake(folder, agreement).file) is None:
+        intake = ConsentIntake(folder, agreement)
+        intake.check(purposes)
+        if (file := intake.file) is None:
             raise ProblemError(problems.UNAVAILABLE, "expected a party that keeps consents")
         reading = ConsentReading(file, agreement.purposes, agreement=agreement, party=folder.name)
         named = references(folder, agreement, asked.subject)
@@ -212,11 +228,32 @@ class Consents:
             raise ProblemError(problems.NOT_FOUND, "there is no notice for the purpose")
         return bodies.Notices(notices=told)
 
+    def _agreement(self) -> Agreement:
+        return PartyFolder(self._directory).agreement()
+
     def _take(
-        self, folder: PartyFolder, agreement: Agreement, said: Sequence[ConsentEvent], now: datetime
+        self, said: Sequence[tuple[bodies.Named, ConsentEvent]], now: datetime, *, seeing: bool
     ) -> bodies.Recorded:
-        sequence = ConsentIntake(folder, agreement).take(*said)
-        return bodies.Recorded(events=len(said), sequence=sequence, time=now)
+        """Record what people said.
+
+        Whoever may not see who is known gets the same answer whoever is:
+
+        1. All that can be wrong with the events themselves was found before anybody is looked for.
+        2. Who is nobody is passed over, and the journal is written to in any case.
+        3. Nothing is counted.
+        """
+        folder = PartyFolder(self._directory)
+        agreement = folder.agreement()
+        intake = ConsentIntake(folder, agreement)
+        intake.check(event.purpose for _, event in said)  # 1
+        people = _references(folder, agreement, [named for named, _ in said])
+        if seeing and not all(people.values()):
+            raise ProblemError(problems.NOBODY)
+        events = [event.said_by(reference) for named, event in said for reference in people[named]]
+        sequence = intake.take(*events)  # 2
+        if not seeing:
+            return bodies.Recorded(events=None, sequence=None, time=now)  # 3
+        return bodies.Recorded(events=len(events), sequence=sequence, time=now)
 
 
 def _moment(time: datetime, now: datetime) -> datetime:
@@ -253,7 +290,10 @@ def _said(
 def _said_by_tcf(
     string: TcfString, config: ConsentStringsConfig, now: datetime
 ) -> dict[str, tuple[ConsentEventKind, datetime]]:
-    yes, no = (ConsentEventKind.GIVEN, string.last_updated), (ConsentEventKind.REFUSED, now)
+    made = string.last_updated
+    if made > now:  # by a clock that is fast: never as of now, which would undo any withdrawal
+        made = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    yes, no = (ConsentEventKind.GIVEN, made), (ConsentEventKind.REFUSED, now)
     return {
         purpose: yes
         if all(string.permits(config.vendor, one, LegalBasis.CONSENT) for one in needed)

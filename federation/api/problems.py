@@ -184,7 +184,7 @@ TOO_MANY: Final = Kind(
 BUSY: Final = Kind(
     _S.SERVICE_UNAVAILABLE,
     "busy",
-    "A job is at work, and nothing was done",
+    "A job or other requests hold the party's folder, and nothing was done",
     "send the same request again, under the same idempotency key, as Retry-After says",
 )
 TROUBLE: Final = Kind(

@@ -2,7 +2,8 @@
 
 Guarantees: the same identifier again leads to the same request to erase, while that is open; each
 request to see or to correct leaves a leaf. None is carried out while a job is at work: who waits
-too long is told so.
+too long is told so, as is at once whoever comes while as many wait as may. So withdrawals find
+threads that are free.
 
 Leaves to others: carrying erasures out (`comity erase run`), who may ask (the caller knows people).
 """
@@ -11,17 +12,22 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Final
 
 from federation.api import bodies, problems
 from federation.api.consents import references
 from federation.api.problems import ProblemError
 from federation.clock import Clock
 from federation.erasing import Erasing, Kept
-from federation.errors import WorkspaceError
+from federation.errors import PartyBusyError, WorkspaceError
 from federation.holding import Held, held
 from federation.subjects import Subjects
 
 __all__ = ["Requests"]
+
+_MOST_AT_ONCE: Final = 4
+"""Requests that wait for the folder or hold it: few of the threads that all requests share."""
 
 
 class Requests:
@@ -37,6 +43,7 @@ class Requests:
         self._directory = directory
         self._patience = patience
         self._clock = clock
+        self._places = BoundedSemaphore(_MOST_AT_ONCE)
 
     def erase(self, asked: bodies.Identifier) -> bodies.Erasure:
         """Take a request to erase somebody.
@@ -125,8 +132,13 @@ class Requests:
 
     @contextmanager
     def _held(self) -> Iterator[Held]:
-        with held(self._directory, clock=self._clock, patience=self._patience) as at:
-            yield at
+        if not self._places.acquire(blocking=False):
+            raise PartyBusyError("other requests wait for the party's folder already")
+        try:
+            with held(self._directory, clock=self._clock, patience=self._patience) as at:
+                yield at
+        finally:
+            self._places.release()
 
 
 def _told(kept: Kept) -> bodies.Erasure:
