@@ -108,7 +108,7 @@ class AssistedBrand:
         if spec.label_epsilon is not None:
             charge = label_charge(spec.label_epsilon)
             desk.gate.check_budget(charge)
-        JoinedOnce(message.sealed.digest, vertical_partners(desk.agreement)).note(desk, spec)
+        JoinedOnce.of(desk, message).note(desk, spec)
         rows = bring_aligned(desk, spec)
         question = self._drawn_by(spec)
         if question is None:
