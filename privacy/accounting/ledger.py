@@ -25,7 +25,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import itemgetter
@@ -284,7 +284,7 @@ class Ledger:
             now = self._now(charges)
             if not known.weighs_after(now - self._period.length):  # else it was checked already
                 self._check_period(charges, known.event, now, charge_id)
-            return _put(held, replace(known, since=now))
+            return _put(held, Charge(charge_id, known.event, known.state, now))
 
     def refund(self, charge_id: str) -> Charge:
         """Say that nothing of the reserved charge was or will be released; again changes nothing.
