@@ -93,7 +93,7 @@ class Expanding:
                 question = _Delivery.model_validate_json(path.read_bytes()).question
             try:
                 sink = self._desk.folder.sink(path.parent.name)
-                if self._desk.gate.recall(question) is not None:
+                if self._desk.gate.keeps_answer(question):
                     sink.publish(ticket=question)
                 else:
                     sink.discard(ticket=question)
@@ -181,7 +181,7 @@ class Expanding:
             sink.stage(*batches_of(segment), ticket=ticket)
             yield
         except Exception:
-            if self._desk.gate.recall(ticket) is None:  # else it was let go, and is owed
+            if not self._desk.gate.keeps_answer(ticket):  # else it was let go, and is owed
                 sink.discard(ticket=ticket)
                 note.unlink()
             raise

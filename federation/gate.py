@@ -18,9 +18,10 @@ Everything that a party says to anybody is made here, in one fixed order:
 A refusal at any step is a leaf too, and names the term and the smallest change that would pass.
 
 Guarantees: `Released` objects, which alone can become a reply, come from here and nowhere else; a
-question that was answered before gets the same bytes again, without a second charge. After a
-crash, `settle` commits what has left (its bytes are in the outbox) and refunds what has not, and
-log and ledger tell the same story again.
+question that was answered before gets the same bytes again, without a second charge; where a period
+is agreed, only if they fit it now, and weighing on it anew. After a crash, `settle` commits what
+has left (its bytes are in the outbox) and refunds what has not, and log and ledger tell the same
+story again.
 
 Leaves to others: what to say (`jobs`), how it travels (`channel`).
 """
@@ -228,11 +229,22 @@ class Gate:
         return Released(self._seal(header, b""), key=_KEY)
 
     def recall(self, answers: str) -> Released | None:
-        """Return the answer that was given to a message before, if any; none once it is deleted."""
-        for path in self._folder.outbox.glob(f"{answers}.*.json"):
-            if (payload := path.with_suffix(".bin")).exists():  # else see `artefacts`
-                return Released(SealedMessage(path.read_bytes(), payload.read_bytes()), key=_KEY)
-        return None
+        """Return the answer that was given to a message before, if any; none once it is deleted.
+
+        Nobody can tell whether it left then: where a period is agreed, it weighs anew from now on.
+
+        Raises:
+            RefusedError: it cost, and does not fit what has left within the period by now.
+        """
+        if (path := self._kept(answers)) is None:
+            return None
+        self._renew(path.name.split(".")[1])
+        payload = path.with_suffix(".bin").read_bytes()
+        return Released(SealedMessage(path.read_bytes(), payload), key=_KEY)
+
+    def keeps_answer(self, question: str) -> bool:
+        """Tell whether a message got an answer, which is not deleted."""
+        return self._kept(question) is not None
 
     def has_answered(self, question: str) -> bool:
         """Tell whether a message got an answer, even if that is deleted since."""
@@ -604,6 +616,28 @@ class Gate:
             spent = ledger.statement().epsilon_spent
             self.note(records.BudgetCommitted, job, charge_id=charge_id, epsilon_spent=spent)
         ledger.commit(charge_id)
+
+    def _kept(self, question: str) -> Path | None:
+        """Return where the whole answer to a message lies; None once it is deleted."""
+        answers = self._folder.outbox.glob(f"{question}.*.json")
+        whole = (path for path in answers if path.with_suffix(".bin").exists())  # see `artefacts`
+        return next(whole, None)
+
+    def _renew(self, name: str) -> None:
+        """Have what is about to leave again weigh on the period, if it cost.
+
+        Args:
+            name: digest of the release's id, as the outbox has it.
+        """
+        if self._ledger is None or self._agreement.budget.period is None:
+            return
+        for charge in self._ledger.statement().charges:
+            committed = charge.state is ChargeState.COMMITTED
+            if committed and content_digest(charge.charge_id.encode()) == name:
+                try:
+                    self._ledger.renew(charge.charge_id)
+                except PeriodExceededError as error:
+                    raise self._refusal("budget.period.epsilon", str(error)) from error
 
     def _required_ledger(self) -> Ledger:
         if self._ledger is None:

@@ -81,11 +81,11 @@ class Node:
             work = Work(desk)
             desk.gate.settle()  # 1
             work.settle()
-            if (kept := desk.gate.recall(sealed.digest)) is not None:  # 2
-                self._folder.keep_pending(sealed.digest)
-                return kept
             job, asker = "unreadable", self._coordinator
             try:
+                if (kept := desk.gate.recall(sealed.digest)) is not None:  # 2
+                    self._folder.keep_pending(sealed.digest)
+                    return kept
                 message = unseal(sealed, self._agreement)  # 3
                 job, asker = message.header.job, message.header.sender
                 name = self._folder.name

@@ -22,6 +22,7 @@ from compliance.reporting import figures as figures_of
 from federation.audit_rules import rules_for
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.errors import RefusedError
+from federation.messages import Refused, SealedMessage, unseal
 from federation.plan import plan
 from privacy.accounting import Budget, Event, GaussianEvent, Ledger, Period, epsilon_of, to_json
 from privacy.errors import (
@@ -158,6 +159,35 @@ class TestLedger:
         ledger.commit("a")
         spend(ledger, "c", "d")
         assert len(ledger.statement().charges) == 4
+
+    def test_what_leaves_again_weighs_anew_and_only_where_it_fits(
+        self, ledger: Ledger, clock: Clock
+    ) -> None:
+        spend(ledger, "a", "b")
+        clock.put(days=DAYS - 1)
+        assert ledger.renew("a").since == clock.now  # it weighs still, and for longer from now on
+        clock.put(days=DAYS)
+        spend(ledger, "c")
+        with pytest.raises(PeriodExceededError, match="'d'"):
+            ledger.reserve("d", EVENT)
+        before = ledger.statement().charges
+        with pytest.raises(PeriodExceededError, match="'b'") as refused:
+            ledger.renew("b")
+        assert ledger.statement().charges == before
+        assert refused.value.fits_from == BEGIN + timedelta(days=2 * DAYS - 1)
+        clock.now = refused.value.fits_from
+        ledger.renew("b")
+        assert ledger.statement().period.epsilon_left == 0.0
+        assert ledger.statement().epsilon_spent == of(3)
+
+    @pytest.mark.parametrize("steps", [(), ("reserve",), ("reserve", "refund")])
+    def test_only_what_is_committed_leaves_again(
+        self, ledger: Ledger, steps: tuple[str, ...]
+    ) -> None:
+        for step in steps:
+            take(ledger, step, "a")
+        with pytest.raises(LedgerError, match="not committed"):
+            ledger.renew("a")
 
     def test_a_period_that_is_agreed_later_weighs_what_was_before(
         self, tmp_path: Path, clock: Clock
@@ -345,6 +375,47 @@ class TestGate:
         assert refused.value.term == "budget.period.epsilon"
         later.now += timedelta(days=31)
         self.check(later, charge)
+
+    def test_answers_that_are_repeated_when_the_days_are_over_weigh_anew(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        """A crash may have kept them in then, between the commitment and the sending."""
+        later = world.copy(tmp_path / "later")
+        later.now += timedelta(days=31)
+        answers = self.charged(world)
+        for question, answer in answers:
+            assert later.handle("retailer", question).payload == answer.payload
+        with pytest.raises(RefusedError, match="within 30 days"):
+            self.check(later, GaussianEvent(noise_multiplier=6.5))
+
+    def test_an_answer_does_not_leave_again_on_top_of_what_left_since(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        later = world.copy(tmp_path / "later")
+        later.now += timedelta(days=31)
+        with later.node("retailer").desk() as desk:
+            charge = GaussianEvent(noise_multiplier=6.5)
+            desk.ledger.reserve("other", charge)
+            desk.ledger.commit("other")
+        answers = self.charged(world)
+        again = [later.handle("retailer", question) for question, _ in answers]
+        assert again[-1].digest != answers[-1][1].digest
+        said = unseal(again[-1], later.agreement).body
+        assert isinstance(said, Refused)
+        assert said.term == "budget.period.epsilon"
+        assert "within 30 days" in said.remedy
+        later.now += timedelta(days=30)
+        question, answer = answers[-1]
+        assert later.handle("retailer", question).payload == answer.payload
+
+    def charged(self, world: World) -> list[tuple[SealedMessage, SealedMessage]]:
+        """Return the retailer's answers that cost, after what they answer."""
+        leaves = [one for one in world.leaves("retailer") if isinstance(one, records.Release)]
+        paid = {one.content_digest for one in leaves if one.charge_id is not None}
+        spoken = zip(world.wire[::2], world.wire[1::2], strict=True)
+        found = [(question, answer) for question, answer in spoken if answer.digest in paid]
+        assert found
+        return found
 
     def test_the_report_tells_the_days(self, world: World) -> None:
         leaves = world.leaves("retailer")

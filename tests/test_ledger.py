@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -433,6 +434,34 @@ class TestPostgresql:
         with pytest.raises(LedgerError, match="damaged"):
             ledger.reserve("more", SMALL)
 
+    @pytest.mark.parametrize("default", [r"repeatable\ read", "serializable"])
+    def test_whoever_waited_sees_what_was_spent_meanwhile_whatever_the_default(
+        self, postgres: str, party: str, default: str
+    ) -> None:
+        options = {"options": f"-c default_transaction_isolation={default}"}
+        url = sa.make_url(postgres).update_query_dict(options)
+        text = url.render_as_string(hide_password=False)
+        shows = self.execute(text, "SHOW default_transaction_isolation")
+        assert shows == default.replace("\\", "")
+        store = PostgresqlStore(text, party=party, agreement=AGREEMENT)
+        ledger = open_ledger(store, Budget(epsilon=price(SMALL), delta=BUDGET.delta))
+        with ThreadPoolExecutor(1) as threads:
+            with store.transaction() as held:
+                waiting = threads.submit(ledger.reserve, "second", SMALL)
+                self.wait_for_a_lock(postgres)
+                held.put(StoredCharge("first", to_json(SMALL), "reserved", 0))
+            with pytest.raises(BudgetExceededError):
+                waiting.result()
+        assert [one.charge_id for one in ledger.statement().charges] == ["first"]
+
+    def wait_for_a_lock(self, url: str) -> None:
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        for _ in range(1_000):
+            if self.execute(url, waiting):
+                return
+            time.sleep(0.01)
+        raise AssertionError("nobody waits")
+
     def test_processes_make_the_tables_once(self, postgres: str) -> None:
         self.execute(postgres, "CREATE SCHEMA fresh")
         url = sa.make_url(postgres).update_query_dict({"options": "-csearch_path=fresh"})
@@ -533,11 +562,13 @@ class TestPostgresql:
         ledger.reserve("job", SMALL)
         assert len(ledger.statement().charges) == 1
 
-    def execute(self, url: str, statement: str) -> None:
+    def execute(self, url: str, statement: str) -> object:
         engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
         with engine.begin() as connection:
-            connection.execute(sa.text(statement))
+            result = connection.execute(sa.text(statement))
+            found = result.scalar() if result.returns_rows else None
         engine.dispose()
+        return found
 
 
 class TestFile:

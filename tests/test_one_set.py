@@ -103,7 +103,17 @@ def test_whom_a_partner_that_left_was_trained_with_is_in_no_sum_without_it(
         after.run()
 
 
-def test_columns_that_are_read_otherwise_now_are_not_scored(world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (SCORE, r"by courier under vertical\.columns"),
+        (TWIN, r"by courier under vertical\.absent_partners: .* trained on by job 'model'"),
+    ],
+    ids=["scoring", "training"],
+)
+def test_people_are_in_no_sum_of_columns_that_are_read_otherwise_now(
+    world: World, tmp_path: Path, spec: JobSpec, said: str
+) -> None:
     """One partner's bounds alone are others: the difference of two sums would be its own."""
     terms = world.agreement.vertical
     wider = tuple(
@@ -112,8 +122,8 @@ def test_columns_that_are_read_otherwise_now_are_not_scored(world: World, tmp_pa
     )
     changed = terms.model_copy(update={"columns": wider})
     after = amended(world, tmp_path / "next.json", vertical=changed)
-    ask_for(after, SCORE)
-    with pytest.raises(RefusedError, match=r"by courier under vertical\.columns"):
+    ask_for(after, spec)
+    with pytest.raises(RefusedError, match=said):
         after.run()
 
 

@@ -117,7 +117,7 @@ class Aligning:
                 state = AlignState.model_validate_json(content)
             except (FileNotFoundError, ValidationError):
                 continue
-            answered = state.last and self._desk.gate.recall(state.ended[-1]) is not None
+            answered = state.last and self._desk.gate.keeps_answer(state.ended[-1])
             if answered or state.below_minimum:
                 _clear(secret.parent)
 

@@ -158,7 +158,7 @@ class Matching:
             except (FileNotFoundError, ValidationError):
                 continue
             ended = state.heard[-1:] if state.last else ()
-            if state.below_minimum or any(map(self._desk.gate.recall, ended)):
+            if state.below_minimum or any(map(self._desk.gate.keeps_answer, ended)):
                 _clear(secret.parent)
 
     def _offer(self, message: Message) -> Released:

@@ -108,12 +108,12 @@ class AssistedBrand:
         if spec.label_epsilon is not None:
             charge = label_charge(spec.label_epsilon)
             desk.gate.check_budget(charge)
-        JoinedOnce(message.sealed.digest, vertical_partners(desk.agreement)).note(desk, spec)
+        JoinedOnce.of(desk, message).note(desk, spec)
         rows = bring_aligned(desk, spec)
         question = self._drawn_by(spec)
         if question is None:
             self._noise_labels(message, spec, rows)
-        elif desk.gate.recall(question) is None:  # that one got no answer: this one may pay
+        elif not desk.gate.keeps_answer(question):  # that one got no answer: this one may pay
             self._keep_labels(message, *self._drawn(spec))
         mine = self._labelled(spec, rows)
         if not self._state_file(spec).exists():
@@ -378,7 +378,7 @@ class AssistedBrand:
                 and paid.event == label_charge(spec.label_epsilon)
             )
         question = self._drawn_by(spec)  # a charge pays for one draw, and no other
-        opened = opened and question is not None and self._desk.gate.recall(question) is not None
+        opened = opened and question is not None and self._desk.gate.keeps_answer(question)
         if not opened:
             raise MessageError(f"the labels of job {job!r} are not paid for here: open it first")
 

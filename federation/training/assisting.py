@@ -120,9 +120,8 @@ class Assisting:
         elif desk.folder.model(spec.name).exists():
             raise MessageError(f"job {spec.name!r} has left its part here: name another job")
         else:
-            partners = vertical_partners(desk.agreement)
-            check_one_set(desk, spec.align, partners)
-            JoinedOnce(message.sealed.digest, partners).note(desk, spec)
+            check_one_set(desk, spec.align, vertical_partners(desk.agreement))
+            JoinedOnce.of(desk, message).note(desk, spec)
         rows = bring_aligned(desk, spec)
         file = desk.folder.job(spec.name) / "secret"
         if not file.exists():
@@ -252,7 +251,7 @@ class Assisting:
             found = int(np.count_nonzero(scored))
         self._check_scored_once(spec)
         check_one_set(desk, spec.align, partners, chosen)  # 2
-        note = ScoredOnce.of(spec.name, message.sealed.digest, chosen, partners)
+        note = ScoredOnce.of(desk, message, chosen, partners)
         self._check_scored_once(spec, note)
         scores = np.where(scored, held.part.score(rows.features), 0.0)
         try:

@@ -1,24 +1,27 @@
 """One set of partners for each person: whose parts a sum over people may hold, once and for all.
 
 ```
-jobs/TRAIN/joined-ALIGN    which question this party joined a training by, with which partners
+jobs/TRAIN/joined-ALIGN    which question this party joined a training by, with which columns of
+                           its own and which partners
 jobs/TRAIN/scored-ALIGN    which scoring took this party's part of these people's scores, answering
-                           which question, with which partners, and whom exactly the sum was of
+                           which question, with which columns and partners, and whom exactly the sum
+                           was of
 ```
 
-Guarantees: whatever this party gave of a person to a sum, it gave together with the same partners;
-another set is refused, whichever model, alignment and version of the agreement it is asked for. Of
-two sums over one person with different sets the difference would be what the others gave, which
-with one more partner is that partner's alone. A training is a sum over all partners of its time,
-and counts from when this party joined it. Whom a sum was of, and with whom, is noted before it
-leaves, and never worked out anew: what happened since makes it of nobody else.
+Guarantees: whatever this party gave of a person to a sum, it gave together with the same partners,
+out of columns that were agreed on in the same words; another set is refused, whichever model,
+alignment and version of the agreement it is asked for. Of two sums over one person with different
+sets the difference would be what the others gave, which with one more partner is that partner's
+alone; so it is where one partner's columns alone are others. A training is a sum over all partners
+of its time, and counts from when this party joined it. Whom a sum was of, and with whom, is noted
+before it leaves, and never worked out anew: what happened since makes it of nobody else.
 
 It holds for all models, not for each: two trainings of the same rows may leave the same parts.
 
 Leaves to others: masks, which make a sum random where partners disagree about whom it is of
-(`assisting`). People are known by this party's record references and by the identifiers that they
-were aligned by: somebody who has others of both, at **every** partner of a sum, is taken for
-somebody else.
+(`assisting`); the values in the columns, which a party may change between two sums. People are
+known by this party's record references and by the identifiers that they were aligned by: somebody
+who has others of both, at **every** partner of a sum, is taken for somebody else.
 """
 
 import hashlib
@@ -30,9 +33,12 @@ from typing import Final, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import rfc8785
 from numpy.typing import NDArray
 
 from federation.desk import Desk, undamaged
+from federation.jobs.assist import vertical_partners
+from federation.messages import Message
 from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import aligned_members, aligned_tokens
@@ -49,11 +55,19 @@ class JoinedOnce:
 
     Attributes:
         question: digest of what was answered by joining; nothing was joined where it was not.
+        columns: digest of how this party's own columns are read.
         partners: all who are in the training.
     """
 
     question: str
+    columns: str
     partners: tuple[str, ...]
+
+    @classmethod
+    def of(cls, desk: Desk, message: Message) -> Self:
+        """Return what answering means, under the agreement as it is now."""
+        partners = vertical_partners(desk.agreement)
+        return cls(message.sealed.digest, _own_columns(desk), partners)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -63,15 +77,16 @@ class JoinedOnce:
             WorkspaceError: it is damaged.
         """
         with undamaged(path):
-            question, *partners = path.read_text(encoding="ascii").split()
-            return cls(question, tuple(partners))
+            question, columns, *partners = path.read_text(encoding="ascii").split()
+            return cls(question, columns, tuple(partners))
 
     def note(self, desk: Desk, spec: VerticalTrainSpec) -> None:
         """Write it, before the answer leaves; the first one that was answered counts."""
         path = desk.folder.job(spec.name) / f"{_JOINED}{spec.align}"
         if path.exists() and desk.gate.has_answered(self.load(path).question):
             return
-        write_atomically(path, " ".join((self.question, *self.partners)).encode(), mode=0o600)
+        content = " ".join((self.question, self.columns, *self.partners))
+        write_atomically(path, content.encode(), mode=0o600)
 
 
 @dataclass(frozen=True)
@@ -82,20 +97,24 @@ class ScoredOnce:
         job: the scoring.
         question: digest of what was answered.
         chosen: of whom of the alignment the sum is, one bit each in the shared order, in hex.
+        columns: digest of how this party's own columns are read.
         partners: all whose parts are in the sum.
     """
 
     job: str
     question: str
     chosen: str
+    columns: str
     partners: tuple[str, ...]
 
     @classmethod
     def of(
-        cls, job: str, question: str, chosen: NDArray[np.bool_], partners: tuple[str, ...]
+        cls, desk: Desk, message: Message, chosen: NDArray[np.bool_], partners: tuple[str, ...]
     ) -> Self:
-        """Note a sum over the people who are `chosen`, shape (n,), in the shared order."""
-        return cls(job, question, np.packbits(chosen).tobytes().hex(), partners)
+        """Return what answering means: a sum over the people who are `chosen`, shape (n,)."""
+        bits = np.packbits(chosen).tobytes().hex()
+        job, question = message.header.job, message.sealed.digest
+        return cls(job, question, bits, _own_columns(desk), partners)
 
     @staticmethod
     def file(desk: Desk, spec: VerticalScoreSpec) -> Path:
@@ -110,13 +129,13 @@ class ScoredOnce:
             WorkspaceError: it is damaged.
         """
         with undamaged(path):
-            job, question, chosen, *partners = path.read_text(encoding="ascii").split()
+            job, question, chosen, columns, *partners = path.read_text(encoding="ascii").split()
             bytes.fromhex(chosen)
-            return cls(job, question, chosen, tuple(partners))
+            return cls(job, question, chosen, columns, tuple(partners))
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        content = " ".join((self.job, self.question, self.chosen, *self.partners))
+        content = " ".join((self.job, self.question, self.chosen, self.columns, *self.partners))
         write_atomically(path, content.encode(), mode=0o600)
 
     def among(self, path: Path, people: "_People") -> "_People":
@@ -198,7 +217,9 @@ def check_one_set(
     partners: tuple[str, ...],
     chosen: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Refuse a sum over people of whom this party gave its part to one with other partners.
+    """Refuse a sum over people of whom this party gave its part to one of another set.
+
+    Another set are other partners, or other columns of this party's own.
 
     Args:
         desk: the party's.
@@ -219,21 +240,29 @@ def check_one_set(
             raise desk.refusal(
                 "vertical.absent_partners",
                 f"people of alignment {align!r} were {did} by job {job!r} with another set "
-                "of partners, and two sums would tell by difference what one partner gave: score "
-                "and train people who are in no other sum",
+                "of partners, or other columns of this party's, and two sums would tell by "
+                "difference what one partner gave: score and train people who are in no other sum",
             )
 
 
 def _other_sums(desk: Desk, partners: tuple[str, ...]) -> Iterator[tuple[str, str, _People]]:
-    """Yield each sum with other partners: its job, what that did, and whom it was of."""
+    """Yield each sum of another set: its job, what that did, and whom it was of."""
+    now = (partners, _own_columns(desk))
     for job, align, joined in _trainings(desk):
-        if joined.partners != partners:
+        if (joined.partners, joined.columns) != now:
             yield job, "trained on", _People.of(desk, align)
     for path in sorted((desk.folder.path / "jobs").glob(f"*/{_SCORED}*")):
         noted = ScoredOnce.load(path)
-        if noted.partners != partners and desk.gate.has_answered(noted.question):
+        if (noted.partners, noted.columns) != now and desk.gate.has_answered(noted.question):
             everybody = _People.of(desk, path.name.removeprefix(_SCORED))
             yield noted.job, "scored", noted.among(path, everybody)
+
+
+def _own_columns(desk: Desk) -> str:
+    """Return a digest of how a party's own columns are read, by the agreement as it is now."""
+    terms = desk.agreement.vertical
+    held = () if terms is None else terms.held_by(desk.folder.name)
+    return hashlib.sha256(rfc8785.dumps([one.model_dump(mode="json") for one in held])).hexdigest()
 
 
 def _trainings(desk: Desk) -> Iterator[tuple[str, str, JoinedOnce]]:

@@ -96,7 +96,7 @@ class Charge:
         charge_id: the caller's name for it, unique in the ledger.
         event: what is, or was to be, released.
         state: where it stands.
-        since: when it came to stand there, UTC.
+        since: when it came to stand there, or was renewed, UTC.
     """
 
     charge_id: str
@@ -258,6 +258,33 @@ class Ledger:
             LedgerError: if the charge is unknown or refunded.
         """
         return self._settle(charge_id, ChargeState.COMMITTED)
+
+    def renew(self, charge_id: str) -> Charge:
+        """Say that what a committed charge paid for leaves again, now.
+
+        It is the same release, and weighs once on the budget. On the period it weighs as if it had
+        been committed now: nobody can tell whether it left before. Without a period nothing
+        changes.
+
+        Raises:
+            PeriodExceededError: it weighs no more, and does not fit what has left since; nothing
+                changed.
+            LedgerError: if the charge is not committed.
+        """
+        with self._transaction() as held:
+            charges = self._read(held)
+            known = charges.get(charge_id)
+            if known is None or known.state is not ChargeState.COMMITTED:
+                raise LedgerError(
+                    f"charge {charge_id!r} in {self._store.name} is not committed: what it pays "
+                    "for cannot leave again"
+                )
+            if self._period is None:
+                return known
+            now = self._now(charges)
+            if not known.weighs_after(now - self._period.length):  # else it was checked already
+                self._check_period(charges, known.event, now, charge_id)
+            return _put(held, Charge(charge_id, known.event, known.state, now))
 
     def refund(self, charge_id: str) -> Charge:
         """Say that nothing of the reserved charge was or will be released; again changes nothing.

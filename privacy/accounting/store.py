@@ -258,8 +258,10 @@ class PostgresqlStore:
     """A ledger in the tables `comity_ledgers` and `comity_charges`, beside those of others.
 
     The ledger's own row is locked first (`FOR UPDATE`), so that its transactions follow each other
-    and those of other ledgers go on. Starting ledgers waits for an advisory lock. A kill before
-    COMMIT leaves the state before: the server rolls back when the connection breaks.
+    and those of other ledgers go on; what is read after that is read anew (`READ COMMITTED`,
+    whatever the server, database or role has for a default). Starting ledgers waits for an advisory
+    lock. A kill before COMMIT leaves the state before: the server rolls back when the connection
+    breaks.
 
     Args:
         url: `postgresql://user:password@host/database`; a search path may name a schema.
@@ -298,6 +300,7 @@ class PostgresqlStore:
             self._engine = sa.create_engine(
                 parsed.set(drivername="postgresql+psycopg"),
                 poolclass=sa.NullPool,
+                isolation_level="READ COMMITTED",  # or what is read after a wait is from before it
                 hide_parameters=True,
                 connect_args={"connect_timeout": _CONNECT_SECONDS},
             )
