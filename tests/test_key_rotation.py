@@ -353,6 +353,21 @@ def test_a_witness_that_was_deceived_before_accuses_the_keys(story: Story, tmp_p
     assert "courier cosigned what replaced keys signed" in found.sentence
 
 
+def test_a_thief_and_a_witness_spoil_no_log(story: Story, world: World, tmp_path: Path) -> None:
+    """The courier keeps a head of what the log really says, which the old keys signed."""
+    taken_over = [records.to_leaf(leaf) for leaf in world.leaves("retailer")[story.cutover :]]
+    head = story.thief.fork(tmp_path / "fork", *taken_over[:-1])
+    note = Note.parse(read_checkpoint(head))
+    line = (
+        world.folder("courier")
+        .cosigning_key()
+        .cosign(Checkpoint.from_body(note.text), timestamp=NOW)
+    )
+    place = world.folder("courier").witnessed / origin_hash("comity/retailer") / "checkpoint"
+    place.write_bytes(Note(note.text, (*note.signatures, line)).to_bytes())
+    assert of_files(world.workspace.path, scratch=tmp_path / "s", agreement=story.second) == []
+
+
 def test_what_a_thief_has_cosigned_stops_nobody(story: Story, world: World) -> None:
     retailer, courier = world.folder("retailer"), world.folder("courier")
     log = LogWitnessing(retailer, world.agreement, clock=world.clock)
@@ -677,5 +692,5 @@ def test_what_a_thief_signs_beyond_the_change_is_no_evidence(story: Story) -> No
     }
     assert split_views(log, list(pairs.values())) == (pairs[story.cutover],)
     kept = KeptHeads(evidence={"comity/retailer": (pairs[story.cutover + 1],)})
-    _, found = witnessed([log], {"courier": kept}, None)
+    _, found = witnessed(log, None, [("courier", kept)], None)
     assert {one.kind for one in found} <= {K.NOT_PUBLIC}
