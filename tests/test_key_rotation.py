@@ -48,6 +48,7 @@ from compliance.log.cosignature import CosigningKey, open_head
 from compliance.log.merkle import EMPTY_ROOT
 from compliance.log.note import Note, NoteKey
 from compliance.log.proving import TiledTree
+from compliance.log.receipt import Receipt
 from compliance.log.verifier import read_checkpoint, verify_log
 from compliance.log.witness import AddCheckpoint, Evidence, SplitViewError
 from compliance.log.witnessing import Witness, origin_hash
@@ -215,6 +216,37 @@ def test_a_receipt_of_a_head_that_was_public_before(story: Story, tmp_path: Path
     assert receipt.to_bytes() == story.early
     assert make_receipt(folder.path, story.cutover)[1] is None
     assert verify_party(folder.path).public_size is not None
+
+
+def test_a_receipt_is_worth_what_its_keys_are(
+    story: Story, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old keys, of the log and of all who witness it, make one that only the old version takes."""
+    fork = story.thief.fork(tmp_path / "fork", b'{"never": "said"}')
+    head = Checkpoint.open(read_checkpoint(fork), term(story.waiting.agreement)[0])
+    note = Note.parse(read_checkpoint(fork))
+    lines = tuple(
+        story.waiting.folder(name).cosigning_key().cosign(head, timestamp=NOW)
+        for name in ROLES
+        if name != "retailer"
+    )
+    leaf = records.to_leaf(story.world.leaves("retailer")[0])
+    proof = TiledTree(fork, head).inclusion_proof(0)
+    forged = Receipt(0, proof, Note(note.text, (*note.signatures, *lines)).to_bytes(), leaf)
+    again, version = make_receipt(story.world.folder("retailer").path, 0)
+    assert version == story.world.agreement
+    file = tmp_path / "receipt"
+    file.write_bytes(forged.to_bytes())
+    asked = ["log", "check", str(file), "--party", "retailer", "--agreement"]
+    with pytest.raises(SystemExit) as left:
+        main([*asked, str(story.first)])
+    assert left.value.code == 0
+    assert "worth what the keys are" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit) as left:
+        main([*asked, str(story.second)])
+    assert left.value.code == 1
+    file.write_bytes(again.to_bytes())
+    check_receipt(file, agreement=story.second, party="retailer", policy=None)
 
 
 def test_killed_at_every_step(story: Story, tmp_path: Path) -> None:
