@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -161,7 +161,10 @@ def _audited(
         read, told = witnessed(read, log.public, kept, policy)
         found = (*found, *told, *audit_alone(read, rules))
     if log.where is not None:
-        found = tuple(replace(one, sentence=f"{log.where}: {one.sentence}") for one in found)
+        found = tuple(
+            Finding(one.kind, one.party, one.leaves, f"{log.where}: {one.sentence}")
+            for one in found
+        )
     return None if read is None else Excerpt.of(read), found
 
 
