@@ -1,14 +1,16 @@
 """Find the logs that an audit is to read, in folders and at addresses, and audit them.
 
 Guarantees: loads neither Flower nor torch, nor what a party runs; a place that cannot be read is a
-finding, and no other place is left out because of it. What parties keep of heads is read before
-any log is, so that logs may grow meanwhile.
+finding, and no other place is left out because of it, whichever party it says that it is of: of
+several places of one party each is audited, and that they are several is a finding. What parties
+keep of heads is read before any log is, so that logs may grow meanwhile.
 
 Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`).
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,13 +51,15 @@ class _Place:
     """A log that is to be read.
 
     Attributes:
+        where: as it is called: a path or an address.
         directory: of the log, or where it is fetched to.
-        party: whose.
+        party: whose the place says that it is; nothing has been verified yet.
         versions: of the contract.
         heads: what the party keeps of them.
         remote: where it is served; None if it lies in a folder.
     """
 
+    where: str
     directory: Path
     party: str
     versions: Succession
@@ -106,17 +110,19 @@ def audit_places(
                 findings.append(found)
             else:
                 located.append(found)
-    unfetched = {one.party: problem for one in located if (problem := _fetched(one))}  # 2
-    findings.extend(unfetched.values())
-    logs = [
-        _Log(one.party, one.directory, one.versions)
-        for one in located
-        if one.party not in unfetched
-    ]
+    findings.extend(_given_twice(located))
+    twice = {party for party, number in Counter(one.party for one in located).items() if number > 1}
+    logs: list[_Log] = []
+    for one in located:  # 2
+        if (problem := _fetched(one)) is not None:
+            findings.append(problem)
+            continue
+        where = one.where if one.party in twice else None
+        logs.append(_Log(one.party, one.directory, one.versions, one.heads.public, where))
     rules = _rules([one.versions for one in logs], now)
     if rules is None:
         return (), tuple(findings), True
-    kept = {one.party: one.heads for one in located}
+    kept = [(one.party, one.heads) for one in located]
     told = list(_each(partial(_audited, kept=kept, policy=policy, rules=rules), logs))
     findings.extend(chain.from_iterable(found for _, found in told))
     excerpts = tuple(excerpt for excerpt, _ in told if excerpt is not None)
@@ -132,25 +138,34 @@ class _Log:
         party: whose.
         directory: of the log.
         versions: of the contract.
+        public: its last public head, unverified; None if the place has none.
+        where: as its place is called, where another says that it is the same party's.
     """
 
     party: str
     directory: Path
     versions: Succession
+    public: bytes | None
+    where: str | None
 
 
 _Told = tuple[Excerpt | None, tuple[Finding, ...]]
 
 
 def _audited(
-    log: _Log, *, kept: Mapping[str, KeptHeads], policy: Policy | None, rules: Rules
+    log: _Log, *, kept: Sequence[tuple[str, KeptHeads]], policy: Policy | None, rules: Rules
 ) -> _Told:
     """Audit one log by itself: its files, its witnesses, its leaves."""
-    read, unread = read_log(log.directory, log.versions.latest, log.party, versions=log.versions)
-    if read is None:
-        return None, unread
-    (known,), found = witnessed([read], kept, policy)
-    return Excerpt.of(known), (*unread, *found, *audit_alone(known, rules))
+    read, found = read_log(log.directory, log.versions.latest, log.party, versions=log.versions)
+    if read is not None:
+        read, told = witnessed(read, log.public, kept, policy)
+        found = (*found, *told, *audit_alone(read, rules))
+    if log.where is not None:
+        found = tuple(
+            Finding(one.kind, one.party, one.leaves, f"{log.where}: {one.sentence}")
+            for one in found
+        )
+    return None if read is None else Excerpt.of(read), found
 
 
 def _each(audited: Callable[[_Log], _Told], logs: Sequence[_Log]) -> Iterable[_Told]:
@@ -201,7 +216,10 @@ def _located(
 
 
 def _in_folder(folder: Path, own: Sequence[SignedAgreement]) -> _Place | Finding:
-    name = owner_of(folder)
+    try:
+        name = owner_of(folder)
+    except WorkspaceError as error:
+        return Finding(FindingKind.UNREADABLE, str(folder), (), str(error))
     try:
         versions = read_versions(folder)
         versions.latest.party(name)
@@ -211,7 +229,7 @@ def _in_folder(folder: Path, own: Sequence[SignedAgreement]) -> _Place | Finding
     except InvalidAgreementError as error:
         return Finding(FindingKind.AGREEMENT_UNSIGNED, name, (), str(error))
     heads = read_heads(folder / "log" / "witness", versions.versions, name)
-    return _Place(folder / "log", name, versions, heads)
+    return _Place(str(folder), folder / "log", name, versions, heads)
 
 
 def _served(remote: RemoteLog, own: Sequence[SignedAgreement]) -> _Place | Finding:
@@ -231,7 +249,7 @@ def _served(remote: RemoteLog, own: Sequence[SignedAgreement]) -> _Place | Findi
     except LogError as error:
         return Finding(FindingKind.UNREADABLE, name, (), f"the log of {name}: {error}")
     heads = read_heads(remote.directory / "witness", versions.versions, name)
-    return _Place(remote.directory, name, versions, heads, remote)
+    return _Place(remote.url, remote.directory, name, versions, heads, remote)
 
 
 def _with_earlier(remote: RemoteLog, own: Sequence[SignedAgreement], name: str) -> Succession:
@@ -248,6 +266,18 @@ def _with_earlier(remote: RemoteLog, own: Sequence[SignedAgreement], name: str) 
     versions = Succession.of(signed).versions
     named = [number for number, one in enumerate(versions) if name in {p.name for p in one.parties}]
     return Succession(versions[named[0] : named[-1] + 1], {})
+
+
+def _given_twice(located: Sequence[_Place]) -> Iterator[Finding]:
+    """Say of which party several places are given: at most one of them is where its log is."""
+    first: dict[str, str] = {}
+    for place in located:
+        if (before := first.setdefault(place.party, place.where)) != place.where:
+            text = (
+                f"{place.where} says that its log is that of {place.party}, as {before} does: each "
+                "was audited; give one of them"
+            )
+            yield Finding(FindingKind.GIVEN_TWICE, place.party, (), text)
 
 
 def _fetched(place: _Place) -> Finding | None:

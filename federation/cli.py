@@ -607,6 +607,11 @@ def log_check(
     head, cosigned = public.checkpoint, ", ".join(public.cosigned) or "nobody"
     told = f"holds: leaf {receipt.index} of {head.tree_size} of {head.origin}, cosigned by"
     out.print(f"{told} {cosigned}", markup=False)
+    out.print(
+        "It is worth what the keys are by which you checked it: where a later version replaced "
+        "them, whoever has the old ones can make such a receipt. Ask for one that holds by the "
+        "latest version."
+    )
     _print_json(leaf.model_dump(mode="json"))
 
 

@@ -1,7 +1,8 @@
 """What `comity log` does with one party's log beside verifying all of it: serve, receipts.
 
 Guarantees: a receipt that is made verifies; one that is checked is checked against the agreement
-given, or against a policy file, and against nothing that the receipt says of itself.
+given, or against a policy file, and against nothing that the receipt says of itself. It is worth
+what the keys in these are: a receipt does not show when they were replaced.
 
 Leaves to others: printing (`cli`), the whole log (`audit`).
 """

@@ -29,8 +29,6 @@ def owner_of(directory: Path) -> str:
         return directory.resolve().name
     try:
         name = json.loads(read_regular(file, _LIMIT))["name"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return str.encode(name).decode()  # no lone surrogate, which nothing could print
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WorkspaceError(f"{file} says no party's name: restore it") from error
-    if not isinstance(name, str):
-        raise WorkspaceError(f"{file} says no party's name: restore it")
-    return name

@@ -173,7 +173,11 @@ class LogWitnessing:
             if key is None or answer.cosignature is None:
                 continue
             try:
-                lines = NoteSignature.parse_lines(answer.cosignature)
+                lines = tuple(
+                    one
+                    for one in NoteSignature.parse_lines(answer.cosignature)
+                    if (one.name, one.key_id) == (key.name, key.key_id)  # a witness's own alone
+                )
                 key.verify(checkpoint, Note(note.text, lines))
             except SignatureError:
                 continue

@@ -23,7 +23,7 @@ from compliance.agreement import Agreement
 from compliance.auditing import Finding, FindingKind, PartyLog, audit
 from compliance.auditing.reading import read_log
 from compliance.auditing.trust import log_keys
-from compliance.log.note import Note
+from compliance.log.note import Note, NoteSignature
 from compliance.log.verifier import read_checkpoint
 from compliance.log.witness import AddCheckpoint, Evidence
 from compliance.log.witnessing import origin_hash
@@ -644,7 +644,7 @@ def test_a_server_that_answers_wrongly(
 def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> None:
     elsewhere = {K.UNREADABLE, K.MALFORMED_LEAF, K.NOT_PUBLIC, K.REWRITTEN, K.SPLIT_VIEW}
     elsewhere |= {K.KEY_NOT_IN_FORCE, K.VERSION_MISSING, K.ROTATED_OTHERWISE}
-    elsewhere |= {K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED, K.OVER_PERIOD}
+    elsewhere |= {K.GIVEN_TWICE, K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED, K.OVER_PERIOD}
     elsewhere |= {K.UNAPPROVED, K.OTHER_VERSION, K.OTHER_PURPOSE, K.PRUNED_OTHERWISE, K.PRUNED}
     assert set(K) == {*PLANTED, *FILES, *elsewhere}
 
@@ -663,6 +663,71 @@ def test_a_log_put_back_is_told_by_its_witnesses(workspace: Path, tmp_path: Path
         writer.append([b"{}"])
     kinds = {one.kind for one in of_files(workspace / "courier", scratch=tmp_path)}
     assert kinds == {K.MALFORMED_LEAF}
+
+
+@pytest.mark.parametrize("says", ["what broke its log", "a witness"])
+def test_an_address_that_says_it_is_of_another_party_hides_nothing(
+    says: str, workspace: Path, tmp_path: Path
+) -> None:
+    contract, courier = workspace / "agreement.json", folders(workspace)["courier"]
+    leaf = records.to_leaf(verify_party(courier.path).leaves[0])
+    kept = courier.witnessed.rename(tmp_path / "kept")
+    shutil.rmtree(courier.log)
+    with courier.open_log() as log:
+        log.append([leaf])
+    kept.rename(courier.witnessed)
+    (courier.witnessed / "public").unlink()
+    pair = (workspace / "brand", workspace / "courier")
+    honest = of_files(*pair, scratch=tmp_path / "a", agreement=contract)
+    assert [one.kind for one in honest] == [K.REWRITTEN, K.NOT_PUBLIC]
+    served = tmp_path / "served"
+    if says == "a witness":  # a mirror of its log, without what it witnessed
+        shutil.copytree(workspace / "brand" / "log", served)
+        shutil.rmtree(served / "witness")
+    else:  # a head, and no log
+        served.mkdir()
+        shutil.copy(courier.log / "checkpoint", served)
+    with LogServer(("127.0.0.1", 0), served, witness=None, now=lambda: 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        for number, places in enumerate([(*pair, url), (url, *pair)]):
+            found = of_files(*places, scratch=tmp_path / str(number), agreement=contract)
+            for one in honest:
+                assert any(
+                    (other.kind, other.party) == (one.kind, one.party)
+                    and other.sentence.endswith(one.sentence)
+                    for other in found
+                )
+            (twice,) = (one for one in found if one.kind is K.GIVEN_TWICE)
+            assert url in twice.sentence
+        server.shutdown()
+
+
+@pytest.mark.parametrize("said", ["{}", '{"name": 1}', '{"name": "\\ud800"}', "[" * 100_000])
+def test_a_folder_that_says_no_name_ends_no_audit(
+    said: str, workspace: Path, tmp_path: Path
+) -> None:
+    (workspace / "brand" / "party.json").write_text(said)
+    (found,) = of_files(workspace, scratch=tmp_path)
+    assert (found.kind, found.party) == (K.UNREADABLE, str(workspace / "brand"))
+
+
+def test_a_line_that_a_witness_makes_up_spoils_no_log(workspace: Path, tmp_path: Path) -> None:
+    """The brand keeps a head with a line in the name of another witness."""
+    courier, brand = folders(workspace)["courier"], folders(workspace)["brand"]
+    agreement, now = courier.agreement(), datetime.now(UTC)
+    shown = LogWitnessing(courier, agreement, clock=lambda: now).show()
+    witness = LogWitnessing(brand, agreement, clock=lambda: now)
+    (answer,) = witness.cosign([one for one in shown if one.witness == "brand"])
+    assert answer.cosignature
+    file = brand.witnessed / origin_hash("comity/courier") / "checkpoint"
+    note = Note.parse(file.read_bytes())
+    key = agreement.party("coordinator").cosigner
+    assert key is not None
+    *log, own = note.signatures
+    made_up = NoteSignature(key.name, key.key_id, bytes(len(own.signature)))
+    file.write_bytes(Note(note.text, (*log, made_up, own)).to_bytes())
+    assert of_files(workspace, scratch=tmp_path) == []
 
 
 # --- logs that grow, and logs that fork ---------------------------------------------------------

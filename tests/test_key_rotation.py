@@ -48,6 +48,7 @@ from compliance.log.cosignature import CosigningKey, open_head
 from compliance.log.merkle import EMPTY_ROOT
 from compliance.log.note import Note, NoteKey
 from compliance.log.proving import TiledTree
+from compliance.log.receipt import Receipt
 from compliance.log.verifier import read_checkpoint, verify_log
 from compliance.log.witness import AddCheckpoint, Evidence, SplitViewError
 from compliance.log.witnessing import Witness, origin_hash
@@ -217,6 +218,37 @@ def test_a_receipt_of_a_head_that_was_public_before(story: Story, tmp_path: Path
     assert verify_party(folder.path).public_size is not None
 
 
+def test_a_receipt_is_worth_what_its_keys_are(
+    story: Story, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old keys, of the log and of all who witness it, make one that only the old version takes."""
+    fork = story.thief.fork(tmp_path / "fork", b'{"never": "said"}')
+    head = Checkpoint.open(read_checkpoint(fork), term(story.waiting.agreement)[0])
+    note = Note.parse(read_checkpoint(fork))
+    lines = tuple(
+        story.waiting.folder(name).cosigning_key().cosign(head, timestamp=NOW)
+        for name in ROLES
+        if name != "retailer"
+    )
+    leaf = records.to_leaf(story.world.leaves("retailer")[0])
+    proof = TiledTree(fork, head).inclusion_proof(0)
+    forged = Receipt(0, proof, Note(note.text, (*note.signatures, *lines)).to_bytes(), leaf)
+    again, version = make_receipt(story.world.folder("retailer").path, 0)
+    assert version == story.world.agreement
+    file = tmp_path / "receipt"
+    file.write_bytes(forged.to_bytes())
+    asked = ["log", "check", str(file), "--party", "retailer", "--agreement"]
+    with pytest.raises(SystemExit) as left:
+        main([*asked, str(story.first)])
+    assert left.value.code == 0
+    assert "worth what the keys are" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(SystemExit) as left:
+        main([*asked, str(story.second)])
+    assert left.value.code == 1
+    file.write_bytes(again.to_bytes())
+    check_receipt(file, agreement=story.second, party="retailer", policy=None)
+
+
 def test_killed_at_every_step(story: Story, tmp_path: Path) -> None:
     folder = story.waiting.folder("retailer").path
     moment = LATER.isoformat()
@@ -351,6 +383,21 @@ def test_a_witness_that_was_deceived_before_accuses_the_keys(story: Story, tmp_p
     (found,) = of_files(after.workspace.path, scratch=tmp_path / "s", agreement=story.second)
     assert (found.kind, found.party) == (K.KEY_NOT_IN_FORCE, "retailer")
     assert "courier cosigned what replaced keys signed" in found.sentence
+
+
+def test_a_thief_and_a_witness_spoil_no_log(story: Story, world: World, tmp_path: Path) -> None:
+    """The courier keeps a head of what the log really says, which the old keys signed."""
+    taken_over = [records.to_leaf(leaf) for leaf in world.leaves("retailer")[story.cutover :]]
+    head = story.thief.fork(tmp_path / "fork", *taken_over[:-1])
+    note = Note.parse(read_checkpoint(head))
+    line = (
+        world.folder("courier")
+        .cosigning_key()
+        .cosign(Checkpoint.from_body(note.text), timestamp=NOW)
+    )
+    place = world.folder("courier").witnessed / origin_hash("comity/retailer") / "checkpoint"
+    place.write_bytes(Note(note.text, (*note.signatures, line)).to_bytes())
+    assert of_files(world.workspace.path, scratch=tmp_path / "s", agreement=story.second) == []
 
 
 def test_what_a_thief_has_cosigned_stops_nobody(story: Story, world: World) -> None:
@@ -677,5 +724,5 @@ def test_what_a_thief_signs_beyond_the_change_is_no_evidence(story: Story) -> No
     }
     assert split_views(log, list(pairs.values())) == (pairs[story.cutover],)
     kept = KeptHeads(evidence={"comity/retailer": (pairs[story.cutover + 1],)})
-    _, found = witnessed([log], {"courier": kept}, None)
+    _, found = witnessed(log, None, [("courier", kept)], None)
     assert {one.kind for one in found} <= {K.NOT_PUBLIC}

@@ -17,7 +17,7 @@ from parties import ROLES, World
 from compliance.errors import LogCorruptedError, LogError, NotPublicError
 from compliance.log.checkpoint import Checkpoint
 from compliance.log.cosignature import CosigningKey
-from compliance.log.note import Note, NoteKey
+from compliance.log.note import Note, NoteKey, NoteSignature
 from compliance.log.policy import Policy
 from compliance.log.proving import TiledTree
 from compliance.log.receipt import Receipt
@@ -31,7 +31,7 @@ from federation.audit import verify_all, verify_party
 from federation.errors import RefusedError
 from federation.jobs.witness import Answer
 from federation.log_commands import check_receipt, make_receipt, make_server
-from federation.witnesses import policy_for, witness_in
+from federation.witnesses import log_keys, policy_for, witness_in
 from federation.witnessing import LogWitnessing
 
 
@@ -120,6 +120,21 @@ def test_a_size_that_no_witness_signed_stops_nobody(world: World) -> None:
     assert (answer.seen, answer.last) == (size, longer)
     log.keep([answer])
     assert log.show() == before
+
+
+def test_of_an_answer_only_lines_of_the_witness_count(world: World) -> None:
+    """A line in the log's own name that is not valid would make its public head worthless."""
+    log = LogWitnessing(world.folder("retailer"), world.agreement, clock=world.clock)
+    brand = LogWitnessing(world.folder("brand"), world.agreement, clock=world.clock)
+    shown = log.show()
+    (answer,) = brand.cosign([one for one in shown if one.witness == "brand"])
+    assert answer.cosignature
+    own, *_ = log_keys(world.agreement.party("retailer"))
+    made_up = NoteSignature(own.name, own.key_id, bytes(64))
+    log.keep([answer.model_copy(update={"cosignature": answer.cosignature + made_up.line})])
+    kept = Note.parse((world.folder("retailer").shown / "head").read_bytes())
+    assert made_up not in kept.signatures
+    assert answer.cosignature == kept.signatures[-1].line
 
 
 def test_a_split_view_stops_the_run_and_both_heads_are_kept(world: World) -> None:

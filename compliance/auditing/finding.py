@@ -17,6 +17,7 @@ class FindingKind(StrEnum):
 
     AGREEMENT_UNSIGNED = "agreement-unsigned"
     AGREEMENT_DIFFERS = "agreement-differs"
+    GIVEN_TWICE = "given-twice"
     FOREIGN_ORIGIN = "foreign-origin"
     WRONG_KEY = "wrong-key"
     BAD_SIGNATURE = "bad-signature"

@@ -3,7 +3,9 @@
 Guarantees: kept heads are read before the logs that they are held against, so that a log which
 grows meanwhile is never found shorter than what was cosigned of it. A head counts only by the keys
 that sign heads of its size (`cryptoperiod`); one that replaced keys signed accuses whoever has
-those, and not the log. Evidence of a split view is said, and stays where it is with both heads.
+those, and not the log. Of a head that another brings, only valid lines of the log and of that other
+count, so that nobody spoils a log by what they keep of it. Evidence of a split view is said, and
+stays where it is with both heads.
 
 Leaves to others: reading logs (`reading`), fetching what is elsewhere.
 """
@@ -18,8 +20,9 @@ from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.trust import WitnessKeys, origin_of
 from compliance.errors import ComplianceError, LogCorruptedError, NotPublicError, SignatureError
-from compliance.log.note import NOTE_LIMIT, Note
-from compliance.log.policy import Policy
+from compliance.log.checkpoint import Checkpoint
+from compliance.log.note import NOTE_LIMIT, Note, NoteKey, NoteSignature
+from compliance.log.policy import LogKey, Policy
 from compliance.log.verifier import read_regular
 from compliance.log.witness import AddCheckpoint, Cosigned, Evidence
 from compliance.log.witnessing import WitnessRecord
@@ -74,33 +77,35 @@ def read_heads(directory: Path, versions: Sequence[Agreement], party: str) -> Ke
 
 
 def witnessed(
-    logs: Sequence[PartyLog], kept: Mapping[str, KeptHeads], policy: Policy | None
-) -> tuple[tuple[PartyLog, ...], tuple[Finding, ...]]:
-    """Hold logs against what witnesses cosigned, as far as their heads are at hand.
+    log: PartyLog,
+    public: bytes | None,
+    kept: Sequence[tuple[str, KeptHeads]],
+    policy: Policy | None,
+) -> tuple[PartyLog, tuple[Finding, ...]]:
+    """Hold a log against what witnesses cosigned, as far as their heads are at hand.
 
     Args:
-        logs: that were read after `kept` was.
-        kept: heads by the party that keeps them.
+        log: that was read after `kept` was.
+        public: the last public head where the log lies; None if there is none.
+        kept: heads, with who is said to keep them; several may say that they are one party.
         policy: what makes a head public; the agreement's where None.
 
     Returns:
-        The logs, with their last public heads, and what contradicts the witnesses.
+        The log, with its last public head, and what contradicts the witnesses.
     """
     found: list[Finding] = []
-    told: list[PartyLog] = []
-    for log in logs:
-        own = kept.get(log.party, KeptHeads()).public
-        heads = [log.head] if own is None else [own, log.head]
-        for witness, theirs in kept.items():
-            if witness != log.party:
-                found.extend(_witness(log, witness, theirs, heads))
-        public = _public(log, _merged(heads), policy)
-        if isinstance(public, Finding):
-            found.append(public)
-            told.append(log)
-        else:
-            told.append(public)
-    return tuple(told), tuple(found)
+    heads = [log.head] if public is None else [public, log.head]
+    own = len(_merged(heads))
+    for witness, theirs in kept:
+        if witness != log.party:
+            found.extend(_witness(log, witness, theirs, heads))
+        elif theirs.public is not None:  # of this place, or of another that is said to have it
+            heads.extend(_countable(log, theirs.public, _cosigners(log, policy)))
+    last = _public(log, _merged(heads), own, policy)
+    if isinstance(last, Finding):
+        found.append(last)
+    told = log if isinstance(last, Finding) else last
+    return told, tuple(dict.fromkeys(found))
 
 
 def split_views(log: PartyLog, pairs: Sequence[Evidence]) -> tuple[Evidence, ...]:
@@ -136,7 +141,7 @@ def _witness(log: PartyLog, witness: str, kept: KeptHeads, heads: list[bytes]) -
     if (head := kept.cosigned.get(origin)) is None:
         return
     if log.begins_with(head.checkpoint):
-        heads.append(head.note.to_bytes())
+        heads.extend(_countable(log, head.note.to_bytes(), _cosigners(log, None, witness)))
         return
     try:
         check_in_force(head.note.to_bytes(), log.cryptoperiods)
@@ -154,6 +159,52 @@ def _witness(log: PartyLog, witness: str, kept: KeptHeads, heads: list[bytes]) -
         yield Finding(FindingKind.REWRITTEN, log.party, (), text)
 
 
+def _cosigners(log: PartyLog, policy: Policy | None, witness: str | None = None) -> set[LogKey]:
+    """Return the keys by which the policy and any version know one witness, or all of them."""
+    keys: set[LogKey] = set() if policy is None else set(policy.witnesses.values())
+    for version in log.succession.versions:
+        keys |= {
+            one.cosigner
+            for one in version.parties
+            if one.cosigner is not None and one.name == (witness or one.name)
+        }
+    return keys
+
+
+def _countable(log: PartyLog, signed: bytes, cosigners: set[LogKey]) -> Iterator[bytes]:
+    """Yield a head from elsewhere with those of its lines that may count for the log.
+
+    These are valid ones, by keys of the log or by `cosigners`: whoever brings a head can add lines
+    in anybody's name, and joined to the log's own they would spoil it. A head that the log's keys
+    did not sign, or that keys signed which sign none of its size, is left out.
+    """
+    keys = cosigners | {key for period in log.cryptoperiods for key in period.keys}
+    try:
+        note = Note.parse(signed)
+        checkpoint = Checkpoint.from_body(note.text)
+        lines = tuple(one for one in note.signatures if _is_valid(one, checkpoint, note.text, keys))
+        head = Note(note.text, lines).to_bytes()
+        check_in_force(head, log.cryptoperiods)
+    except (SignatureError, LogCorruptedError):
+        return
+    yield head
+
+
+def _is_valid(line: NoteSignature, checkpoint: Checkpoint, text: str, keys: set[LogKey]) -> bool:
+    """Tell whether one of these keys made a signature of a head."""
+    alone = Note(text, (line,))
+    for key in keys:
+        try:
+            if isinstance(key, NoteKey):
+                alone.verify(key)
+            else:
+                key.verify(checkpoint, alone)
+        except SignatureError:
+            continue
+        return True
+    return False
+
+
 def _merged(heads: Sequence[bytes]) -> list[bytes]:
     """Join the signatures of heads that say the same."""
     notes: dict[str, Note] = {}
@@ -168,16 +219,21 @@ def _merged(heads: Sequence[bytes]) -> list[bytes]:
     return [note.to_bytes() for note in notes.values()]
 
 
-def _public(log: PartyLog, heads: Sequence[bytes], policy: Policy | None) -> PartyLog | Finding:
+def _public(
+    log: PartyLog, heads: Sequence[bytes], own: int, policy: Policy | None
+) -> PartyLog | Finding:
+    """Return the log with its last public head; the first `own` of them must be rightly signed."""
     best: PartyLog | None = None
     short = "no head at hand is cosigned by anybody"
-    for head in heads:
+    for number, head in enumerate(heads):
         try:
             public = check_public(head, log.cryptoperiods, policy)
         except NotPublicError as error:
             short = str(error)
             continue
         except LogCorruptedError as error:
+            if number >= own:
+                continue  # by the policy at hand: whoever brings it cannot spoil the log's own
             late = isinstance(error, KeyNotInForceError)
             kind = FindingKind.KEY_NOT_IN_FORCE if late else FindingKind.BAD_SIGNATURE
             text = f"a head of the log of {log.party} is wrongly signed: {error}"
