@@ -407,6 +407,17 @@ class TestSigning:
         with pytest.raises(EnrolmentError, match="yet to join"):
             enrolment.store.sign("0" * 64)
 
+    def test_a_stranger_is_asked_who_it_is_before_anything_else(self, enrolment: Enrolment) -> None:
+        """It does not even learn who has yet to join."""
+        enrolment.ask(enrolment.join("brand"))
+        signature = {"keyid": "stranger", "sig": encode_base64(bytes(64))}
+        request = {"kind": "signature", "agreement": "0" * 64, "signature": signature}
+        with pytest.raises(EnrolmentError, match="of nobody who has joined"):
+            enrolment.store.answer(json.dumps(request).encode())
+        signature["keyid"] = "brand"
+        with pytest.raises(EnrolmentError, match="retailer, courier have yet to join"):
+            enrolment.store.answer(json.dumps(request).encode())
+
     def test_only_what_was_accepted_is_signed(self, finished: Any) -> None:
         enrolment, members = finished
         with pytest.raises(EnrolmentError, match="was accepted"):

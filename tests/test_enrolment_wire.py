@@ -1,5 +1,7 @@
 """Joining over HTTPS and through files, by the command that people type."""
 
+import asyncio
+import fcntl
 import json
 import socket
 import ssl
@@ -11,12 +13,15 @@ from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from joining import INVITED, Enrolment, means_of
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from compliance.signing import encode_base64
 from federation.cli import main
 from federation.enrolment import enrolment_app
 from federation.enrolment.exchange import PATH, ask
@@ -28,6 +33,13 @@ from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.party import PartyFolder
 
 HOST = "127.0.0.1"
+SIGNATURE = json.dumps(
+    {
+        "kind": "signature",
+        "agreement": "0" * 64,
+        "signature": {"keyid": "nobody", "sig": encode_base64(bytes(64))},
+    }
+).encode()
 
 
 @contextmanager
@@ -151,6 +163,28 @@ class TestTheDoor:
             ):
                 ask(invitation, registration)
         assert not (folder.path / "enrolment" / "register.json").exists()
+
+
+def test_however_many_ask_other_work_keeps_its_threads(tmp_path: Path) -> None:
+    """While the register is held, some wait in threads of their own, and the rest are told so."""
+    folder = Enrolment(tmp_path).folder.path
+
+    async def ask_at_once() -> None:
+        transport = httpx.ASGITransport(app=enrolment_app(folder))
+        async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
+            with (folder / "enrolment" / "lock").open("w") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                asked = [
+                    asyncio.create_task(client.post("/requests", content=SIGNATURE))
+                    for _ in range(6)
+                ]
+                for one in asked[4:]:
+                    assert (await one).status_code == 503
+                assert not any(one.done() for one in asked[:4])
+                assert current_default_thread_limiter().borrowed_tokens == 0
+            assert [(await one).status_code for one in asked[:4]] == 4 * [403]
+
+    asyncio.run(ask_at_once())
 
 
 class TestWhoStandsBetween:

@@ -7,7 +7,7 @@
    ◄──────── standing: who is missing ─────────
  registration, again ───────────────────────►
    ◄── standing: agreement with all keys, a challenge sealed to the encryption key
- signature, and the challenge opened ───────►    sign: 1 admitted · 2 challenge · 3 agreement
+ signature, and the challenge opened ───────►    sign: 1 who · 2 all · 3 challenge · 4 agreement
    ◄──────── standing: who has signed ─────────
 ```
 
@@ -225,10 +225,7 @@ class Register(Terms):
         """The agreement with the signatures so far, once all have joined."""
         if self.missing:
             return None
-        found = {one.statement.party.name: one.statement.party for one in self.admitted}
-        found[self.coordinator.name] = self.coordinator
-        agreement = self.terms.with_parties(found[one.name] for one in self.terms.parties)
-        envelope = SignedAgreement.draft(agreement).envelope
+        envelope = SignedAgreement.draft(self._drawn_up()).envelope
         return SignedAgreement(envelope.model_copy(update={"signatures": self.signatures}))
 
     def invite(self, invitation: Invitation, *, replacing: bool = False) -> Self:
@@ -319,28 +316,29 @@ class Register(Terms):
     def sign(self, submission: Submission) -> Self:
         """Add a party's signature; the same again changes nothing.
 
-        1. All have joined, and it is one of them, or the coordinator.
-        2. It has opened the challenge, where there is one.
-        3. It signed this agreement.
+        1. It is of who has joined, or of the coordinator: strangers cost and learn no more.
+        2. All have joined.
+        3. It has opened the challenge, where there is one.
+        4. It signed this agreement.
 
         Raises:
             EnrolmentError: at the first step that fails.
         """
-        name, signed = submission.signature.keyid, self.agreement
-        if signed is None:  # 1
-            raise EnrolmentError(f"{', '.join(self.missing)} have yet to join: sign after that")
+        name = submission.signature.keyid
         joined = self._admitted(name)
-        if joined is None and name != self.coordinator.name:
+        if joined is None and name != self.coordinator.name:  # 1
             raise EnrolmentError("the signature is of nobody who has joined")
-        if joined is not None and joined.answer_digest is not None:  # 2
+        if self.missing:  # 2
+            raise EnrolmentError(f"{', '.join(self.missing)} have yet to join: sign after that")
+        if joined is not None and joined.answer_digest is not None:  # 3
             answer = hashlib.sha256(decode_base64(submission.answer or "")).hexdigest()
             if not hmac.compare_digest(answer, joined.answer_digest):
                 raise EnrolmentError(
                     f"{name} has not opened what was encrypted to it: have it run "
                     "`comity party fetch`, and sign after that"
                 )
-        agreement = signed.unverified()
-        if submission.agreement != agreement.digest:  # 3
+        agreement = self._drawn_up()
+        if submission.agreement != agreement.digest:  # 4
             raise EnrolmentError(
                 f"{name} signed agreement {submission.agreement}, not {agreement.digest}: compare "
                 "the keys in both, and tell the coordinator"
@@ -361,6 +359,11 @@ class Register(Terms):
             agreement=agreement.to_json().decode(),
             challenge=None if joined is None else joined.challenge,
         )
+
+    def _drawn_up(self) -> Agreement:
+        found = {one.statement.party.name: one.statement.party for one in self.admitted}
+        found[self.coordinator.name] = self.coordinator
+        return self.terms.with_parties(found[one.name] for one in self.terms.parties)
 
     def _invited(self, registration: Registration, statement: Statement) -> Invited:
         for one in self.invited:
