@@ -286,13 +286,19 @@ ALLOWED = {
     ),
     "federation/apps/operating/flower.py": frozenset({"fastapi.FastAPI"}),
     "federation/operations/control_api.py": STARLETTE,
+    "federation/apps/operating/server.py": frozenset(
+        {
+            *("asyncio", "asyncio.Transport", "uvicorn", "uvicorn.Server"),
+            "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol",
+        }
+    ),
     "federation/apps/operating/service.py": frozenset(
         {
             *(f"asyncio.{name}" for name in ("Event", "create_task", "gather", "get_running_loop")),
             *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
             *("asyncio", "subprocess", "subprocess.DEVNULL", "subprocess.Popen"),
             *("subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
-            *("uvicorn", "uvicorn.Config", "uvicorn.Server"),
+            *("uvicorn", "uvicorn.Config"),
         }
     ),
     # an operator elsewhere, who calls the coordinator that a file of his names
