@@ -26,8 +26,8 @@ from federation.enrolment import joining as party_side
 from federation.enrolment.invitation import Invitation
 from federation.enrolment.joining import Membership, join, open_invitation
 from federation.enrolment.means import load_means
-from federation.enrolment.register import REQUEST_LIMIT, Standing
 from federation.enrolment.registration import PartyKeys, Registration, Statement, spell_node_key
+from federation.enrolment.request import REQUEST_LIMIT, Standing
 from federation.enrolment.store import EnrolmentStore
 from federation.errors import CollaborationError, EnrolmentError, WorkspaceError
 from federation.party import PartyFolder

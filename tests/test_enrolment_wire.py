@@ -26,7 +26,7 @@ from federation.cli import main
 from federation.enrolment import enrolment_app
 from federation.enrolment.exchange import PATH, ask
 from federation.enrolment.joining import Membership, open_invitation
-from federation.enrolment.register import REQUEST_LIMIT
+from federation.enrolment.request import REQUEST_LIMIT
 from federation.enrolment.waiting import wait_until_signed
 from federation.errors import EnrolmentError, PartyUnreachableError
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder

@@ -27,7 +27,7 @@ from starlette.routing import Route
 
 from compliance.errors import ComplianceError
 from federation.clock import Clock, utc_now
-from federation.enrolment.register import REQUEST_LIMIT
+from federation.enrolment.request import REQUEST_LIMIT
 from federation.enrolment.store import EnrolmentStore
 from federation.errors import EnrolmentError, WorkspaceError
 

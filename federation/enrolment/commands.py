@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from compliance.agreement import Agreement
     from compliance.terms import PartyTerm
     from federation.enrolment.joining import Membership
-    from federation.enrolment.register import Standing
+    from federation.enrolment.request import Standing
     from federation.enrolment.store import EnrolmentStore
 
 __all__ = ["party_app"]
@@ -187,7 +187,7 @@ def register(
     Example: comity party register brand.request --coordinator /srv/comity/coordinator -o answer
     """
     from compliance.log.verifier import read_regular
-    from federation.enrolment.register import REQUEST_LIMIT, Standing
+    from federation.enrolment.request import REQUEST_LIMIT, Standing
     from federation.enrolment.store import EnrolmentStore
     from federation.errors import WorkspaceError
     from federation.party import write_atomically
@@ -220,7 +220,7 @@ def fetch(
     """
     from compliance.log.verifier import read_regular
     from federation.enrolment.joining import Membership
-    from federation.enrolment.register import STANDING_LIMIT
+    from federation.enrolment.request import STANDING_LIMIT
     from federation.errors import WorkspaceError
 
     if (store := _coordinators(folder)) is not None:
