@@ -12,7 +12,7 @@ from trials import document, save, write_tables
 from federation.collaboration import load_collaboration
 from federation.enrolment.joining import Membership, join, open_invitation
 from federation.enrolment.means import load_means
-from federation.enrolment.register import Standing
+from federation.enrolment.request import Standing
 from federation.enrolment.store import EnrolmentStore
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 

@@ -286,13 +286,19 @@ ALLOWED = {
     ),
     "federation/apps/operating/flower.py": frozenset({"fastapi.FastAPI"}),
     "federation/operations/control_api.py": STARLETTE,
+    "federation/apps/operating/server.py": frozenset(
+        {
+            *("asyncio", "asyncio.Transport", "uvicorn", "uvicorn.Server"),
+            "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol",
+        }
+    ),
     "federation/apps/operating/service.py": frozenset(
         {
             *(f"asyncio.{name}" for name in ("Event", "create_task", "gather", "get_running_loop")),
             *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
             *("asyncio", "subprocess", "subprocess.DEVNULL", "subprocess.Popen"),
             *("subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
-            *("uvicorn", "uvicorn.Config", "uvicorn.Server", "uvicorn.config.LOGGING_CONFIG"),
+            *("uvicorn", "uvicorn.Config", "uvicorn.config.LOGGING_CONFIG"),
         }
     ),
     # an operator elsewhere, who calls the coordinator that a file of his names
@@ -374,7 +380,13 @@ ALLOWED = {
         }
     ),
     # the coordinator's door for parties that join, mounted in its public listener
-    "federation/enrolment/app.py": STARLETTE | {"http.HTTPStatus"},
+    "federation/enrolment/app.py": frozenset(
+        {
+            *("anyio.CapacityLimiter", "anyio.to_thread"),
+            *("asyncio", "asyncio.Semaphore", "http.HTTPStatus"),
+            *(STARLETTE - {"starlette.concurrency.run_in_threadpool"}),
+        }
+    ),
     # that program: it runs beside our processes, never in one
     WORKER: frozenset({"spu.libpsi", "spu.libspu.link"}),
     # a party's own machines, likewise

@@ -344,7 +344,7 @@ class TestAgreement:
         assert "A small trial" in page.out
         assert "minimum" in page.out
         assert found.json["signed_by"] == []
-        assert found.json["budget"] == {"epsilon": 1.2, "delta": 1e-5}
+        assert found.json["budget"] == {"epsilon": 1.2, "delta": 1e-5, "period": None}
 
     def test_with_a_key_that_the_contract_does_not_name(
         self, drawn_up: Path, tmp_path: Path, run: Run

@@ -163,7 +163,7 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "unknown key": (
         put("agreement", "budget", "zzz", value=1),
-        "agreement.budget.zzz: is not a known key; allowed: 'epsilon' or 'delta'",
+        "agreement.budget.zzz: is not a known key; allowed: 'epsilon', 'delta' or 'period'",
     ),
     "unknown version": (put("version", value=2), "version: found 2; allowed: 1"),
     "name": (put("name", value="My Trial"), f"name: found 'My Trial'; allowed: {A_NAME}"),

@@ -119,6 +119,8 @@ class Coordinated:
 def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinated]:
     directory = tmp_path_factory.mktemp("coordinated")
     content = document(jobs=[{"kind": "match", "name": "find"}, training("model", steps=4)])
+    content["parties"] = [one for one in content["parties"] if one["name"] != "courier"]
+    content["agreement"]["train"]["max_parties_per_person"] = 1
     file = write_trial(directory / "trial", content)
     workspace = prepare_workspace(load_collaboration(file), file, directory / "workspace")
     environment = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
@@ -184,10 +186,10 @@ class TestRuns:
         with RemoteRuns(coordinated.operator) as runs:
             runs.resume(1)
         coordinated.wait_until_told(1, "says train.request", after=before)
-        coordinated.halt("courier", halted=True)
+        coordinated.halt("retailer", halted=True)
         coordination.kill("up")
         assert coordinated.local.run(1).state is RunState.RUNNING
-        coordinated.halt("courier", halted=False)
+        coordinated.halt("retailer", halted=False)
         coordination.up("up-again")
         run = coordinated.local.run(1)
         assert run.state is RunState.STOPPED
@@ -206,7 +208,7 @@ class TestRuns:
         assert [step.state for step in run.steps] == STATES
         assert [step.by for step in run.steps] == WISHED
         models = coordinated.models()
-        assert len(models) == 4
+        assert len(models) == 3
         assert len(set(models)) == 1
         assert "may connect" not in coordinated.coordination.processes.told("up-again")
         for folder in coordinated.workspace.people:
@@ -435,15 +437,15 @@ class TestAttacks:
 
     def test_a_node_whose_key_is_removed_is_taken_no_longer(self, coordinated: Coordinated) -> None:
         coordination = coordinated.coordination
-        (coordination.folder.nodes / "courier.pub").unlink()
-        process = coordination.processes.process("node-courier")
+        (coordination.folder.nodes / "retailer.pub").unlink()
+        process = coordination.processes.process("node-retailer")
         assert process.wait(START_SECONDS) == 2
-        assert "does not take this node" in coordination.processes.told("node-courier")
+        assert "does not take this node" in coordination.processes.told("node-retailer")
 
     def test_the_coordinator_ends_cleanly_and_stops_what_runs(
         self, coordinated: Coordinated
     ) -> None:
-        run = coordinated.local.submit(coordinated.order("last"))  # the courier is gone
+        run = coordinated.local.submit(coordinated.order("last"))  # the retailer is gone
         coordinated.wait(run.number, RunState.RUNNING)
         process = coordinated.coordination.processes.process("up-again")
         executors = children(process.pid)

@@ -26,8 +26,8 @@ from federation.enrolment import joining as party_side
 from federation.enrolment.invitation import Invitation
 from federation.enrolment.joining import Membership, join, open_invitation
 from federation.enrolment.means import load_means
-from federation.enrolment.register import REQUEST_LIMIT, Standing
 from federation.enrolment.registration import PartyKeys, Registration, Statement, spell_node_key
+from federation.enrolment.request import REQUEST_LIMIT, Standing
 from federation.enrolment.store import EnrolmentStore
 from federation.errors import CollaborationError, EnrolmentError, WorkspaceError
 from federation.party import PartyFolder
@@ -406,6 +406,17 @@ class TestSigning:
             member.submission("0" * 64)
         with pytest.raises(EnrolmentError, match="yet to join"):
             enrolment.store.sign("0" * 64)
+
+    def test_a_stranger_is_asked_who_it_is_before_anything_else(self, enrolment: Enrolment) -> None:
+        """It does not even learn who has yet to join."""
+        enrolment.ask(enrolment.join("brand"))
+        signature = {"keyid": "stranger", "sig": encode_base64(bytes(64))}
+        request = {"kind": "signature", "agreement": "0" * 64, "signature": signature}
+        with pytest.raises(EnrolmentError, match="of nobody who has joined"):
+            enrolment.store.answer(json.dumps(request).encode())
+        signature["keyid"] = "brand"
+        with pytest.raises(EnrolmentError, match="retailer, courier have yet to join"):
+            enrolment.store.answer(json.dumps(request).encode())
 
     def test_only_what_was_accepted_is_signed(self, finished: Any) -> None:
         enrolment, members = finished

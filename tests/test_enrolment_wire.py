@@ -1,5 +1,7 @@
 """Joining over HTTPS and through files, by the command that people type."""
 
+import asyncio
+import fcntl
 import json
 import socket
 import ssl
@@ -11,23 +13,33 @@ from http.client import HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from joining import INVITED, Enrolment, means_of
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from compliance.signing import encode_base64
 from federation.cli import main
 from federation.enrolment import enrolment_app
 from federation.enrolment.exchange import PATH, ask
 from federation.enrolment.joining import Membership, open_invitation
-from federation.enrolment.register import REQUEST_LIMIT
+from federation.enrolment.request import REQUEST_LIMIT
 from federation.enrolment.waiting import wait_until_signed
 from federation.errors import EnrolmentError, PartyUnreachableError
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.party import PartyFolder
 
 HOST = "127.0.0.1"
+SIGNATURE = json.dumps(
+    {
+        "kind": "signature",
+        "agreement": "0" * 64,
+        "signature": {"keyid": "nobody", "sig": encode_base64(bytes(64))},
+    }
+).encode()
 
 
 @contextmanager
@@ -153,6 +165,28 @@ class TestTheDoor:
         assert not (folder.path / "enrolment" / "register.json").exists()
 
 
+def test_however_many_ask_other_work_keeps_its_threads(tmp_path: Path) -> None:
+    """While the register is held, some wait in threads of their own, and the rest are told so."""
+    folder = Enrolment(tmp_path).folder.path
+
+    async def ask_at_once() -> None:
+        transport = httpx.ASGITransport(app=enrolment_app(folder))
+        async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
+            with (folder / "enrolment" / "lock").open("w") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                asked = [
+                    asyncio.create_task(client.post("/requests", content=SIGNATURE))
+                    for _ in range(6)
+                ]
+                for one in asked[4:]:
+                    assert (await one).status_code == 503
+                assert not any(one.done() for one in asked[:4])
+                assert current_default_thread_limiter().borrowed_tokens == 0
+            assert [(await one).status_code for one in asked[:4]] == 4 * [403]
+
+    asyncio.run(ask_at_once())
+
+
 class TestWhoStandsBetween:
     def test_another_authority_is_told_nothing(self, tmp_path: Path) -> None:
         """Whoever answers at the address with a certificate of its own learns nothing."""
@@ -265,6 +299,13 @@ def comity(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return Comity(capsys, monkeypatch)
 
 
+def unattended(file: Path) -> tuple[str, ...]:
+    """What a party says that asks nobody any more."""
+    found = open_invitation(file)
+    key = found.coordinator.verifying_key.fingerprint
+    return ("--accept", found.terms.digest, "--coordinator-key", key)
+
+
 class TestTheCommand:
     def test_three_parties_join_and_sign_by_it(self, comity: Comity, tmp_path: Path) -> None:
         with door(tmp_path) as (enrolment, _):
@@ -312,8 +353,8 @@ class TestTheCommand:
             enrolment.store.answer(enrolment.join(name).registration)
         file, folder = enrolment.invite("brand"), tmp_path / "brand"
         request, answer = tmp_path / "request", tmp_path / "answer"
-        accepted = ("--accept", open_invitation(file).terms.digest)
-        comity("party", "join", file, "--folder", folder, *accepted, "--to", request)
+        told = comity("party", "join", file, "--folder", folder, *unattended(file), "--to", request)
+        assert open_invitation(file).coordinator.verifying_key.fingerprint in told
         comity("party", "register", request, *coordinator, "-o", answer)
         told = json.loads(comity("party", "fetch", folder, "--from", answer, "--json"))
         comity("party", "sign", folder, "--accept", told["agreement"], "--to", request)
@@ -335,11 +376,30 @@ class TestTheCommand:
         comity("party", "join", file, "--folder", tmp_path / "brand", says="no\n", code=1)
         assert not (tmp_path / "brand").exists()
 
+    def test_unattended_it_takes_no_other_coordinators_invitation(
+        self, comity: Comity, tmp_path: Path
+    ) -> None:
+        """Anybody can invite to the same terms: the digest alone says nothing of who does."""
+        meant, other = Enrolment(tmp_path / "meant"), Enrolment(tmp_path / "other")
+        file, accepted = other.invite("brand"), unattended(meant.invite("brand"))
+        assert accepted[1] == open_invitation(file).terms.digest
+        joining = ("party", "join", file, "--folder", tmp_path / "brand")
+        assert "--coordinator-key" in comity(*joining, *accepted[:2], code=2)
+        key = open_invitation(file).coordinator.verifying_key.fingerprint
+        assert f"the key {key}, not" in comity(*joining, *accepted, code=1)
+        told = comity(*joining, *accepted[2:], says="yes\n", code=1)  # if somebody is asked, too
+        assert f"the key {key}, not" in told
+        assert not (tmp_path / "brand").exists()
+        request = ("--to", tmp_path / "request", "--json")
+        told = comity(*joining, *unattended(file), *request)
+        assert json.loads(told)["coordinator"] == key
+
     def test_codes_tell_a_refusal_from_a_mistake(self, comity: Comity, tmp_path: Path) -> None:
         enrolment = Enrolment(tmp_path)
         file, folder = enrolment.invite("brand"), tmp_path / "brand"
         joining = ("party", "join", file, "--folder", folder)
-        told = comity(*joining, "--accept", "0" * 64, code=1)
+        accepted = unattended(file)
+        told = comity(*joining, "--accept", "0" * 64, *accepted[2:], code=1)
         assert "was accepted" in told
         comity("party", "join", tmp_path / "none", "--folder", folder, code=2)
         comity("party", "fetch", folder, code=2)
@@ -349,8 +409,7 @@ class TestTheCommand:
         garbage.write_bytes(b"{}")
         comity("party", "register", garbage, "--coordinator", enrolment.folder.path, code=1)
         comity("party", "join", garbage, "--folder", folder, code=1)
-        accepted = open_invitation(file).terms.digest
-        comity(*joining, "--accept", accepted, "--to", tmp_path / "request")
+        comity(*joining, *accepted, "--to", tmp_path / "request")
         comity("party", "sign", folder, "--to", tmp_path / "request", code=1)
 
     def test_the_file_with_the_token_is_its_owners_alone(

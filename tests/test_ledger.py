@@ -540,7 +540,7 @@ class TestPostgresql:
 
         def spend() -> None:
             with store.transaction() as held:
-                held.put(StoredCharge("job", "{}", "reserved"))
+                held.put(StoredCharge("job", "{}", "reserved", 0))
                 self.execute(postgres, kill)
 
         with pytest.raises(LedgerError, match="cannot be used"):

@@ -360,7 +360,7 @@ def test_what_a_killed_holder_left_half_written_goes_when_the_folder_is_held_aga
         with locked(folder):
             (folder.path / "jobs").mkdir(exist_ok=True)
             for place in (folder.path, folder.path / "jobs"):
-                (place / ".result.1.tmp").write_bytes(b"half")
+                (place / f".result.{os.getpid()}.tmp").write_bytes(b"half")
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     assert len(left()) == 2

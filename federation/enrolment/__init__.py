@@ -1,9 +1,10 @@
 """How parties join a collaboration, each with keys that it made at home.
 
 `invitation` is what a coordinator hands to a party, `registration` what that says of itself.
-`register` is the coordinator's state machine, `store` that on disk, `app` its door; `joining` is
-the party's side, `means` where its people lie, `exchange` the way to that door, `waiting` what a
-node does first; `commands` are those of `comity party`.
+`request` is what parties ask and are told; `register` is the coordinator's state machine, `store`
+that on disk, `app` its door; `joining` is the party's side, `means` where its people lie,
+`exchange` the way to that door, `waiting` what a node does first; `commands` are those of `comity
+party`.
 """
 
 from typing import TYPE_CHECKING, Any

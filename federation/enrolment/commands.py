@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from compliance.agreement import Agreement
     from compliance.terms import PartyTerm
     from federation.enrolment.joining import Membership
-    from federation.enrolment.register import Standing
+    from federation.enrolment.request import Standing
     from federation.enrolment.store import EnrolmentStore
 
 __all__ = ["party_app"]
@@ -118,7 +118,18 @@ def join(
     ] = None,
     accept: Annotated[
         str | None,
-        typer.Option("--accept", metavar="DIGEST", help="Accept the terms without being asked."),
+        typer.Option(
+            "--accept",
+            metavar="DIGEST",
+            help="Accept the terms without being asked; with --coordinator-key.",
+        ),
+    ] = None,
+    coordinator_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FINGERPRINT",
+            help="The coordinator's key, as it was told over another channel; else refuse.",
+        ),
     ] = None,
     to: ToOption = None,
     as_json: JsonFlag = False,
@@ -135,16 +146,17 @@ def join(
 
     found = joining.open_invitation(invitation)
     means = None if data is None else load_means(data, found.terms, found.party)
+    console, key = err if as_json else out, found.coordinator.verifying_key.fingerprint
     if accept is None:
-        console = err if as_json else out
         console.print(Markdown(render_draft(found.terms)), soft_wrap=False)
-        key = found.coordinator.verifying_key.fingerprint
-        console.print(
-            f"You are invited as {found.party} ({found.role}) by the coordinator "
-            f"{found.coordinator.name} at {found.address}, whose key is {key}: compare it over "
-            "another channel.",
-            markup=False,
-        )
+    console.print(
+        f"You are invited as {found.party} ({found.role}) by the coordinator "
+        f"{found.coordinator.name} at {found.address}, whose key is {key}: compare it over "
+        "another channel.",
+        markup=False,
+    )
+    _check_key(key, coordinator_key, is_unattended=accept is not None)
+    if accept is None:
         _ask("Does your organisation accept these terms?")
     member = joining.join(
         invitation,
@@ -153,9 +165,10 @@ def join(
         means=means,
         now=datetime.now(UTC),
     )
-    if _handed_over(member.registration, to, as_json=as_json):
+    if _handed_over(member.registration, to, as_json=as_json, coordinator=key):
         return
-    _tell(member.folder.name, _send(member, member.registration), as_json=as_json)
+    standing = _send(member, member.registration)
+    _tell(member.folder.name, standing, as_json=as_json, coordinator=key)
 
 
 @party_app.command("register")
@@ -174,7 +187,7 @@ def register(
     Example: comity party register brand.request --coordinator /srv/comity/coordinator -o answer
     """
     from compliance.log.verifier import read_regular
-    from federation.enrolment.register import REQUEST_LIMIT, Standing
+    from federation.enrolment.request import REQUEST_LIMIT, Standing
     from federation.enrolment.store import EnrolmentStore
     from federation.errors import WorkspaceError
     from federation.party import write_atomically
@@ -207,7 +220,7 @@ def fetch(
     """
     from compliance.log.verifier import read_regular
     from federation.enrolment.joining import Membership
-    from federation.enrolment.register import STANDING_LIMIT
+    from federation.enrolment.request import STANDING_LIMIT
     from federation.errors import WorkspaceError
 
     if (store := _coordinators(folder)) is not None:
@@ -267,14 +280,30 @@ def _coordinators(folder: Path) -> "EnrolmentStore | None":
     return EnrolmentStore(found.path.parent) if found.config.role is Role.COORDINATOR else None
 
 
-def _handed_over(request: bytes, to: Path | None, *, as_json: bool) -> bool:
+def _check_key(key: str, expected: str | None, *, is_unattended: bool) -> None:
+    """Hold the coordinator's key against what its people told; who is not asked must name it."""
+    from federation.errors import EnrolmentError
+
+    if expected is None and is_unattended:
+        raise typer.BadParameter(
+            "--accept needs --coordinator-key FINGERPRINT, as the coordinator's people told it: "
+            "whoever else wrote an invitation can have taken the same terms"
+        )
+    if expected not in {None, key}:
+        raise EnrolmentError(
+            f"the invitation is of a coordinator with the key {key}, not {expected}: nothing was "
+            "made, and nothing sent. Ask the coordinator, over another channel"
+        )
+
+
+def _handed_over(request: bytes, to: Path | None, *, as_json: bool, **more: str) -> bool:
     from federation.party import write_atomically
 
     if to is None:
         return False
     write_atomically(to, request)
     if as_json:
-        _print_json({"file": str(to)})
+        _print_json({"file": str(to), **more})
     else:
         out.print(f"written: {to}; the operator takes it with: comity party register", markup=False)
     return True
@@ -308,10 +337,10 @@ def _ask(question: str) -> None:
         raise typer.Exit(1)
 
 
-def _tell(party: str, standing: "Standing", *, as_json: bool) -> None:
+def _tell(party: str, standing: "Standing", *, as_json: bool, **more: str) -> None:
     signed = standing.signed
     if as_json:
-        _print_json(_plain(party, standing))
+        _print_json(_plain(party, standing) | more)
     elif signed is None:
         out.print(f"{party} waits for {', '.join(standing.missing)} to join")
     else:

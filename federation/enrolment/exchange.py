@@ -13,7 +13,7 @@ from http.client import HTTPException, HTTPSConnection
 from typing import Final
 
 from federation.enrolment.invitation import Invitation
-from federation.enrolment.register import STANDING_LIMIT
+from federation.enrolment.request import STANDING_LIMIT
 from federation.errors import EnrolmentError, PartyUnreachableError
 from federation.operations.folder import host_of, port_of
 

@@ -38,13 +38,14 @@ from compliance.signing import ENVELOPE_LIMIT, decode_base64, encode_base64
 from compliance.terms import DATA_ROLES, PartyTerm
 from federation import adoption
 from federation.enrolment.invitation import Invitation
-from federation.enrolment.register import Standing, Submission, challenge_context, read_request
+from federation.enrolment.register import challenge_context
 from federation.enrolment.registration import (
     PartyKeys,
     Registration,
     Statement,
     spell_node_key,
 )
+from federation.enrolment.request import Standing, Submission, read_request
 from federation.errors import EnrolmentError, WorkspaceError
 from federation.party import PartyConfig, PartyFolder, read_agreement, write_atomically
 from privacy.errors import PeerMessageError

@@ -7,7 +7,7 @@
    ◄──────── standing: who is missing ─────────
  registration, again ───────────────────────►
    ◄── standing: agreement with all keys, a challenge sealed to the encryption key
- signature, and the challenge opened ───────►    sign: 1 admitted · 2 challenge · 3 agreement
+ signature, and the challenge opened ───────►    sign: 1 who · 2 all · 3 challenge · 4 agreement
    ◄──────── standing: who has signed ─────────
 ```
 
@@ -17,8 +17,9 @@ signature enters it before that party showed that it can open what is encrypted 
 returns a new register, or raises and changes nothing; the same request twice is the same as once.
 It needs no secret of the coordinator's.
 
-Leaves to others: disk (`store`), transport (`app`, `exchange`), entropy, clock, and the question
-whether the keys are those of the organisation that a name stands for: people compare them.
+Leaves to others: how requests are spelt (`request`), disk (`store`), transport (`app`, `exchange`),
+entropy, clock, and the question whether the keys are those of the organisation that a name stands
+for: people compare them.
 """
 
 import hashlib
@@ -26,141 +27,27 @@ import hmac
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from compliance.agreement import Agreement, SignedAgreement, iso
 from compliance.draft import Draft
-from compliance.errors import ComplianceError, InvalidAgreementError, describe
-from compliance.signing import (
-    ENVELOPE_LIMIT,
-    Envelope,
-    Signature,
-    VerifyingKey,
-    decode_base64,
-    encode_base64,
-)
+from compliance.errors import ComplianceError, InvalidAgreementError
+from compliance.signing import Envelope, Signature, VerifyingKey, decode_base64, encode_base64
 from compliance.terms import Digest, Moment, Name, PartyTerm, Terms
 from federation.enrolment.invitation import Invitation
 from federation.enrolment.registration import Registration, Statement
+from federation.enrolment.request import Base64, Standing, Submission
 from federation.errors import EnrolmentError
 from privacy.encryption import EncryptionKey
 from privacy.errors import InvalidParameterError
 from privacy.randomness import SECRET_BYTES, Secret
 
-__all__ = [
-    "REQUEST_LIMIT",
-    "STANDING_LIMIT",
-    "Register",
-    "Request",
-    "Standing",
-    "Submission",
-    "challenge_context",
-    "read_request",
-]
-
-REQUEST_LIMIT: Final = 65_536
-"""Bytes of the longest request; a registration has some 12,000."""
-
-STANDING_LIMIT: Final = 2 * ENVELOPE_LIMIT
-"""Bytes of the longest answer."""
+__all__ = ["Register", "challenge_context"]
 
 _UNKNOWN: Final = (
     "the coordinator knows no such invitation: it was replaced by another, or is another "
     "coordinator's; ask for a new one"
 )
-
-
-def _base64(text: str) -> str:
-    decode_base64(text)
-    return text
-
-
-Base64 = Annotated[str, AfterValidator(_base64)]
-
-
-class Submission(Terms):
-    """A party's signature under the agreement, and its answer to the challenge.
-
-    Attributes:
-        kind: tells it from a registration.
-        agreement: digest of what was signed.
-        signature: the party's, over the agreement's envelope.
-        answer: base64 of the challenge, opened; of parties with an encryption key.
-    """
-
-    kind: Literal["signature"] = "signature"
-    agreement: Digest
-    signature: Signature
-    answer: Annotated[Base64, Field(max_length=44)] | None = None
-
-
-Request = Registration | Submission
-"""What a party asks of a coordinator."""
-
-_REQUESTS: Final[TypeAdapter[Request]] = TypeAdapter(
-    Annotated[Registration | Submission, Field(discriminator="kind")]
-)
-
-
-def read_request(data: bytes) -> Request:
-    """Read what a party asks.
-
-    Raises:
-        EnrolmentError: too long, or nothing of the kind.
-    """
-    if len(data) > REQUEST_LIMIT:
-        raise EnrolmentError(f"expected a request of at most {REQUEST_LIMIT} bytes, got more")
-    try:
-        return _REQUESTS.validate_json(data)
-    except ValidationError as error:
-        raise EnrolmentError(f"no request to join: {describe(error)}") from error
-
-
-class Standing(Terms):
-    """What a coordinator tells a party; nothing in it is to be believed (`joining` checks it).
-
-    Attributes:
-        missing: parties that have yet to join.
-        agreement: the agreement's envelope (JSON) with the signatures so far, once all have joined.
-        challenge: base64 of 32 bytes sealed to the party's encryption key, where it has one.
-    """
-
-    missing: tuple[Name, ...] = ()
-    agreement: Annotated[str, Field(max_length=ENVELOPE_LIMIT)] | None = None
-    challenge: Annotated[Base64, Field(max_length=2_048)] | None = None
-
-    @property
-    def signed(self) -> SignedAgreement | None:
-        """The agreement with the signatures so far, once all have joined.
-
-        Raises:
-            InvalidAgreementError: what stands there is none.
-        """
-        if self.agreement is None:
-            return None
-        return SignedAgreement.from_json(self.agreement.encode())
-
-    @property
-    def unsigned(self) -> tuple[str, ...]:
-        """Who has yet to sign, once all have joined, in the agreement's order."""
-        if (signed := self.signed) is None:
-            return ()
-        signers = signed.signed_by
-        return tuple(one.name for one in signed.unverified().parties if one.name not in signers)
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """Read an answer.
-
-        Raises:
-            EnrolmentError: too long, or none.
-        """
-        if len(data) > STANDING_LIMIT:
-            raise EnrolmentError(f"expected an answer of at most {STANDING_LIMIT} bytes, got more")
-        try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
-            raise EnrolmentError(f"no answer of a coordinator: {describe(error)}") from error
 
 
 class Invited(Terms):
@@ -225,10 +112,7 @@ class Register(Terms):
         """The agreement with the signatures so far, once all have joined."""
         if self.missing:
             return None
-        found = {one.statement.party.name: one.statement.party for one in self.admitted}
-        found[self.coordinator.name] = self.coordinator
-        agreement = self.terms.with_parties(found[one.name] for one in self.terms.parties)
-        envelope = SignedAgreement.draft(agreement).envelope
+        envelope = SignedAgreement.draft(self._drawn_up()).envelope
         return SignedAgreement(envelope.model_copy(update={"signatures": self.signatures}))
 
     def invite(self, invitation: Invitation, *, replacing: bool = False) -> Self:
@@ -319,28 +203,29 @@ class Register(Terms):
     def sign(self, submission: Submission) -> Self:
         """Add a party's signature; the same again changes nothing.
 
-        1. All have joined, and it is one of them, or the coordinator.
-        2. It has opened the challenge, where there is one.
-        3. It signed this agreement.
+        1. It is of who has joined, or of the coordinator: strangers cost and learn no more.
+        2. All have joined.
+        3. It has opened the challenge, where there is one.
+        4. It signed this agreement.
 
         Raises:
             EnrolmentError: at the first step that fails.
         """
-        name, signed = submission.signature.keyid, self.agreement
-        if signed is None:  # 1
-            raise EnrolmentError(f"{', '.join(self.missing)} have yet to join: sign after that")
+        name = submission.signature.keyid
         joined = self._admitted(name)
-        if joined is None and name != self.coordinator.name:
+        if joined is None and name != self.coordinator.name:  # 1
             raise EnrolmentError("the signature is of nobody who has joined")
-        if joined is not None and joined.answer_digest is not None:  # 2
+        if self.missing:  # 2
+            raise EnrolmentError(f"{', '.join(self.missing)} have yet to join: sign after that")
+        if joined is not None and joined.answer_digest is not None:  # 3
             answer = hashlib.sha256(decode_base64(submission.answer or "")).hexdigest()
             if not hmac.compare_digest(answer, joined.answer_digest):
                 raise EnrolmentError(
                     f"{name} has not opened what was encrypted to it: have it run "
                     "`comity party fetch`, and sign after that"
                 )
-        agreement = signed.unverified()
-        if submission.agreement != agreement.digest:  # 3
+        agreement = self._drawn_up()
+        if submission.agreement != agreement.digest:  # 4
             raise EnrolmentError(
                 f"{name} signed agreement {submission.agreement}, not {agreement.digest}: compare "
                 "the keys in both, and tell the coordinator"
@@ -361,6 +246,11 @@ class Register(Terms):
             agreement=agreement.to_json().decode(),
             challenge=None if joined is None else joined.challenge,
         )
+
+    def _drawn_up(self) -> Agreement:
+        found = {one.statement.party.name: one.statement.party for one in self.admitted}
+        found[self.coordinator.name] = self.coordinator
+        return self.terms.with_parties(found[one.name] for one in self.terms.parties)
 
     def _invited(self, registration: Registration, statement: Statement) -> Invited:
         for one in self.invited:

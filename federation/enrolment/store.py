@@ -29,8 +29,9 @@ from compliance.terms import Role
 from federation.clock import Clock, utc_now
 from federation.enrolment.invitation import Invitation
 from federation.enrolment.joining import sign_submission
-from federation.enrolment.register import Register, Standing, read_request
+from federation.enrolment.register import Register
 from federation.enrolment.registration import Registration
+from federation.enrolment.request import Standing, read_request
 from federation.errors import EnrolmentError, WorkspaceError
 from federation.party import PartyConfig, PartyFolder, write_atomically
 from privacy.randomness import new_secret

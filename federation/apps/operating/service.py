@@ -20,8 +20,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,7 @@ from federation.apps.operating.flower import (
     read_node_key,
     superlink_app,
 )
+from federation.apps.operating.server import PromptConnection, QuietServer
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import Clock, utc_now
@@ -62,15 +63,6 @@ _CONNECTIONS: Final = 512
 _WILD: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- recognised, not listened at
 
 Tell = Callable[[str], None]
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to the service, which has two of them."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Capture none."""
-        yield
 
 
 def serve(
@@ -158,11 +150,12 @@ class _Service:
             raise WorkspaceError(self._broken)
         self._tell(Notice(Event.COORDINATOR_ENDED, "the coordinator has ended"))
 
-    def _server(self, app: ASGIApp, address: str, *, begins: bool) -> _Server:
+    def _server(self, app: ASGIApp, address: str, *, begins: bool) -> QuietServer:
         config = uvicorn.Config(
             app,
             host=host_of(address),
             port=port_of(address),
+            http=PromptConnection,
             ws="none",
             lifespan="on" if begins else "off",  # the SuperLink begins and ends once
             ssl_certfile=str(self._folder.server_certificate),
@@ -174,7 +167,7 @@ class _Service:
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
-        return _Server(config)
+        return QuietServer(config)
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -196,7 +189,7 @@ class _Service:
                 server.should_exit = True
             await asyncio.gather(*serving)
 
-    async def _listen(self, server: _Server) -> None:
+    async def _listen(self, server: QuietServer) -> None:
         try:
             await server.serve()
         except SystemExit:  # by which uvicorn says that it cannot listen
