@@ -67,8 +67,10 @@ class ConsentRecording:
             LogError: the log is, or the disk refused.
         """
         intake = self._intake
+        if (file := intake.file) is None:
+            return  # 1
         with intake.held():  # nobody appends meanwhile; while the log is told, somebody may
-            if (told := intake.load()) is None or (file := intake.file) is None:
+            if (told := intake.load()) is None:
                 return  # 1
             if file.suffix != ".csv" or not (journal := intake.journal(file)).begun:
                 return  # 1

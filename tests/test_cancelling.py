@@ -14,7 +14,7 @@ from federation.coordinator import Coordinator, write_jobs
 from federation.errors import RunCancelledError, WorkspaceError
 from federation.messages import SealedMessage
 
-EXCHANGES = 12
+EXCHANGES = 13
 
 
 class Wanted:
@@ -88,7 +88,7 @@ def test_cancelled_before_any_message_it_goes_on_to_the_same_end(
         for name in PEOPLE:
             model = world.folder(name).model("model").read_bytes()
             assert model == expected.folder(name).model("model").read_bytes()
-            assert world.statement(name) == expected.statement(name)  # nothing twice
+            assert world.spent(name) == expected.spent(name)  # nothing twice
 
 
 def test_only_the_jobs_that_are_named_are_run(worlds: Iterator[World]) -> None:

@@ -149,7 +149,14 @@ def test_the_charges_are_those_of_the_plan(ended: World) -> None:
 def test_jobs_that_have_ended_are_not_asked_again(later: World) -> None:
     later.run()
     kinds = {later.read(one).header.kind for one in later.wire}
-    assert kinds == {"identify", "present", "erase.look", "erase.standing"}
+    assert kinds == {
+        "identify",
+        "present",
+        "erase.look",
+        "erase.standing",
+        "retrain.ask",
+        "retrain.told",
+    }
 
 
 def test_a_new_job_is_run_in_a_workspace_where_others_have_ended(later: World) -> None:
@@ -157,8 +164,8 @@ def test_a_new_job_is_run_in_a_workspace_where_others_have_ended(later: World) -
     write_jobs(later.folder("coordinator"), (*JOBS, more))
     later.run()
     assert later.folder("retailer").segment("wider").exists()
-    # the roll call, a look at erasures, one question a partner, what every log shows to the others
-    assert len(later.wire) == 2 * (3 + 3 + 2 + 9)
+    # who is there, erasures, one question a partner, models to retire, what each log shows others
+    assert len(later.wire) == 2 * (3 + 3 + 2 + 3 + 9)
 
 
 # --- interrupted ------------------------------------------------------------------------------
@@ -213,7 +220,7 @@ def test_interrupted_anywhere_a_run_goes_on_and_charges_nothing_twice(
         world.run()
         assert world.folder("coordinator").model("model").read_bytes() == model
         for name in ("retailer", "courier"):
-            assert world.statement(name) == whole.statement(name)
+            assert world.spent(name) == whole.spent(name)
             segment = world.folder(name).segment("best").read_bytes()
             assert segment == whole.folder(name).segment("best").read_bytes()
             assert in_jobs(world, name) == in_jobs(whole, name)

@@ -73,7 +73,7 @@ class Coordinated:
     operator: RemoteConfig
     trap: Trap
     observed: str
-    """Where the courier's node tells health and figures."""
+    """Where the retailer's node tells health and figures."""
 
     @property
     def local(self) -> LocalRuns:
@@ -134,7 +134,7 @@ def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinate
         observed = f"{HOST}:{port}"
         coordination.start_nodes(
             workspace.people,
-            options={"courier": ["--observe", observed, "--log-format", "json"]},
+            options={"retailer": ["--observe", observed, "--log-format", "json"]},
         )
         coordination.wait_until_ready()
         configs = {
@@ -223,7 +223,7 @@ class TestSeenFromOutside:
         self, coordinated: Coordinated
     ) -> None:
         told = coordinated.coordination.processes
-        told.wait_until_told("node-courier", "node.connected", seconds=START_SECONDS)
+        told.wait_until_told("node-retailer", "node.connected", seconds=START_SECONDS)
         base = f"http://{coordinated.observed}"
         with httpx.Client(trust_env=False, timeout=20) as client:
             assert client.get(f"{base}/health").text == "healthy\n"
@@ -231,7 +231,7 @@ class TestSeenFromOutside:
             figures = client.get(f"{base}/metrics").text
         assert 'comity_ready{without="connection"} 1.0' in figures
         assert "comity_figures_readable 1.0" in figures
-        lines = told.told("node-courier").splitlines()
+        lines = told.told("node-retailer").splitlines()
         assert "node.connected" in {json.loads(line)["event"] for line in lines}
 
     def test_a_viewer_reads_a_coordinators_figures_and_nobody_else_does(

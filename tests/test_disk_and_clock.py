@@ -47,7 +47,7 @@ def same(world: World, whole: World) -> None:
     for name in ("retailer", "courier"):
         segments = [one.folder(name).segment("best").read_bytes() for one in (world, whole)]
         assert segments[0] == segments[1]
-        assert world.statement(name) == whole.statement(name)
+        assert world.spent(name) == whole.spent(name)
         assert world.folder(name).model("model").read_bytes() == found.model("model").read_bytes()
 
 

@@ -140,8 +140,9 @@ def note(world: World, party: str, spec: VerticalTrainSpec) -> None:
     """Have a training at a party that asked it to join, and got no answer."""
     directory = world.folder(party).job(spec.name)
     write_atomically(directory / "specification.json", spec.model_dump_json().encode())
-    partners = "courier press retailer"
-    write_atomically(directory / f"joined-{spec.align}", f"{'0' * 64} {partners}".encode())
+    model = world.folder(party).job("model") / "joined-rows"
+    _, same = model.read_text(encoding="ascii").split(" ", 1)  # columns and partners
+    write_atomically(directory / f"joined-{spec.align}", f"{'0' * 64} {same}".encode())
 
 
 def test_whoever_was_trained_on_is_scored_by_all_or_not_at_all(world: World) -> None:
