@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -355,6 +355,12 @@ class World:
         budget = Budget(self.agreement.budget.epsilon, self.agreement.accounted_delta)
         path = self.folder(name).ledger
         return Ledger.open(path, agreement=self.agreement.lineage, budget=budget).statement()
+
+    def spent(self, name: str) -> Statement:
+        """A party's budget, whenever its charges came to stand where they are."""
+        statement = self.statement(name)
+        charges = (replace(one, since=NOW) for one in statement.charges)
+        return replace(statement, charges=tuple(charges))
 
     def outbox(self, name: str) -> Mapping[str, bytes]:
         """Everything that a party keeps for repetition, by file name."""

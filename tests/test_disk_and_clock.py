@@ -47,7 +47,7 @@ def same(world: World, whole: World) -> None:
     for name in ("retailer", "courier"):
         segments = [one.folder(name).segment("best").read_bytes() for one in (world, whole)]
         assert segments[0] == segments[1]
-        assert world.statement(name) == whole.statement(name)
+        assert world.spent(name) == whole.spent(name)
         assert world.folder(name).model("model").read_bytes() == found.model("model").read_bytes()
 
 
@@ -55,7 +55,7 @@ def objections(world: World, scratch: Path) -> list[str]:
     places = [str(world.workspace.path)]
     scratch.mkdir()
     now = world.now + timedelta(hours=1)
-    found = audit_places(places, agreement=None, policy=None, scratch=scratch, now=now)[1]
+    found = audit_places(places, agreements=(), policy=None, scratch=scratch, now=now)[1]
     return [f"{one.kind}: {one.text}" for one in found]
 
 
