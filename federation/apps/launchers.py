@@ -18,7 +18,6 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, Self
 
@@ -53,19 +52,6 @@ _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 _PATIENCE: Final = 0.2
 """The pause between two looks for messages, as a part of the time since the last one."""
-
-_PRELOADED: Final = (
-    "cedarpy",
-    "compliance.log.writer",
-    "dp_accounting.pld.privacy_loss_distribution",
-    "federation.budgets",
-    "federation.erased",
-    "phonenumbers",
-    "privacy.accounting.ledger",
-    "scipy.special",
-    "scipy.stats",
-)
-"""What is loaded only where it is needed, which a worker would do anew for every message."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Tell = Callable[[str], None]
@@ -324,8 +310,8 @@ class _MessageLoop:
 
 def _prepare(folder: PartyFolder) -> None:
     """Load what messages need; generate and test the engine's code where people make it pay."""
-    for module in _PRELOADED:
-        import_module(module)
+    import federation.apps.preloaded  # noqa: F401 -- for what it loads
+
     workers = folder.config.workers
     if workers is None or workers.kind is WorkerKind.THREADS:
         choose_engine(2 * tokens_allowed(folder.agreement(), folder.name))
