@@ -54,7 +54,7 @@ class Desk:
         (coordinator,) = agreement.by_role(Role.COORDINATOR)
         self.coordinator = coordinator.name
 
-    def release(
+    def release(  # noqa: PLR0913 -- the fields of a departure
         self,
         message: Message,
         body: Body,
@@ -64,6 +64,7 @@ class Desk:
         people: PeopleUsed | None = None,
         minimums: tuple[Minimum, ...] = (),
         charge: Event | None = None,
+        paid_by: str | None = None,
         results: tuple[tuple[Leaf, Mapping[str, object]], ...] = (),
     ) -> Released:
         """Ask the gate to let out an answer to `message`.
@@ -91,6 +92,7 @@ class Desk:
                 people=people,
                 minimums=minimums,
                 charge=charge,
+                paid_by=paid_by,
                 results=results,
             )
         )

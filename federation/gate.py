@@ -27,6 +27,7 @@ Leaves to others: what to say (`jobs`), how it travels (`channel`).
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -70,6 +71,8 @@ Leaf = Callable[..., records.Record]
 """A kind of leaf."""
 
 _KEY: Final = object()
+_PAID: Final = ".paid"
+"""Suffix of the file beside an answer that names its `paid_by`."""
 
 
 class Released:
@@ -135,6 +138,8 @@ class Departure:
         people: who it was made from, where it was made from people.
         minimums: sizes that must hold.
         charge: privacy loss of the release, for the person it concerns most.
+        paid_by: id of the charge of an earlier release, if this one tells more of what that paid
+            for: it costs nothing more, but where a period is agreed it weighs from now on.
         results: leaves about what the party keeps for itself if this leaves: kind and fields.
     """
 
@@ -146,6 +151,7 @@ class Departure:
     people: PeopleUsed | None = None
     minimums: tuple[Minimum, ...] = ()
     charge: Event | None = None
+    paid_by: str | None = None
     results: tuple[tuple[Leaf, Mapping[str, object]], ...] = ()
 
 
@@ -200,6 +206,8 @@ class Gate:
         decided = self._check_policy(departure, header, now)  # 2
         consent = self._check_consent(departure, now)  # 3
         self._check_minimums(departure)  # 4
+        if departure.paid_by is not None:
+            self._renew(departure.paid_by)  # a crash from here on leaves it too recent
         leaves = [decided, *consent, *self._reserve(departure, release_id)]  # 5
         sealed = self._seal(header, departure.payload)
         leaves.append(
@@ -216,7 +224,9 @@ class Gate:
         )
         leaves += [self._leaf(kind, departure.job, **told) for kind, told in departure.results]
         self.record(*leaves)  # 6: a crash from here to the outbox leaves a leaf, and no bytes out
-        self._keep(key, release_id, sealed)  # 7: a crash from here on repeats these very bytes
+        self._keep(
+            key, release_id, departure.paid_by, sealed
+        )  # 7: a crash from here on repeats these very bytes
         if departure.charge is not None:
             self._commit(release_id, departure.job)
         return Released(sealed, key=_KEY)  # 8
@@ -238,7 +248,7 @@ class Gate:
         """
         if (path := self._kept(answers)) is None:
             return None
-        self._renew(path.name.split(".")[1])
+        self._renew_answer(path)
         payload = path.with_suffix(".bin").read_bytes()
         return Released(SealedMessage(path.read_bytes(), payload), key=_KEY)
 
@@ -623,21 +633,32 @@ class Gate:
         whole = (path for path in answers if path.with_suffix(".bin").exists())  # see `artefacts`
         return next(whole, None)
 
-    def _renew(self, name: str) -> None:
-        """Have what is about to leave again weigh on the period, if it cost.
+    def _renew_answer(self, path: Path) -> None:
+        """Have what is about to leave again weigh on the period, by what paid for it, if anything.
 
         Args:
-            name: digest of the release's id, as the outbox has it.
+            path: of the answer in the outbox, whose name has the digest of the release's id.
         """
         if self._ledger is None or self._agreement.budget.period is None:
             return
+        with suppress(FileNotFoundError):
+            self._renew(path.with_suffix(_PAID).read_text(encoding="ascii"))
+        _, name, _ = path.name.split(".")
         for charge in self._ledger.statement().charges:
             committed = charge.state is ChargeState.COMMITTED
             if committed and content_digest(charge.charge_id.encode()) == name:
-                try:
-                    self._ledger.renew(charge.charge_id)
-                except PeriodExceededError as error:
-                    raise self._refusal("budget.period.epsilon", str(error)) from error
+                self._renew(charge.charge_id)
+
+    def _renew(self, charge_id: str) -> None:
+        """Have a committed charge weigh on the period from now on.
+
+        Raises:
+            RefusedError: it does not fit what has left within the period by now.
+        """
+        try:
+            self._required_ledger().renew(charge_id)
+        except PeriodExceededError as error:
+            raise self._refusal("budget.period.epsilon", str(error)) from error
 
     def _required_ledger(self) -> Ledger:
         if self._ledger is None:
@@ -676,8 +697,10 @@ class Gate:
         envelope = Envelope.sign(messages.HEADER_TYPE, content, {header.sender: self._identity})
         return SealedMessage(envelope.to_json(), payload)
 
-    def _keep(self, key: str, release_id: str, sealed: SealedMessage) -> None:
+    def _keep(self, key: str, release_id: str, paid_by: str | None, sealed: SealedMessage) -> None:
         path = self._folder.outbox / f"{key}.{content_digest(release_id.encode())}.json"
+        if paid_by is not None:
+            write_atomically(path.with_suffix(_PAID), paid_by.encode(), mode=0o600)
         write_atomically(path.with_suffix(".bin"), sealed.payload, mode=0o600)
         write_atomically(path, sealed.envelope, mode=0o600)
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from federation.messages import (
     SumNoised,
     SumPhase,
     SumSaid,
+    unseal,
     weights_from_bytes,
     weights_to_bytes,
 )
@@ -814,3 +816,37 @@ def test_no_weights_are_told_but_the_coordinators_own(ended: Mapping[str, World]
         if isinstance(message.body, SumAsk) and message.body.phase is SumPhase.ADVERTISE:
             assert weights_from_bytes(message.payload, WIDTH).shape == (WIDTH,)
     assert set(PEOPLE) <= set(ROLES)
+
+
+def test_a_sum_that_is_read_after_the_days_weighs_in_the_days_in_which_it_is_read(
+    tmp_path: Path,
+) -> None:
+    period = {"days": 30, "epsilon": 1.15, "delta": 1e-5}
+    world = World.make(
+        tmp_path / "world", train=SUMS, budget={"epsilon": 1.2, "delta": 1e-5, "period": period}
+    )
+    write_jobs(world.folder("coordinator"), (MATCH, NOISED.model_copy(update={"rounds": 1})))
+
+    def weighs() -> float:
+        with world.node("retailer").desk() as desk:
+            told = desk.ledger.statement().period
+            assert told is not None
+            return told.epsilon_spent
+
+    def stop(_: str, __: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        body = unseal(answer, world.agreement).body
+        if isinstance(body, SumSaid) and body.phase is SumPhase.CONFIRM:
+            world.unreachable.update(("retailer", "courier"))
+        return answer
+
+    world.listener = stop
+    with pytest.raises(PartyUnreachableError):
+        world.run()
+    assert weighs() > 0.9
+    world.now += timedelta(days=31)
+    assert weighs() == 0.0
+    world.unreachable.clear()
+    world.listener = lambda _, __, answer: answer
+    world.run()
+    assert world.folder("coordinator").model("model").exists()
+    assert weighs() > 0.9

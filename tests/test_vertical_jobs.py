@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -579,3 +580,35 @@ def test_the_tables_of_the_example_are_those_that_its_script_makes(tmp_path: Pat
         assert gzip.decompress((tmp_path / path.name).read_bytes()) == gzip.decompress(
             path.read_bytes()
         )
+
+
+def test_residuals_that_leave_after_the_days_weigh_in_the_days_in_which_they_leave(
+    tmp_path: Path,
+) -> None:
+    period = {"days": 30, "epsilon": 12.9, "delta": 0.05}
+    found = vertical.world(tmp_path / "world", ALIGN, PRIVATE, period=period)
+
+    def weighs() -> float:
+        with found.node("brand").desk() as desk:
+            told = desk.ledger.statement().period
+            assert told is not None
+            return told.epsilon_spent
+
+    def stop(_: str, __: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if unseal(answer, found.agreement).header.kind == "assist.noised":
+            found.unreachable.add("brand")
+        return answer
+
+    found.listener = stop
+    with pytest.raises(PartyUnreachableError):
+        found.run()
+    assert weighs() > PRIVATE.label_epsilon * 0.9
+    question = found.parties.seal(
+        "coordinator", "brand", "model", AssistAsk(spec=PRIVATE, round=1, place=0)
+    )
+    for _ in range(2):  # they leave, and leave again
+        found.now += timedelta(days=31)
+        assert weighs() == 0.0
+        said = found.handle("brand", question)
+        assert unseal(said, found.agreement).header.kind == "assist.residuals"
+        assert weighs() == pytest.approx(PRIVATE.label_epsilon, rel=0.1)

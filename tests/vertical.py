@@ -82,7 +82,12 @@ def held() -> list[dict[str, Any]]:
     return [*found, {"party": "retailer", **colour}]
 
 
-def collaboration(*jobs: JobSpec, alignments: int = 1, **vertical: object) -> Collaboration:
+def collaboration(
+    *jobs: JobSpec,
+    alignments: int = 1,
+    period: Mapping[str, float] | None = None,
+    **vertical: object,
+) -> Collaboration:
     def party(name: str, role: Role) -> dict[str, Any]:
         if role is Role.COORDINATOR:
             return {"name": name, "role": role}
@@ -103,7 +108,8 @@ def collaboration(*jobs: JobSpec, alignments: int = 1, **vertical: object) -> Co
             "maximum_matches": alignments,
             "period_days": 365,
         },
-        budget={"epsilon": 3.0 + 10.0 * alignments, "delta": 0.1},
+        budget={"epsilon": 3.0 + 10.0 * alignments, "delta": 0.1}
+        | ({} if period is None else {"period": period}),
     )
     agreed |= {
         "features": [],
@@ -129,13 +135,17 @@ def collaboration(*jobs: JobSpec, alignments: int = 1, **vertical: object) -> Co
 
 
 def world(
-    path: Path, *jobs: JobSpec, alignments: int = 1, **vertical: Mapping[str, object]
+    path: Path,
+    *jobs: JobSpec,
+    alignments: int = 1,
+    period: Mapping[str, float] | None = None,
+    **vertical: Mapping[str, object],
 ) -> World:
     path.mkdir(parents=True, exist_ok=True)
     for name in COLUMNS:
         table(name).to_csv(path / f"{name}.csv", index=False)
         consents(name).to_csv(path / f"{name}-consents.csv", index=False)
-    document = collaboration(*jobs, alignments=alignments, **vertical)
+    document = collaboration(*jobs, alignments=alignments, period=period, **vertical)
     return World(prepare_workspace(document, path / "columns.toml", path / "workspace"), NOW)
 
 

@@ -145,6 +145,7 @@ class AssistedBrand:
             recipient=partner,
             people=rows.used,
             minimums=(rows.minimum,),
+            paid_by=self._paid(spec),
         )
 
     def _hear(self, message: Message) -> Released:
@@ -182,6 +183,7 @@ class AssistedBrand:
             AssistHeard(round=number, standing=standing),
             recipient=desk.coordinator,
             people=rows.used,
+            paid_by=self._paid(spec),
         )
 
     def _close(self, message: Message) -> Released:
@@ -196,7 +198,8 @@ class AssistedBrand:
         settle = AssistSettle(spec=spec, rounds=len(state.steps), kept=kept, step=state.steps[-1])
         kind, others = settle.kind, (name for name in partners if name != partner)
         if not all(desk.gate.has_left(job, kind, name) for name in others):
-            return desk.release(message, settle, recipient=partner, people=used)
+            paid_by = self._paid(spec)
+            return desk.release(message, settle, recipient=partner, people=used, paid_by=paid_by)
         held = HeldPart(
             agreement=desk.agreement.digest,
             job=job,
@@ -219,6 +222,7 @@ class AssistedBrand:
                 settle,
                 recipient=partner,
                 people=used,
+                paid_by=self._paid(spec),
                 results=(model_told(desk, held), *retired),
             )
         self._forget(job)
@@ -371,7 +375,7 @@ class AssistedBrand:
         if spec.label_epsilon is None:
             opened = self._desk.gate.has_left(job, AssistExact().kind, to)
         else:
-            paid = self._desk.ledger.charge(f"{job}/{AssistNoised().kind}/{to}")
+            paid = self._desk.ledger.charge(self._charge_id(spec))
             opened = (
                 paid is not None
                 and paid.state is ChargeState.COMMITTED
@@ -381,6 +385,13 @@ class AssistedBrand:
         opened = opened and question is not None and self._desk.gate.keeps_answer(question)
         if not opened:
             raise MessageError(f"the labels of job {job!r} are not paid for here: open it first")
+
+    def _paid(self, spec: VerticalTrainSpec) -> str | None:
+        """Return the charge of the noised labels, of which every later step tells, if any."""
+        return None if spec.label_epsilon is None else self._charge_id(spec)
+
+    def _charge_id(self, spec: VerticalTrainSpec) -> str:
+        return f"{spec.name}/{AssistNoised().kind}/{self._desk.coordinator}"
 
     def _load(self, spec: VerticalTrainSpec) -> Assisted:
         self._check_paid(spec)

@@ -173,7 +173,9 @@ class Summing:
             this.keep(phase, _Kept(asked=message.sealed.digest, state=answer.state))  # 2
         this.forget_before(phase)
         if answer.rows is None:
-            return desk.release(message, SumSaid(round=number, phase=phase), answer.payload)  # 3
+            said = SumSaid(round=number, phase=phase)
+            paid_by = self._paid(spec, sums, said)
+            return desk.release(message, said, answer.payload, paid_by=paid_by)  # 3
         return self._release_part(message, sums, number, answer)
 
     def _check_open(self, spec: TrainSpec, number: int) -> None:
@@ -281,6 +283,14 @@ class Summing:
         )
         desk.tell(message.header.job, f"gave round {number}", charged=charge is not None)
         return released
+
+    def _paid(self, spec: TrainSpec, sums: Sums, said: SumSaid) -> str | None:
+        """Return the charge of the part that unmasking lets be read in a sum, if any."""
+        number = said.round
+        if said.phase is not SumPhase.UNMASK or sums.charge(number) is None:
+            return None
+        kind = SumNoised(round=number).kind
+        return f"{spec.name}/{kind}/{self._desk.coordinator}/round-{number}"
 
     def _client(self, spec: TrainSpec, sums: Sums, number: int, this: _Round) -> secagg.Client:
         agreement, folder = self._desk.agreement, self._desk.folder
