@@ -42,7 +42,7 @@ from compliance.terms import (
 )
 
 PURPOSE = "lookalike-audiences"
-GOLDEN_DIGEST = "e0295f8fa75a4308d65e9ccd4141cc452738525422bf1477ba60a94993fe3177"
+GOLDEN_DIGEST = "c909c17cd9c062e3c9109dfe96399010c9344d321c144644178397037414b803"
 ROLES = {"acme": "brand", "courier": "partner", "retailer": "partner", "operator": "coordinator"}
 
 
