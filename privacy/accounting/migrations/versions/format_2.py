@@ -22,7 +22,8 @@ def upgrade() -> None:
     in_file = op.get_bind().dialect.name == "sqlite"
     ledgers, charges = ("terms", "charges") if in_file else ("comity_ledgers", "comity_charges")
     moment = (context.config.attributes["moment"] - _EPOCH) // timedelta(microseconds=1)
-    real, integer = (sa.REAL(), sa.INTEGER()) if in_file else (sa.Double(), sa.BigInteger())
+    real = sa.REAL() if in_file else sa.Double()
+    integer = sa.INTEGER() if in_file else sa.BigInteger()
 
     # 1. what a period allows, nothing yet
     op.add_column(ledgers, sa.Column("period_days", sa.Integer()))
