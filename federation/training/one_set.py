@@ -28,7 +28,7 @@ who has others of both, at **every** partner of a sum, is taken for somebody els
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -265,9 +265,10 @@ def _other_sums(desk: Desk, partners: tuple[str, ...]) -> Iterator[tuple[str, st
             yield job, "trained on", _People.of(desk, align)
     for path in sorted((desk.folder.path / "jobs").glob(f"*/{_SCORED}*")):
         noted = ScoredOnce.load(path)
-        if noted.columns is None and desk.agreement.amends is None:
-            noted = replace(noted, columns=now[1])
-        if (noted.partners, noted.columns) != now and desk.gate.has_answered(noted.question):
+        columns = noted.columns
+        if columns is None and desk.agreement.amends is None:
+            columns = now[1]
+        if (noted.partners, columns) != now and desk.gate.has_answered(noted.question):
             everybody = _People.of(desk, path.name.removeprefix(_SCORED))
             yield noted.job, "scored", noted.among(path, everybody)
 

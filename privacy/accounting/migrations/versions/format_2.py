@@ -22,7 +22,7 @@ def upgrade() -> None:
     in_file = op.get_bind().dialect.name == "sqlite"
     ledgers, charges = ("terms", "charges") if in_file else ("comity_ledgers", "comity_charges")
     moment = (context.config.attributes["moment"] - _EPOCH) // timedelta(microseconds=1)
-    real = sa.REAL() if in_file else sa.Double()
+    real: sa.types.TypeEngine[float] = sa.REAL() if in_file else sa.Double()
     integer = sa.INTEGER() if in_file else sa.BigInteger()
 
     # 1. what a period allows, nothing yet
