@@ -16,7 +16,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, Literal, Self
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Final, Literal, Self
 
 import rfc8785
 from pydantic import AfterValidator, Field, ValidationError
@@ -174,30 +175,29 @@ class Agreement(Terms):
         except ValidationError as error:
             raise InvalidAgreementError(f"{source}: {describe(error)}") from error
 
-    @classmethod
-    def from_canonical_bytes(cls, data: bytes) -> Self:
+    @staticmethod
+    def from_canonical_bytes(data: bytes) -> "Agreement":
         """Read back what `canonical_bytes` wrote, and nothing else.
 
         Raises:
             InvalidAgreementError: not an agreement of this version, or contradictory.
             AlteredAgreementError: an agreement in another spelling.
         """
-        try:
-            agreement = cls.model_validate_json(data)
-        except ValidationError as error:
-            raise InvalidAgreementError(f"agreement: {describe(error)}") from error
-        if agreement.canonical_bytes != data:
-            raise AlteredAgreementError(
-                "the agreement is not in canonical JSON (RFC 8785): ask its author for the original"
-            )
-        return agreement
+        return _read(data)
 
-    @property
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return another one, which has bytes and a digest of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        for told in ("canonical_bytes", "digest"):
+            copied.__dict__.pop(told, None)
+        return copied
+
+    @cached_property
     def canonical_bytes(self) -> bytes:
         """The agreement's one spelling in bytes (RFC 8785)."""
         return rfc8785.dumps(self.model_dump(mode="json"))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of `canonical_bytes`, 64 hexadecimal digits: what every record refers to."""
         return hashlib.sha256(self.canonical_bytes).hexdigest()
@@ -520,6 +520,20 @@ class Agreement(Terms):
                 f"{absent} may not be missing: a coordinator that lies could have two sums of one "
                 "round"
             )
+
+
+@lru_cache(maxsize=4)
+def _read(data: bytes) -> Agreement:
+    """Read an agreement once, however often a process asks for it: it never changes."""
+    try:
+        agreement = Agreement.model_validate_json(data)
+    except ValidationError as error:
+        raise InvalidAgreementError(f"agreement: {describe(error)}") from error
+    if agreement.canonical_bytes != data:
+        raise AlteredAgreementError(
+            "the agreement is not in canonical JSON (RFC 8785): ask its author for the original"
+        )
+    return agreement
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class Shelves:
         self._schema = schema
         self._open = ExitStack()
         self._writers: dict[int, Any] = {}
+        self._filled: set[int] = set()
 
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, mode=0o700)
@@ -76,18 +77,23 @@ class Shelves:
             part = sorted_rows.slice(edges[shelf], edges[shelf + 1] - edges[shelf])
             self._writer(shelf).write_batch(part)
 
+    @property
+    def filled(self) -> frozenset[int]:
+        """The shelves that have rows."""
+        return frozenset(self._filled)
+
     def shelf(self, number: int) -> pa.Table:
         """Return the rows of one shelf, in the order in which they were put there."""
-        path = self._path(number)
-        if not path.exists():
+        if number not in self._filled:
             return self._schema.empty_table()
-        with pa.OSFile(os.fspath(path)) as file, pa.ipc.open_stream(file) as reader:
+        with pa.OSFile(os.fspath(self._path(number))) as file, pa.ipc.open_stream(file) as reader:
             return reader.read_all()
 
     def _writer(self, shelf: int) -> Any:
         if shelf not in self._writers:
             file = self._open.enter_context(owners_file(self._path(shelf)))
             self._writers[shelf] = self._open.enter_context(pa.ipc.new_stream(file, self._schema))
+            self._filled.add(shelf)
         return self._writers[shelf]
 
     def _path(self, number: int) -> Path:
@@ -100,12 +106,13 @@ def read_together(*several: Shelves) -> Iterator[tuple[pa.Table, ...]]:
     All rows of a subject come at once; any table may be empty, and where there are no rows at all,
     empty tables come. What is held at a time depends on a shelf of each, not on the rows.
     """
+    numbers = sorted(frozenset().union(*(shelves.filled for shelves in several))) or [0]
     held: list[tuple[pa.Table, ...]] = []
     rows = 0
-    for number in range(SHELVES):
+    for number in numbers:
         held.append(tuple(shelves.shelf(number) for shelves in several))
         rows += sum(map(len, held[-1]))
-        if rows >= _TOGETHER or number == SHELVES - 1:
+        if rows >= _TOGETHER or number == numbers[-1]:
             yield tuple(pa.concat_tables(tables) for tables in zip(*held, strict=True))
             held, rows = [], 0
 

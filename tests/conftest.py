@@ -15,7 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 
 # Whether a change lands depends on the change: examples are the same in every run. `make explore`
 # draws others.
-settings.register_profile("steady", derandomize=True)
+settings.register_profile("steady", derandomize=True, max_examples=50)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile("steady")
 

@@ -1,8 +1,10 @@
 """Run a trial again and again, killed each time at its n-th renaming of a file, until it is done.
 
 Renaming is how everything durable appears, so a kill before each of them cuts between any two
-things that a party does. As a script: `killing.py N FILE WORKSPACE FILE WORKSPACE …`; prints, for
-each workspace, how often it killed.
+things that a party does. A run that goes on asks first who is there, and who is to be erased, which
+takes about 40 renamings, and has to come past its next message: N must leave room for both. As a
+script: `killing.py N FILE WORKSPACE FILE WORKSPACE …`; prints, for each workspace, how often it
+killed.
 """
 
 import os
@@ -14,7 +16,7 @@ from tempfile import TemporaryDirectory
 from federation.audit import has_begun, verify_party
 from federation.trial.simulation import simulate
 
-MOST_RUNS = 100
+MOST_RUNS = 40
 
 
 def run_until(file: Path, workspace: Path, renamings: int) -> int:
@@ -51,7 +53,7 @@ def kill_until_done(file: Path, workspace: Path, renamings: int) -> int | str:
         if ended != -signal.SIGKILL:
             sys.stdout.write(f"{kills}\n")
             return ended
-    return f"not done after {MOST_RUNS} runs"
+    return f"not done after {MOST_RUNS} runs of {renamings} renamings: do they come any further?"
 
 
 if __name__ == "__main__":

@@ -669,6 +669,10 @@ class TestCanonicalBytes:
         again = Agreement.from_canonical_bytes(agreement.canonical_bytes)
         assert again == agreement
         assert again.digest == agreement.digest
+        copied = again.model_copy(update={"title": f"{title} once more"})
+        told = {one.digest for one in (again, copied, again.model_copy())}
+        assert told == {agreement.digest, copied.digest}
+        assert Agreement.from_canonical_bytes(copied.canonical_bytes) == copied != again
 
 
 class TestSignedAgreement:

@@ -55,7 +55,7 @@ def objections(world: World, scratch: Path) -> list[str]:
     places = [str(world.workspace.path)]
     scratch.mkdir()
     now = world.now + timedelta(hours=1)
-    found = audit_places(places, agreement=None, policy=None, scratch=scratch, now=now)[1]
+    found = audit_places(places, agreements=(), policy=None, scratch=scratch, now=now)[1]
     return [f"{one.kind}: {one.text}" for one in found]
 
 

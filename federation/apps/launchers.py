@@ -309,7 +309,9 @@ class _MessageLoop:
 
 
 def _prepare(folder: PartyFolder) -> None:
-    """Generate and test the engine's code where this party's own people make it pay."""
+    """Load what messages need; generate and test the engine's code where people make it pay."""
+    import federation.apps.preloaded  # noqa: F401 -- for what it loads
+
     workers = folder.config.workers
     if workers is None or workers.kind is WorkerKind.THREADS:
         choose_engine(2 * tokens_allowed(folder.agreement(), folder.name))
