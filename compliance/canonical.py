@@ -4,6 +4,9 @@ Guarantees: the bytes of `rfc8785.dumps`, always. Where a document holds nothing
 differs, Python's own encoder, in C, writes them several times as fast (`tests/test_records.py`
 holds the two against each other).
 
+What was signed or logged keeps its spelling for ever. A field that its kind of document got later
+is therefore spelt only where it says something: it is declared with `exclude_if=is_unsaid`.
+
 Leaves to others: what a document means.
 """
 
@@ -12,13 +15,18 @@ from typing import Final
 
 import rfc8785
 
-__all__ = ["canonical_json"]
+__all__ = ["canonical_json", "is_unsaid"]
 
 _EXACT: Final = 2**53 - 1
 
 _encode = json.JSONEncoder(
     ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False
 ).encode
+
+
+def is_unsaid(value: object) -> bool:
+    """Tell whether a field says nothing, and so is left out as if there were none."""
+    return value is None
 
 
 def canonical_json(document: dict[str, object]) -> bytes:

@@ -28,7 +28,8 @@ class ToldShare(BaseModel):
         job: that counted.
         epsilon: that the counts cost a person, over all partners; None of exact counts, which stay
             where they are.
-        estimate: the share; None where noise or chance leave nothing to say.
+        estimate: the share; None where noise or chance leave nothing to say, or its error is not
+            known.
         sentence: all of it in plain words.
     """
 
@@ -45,7 +46,14 @@ class ToldShare(BaseModel):
         plan = HiddenPlan.of(spec, agreement)
         if plan is None:
             return None
-        return cls.made(spec.name, plan.epsilon, model.making.hidden_share, whom="are no seeds")
+        share = model.making.hidden_share
+        if isinstance(share, float):  # of an earlier version
+            sentence = (
+                f"about {share:.1%} of people who are no seeds are positives; from counts with "
+                f"noise, epsilon {plan.epsilon:g}, whose error nobody kept"
+            )
+            return cls(job=spec.name, epsilon=plan.epsilon, estimate=None, sentence=sentence)
+        return cls.made(spec.name, plan.epsilon, share, whom="are no seeds")
 
     @classmethod
     def made(

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from compliance.canonical import is_unsaid
 from compliance.terms import (
     CountNoise,
     Labels,
@@ -207,7 +208,7 @@ class TrainSpec(_Spec):
     penalty: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
     labels: Labels = Labels.COMPLETE
     depth: int = Field(default=6, ge=1, le=10)
-    replaces: JobName | None = None
+    replaces: JobName | None = Field(default=None, exclude_if=is_unsaid)
 
     @model_validator(mode="before")
     @classmethod
@@ -357,7 +358,7 @@ class VerticalTrainSpec(_Spec):
     rounds: int = Field(default=10, ge=1, le=15)
     label_epsilon: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False)
     unsafe_labels: bool = False
-    replaces: JobName | None = None
+    replaces: JobName | None = Field(default=None, exclude_if=is_unsaid)
 
     @model_validator(mode="after")
     def _says_how_labels_are_protected(self) -> Self:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import threading
@@ -11,7 +12,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count, product
 from multiprocessing.connection import Connection
@@ -41,13 +43,8 @@ from privacy.accounting import (
     to_json,
 )
 from privacy.accounting.period import Period
-from privacy.accounting.store import (
-    LedgerStore,
-    PostgresqlStore,
-    SqliteStore,
-    StoredCharge,
-    ledger_store,
-)
+from privacy.accounting.postgresql_store import PostgresqlStore
+from privacy.accounting.store import LedgerStore, SqliteStore, StoredCharge, ledger_store
 from privacy.errors import (
     BudgetExceededError,
     InvalidParameterError,
@@ -422,7 +419,7 @@ class TestPostgresql:
     def test_a_ledger_that_vanished_is_not_started_anew(self, postgres: str, party: str) -> None:
         store = ledger_store(postgres, party=party, agreement=AGREEMENT)
         ledger = open_ledger(store)
-        self.execute(postgres, f"DELETE FROM comity_ledgers WHERE party = '{party}'")
+        execute(postgres, f"DELETE FROM comity_ledgers WHERE party = '{party}'")
         with pytest.raises(LedgerError, match="restore"):
             ledger.reserve("job", SMALL)
         assert not store.exists()
@@ -430,7 +427,7 @@ class TestPostgresql:
     def test_a_damaged_charge_stops_all_spending(self, postgres: str, party: str) -> None:
         ledger = open_ledger(ledger_store(postgres, party=party, agreement=AGREEMENT))
         ledger.reserve("job", SMALL)
-        self.execute(postgres, f"UPDATE comity_charges SET event = '' WHERE party = '{party}'")
+        execute(postgres, f"UPDATE comity_charges SET event = '' WHERE party = '{party}'")
         with pytest.raises(LedgerError, match="damaged"):
             ledger.reserve("more", SMALL)
 
@@ -441,7 +438,7 @@ class TestPostgresql:
         options = {"options": f"-c default_transaction_isolation={default}"}
         url = sa.make_url(postgres).update_query_dict(options)
         text = url.render_as_string(hide_password=False)
-        shows = self.execute(text, "SHOW default_transaction_isolation")
+        shows = execute(text, "SHOW default_transaction_isolation")
         assert shows == default.replace("\\", "")
         store = PostgresqlStore(text, party=party, agreement=AGREEMENT)
         ledger = open_ledger(store, Budget(epsilon=price(SMALL), delta=BUDGET.delta))
@@ -457,13 +454,13 @@ class TestPostgresql:
     def wait_for_a_lock(self, url: str) -> None:
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         for _ in range(1_000):
-            if self.execute(url, waiting):
+            if execute(url, waiting):
                 return
             time.sleep(0.01)
         raise AssertionError("nobody waits")
 
     def test_processes_make_the_tables_once(self, postgres: str) -> None:
-        self.execute(postgres, "CREATE SCHEMA fresh")
+        execute(postgres, "CREATE SCHEMA fresh")
         url = sa.make_url(postgres).update_query_dict({"options": "-csearch_path=fresh"})
         stores = [
             PostgresqlStore(
@@ -541,34 +538,27 @@ class TestPostgresql:
         def spend() -> None:
             with store.transaction() as held:
                 held.put(StoredCharge("job", "{}", "reserved", 0))
-                self.execute(postgres, kill)
+                execute(postgres, kill)
 
         with pytest.raises(LedgerError, match="cannot be used"):
             spend()
         assert ledger.statement().charges == ()
         ledger.reserve("job", SMALL)
 
-    def test_tables_of_a_later_format_are_refused_and_those_of_the_first_are_taken(
-        self, postgres: str, party: str
-    ) -> None:
-        self.execute(postgres, "CREATE SCHEMA later")
-        url = sa.make_url(postgres).update_query_dict({"options": "-csearch_path=later"})
-        there = url.render_as_string(hide_password=False)
-        ledger = open_ledger(ledger_store(there, party=party, agreement=AGREEMENT))
-        self.execute(there, "UPDATE comity_formats SET version = 2")
-        with pytest.raises(LedgerError, match="has format 2"):
-            ledger.reserve("job", SMALL)
-        self.execute(there, "DROP TABLE comity_formats")  # as the first version made them
-        ledger.reserve("job", SMALL)
-        assert len(ledger.statement().charges) == 1
 
-    def execute(self, url: str, statement: str) -> object:
-        engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
-        with engine.begin() as connection:
-            result = connection.execute(sa.text(statement))
-            found = result.scalar() if result.returns_rows else None
-        engine.dispose()
-        return found
+def execute(url: str, statement: str) -> object:
+    return next(iter(rows(url, statement)), (None,))[0]
+
+
+def rows(url: str, *statements: str) -> list[tuple[Any, ...]]:
+    """Carry out statements in one transaction; return what the last one finds."""
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        for statement in statements:
+            result = connection.exec_driver_sql(statement)
+        found = [tuple(row) for row in result] if result.returns_rows else []
+    engine.dispose()
+    return found
 
 
 class TestFile:
@@ -594,18 +584,6 @@ class TestFile:
         with pytest.raises(LedgerError, match="not a ledger"):
             open_ledger(path)
         assert path.read_bytes() == before
-
-    def test_a_file_of_a_later_format_is_refused_and_one_of_the_first_is_taken(
-        self, path: Path
-    ) -> None:
-        ledger = open_ledger(path)
-        for version in (2, 0):  # the first had no number
-            with contextlib.closing(sqlite3.connect(path)) as database:
-                database.execute(f"PRAGMA user_version = {version}")
-            if version:
-                with pytest.raises(LedgerError, match="has format 2"):
-                    ledger.reserve("job", SMALL)
-        ledger.reserve("job", SMALL)
 
     def test_a_missing_directory_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(LedgerError, match="nowhere"):
@@ -634,6 +612,259 @@ class TestFile:
         odd = tmp_path / "a ledger?mode=ro&#%41.db"
         open_ledger(odd).reserve("job", SMALL)
         assert odd.exists()
+
+
+FORMER = Path(__file__).parent / "vectors" / "ledger-format-1"
+"""A ledger as earlier code wrote it; what that code said of it stands beside it."""
+FORMER_SPENT, FORMER_COMMITTED = 2.018797163021316, 1.4418027558827444
+FORMER_OPEN = "train/train.update/coordinator/round-2"
+NUMBER = "comity_ledger_format"
+LATER = datetime(2040, 1, 1, tzinfo=UTC)
+LINES = "SELECT charge_id, event, state FROM {} ORDER BY position"
+
+
+def ask_file(path: Path, *statements: str) -> list[tuple[Any, ...]]:
+    """See `rows`."""
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            cursor = database.execute(statement)
+        return cursor.fetchall()
+
+
+FORMER_LINES = ask_file(FORMER / "ledger.sqlite", LINES.format("charges"))
+
+
+@dataclass(frozen=True)
+class Former:
+    """A ledger of the first format that nobody has opened since.
+
+    Attributes:
+        store: how it is opened now.
+        ask: carries out statements where it is kept.
+        ledgers, charges: its tables.
+    """
+
+    store: LedgerStore
+    ask: Callable[..., list[tuple[Any, ...]]]
+    ledgers: str
+    charges: str
+
+    def lines(self) -> list[tuple[Any, ...]]:
+        return self.ask(LINES.format(self.charges))
+
+    def columns(self) -> list[tuple[Any, ...]]:
+        """Everything but the charges: what the tables are."""
+        if isinstance(self.store, SqliteStore):
+            names = self.ask("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+            told = ("table_info", "index_list", "foreign_key_list")
+            return [(one, *self.ask(f"PRAGMA {kind}({one})")) for (one,) in names for kind in told]
+        columns = (
+            "SELECT table_name, column_name, data_type, is_nullable, column_default, is_identity "
+            "FROM information_schema.columns WHERE table_schema = current_schema() ORDER BY 1, 2"
+        )
+        rules = (
+            "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint "
+            "WHERE connamespace = current_schema()::regnamespace ORDER BY 1, 2"
+        )
+        return self.ask(columns) + self.ask(rules)
+
+
+SCHEMAS = (f"schema_{number}" for number in count())
+
+
+def empty_file(directory: Path) -> Former:
+    path = directory / f"{next(PARTIES)}.db"
+    return Former(SqliteStore(path), partial(ask_file, path), "terms", "charges")
+
+
+def empty_schema(postgres: str) -> Former:
+    name = next(SCHEMAS)
+    execute(postgres, f"CREATE SCHEMA {name}")
+    within = sa.make_url(postgres).update_query_dict({"options": f"-csearch_path={name}"})
+    url = within.render_as_string(hide_password=False)
+    store = PostgresqlStore(url, party="retailer", agreement=AGREEMENT)
+    return Former(store, partial(rows, url), "comity_ledgers", "comity_charges")
+
+
+def fill(former: Former, party: str = "retailer") -> Former:
+    """Put a party's ledger of the first format where there is none yet."""
+    if isinstance(former.store, SqliteStore):
+        shutil.copyfile(FORMER / "ledger.sqlite", former.store.name)
+        return former
+    tables = (FORMER / "postgresql.sql").read_text().replace("TABLE", "TABLE IF NOT EXISTS")
+    key = f"'{party}', '{AGREEMENT}'"
+    former.ask(
+        *filter(str.strip, tables.split(";")),
+        f"INSERT INTO comity_ledgers VALUES ({key}, 3.0, 1e-6)",
+        *(
+            "INSERT INTO comity_charges (party, agreement, charge_id, event, state) "
+            f"VALUES ({key}, '{charge_id}', '{event}', '{state}')"
+            for charge_id, event, state in FORMER_LINES
+        ),
+    )
+    return former
+
+
+class TestFormats:
+    """Ledgers of an earlier version, and of a later one."""
+
+    @pytest.fixture(params=["sqlite", "postgresql"])
+    def make_empty(self, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Former]:
+        """Return what makes a place that has no tables yet."""
+        if request.param == "sqlite":
+            return partial(empty_file, tmp_path)
+        return partial(empty_schema, request.getfixturevalue("postgres"))
+
+    @pytest.fixture
+    def make_former(self, make_empty: Callable[[], Former]) -> Callable[[], Former]:
+        return lambda: fill(make_empty())
+
+    @pytest.fixture
+    def former(self, make_former: Callable[[], Former]) -> Former:
+        return make_former()
+
+    def test_one_of_an_earlier_version_keeps_what_is_spent_and_every_charge(
+        self, former: Former
+    ) -> None:
+        ledger = Ledger.open(former.store, agreement=AGREEMENT, budget=BUDGET, clock=lambda: LATER)
+        statement = ledger.statement()
+        assert former.lines() == FORMER_LINES
+        assert statement.epsilon_spent == FORMER_SPENT
+        assert statement.epsilon_committed == FORMER_COMMITTED
+        assert {charge.since for charge in statement.charges} == {LATER}
+        ledger.commit(FORMER_OPEN)
+        ledger.reserve("more", SMALL)
+        states = [str(charge.state) for charge in open_ledger(former.store).statement().charges]
+        assert states == ["committed", "committed", "committed", "refunded", "reserved"]
+
+    def test_a_charge_of_unknown_moment_weighs_on_periods_as_if_it_were_made_now(
+        self, former: Former
+    ) -> None:
+        moments = [LATER]
+        ledger = Ledger.open(
+            former.store, agreement=AGREEMENT, budget=BUDGET, clock=lambda: moments[-1]
+        )
+        within = ledger.amend(Budget(3.0, 1e-6, Period(days=90, epsilon=2.5, delta=1e-6)))
+        period = within.statement().period
+        assert period is not None
+        assert period.epsilon_spent == FORMER_SPENT
+        moments.append(LATER + timedelta(days=90))
+        period = within.statement().period
+        assert period is not None
+        assert 0 < period.epsilon_spent < FORMER_COMMITTED  # the reserved one alone
+
+    def test_its_tables_become_what_is_made_today(
+        self, former: Former, make_empty: Callable[[], Former]
+    ) -> None:
+        fresh = make_empty()
+        open_ledger(fresh.store)
+        assert former.columns() != fresh.columns()
+        open_ledger(former.store)
+        assert former.columns() == fresh.columns()
+        odd = f"UPDATE {former.charges} SET state = 'odd'"
+        with pytest.raises((sqlite3.IntegrityError, sa.exc.IntegrityError)):
+            former.ask(odd)
+
+    def test_an_earlier_version_cannot_write_to_it_any_more(self, former: Former) -> None:
+        again = (
+            f"INSERT INTO {former.charges} (charge_id, event, state) VALUES ('x', 'y', 'reserved')"
+        )
+        if former.charges != "charges":
+            again = again.replace("(", "(party, agreement, ", 1)
+            again = again.replace("('x'", f"('retailer', '{AGREEMENT}', 'x'")
+        open_ledger(former.store)
+        with pytest.raises((sqlite3.IntegrityError, sa.exc.IntegrityError), match="since"):
+            former.ask(again)
+
+    def test_whoever_does_not_open_it_finds_it_and_leaves_it(self, former: Former) -> None:
+        before = former.columns()
+        assert former.store.exists()
+        with pytest.raises(LedgerError, match="format"), former.store.transaction():
+            pass
+        assert former.columns() == before
+
+    def test_what_cannot_be_brought_over_stays_as_it_was(self, former: Former) -> None:
+        former.ask(f"ALTER TABLE {former.ledgers} ADD COLUMN period_delta REAL")  # in the way
+        before = former.columns()
+        with pytest.raises(LedgerError, match=r"cannot be used|is as it was"):
+            open_ledger(former.store)
+        assert (former.columns(), former.lines()) == (before, FORMER_LINES)
+        former.ask(f"ALTER TABLE {former.ledgers} DROP COLUMN period_delta")
+        assert open_ledger(former.store).statement().epsilon_spent == FORMER_SPENT
+
+    def test_a_kill_before_any_statement_leaves_all_or_brings_all(
+        self, make_former: Callable[[], Former], thorough: bool
+    ) -> None:
+        former = make_former()
+        old = former.columns()
+        open_ledger(former.store)
+        states = [old, former.columns()]
+        for survived in count(0, 1 if thorough else 2):
+            former = make_former()
+            child = PROCESSES.Process(target=open_and_die, args=(former.store, survived))
+            child.start()
+            child.join()
+            assert child.exitcode in {0, -signal.SIGKILL}
+            assert former.columns() in states
+            assert former.lines() == FORMER_LINES
+            assert open_ledger(former.store).statement().epsilon_spent == FORMER_SPENT
+            if child.exitcode == 0:
+                break
+        assert survived > 16
+
+    def test_processes_that_open_it_together_bring_it_over_once(self, former: Former) -> None:
+        children = [
+            PROCESSES.Process(target=start_and_reserve, args=(former.store, name)) for name in "abc"
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        assert [child.exitcode for child in children] == [0] * 3
+        assert former.lines()[: len(FORMER_LINES)] == FORMER_LINES
+        charges = open_ledger(former.store).statement().charges[len(FORMER_LINES) :]
+        assert {charge.charge_id for charge in charges} == set("abc")
+
+    @pytest.mark.parametrize(
+        ("number", "reason"),
+        [("3", "has format 3.*later"), ("later", "damaged"), ("", "damaged"), (None, "damaged")],
+    )
+    def test_one_of_a_later_version_is_refused(
+        self, make_empty: Callable[[], Former], number: str | None, reason: str
+    ) -> None:
+        fresh = make_empty()
+        ledger = open_ledger(fresh.store)
+        ledger.reserve("job", SMALL)
+        said = "DELETE FROM" if number is None else f"UPDATE {NUMBER} SET version_num = '{number}'"
+        fresh.ask(said if number is not None else f"{said} {NUMBER}")
+        for use in (
+            ledger.statement,
+            partial(ledger.commit, "job"),
+            partial(open_ledger, fresh.store),
+        ):
+            with pytest.raises(LedgerError, match=reason):
+                use()
+        assert [line[2] for line in fresh.lines()] == ["reserved"]
+
+    def test_a_clock_that_goes_behind_makes_no_charge_of_others_lighter(
+        self, postgres: str
+    ) -> None:
+        former = fill(fill(empty_schema(postgres)), "courier")
+        before = datetime.now(UTC)
+        Ledger.open(
+            former.store,
+            agreement=AGREEMENT,
+            budget=BUDGET,
+            clock=lambda: before.replace(year=2000),
+        )
+        found = dict(former.ask("SELECT party, min(since) FROM comity_charges GROUP BY party"))
+        assert found.keys() == {"retailer", "courier"}
+        assert min(found.values()) >= before.timestamp() * 1_000_000
+
+
+def open_and_die(store: LedgerStore, survived: int) -> None:
+    make_mortal(survived)
+    open_ledger(store)
 
 
 class TestConcurrency:
@@ -781,6 +1012,15 @@ def run_script(
     store: LedgerStore, script: tuple[tuple[str, str], ...], survived: int, sender: Connection
 ) -> None:
     """Take the script's steps, and die by SIGKILL before the statement after `survived` ones."""
+    make_mortal(survived)
+    ledger = open_ledger(store)
+    for number, (step, charge_id) in enumerate(script, start=1):
+        take(ledger, step, charge_id)
+        sender.send(number)
+
+
+def make_mortal(survived: int) -> None:
+    """Have this process die by SIGKILL before the statement or commit after `survived` ones."""
     left = iter(range(survived))
 
     def live_on(*_: object) -> None:
@@ -795,10 +1035,6 @@ def run_script(
     sqlite3.connect = partial(sqlite3.connect, factory=Mortal)
     for statement in ("before_cursor_execute", "commit"):
         sa.event.listen(sa.Engine, statement, live_on)
-    ledger = open_ledger(store)
-    for number, (step, charge_id) in enumerate(script, start=1):
-        take(ledger, step, charge_id)
-        sender.send(number)
 
 
 def reserve_for_ever(store: LedgerStore, sender: Connection) -> None:

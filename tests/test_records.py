@@ -189,7 +189,7 @@ def test_a_leaf_is_canonical_json() -> None:
         b'{"agreement":"' + DIGEST.encode() + b'","charge_id":"charge-1","delta":0.000001,'
         b'"epsilon":1,"epsilon_cap":4,"epsilon_spent":1.25,"job":"job-1","kind":"budget.reserved",'
         b'"mechanism":"{\\"kind\\":\\"gaussian\\",\\"noise_multiplier\\":1.5}",'
-        b'"party":"retailer","period_epsilon_spent":null,"time":"2026-11-22T12:00:00Z","version":1}'
+        b'"party":"retailer","time":"2026-11-22T12:00:00Z","version":1}'
     )
 
 

@@ -159,11 +159,30 @@ def test_whoever_was_trained_on_is_scored_by_all_or_not_at_all(world: World) -> 
 def test_partners_who_disagree_on_who_was_trained_on_leave_no_scores(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (world.folder("press").job("model") / "joined-rows").unlink()
+    for name in ("joined-rows", "specification.json"):
+        (world.folder("press").job("model") / name).unlink()
     with pytest.raises(RefusedError):
         run(world, WITHOUT, away="courier")
     assert "the scores of job 'scores' are random" in caplog.text
     assert not world.folder("brand").segment("scores").exists()
+
+
+def test_what_an_earlier_version_noted_of_sums_counts(world: World) -> None:
+    """It noted no training that it joined, and of a scoring no columns."""
+    for party in PEOPLE:
+        (world.folder(party).job("model") / "joined-rows").unlink()
+    run(world, WITHOUT, away="courier")
+    assert len(pd.read_csv(world.folder("brand").segment("scores"))) == NEW
+    again = WITHOUT.model_copy(update={"name": "again", "train": "twin"})
+    other = UNSAFE.model_copy(update={"name": "other", "align": "later", "rounds": 1})
+    for party in set(PEOPLE) - {"brand", "courier"}:
+        scored = world.folder(party).job("model") / "scored-later"
+        job, question, chosen, _, *partners = scored.read_text(encoding="ascii").split()
+        scored.write_text(" ".join((job, question, chosen, *partners)), encoding="ascii")
+    with pytest.raises(RefusedError, match="scored by job 'scores' with another set of partners"):
+        run(world, other)
+    run(world, UNSAFE.model_copy(update={"name": "twin", "rounds": 1}))
+    run(world, again, away="courier")  # with the same partners, out of the same columns
 
 
 def test_no_more_are_missed_than_was_asked_for_agreed_and_leaves_two(world: World) -> None:

@@ -2,6 +2,9 @@
 
 from typing import Literal
 
+from pydantic import Field
+
+from compliance.canonical import is_unsaid
 from compliance.records.leaf import Delta, Epsilon, EventJson, Leaf, Name, Sentence
 
 __all__ = ["BudgetCommitted", "BudgetRefunded", "BudgetReserved"]
@@ -28,7 +31,7 @@ class BudgetReserved(Leaf):
     delta: Delta
     epsilon_spent: Epsilon
     epsilon_cap: Epsilon
-    period_epsilon_spent: Epsilon | None = None
+    period_epsilon_spent: Epsilon | None = Field(default=None, exclude_if=is_unsaid)
 
 
 class BudgetCommitted(Leaf):

@@ -5,7 +5,7 @@ canonical (`tests/test_leaf_spelling.py` holds the two against each other). What
 of, it leaves alone.
 
 Leaves to others: every leaf that it returns None for, which may yet hold (`parse_leaf`); kinds with
-numbers that are not counts, or with free text.
+numbers that are not counts, with free text, or with a field that is not always spelt.
 """
 
 import re
@@ -115,6 +115,8 @@ class Spelling:
         """
         rules = kind.__pydantic_decorators__.model_validators
         if any(rule.info.mode != "after" for name, rule in rules.items() if name != "_refuse"):
+            return None
+        if any(field.exclude_if is not None for field in kind.model_fields.values()):
             return None
         members: list[str] = []
         fields: list[tuple[str, _Read | None]] = []

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from compliance.canonical import is_unsaid
 from compliance.terms.vocabulary import Delta, Epsilon, Terms
 
 __all__ = ["BudgetTerms", "PeriodTerms"]
@@ -42,7 +43,7 @@ class BudgetTerms(Terms):
 
     epsilon: Epsilon
     delta: Delta
-    period: PeriodTerms | None = None
+    period: PeriodTerms | None = Field(default=None, exclude_if=is_unsaid)
 
     def _mistakes(self) -> Iterator[str]:
         if (period := self.period) is None:

@@ -38,8 +38,8 @@ class Making(BaseModel):
         one_shot: weights of the mean of the partners' linear models after the first round; None
             where it was not free.
         hidden_share: estimated share of positives among people who are no seeds, with its standard
-            error, made of noised counts; None where it was not asked for, or noise left nothing to
-            say.
+            error, made of noised counts; the share alone in a model of an earlier version; None
+            where it was not asked for, or noise left nothing to say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,7 +48,7 @@ class Making(BaseModel):
     noise_multiplier: Weight
     parties: tuple[str, ...]
     one_shot: tuple[Weight, ...] | None = None
-    hidden_share: HiddenShare | None = None
+    hidden_share: HiddenShare | Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class JointModel(BaseModel):

@@ -116,7 +116,8 @@ def bring_aligned(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> Al
     """Return the rows that a party brings to a job, which are read at first use.
 
     Raises:
-        RefusedError: the alignment has not ended here, or the table changed since.
+        RefusedError: the alignment has not ended here, or the table changed since, or an earlier
+            version began the job.
         MessageError: the job began with another alignment.
         WorkspaceError, ConnectorError, ComplianceError: they cannot be read.
     """
@@ -126,6 +127,12 @@ def bring_aligned(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> Al
     with undamaged(path), np.load(path, allow_pickle=False) as stored:
         if str(stored["align"]) != spec.align:
             raise MessageError(f"job {spec.name!r} began with people of another alignment")
+        if "who" not in stored:
+            raise desk.refusal(
+                "vertical.align",
+                f"job {spec.name!r} began under an earlier version of Comity, whose masks are "
+                "others: run it anew, under another name",
+            )
         used = desk.taking_part(spec.name)
         least = vertical_terms(desk).minimum_people
         return AlignedRows(

@@ -14,7 +14,9 @@ alignment and version of the agreement it is asked for. Of two sums over one per
 sets the difference would be what the others gave, which with one more partner is that partner's
 alone; so it is where one partner's columns alone are others. A training is a sum over all partners
 of its time, and counts from when this party joined it. Whom a sum was of, and with whom, is noted
-before it leaves, and never worked out anew: what happened since makes it of nobody else.
+before it leaves, and never worked out anew: what happened since makes it of nobody else. An earlier
+version noted less: of what it joined and scored, columns and partners are those of now under an
+agreement that was never amended, and else count as others.
 
 It holds for all models, not for each: two trainings of the same rows may leave the same parts.
 
@@ -35,10 +37,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import rfc8785
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from federation.desk import Desk, undamaged
 from federation.jobs.assist import vertical_partners
-from federation.messages import Message
+from federation.messages import AssistExact, AssistJoined, AssistNoised, Message
 from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import aligned_members, aligned_tokens
@@ -47,6 +50,11 @@ __all__ = ["JoinedOnce", "ScoredOnce", "check_one_set", "digest_of", "trained_on
 
 _JOINED: Final = "joined-"
 _SCORED: Final = "scored-"
+_BEGINNINGS: Final = tuple(
+    one.model_fields["kind"].default for one in (AssistJoined, AssistNoised, AssistExact)
+)
+"""What a party says when a training begins with it: a partner, or the brand."""
+_DIGEST_DIGITS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -97,14 +105,15 @@ class ScoredOnce:
         job: the scoring.
         question: digest of what was answered.
         chosen: of whom of the alignment the sum is, one bit each in the shared order, in hex.
-        columns: digest of how this party's own columns are read.
+        columns: digest of how this party's own columns are read; None where an earlier version
+            noted it.
         partners: all whose parts are in the sum.
     """
 
     job: str
     question: str
     chosen: str
-    columns: str
+    columns: str | None
     partners: tuple[str, ...]
 
     @classmethod
@@ -129,13 +138,16 @@ class ScoredOnce:
             WorkspaceError: it is damaged.
         """
         with undamaged(path):
-            job, question, chosen, columns, *partners = path.read_text(encoding="ascii").split()
+            job, question, chosen, first, *more = path.read_text(encoding="ascii").split()
             bytes.fromhex(chosen)
-            return cls(job, question, chosen, columns, tuple(partners))
+            if len(first) != _DIGEST_DIGITS:  # a partner's name, which is shorter
+                return cls(job, question, chosen, None, (first, *more))
+            return cls(job, question, chosen, first, tuple(more))
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        content = " ".join((self.job, self.question, self.chosen, self.columns, *self.partners))
+        columns = () if self.columns is None else (self.columns,)
+        content = " ".join((self.job, self.question, self.chosen, *columns, *self.partners))
         write_atomically(path, content.encode(), mode=0o600)
 
     def among(self, path: Path, people: "_People") -> "_People":
@@ -253,7 +265,10 @@ def _other_sums(desk: Desk, partners: tuple[str, ...]) -> Iterator[tuple[str, st
             yield job, "trained on", _People.of(desk, align)
     for path in sorted((desk.folder.path / "jobs").glob(f"*/{_SCORED}*")):
         noted = ScoredOnce.load(path)
-        if (noted.partners, noted.columns) != now and desk.gate.has_answered(noted.question):
+        columns = noted.columns
+        if columns is None and desk.agreement.amends is None:
+            columns = now[1]
+        if (noted.partners, columns) != now and desk.gate.has_answered(noted.question):
             everybody = _People.of(desk, path.name.removeprefix(_SCORED))
             yield noted.job, "scored", noted.among(path, everybody)
 
@@ -267,7 +282,25 @@ def _own_columns(desk: Desk) -> str:
 
 def _trainings(desk: Desk) -> Iterator[tuple[str, str, JoinedOnce]]:
     """Yield every training that this party joined, or opened: job, alignment, and with whom."""
+    noted: set[str] = set()
     for path in sorted((desk.folder.path / "jobs").glob(f"*/{_JOINED}*")):
         joined = JoinedOnce.load(path)
         if desk.gate.has_answered(joined.question):
+            noted.add(path.parent.name)
             yield path.parent.name, path.name.removeprefix(_JOINED), joined
+    for path in sorted((desk.folder.path / "jobs").glob("*/specification.json")):
+        if path.parent.name in noted:
+            continue
+        try:
+            spec = VerticalTrainSpec.model_validate_json(path.read_bytes())
+        except ValidationError:  # another kind of job
+            continue
+        if any(desk.gate.has_left(spec.name, kind, desk.coordinator) for kind in _BEGINNINGS):
+            yield spec.name, spec.align, _joined_before(desk)
+
+
+def _joined_before(desk: Desk) -> JoinedOnce:
+    """Return what is known of a training that an earlier version joined."""
+    if desk.agreement.amends is not None:
+        return JoinedOnce("", "", ())
+    return JoinedOnce("", _own_columns(desk), vertical_partners(desk.agreement))

@@ -172,6 +172,7 @@ class Ledger:
 
         Args:
             store: where it is kept; a path is that of a SQLite file in a directory that exists.
+                One of an earlier version is brought to the present format.
             agreement: digest of the agreement that set the first budget.
             budget: the agreement's cap.
             clock: tells when now is, with a time zone.
@@ -414,7 +415,8 @@ class Ledger:
     @contextmanager
     def _transaction(self, *, create: bool = False) -> Iterator[LedgerTransaction]:
         """Hold the ledger, if it is the one that was opened; start it if that was asked for."""
-        with self._store.transaction(create=create) as held:
+        opened = self._clock() if create else None
+        with self._store.transaction(opened=opened) as held:
             found = held.terms()
             if found is None and create:
                 held.start(self._terms)
