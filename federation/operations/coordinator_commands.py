@@ -71,9 +71,11 @@ def init(
     Example: comity coordinator init /srv/comity/coordinator --address coordinator.example
     """
     from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
+    from federation.secrets_commands import warn_of_clear_secrets
 
     config = CoordinatorConfig.for_address(address, listen=listen, control=control)
     made = CoordinatorFolder.init(folder, config, now=utc_now())
+    warn_of_clear_secrets(made.path)
     facts = {
         "config": str(made.path / "coordinator.toml"),
         "ca_certificate": str(made.ca_certificate),
@@ -175,7 +177,8 @@ def _book(config: Path) -> "TokenBook":
     from federation.operations.folder import CoordinatorFolder
     from federation.operations.tokens import TokenBook
 
-    return TokenBook(CoordinatorFolder.open(config).tokens)
+    folder = CoordinatorFolder.open(config)
+    return TokenBook(folder.tokens, safe=folder.safe)
 
 
 def _print_json(content: object) -> None:

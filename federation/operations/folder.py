@@ -3,8 +3,9 @@
 ```
 FOLDER/                 readable by its owner only
   coordinator.toml      the address that parties call, and where it listens
-  certificates/         a CA of its own, and the server's certificate that it vouches for
-  tokens.json           operators' tokens, as hashes
+  certificates/         a CA of its own, and the server's certificate that it vouches for; keys
+                        are sealed where there is an unsealing key (see `safe`)
+  tokens.json           operators' tokens, as hashes; likewise
   executor.secret       by which the one executor proves itself, made anew at each start
   nodes/NAME.pub        the key of party NAME's node: who may connect
   runs/                 the journal of runs
@@ -40,6 +41,9 @@ from federation.errors import WorkspaceError
 from federation.observing.traces import Collector
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
 from federation.party import write_atomically
+from federation.safe import COORDINATOR_SECRETS, Safe
+from federation.unsealing import unsealing_key
+from privacy.randomness import new_secret
 
 __all__ = ["Address", "CoordinatorConfig", "CoordinatorFolder"]
 
@@ -209,17 +213,27 @@ class CoordinatorFolder:
                 f"{certificate} and {key} belong together, and one is missing: restore it from a "
                 "backup; a new one would be nobody's"
             )
-        return Issued.parse(certificate.read_bytes(), key.read_bytes(), source=str(certificate))
+        content = self.safe.unseal(key, key.read_bytes())
+        return Issued.parse(certificate.read_bytes(), content, source=str(certificate))
 
     def _keep(self, name: str, issued: Issued) -> None:
         certificate = self._certificate(name)
         key = certificate.with_suffix(".key")
         if not key.exists():
-            write_atomically(key, issued.key_pem, mode=0o600)
+            write_atomically(key, self.safe.seal(key, issued.key_pem), mode=0o600)
         write_atomically(certificate, issued.certificate_pem)
 
     def _certificate(self, name: str) -> Path:
         return self.path / "certificates" / f"{name}.pem"
+
+    @property
+    def safe(self) -> Safe:
+        """How the folder's secrets lie on disk.
+
+        Raises:
+            UnsealingError: the unsealing key cannot be had, though there is to be one.
+        """
+        return Safe(self.path, "coordinator", COORDINATOR_SECRETS, unsealing_key())
 
     @property
     def address(self) -> str:
@@ -240,6 +254,31 @@ class CoordinatorFolder:
     def server_key(self) -> Path:
         """Key of both listeners."""
         return self._certificate("server").with_suffix(".key")
+
+    @contextmanager
+    def readable_server_key(self) -> Iterator[tuple[Path, str | None]]:
+        """Have a file of the listeners' key that a server can read, for the length of the block.
+
+        It is the key's own file; where that is sealed, a copy under a password that is in memory
+        alone.
+
+        Yields:
+            The file, and its password.
+
+        Raises:
+            UnsealingError: the key does not open.
+        """
+        server = self._certified("server")
+        if self.safe.key is None or server is None:
+            yield self.server_key, None
+            return
+        password = new_secret().hex()
+        copy = self.server_key.with_suffix(".once")
+        write_atomically(copy, server.key_pem_under(password), mode=0o600)
+        try:
+            yield copy, password
+        finally:
+            copy.unlink(missing_ok=True)
 
     @property
     def party(self) -> Path:
