@@ -77,13 +77,23 @@ def read_key_file(file: Path) -> UnsealingKey:
         raise UnsealingError(
             f"the unsealing key's file {file} cannot be read ({error.strerror}): name another"
         ) from error
-    if stat.S_IMODE(found.st_mode) & _OTHERS or found.st_uid not in {os.geteuid(), 0}:
+    if _is_exposed(found.st_mode, owner=found.st_uid, user=os.geteuid()):
         raise UnsealingError(
             f"the unsealing key's file {file} can be had by others (mode "
             f"{stat.S_IMODE(found.st_mode):04o}): make it its owner's alone, chmod 600 {file}; if "
             "others may have read it, seal under another key: comity secrets rotate"
         )
     return _parsed(content.decode("ascii", "replace").strip(), str(file))
+
+
+def _is_exposed(mode: int, *, owner: int, user: int) -> bool:
+    """Tell whether others than a user, and root, may have a file.
+
+    A group may read what root handed over: so systemd and Kubernetes pass secrets to a user.
+    """
+    handed_over = owner == 0 and user != 0
+    allowed = stat.S_IRGRP if handed_over else 0
+    return owner not in {user, 0} or bool(stat.S_IMODE(mode) & _OTHERS & ~allowed)
 
 
 def _parsed(text: str, source: str) -> UnsealingKey:

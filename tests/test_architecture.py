@@ -545,7 +545,7 @@ def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
 
 def test_only_the_gate_encrypts_and_only_a_node_decrypts() -> None:
     shares = "privacy/secagg/keys.py"  # inside a secure aggregation: the library's, like the next
-    bodies = "compliance/subject_keys.py"  # kept at home, under a person's own key
+    bodies = "compliance/sealing.py"  # kept at home, under a person's own key, or an unsealing key
     assert callers("encrypt") == {GATE, "privacy/encryption.py", shares, bodies}
     assert callers("decrypt") == {"federation/node.py", "privacy/encryption.py", shares, bodies}
     challenges = "federation/enrolment/register.py"  # random bytes, to prove a key
