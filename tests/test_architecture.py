@@ -308,6 +308,14 @@ ALLOWED = {
             *("ssl", "ssl.SSLError", "ssl.create_default_context"),
         }
     ),
+    # a coordinator whose operators' accounts are an identity provider's: its public keys
+    "federation/operations/provider_keys.py": frozenset(
+        {
+            *("http.HTTPStatus", "http.client.HTTPException", "http.client.HTTPSConnection"),
+            *("ssl", "ssl.TLSVersion", "ssl.TLSVersion.TLSv1_2", "ssl.create_default_context"),
+            "urllib.parse.urlsplit",
+        }
+    ),
     # the one link between two parties that the coordinator does not carry, and its program: only
     # after both gates have let out that it may be opened, and to a certificate told beforehand
     "federation/rr22/link.py": LINK,

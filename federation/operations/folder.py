@@ -40,6 +40,7 @@ from compliance.errors import describe
 from federation.errors import WorkspaceError
 from federation.observing.traces import Collector
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
+from federation.operations.identity_provider import IdentityProviderConfig
 from federation.party import write_atomically
 from federation.safe import COORDINATOR_SECRETS, Safe
 from federation.unsealing import unsealing_key
@@ -85,6 +86,8 @@ class CoordinatorConfig(BaseModel):
         party: the coordinator's folder as a party, taken from the state folder.
         deadline_seconds: patience for the answers of one exchange, and for nodes to connect.
         traces: URL of the operator's own collector of OpenTelemetry; none where left out.
+        identity_provider: whose tokens operators may show beside the coordinator's own; nobody's
+            where left out. Paths in it are taken from the state folder.
     """
 
     model_config = ConfigDict(
@@ -100,6 +103,7 @@ class CoordinatorConfig(BaseModel):
     party: Path = Path("party")
     deadline_seconds: Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)] = 600.0
     traces: Collector | None = None
+    identity_provider: IdentityProviderConfig | None = None
 
     @classmethod
     def for_address(cls, address: str, *, listen: str | None, control: str) -> Self:
@@ -159,7 +163,7 @@ class CoordinatorFolder:
 
         1. The folder, its owner's alone.
         2. Its configuration, unless it has one; another than it has is refused, but for where spans
-           go.
+           go, and for an identity provider.
         3. The CA, unless there is one. 4. The server's certificate, unless it serves for longer.
 
         Raises:
@@ -171,7 +175,8 @@ class CoordinatorFolder:
         if not file.exists():  # 2
             write_atomically(file, _to_toml(config), mode=0o600)
         folder = cls.open(path)
-        if folder.config.model_copy(update={"traces": config.traces}) != config:
+        free = {"traces": config.traces, "identity_provider": config.identity_provider}
+        if folder.config.model_copy(update=free) != config:
             raise WorkspaceError(
                 f"{file} says otherwise than this command: change the file itself, which the next "
                 "start and the next certificate heed, or give the same options"

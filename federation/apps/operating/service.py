@@ -45,10 +45,10 @@ from federation.errors import WorkspaceError
 from federation.observing.coordinator_view import metrics_app
 from federation.observing.events import Event, Notice
 from federation.observing.formats import LogFormat
+from federation.operations.accounts import Accounts
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorFolder, host_of, port_of
 from federation.operations.journal import RunJournal
-from federation.operations.tokens import TokenBook
 from federation.party import write_atomically
 from privacy.randomness import new_secret
 
@@ -125,12 +125,12 @@ class _Service:
         self._ending = asyncio.Event()
         self._broken: str | None = None
         audit = AuditFile(folder.audit, clock=clock)
-        book = TokenBook(folder.tokens, safe=folder.safe)
+        accounts = Accounts.of(folder)
         public = public_app(superlink, _mounts(folder), ready=self._is_ready)
         control = control_app(
             superlink,
             control_api(folder),
-            find_operator=lambda token: book.operator(token, now=clock()),
+            find_operator=lambda token: accounts.find(token, now=clock(), tell=tell),
             metrics=metrics_app(folder, contacts=self._nodes.contacts),
         )
         config = folder.config
