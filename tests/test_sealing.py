@@ -22,6 +22,7 @@ from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 from parties import NOW, World
 from test_party import in_killed_child
+from trials import write_every_job
 
 from compliance.errors import SealingError, SealingKeyError
 from compliance.sealing import UnsealingKey, is_sealed
@@ -31,15 +32,18 @@ from federation.api.answers import Answers
 from federation.api.clients import Clients
 from federation.api.scopes import Scope
 from federation.apps.superlink import read_node_key
+from federation.collaboration import load_collaboration
+from federation.coordinator import read_jobs, write_jobs
 from federation.enrolment.joining import _node_key
 from federation.errors import UnsealingError, WorkspaceError
-from federation.messages import SealedMessage
+from federation.messages import SealedMessage, SumPhase
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.operations.roles import OperatorRole
 from federation.operations.tokens import TokenBook
 from federation.party import PartyConfig, PartyFolder, write_atomically
 from federation.resealing import Resealed, Standing, look, reseal, sealable_in
 from federation.safe import PARTY_SECRETS, Safe
+from federation.trial.workspace import prepare_workspace
 from federation.unsealing import SOURCES, _is_exposed, read_key_file, unsealing_key
 from privacy.randomness import Secret, new_secret
 
@@ -500,11 +504,25 @@ class TestResealing:
 # ------------------------------------------------------------------------------------- a whole run
 
 
+JOBS = {"find", "everybody", "summed", "columns"}
+"""A match, an alignment, and trainings by secure sums over rows and over columns."""
+
+
+def every_secret_job(directory: Path) -> World:
+    """Parties with shared seeds, and jobs that keep secrets between two messages."""
+    file = write_every_job(directory / "trial")
+    made = prepare_workspace(load_collaboration(file), file, directory / "workspace")
+    world = World(made, NOW)
+    coordinator = world.folder("coordinator")
+    write_jobs(coordinator, [one for one in read_jobs(coordinator) if one.name in JOBS])
+    return world
+
+
 def test_a_sealed_run_comes_to_the_same_end_and_leaves_no_secret_in_clear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every secret that a party draws is looked for, in every file, after every answer."""
-    clear = World.make(tmp_path / "clear", unsafe_seed=7)
+    clear = every_secret_job(tmp_path / "clear")
     clear.run()
     monkeypatch.setenv(VALUE, RAW.hex())
     drawn: set[bytes] = set()
@@ -518,7 +536,7 @@ def test_a_sealed_run_comes_to_the_same_end_and_leaves_no_secret_in_clear(
         return secret
 
     monkeypatch.setattr(PartyFolder, "fresh_secret", seen)
-    world = World.make(tmp_path / "sealed", unsafe_seed=7)
+    world = every_secret_job(tmp_path / "sealed")
     kept = set[str]()
 
     def look_through(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
@@ -531,10 +549,12 @@ def test_a_sealed_run_comes_to_the_same_end_and_leaves_no_secret_in_clear(
 
     world.listener = look_through
     world.run()
-    assert {"identity", "secret", "commitment"} <= kept
-    assert len(drawn) > 30
-    assert outcome(world.workspace.path) == outcome(clear.workspace.path)
-    assert any(name.endswith("model.json") for name in outcome(world.workspace.path))
+    phases = {f"{phase}.json" for phase in SumPhase}
+    assert {"identity", "secret", "seed", "commitment", "state.json", *phases} <= kept
+    assert len(drawn) > 60
+    found = outcome(world.workspace.path)
+    assert found == outcome(clear.workspace.path)
+    assert {"retailer/models/summed.json", "retailer/models/columns.json"} <= found.keys()
     for folder in world.workspace.people:
         here, there = (charges(one.workspace.path, folder.name) for one in (world, clear))
         assert here == there
