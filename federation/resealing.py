@@ -16,7 +16,7 @@ backups keep copies: what lay in clear before is best replaced (`comity agreemen
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -124,7 +124,7 @@ def reseal(sealable: Sealable, before: UnsealingKey | None, after: UnsealingKey 
         UnsealingError: a secret opens under neither; nothing was written.
         PartyBusyError, WorkspaceError: somebody else is at work on the folder.
     """
-    old, new = (replace(sealable.safe, key=key) for key in (before, after))
+    old, new = (sealable.safe.under(key) for key in (before, after))
     with sealable.held:
         for path in _files(old):  # 1
             _opened(old, new, path, "", path.read_bytes())

@@ -111,6 +111,10 @@ class Safe:
             return False
         return self.secrets.has(path.relative_to(self.root).as_posix())
 
+    def under(self, key: UnsealingKey | None) -> "Safe":
+        """Return the same secrets, under another key."""
+        return Safe(self.root, self.owner, self.secrets, key)
+
     def seal(self, path: Path, content: bytes, *, row: str = "") -> bytes:
         """Return what to write for a secret.
 

@@ -33,7 +33,7 @@ _KEYRING: Final = "COMITY_UNSEALING_KEYRING"
 SOURCES: Final = (_VALUE, _FILE, _KEYRING)
 """Variables of the environment that say where the key is."""
 
-_KEY: Final = re.compile(rf"[0-9a-fA-F]{{{2 * UNSEALING_KEY_BYTES}}}")
+_HEX: Final = re.compile(rf"[0-9a-fA-F]{{{2 * UNSEALING_KEY_BYTES}}}")
 _LONGEST_FILE: Final = 4096
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -97,7 +97,7 @@ def _is_exposed(mode: int, *, owner: int, user: int) -> bool:
 
 
 def _parsed(text: str, source: str) -> UnsealingKey:
-    if not _KEY.fullmatch(text):
+    if not _HEX.fullmatch(text):
         raise UnsealingError(
             f"{source} holds no unsealing key: expected {2 * UNSEALING_KEY_BYTES} hexadecimal "
             "digits, as `comity secrets key` makes them"

@@ -41,8 +41,10 @@ class Accounts:
     def of(cls, folder: CoordinatorFolder) -> Self:
         """Return the operators that a coordinator's folder has."""
         config = folder.config.identity_provider
-        provider = config and IdentityProvider(config, keys_of(config, folder.path))
-        return cls(TokenBook(folder.tokens, safe=folder.safe), provider)
+        book = TokenBook(folder.tokens, safe=folder.safe)
+        if config is None:
+            return cls(book, None)
+        return cls(book, IdentityProvider(config, keys_of(config, folder.path)))
 
     def operator(self, token: str, *, now: datetime) -> Operator:
         """Return whose token it is.

@@ -304,18 +304,22 @@ class IdentityProvider:
 
 def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
     """Return only for a token that is in force, and was made for a day at most."""
-    stamp, leeway = now.timestamp(), _LEEWAY.total_seconds()
-    times = {name: claims.get(name) for name in ("iat", "exp")}
-    times |= {"nbf": claims["nbf"]} if "nbf" in claims else {}
-    for name, one in times.items():
-        if isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one < 1 << 40:
-            raise _refusal("token", f"expected {name}, seconds since 1970")
-    if stamp >= times["exp"]:
+    stamp, issued, ends = now.timestamp(), _time(claims, "iat"), _time(claims, "exp")
+    begins = max(issued, _time(claims, "nbf") if "nbf" in claims else issued)
+    if stamp >= ends:
         raise _refusal("token", "it has expired: ask the identity provider for another")
-    if max(times["iat"], times.get("nbf", 0)) > stamp + leeway:
+    if begins > stamp + _LEEWAY.total_seconds():
         raise _refusal("token", "it is not in force yet: see that both clocks are right")
-    if times["exp"] - times["iat"] > _MOST_LIFETIME.total_seconds():
+    if ends - issued > _MOST_LIFETIME.total_seconds():
         raise _refusal("token", "it is good for more than a day: have shorter ones issued")
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float:
+    """Return a NumericDate (RFC 7519, section 2)."""
+    found = claims.get(name)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found < 1 << 40:
+        raise _refusal("token", f"expected {name}, seconds since 1970")
+    return found
 
 
 def _refusal(term: str, told: str) -> RefusedError:
