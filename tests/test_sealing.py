@@ -17,6 +17,7 @@ from crashing import charges, outcome
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joining import Enrolment
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 from parties import NOW, World
@@ -33,7 +34,7 @@ from federation.api.scopes import Scope
 from federation.apps.superlink import read_node_key
 from federation.collaboration import load_collaboration
 from federation.coordinator import read_jobs, write_jobs
-from federation.enrolment.joining import _node_key
+from federation.enrolment.joining import Membership, _node_key
 from federation.errors import UnsealingError, WorkspaceError
 from federation.messages import SealedMessage, SumPhase
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
@@ -351,6 +352,19 @@ class TestFolder:
         secret = Answers(folder.path, safe=folder.safe)._secret
         assert Answers(folder.path, safe=folder.safe)._secret == secret
         assert secret not in (folder.path / "api" / "answers.sqlite").read_bytes()
+
+
+def test_a_party_joins_and_goes_on_with_its_token_sealed(tmp_path: Path, with_key: None) -> None:
+    enrolment = Enrolment(tmp_path)
+    invitation = enrolment.invite("brand")
+    member = enrolment.join("brand", invitation=invitation)
+    payload = json.loads(invitation.read_bytes())["payload"].encode()  # the token is in it
+    assert not [name for name, one in files(member.folder.path).items() if payload in one]
+    assert standings(member.folder) == {Standing.SEALED}
+    again = enrolment.join("brand", invitation=invitation)
+    assert again.registration == Membership.open(member.folder.path).registration
+    assert again.invitation == member.invitation
+    enrolment.store.answer(again.registration)
 
 
 class TestCoordinatorFolder:
