@@ -20,6 +20,8 @@ ComplianceError
 │   ├── NotWitnessedError         the log's owner: this witness will not cosign, and says why
 │   └── WitnessPolicyError        whoever wrote the policy about witnesses: correct it
 ├── SubjectKeyError               the party: a key is gone, or what was sealed is not its own
+├── SealingError                  whoever keeps the unsealing key: what is sealed was changed
+│   └── SealingKeyError           ... or is under another key, or belongs elsewhere
 ├── ErasureError                  whoever sent a request to erase: it was refused, and says why
 ├── ManifestError                 the party: its log tells of other people than were written down
 └── RecordError                   whoever wrote the record: it is not a leaf that a log may hold
@@ -55,6 +57,8 @@ __all__ = [
     "PolicyError",
     "RecordError",
     "RetentionError",
+    "SealingError",
+    "SealingKeyError",
     "SignatureError",
     "SubjectKeyError",
     "UnknownPurposeError",
@@ -160,6 +164,14 @@ class NotWitnessedError(LogError):
 
 class SubjectKeyError(ComplianceError):
     """A subject's key is malformed or its store is, or a sealed body does not open."""
+
+
+class SealingError(ComplianceError):
+    """What is sealed is malformed or was changed, or a key is none."""
+
+
+class SealingKeyError(SealingError):
+    """What is sealed is under another key, or was sealed elsewhere."""
 
 
 class ErasureError(ComplianceError):

@@ -62,7 +62,7 @@ def rotate(folder: PartyFolder, key: RotatedKey) -> PartyTerm:
         if not path.exists():
             number = folder.agreement().number + 1
             secret = folder.fresh_secret(f"{key}/{number}")
-            write_atomically(path, secret.hex().encode(), mode=0o600)
+            folder.keep_secret(path, secret.hex().encode())
         return next_term(folder)
 
 
@@ -348,7 +348,7 @@ def _next_secret(folder: PartyFolder, key: RotatedKey) -> Secret | None:
     if not path.exists():
         return None
     try:
-        content = bytes.fromhex(path.read_text(encoding="ascii"))
+        content = bytes.fromhex(folder.read_secret(path).decode("ascii"))
     except ValueError:
         content = b""
     if len(content) != SECRET_BYTES:
@@ -359,5 +359,6 @@ def _next_secret(folder: PartyFolder, key: RotatedKey) -> Secret | None:
 def _replace_key(folder: PartyFolder, key: RotatedKey) -> None:
     """Put the next key in the place of the old one, which is gone; once more changes nothing."""
     following = _next_key(folder, key)
-    if following.exists():
-        following.replace(following.with_suffix(""))
+    if following.exists():  # sealed under its name, so that it cannot be renamed
+        folder.keep_secret(following.with_suffix(""), folder.read_secret(following))
+        following.unlink()

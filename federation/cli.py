@@ -38,6 +38,7 @@ from federation.progress import Progress
 from federation.report_commands import report_app
 from federation.retention_commands import retention_app
 from federation.retrain_commands import retrain_app
+from federation.secrets_commands import secrets_app
 from federation.subject_commands import subject_app
 from federation.view_commands import view_command
 
@@ -80,6 +81,7 @@ app.add_typer(model_app, name="model")
 app.add_typer(retrain_app, name="retrain")
 app.add_typer(party_app, name="party")
 app.add_typer(retention_app, name="retention")
+app.add_typer(secrets_app, name="secrets")
 app.add_typer(subject_app, name="subject")
 app.command("view")(view_command)
 app.add_typer(coordinator_app, name="coordinator")

@@ -28,11 +28,9 @@ from compliance.consent import (
 from compliance.consent.record import ConsentNotice, ConsentRecord
 from compliance.errors import ConsentError, NothingSaidError, describe
 from compliance.log.verifier import verify_log
-from compliance.subject_keys import SubjectKeys
 from compliance.terms import ConsentTerms
 from federation.consent_intake import BEYOND, ConsentIntake, Told
 from federation.party import JOURNAL, PartyFolder, locked, write_atomically
-from privacy.randomness import new_secret
 
 __all__ = ["ConsentRecording", "ConsentRecords", "read_notice", "record_of"]
 
@@ -153,8 +151,7 @@ class ConsentRecording:
             for leaf in map(records.parse_leaf, entries)
             if isinstance(leaf, records.ConsentRecorded)
         }
-        store = SubjectKeys.open(self._folder.subject_keys, draw=new_secret)
-        keys = store.of([event.subject for event in events])
+        keys = self._folder.open_subject_keys().of([event.subject for event in events])
         for place, (event, key) in enumerate(zip(events, keys, strict=True), start=before + 1):
             committed = commitment(key, event)
             if (place, committed) not in there:
@@ -227,6 +224,6 @@ class ConsentRecords:
         events = events_of(file, subject, purpose, size=size)  # 2
         if not events:
             raise NothingSaidError("the person said nothing about the purpose")
-        (key,) = SubjectKeys.open(folder.subject_keys, draw=new_secret).of([subject])
+        (key,) = folder.open_subject_keys().of([subject])
         pseudonym = key.pseudonym(folder.log_origin, subject)
         return ConsentRecord.of(f"{folder.name}/{purpose}/{pseudonym}", notice, events)

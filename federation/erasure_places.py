@@ -22,7 +22,6 @@ from compliance.erasure.completion import Step
 from compliance.erasure.models import model_step
 from compliance.log.verifier import verify_log
 from compliance.records import ErasureOutcome
-from compliance.subject_keys import SubjectKeys
 from compliance.terms import ErasureTerms
 from connectors import FileSource, ObjectSource, SqlSource, open_connector
 from connectors.errors import SourceNotFoundError, SourceReadOnlyError
@@ -39,7 +38,6 @@ from federation.population import open_source
 from federation.references import References
 from federation.retraining import RetrainingQueue
 from federation.vertical_rows import is_part
-from privacy.randomness import new_secret
 
 __all__ = ["SOURCE", "ErasurePlaces"]
 
@@ -75,7 +73,7 @@ class ErasurePlaces:
         if not references:
             return False
         if target == KEYS:
-            return SubjectKeys.open(self._folder.subject_keys, draw=new_secret).has_any(references)
+            return self._folder.open_subject_keys().has_any(references)
         place, _, name = target.partition(" ")
         if place != "segment":
             return False
@@ -153,7 +151,7 @@ class ErasurePlaces:
         return ErasureOutcome.DELETED
 
     def _keys(self, references: tuple[str, ...], request: str, *, cut: bool) -> ErasureOutcome:
-        count = SubjectKeys.open(self._folder.subject_keys, draw=new_secret).destroy(references)
+        count = self._folder.open_subject_keys().destroy(references)
         # Told whether there were any or not: the log is served, and must not say who is held.
         known = self._folder, self._agreement, records.SubjectKeyDestroyed
         if not (cut and is_told(*known, request=request)):

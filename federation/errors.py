@@ -3,6 +3,7 @@
 ```
 FederationError
 ├── CollaborationError   the collaboration file has mistakes: its author mends all of them at once
+├── UnsealingError       a secret does not open, or lies in clear: whoever keeps the unsealing key
 ├── WorkspaceError       the workspace holds something else: name another, or finish the old one
 ├── PartyBusyError       a job holds the party's folder: ask again a little later
 ├── MessageError         bytes from another party break the protocol: nothing of them was used
@@ -34,6 +35,7 @@ __all__ = [
     "RunCancelledError",
     "RunStateError",
     "SuperLinkError",
+    "UnsealingError",
     "WorkspaceError",
 ]
 
@@ -56,6 +58,10 @@ class CollaborationError(FederationError):
         count = len(self.mistakes)
         head = f"{path}: {count} mistake{'' if count == 1 else 's'}"
         super().__init__("\n".join([head, *(f"  {line}" for line in self.mistakes)]))
+
+
+class UnsealingError(FederationError):
+    """A secret on disk cannot be had: changed, or the unsealing key is missing or another."""
 
 
 class WorkspaceError(FederationError):

@@ -5,7 +5,8 @@ PARTY/
   party.json       what this party is and where its data lies
   agreement.json   the contract, signed by every party
   agreements/ notices/   its earlier versions; notices that end it
-  keys/            identity, log, cosigning, encryption: seeds, readable by their owner only
+  keys/            identity, log, cosigning, encryption: seeds, readable by their owner only, and
+                   sealed where there is an unsealing key (see `safe`)
   data/            tables and consents (or a database elsewhere)
   log/             the append-only log (C2SP tlog-tiles), and what witnesses cosigned
   shown/           its head on the way to them
@@ -60,6 +61,8 @@ from connectors import FileSource, ObjectSource, Sink, SqlSource, open_sink
 from federation.clock import Clock, utc_now
 from federation.errors import PartyBusyError, WorkspaceError
 from federation.rr22.configuration import Rr22Config
+from federation.safe import PARTY_SECRETS, Safe, SafeRows
+from federation.unsealing import unsealing_key
 from federation.workers import WorkersConfig
 from privacy.accounting.store import LedgerStore, ledger_store
 from privacy.encryption import DecryptionKey
@@ -67,6 +70,7 @@ from privacy.randomness import SECRET_BYTES, Secret, derive_secret, new_secret, 
 
 if TYPE_CHECKING:
     from compliance.log.writer import LogWriter
+    from compliance.subject_keys import SubjectKeys
     from privacy.accounting.ledger import Ledger
 
 __all__ = [
@@ -579,6 +583,44 @@ class PartyFolder:
         """File that says by when a model has to be trained again."""
         return self.path / "retraining" / f"{job}.json"
 
+    def open_subject_keys(self) -> "SubjectKeys":
+        """Open the subjects' keys, and begin to keep some where the party keeps none.
+
+        Raises:
+            SubjectKeyError: their file is damaged, or the disk refuses.
+        """
+        from compliance.subject_keys import SubjectKeys
+
+        wrapping = SafeRows(self.safe, self.subject_keys)
+        return SubjectKeys.open(self.subject_keys, draw=new_secret, wrapping=wrapping)
+
+    @property
+    def safe(self) -> Safe:
+        """How the folder's secrets lie on disk.
+
+        Raises:
+            UnsealingError: the unsealing key cannot be had, though there is to be one.
+        """
+        return Safe(self.path, f"party {self.name}", PARTY_SECRETS, unsealing_key())
+
+    def keep_secret(self, path: Path, content: bytes) -> None:
+        """Write a secret into a file of the folder, sealed where there is an unsealing key.
+
+        Raises:
+            UnsealingError: the unsealing key cannot be had.
+            WorkspaceError: as `write_atomically`.
+        """
+        write_atomically(path, self.safe.seal(path, content), mode=0o600)
+
+    def read_secret(self, path: Path) -> bytes:
+        """Return a secret of the folder.
+
+        Raises:
+            UnsealingError: it does not open, or lies in clear though there is an unsealing key.
+            OSError: the file cannot be read.
+        """
+        return self.safe.unseal(path, path.read_bytes())
+
     def erasure_key(self) -> Secret:
         """Return the key that seals whom this party erased; made at first use.
 
@@ -587,9 +629,9 @@ class PartyFolder:
         """
         path = self.path / "keys" / "erasure"
         if not path.exists():
-            write_atomically(path, self.fresh_secret("erasure key").hex().encode(), mode=0o600)
+            self.keep_secret(path, self.fresh_secret("erasure key").hex().encode())
         try:
-            return Secret(bytes.fromhex(path.read_text(encoding="ascii")))
+            return Secret(bytes.fromhex(self.read_secret(path).decode("ascii")))
         except ValueError as error:
             raise WorkspaceError(f"{path} is damaged: restore it") from error
 
@@ -684,7 +726,7 @@ class PartyFolder:
     def _secret(self, path: Path, label: str) -> Secret:
         if path.exists():
             try:
-                content = bytes.fromhex(path.read_text(encoding="ascii"))
+                content = bytes.fromhex(self.read_secret(path).decode("ascii"))
             except ValueError:
                 content = b""
             if len(content) != SECRET_BYTES:
@@ -696,7 +738,7 @@ class PartyFolder:
                 "from a backup; a new one would be nobody's"
             )
         secret = self.fresh_secret(label)
-        write_atomically(path, secret.hex().encode(), mode=0o600)
+        self.keep_secret(path, secret.hex().encode())
         return secret
 
     def identity_key(self) -> SigningKey:

@@ -100,7 +100,7 @@ class Showings:
             secret=np.frombuffer(showing.secret, np.uint8),
             name=np.frombuffer(bytes.fromhex(showing.name), np.uint8),
         )
-        write_atomically(self._file(origin), content.getvalue(), mode=0o600)
+        self._folder.keep_secret(self._file(origin), content.getvalue())
         return showing
 
     def find(self, origin: str, name: str) -> Showing:
@@ -111,7 +111,8 @@ class Showings:
         """
         path, found = self._file(origin), None
         if path.exists():
-            with undamaged(path), np.load(path) as kept:
+            content = io.BytesIO(self._folder.read_secret(path))
+            with undamaged(path), np.load(content) as kept:
                 found = Showing(
                     kept["name"].tobytes().hex(), Secret(kept["secret"].tobytes()), kept["tokens"]
                 )

@@ -67,7 +67,7 @@ class Coordination:
 
     def token(self, name: str, role: OperatorRole) -> str:
         """Make an operator's token."""
-        return TokenBook(self.folder.tokens).add(name, role, now=utc_now())
+        return TokenBook(self.folder.tokens, safe=self.folder.safe).add(name, role, now=utc_now())
 
     def client(self, token: str | None = None) -> httpx.Client:
         """A client that trusts the coordinator's CA, and shows a token if there is one."""

@@ -308,6 +308,14 @@ ALLOWED = {
             *("ssl", "ssl.SSLError", "ssl.create_default_context"),
         }
     ),
+    # a coordinator whose operators' accounts are an identity provider's: its public keys
+    "federation/operations/provider_keys.py": frozenset(
+        {
+            *("http.HTTPStatus", "http.client.HTTPException", "http.client.HTTPSConnection"),
+            *("ssl", "ssl.TLSVersion", "ssl.TLSVersion.TLSv1_2", "ssl.create_default_context"),
+            "urllib.parse.urlsplit",
+        }
+    ),
     # the one link between two parties that the coordinator does not carry, and its program: only
     # after both gates have let out that it may be opened, and to a certificate told beforehand
     "federation/rr22/link.py": LINK,
@@ -545,7 +553,7 @@ def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
 
 def test_only_the_gate_encrypts_and_only_a_node_decrypts() -> None:
     shares = "privacy/secagg/keys.py"  # inside a secure aggregation: the library's, like the next
-    bodies = "compliance/subject_keys.py"  # kept at home, under a person's own key
+    bodies = "compliance/sealing.py"  # kept at home, under a person's own key, or an unsealing key
     assert callers("encrypt") == {GATE, "privacy/encryption.py", shares, bodies}
     assert callers("decrypt") == {"federation/node.py", "privacy/encryption.py", shares, bodies}
     challenges = "federation/enrolment/register.py"  # random bytes, to prove a key

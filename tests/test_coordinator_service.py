@@ -273,7 +273,7 @@ class TestAttacks:
         with coordination.client(token) as client:
             url = f"{coordination.control}/v1/comity/runs"
             assert client.get(url).status_code == 200
-            TokenBook(coordination.folder.tokens).revoke("leaver")
+            TokenBook(coordination.folder.tokens, safe=coordination.folder.safe).revoke("leaver")
             assert client.get(url).status_code == 401
 
     def test_a_viewer_sees_runs_and_may_not_begin_cancel_or_resume_any(

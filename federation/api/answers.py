@@ -29,11 +29,13 @@ from threading import Lock
 from typing import Final
 
 from federation.errors import FederationError
+from federation.safe import Safe
 from privacy.randomness import new_secret
 
 __all__ = ["Answer", "Answers", "KeyReusedError", "StillAtWorkError"]
 
 _KEPT: Final = timedelta(days=7)
+_ROW: Final = "requests"
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS secret (key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS answer (
@@ -69,9 +71,10 @@ class Answers:
 
     Args:
         directory: the party's folder.
+        safe: how its secrets lie; in clear where left out.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, safe: Safe | None = None) -> None:
         path = directory / "api" / "answers.sqlite"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
@@ -81,8 +84,11 @@ class Answers:
         with self._connection() as connection:
             connection.executescript(_TABLES)
             if connection.execute("SELECT key FROM secret").fetchone() is None:
-                connection.execute("INSERT INTO secret VALUES (?)", (new_secret(),))
-            (self._secret,) = connection.execute("SELECT key FROM secret").fetchone()
+                fresh = bytes(new_secret())
+                kept = fresh if safe is None else safe.seal(path, fresh, row=_ROW)
+                connection.execute("INSERT INTO secret VALUES (?)", (kept,))
+            (kept,) = connection.execute("SELECT key FROM secret").fetchone()
+        self._secret: bytes = kept if safe is None else safe.unseal(path, kept, row=_ROW)
 
     @contextmanager
     def once(

@@ -69,9 +69,11 @@ def create_application(
     Raises:
         WorkspaceError, ComplianceError: folder or configuration are not as they must be.
     """
-    PartyFolder(directory).agreement()
+    folder = PartyFolder(directory)
+    folder.agreement()
     buckets = Buckets(rate=config.requests_per_second, burst=config.burst, seconds=seconds)
-    calls = Calls(Clients(directory), buckets, Answers(directory), clock=clock)
+    answers = Answers(folder.path, safe=folder.safe)
+    calls = Calls(Clients(directory), buckets, answers, clock=clock)
     consents = Consents(directory, config.read_notices(), config.consent_strings)
     requests = Requests(directory, patience=config.patience_seconds, clock=clock)
     deletions = Deletions(directory, config.deletion, config.read_keys(), requests.erase)

@@ -21,7 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from federation.api.scopes import Scope
 from federation.errors import FederationError, WorkspaceError
-from federation.party import write_atomically
+from federation.party import PartyFolder
 from privacy.randomness import new_secret
 
 __all__ = ["Client", "Clients", "UnauthenticatedError"]
@@ -68,7 +68,8 @@ class Clients:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "api" / "clients.json"
+        self._folder = PartyFolder(directory)
+        self._path = self._folder.path / "api" / "clients.json"
 
     def add(
         self,
@@ -123,7 +124,7 @@ class Clients:
             WorkspaceError: the file is damaged.
         """
         try:
-            return _File.model_validate_json(self._path.read_bytes()).clients
+            return _File.model_validate_json(self._folder.read_secret(self._path)).clients
         except FileNotFoundError:
             return ()
         except ValidationError as error:
@@ -149,7 +150,7 @@ class Clients:
 
     def _write(self, clients: tuple[Client, ...]) -> None:
         content = _File(clients=clients).model_dump_json(indent=2).encode() + b"\n"
-        write_atomically(self._path, content, mode=0o600)
+        self._folder.keep_secret(self._path, content)
 
 
 def _digest(key: str) -> str:

@@ -37,7 +37,7 @@ from federation.api import bodies, problems
 from federation.api.configuration import DeletionConfig
 from federation.api.problems import ProblemError
 from federation.errors import WorkspaceError
-from federation.party import PartyFolder, write_atomically
+from federation.party import PartyFolder
 from privacy.randomness import SECRET_BYTES, new_secret
 
 __all__ = ["Deletions"]
@@ -126,9 +126,9 @@ def _issuer(directory: Path, domain: str) -> Issuer:
     path = folder.path / "keys" / "deletion"
     if not path.exists():
         secret = folder.fresh_secret("deletion key")
-        write_atomically(path, secret.hex().encode(), mode=0o600)
+        folder.keep_secret(path, secret.hex().encode())
     try:
-        seed = bytes.fromhex(path.read_text(encoding="ascii"))
+        seed = bytes.fromhex(folder.read_secret(path).decode("ascii"))
     except ValueError:
         seed = b""
     if len(seed) != SECRET_BYTES:

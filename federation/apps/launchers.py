@@ -182,7 +182,7 @@ def run_node(
         SuperLink.connected(  # 3
             config.superlink,
             root_certificates=config.root_certificates,
-            key=read_node_key(config.auth_supernode_private_key),
+            key=read_node_key(config.auth_supernode_private_key, folder=folder),
             tell=tell,
             heard=watch.heard,
         ) as link,

@@ -45,6 +45,7 @@ from httpx import HTTPStatusError, TransportError
 from federation.apps.carriage import CarriedMessage
 from federation.errors import SuperLinkError, WorkspaceError
 from federation.observing.events import Event, Notice
+from federation.party import PartyFolder
 
 __all__ = ["RunOverError", "SuperLink", "read_node_key"]
 
@@ -63,15 +64,23 @@ class RunOverError(SuperLinkError):
     """The run that a message belongs to has ended."""
 
 
-def read_node_key(file: Path) -> ec.EllipticCurvePrivateKey:
+def read_node_key(file: Path, *, folder: PartyFolder | None = None) -> ec.EllipticCurvePrivateKey:
     """Return the key by which a SuperLink knows a node.
 
+    Args:
+        file: of the key.
+        folder: the party's, whose secrets may be sealed; a key elsewhere lies in clear.
+
     Raises:
+        UnsealingError: it is a secret of the folder, and does not open.
         WorkspaceError: the file holds none in OpenSSH's format, or none of an elliptic curve.
     """
     made = f"make one with: ssh-keygen -t ecdsa -b 256 -N '' -f {file}"
+    place = file.parent.resolve() / file.name
+    sealed = folder is not None and folder.safe.has(place)
+    content = folder.read_secret(place) if folder and sealed else file.read_bytes()
     try:
-        key = load_ssh_private_key(file.read_bytes(), None)
+        key = load_ssh_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise WorkspaceError(
             f"{file} holds no private key in OpenSSH's format without a password: {made}"

@@ -143,6 +143,7 @@ def join(
     from compliance.rendering import render_draft
     from federation.enrolment import joining
     from federation.enrolment.means import load_means
+    from federation.secrets_commands import warn_of_clear_secrets
 
     found = joining.open_invitation(invitation)
     means = None if data is None else load_means(data, found.terms, found.party)
@@ -165,6 +166,7 @@ def join(
         means=means,
         now=datetime.now(UTC),
     )
+    warn_of_clear_secrets(member.folder.path)
     if _handed_over(member.registration, to, as_json=as_json, coordinator=key):
         return
     standing = _send(member, member.registration)

@@ -53,7 +53,6 @@ from privacy.randomness import SecretStream
 
 __all__ = ["Membership", "join", "open_invitation", "sign_submission"]
 
-_OWNER_ONLY: Final = 0o600
 _EXTRA_BYTES: Final = 48  # 128 bits more than the order has: FIPS 186-5, A.2.1
 
 
@@ -106,7 +105,7 @@ def join(
             f"the invitation expired at {iso(invitation.expires)}: ask the coordinator for another"
         )
     if before:  # 2
-        _check_same(open_invitation(place / "invitation.json"), invitation, path)
+        _check_same(_accepted(PartyFolder(path)), invitation, path)
     folder = _prepare(path, invitation, means)
     term = folder.term()  # 3
     folder.erasure_key()
@@ -114,7 +113,9 @@ def join(
     write_atomically(place / "ca.pem", invitation.certificate.encode())  # 4
     if node is not None:
         write_atomically(path / "node.toml", _node_file(invitation))
-    write_atomically(place / "invitation.json", read_regular(file, ENVELOPE_LIMIT + 1), mode=0o600)
+    folder.keep_secret(
+        folder.path / "enrolment" / "invitation.json", read_regular(file, ENVELOPE_LIMIT + 1)
+    )
     statement = Statement(  # 5
         invitation=invitation.digest,
         draft=accepted,
@@ -158,7 +159,7 @@ class Membership:
                 f"{folder.path} has not joined: run `comity party join INVITATION --folder "
                 f"{folder.path}`"
             )
-        return cls(folder, open_invitation(folder.path / "enrolment" / "invitation.json"))
+        return cls(folder, _accepted(folder))
 
     @property
     def registration(self) -> bytes:
@@ -265,6 +266,15 @@ def sign_submission(
     return Submission(agreement=agreement.digest, signature=signature, answer=answer)
 
 
+def _accepted(folder: PartyFolder) -> Invitation:
+    """Return the invitation that a party accepted; it holds the token by which it proves that."""
+    path = folder.path / "enrolment" / "invitation.json"
+    try:
+        return Invitation.open(folder.read_secret(path))
+    except OSError as error:
+        raise WorkspaceError(f"{path} cannot be read ({error.strerror}): restore it") from error
+
+
 def _check_same(before: Invitation, invitation: Invitation, path: Path) -> None:
     same = ("party", "coordinator", "draft")
     other = [name for name in same if getattr(before, name) != getattr(invitation, name)]
@@ -298,7 +308,7 @@ def _node_key(folder: PartyFolder) -> ec.EllipticCurvePrivateKey:
     path = folder.path / "keys" / "node"
     if path.exists():
         try:
-            key = load_ssh_private_key(path.read_bytes(), None)
+            key = load_ssh_private_key(folder.read_secret(path), None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise WorkspaceError(f"{path} is damaged: restore it") from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -308,7 +318,7 @@ def _node_key(folder: PartyFolder) -> ec.EllipticCurvePrivateKey:
     order = ec.SECP256R1().group_order
     made = ec.derive_private_key(int.from_bytes(drawn) % (order - 1) + 1, ec.SECP256R1())
     content = made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    write_atomically(path, content, mode=_OWNER_ONLY)
+    folder.keep_secret(path, content)
     return made
 
 

@@ -144,9 +144,9 @@ class Aligning:
         if not secret_file.exists():
             history.check_new(spec.name)
             fresh = folder.fresh_secret(f"align/{message.sealed.digest}")
-            write_atomically(secret_file, fresh, mode=0o600)
-        secret = Secret(secret_file.read_bytes())
-        write_atomically(directory / "commitment", commitment_key(secret), mode=0o600)
+            folder.keep_secret(secret_file, fresh)
+        secret = Secret(folder.read_secret(secret_file))
+        folder.keep_secret(directory / "commitment", commitment_key(secret))
         side = AlignSide(
             recipe=recipe_fingerprint(recipe_for(self._terms)), commitment=commitment(secret, own)
         )
@@ -205,9 +205,10 @@ class Aligning:
         first, sender = run.plan.parties[0], message.header.sender
         if sender != first or len(message.payload) != SECRET_BYTES:
             raise MessageError(f"seed of {len(message.payload)} bytes from {sender}")
-        if run.seed.exists() and run.seed.read_bytes() != message.payload:
+        folder = self._desk.folder
+        if run.seed.exists() and folder.read_secret(run.seed) != message.payload:
             raise MessageError(f"a second seed from {sender}: the first one counts")
-        write_atomically(run.seed, message.payload, mode=0o600)
+        folder.keep_secret(run.seed, message.payload)
         return self._desk.release(message, Acknowledged(), recipient=self._desk.coordinator)
 
     def _blind(self, message: Message) -> Released:
@@ -318,7 +319,7 @@ class Aligning:
                         f"fewer than {self._terms.minimum_match} people are known to all, and who "
                         "they are was not kept: run the job under another name",
                     )
-                secret = Secret((directory / "secret").read_bytes())
+                secret = Secret(self._desk.folder.read_secret(directory / "secret"))
         except FileNotFoundError as error:
             raise MessageError(f"no alignment of job {spec.name!r} is under way") from error
         own = MatchingSet.open(directory / "set")
@@ -338,7 +339,7 @@ class Aligning:
         if run.plan.parties[0] == self._name:
             return derive_secret(run.secret, f"align seed, set {run.own.digest}")
         try:
-            return Secret(run.seed.read_bytes())
+            return Secret(self._desk.folder.read_secret(run.seed))
         except FileNotFoundError as error:
             raise MessageError(f"no seed of job {run.spec.name!r} has come yet") from error
 

@@ -279,14 +279,14 @@ class DirectMatching:
         before: DirectState | None = None
         if state_file.exists():
             with undamaged(state_file):
-                before = DirectState.model_validate_json(state_file.read_bytes())
+                before = DirectState.model_validate_json(folder.read_secret(state_file))
             self._check_reached(directory, before)
         if not secret_file.exists():
             if before is not None:
                 raise MessageError(f"the match of job {spec.name!r} with {peer} has ended here")
-            write_atomically(secret_file, folder.fresh_secret(f"match/{label}"), mode=0o600)
-        secret = Secret(secret_file.read_bytes())
-        write_atomically(directory / "commitment", commitment_key(secret), mode=0o600)
+            folder.keep_secret(secret_file, folder.fresh_secret(f"match/{label}"))
+        secret = Secret(folder.read_secret(secret_file))
+        folder.keep_secret(directory / "commitment", commitment_key(secret))
         side = MatchSide(
             recipe=recipe_fingerprint(recipe_for(self._terms)),
             points=padded_count(own.token_count, self._terms.set_size_bucket),
@@ -305,7 +305,7 @@ class DirectMatching:
         own = MatchingSet.open(self._desk.folder.job(job) / "set")
         try:
             with undamaged(directory):
-                content = (directory / "state.json").read_bytes()
+                content = self._desk.folder.read_secret(directory / "state.json")
                 state = DirectState.model_validate_json(content)
         except FileNotFoundError as error:
             raise MessageError(f"job {job!r} with {peer}: nothing is under way") from error
@@ -313,7 +313,7 @@ class DirectMatching:
         if own is None:
             raise MessageError(f"job {job!r} with {peer}: its set is gone")
         file = directory / "secret"
-        secret = Secret(file.read_bytes()) if file.exists() else None
+        secret = Secret(self._desk.folder.read_secret(file)) if file.exists() else None
         if secret is not None and commitment(secret, own) != state.own.commitment:
             raise MessageError(f"job {job!r} began with another set: name another job")
         return _Pair(directory, spec, peer, own, people_of(self._desk, job), state, secret)
@@ -331,7 +331,7 @@ class DirectMatching:
     def _save(self, pair: _Pair, state: DirectState | None = None) -> _Pair:
         now = pair.state if state is None else state
         content = now.model_dump_json().encode()
-        write_atomically(pair.directory / "state.json", content, mode=0o600)
+        self._desk.folder.keep_secret(pair.directory / "state.json", content)
         return pair.at(now)
 
     def _found(self, pair: _Pair) -> NDArray[np.int64]:

@@ -71,7 +71,6 @@ from federation.messages import (
     MatchSide,
     Message,
 )
-from federation.party import write_atomically
 from federation.population import recipe_for, tokens_allowed
 from federation.specification import MatchSpec
 from privacy.errors import PeerMessageError
@@ -153,7 +152,7 @@ class Matching:
         """
         for secret in self._desk.folder.path.glob("jobs/*/with-*/secret"):
             try:
-                content = (secret.parent / "state.json").read_bytes()
+                content = self._desk.folder.read_secret(secret.parent / "state.json")
                 state = MatchState.model_validate_json(content)
             except (FileNotFoundError, ValidationError):
                 continue
@@ -334,9 +333,9 @@ class Matching:
             width = widths[0 if self._learns(peer) else 1]
             count = self._count_records(own, people, width, told=told)
         if not secret_file.exists():
-            write_atomically(secret_file, folder.fresh_secret(f"match/{label}"), mode=0o600)
-        secret = Secret(secret_file.read_bytes())
-        write_atomically(directory / "commitment", commitment_key(secret), mode=0o600)
+            folder.keep_secret(secret_file, folder.fresh_secret(f"match/{label}"))
+        secret = Secret(folder.read_secret(secret_file))
+        folder.keep_secret(directory / "commitment", commitment_key(secret))
         side = MatchSide(
             recipe=recipe_fingerprint(recipe_for(self._terms)),
             points=padded_count(count, self._terms.set_size_bucket) * width,
@@ -358,7 +357,7 @@ class Matching:
         path = directory / "state.json"
         try:
             with undamaged(path):
-                state = MatchState.model_validate_json(path.read_bytes())
+                state = MatchState.model_validate_json(self._desk.folder.read_secret(path))
         except FileNotFoundError:
             return None
         if state.below_minimum:
@@ -425,7 +424,7 @@ class Matching:
                 f"{message.header.kind} for job {job!r}, in which nothing is under way"
             )
         with undamaged(directory):
-            secret = Secret(secret_file.read_bytes())
+            secret = Secret(self._desk.folder.read_secret(secret_file))
         own = MatchingSet.open(self._desk.folder.job(job) / "set")
         if own is None:
             raise MessageError(f"{message.header.kind} for job {job!r}, whose set is gone")
@@ -437,7 +436,7 @@ class Matching:
     def _save(self, pair: _Pair, state: MatchState | None = None) -> _Pair:
         now = pair.state if state is None else state
         content = now.model_dump_json().encode()
-        write_atomically(pair.directory / "state.json", content, mode=0o600)
+        self._desk.folder.keep_secret(pair.directory / "state.json", content)
         fixed = (pair.directory, pair.spec, pair.peer, pair.own, pair.people)
         return _Pair(*fixed, now, pair.secret, pair.widths)
 

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -87,6 +88,11 @@ class Issued:
     def key_pem(self) -> bytes:
         """The key."""
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    def key_pem_under(self, password: str) -> bytes:
+        """Return the key, encrypted under a password that nobody can guess."""
+        encryption = BestAvailableEncryption(password.encode())
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
     def is_due(self, now: datetime, hosts: Sequence[str]) -> bool:
         """Whether a server's certificate ends soon, or names other hosts than these."""

@@ -71,9 +71,11 @@ def init(
     Example: comity coordinator init /srv/comity/coordinator --address coordinator.example
     """
     from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
+    from federation.secrets_commands import warn_of_clear_secrets
 
     config = CoordinatorConfig.for_address(address, listen=listen, control=control)
     made = CoordinatorFolder.init(folder, config, now=utc_now())
+    warn_of_clear_secrets(made.path)
     facts = {
         "config": str(made.path / "coordinator.toml"),
         "ca_certificate": str(made.ca_certificate),
@@ -171,11 +173,33 @@ def revoke(
     out.print(f"{name}'s token opens nothing any more", markup=False)
 
 
+@token_app.command("check")
+def check(
+    file: Annotated[Path, typer.Argument(help="File that holds a token and nothing else.")],
+    config: ConfigOption = CONFIG,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say whose token it is and what it opens, or why it opens nothing.
+
+    Example: comity coordinator token check alice.token --config /srv/comity/coordinator
+    """
+    from federation.operations.accounts import Accounts
+    from federation.operations.folder import CoordinatorFolder
+
+    token = file.read_text(encoding="ascii", errors="replace").strip()
+    operator = Accounts.of(CoordinatorFolder.open(config)).operator(token, now=utc_now())
+    if as_json:
+        _print_json({"name": operator.name, "role": operator.role})
+    else:
+        out.print(f"{operator.name} is {operator.role}", markup=False)
+
+
 def _book(config: Path) -> "TokenBook":
     from federation.operations.folder import CoordinatorFolder
     from federation.operations.tokens import TokenBook
 
-    return TokenBook(CoordinatorFolder.open(config).tokens)
+    folder = CoordinatorFolder.open(config)
+    return TokenBook(folder.tokens, safe=folder.safe)
 
 
 def _print_json(content: object) -> None:

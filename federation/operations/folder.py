@@ -3,8 +3,9 @@
 ```
 FOLDER/                 readable by its owner only
   coordinator.toml      the address that parties call, and where it listens
-  certificates/         a CA of its own, and the server's certificate that it vouches for
-  tokens.json           operators' tokens, as hashes
+  certificates/         a CA of its own, and the server's certificate that it vouches for; keys
+                        are sealed where there is an unsealing key (see `safe`)
+  tokens.json           operators' tokens, as hashes; likewise
   executor.secret       by which the one executor proves itself, made anew at each start
   nodes/NAME.pub        the key of party NAME's node: who may connect
   runs/                 the journal of runs
@@ -39,7 +40,11 @@ from compliance.errors import describe
 from federation.errors import WorkspaceError
 from federation.observing.traces import Collector
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
+from federation.operations.identity_provider import IdentityProviderConfig
 from federation.party import write_atomically
+from federation.safe import COORDINATOR_SECRETS, Safe
+from federation.unsealing import unsealing_key
+from privacy.randomness import new_secret
 
 __all__ = ["Address", "CoordinatorConfig", "CoordinatorFolder"]
 
@@ -81,6 +86,8 @@ class CoordinatorConfig(BaseModel):
         party: the coordinator's folder as a party, taken from the state folder.
         deadline_seconds: patience for the answers of one exchange, and for nodes to connect.
         traces: URL of the operator's own collector of OpenTelemetry; none where left out.
+        identity_provider: whose tokens operators may show beside the coordinator's own; nobody's
+            where left out. Paths in it are taken from the state folder.
     """
 
     model_config = ConfigDict(
@@ -96,6 +103,7 @@ class CoordinatorConfig(BaseModel):
     party: Path = Path("party")
     deadline_seconds: Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)] = 600.0
     traces: Collector | None = None
+    identity_provider: IdentityProviderConfig | None = None
 
     @classmethod
     def for_address(cls, address: str, *, listen: str | None, control: str) -> Self:
@@ -155,7 +163,7 @@ class CoordinatorFolder:
 
         1. The folder, its owner's alone.
         2. Its configuration, unless it has one; another than it has is refused, but for where spans
-           go.
+           go, and for an identity provider.
         3. The CA, unless there is one. 4. The server's certificate, unless it serves for longer.
 
         Raises:
@@ -167,7 +175,8 @@ class CoordinatorFolder:
         if not file.exists():  # 2
             write_atomically(file, _to_toml(config), mode=0o600)
         folder = cls.open(path)
-        if folder.config.model_copy(update={"traces": config.traces}) != config:
+        free = {"traces": config.traces, "identity_provider": config.identity_provider}
+        if folder.config.model_copy(update=free) != config:
             raise WorkspaceError(
                 f"{file} says otherwise than this command: change the file itself, which the next "
                 "start and the next certificate heed, or give the same options"
@@ -209,17 +218,27 @@ class CoordinatorFolder:
                 f"{certificate} and {key} belong together, and one is missing: restore it from a "
                 "backup; a new one would be nobody's"
             )
-        return Issued.parse(certificate.read_bytes(), key.read_bytes(), source=str(certificate))
+        content = self.safe.unseal(key, key.read_bytes())
+        return Issued.parse(certificate.read_bytes(), content, source=str(certificate))
 
     def _keep(self, name: str, issued: Issued) -> None:
         certificate = self._certificate(name)
         key = certificate.with_suffix(".key")
         if not key.exists():
-            write_atomically(key, issued.key_pem, mode=0o600)
+            write_atomically(key, self.safe.seal(key, issued.key_pem), mode=0o600)
         write_atomically(certificate, issued.certificate_pem)
 
     def _certificate(self, name: str) -> Path:
         return self.path / "certificates" / f"{name}.pem"
+
+    @property
+    def safe(self) -> Safe:
+        """How the folder's secrets lie on disk.
+
+        Raises:
+            UnsealingError: the unsealing key cannot be had, though there is to be one.
+        """
+        return Safe(self.path, "coordinator", COORDINATOR_SECRETS, unsealing_key())
 
     @property
     def address(self) -> str:
@@ -240,6 +259,31 @@ class CoordinatorFolder:
     def server_key(self) -> Path:
         """Key of both listeners."""
         return self._certificate("server").with_suffix(".key")
+
+    @contextmanager
+    def readable_server_key(self) -> Iterator[tuple[Path, str | None]]:
+        """Have a file of the listeners' key that a server can read, for the length of the block.
+
+        It is the key's own file; where that is sealed, a copy under a password that is in memory
+        alone.
+
+        Yields:
+            The file, and its password.
+
+        Raises:
+            UnsealingError: the key does not open.
+        """
+        server = self._certified("server")
+        if self.safe.key is None or server is None:
+            yield self.server_key, None
+            return
+        password = new_secret().hex()
+        copy = self.server_key.with_suffix(".once")
+        write_atomically(copy, server.key_pem_under(password), mode=0o600)
+        try:
+            yield copy, password
+        finally:
+            copy.unlink(missing_ok=True)
 
     @property
     def party(self) -> Path:

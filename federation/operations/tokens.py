@@ -25,6 +25,7 @@ from compliance.errors import describe
 from federation.errors import WorkspaceError
 from federation.operations.roles import OperatorRole
 from federation.party import write_atomically
+from federation.safe import Safe
 from privacy.randomness import new_secret
 
 __all__ = ["Operator", "OperatorToken", "TokenBook"]
@@ -70,8 +71,15 @@ _BOOK: Final = TypeAdapter(tuple[OperatorToken, ...])
 class TokenBook:
     """The tokens of one coordinator, in one file; read anew at every call."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, safe: Safe | None = None) -> None:
+        """Take the file.
+
+        Args:
+            path: of the file.
+            safe: how the folder's secrets lie; in clear where left out.
+        """
         self._path = path
+        self._safe = safe
 
     def all(self) -> tuple[OperatorToken, ...]:
         """Return what is kept of every token, by name.
@@ -80,7 +88,10 @@ class TokenBook:
             WorkspaceError: the file is damaged.
         """
         try:
-            return _BOOK.validate_json(self._path.read_bytes())
+            content = self._path.read_bytes()
+            if self._safe is not None:
+                content = self._safe.unseal(self._path, content)
+            return _BOOK.validate_json(content)
         except FileNotFoundError:
             return ()
         except ValidationError as error:
@@ -138,7 +149,10 @@ class TokenBook:
 
     def _write(self, tokens: tuple[OperatorToken, ...]) -> None:
         listed = tuple(sorted(tokens, key=lambda one: one.name))
-        write_atomically(self._path, _BOOK.dump_json(listed, indent=2) + b"\n", mode=0o600)
+        content = _BOOK.dump_json(listed, indent=2) + b"\n"
+        if self._safe is not None:
+            content = self._safe.seal(self._path, content)
+        write_atomically(self._path, content, mode=0o600)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -126,9 +126,9 @@ class Assisting:
         file = desk.folder.job(spec.name) / "secret"
         if not file.exists():
             fresh = desk.folder.fresh_secret(f"assist/{message.sealed.digest}")
-            write_atomically(file, fresh, mode=0o600)
+            desk.folder.keep_secret(file, fresh)
         sums = PartnerSum.of(spec, desk.agreement)
-        key = sums.masks.key(Secret(file.read_bytes())).hex()
+        key = sums.masks.key(Secret(desk.folder.read_secret(file))).hex()
         return desk.release(
             message, AssistJoined(key=key), people=rows.used, minimums=(rows.minimum,)
         )
@@ -318,7 +318,8 @@ class Assisting:
 
     def _secret(self, spec: VerticalTrainSpec | VerticalScoreSpec) -> Secret:
         try:
-            return Secret((self._desk.folder.job(spec.name) / "secret").read_bytes())
+            folder = self._desk.folder
+            return Secret(folder.read_secret(folder.job(spec.name) / "secret"))
         except FileNotFoundError as error:
             raise MessageError(f"no job {spec.name!r} is under way here") from error
 

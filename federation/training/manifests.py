@@ -47,6 +47,7 @@ from federation.gate import PeopleUsed
 from federation.messages import content_digest
 from federation.party import PartyFolder, write_atomically
 from federation.references import References
+from federation.safe import SafeRows
 from federation.specification import TrainSpec, VerticalTrainSpec
 from federation.training.people_lists import Lists, whole
 from privacy.randomness import new_secret
@@ -173,8 +174,8 @@ def keep_manifest(
 
 def destroy_manifest(folder: PartyFolder, job: str) -> None:
     """Destroy the key of a training's lists, wherever copies of them are."""
-    if (path := _keys(folder)).exists():
-        SubjectKeys.open(path, draw=new_secret).destroy([job])
+    if _keys(folder).exists():
+        _open_keys(folder).destroy([job])
 
 
 @dataclass(frozen=True)
@@ -325,12 +326,17 @@ def _keys(folder: PartyFolder) -> Path:
     return folder.path / "keys" / "manifests.sqlite"
 
 
+def _open_keys(folder: PartyFolder) -> SubjectKeys:
+    path = _keys(folder)
+    return SubjectKeys.open(path, draw=new_secret, wrapping=SafeRows(folder.safe, path))
+
+
 def _key(folder: PartyFolder, job: str, *, begun: bool) -> SubjectKey:
     """Return the key of a training's lists; a first one where it has not begun."""
     path = _keys(folder)
     if not begun:
-        return SubjectKeys.open(path, draw=new_secret).of([job])[0]
-    found = SubjectKeys.open(path, draw=new_secret).find([job])[0] if path.exists() else None
+        return _open_keys(folder).of([job])[0]
+    found = _open_keys(folder).find([job])[0] if path.exists() else None
     if found is None:
         raise WorkspaceError(
             f"the key of job {job!r} is not in {path}: restore it from a backup; without it nobody "

@@ -98,7 +98,8 @@ class _Answer(NamedTuple):
 class _Round:
     """One round's folder."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, folder: PartyFolder, directory: Path) -> None:
+        self._folder = folder
         self._directory = directory
         self.weights = directory / "weights.bin"
 
@@ -107,10 +108,10 @@ class _Round:
         if not path.exists():
             return None
         with undamaged(path):
-            return _Kept.model_validate_json(path.read_bytes())
+            return _Kept.model_validate_json(self._folder.read_secret(path))
 
     def keep(self, phase: SumPhase, kept: _Kept) -> None:
-        write_atomically(self._path(phase), kept.model_dump_json().encode(), mode=0o600)
+        self._folder.keep_secret(self._path(phase), kept.model_dump_json().encode())
 
     def has_passed(self, phase: SumPhase) -> bool:
         """Tell whether a later phase was had."""
@@ -299,13 +300,14 @@ class Summing:
         return secagg.Client(plan, folder.name, folder.identity_key(), AgreedKeys(agreement))
 
     def _round(self, spec: TrainSpec, number: int) -> _Round:
-        return _Round(self._desk.folder.job(spec.name) / f"round-{number:04d}")
+        folder = self._desk.folder
+        return _Round(folder, folder.job(spec.name) / f"round-{number:04d}")
 
 
 def forget_sums(folder: PartyFolder, job: str) -> None:
     """Remove rows, and what sums remember, of a job that is over here."""
     for directory in folder.job(job).glob("round-*/"):
-        _Round(directory).end()
+        _Round(folder, directory).end()
     (folder.job(job) / "rows.npz").unlink(missing_ok=True)
 
 

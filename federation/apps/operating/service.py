@@ -45,10 +45,10 @@ from federation.errors import WorkspaceError
 from federation.observing.coordinator_view import metrics_app
 from federation.observing.events import Event, Notice
 from federation.observing.formats import LogFormat
+from federation.operations.accounts import Accounts
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorFolder, host_of, port_of
 from federation.operations.journal import RunJournal
-from federation.operations.tokens import TokenBook
 from federation.party import write_atomically
 from privacy.randomness import new_secret
 
@@ -124,12 +124,13 @@ class _Service:
         self._executor: subprocess.Popen[bytes] | None = None
         self._ending = asyncio.Event()
         self._broken: str | None = None
-        audit, book = AuditFile(folder.audit, clock=clock), TokenBook(folder.tokens)
+        audit = AuditFile(folder.audit, clock=clock)
+        accounts = Accounts.of(folder)
         public = public_app(superlink, _mounts(folder), ready=self._is_ready)
         control = control_app(
             superlink,
             control_api(folder),
-            find_operator=lambda token: book.operator(token, now=clock()),
+            find_operator=lambda token: accounts.find(token, now=clock(), tell=tell),
             metrics=metrics_app(folder, contacts=self._nodes.contacts),
         )
         config = folder.config
@@ -151,7 +152,15 @@ class _Service:
         self._tell(Notice(Event.COORDINATOR_ENDED, "the coordinator has ended"))
 
     def _server(self, app: ASGIApp, address: str, *, begins: bool) -> QuietServer:
-        config = uvicorn.Config(
+        with self._folder.readable_server_key() as (key, password):
+            config = self._config(app, address, key, password, begins=begins)
+            config.load()  # reads the key
+        return QuietServer(config)
+
+    def _config(
+        self, app: ASGIApp, address: str, key: Path, password: str | None, *, begins: bool
+    ) -> uvicorn.Config:
+        return uvicorn.Config(
             app,
             host=host_of(address),
             port=port_of(address),
@@ -159,7 +168,8 @@ class _Service:
             ws="none",
             lifespan="on" if begins else "off",  # the SuperLink begins and ends once
             ssl_certfile=str(self._folder.server_certificate),
-            ssl_keyfile=str(self._folder.server_key),
+            ssl_keyfile=str(key),
+            ssl_keyfile_password=password,
             log_level="warning",
             log_config=None if self._is_quiet else LOGGING_CONFIG,
             access_log=False,
@@ -167,7 +177,6 @@ class _Service:
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
-        return QuietServer(config)
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
