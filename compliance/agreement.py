@@ -16,7 +16,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, Literal, Self
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, Self
 
 import rfc8785
 from pydantic import AfterValidator, Field, ValidationError
@@ -81,8 +82,8 @@ __all__ = [
 PAYLOAD_TYPE: Final = "application/vnd.comity.agreement+json"
 """DSSE payload type of a signed agreement."""
 
-MOST_PARTIES: Final = 24
-"""Parties of one agreement: the first leaf of a log names all of them, in at most 2 KiB."""
+MOST_PARTIES: Final = 128
+"""Parties of one agreement: the first leaf of a log names all of them, and all sign one envelope."""
 
 ALIGNED_PARTIES: Final = (3, 8)
 """Fewest and most data parties that can be aligned: two match by themselves, and what hides the
@@ -192,15 +193,24 @@ class Agreement(Terms):
             )
         return agreement
 
-    @property
+    @cached_property
     def canonical_bytes(self) -> bytes:
         """The agreement's one spelling in bytes (RFC 8785)."""
         return rfc8785.dumps(self.model_dump(mode="json"))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of `canonical_bytes`, 64 hexadecimal digits: what every record refers to."""
         return hashlib.sha256(self.canonical_bytes).hexdigest()
+
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> "Agreement":
+        """Return a copy, unchecked, whose spelling and digest are its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("canonical_bytes", "digest"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @property
     def number(self) -> int:
@@ -585,19 +595,22 @@ class SignedAgreement:
         Raises:
             AlteredAgreementError: a signature does not cover this agreement, or is a stranger's.
         """
-        agreement = self.unverified()
-        names = {party.name for party in agreement.parties}
-        for signer in self.envelope.signers:
-            if signer not in names:
-                raise AlteredAgreementError(
-                    f"agreement {agreement.name!r} bears a signature of somebody who is no party "
-                    f"of it ({_names(agreement.parties)}): ask its author for the original"
-                )
+        return self._signers_of(self.unverified())
+
+    def _signers_of(self, agreement: Agreement) -> tuple[str, ...]:
+        keys = {party.name: party.verifying_key for party in agreement.parties}
+        if any(signer not in keys for signer in self.envelope.signers):
+            raise AlteredAgreementError(
+                f"agreement {agreement.name!r} bears a signature of somebody who is no party "
+                f"of it ({_names(agreement.parties)}): ask its author for the original"
+            )
+        message = self.envelope.signed_bytes
+        for signature in self.envelope.signatures:
             try:
-                self.envelope.verify_by(signer, agreement.party(signer).verifying_key)
+                signature.verify(keys[signature.keyid], message)
             except SignatureError as error:
                 raise AlteredAgreementError(
-                    f"agreement {agreement.name!r} is not what {signer!r} signed: {error}"
+                    f"agreement {agreement.name!r} is not what {signature.keyid!r} signed: {error}"
                 ) from error
         return self.envelope.signers
 
@@ -620,7 +633,7 @@ class SignedAgreement:
                 f"agreement {agreement.name!r} names key {expected.fingerprint} for {party!r}, got "
                 f"{key.public.fingerprint}: sign with that key, or have the agreement amended"
             )
-        if party in self.signed_by:
+        if party in self._signers_of(agreement):
             return self
         return type(self)(self.envelope.add_signature(party, key))
 
@@ -637,7 +650,7 @@ class SignedAgreement:
             UnsignedAgreementError: step 3 fails; names who is missing.
         """
         agreement = self.unverified()  # 1
-        signed_by = self.signed_by  # 2
+        signed_by = self._signers_of(agreement)  # 2
         missing = [party for party in agreement.parties if party.name not in signed_by]
         if missing:  # 3
             raise UnsignedAgreementError(
