@@ -33,6 +33,7 @@ from compliance.log.note import NoteKey
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
     DATA_ROLES,
+    MOST_WITNESSES,
     RELEASES_ROWS,
     AmendmentTerms,
     ApprovalTerms,
@@ -64,6 +65,7 @@ from compliance.terms import (
     TrainTerms,
     VerticalTerms,
     approver_mistakes,
+    drawn_witnesses,
     region_mistakes,
     repeated,
     unique,
@@ -83,7 +85,7 @@ PAYLOAD_TYPE: Final = "application/vnd.comity.agreement+json"
 """DSSE payload type of a signed agreement."""
 
 MOST_PARTIES: Final = 128
-"""Parties of one agreement: the first leaf of a log names all of them, and all sign one envelope."""
+"""Parties of one agreement: the first leaf of a log names all, and all sign one envelope."""
 
 ALIGNED_PARTIES: Final = (3, 8)
 """Fewest and most data parties that can be aligned: two match by themselves, and what hides the
@@ -148,7 +150,7 @@ class Agreement(Terms):
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
-    witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_PARTIES - 1)] | None = None
+    witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_WITNESSES)] | None = None
     amends: AmendmentTerms | None = None
     retention: Annotated[tuple[RetentionTerm, ...], Field(max_length=64)] = ()
     termination: TerminationTerms | None = None
@@ -300,6 +302,21 @@ class Agreement(Terms):
         """Return the parties of that role, in the agreement's order."""
         return tuple(party for party in self.parties if party.role is role)
 
+    def witnesses_of(self, name: str) -> tuple[str, ...]:
+        """Return whose cosignatures make a head of a party's log public, in the agreement's order.
+
+        Others with a cosigning key, of whom `MOST_WITNESSES` at most are drawn for each log;
+        auditors are among them where the agreement says how many must cosign.
+        """
+        others = [
+            party.name
+            for party in self.parties
+            if party.name != name
+            and party.cosigning_key is not None
+            and (self.witness_quorum is not None or party.role is not Role.AUDITOR)
+        ]
+        return drawn_witnesses(name, others)
+
     def needs_approval(self, computation: Computation) -> bool:
         """Tell whether a job of that kind needs people's approvals."""
         if self.approval is None:
@@ -333,16 +350,15 @@ class Agreement(Terms):
     def _quorum_mistakes(self) -> Iterator[str]:
         if self.witness_quorum is None:
             return
-        keyed = sum(party.cosigning_key is not None for party in self.parties)
-        others = [keyed - (party.cosigning_key is not None) for party in self.parties]
+        others = [len(self.witnesses_of(party.name)) for party in self.parties]
         least, most = max(others) // 2 + 1, min(others)
         if not least <= self.witness_quorum <= most:
             expected = f"expected {least} to {most}" if least <= most else "no number will do"
             yield (
                 f"witness_quorum: got {self.witness_quorum}, {expected}: it must be more than half "
-                f"of the {max(others)} other parties with a cosigning key, lest two heads that "
-                "contradict each other both be public: raise it, leave it out (all of them but "
-                "auditors), or leave out auditors' cosigning keys"
+                f"of the {max(others)} other parties with a cosigning key that witness a log, lest "
+                "two heads that contradict each other both be public: raise it, leave it out (all "
+                "of them but auditors), or leave out auditors' cosigning keys"
             )
 
     def _party_mistakes(self) -> Iterator[str]:

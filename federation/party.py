@@ -650,9 +650,7 @@ class PartyFolder:
             WorkspaceError: it was amended meanwhile.
         """
         written = read_regular(self.path / "agreement.json", ENVELOPE_LIMIT + 1)
-        if _contract_in(written) != agreement.canonical_bytes or (
-            self.next_agreement.exists()
-        ):
+        if _contract_in(written) != agreement.canonical_bytes or (self.next_agreement.exists()):
             raise WorkspaceError(f"the agreement in {self.path} was amended meanwhile: ask again")
 
     def check_named(self, agreement: Agreement, file: Path) -> None:
