@@ -33,6 +33,7 @@ __all__ = [
     "Epsilon",
     "EventJson",
     "Leaf",
+    "Missing",
     "Name",
     "Names",
     "Positive",
@@ -91,6 +92,8 @@ Positive = Annotated[Count, Field(ge=1)]
 Counts = Annotated[dict[Name, Count], Field(max_length=16)]
 
 Recipients = Annotated[tuple[Name, ...], Field(max_length=MOST_NAMES, strict=False)]
+
+Missing = Annotated[tuple[Name, ...], Field(max_length=MOST_NAMES, strict=False)]
 
 Epsilon = Annotated[float, Field(ge=0)]
 
