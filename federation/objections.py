@@ -53,7 +53,9 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
 
 def _quorum_objections(spec: JobSpec, agreement: Agreement) -> list[tuple[str, str]]:
     partners = len(agreement.by_role(Role.PARTNER))
-    if isinstance(spec, AlignSpec | VerticalTrainSpec) or spec.absent_partners < partners:
+    if isinstance(spec, AlignSpec | VerticalTrainSpec | VerticalScoreSpec):
+        return []
+    if spec.absent_partners < partners:
         return []
     remedy = f"job {spec.name!r} goes on without {spec.absent_partners} of {partners} partners"
     return [("absent_partners", f"{remedy}: ask for at most {partners - 1}")]
