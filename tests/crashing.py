@@ -209,7 +209,7 @@ def findings(world: World) -> list[str]:
     with TemporaryDirectory() as scratch:
         places = [str(world.workspace.path)]
         _, found, _ = audit_places(
-            places, agreement=None, policy=None, scratch=Path(scratch), now=world.now
+            places, agreements=(), policy=None, scratch=Path(scratch), now=world.now
         )
     return [str(one.kind) for one in found]
 
