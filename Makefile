@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent bench-consent-strings bench-policies bench-manifest docs pins clean
+.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent bench-consent-strings bench-policies bench-manifest bench-many docs pins clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -66,6 +66,9 @@ bench-policies: $(VENV)/.test  ## measure decisions of policies with every claus
 
 bench-manifest: $(VENV)/.test  ## measure a manifest of a million people
 	$(BIN)/python benchmarks/manifest.py
+
+bench-many: $(VENV)/.test  ## measure jobs of a hundred parties, of whom one in ten fails in every round
+	$(BIN)/python benchmarks/many_parties.py
 
 bench-flower: $(VENV)/.test  ## measure round trips to nodes, beside Flower's own
 	$(BIN)/python benchmarks/round_trips.py

@@ -33,6 +33,7 @@ from compliance.log.note import NoteKey
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
     DATA_ROLES,
+    MOST_WITNESSES,
     RELEASES_ROWS,
     AmendmentTerms,
     ApprovalTerms,
@@ -64,6 +65,7 @@ from compliance.terms import (
     TrainTerms,
     VerticalTerms,
     approver_mistakes,
+    drawn_witnesses,
     region_mistakes,
     repeated,
     unique,
@@ -82,8 +84,8 @@ __all__ = [
 PAYLOAD_TYPE: Final = "application/vnd.comity.agreement+json"
 """DSSE payload type of a signed agreement."""
 
-MOST_PARTIES: Final = 24
-"""Parties of one agreement: the first leaf of a log names all of them, in at most 2 KiB."""
+MOST_PARTIES: Final = 128
+"""Parties of one agreement: the first leaf of a log names all, and all sign one envelope."""
 
 ALIGNED_PARTIES: Final = (3, 8)
 """Fewest and most data parties that can be aligned: two match by themselves, and what hides the
@@ -148,7 +150,7 @@ class Agreement(Terms):
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
-    witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_PARTIES - 1)] | None = None
+    witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_WITNESSES)] | None = None
     amends: AmendmentTerms | None = None
     retention: Annotated[tuple[RetentionTerm, ...], Field(max_length=64)] = ()
     termination: TerminationTerms | None = None
@@ -185,13 +187,6 @@ class Agreement(Terms):
         """
         return _read(data)
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return another one, which has bytes and a digest of its own."""
-        copied = super().model_copy(update=update, deep=deep)
-        for told in ("canonical_bytes", "digest"):
-            copied.__dict__.pop(told, None)
-        return copied
-
     @cached_property
     def canonical_bytes(self) -> bytes:
         """The agreement's one spelling in bytes (RFC 8785)."""
@@ -201,6 +196,13 @@ class Agreement(Terms):
     def digest(self) -> str:
         """SHA-256 of `canonical_bytes`, 64 hexadecimal digits: what every record refers to."""
         return hashlib.sha256(self.canonical_bytes).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, unchecked, whose spelling and digest are its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("canonical_bytes", "digest"):
+            copied.__dict__.pop(name, None)
+        return copied
 
     @property
     def number(self) -> int:
@@ -290,6 +292,21 @@ class Agreement(Terms):
         """Return the parties of that role, in the agreement's order."""
         return tuple(party for party in self.parties if party.role is role)
 
+    def witnesses_of(self, name: str) -> tuple[str, ...]:
+        """Return whose cosignatures make a head of a party's log public, in the agreement's order.
+
+        Others with a cosigning key, of whom `MOST_WITNESSES` at most are drawn for each log;
+        auditors are among them where the agreement says how many must cosign.
+        """
+        others = [
+            party.name
+            for party in self.parties
+            if party.name != name
+            and party.cosigning_key is not None
+            and (self.witness_quorum is not None or party.role is not Role.AUDITOR)
+        ]
+        return drawn_witnesses(name, others)
+
     def needs_approval(self, computation: Computation) -> bool:
         """Tell whether a job of that kind needs people's approvals."""
         if self.approval is None:
@@ -323,16 +340,15 @@ class Agreement(Terms):
     def _quorum_mistakes(self) -> Iterator[str]:
         if self.witness_quorum is None:
             return
-        keyed = sum(party.cosigning_key is not None for party in self.parties)
-        others = [keyed - (party.cosigning_key is not None) for party in self.parties]
+        others = [len(self.witnesses_of(party.name)) for party in self.parties]
         least, most = max(others) // 2 + 1, min(others)
         if not least <= self.witness_quorum <= most:
             expected = f"expected {least} to {most}" if least <= most else "no number will do"
             yield (
                 f"witness_quorum: got {self.witness_quorum}, {expected}: it must be more than half "
-                f"of the {max(others)} other parties with a cosigning key, lest two heads that "
-                "contradict each other both be public: raise it, leave it out (all of them but "
-                "auditors), or leave out auditors' cosigning keys"
+                f"of the {max(others)} other parties with a cosigning key that witness a log, lest "
+                "two heads that contradict each other both be public: raise it, leave it out (all "
+                "of them but auditors), or leave out auditors' cosigning keys"
             )
 
     def _party_mistakes(self) -> Iterator[str]:
@@ -599,19 +615,22 @@ class SignedAgreement:
         Raises:
             AlteredAgreementError: a signature does not cover this agreement, or is a stranger's.
         """
-        agreement = self.unverified()
-        names = {party.name for party in agreement.parties}
-        for signer in self.envelope.signers:
-            if signer not in names:
-                raise AlteredAgreementError(
-                    f"agreement {agreement.name!r} bears a signature of somebody who is no party "
-                    f"of it ({_names(agreement.parties)}): ask its author for the original"
-                )
+        return self._signers_of(self.unverified())
+
+    def _signers_of(self, agreement: Agreement) -> tuple[str, ...]:
+        keys = {party.name: party.verifying_key for party in agreement.parties}
+        if any(signer not in keys for signer in self.envelope.signers):
+            raise AlteredAgreementError(
+                f"agreement {agreement.name!r} bears a signature of somebody who is no party "
+                f"of it ({_names(agreement.parties)}): ask its author for the original"
+            )
+        message = self.envelope.signed_bytes
+        for signature in self.envelope.signatures:
             try:
-                self.envelope.verify_by(signer, agreement.party(signer).verifying_key)
+                signature.verify(keys[signature.keyid], message)
             except SignatureError as error:
                 raise AlteredAgreementError(
-                    f"agreement {agreement.name!r} is not what {signer!r} signed: {error}"
+                    f"agreement {agreement.name!r} is not what {signature.keyid!r} signed: {error}"
                 ) from error
         return self.envelope.signers
 
@@ -634,7 +653,7 @@ class SignedAgreement:
                 f"agreement {agreement.name!r} names key {expected.fingerprint} for {party!r}, got "
                 f"{key.public.fingerprint}: sign with that key, or have the agreement amended"
             )
-        if party in self.signed_by:
+        if party in self._signers_of(agreement):
             return self
         return type(self)(self.envelope.add_signature(party, key))
 
@@ -651,7 +670,7 @@ class SignedAgreement:
             UnsignedAgreementError: step 3 fails; names who is missing.
         """
         agreement = self.unverified()  # 1
-        signed_by = self.signed_by  # 2
+        signed_by = self._signers_of(agreement)  # 2
         missing = [party for party in agreement.parties if party.name not in signed_by]
         if missing:  # 3
             raise UnsignedAgreementError(

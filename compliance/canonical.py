@@ -26,7 +26,7 @@ _encode = json.JSONEncoder(
 
 def is_unsaid(value: object) -> bool:
     """Tell whether a field says nothing, and so is left out as if there were none."""
-    return value is None
+    return not value
 
 
 def canonical_json(document: dict[str, object]) -> bytes:

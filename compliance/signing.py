@@ -191,6 +191,17 @@ class Signature(BaseModel):
     keyid: PartyName
     sig: Annotated[Base64Text, Field(min_length=88, max_length=88)]
 
+    def verify(self, key: VerifyingKey, message: bytes) -> None:
+        """Return only if it is valid over `message`, an envelope's `signed_bytes`.
+
+        Raises:
+            SignatureError: in every other case.
+        """
+        try:
+            key.verify(decode_base64(self.sig), message)
+        except SignatureError as error:
+            raise SignatureError(f"signature of {self.keyid!r}: {error}") from error
+
 
 class Envelope(BaseModel):
     """A payload, its type, and the signatures over both (DSSE v1.0 envelope).
@@ -198,14 +209,14 @@ class Envelope(BaseModel):
     Attributes:
         payload_type: what the payload is, a media type; `payloadType` in JSON.
         payload: canonical standard base64 of the payload.
-        signatures: at most 64, one a party, in the order of signing.
+        signatures: at most 128, one a party, in the order of signing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     payload: Annotated[Base64Text, Field(max_length=1_000_000)]
     payload_type: str = Field(alias="payloadType", pattern=r"^[!-~]{1,128}$")
-    signatures: Annotated[tuple[Signature, ...], Field(max_length=64)]
+    signatures: Annotated[tuple[Signature, ...], Field(max_length=128)]
 
     @field_validator("signatures")
     @classmethod
@@ -236,7 +247,7 @@ class Envelope(BaseModel):
         """
         signed = [(entry.keyid, decode_base64(entry.sig)) for entry in self.signatures]
         return self._build(
-            self.payload_type, self.payload, [*signed, (name, key.sign(self._message))]
+            self.payload_type, self.payload, [*signed, (name, key.sign(self.signed_bytes))]
         )
 
     def verify_by(self, name: str, key: VerifyingKey) -> None:
@@ -245,15 +256,13 @@ class Envelope(BaseModel):
         Raises:
             SignatureError: in every other case.
         """
-        for signature in self.signatures:
-            if signature.keyid == name:
-                try:
-                    return key.verify(decode_base64(signature.sig), self._message)
-                except SignatureError as error:
-                    raise SignatureError(f"signature of {name!r}: {error}") from error
-        raise SignatureError(
-            f"expected a signature of {name!r}, got those of: {', '.join(self.signers) or 'nobody'}"
-        )
+        signature = next((one for one in self.signatures if one.keyid == name), None)
+        if signature is None:
+            raise SignatureError(
+                f"expected a signature of {name!r}, got those of: "
+                f"{', '.join(self.signers) or 'nobody'}"
+            )
+        signature.verify(key, self.signed_bytes)
 
     @property
     def payload_bytes(self) -> bytes:
@@ -290,7 +299,8 @@ class Envelope(BaseModel):
         return envelope
 
     @property
-    def _message(self) -> bytes:
+    def signed_bytes(self) -> bytes:
+        """What is signed: payload and type in one (DSSE v1.0, PAE)."""
         return pae(self.payload_type, self.payload_bytes)
 
     @classmethod

@@ -131,6 +131,7 @@ class ModelCard(_Closed):
         features: agreed columns that it reads.
         spec: the job.
         trained_by: partners whose rows are in it.
+        missing: partners that were missing when it was trained.
         rounds: that it took.
         noise_multiplier: of its noise; 0 without noise.
         epsilon: that a person is promised; None without noise.
@@ -155,6 +156,7 @@ class ModelCard(_Closed):
     features: tuple[str, ...]
     spec: TrainSpec
     trained_by: tuple[str, ...]
+    missing: tuple[str, ...]
     rounds: int
     noise_multiplier: float
     epsilon: float | None
@@ -198,6 +200,7 @@ def make_card(file: Path, *, facts_alone: bool = False, clock: Clock = utc_now) 
         features=tuple(feature.name for feature in agreement.features),
         spec=kept.spec,
         trained_by=model.making.parties,
+        missing=model.making.missing,
         rounds=model.making.rounds,
         noise_multiplier=model.making.noise_multiplier,
         epsilon=model.epsilon,

@@ -29,12 +29,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from compliance.agreement import Agreement
 from compliance.consent import (
-    EVENTS,
     UNCONDITIONAL,
     Conditions,
     ConsentBook,
     ConsentDecision,
     cohort_root,
+    events_schema,
     read_events,
     size_of,
 )
@@ -218,7 +218,7 @@ class ConsentReading:
         """
         size = size_of(self._file)
         digest = self._digest(size)
-        with Shelves(directory, EVENTS) as events:
+        with Shelves(directory, events_schema(self._recipients)) as events:
             rows = 0
             read = read_events(
                 self._file,

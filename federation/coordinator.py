@@ -44,8 +44,8 @@ from federation.hidden_share import ToldShare
 from federation.jobs.align import coordinate_align
 from federation.jobs.assist import coordinate_columns
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Say, Tolerant, expect
-from federation.jobs.expand import Counted, coordinate_expand
-from federation.jobs.match import coordinate_match
+from federation.jobs.expand import Expanded, coordinate_expand
+from federation.jobs.match import Matched, coordinate_match
 from federation.jobs.match_direct import coordinate_direct
 from federation.jobs.measure import Measurement, coordinate_measure
 from federation.jobs.model import JointModel
@@ -85,6 +85,7 @@ from federation.specification import (
     VerticalTrainSpec,
 )
 from federation.successors import Retraining, Retrainings, are_agreed
+from federation.unmatched import unmatched
 from federation.witnessing import LogWitnessing
 
 __all__ = ["Coordinator", "jobs_in", "read_jobs", "write_jobs"]
@@ -96,7 +97,7 @@ _JOBS = TypeAdapter(tuple[JobSpec, ...], config=ConfigDict(hide_input_in_errors=
 
 _NAMES = TypeAdapter(tuple[str, ...])
 
-Outcome = JointModel | Measurement | tuple[Counted, ...] | None
+Outcome = JointModel | Measurement | Matched | Expanded | None
 Job = Generator[Exchange, Sequence[Message], Outcome]
 
 
@@ -136,6 +137,20 @@ def _stage(item: Outgoing) -> str:
     if isinstance(item.body, SumAsk):
         return f"says {item.body.kind}: {item.body.phase}, round {item.body.round}"
     return f"says {item.body.kind}"
+
+
+def _but(nodes: Mapping[str, int], out: Collection[str]) -> Mapping[str, int]:
+    return {name: node for name, node in nodes.items() if name not in out}
+
+
+def _missing(outcome: Outcome) -> tuple[str, ...]:
+    """Return the partners that a job went without."""
+    match outcome:
+        case JointModel():
+            return outcome.making.missing
+        case Measurement() | Matched() | Expanded():
+            return outcome.missing
+    return ()
 
 
 def _with_day(refusal: RefusedError, one: Retraining) -> RefusedError:
@@ -201,12 +216,15 @@ class Coordinator:
                 for spec in jobs:
                     check_kept(folder, spec.name, spec)
                     kept = KeptExchanges(folder.job(spec.name))
-                    there.gather(spec, kept.left_out)
+                    at_work = spec.name
+                    out = unmatched(folder, self._agreement, spec, listed)
+                    at_work = ROLL_CALL
+                    there.gather(spec, kept.left_out | out)
                     if spec is jobs[0]:
                         self._spread(gate, channel, there.nodes)
                     self._hand_over(gate, channel, there, listed)
                     at_work = spec.name
-                    self._run_job(gate, channel, there.nodes, spec, kept)
+                    self._run_job(gate, channel, _but(there.nodes, out), spec, kept)
                     at_work = ROLL_CALL
                 if jobs:
                     self._witness(gate, channel, there.nodes, jobs[-1])
@@ -231,6 +249,7 @@ class Coordinator:
         """
         there.seek(self._people)
         again = self._hear_of_models(gate, channel, there.nodes, asked)
+        listed = (*asked, *again.specs)
         refused: RefusedError | None = None
         ran: JobSpec | None = None
         for one in again.open(self._clock()):
@@ -241,8 +260,9 @@ class Coordinator:
                     if not self._ended(ran.name):
                         kept = KeptExchanges(self._folder.job(ran.name))
                         check_kept(self._folder, ran.name, ran)
-                        there.gather(ran, kept.left_out)
-                        self._run_job(gate, channel, there.nodes, ran, kept)
+                        out = unmatched(self._folder, self._agreement, ran, listed)
+                        there.gather(ran, kept.left_out | out)
+                        self._run_job(gate, channel, _but(there.nodes, out), ran, kept)
             except RefusedError as refusal:
                 refused = refused or _with_day(refusal, one)
                 if refusal.party == self._folder.name:
@@ -401,7 +421,8 @@ class Coordinator:
         if isinstance(outcome, Measurement):
             self._keep_measurement(gate, outcome)
         model = outcome if isinstance(outcome, JointModel) else None
-        counted = outcome if isinstance(outcome, tuple) else ()
+        counted = outcome.counted if isinstance(outcome, Expanded) else ()
+        missing = _missing(outcome)
         if model is not None:
             write_atomically(self._folder.model(spec.name), model.canonical_bytes)
             self._owe(spec, self._people - kept.heard_last)
@@ -411,10 +432,13 @@ class Coordinator:
                 model_digest=model.digest,
                 rounds=model.making.rounds,
                 parties=model.making.parties,
+                missing=missing,
                 epsilon=model.epsilon,
                 delta=model.delta,
             )
-        gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome="done")
+        gate.note(
+            records.JobEnded, spec.name, computation=spec.kind, outcome="done", missing=missing
+        )
         if model is not None and isinstance(spec, TrainSpec):
             hidden = ToldShare.of(model, self._agreement, spec)
             if hidden is not None:
@@ -425,10 +449,12 @@ class Coordinator:
             "computation": spec.kind,
             "model": model.digest if model else None,
             "counts": [one.model_dump() for one in counted],
+            "missing": list(missing),
         }
         write_atomically(self._folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
         kept.forget()
-        self._tell_of(spec, "has ended")
+        without = f" without {', '.join(missing)}" if missing else ""
+        self._tell_of(spec, f"has ended{without}")
 
     def _carry_approvals(
         self, gate: Gate, channel: Channel, nodes: Mapping[str, int], spec: JobSpec
@@ -461,6 +487,7 @@ class Coordinator:
             measurement.job,
             measurement_digest=measurement.digest,
             parties=tuple(party.party for party in measurement.parties),
+            missing=measurement.missing,
             epsilon=measurement.epsilon,
             delta=measurement.delta,
         )
@@ -536,13 +563,16 @@ class Coordinator:
         number: int,
     ) -> list[Message]:
         """Have an exchange that goes on without some parties, or have it as it was before."""
-        if (had := kept.had(number)) is None:
-            answers = self._exchange(
-                gate, channel, nodes, exchange.outgoing, most_missing=exchange.most_missing
-            )
+        had = kept.had(number) if exchange.kept else None
+        if had is None:
+            out = frozenset[str]() if exchange.kept else kept.left_out
+            asked = [item for item in exchange.outgoing if _recipient(item) not in out]
+            spare = exchange.most_missing - (len(exchange.outgoing) - len(asked))
+            answers = self._exchange(gate, channel, nodes, asked, most_missing=spare)
             there = {message.header.sender for message in answers}
             named = map(_recipient, exchange.outgoing)
-            kept.keep([name for name in named if name not in there], answers)
+            missing = [name for name in named if name not in there]
+            kept.keep(number, missing, answers if exchange.kept else ())
             return answers
         found = []
         for item in exchange.outgoing:

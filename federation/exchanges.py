@@ -5,8 +5,9 @@ jobs/JOB/exchange-NNNN.json   who was missing, and what the others answered
 ```
 
 Guarantees: a job that is run again has each such exchange as it was: whoever was left out stays so,
-and whoever answered need not be there to answer again. An exchange is kept whole, or not at all,
-before anything is said that follows from it.
+and whoever answered need not be there to answer again. Of a match, who was left out is kept alone:
+its answers are as large as its sets, and parties repeat them. An exchange is kept whole, or not at
+all, before anything is said that follows from it.
 
 Leaves to others: holding an answer against its question (`coordinator`), which is done each time.
 """
@@ -47,7 +48,7 @@ class Had(_Closed):
 
     Attributes:
         missing: parties that were asked, and did not answer.
-        answers: of all the others.
+        answers: of all the others; none where these are asked again.
     """
 
     missing: tuple[str, ...]
@@ -94,8 +95,8 @@ class KeptExchanges:
         """Return the exchange of that number, from 0, if it was had."""
         return self._had[number] if number < len(self._had) else None
 
-    def keep(self, missing: Sequence[str], answers: Sequence[Message]) -> None:
-        """Keep the exchange that follows those had."""
+    def keep(self, number: int, missing: Sequence[str], answers: Sequence[Message] = ()) -> None:
+        """Keep the exchange of that number, which follows those had, or was had once more."""
         had = Had(
             missing=tuple(missing),
             answers=tuple(
@@ -107,9 +108,9 @@ class KeptExchanges:
                 for one in answers
             ),
         )
-        path = self._directory / f"exchange-{len(self._had):06d}.json"
+        path = self._directory / f"exchange-{number:06d}.json"
         write_atomically(path, had.model_dump_json().encode(), mode=0o600)
-        self._had.append(had)
+        self._had[number:] = [had, *self._had[number + 1 :]]
 
     def forget(self) -> None:
         """Remove them, once the job has ended."""

@@ -4,7 +4,7 @@
 jobs/JOB/
   delivery.json   the question whose segment is on its way; gone when it is there
   expanding.tmp/  while people are read: references, tokens, consents, scores
-  counts.json     at the brand: what partners told of their people's number
+  counts.json     at the brand: what partners told of their people's number, and who was missing
 ```
 
 Guarantees: nobody who does not consent now, is on the party's suppression list or is a seed is in a
@@ -26,14 +26,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, RootModel
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from compliance import records
 from connectors import ConnectorError, Sink
 from federation.desk import Desk, undamaged
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
-from federation.jobs.expand import Best, Counted, CountPlan, ordered, read_counted, segment_size
+from federation.jobs.expand import (
+    Best,
+    CountPlan,
+    Expanded,
+    ordered,
+    read_counted,
+    segment_size,
+)
 from federation.jobs.model import JointModel
 from federation.messages import (
     Acknowledged,
@@ -56,6 +63,7 @@ __all__ = ["Expanding", "batches_of", "choose"]
 
 _SCHEMA = pa.schema([("record", pa.string())])
 _BATCH_ROWS = 1 << 16
+_EXPANDED = TypeAdapter(Expanded)
 
 
 class _Delivery(BaseModel):
@@ -191,12 +199,14 @@ class Expanding:
     def _keep_counts(self, message: Message) -> Released:
         """Keep, at the brand, what partners told of their people's number."""
         desk, job = self._desk, message.header.job
-        counted = read_counted(message, desk.agreement)
-        content = RootModel[tuple[Counted, ...]](counted).model_dump_json(indent=2).encode()
+        expanded = read_counted(message, desk.agreement)
+        content = _EXPANDED.dump_json(expanded, indent=2)
         with desk.result(desk.folder.job(job) / "counts.json", message, content):
             released = desk.release(message, Acknowledged())
-        for one in counted:
+        for one in expanded.counted:
             desk.tell(job, one.told)
+        if expanded.missing:
+            desk.tell(job, f"nothing of {', '.join(expanded.missing)}, who took no part")
         return released
 
     def _suppression_file(self) -> Path | None:

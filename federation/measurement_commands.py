@@ -99,6 +99,8 @@ def _print(measurement: "Measurement") -> None:
         f"{measurement.epsilon:g}{delta} per person; {measurement.withheld} withheld, which are "
         f"below {measurement.minimum_cell}"
     )
+    if measurement.missing:
+        out.print(f"[bold]not of {', '.join(measurement.missing)}[/], who took no part")
 
 
 def _told(count: int | None, measurement: "Measurement") -> str:

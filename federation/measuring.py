@@ -65,6 +65,7 @@ class Measuring:
         kept = {
             "measurement_digest": measurement.digest,
             "parties": tuple(party.party for party in measurement.parties),
+            "missing": measurement.missing,
             "epsilon": measurement.epsilon,
             "delta": measurement.delta,
         }
@@ -73,5 +74,6 @@ class Measuring:
             released = desk.release(
                 message, Acknowledged(), results=((records.MeasurementMade, kept),)
             )
-        desk.tell(measurement.job, "keeps the measurement")
+        without = f", without {', '.join(measurement.missing)}" if measurement.missing else ""
+        desk.tell(measurement.job, f"keeps the measurement{without}")
         return released

@@ -48,7 +48,17 @@ def policy_objections(spec: JobSpec, agreement: Agreement) -> tuple[tuple[str, s
             found = _measure_objections(spec, agreement)
         case VerticalTrainSpec() | VerticalScoreSpec():
             found = _vertical_objections(spec, agreement)
-    return tuple(found)
+    return (*found, *_quorum_objections(spec, agreement))
+
+
+def _quorum_objections(spec: JobSpec, agreement: Agreement) -> list[tuple[str, str]]:
+    partners = len(agreement.by_role(Role.PARTNER))
+    if isinstance(spec, AlignSpec | VerticalTrainSpec | VerticalScoreSpec):
+        return []
+    if spec.absent_partners < partners:
+        return []
+    remedy = f"job {spec.name!r} goes on without {spec.absent_partners} of {partners} partners"
+    return [("absent_partners", f"{remedy}: ask for at most {partners - 1}")]
 
 
 def _align_objections(spec: AlignSpec, agreement: Agreement) -> list[tuple[str, str]]:

@@ -35,6 +35,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
@@ -127,13 +128,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         os.close(directory)
 
 
-def read_agreement(file: Path) -> SignedAgreement:
-    """Read a contract whose signatures are not verified yet.
-
-    Raises:
-        WorkspaceError: the file cannot be read.
-        InvalidAgreementError: it holds no contract.
-    """
+def _written_agreement(file: Path) -> bytes:
     try:
         content = read_regular(file, ENVELOPE_LIMIT + 1)  # the parser refuses the one too many
     except FileNotFoundError as error:
@@ -151,6 +146,17 @@ def read_agreement(file: Path) -> SignedAgreement:
             f"expected an agreement at {file}, which cannot be read ({error.strerror}): make it "
             "readable, or name another"
         ) from error
+    return content
+
+
+def read_agreement(file: Path) -> SignedAgreement:
+    """Read a contract whose signatures are not verified yet.
+
+    Raises:
+        WorkspaceError: the file cannot be read.
+        InvalidAgreementError: it holds no contract.
+    """
+    content = _written_agreement(file)
     try:
         return SignedAgreement.from_json(content)
     except InvalidAgreementError as error:
@@ -164,11 +170,23 @@ def verified_agreement(file: Path) -> Agreement:
         WorkspaceError: the file cannot be read.
         InvalidAgreementError: it holds no contract, or one unsigned by somebody, or altered.
     """
-    signed = read_agreement(file)
+    content = _written_agreement(file)
     try:
-        return signed.verify()
+        return _verified(content)
     except InvalidAgreementError as error:
         raise type(error)(f"{file}: {error}") from error
+
+
+@lru_cache(maxsize=4)
+def _verified(content: bytes) -> Agreement:
+    """Verify a contract once for all who hold the same bytes: what follows from them alone."""
+    return SignedAgreement.from_json(content).verify()
+
+
+@lru_cache(maxsize=4)
+def _contract_in(content: bytes) -> bytes:
+    """Return what an envelope holds, unverified."""
+    return Envelope.from_json(content).payload_bytes
 
 
 class _Closed(BaseModel):
@@ -674,9 +692,7 @@ class PartyFolder:
             WorkspaceError: it was amended meanwhile.
         """
         written = read_regular(self.path / "agreement.json", ENVELOPE_LIMIT + 1)
-        if Envelope.from_json(written).payload_bytes != agreement.canonical_bytes or (
-            self.next_agreement.exists()
-        ):
+        if _contract_in(written) != agreement.canonical_bytes or (self.next_agreement.exists()):
             raise WorkspaceError(f"the agreement in {self.path} was amended meanwhile: ask again")
 
     def check_named(self, agreement: Agreement, file: Path) -> None:

@@ -350,6 +350,9 @@ class _Planner:
         if matches and repeats is not None:
             repeats = min(repeats, self._agreement.match.maximum_matches - self._matched)
         after = self.price({}) if refusal else tag
+        note = draft.note
+        if (absent := getattr(spec, "absent_partners", 0)) and not refusal:
+            note += f"; goes on without {absent} of its {len(self._partners)} partners"
         if refusal:
             self._refused.add(spec.name)
         else:
@@ -368,7 +371,7 @@ class _Planner:
             hidden_share=draft.hidden_share,
             refused_by=refusal[0] if refusal else None,
             remedy=refusal[1] if refusal else None,
-            note=draft.note,
+            note=note,
         )
 
     def _too_many_matches(self) -> tuple[str, str] | None:

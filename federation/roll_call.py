@@ -1,9 +1,9 @@
 """Who is there: which node is whose, and whom a job waits for.
 
 Guarantees: everybody a job could use is waited for, until the channel's deadline; whoever a job
-cannot do without and is not there then is named. Parties that a job can do without are the
-partners in a training whose noise they share, as many as may be absent by the agreement, and in a
-scoring over columns as many as it asks for.
+cannot do without and is not there then is named. Parties that a job can do without are as many
+partners as it says itself (`absent_partners`), and in a training by secure sums as many as the
+agreement says.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
 """
@@ -11,15 +11,22 @@ Leaves to others: asking a node which party it is, and believing it (`coordinato
 from collections.abc import Callable, Mapping, Sequence
 
 from compliance.agreement import Agreement
-from compliance.terms import Role
+from compliance.terms import NoiseSource, Role
 from federation.channel import Channel
 from federation.errors import PartyUnreachableError
 from federation.jobs.assist import spare_scorers
 from federation.jobs.sums import partners_of, spare_partners
 from federation.messages import Message
-from federation.specification import JobSpec, TrainSpec, VerticalScoreSpec
+from federation.specification import (
+    ExpandSpec,
+    JobSpec,
+    MatchSpec,
+    MeasureSpec,
+    TrainSpec,
+    VerticalScoreSpec,
+)
 
-__all__ = ["RollCall"]
+__all__ = ["RollCall", "spare"]
 
 Identify = Callable[[Sequence[int], int], Sequence[Message | None]]
 """Asks nodes which parties they are; the second argument is how many may give no answer."""
@@ -62,10 +69,10 @@ class RollCall:
             PartyUnreachableError: a party that it cannot do without is not there.
         """
         partners = frozenset(partners_of(self._agreement))
-        spare = _spare(spec, self._agreement)
-        dispensable = partners - left_out if spare else frozenset[str]()
-        wanted = self._people - left_out if spare else self._people
-        most = max(0, spare - len(partners & left_out))
+        most = spare(spec, self._agreement)
+        dispensable = partners - left_out if most else frozenset[str]()
+        wanted = self._people - left_out if most else self._people
+        most = max(0, most - len(partners & left_out))
         missing = wanted - self._nodes.keys()
         if missing <= dispensable & self._waited_for and len(missing) <= most:
             return
@@ -103,11 +110,13 @@ class RollCall:
         self._nodes |= found
 
 
-def _spare(spec: JobSpec, agreement: Agreement) -> int:
+def spare(spec: JobSpec, agreement: Agreement) -> int:
     """Return how many partners a job can do without when it begins."""
     match spec:
-        case TrainSpec():
+        case TrainSpec() if spec.noise is not NoiseSource.LOCAL:
             return spare_partners(spec, agreement)
         case VerticalScoreSpec():
             return spare_scorers(spec, agreement)
+        case MatchSpec() | TrainSpec() | ExpandSpec() | MeasureSpec():
+            return spec.absent_partners
     return 0

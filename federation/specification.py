@@ -10,7 +10,7 @@ takes from anybody.
 import math
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -64,6 +64,10 @@ _TREES: Final = ModelFamily.BOOSTED_TREES
 _SUMMED: Final = frozenset({ModelFamily.LOGISTIC_REGRESSION, _TREES})
 _EXACT_TREE_ROUNDS: Final = 73  # twelve steps of depth 6
 _LOCAL_ONLY: Final = ("steps", "sampling_probability", "learning_rate", "penalty")
+_WHO_MAY_MISS_SUMS: Final[Mapping[NoiseSource, str]] = {
+    NoiseSource.DISTRIBUTED: "train.absent_partners of the agreement says how many may be missing",
+    NoiseSource.UNSAFE_NONE: "of two exact sums, one without a partner, the difference is its part",
+}
 _LEFT_OUT: Final[Mapping[ModelFamily, Mapping[str, float]]] = {
     ModelFamily.LOGISTIC_REGRESSION: {},
     ModelFamily.RIDGE_REGRESSION: {"learning_rate": 3.0, "penalty": 1e-3},
@@ -81,10 +85,27 @@ JobName = Annotated[
 ]
 
 
+Absent = Annotated[int, Field(ge=0, lt=1_000, exclude_if=is_unsaid)]
+"""Partners that a job goes on without: its quorum is all the others."""
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: JobName
+
+
+class _OfAll(_Spec):
+    """A job that can do without nobody."""
+
+    WHY: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _goes_on_without_nobody(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "absent_partners" in data:
+            raise ValueError(f"has no absent_partners, since {cls.WHY}: leave it out")
+        return data
 
 
 class _Bucketed(_Spec):
@@ -104,10 +125,13 @@ class MatchSpec(_Bucketed):
         memory_limit: bytes that a party's process may take while it matches, 512 MiB to 1 TiB; a
             text such as `"1GiB"` is read too; at least 768 MiB with rr22, whose program counts.
         protocol: by which it is computed, one that the agreement allows.
+        absent_partners: partners that the match goes on without; none over a direct link. Who was
+            missing has no members, and jobs that use the match go on without them too.
     """
 
     kind: Literal["match"] = "match"
     protocol: MatchProtocol = MatchProtocol.ECDH
+    absent_partners: Absent = 0
 
     @property
     def is_direct(self) -> bool:
@@ -129,15 +153,22 @@ class MatchSpec(_Bucketed):
                 "protocol 'rr22' needs a memory_limit of at least 768MiB: give it more, or match "
                 "by 'ecdh'"
             )
+        if self.is_direct and self.absent_partners:
+            raise ValueError(
+                "protocol 'rr22' has no absent_partners: both ends of a link have to be there at "
+                "once, at most three times for a bucket: leave it out, or match by 'ecdh'"
+            )
         return self
 
 
-class AlignSpec(_Bucketed):
+class AlignSpec(_Bucketed, _OfAll):
     """Find the people whom all data parties know, for all of them, in one order.
 
     Attributes:
         memory_limit: as in a match.
     """
+
+    WHY: ClassVar[str] = "an alignment is of the people whom every party knows"
 
     kind: Literal["align"] = "align"
 
@@ -190,6 +221,8 @@ class TrainSpec(_Spec):
             regression, 0 for others.
         labels: what it means that somebody is no seed; `seeds-only` takes local noise and
             logistic regression.
+        absent_partners: partners that a training with local noise goes on without. Of secure sums
+            the agreement says how many may be missing, since noise counts on the others.
         replaces: the training whose model is retired where this one leaves its own; in all else
             this one asks for the same.
     """
@@ -208,6 +241,7 @@ class TrainSpec(_Spec):
     penalty: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
     labels: Labels = Labels.COMPLETE
     depth: int = Field(default=6, ge=1, le=10)
+    absent_partners: Absent = 0
     replaces: JobName | None = Field(default=None, exclude_if=is_unsaid)
 
     @model_validator(mode="before")
@@ -258,6 +292,11 @@ class TrainSpec(_Spec):
                 what = f"needs {name}: add it" if private else f"has no {name}: leave it out"
                 raise ValueError(f"noise {self.noise.value!r} {what}")
         if self.noise is not NoiseSource.LOCAL:
+            if self.absent_partners:
+                raise ValueError(
+                    f"noise {self.noise.value!r} has no absent_partners: "
+                    f"{_WHO_MAY_MISS_SUMS[self.noise]}: leave it out"
+                )
             for name in _LOCAL_ONLY:
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"noise {self.noise.value!r} has no {name}: leave it out")
@@ -293,12 +332,14 @@ class ExpandSpec(_Spec):
         train: the training job whose model scores.
         share: so many of the partner's eligible people, in (0, 1]; or
         size: so many people, fewer where the agreement's share of its people are fewer.
+        absent_partners: partners that it goes on without; they have no segment of it.
     """
 
     kind: Literal["expand"] = "expand"
     train: JobName
     share: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
     size: int | None = Field(default=None, ge=1, le=1 << 32)
+    absent_partners: Absent = 0
 
     @model_validator(mode="after")
     def _one_measure(self) -> Self:
@@ -323,6 +364,7 @@ class MeasureSpec(_Spec):
         noise: what blurs each count.
         epsilon: privacy loss per person over all partners.
         delta: its failure probability; of discrete Gaussian noise alone.
+        absent_partners: partners that it goes on without; their people are in no count.
     """
 
     kind: Literal["measure"] = "measure"
@@ -331,6 +373,7 @@ class MeasureSpec(_Spec):
     noise: CountNoise = CountNoise.DISCRETE_LAPLACE
     epsilon: float = Field(gt=0, allow_inf_nan=False)
     delta: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
+    absent_partners: Absent = 0
 
     @model_validator(mode="after")
     def _fits_noise(self) -> Self:
@@ -340,7 +383,7 @@ class MeasureSpec(_Spec):
         return self
 
 
-class VerticalTrainSpec(_Spec):
+class VerticalTrainSpec(_OfAll):
     """Train a model over what the brand and every partner know of the same people.
 
     Attributes:
@@ -351,6 +394,8 @@ class VerticalTrainSpec(_Spec):
         unsafe_labels: labels are used as they are, and partners learn them.
         replaces: as of a training.
     """
+
+    WHY: ClassVar[str] = "a person's score is the sum over every party's columns"
 
     kind: Literal["train-vertical"] = "train-vertical"
     align: JobName
@@ -380,7 +425,7 @@ class VerticalScoreSpec(_Spec):
     kind: Literal["score-vertical"] = "score-vertical"
     train: JobName
     align: JobName
-    absent_partners: int = Field(default=0, ge=0, lt=1_000)
+    absent_partners: Absent = 0
 
 
 VerticalSpec = Annotated[VerticalTrainSpec | VerticalScoreSpec, Field(discriminator="kind")]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from compliance.agreement import MOST_PARTIES, PAYLOAD_TYPE, Agreement, SignedAgreement
+from compliance.auditing.trust import policy_for
 from compliance.errors import (
     AlteredAgreementError,
     ComplianceError,
@@ -33,12 +34,14 @@ from compliance.rendering import render
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
     DATA_ROLES,
+    MOST_WITNESSES,
     ColumnTerm,
     ColumnType,
     FieldRule,
     Reveal,
     Role,
     Scale,
+    drawn_witnesses,
 )
 
 PURPOSE = "lookalike-audiences"
@@ -551,7 +554,7 @@ class TestTerms:
 
     def test_a_log_can_begin_with_the_longest_names_of_the_most_parties(self) -> None:
         roles = ("brand", "partner", "coordinator", *["auditor"] * (MOST_PARTIES - 2))
-        names = [f"p{number:02}-".ljust(63, "x") for number in range(MOST_PARTIES + 1)]
+        names = [f"p{number:03}-".ljust(63, "x") for number in range(MOST_PARTIES + 1)]
         terms = make_terms()
         terms["name"] = "n" * 63
         terms["train"]["max_parties_per_person"] = 1
@@ -570,7 +573,33 @@ class TestTerms:
             job="j" * 63,
             parties=tuple(party.name for party in agreement.parties),
         )
-        assert 1800 < len(to_leaf(record)) <= LEAF_LIMIT
+        assert 8_000 < len(to_leaf(record)) <= LEAF_LIMIT
+
+    def test_a_log_has_as_many_witnesses_however_many_parties_there_are(self) -> None:
+        terms = make_terms()
+        terms["parties"] += [party_terms(f"auditor{each}", "auditor") for each in range(40)]
+        terms["witness_quorum"] = MOST_WITNESSES // 2 + 1
+        agreement = Agreement.from_terms(terms)
+        for party in agreement.parties:
+            witnesses = agreement.witnesses_of(party.name)
+            assert len(set(witnesses)) == MOST_WITNESSES
+            assert party.name not in witnesses
+            assert set(policy_for(agreement, party.name).witnesses) == set(witnesses)
+        sets = {agreement.witnesses_of(party.name) for party in agreement.parties}
+        assert len(sets) == len(agreement.parties)
+        terms["witness_quorum"] = MOST_WITNESSES // 2
+        with pytest.raises(InvalidAgreementError, match=r"expected 12 to 23: .*more than half"):
+            Agreement.from_terms(terms)
+        del terms["witness_quorum"]  # auditors do not count: three others are left
+        assert len(Agreement.from_terms(terms).witnesses_of("acme")) == len(ROLES) - 1
+
+    @given(st.sets(st.from_regex(r"[a-z][a-z0-9-]{0,9}", fullmatch=True), max_size=60))
+    def test_one_party_more_takes_the_place_of_one_witness_at_most(self, names: set[str]) -> None:
+        before = drawn_witnesses("log", sorted(names))
+        after = drawn_witnesses("log", sorted({*names, "newcomer"}))
+        assert len(before) == min(len(names), MOST_WITNESSES)
+        assert len(set(before) - set(after)) <= 1
+        assert set(after) - set(before) <= {"newcomer"}
 
     def test_an_agreement_cannot_be_changed(self) -> None:
         with pytest.raises(ValidationError):

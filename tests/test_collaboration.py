@@ -189,7 +189,7 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
     ),
     "table for a list": (
         put("parties", value={}),
-        "parties: found an empty table; allowed: a list, at most 24 in it",
+        "parties: found an empty table; allowed: a list, at most 128 in it",
     ),
     "list for a table": (
         put("agreement", "train", value=[1]),

@@ -290,6 +290,42 @@ class TestDecide:
             allowed(book_of(event()), "R1", at=NOON.replace(tzinfo=None))
 
 
+class TestManyParties:
+    """More recipients than one column of bits has room for."""
+
+    MANY = tuple(sorted((*PARTIES, *(f"{first}{n:02}" for first in "adq" for n in range(41)))))
+
+    @given(events=EVENTS, at=MOMENTS, conditions=CONDITIONS)
+    @settings(max_examples=25)
+    def test_however_many_parties_there_are_a_decision_is_the_same(
+        self, events: list[ConsentEvent], at: datetime, conditions: Conditions
+    ) -> None:
+        many = ConsentBook.empty(purposes=PURPOSES, recipients=self.MANY).append(events)
+        asked: dict[str, Any] = {"purpose": PURPOSE, "at": at, "conditions": conditions}
+        few = book_of(*events).decide(np.array(SUBJECTS), **asked)
+        assert many.decide(np.array(SUBJECTS), **asked).outcomes.tolist() == few.outcomes.tolist()
+
+    @pytest.mark.parametrize("ending", [".csv", ".parquet"])
+    def test_every_party_of_many_is_told_apart_and_kept(self, tmp_path: Path, ending: str) -> None:
+        said = [
+            ConsentEvent(name, PURPOSE, GIVEN, NOON, recipients=frozenset({name}))
+            for name in self.MANY
+        ]
+        said.append(ConsentEvent("all", PURPOSE, GIVEN, NOON))
+        said.append(ConsentEvent("none", PURPOSE, GIVEN, NOON, recipients=frozenset()))
+        book = ConsentBook.empty(purposes=PURPOSES, recipients=self.MANY).append(said)
+        path = tmp_path / f"consents{ending}"
+        book.save(path)
+        again = ConsentBook.load(path, purposes=PURPOSES, recipients=self.MANY)
+        assert again == book
+        subjects = np.array([*self.MANY, "all", "none"])
+        for name in self.MANY:
+            decision = again.decide(
+                subjects, purpose=PURPOSE, at=NOON, conditions=Conditions(recipients=(name,))
+            )
+            assert subjects[decision.allowed].tolist() == [name, "all"]
+
+
 class TestJoined:
     @given(events=EVENTS, at=MOMENTS, parts=st.lists(st.integers(0, 2), min_size=9, max_size=9))
     def test_books_of_different_people_decide_as_one(

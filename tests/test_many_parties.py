@@ -1,5 +1,8 @@
 """A horizontal training of many parties in one process, of whom one in ten fails now and then."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +14,6 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from parties import MATCH, World
 
-from compliance.agreement import MOST_PARTIES
 from compliance.terms import NoiseSource, Role
 from federation.apps import client_app
 from federation.audit import verify_party
@@ -53,9 +55,9 @@ class FailingNowAndThen:
 
 @pytest.fixture
 def partners(monkeypatch: pytest.MonkeyPatch, thorough: bool) -> tuple[str, ...]:
-    """As many partners as an agreement can have, or six where a sample is taken."""
+    """Two dozen partners, or six where a sample is taken; `benchmarks/many_parties.py` has 98."""
     found = ["retailer", "courier"]
-    for number in range(2, MOST_PARTIES - 2 if thorough else 6):
+    for number in range(2, 24 if thorough else 6):
         name = f"shop-{number}"
         monkeypatch.setitem(parties.ROLES, name, Role.PARTNER)
         monkeypatch.setitem(parties.PEOPLE, name, range(number % 20, number % 20 + 40))
@@ -92,3 +94,30 @@ def test_a_training_ends_though_one_party_in_ten_fails_at_random(
         paid = counts.get("budget.committed", 0)
         assert paid <= 1
         assert paid or name not in model.making.parties
+
+
+def test_the_benchmark_of_many_parties_measures_what_it_says(tmp_path: Path) -> None:
+    benchmark = Path(__file__).parent.parent / "benchmarks" / "many_parties.py"
+    figures = tmp_path / "many.json"
+    asked = [
+        "--parties",
+        "6",
+        "--rounds",
+        "1",
+        "--failing",
+        "0.2",
+        "--seed",
+        "5",
+        "--json",
+        str(figures),
+    ]
+    command = [sys.executable, str(benchmark), *asked]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    assert "quorum: 3 of 4 partners" in told
+    jobs = json.loads(figures.read_bytes())["jobs"]
+    assert [one["job"] for one in jobs] == ["find", "sums", "local", "count"]
+    assert sum(one["missing"] for one in jobs) > 0
+    for one in jobs:
+        assert 0 < sum(one["sent_bytes"].values()) < 10 << 20
+        assert one["got_bytes"]["witness.said"] > 0
+        assert one["cpu_seconds"] > 0

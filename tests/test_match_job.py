@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from compliance.agreement import Agreement
 from compliance.terms import Linkage, MatchTerms, Reveal, Role
 from federation.errors import MessageError, RefusedError
-from federation.jobs.exchange import Relay, Say
+from federation.jobs.exchange import Relay, Say, Tolerant
 from federation.jobs.match import (
     PLACE,
     Comparison,
@@ -550,6 +550,50 @@ def test_the_coordinator_carries_every_pair_to_its_own_end(
         else:
             with pytest.raises(StopIteration):
                 job.send(answers)
+
+
+def resumed(job: Any, answers: Sequence[Message]) -> tuple[Any, Any]:
+    """Return what a job asks next, and what it returns once it asks nothing."""
+    try:
+        return job.send(answers), None
+    except StopIteration as end:
+        return [], end.value
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    reveal=st.sampled_from([Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BRAND_LEARNS_MEMBERS]),
+    buckets=st.lists(st.integers(1, 4), min_size=3, max_size=3),
+    leaves=st.lists(st.integers(0, 9), min_size=2, max_size=2),
+)
+def test_whoever_leaves_takes_its_own_pair_along_and_is_named(
+    reveal: Reveal, buckets: list[int], leaves: list[int]
+) -> None:
+    agreement, spec = AGREEMENTS[3, reveal], MatchSpec(name="find", absent_partners=2)
+    sides = [learner_of(agreement, name) for name in PARTNERS]
+    going = {
+        name: script(*pair, many, tells=False)
+        for name, pair, many in zip(PARTNERS, sides, buckets, strict=True)
+    }
+    left = dict(zip(PARTNERS, leaves, strict=False))  # the last one stays
+    gone: set[str] = set()
+    job = coordinate_match(agreement, spec)
+    asked = next(job)
+    for turn in range(max(map(len, going.values()))):
+        going = {name: said for name, said in going.items() if turn < len(said)}
+        speaks = {name: said[turn].header.sender for name, said in going.items()}
+        assert isinstance(asked, Tolerant) is ("brand" not in speaks.values())
+        if isinstance(asked, Tolerant):
+            assert (asked.most_missing, asked.kept) == (2 - len(gone), False)
+            gone |= {name for name in going if left.get(name, 99) <= turn}
+        going = {name: said for name, said in going.items() if name not in gone}
+        asked, ended = resumed(job, [said[turn] for said in going.values()])
+        expected = [Relay(said[turn]) for said in going.values() if turn < len(said) - 1]
+        assert (asked.outgoing if isinstance(asked, Tolerant) else asked) == expected
+        if ended is not None:
+            break
+    assert ended is not None
+    assert ended.missing == tuple(name for name in PARTNERS if name in gone)
 
 
 RIGHT = script("courier", "brand", 2, tells=True)

@@ -265,7 +265,7 @@ def test_records_do_not_change(record: BaseModel) -> None:
     ("index", "changes"),
     [
         (0, {"parties": []}),
-        (0, {"parties": ["x"] * 65}),
+        (0, {"parties": ["x"] * 129}),
         (0, {"parties": "brand"}),
         (0, {"version": 2}),
         (0, {"version": True}),
@@ -338,11 +338,11 @@ def test_times_are_utc() -> None:
 
 
 def test_a_record_too_long_for_a_leaf_is_refused() -> None:
-    record = AgreementSigned(**COMMON, parties=tuple(f"{i:0>120}" for i in range(64)))
-    with pytest.raises(RecordError, match="at most 2048"):
+    record = AgreementSigned(**COMMON, parties=tuple(f"{i:0>120}" for i in range(128)))
+    with pytest.raises(RecordError, match=f"at most {LEAF_LIMIT}"):
         to_leaf(record)
-    with pytest.raises(RecordError, match="at most 2048"):
-        parse_leaf(b" " * 2049)
+    with pytest.raises(RecordError, match=f"at most {LEAF_LIMIT}"):
+        parse_leaf(b" " * (LEAF_LIMIT + 1))
 
 
 @pytest.mark.parametrize(

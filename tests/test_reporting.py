@@ -182,7 +182,8 @@ def _log(draw: st.DrawFn, name: str) -> PartyLog:  # noqa: C901  one case a kind
             case "job":
                 writer.add(records.JobStarted, computation="train")
                 outcome = draw(st.sampled_from(["done", "failed"]))
-                writer.add(records.JobEnded, computation="train", outcome=outcome)
+                missing = draw(st.sampled_from([(), ("courier",)])) if outcome == "done" else ()
+                writer.add(records.JobEnded, computation="train", outcome=outcome, missing=missing)
     return writer.log
 
 

@@ -226,7 +226,7 @@ SIGNATURE = json.loads(_with())["signatures"][0]
         "signature short": _with(signatures=[SIGNATURE | {"sig": "eA=="}]),
         "signature with a member more": _with(signatures=[SIGNATURE | {"cert": ""}]),
         "too many signatures": _with(
-            signatures=[SIGNATURE | {"keyid": f"p{index}"} for index in range(65)]
+            signatures=[SIGNATURE | {"keyid": f"p{index}"} for index in range(129)]
         ),
     }.items(),
     ids=lambda item: item[0],
@@ -249,7 +249,7 @@ def test_errors_show_no_value_from_the_envelope() -> None:
 
 
 def test_the_largest_envelope_can_be_read_back_and_a_larger_one_cannot_be_made() -> None:
-    keys = {f"p{'x' * 60}{index:02d}": BRAND for index in range(64)}
+    keys = {f"p{'x' * 59}{index:03d}": BRAND for index in range(128)}
     envelope = Envelope.sign("t" * 128, bytes(750_000), keys)
     assert len(envelope.to_json()) <= ENVELOPE_LIMIT
     assert Envelope.from_json(envelope.to_json()) == envelope

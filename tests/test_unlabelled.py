@@ -18,6 +18,7 @@ from federation.hidden_share import ToldShare
 from federation.jobs.families import gradient_engine
 from federation.jobs.hidden import HiddenPlan, coordinate_counting, counts_to_bytes
 from federation.jobs.model import JointModel
+from federation.jobs.quorum import Quorum
 from federation.messages import Refused, TrainCount, TrainCounted, weights_to_bytes
 from federation.specification import TrainSpec
 from federation.trial.report import build_report, write_report
@@ -249,7 +250,8 @@ def test_counts_that_cannot_be_are_refused() -> None:
     zero = np.zeros(CELLS, dtype=np.int64)
     right = counts_to_bytes(ScoreCounts(zero, zero))
     for payload in (b"", right[:-1], right + b"0", b"\x7f" * len(right), b"\xff\x00" * CELLS * 8):
-        job = coordinate_counting(SEEDS_ONLY, plan, ["retailer"], np.zeros(4))
+        quorum = Quorum(SEEDS_ONLY, parties().agreement)
+        job = coordinate_counting(SEEDS_ONLY, plan, quorum, np.zeros(4))
         next(job)
         said = parties().message("retailer", "coordinator", "model", TrainCounted(), payload)
         with pytest.raises(MessageError, match="counts"):

@@ -12,7 +12,7 @@ from compliance.agreement import Agreement
 from compliance.log.cosignature import CosignerKey
 from compliance.log.note import NoteKey
 from compliance.log.policy import Group, LogKey, Policy
-from compliance.terms import PartyTerm, Role
+from compliance.terms import MOST_WITNESSES, PartyTerm, Role
 
 __all__ = ["WitnessKeys", "keys_of_others", "log_keys", "origin_of", "policy_for"]
 
@@ -80,18 +80,18 @@ def policy_for(agreement: Agreement, party: str) -> Policy:
     Any two quorums share a witness, so that two heads of one size and different roots cannot both
     be public unless a witness cheats too. Auditors count where the agreement says how many must
     cosign, since it is more than half of all; where it leaves that out, everybody else has to, and
-    auditors are listed without counting. Each key of the log must have signed.
+    auditors are listed without counting, where all parties can be listed. Each key of the log must
+    have signed.
     """
-    term = agreement.party(party)
+    term, counted = agreement.party(party), agreement.witnesses_of(party)
+    auditors = (one.name for one in agreement.by_role(Role.AUDITOR) if one.name != party)
+    listed = frozenset(auditors) if len(agreement.parties) <= MOST_WITNESSES + 1 else frozenset()
     keys: dict[str, CosignerKey] = {
         other.name: other.cosigner
         for other in agreement.parties
-        if other.name != party and other.cosigner is not None
+        if other.cosigner is not None and (other.name in counted or other.name in listed)
     }
-    counted = tuple(keys)
-    if (quorum := agreement.witness_quorum) is None:
-        counted = tuple(name for name in keys if agreement.party(name).role is not Role.AUDITOR)
-        quorum = len(counted)
+    quorum = agreement.witness_quorum or len(counted)
     groups = {_QUORUM: Group(quorum, counted)} if counted else {}
     name = _QUORUM if counted else "none"
     return Policy(name, log_keys(term), keys, groups, every_key=True)

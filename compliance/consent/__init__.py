@@ -10,12 +10,16 @@ to a party's own record references, and writing down that consents were used (`c
 from compliance.consent.book import ConsentBook
 from compliance.consent.cohort import cohort_root
 from compliance.consent.decision import UNCONDITIONAL, Conditions, ConsentDecision, ExclusionReason
-from compliance.consent.events import EVENTS, ConsentEvent, ConsentEventKind, SeparateConsent
+from compliance.consent.events import (
+    ConsentEvent,
+    ConsentEventKind,
+    SeparateConsent,
+    events_schema,
+)
 from compliance.consent.files import read_events
 from compliance.consent.journal import ConsentJournal, commitment, events_of, size_of
 
 __all__ = [
-    "EVENTS",
     "UNCONDITIONAL",
     "Conditions",
     "ConsentBook",
@@ -28,6 +32,7 @@ __all__ = [
     "cohort_root",
     "commitment",
     "events_of",
+    "events_schema",
     "read_events",
     "size_of",
 ]

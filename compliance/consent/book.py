@@ -14,7 +14,7 @@ to a party's own record references, and writing down that consents were used (`c
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,15 +34,16 @@ from compliance.consent.decision import (
 )
 from compliance.consent.events import (
     ANYBODY,
-    EVENTS,
     KINDS,
     NEVER,
     SEPARATE,
     ConsentEvent,
     ConsentEventKind,
+    events_schema,
     microsecond,
     moment_of,
     recipient_bits,
+    recipient_columns,
     separate_bits,
 )
 from compliance.consent.files import (
@@ -127,7 +128,8 @@ class ConsentBook:
     ) -> Self:
         """Return the book of events that `read_events` gave, with the same arguments."""
         known, parties = tuple(sorted(set(purposes))), tuple(sorted(set(recipients)))
-        return cls._of(known, parties, pa.Table.from_batches(list(events), schema=EVENTS))
+        schema = events_schema(parties)
+        return cls._of(known, parties, pa.Table.from_batches(list(events), schema=schema))
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the other book holds the same events for the same purposes."""
@@ -199,11 +201,15 @@ class ConsentBook:
         moment = [microsecond(event.time) * 8 + KINDS.index(event.event) for event in added]
         subject = strings([event.subject for event in added])
         separate = [separate_bits(event.separate) for event in added]
-        named = [recipient_bits(event.recipients, self.recipients) for event in added]
+        named = [
+            [recipient_bits(event.recipients, some) for event in added]
+            for some in recipient_columns(self.recipients).values()
+        ]
         expires = [NEVER if e.expires is None else microsecond(e.expires) for e in added]
         number = pc.index_in(purpose, value_set=pa.array(self.purposes, pa.string()))
-        columns = [subject, number, *map(pa.array, (moment, separate, named, expires))]
-        more = pa.table(dict(zip(EVENTS.names, columns, strict=True))).cast(EVENTS)
+        schema, first = events_schema(self.recipients), (moment, separate, named[0], expires)
+        columns = [subject, number, *map(pa.array, (*first, *named[1:]))]
+        more = pa.table(dict(zip(schema.names, columns, strict=True))).cast(schema)
         return self._of(self.purposes, self.recipients, pa.concat_tables([self._in_full(), more]))
 
     def save(self, path: Path) -> None:
@@ -227,7 +233,7 @@ class ConsentBook:
                 "event": pa.array(KINDS, pa.string()).take(rank),
                 "time": rfc_3339(pc.shift_right(events["moment"], 3)),
                 "separate": _words(events["separate"], SEPARATE, ""),
-                "recipients": _words(events["recipients"], self.recipients, _NOBODY),
+                "recipients": _named(events, self.recipients),
                 "expires": pc.fill_null(rfc_3339(expires), ""),
             }
         )
@@ -248,12 +254,14 @@ class ConsentBook:
     def _in_full(self) -> Any:
         """Return the events with their subjects."""
         subject = self._subjects.texts.take(self._events["subject"])
-        return pa.table([subject, *self._events.columns[1:]], schema=EVENTS)
+        schema = events_schema(self.recipients)
+        return pa.table([subject, *self._events.columns[1:]], schema=schema)
 
     def _in_order(self) -> Any:
         """Return the events in their one order."""
         order = [
-            (name, "ascending") for name in ("moment", "subject", "purpose", *EVENTS.names[3:])
+            (name, "ascending")
+            for name in ("moment", "subject", "purpose", *self._events.column_names[3:])
         ]
         return self._in_full().combine_chunks().sort_by(order)
 
@@ -276,7 +284,8 @@ class _States:
     Attributes:
         last: kind of the last decisive event; -1 where there is none.
         elsewhere: whether something was said about another purpose.
-        separate, recipients: what the last yes allows.
+        separate: what the last yes allows; and
+        recipients: for whom, by column.
         expires: when the consent ends.
         contacts: how often they were contacted of late.
         at: moment of the decision, in microseconds.
@@ -286,7 +295,7 @@ class _States:
     last: NDArray[np.int64]
     elsewhere: NDArray[np.bool_]
     separate: NDArray[np.int32]
-    recipients: NDArray[np.int32]
+    recipients: Mapping[str, NDArray[np.int32]]
     expires: NDArray[np.int64]
     contacts: NDArray[np.int64]
     at: int
@@ -313,11 +322,15 @@ class _States:
         yes &= (time >= given[subject]) & (given[subject] >= 0)
         np.maximum.at(said, subject[yes], time[yes])
         last_words = np.flatnonzero(yes & (time == said[subject]))
-        separate = np.full(count, ANYBODY, dtype=np.int32)
-        recipients = separate.copy()
-        for found, name in ((separate, "separate"), (recipients, "recipients")):
+        recipients = {
+            name: np.full(count, ANYBODY, dtype=np.int32)
+            for name in ("separate", *events.column_names)
+            if name.startswith(("separate", "recipients"))
+        }
+        for name, found in recipients.items():
             words = events[name].to_numpy()[last_words]
             np.bitwise_and.at(found, subject[last_words], words)
+        separate = recipients.pop("separate")
         sayings = (subject[yes], time[yes], kind[yes], events["expires"].to_numpy()[yes])
         expires = ends(Sayings(*sayings), given, conditions.validity)
         contacts = np.zeros(count, dtype=np.int64)
@@ -334,12 +347,15 @@ class _States:
         """Return what is decided about each subject, as `ConsentDecision.outcomes` says."""
         outcomes = np.where(self.last < 0, code(ExclusionReason.NO_RECORD), _OUTCOMES[self.last])
         outcomes[(self.last < 0) & self.elsewhere] = code(ExclusionReason.WRONG_PURPOSE)
-        asked = recipient_bits(conditions.recipients, known)
+        unnamed = np.zeros(len(self.last), dtype=np.bool_)
+        for name, some in recipient_columns(known).items():
+            asked = recipient_bits(conditions.recipients, some)
+            unnamed |= self.recipients[name] & asked != asked
         needed = separate_bits(conditions.separate)
         cap = NEVER if conditions.maximum_contacts is None else conditions.maximum_contacts
         for fails, reason in (
             (self.expires <= self.at, ExclusionReason.EXPIRED),
-            (self.recipients & asked != asked, ExclusionReason.WRONG_RECIPIENT),
+            (unnamed, ExclusionReason.WRONG_RECIPIENT),
             (self.separate & needed != needed, ExclusionReason.MISSING_SEPARATE_CONSENT),
             (self.contacts >= cap, ExclusionReason.OVER_CONTACT_CAP),
         ):
@@ -357,6 +373,19 @@ def _words(bits: Any, words: tuple[str, ...], none: str) -> Any:
         for value in encoded.dictionary.to_pylist()
     ]
     return pa.array(spelt, pa.string()).take(encoded.indices)
+
+
+def _named(events: Any, known: tuple[str, ...]) -> Any:
+    """Spell the recipients of events."""
+    columns = recipient_columns(known)
+    if len(columns) == 1:
+        return _words(events["recipients"], known, _NOBODY)
+    anybody = pc.equal(events["recipients"], ANYBODY).combine_chunks()
+    parts = [_words(events[name], some, "") for name, some in columns.items()]
+    several = pc.utf8_trim_whitespace(pc.binary_join_element_wise(*parts, " "))
+    spelt = pc.replace_substring_regex(several, " +", " ")
+    nobody = pc.and_(pc.equal(spelt, ""), pc.invert(anybody))
+    return pc.if_else(nobody, _NOBODY, spelt)
 
 
 def strings(subjects: Any) -> Any:

@@ -7,6 +7,7 @@ gave.
 Leaves to others: reading and writing files (`files`), what events come to together (`book`).
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -17,7 +18,14 @@ import pyarrow as pa
 from compliance.errors import ConsentError
 from compliance.terms.consent import SeparateConsent
 
-__all__ = ["EVENTS", "ConsentEvent", "ConsentEventKind", "SeparateConsent"]
+__all__ = [
+    "EVENTS",
+    "ConsentEvent",
+    "ConsentEventKind",
+    "SeparateConsent",
+    "events_schema",
+    "recipient_columns",
+]
 
 
 class ConsentEventKind(StrEnum):
@@ -46,6 +54,7 @@ NEVER: Final = 2**63 - 1
 """When a consent expires that does not by itself, in microseconds."""
 ANYBODY: Final = -1
 """Recipients of a consent that names none: every bit set."""
+_RECIPIENTS_OF_A_COLUMN: Final = 31
 EVENTS: Final = pa.schema(
     [
         ("subject", pa.large_string()),
@@ -57,7 +66,9 @@ EVENTS: Final = pa.schema(
     ]
 )
 """Events in columns: subject, place of the purpose, microseconds since 1970 times 8 plus the kind,
-a bit for each separate consent, a bit for each recipient, and microseconds since 1970."""
+a bit for each separate consent, a bit for each recipient, and microseconds since 1970.
+
+What an agreement with more recipients than a column has bits for adds: see `events_schema`."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,23 @@ def separate_bits(separate: Any) -> int:
     return sum(1 << SEPARATE.index(one) for one in separate)
 
 
+def events_schema(known: Collection[str]) -> Any:
+    """Return the columns of events where so many recipients are known: 31 to a column."""
+    more = -(-len(known) // _RECIPIENTS_OF_A_COLUMN)
+    further = [(f"recipients_{number}", pa.int32()) for number in range(2, more + 1)]
+    return pa.schema([*EVENTS, *(pa.field(*one) for one in further)])
+
+
+def recipient_columns(known: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    """Return which of the known recipients each column of `events_schema` has bits for."""
+    names = [name for name in events_schema(known).names if name.startswith("recipients")]
+    steps = range(0, len(names) * _RECIPIENTS_OF_A_COLUMN, _RECIPIENTS_OF_A_COLUMN)
+    return {
+        name: tuple(known[begin : begin + _RECIPIENTS_OF_A_COLUMN])
+        for name, begin in zip(names, steps, strict=True)
+    }
+
+
 def recipient_bits(named: Any, known: tuple[str, ...]) -> int:
-    """Return a bit for each known recipient that is named; others have none."""
+    """Return a bit for each of a column's recipients that is named; others have none."""
     return ANYBODY if named is None else sum(1 << known.index(one) for one in named if one in known)

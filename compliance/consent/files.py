@@ -22,6 +22,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,11 +35,12 @@ from compliance.consent.events import (
     ANYBODY,
     END,
     EPOCH,
-    EVENTS,
     KINDS,
     NEVER,
     SEPARATE,
+    events_schema,
     recipient_bits,
+    recipient_columns,
     separate_bits,
 )
 from compliance.errors import ConsentError, UnknownPurposeError
@@ -76,13 +78,14 @@ def read_events(
     Args:
         path: `.csv`, `.csv.gz` or `.parquet`; other columns in it are ignored.
         purposes: those that the agreement declares.
-        recipients: those that the agreement knows, at most 31.
+        recipients: those that the agreement knows.
         first: only so many rows from the start, as the file was when it had so many; all of them
             where left out.
         size: only so many bytes of a journal, which grows while it is read; all where left out.
 
     Yields:
-        Record batches as `EVENTS` says, purposes and recipients by their place in sorted order.
+        Record batches as `events_schema` says, purposes and recipients by their place in sorted
+        order.
 
     Raises:
         ConsentError: the file cannot be read, lacks a column, or has rows without a subject,
@@ -92,6 +95,7 @@ def read_events(
     torn: list[int] = []
     rows = without_subject = without_event = without_time = without_scope = 0
     parties = tuple(sorted(set(recipients)))
+    schema = events_schema(parties)
     known = {purpose: place for place, purpose in enumerate(sorted(set(purposes)))}
     foreign: Counter[str] = Counter()
     for whole in _read(path, torn, size):
@@ -103,7 +107,10 @@ def read_events(
         number = _coded(batch, "purpose", path, known.get)
         time = _microseconds(batch, "time", path)
         separate = _coded(batch, "separate", path, _separate, absent=0)
-        named = _coded(batch, "recipients", path, lambda t: _named(t, parties), absent=ANYBODY)
+        named = [
+            _coded(batch, "recipients", path, partial(_named, known=some), absent=ANYBODY)
+            for some in recipient_columns(parties).values()
+        ]
         expires, late = _expiries(batch, path)
         without_scope += separate.null_count + late
         rows += len(batch)
@@ -117,8 +124,8 @@ def read_events(
         if not (without_subject or without_event or without_time or without_scope or foreign):
             moment = pc.add(pc.multiply(time, 8), rank).cast(pa.int64())
             text = subject.cast(pa.large_string())
-            columns = [text, number, moment, separate, named, expires]
-            yield pa.record_batch(columns, schema=EVENTS)
+            columns = [text, number, moment, separate, named[0], expires, *named[1:]]
+            yield pa.record_batch(columns, schema=schema)
     mistakes = [
         (len(torn), "with too many or too few fields"),
         (without_subject, "without a subject"),

@@ -1,7 +1,7 @@
 """What was done: every kind of leaf that a party's log may hold.
 
 Guarantees: a record that exists is complete, bounded and within its ranges; it has exactly one
-encoding (RFC 8785 canonical JSON, at most 2 KiB) and `parse_leaf` accepts no other; a malformed
+encoding (RFC 8785 canonical JSON, at most 12 KiB) and `parse_leaf` accepts no other; a malformed
 one raises `RecordError` without showing its values. No field is made for an identifier, names are
 too narrow for most, and no string may hold an `@`.
 
@@ -87,8 +87,8 @@ __all__ = [
     "to_leaf",
 ]
 
-LEAF_LIMIT: Final = 2048
-"""Bytes that a leaf may have."""
+LEAF_LIMIT: Final = 12_288
+"""Bytes that a leaf may have: the longest names of as many parties as an agreement has."""
 
 Record = Annotated[
     AgreementSigned
@@ -145,7 +145,7 @@ def to_leaf(record: Record) -> bytes:
     """Encode a record as canonical JSON (RFC 8785).
 
     Raises:
-        RecordError: it is over 2 KiB: shorten its names, or split it.
+        RecordError: it is over 12 KiB: shorten its names, or split it.
     """
     leaf = canonical_json(record.model_dump(mode="json"))
     if len(leaf) > LEAF_LIMIT:

@@ -13,6 +13,7 @@ from compliance.records.leaf import (
     Digest,
     Epsilon,
     Leaf,
+    Missing,
     Name,
     Names,
     Sentence,
@@ -37,6 +38,7 @@ class ModelTrained(Leaf):
         model_digest: hexadecimal SHA-256 of the model file.
         rounds: of training.
         parties: whose rows it was trained on.
+        missing: partners that were missing, at the beginning or later on.
         epsilon: of the whole training per person; None with `delta` if there is no guarantee.
         delta: that goes with `epsilon`.
     """
@@ -45,6 +47,7 @@ class ModelTrained(Leaf):
     model_digest: Digest
     rounds: Count
     parties: Names
+    missing: Missing = ()
     epsilon: Epsilon | None
     delta: Delta | None
 
@@ -61,6 +64,7 @@ class MeasurementMade(Leaf):
     Attributes:
         measurement_digest: hexadecimal SHA-256 of the file that holds them.
         parties: whose people were counted.
+        missing: partners whose people were not.
         epsilon: of all counts per person.
         delta: that goes with it; None for pure ε.
     """
@@ -68,6 +72,7 @@ class MeasurementMade(Leaf):
     kind: Literal["measurement.made"] = "measurement.made"
     measurement_digest: Digest
     parties: Names
+    missing: Missing = ()
     epsilon: Epsilon
     delta: Delta | None
 
@@ -130,8 +135,15 @@ class JobStarted(Leaf):
 
 
 class JobEnded(Leaf):
-    """The party's part in a job is over, and how."""
+    """The party's part in a job is over, and how.
+
+    Attributes:
+        computation: what it did.
+        outcome: how it ended.
+        missing: partners that it went on without, where the party knows.
+    """
 
     kind: Literal["job.ended"] = "job.ended"
     computation: Name
     outcome: Sentence
+    missing: Missing = ()

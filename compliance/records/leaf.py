@@ -9,7 +9,7 @@ Leaves to others: single kinds (the modules beside this one), encoding (the pack
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -22,9 +22,11 @@ from pydantic import (
     model_validator,
 )
 
+from compliance.canonical import is_unsaid
 from compliance.errors import RecordError, describe
 
 __all__ = [
+    "MOST_NAMES",
     "Count",
     "Counts",
     "Delta",
@@ -32,6 +34,7 @@ __all__ = [
     "Epsilon",
     "EventJson",
     "Leaf",
+    "Missing",
     "Name",
     "Names",
     "Positive",
@@ -78,7 +81,10 @@ EventJson = Annotated[
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=64, strict=False)]
+MOST_NAMES: Final = 128
+"""Parties that a leaf may name: as many as an agreement has."""
+
+Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_NAMES, strict=False)]
 
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
@@ -86,7 +92,11 @@ Positive = Annotated[Count, Field(ge=1)]
 
 Counts = Annotated[dict[Name, Count], Field(max_length=16)]
 
-Recipients = Annotated[tuple[Name, ...], Field(max_length=24, strict=False)]
+Recipients = Annotated[tuple[Name, ...], Field(max_length=MOST_NAMES, strict=False)]
+
+Missing = Annotated[
+    tuple[Name, ...], Field(max_length=MOST_NAMES, strict=False, exclude_if=is_unsaid)
+]
 
 Epsilon = Annotated[float, Field(ge=0)]
 

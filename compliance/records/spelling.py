@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from compliance.records.access import Clauses
 from compliance.records.leaf import (
+    MOST_NAMES,
     Count,
     Counts,
     Digest,
@@ -65,8 +66,8 @@ _GRAMMAR: Final[tuple[tuple[object, str, _Read | None], ...]] = (
     (Name | None, f'(?:null|"({_NAME})")', None),
     (Digest, '"([0-9a-f]{64})"', None),
     (Digest | None, '(?:null|"([0-9a-f]{64})")', None),
-    (Names, rf'(\["{_NAME}"(?:,"{_NAME}"){{0,63}}\])', _names),
-    (Recipients, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,23}})?\])', _names),
+    (Names, rf'(\["{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}}\])', _names),
+    (Recipients, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}})?\])', _names),
     (Counts, rf"(\{{(?:{_MEMBER}(?:,{_MEMBER}){{0,15}})?\}})", _counts),
     (Clauses, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,15}})?\])', _names),
     # Fifteen digits at most: a count of sixteen may be too large.

@@ -122,7 +122,7 @@ def processing_report(agreement: Agreement, logs: Sequence[PartyLog], at: dateti
         Section(
             title="What was carried out on behalf of others",
             law="GDPR 30(2)(b)",
-            tables=(_jobs(logs),),
+            tables=(_jobs(logs), _incomplete(logs)),
         ),
     )
     title = "Records of processing activities"
@@ -294,6 +294,22 @@ def _jobs(logs: Sequence[PartyLog]) -> Table:
         rows.append((*(Fact(text=text) for text in key), *counts))
     head = ("party", "computation", "begun", "done", "failed")
     return Table(caption="Jobs", head=head, rows=tuple(rows), keys=2)
+
+
+def _incomplete(logs: Sequence[PartyLog]) -> Table:
+    ended = (one for one in entries_of(logs, records.JobEnded) if one.record.missing)
+    rows = [
+        (
+            *(Fact(text=text) for text in key),
+            Figure.of(lambda told: ", ".join(told[-1].record.missing), found),
+        )
+        for key, found in sorted(
+            by(ended, lambda leaf: (leaf.party, leaf.computation, leaf.job or "none")).items()
+        )
+    ]
+    head = ("party", "computation", "job", "without")
+    caption = "Jobs that went on without some partners"
+    return Table(caption=caption, head=head, rows=tuple(rows), keys=3)
 
 
 def _excluded(reason: str, used: Sequence[Entry[records.ConsentUsed]]) -> int:

@@ -65,10 +65,12 @@ from compliance.terms.vocabulary import (
     repeated,
     unique,
 )
+from compliance.terms.witnesses import MOST_WITNESSES, drawn_witnesses
 
 __all__ = [
     "COUNTRIES",
     "DATA_ROLES",
+    "MOST_WITNESSES",
     "RELEASES_ROWS",
     "Activity",
     "AlignmentTerms",
@@ -124,6 +126,7 @@ __all__ = [
     "TrainTerms",
     "VerticalTerms",
     "approver_mistakes",
+    "drawn_witnesses",
     "region_mistakes",
     "repeated",
     "unique",

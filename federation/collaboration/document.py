@@ -29,6 +29,7 @@ from compliance.log.note import NoteKey
 from compliance.signing import SigningKey
 from compliance.terms import (
     DATA_ROLES,
+    MOST_WITNESSES,
     ApprovalTerms,
     BudgetTerms,
     ColumnTerm,
@@ -161,7 +162,7 @@ class AgreementSection(_Closed):
     budget: BudgetTerms
     valid_from: Moment
     valid_until: Moment
-    witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_PARTIES - 1)] | None = None
+    witness_quorum: Annotated[int, Field(strict=True, ge=1, le=MOST_WITNESSES)] | None = None
     retention: Annotated[tuple[RetentionTerm, ...], Field(max_length=64)] = ()
     termination: TerminationTerms | None = None
     dispute: Text = ""

@@ -63,10 +63,13 @@ class Tolerant:
     Attributes:
         outgoing: what is said, to one party each.
         most_missing: answers that may be missing, 0 or more.
+        kept: whether answers are kept for a run that begins again. Else whoever answered is asked
+            again, and is left out if it is no longer there.
     """
 
     outgoing: Sequence[Outgoing]
     most_missing: int
+    kept: bool = True
 
 
 Exchange = Sequence[Outgoing] | Tolerant

@@ -29,7 +29,8 @@ from pydantic import BaseModel, ConfigDict
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.errors import MessageError
-from federation.jobs.exchange import Outgoing, Say, expect
+from federation.jobs.exchange import Exchange, Say, expect
+from federation.jobs.quorum import Quorum, is_quorum, partners_in_order
 from federation.messages import (
     Acknowledged,
     ExpandCounted,
@@ -45,6 +46,7 @@ __all__ = [
     "Best",
     "CountPlan",
     "Counted",
+    "Expanded",
     "coordinate_expand",
     "counted_by",
     "ordered",
@@ -226,19 +228,30 @@ def counted_by(
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class Expanded:
+    """What the coordinator knows of an expansion that has ended.
+
+    Attributes:
+        counted: what partners tell; nothing where no count is agreed.
+        missing: partners that have no segment of it.
+    """
+
+    counted: tuple[Counted, ...]
+    missing: tuple[str, ...]
+
+
 def coordinate_expand(
     agreement: Agreement, spec: ExpandSpec
-) -> Generator[Sequence[Outgoing], Sequence[Message], tuple[Counted, ...]]:
+) -> Generator[Exchange, Sequence[Message], Expanded]:
     """Steps 1 and 4, at the coordinator.
 
     Yields:
-        What to send next; resumed with the answers in the same order.
-
-    Returns:
-        What partners tell; nothing where no count is agreed.
+        What to send next; resumed with the answers that came, in the same order.
     """
-    partners = [party.name for party in agreement.by_role(Role.PARTNER)]
-    done = yield [Say(name, spec.name, ExpandRequest(spec=spec)) for name in partners]  # 1
+    quorum = Quorum(spec, agreement)
+    done = yield quorum.say(ExpandRequest(spec=spec))  # 1
+    quorum.hear(done)
     said = [(message.header.sender, expect(message, ExpandDone)) for message in done]
     counted = counted_by(agreement, spec, said)
     if counted:
@@ -247,23 +260,28 @@ def coordinate_expand(
         answers = yield [Say(brand.name, spec.name, ExpandCounted(spec=spec), envelopes)]  # 4
         for answer in answers:
             expect(answer, Acknowledged)
-    return counted
+    return Expanded(counted, quorum.missing)
 
 
-def read_counted(message: Message, agreement: Agreement) -> tuple[Counted, ...]:
+def read_counted(message: Message, agreement: Agreement) -> Expanded:
     """Step 5: read what partners signed, at the brand.
 
     Raises:
-        MessageError: it is malformed, of another job, or not of every partner once.
+        MessageError: it is malformed, of another job, or not of as many partners as the job needs,
+            once each.
     """
     spec = expect(message, ExpandCounted).spec
     headers = [unseal_header(line, agreement) for line in message.payload.split(b"\n")]
-    partners = [party.name for party in agreement.by_role(Role.PARTNER)]
-    if [header.sender for header in headers] != partners:
-        raise MessageError("counts of an expansion: expected what every partner signed, once each")
+    senders = [header.sender for header in headers]
+    missing = tuple(name for name in partners_in_order(agreement) if name not in senders)
+    if not is_quorum(senders, missing, spec, agreement):
+        few = f", or of all but {spec.absent_partners}" if spec.absent_partners else ""
+        raise MessageError(
+            f"counts of an expansion: expected what every partner signed{few}, once each"
+        )
     said = []
     for header in headers:
         if header.job != spec.name or not isinstance(header.body, ExpandDone):
             raise MessageError(f"{header.sender} signed something else than a count of this job")
         said.append((header.sender, header.body))
-    return counted_by(agreement, spec, said)
+    return Expanded(counted_by(agreement, spec, said), missing)

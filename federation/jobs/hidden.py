@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from compliance.agreement import Agreement
 from compliance.terms import Labels
 from federation.errors import MessageError
-from federation.jobs.exchange import Outgoing, Say, expect
+from federation.jobs.exchange import Exchange, expect
+from federation.jobs.quorum import Quorum
 from federation.messages import Message, TrainCount, TrainCounted, weights_to_bytes
 from federation.specification import TrainSpec
 from privacy.accounting.events import DiscreteLaplaceEvent, RepeatedEvent
@@ -87,10 +88,10 @@ def _counts(message: Message, plan: HiddenPlan) -> ScoreCounts:
 def coordinate_counting(
     spec: TrainSpec,
     plan: HiddenPlan | None,
-    partners: Sequence[str],
+    quorum: Quorum,
     weights: NDArray[np.float64],
-) -> Generator[Sequence[Outgoing], Sequence[Message], HiddenShare | None]:
-    """Steps 1 and 3, at the coordinator.
+) -> Generator[Exchange, Sequence[Message], HiddenShare | None]:
+    """Steps 1 and 3, at the coordinator; whoever is missing here is missing from the training.
 
     Returns:
         The share; None where nobody counts, or noise leaves nothing to say.
@@ -98,5 +99,6 @@ def coordinate_counting(
     if plan is None:
         return None
     asked = TrainCount(spec=spec, width=len(weights))
-    said = yield [Say(name, spec.name, asked, weights_to_bytes(weights)) for name in partners]
+    said = yield quorum.say(asked, weights_to_bytes(weights))
+    quorum.hear(said)
     return reduce(ScoreCounts.with_those_of, [_counts(one, plan) for one in said]).hidden_share()

@@ -41,7 +41,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from compliance.agreement import Agreement
 from compliance.terms import Linkage, MatchTerms, Reveal, Role
 from federation.errors import MessageError
-from federation.jobs.exchange import Outgoing, Relay, Say, expect, expect_encrypted, rows_of
+from federation.jobs.exchange import (
+    Exchange,
+    Outgoing,
+    Relay,
+    Say,
+    expect,
+    expect_encrypted,
+    rows_of,
+)
+from federation.jobs.quorum import Quorum
 from federation.messages import (
     MatchAccept,
     MatchBlinded,
@@ -85,6 +94,7 @@ __all__ = [
     "Found",
     "MatchPlan",
     "MatchState",
+    "Matched",
     "RecordPlan",
     "coordinate_match",
     "learner_of",
@@ -519,22 +529,45 @@ class MatchPlan:
         return sender_places(token_count, secret, capacity=self.buckets.sender_capacity)
 
 
+@dataclass(frozen=True)
+class Matched:
+    """What the coordinator knows of a match that has ended.
+
+    Attributes:
+        missing: partners that it went on without.
+    """
+
+    missing: tuple[str, ...]
+
+
 def coordinate_match(
     agreement: Agreement, spec: MatchSpec
-) -> Generator[Sequence[Outgoing], Sequence[Message], None]:
+) -> Generator[Exchange, Sequence[Message], Matched]:
     """Steps 1 and 8, at the coordinator: a star of the brand and every partner.
 
+    A partner that is missing takes its pair with it, and no other.
+
     Yields:
-        What to send next; resumed with the answers in the same order.
+        What to send next; resumed with the answers that came, in the same order.
     """
-    pairs = [learner_of(agreement, one.name) for one in agreement.by_role(Role.PARTNER)]
-    answers = yield [  # 1
+    quorum = Quorum(spec, agreement)
+    (brand,) = agreement.by_role(Role.BRAND)
+    pairs = [learner_of(agreement, name) for name in quorum.present]
+    outgoing: list[Outgoing] = [  # 1
         Say(learner, spec.name, MatchRequest(spec=spec, peer=peer)) for learner, peer in pairs
     ]
-    asked = [_kind(MatchRequest)] * len(pairs)
-    while carried := _in_turn(asked, answers):
-        asked = [message.header.kind for message in carried]
-        answers = yield [Relay(message) for message in carried]
+    asked = [(learner, _kind(MatchRequest)) for learner, _ in pairs]
+    while outgoing:
+        if asked[0][0] == brand.name:  # pairs go in step: all are asked at the same side
+            answers = yield outgoing
+        else:
+            answers = yield quorum.ask(outgoing, kept=False)
+            quorum.hear(answers, [name for name, _ in asked])
+            asked = [one for one in asked if one[0] not in quorum.missing]
+        carried = _in_turn([kind for _, kind in asked], answers)
+        asked = [(message.header.recipient, message.header.kind) for message in carried]
+        outgoing = [Relay(message) for message in carried]
+    return Matched(quorum.missing)
 
 
 def _kind(body: type[BaseModel]) -> str:

@@ -30,9 +30,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.agreement import Agreement
+from compliance.canonical import is_unsaid
 from compliance.terms import CountNoise, MeasureTerms, Role
 from federation.errors import MessageError, RefusedError
-from federation.jobs.exchange import Outgoing, Say, expect
+from federation.jobs.exchange import Exchange, Say, expect
+from federation.jobs.quorum import Quorum, is_quorum
 from federation.messages import (
     Acknowledged,
     MeasureCounts,
@@ -102,6 +104,7 @@ class Measurement(_Closed):
         epsilon: privacy loss per person, over all partners.
         delta: its failure probability; None for pure ε.
         parties: what each partner told.
+        missing: partners whose people are in no count.
     """
 
     version: Literal[1] = 1
@@ -116,6 +119,7 @@ class Measurement(_Closed):
     epsilon: float
     delta: float | None
     parties: tuple[CountedParty, ...]
+    missing: tuple[str, ...] = Field(default=(), exclude_if=is_unsaid)
 
     @property
     def canonical_bytes(self) -> bytes:
@@ -224,17 +228,17 @@ def count_people(
 
 def coordinate_measure(
     agreement: Agreement, spec: MeasureSpec
-) -> Generator[Sequence[Outgoing], Sequence[Message], Measurement]:
+) -> Generator[Exchange, Sequence[Message], Measurement]:
     """Steps 1, 3 and 4, at the coordinator.
 
     Yields:
-        What to send next; resumed with the answers in the same order.
+        What to send next; resumed with the answers that came, in the same order.
     """
-    plan = CountPlan.of(spec, agreement)
-    request = MeasureRequest(spec=spec)
-    answers = yield [Say(name, spec.name, request) for name in _partners(agreement)]  # 1
+    plan, quorum = CountPlan.of(spec, agreement), Quorum(spec, agreement)
+    answers = yield quorum.say(MeasureRequest(spec=spec))  # 1
+    quorum.hear(answers)
     parties = tuple(_counted(answer, plan) for answer in answers)  # 3
-    measurement = _agreed_measurement(agreement, spec, plan, parties)
+    measurement = _agreed_measurement(agreement, spec, plan, parties, quorum.missing)
     (brand,) = agreement.by_role(Role.BRAND)
     published = MeasurePublished(spec=spec)
     kept = yield [Say(brand.name, spec.name, published, measurement.canonical_bytes)]  # 4
@@ -262,8 +266,8 @@ def read_measurement(message: Message, agreement: Agreement) -> Measurement:
         for counts in (party.members, party.others)
     )
     if (
-        found != _agreed_measurement(agreement, spec, plan, found.parties)
-        or tuple(party.party for party in found.parties) != _partners(agreement)
+        found != _agreed_measurement(agreement, spec, plan, found.parties, found.missing)
+        or not is_quorum([one.party for one in found.parties], found.missing, spec, agreement)
         or not whole
     ):
         raise MessageError("measurement of another job, agreement, partners or cells than asked")
@@ -271,7 +275,11 @@ def read_measurement(message: Message, agreement: Agreement) -> Measurement:
 
 
 def _agreed_measurement(
-    agreement: Agreement, spec: MeasureSpec, plan: CountPlan, parties: tuple[CountedParty, ...]
+    agreement: Agreement,
+    spec: MeasureSpec,
+    plan: CountPlan,
+    parties: tuple[CountedParty, ...],
+    missing: tuple[str, ...],
 ) -> Measurement:
     """Say of counts what their job and the agreement say."""
     return Measurement(
@@ -286,6 +294,7 @@ def _agreed_measurement(
         epsilon=spec.epsilon,
         delta=spec.delta,
         parties=parties,
+        missing=missing,
     )
 
 
@@ -307,10 +316,6 @@ def _counted(answer: Message, plan: CountPlan) -> CountedParty:
         )
     except ValidationError as error:
         raise MessageError(f"{sender} told a count beyond any") from error
-
-
-def _partners(agreement: Agreement) -> tuple[str, ...]:
-    return tuple(party.name for party in agreement.by_role(Role.PARTNER))
 
 
 def _agreed(spec: MeasureSpec, agreement: Agreement) -> MeasureTerms:

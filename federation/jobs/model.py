@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.agreement import Agreement
+from compliance.canonical import is_unsaid
 from compliance.terms import NoiseSource, Role
 from federation.errors import MessageError
 from federation.jobs.bodies import ModelBody, Weight
@@ -34,7 +35,8 @@ class Making(BaseModel):
         rounds: averagings, or secure sums.
         noise_multiplier: standard deviation of the noise on a gradient, divided by what one person
             changes in it; 0 without noise.
-        parties: partners whose rows are in every round.
+        parties: partners whose rows are in every round, and that answered to the end.
+        missing: all other partners: the model is not of their people, or not of all rounds.
         one_shot: weights of the mean of the partners' linear models after the first round; None
             where it was not free.
         hidden_share: estimated share of positives among people who are no seeds, with its standard
@@ -47,6 +49,7 @@ class Making(BaseModel):
     rounds: Annotated[int, Field(ge=1)]
     noise_multiplier: Weight
     parties: tuple[str, ...]
+    missing: tuple[str, ...] = Field(default=(), exclude_if=is_unsaid)
     one_shot: tuple[Weight, ...] | None = None
     hidden_share: HiddenShare | Annotated[float, Field(ge=0, le=1)] | None = None
 

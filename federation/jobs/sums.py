@@ -382,14 +382,15 @@ def coordinate_sums(
             standing = sums.step(total, standing, [partners.index(name) for name in summed])  # 11
         except PrivacyError as error:
             raise MessageError(f"secure sum {number} of job {spec.name!r}: {error}") from error
+    missing = tuple(name for name in partners if name not in present)
     making = Making(
         rounds=number,
         noise_multiplier=sums.noise_multiplier,
         parties=present,
+        missing=missing,
         one_shot=None if standing.one_shot is None else tuple(standing.one_shot.tolist()),
     )
     model = agreed_model(agreement, spec, sums.body(standing, columns), making)
-    missing = [name for name in partners if name not in present]
     yield from publish(agreement, spec, model, missing)  # 12
     return model
 
@@ -408,6 +409,7 @@ def check_summed(model: JointModel, agreement: Agreement, spec: TrainSpec) -> No
     named = tuple(name for name in partners if name in making.parties)
     if (
         making.parties != named
+        or making.missing != tuple(name for name in partners if name not in named)
         or len(named) < plan.threshold
         or making.noise_multiplier != sums.noise_multiplier
         or (making.rounds > spec.rounds if exact else making.rounds != spec.rounds)

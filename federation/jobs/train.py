@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.errors import MessageError, RefusedError
-from federation.jobs.exchange import Exchange, Say, expect
+from federation.jobs.exchange import Exchange, expect
 from federation.jobs.families import gradient_engine, initial_weights, is_linear, trained_body
 from federation.jobs.hidden import HiddenPlan, coordinate_counting
 from federation.jobs.model import JointModel, Making, agreed_model, publish
+from federation.jobs.quorum import Quorum, is_quorum, partners_in_order
 from federation.messages import (
     MAX_WEIGHTS,
     Message,
@@ -43,6 +44,7 @@ from privacy.accounting.calibration import calibrate_noise_multiplier
 from privacy.accounting.events import Event, RepeatedEvent
 from privacy.randomness import Secret, SecretStream
 from privacy.training.dp_sgd import DpSgdParameters, train
+from privacy.training.unlabelled import HiddenShare
 
 __all__ = [
     "TrainingPlan",
@@ -149,15 +151,15 @@ def coordinate_train(
     """Steps 1, 3 and 4, at the coordinator.
 
     The partners' models are averaged with equal weights: weighting by rows would need counts that
-    nobody has released.
+    nobody has released. Each is private by itself: how many are averaged changes no promise.
 
     Yields:
-        What to send next; resumed with the answers in the same order.
+        What to send next; resumed with the answers that came, in the same order.
 
     Raises:
         RefusedError: the model has more weights than a message carries.
     """
-    partners = [party.name for party in agreement.by_role(Role.PARTNER)]
+    quorum = Quorum(spec, agreement)
     weights, first = initial_weights(spec, agreement, len(columns)), None
     if (width := len(weights)) > MAX_WEIGHTS:
         (coordinator,) = agreement.by_role(Role.COORDINATOR)
@@ -165,17 +167,16 @@ def coordinate_train(
         raise RefusedError(party=coordinator.name, term="train.network", remedy=remedy)
     for number in range(1, spec.rounds + 1):
         request = TrainRequest(spec=spec, round=number, width=width)
-        payload = weights_to_bytes(weights)
-        updates = yield [Say(name, spec.name, request, payload) for name in partners]  # 1
+        updates = yield quorum.say(request, weights_to_bytes(weights))  # 1
+        quorum.hear(updates)
         weights = np.mean([_weights(update, number, width) for update in updates], axis=0)  # 3
         first = weights if first is None else first
-    making = _making(agreement, spec, first if is_linear(spec) else None)
     hidden = yield from coordinate_counting(  # 4
-        spec, HiddenPlan.of(spec, agreement), partners, weights
+        spec, HiddenPlan.of(spec, agreement), quorum, weights
     )
-    making = making.model_copy(update={"hidden_share": hidden})
+    making = _making(agreement, spec, first if is_linear(spec) else None, quorum.missing, hidden)
     model = agreed_model(agreement, spec, trained_body(spec, columns, weights), making)
-    yield from publish(agreement, spec, model)  # 4
+    yield from publish(agreement, spec, model, quorum.missing)  # 5
     return model
 
 
@@ -189,20 +190,31 @@ def check_trained(model: JointModel, agreement: Agreement, spec: TrainSpec) -> N
     hidden = model.making.hidden_share
     if hidden is not None and HiddenPlan.of(spec, agreement) is None:
         raise MessageError("published model of another making than announced")
-    weights = len(model.body.columns) if is_linear(spec) else 0
-    if len(one_shot or ()) != weights or model.making != _making(
-        agreement, spec, None if one_shot is None else np.asarray(one_shot)
-    ).model_copy(update={"hidden_share": hidden}):
+    weights, missing = len(model.body.columns) if is_linear(spec) else 0, model.making.missing
+    first = None if one_shot is None else np.asarray(one_shot)
+    if (
+        len(one_shot or ()) != weights
+        or model.making != _making(agreement, spec, first, missing, hidden)
+        or not is_quorum(model.making.parties, missing, spec, agreement)
+    ):
         raise MessageError("published model of another making than announced")
 
 
-def _making(agreement: Agreement, spec: TrainSpec, first: NDArray[np.float64] | None) -> Making:
+def _making(
+    agreement: Agreement,
+    spec: TrainSpec,
+    first: NDArray[np.float64] | None,
+    missing: Sequence[str],
+    hidden: HiddenShare | float | None,
+) -> Making:
     plan = training_plan(spec, agreement, expected_rows=1)
     return Making(
         rounds=spec.rounds,
         noise_multiplier=plan.parameters.noise_multiplier,
-        parties=tuple(party.name for party in agreement.by_role(Role.PARTNER)),
+        parties=tuple(name for name in partners_in_order(agreement) if name not in missing),
+        missing=tuple(missing),
         one_shot=None if first is None else tuple(first.tolist()),
+        hidden_share=hidden,
     )
 
 

@@ -64,6 +64,7 @@ class Publishing:
             "model_digest": model.digest,
             "rounds": model.making.rounds,
             "parties": model.making.parties,
+            "missing": model.making.missing,
             "epsilon": model.epsilon,
             "delta": model.delta,
         }
@@ -77,7 +78,8 @@ class Publishing:
             )
         if model.noise is not NoiseSource.LOCAL:
             forget_sums(desk.folder, model.job)
-        desk.tell(model.job, "keeps the joint model")
+        without = f", without {', '.join(model.making.missing)}" if model.making.missing else ""
+        desk.tell(model.job, f"keeps the joint model{without}")
         return released
 
     def _check_given(self, model: JointModel) -> None:

@@ -30,6 +30,7 @@ from federation.trial.evaluation import Measured, Who
 __all__ = [
     "Change",
     "DegradedScores",
+    "Incomplete",
     "MeasuredCounts",
     "ModelFigures",
     "PartyFigures",
@@ -121,6 +122,18 @@ class DegradedScores(_Closed):
     without: tuple[str, ...]
 
 
+class Incomplete(_Closed):
+    """A job that went on without some partners, by the coordinator's log.
+
+    Attributes:
+        job: its name.
+        without: partners who were missing.
+    """
+
+    job: str
+    without: tuple[str, ...]
+
+
 class Change(_Closed):
     """What people said between two jobs of a party, and what came of it, by its log.
 
@@ -161,6 +174,7 @@ class Report(_Closed):
         changes: what people said between jobs.
         measurements: counts with noise, and the standard deviation of each.
         degraded: scores of models over columns without some partners.
+        incomplete: other jobs that went on without some partners.
         hidden_shares: how many people who are no seeds are positives, where a training counted.
         verify_command: verifies every log, offline.
     """
@@ -183,6 +197,7 @@ class Report(_Closed):
     changes: tuple[Change, ...] = ()
     measurements: tuple[MeasuredCounts, ...] = ()
     degraded: tuple[DegradedScores, ...] = ()
+    incomplete: tuple[Incomplete, ...] = ()
     hidden_shares: tuple[ToldShare, ...] = ()
     verify_command: str
 
@@ -249,6 +264,12 @@ def build_report(
         ),
         parties=tuple(_figures(log) for log in logs),
         changes=tuple(change for log in logs for change in _changes(log)),
+        incomplete=tuple(
+            Incomplete(job=leaf.job, without=leaf.missing)
+            for log in logs
+            for leaf in log.leaves
+            if isinstance(leaf, records.JobEnded) and leaf.missing and leaf.job is not None
+        ),
         verify_command=verify_command,
     )
 
