@@ -93,16 +93,17 @@ _LOCK_POLL_SECONDS: Final = 0.02
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a crash leaves either the old content or the new, never a part.
 
-    When it returns, content and name are on disk; new directories above are not made durable.
+    When it returns, content and name are on disk; new directories above are not made durable. Of
+    several that write at once, in whatever thread or process, one's content is left, whole.
 
     Raises:
         WorkspaceError: the disk is full, or the user's share of it.
         OSError: the file cannot be written for another reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{new_secret().hex()[:16]}.{os.getpid()}.tmp")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()

@@ -4,6 +4,7 @@ import itertools
 import json
 import stat
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from federation.apps.control_listener import CONTROL_CALLS, control_app
 from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
+from federation.coordinator import read_jobs
 from federation.errors import RunCancelledError, RunStateError, WorkspaceError
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
 from federation.operations.control_api import control_api
@@ -30,6 +32,7 @@ from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState
 from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns, Order, read_order
 from federation.operations.tokens import Operator, TokenBook
+from federation.party import PartyFolder
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
@@ -486,6 +489,13 @@ class TestOrders:
         other = TRAIN.model_copy(update={"name": "find"})
         with pytest.raises(WorkspaceError, match=r"'find' is listed in .* with other content"):
             runs.submit(Order(job=other))
+
+    def test_orders_at_once_are_all_listed(self, folder: CoordinatorFolder) -> None:
+        runs = LocalRuns(folder, by="alice")
+        jobs = [MATCH.model_copy(update={"name": f"find-{number}"}) for number in range(20)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(runs.submit, [Order(job=job) for job in jobs]))
+        assert set(jobs) <= set(read_jobs(PartyFolder(folder.party)))
 
     def test_a_file_holds_what_stands_under_jobs(self, tmp_path: Path) -> None:
         file = tmp_path / "match.toml"
