@@ -1,5 +1,6 @@
 """A coordinator's folder, tokens and runs: states, certificates, orders, and who may call what."""
 
+import fcntl
 import itertools
 import json
 import stat
@@ -23,7 +24,7 @@ from federation.apps.control_listener import CONTROL_CALLS, control_app
 from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
-from federation.coordinator import read_jobs
+from federation.coordinator import read_jobs, write_jobs
 from federation.errors import RunCancelledError, RunStateError, WorkspaceError
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
 from federation.operations.control_api import control_api
@@ -490,12 +491,21 @@ class TestOrders:
         with pytest.raises(WorkspaceError, match=r"'find' is listed in .* with other content"):
             runs.submit(Order(job=other))
 
-    def test_orders_at_once_are_all_listed(self, folder: CoordinatorFolder) -> None:
+    def test_an_order_waits_until_another_is_listed(self, folder: CoordinatorFolder) -> None:
+        party, other = PartyFolder(folder.party), MATCH.model_copy(update={"name": "other"})
         runs = LocalRuns(folder, by="alice")
-        jobs = [MATCH.model_copy(update={"name": f"find-{number}"}) for number in range(20)]
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(runs.submit, [Order(job=job) for job in jobs]))
-        assert set(jobs) <= set(read_jobs(PartyFolder(folder.party)))
+        with (
+            ThreadPoolExecutor(1) as pool,
+            (party.path / "jobs.lock").open("w", encoding="ascii") as file,
+        ):
+            fcntl.flock(file, fcntl.LOCK_EX)
+            ordered = pool.submit(runs.submit, Order(job=MATCH))
+            with pytest.raises(TimeoutError):
+                ordered.result(0.5)
+            write_jobs(party, [other])
+            fcntl.flock(file, fcntl.LOCK_UN)
+            ordered.result()
+        assert read_jobs(party) == (other, MATCH)
 
     def test_a_file_holds_what_stands_under_jobs(self, tmp_path: Path) -> None:
         file = tmp_path / "match.toml"
