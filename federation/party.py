@@ -79,6 +79,7 @@ __all__ = [
     "SegmentPlace",
     "SegmentsConfig",
     "locked",
+    "make_private",
     "read_agreement",
     "verified_agreement",
     "write_atomically",
@@ -122,6 +123,22 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def make_private(path: Path) -> None:
+    """Make a folder, unless it is there, and have it be its owner's alone.
+
+    Raises:
+        WorkspaceError: it cannot be made, or is another user's.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{path} cannot be made a folder of this user's alone ({error.strerror}): give it to "
+            "this user (chown), or name a folder within it if it is where a volume is mounted"
+        ) from error
 
 
 def read_agreement(file: Path) -> SignedAgreement:
@@ -405,7 +422,8 @@ class PartyFolder:
         no result; where its ledger is kept, and a journal of consents, are its own matter and stay.
 
         Raises:
-            WorkspaceError: the folder belongs to a party configured otherwise.
+            WorkspaceError: the folder belongs to a party configured otherwise, or is another
+                user's.
         """
         file = path / "party.json"
         if file.exists():
@@ -422,8 +440,8 @@ class PartyFolder:
             if found == config:
                 return cls(path)
         content = json.dumps(config.model_dump(mode="json"), indent=2).encode() + b"\n"
+        make_private(path)  # before anything lies in it
         write_atomically(file, content, mode=0o600)  # a database URL may hold a password
-        path.chmod(0o700)  # whatever comes to lie in it
         return cls(path)
 
     @property

@@ -3,11 +3,14 @@
 import fcntl
 import itertools
 import json
+import os
 import stat
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography import x509
@@ -19,6 +22,7 @@ from parties import MATCH, TRAIN, World
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from compliance.terms import Role
 from federation import cli
 from federation.apps.control_listener import CONTROL_CALLS, control_app
 from federation.apps.operating.dispatcher import Dispatcher
@@ -33,7 +37,7 @@ from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState
 from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns, Order, read_order
 from federation.operations.tokens import Operator, TokenBook
-from federation.party import PartyFolder
+from federation.party import PartyConfig, PartyFolder
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
@@ -46,6 +50,32 @@ def config(**changes: str) -> CoordinatorConfig:
 
 # -------------------------------------------------------------------------------------- folder
 
+NOBODY = 10001
+
+
+def as_nobody(work: Callable[[], None]) -> int:
+    """Do the work in a process of another user; return its status."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([NOBODY])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            work()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 -- nothing may run on in the child
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+def make_coordinator(path: Path) -> object:
+    return CoordinatorFolder.init(path, config(), now=NOW)
+
+
+def make_party(path: Path) -> object:
+    return PartyFolder.create(path, PartyConfig(name="coordinator", role=Role.COORDINATOR))
+
 
 class TestFolder:
     def test_it_is_its_owners_alone_and_so_is_every_key(self, tmp_path: Path) -> None:
@@ -55,6 +85,24 @@ class TestFolder:
         assert len(secret) == 3
         assert {stat.S_IMODE(file.stat().st_mode) for file in secret} == {0o600}
         assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+    @pytest.mark.parametrize("make", [make_coordinator, make_party])
+    def test_a_volume_that_is_roots_takes_a_folder_within(
+        self, make: Callable[[Path], object]
+    ) -> None:
+        def work() -> None:
+            with pytest.raises(WorkspaceError, match=r"chown.* a folder within it"):
+                make(volume)
+            assert not list(volume.iterdir())
+            make(volume / "within")
+            assert stat.S_IMODE((volume / "within").stat().st_mode) == 0o700
+
+        with TemporaryDirectory() as found:
+            volume = Path(found)
+            os.chown(volume, 0, NOBODY)  # as Kubernetes leaves one with an fsGroup
+            volume.chmod(0o2775)
+            assert as_nobody(work) == 0
 
     def test_preparing_it_again_changes_nothing(self, tmp_path: Path) -> None:
         folder = CoordinatorFolder.init(tmp_path, config(), now=NOW)
