@@ -34,6 +34,8 @@ _BUSY_SECONDS: Final = 60
 _CONNECT_SECONDS: Final = 10
 _PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two attempts to reach a database."""
+_LOOK_SECONDS: Final = 2.0
+"""How long who only looks waits for another's COMMIT."""
 _FORMAT: Final = 1
 """Version of the tables. Those without a number are of version 1."""
 
@@ -115,6 +117,16 @@ class LedgerStore(Protocol):
         """
         ...
 
+    def look(self) -> tuple[LedgerTerms, Sequence[StoredCharge]] | None:
+        """Return terms and lines as one transaction left them; None if there is no ledger.
+
+        It holds nothing, waits for nobody who does, tries once, and writes nothing.
+
+        Raises:
+            LedgerError: the store is damaged, another's, or out of reach now.
+        """
+        ...
+
 
 def ledger_store(
     place: Path | str, *, party: str, agreement: str, pause: Callable[[float], None] = time.sleep
@@ -180,16 +192,32 @@ class SqliteStore:
     @contextmanager
     def transaction(self, *, create: bool = False) -> Iterator[LedgerTransaction]:
         """Hold the ledger; see `LedgerStore.transaction`."""
-        target = f"{self._path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+        with self._connected("rwc" if create else "rw", _BUSY_SECONDS) as database:
+            database.execute("PRAGMA synchronous = EXTRA")
+            database.execute("BEGIN IMMEDIATE")
+            self._claim(database, create=create)
+            yield _SqliteTransaction(database)
+            database.execute("COMMIT")
+
+    def look(self) -> tuple[LedgerTerms, Sequence[StoredCharge]] | None:
+        """Look at the ledger; see `LedgerStore.look`."""
+        if not self.exists():
+            return None
+        with self._connected("ro", _LOOK_SECONDS) as database:
+            database.execute("BEGIN")  # what follows is read as of one moment
+            self._claim(database, create=False)
+            found = _SqliteTransaction(database)
+            terms = found.terms()
+            return None if terms is None else (terms, found.charges())
+
+    @contextmanager
+    def _connected(self, mode: str, seconds: float) -> Iterator[sqlite3.Connection]:
+        target = f"{self._path.absolute().as_uri()}?mode={mode}"
         try:
             with closing(
-                sqlite3.connect(target, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+                sqlite3.connect(target, uri=True, timeout=seconds, isolation_level=None)
             ) as database:
-                database.execute("PRAGMA synchronous = EXTRA")
-                database.execute("BEGIN IMMEDIATE")
-                self._claim(database, create=create)
-                yield _SqliteTransaction(database)
-                database.execute("COMMIT")
+                yield database
         except sqlite3.Error as error:
             raise LedgerError(
                 f"ledger {self.name} cannot be used ({error}): check that the file is a ledger, "
@@ -345,6 +373,15 @@ class PostgresqlStore:
                 held.find(lock=True)  # another may have started it in the meantime
             yield held
 
+    def look(self) -> tuple[LedgerTerms, Sequence[StoredCharge]] | None:
+        """Look at the ledger; see `LedgerStore.look`."""
+        with self._connection(looks=True) as connection:
+            held = self._held(connection)
+            if not self._are_made(connection) or not held.find():
+                return None
+            terms = held.terms()
+            return None if terms is None else (terms, held.charges())
+
     def _held(self, connection: Any) -> "_PostgresqlTransaction":
         return _PostgresqlTransaction(connection, self._tables, self._party, self._agreement)
 
@@ -355,11 +392,11 @@ class PostgresqlStore:
         return connection.execute(found).scalar_one() is not None
 
     @contextmanager
-    def _connection(self) -> Iterator[Any]:
+    def _connection(self, *, looks: bool = False) -> Iterator[Any]:
         import sqlalchemy as sa
 
         try:
-            with self._reached() as connection, connection.begin():
+            with self._glimpsed() if looks else self._reached() as connection, connection.begin():
                 self._check_format(connection)
                 yield connection
         except sa.exc.SQLAlchemyError as error:
@@ -380,6 +417,10 @@ class PostgresqlStore:
             except sa.exc.OperationalError:
                 self._pause(seconds)
         return self._engine.connect()
+
+    def _glimpsed(self) -> Any:
+        """Return a connection whose transaction reads as of one moment; try once."""
+        return self._engine.connect().execution_options(isolation_level="REPEATABLE READ")
 
     def _check_format(self, connection: Any) -> None:
         import sqlalchemy as sa
