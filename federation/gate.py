@@ -233,7 +233,8 @@ class Gate:
 
     def refuse(self, refusal: RefusedError, *, job: str, recipient: str, answers: str) -> Released:
         """Log a refusal and say it. It is not kept: once mended, the question is heard anew."""
-        body = messages.Refused(term=refusal.term, remedy=refusal.remedy[:500])
+        remedy = messages.printable(refusal.remedy)[:500]
+        body = messages.Refused(term=refusal.term, remedy=remedy)
         header = self._header(Departure(job, recipient, body, answers=answers))
         self.note_refusal(refusal, job, release_id=_release_id(header))
         return Released(self._seal(header, b""), key=_KEY)
@@ -329,7 +330,7 @@ class Gate:
             release_id=release_id,
             computation="refused",
             term=refusal.term,
-            remedy=refusal.remedy[:300],
+            remedy=messages.printable(refusal.remedy)[:300],
         )
 
     def settle(self) -> None:

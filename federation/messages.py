@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.agreement import ALIGNED_PARTIES, MOST_PARTIES, Agreement
 from compliance.erasure.retraining import DueModel
@@ -129,6 +129,7 @@ __all__ = [
     "WitnessShown",
     "WitnessTell",
     "content_digest",
+    "printable",
     "unseal",
     "unseal_header",
     "weights_from_bytes",
@@ -153,7 +154,20 @@ Count = Annotated[int, Field(ge=0, le=1 << 32)]
 Place = Annotated[int, Field(ge=0, lt=ALIGNED_PARTIES[1])]
 Round = Annotated[int, Field(ge=1, le=15)]
 Step = Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)]
-Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+def printable(text: str) -> str:
+    """Return a text that a terminal shows and does not obey: spaces for what cannot be printed."""
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("expected a text without control characters")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
 EraseRound = Annotated[int, Field(ge=1, le=4)]
 Peers = Annotated[tuple[PartyName, ...], Field(max_length=MOST_PARTIES)]
 

@@ -84,6 +84,7 @@ __all__ = [
     "SegmentPlace",
     "SegmentsConfig",
     "locked",
+    "make_private",
     "read_agreement",
     "verified_agreement",
     "write_atomically",
@@ -98,16 +99,17 @@ _LOCK_POLL_SECONDS: Final = 0.02
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a crash leaves either the old content or the new, never a part.
 
-    When it returns, content and name are on disk; new directories above are not made durable.
+    When it returns, content and name are on disk; new directories above are not made durable. Of
+    several that write at once, in whatever thread or process, one's content is left, whole.
 
     Raises:
         WorkspaceError: the disk is full, or the user's share of it.
         OSError: the file cannot be written for another reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{new_secret().hex()[:16]}.{os.getpid()}.tmp")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
@@ -126,6 +128,22 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def make_private(path: Path) -> None:
+    """Make a folder, unless it is there, and have it be its owner's alone.
+
+    Raises:
+        WorkspaceError: it cannot be made, or is another user's.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{path} cannot be made a folder of this user's alone ({error.strerror}): give it to "
+            "this user (chown), or name a folder within it if it is where a volume is mounted"
+        ) from error
 
 
 def _written_agreement(file: Path) -> bytes:
@@ -426,7 +444,8 @@ class PartyFolder:
         no result; where its ledger is kept, and a journal of consents, are its own matter and stay.
 
         Raises:
-            WorkspaceError: the folder belongs to a party configured otherwise.
+            WorkspaceError: the folder belongs to a party configured otherwise, or is another
+                user's.
         """
         file = path / "party.json"
         if file.exists():
@@ -443,8 +462,8 @@ class PartyFolder:
             if found == config:
                 return cls(path)
         content = json.dumps(config.model_dump(mode="json"), indent=2).encode() + b"\n"
+        make_private(path)  # before anything lies in it
         write_atomically(file, content, mode=0o600)  # a database URL may hold a password
-        path.chmod(0o700)  # whatever comes to lie in it
         return cls(path)
 
     @property

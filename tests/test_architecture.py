@@ -331,7 +331,7 @@ ALLOWED = {
     "federation/observing/listener.py": frozenset(
         {
             *("http.HTTPStatus", "http.server.BaseHTTPRequestHandler", "http.server.HTTPServer"),
-            *("socket.AF_INET6", "socketserver.TCPServer"),
+            *("socket.AF_INET6", "socket.socket", "socketserver.TCPServer"),
         }
     ),
     # a party's own log, and the heads it cosigned of others', to whom its operator lets at it

@@ -302,6 +302,18 @@ class TestAttacks:
                 url = f"{coordinated.coordination.control}/v1/control/{call}"
                 assert client.post(url).status_code == 403, call
 
+    @pytest.mark.parametrize("claimed", ["203.0.113.9", "nonsense"])
+    def test_no_header_says_who_calls(self, coordinated: Coordinated, claimed: str) -> None:
+        coordination = coordinated.coordination
+        before = len(coordination.refusals())
+        with coordination.client() as client:
+            answer = client.post(
+                f"{coordination.control}/v1/comity/runs", headers={"X-Forwarded-For": claimed}
+            )
+        assert answer.status_code == 401
+        (line,) = coordination.refusals()[before:]
+        assert line["from"] == "127.0.0.1"
+
     @pytest.mark.parametrize("secret", [None, b"guessed"])
     def test_a_rogue_executor_gets_no_task(
         self, coordinated: Coordinated, secret: bytes | None

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for one in objects:
         kubernetes_validate.validate(one, KUBERNETES, strict=True)
     return {one["kind"]: one for one in objects}
+
+
+def leaves(values: dict[str, Any], under: str = "") -> Iterator[str]:
+    """Yield the paths of values; a group that templates take as a whole counts as one."""
+    for key, one in values.items():
+        if isinstance(one, dict) and one and key != "resources":
+            yield from leaves(one, f"{under}{key}.")
+        else:
+            yield f"{under}{key}"
 
 
 @with_helm
@@ -103,6 +113,56 @@ class TestChart:
         (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
         assert container["envFrom"] == [{"secretRef": {"name": "ledger"}}]
 
+    @pytest.mark.parametrize(
+        ("values", "folder"),
+        [
+            ({"node": {"serveLog": True, "observe": {"port": 9464}}}, "/srv/comity/party"),
+            ({}, "/srv/comity/party"),
+            (COORDINATOR, "/srv/comity/coordinator"),
+        ],
+    )
+    def test_keys_lie_in_a_folder_within_the_volume(
+        self, values: dict[str, Any], folder: str
+    ) -> None:
+        pod = rendered(values)["Deployment"]["spec"]["template"]["spec"]
+        for container in pod["initContainers"] + pod["containers"]:
+            said = " ".join(container.get("command", []) + container.get("args", []))
+            assert re.findall(r"/srv/comity(?:/\w+)?", said) == [folder]
+
+    @pytest.mark.parametrize(("address", "port"), [("c.example", 9091), ("[2001:db8::1]:443", 443)])
+    def test_a_coordinator_listens_where_it_is_probed_whatever_parties_call(
+        self, address: str, port: int
+    ) -> None:
+        made = rendered({"role": "coordinator", "coordinator": {"address": address}})
+        pod = made["Deployment"]["spec"]["template"]["spec"]
+        (init,) = pod["initContainers"]
+        assert init["args"][-2:] == [f"--address={address}", "--listen=0.0.0.0:9091"]
+        (service,) = made["Service"]["spec"]["ports"]
+        assert (service["port"], service["targetPort"]) == (port, "parties")
+
+    def test_strangers_calls_cannot_have_a_coordinator_killed(self) -> None:
+        pod = rendered(COORDINATOR)["Deployment"]["spec"]["template"]["spec"]
+        (container, _) = pod["containers"]
+        for probe in ("startupProbe", "livenessProbe"):
+            assert container[probe]["tcpSocket"] == {"port": "parties"}
+
+    @pytest.mark.parametrize(
+        ("values", "folder"), [({}, "party"), (COORDINATOR, "coordinator/party")]
+    )
+    def test_what_is_due_is_deleted_on_either_side(
+        self, values: dict[str, Any], folder: str
+    ) -> None:
+        made = rendered(values | {"retention": {"everySeconds": 3600}})
+        (*_, container) = made["Deployment"]["spec"]["template"]["spec"]["containers"]
+        (*_, said) = container["command"]
+        told = f"while :; do comity retention run /srv/comity/{folder}; sleep 3600; done"
+        assert said == told
+
+    def test_every_value_is_used(self) -> None:
+        chart = "".join(one.read_text("utf-8") for one in (CHART / "templates").iterdir())
+        for path in leaves(yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))):
+            assert f".Values.{path}" in chart, path
+
     def test_nobody_can_call_a_node(self) -> None:
         policy = rendered({})["NetworkPolicy"]["spec"]
         assert policy["policyTypes"] == ["Ingress"]
@@ -150,6 +210,10 @@ class TestComposeFile:
         for service in content["services"].values():
             assert service["read_only"]
             assert service["cap_drop"] == ["ALL"]
+            said = str([service.get(key) for key in ("command", "entrypoint", "healthcheck")])
+            (side,) = service["profiles"]
+            within = "coordinator" if side == "coordinator" else "party"
+            assert set(re.findall(r"/srv/comity(?:/\w+)?", said)) <= {f"/srv/comity/{within}"}
 
 
 class TestUnits:

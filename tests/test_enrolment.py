@@ -407,16 +407,25 @@ class TestSigning:
         with pytest.raises(EnrolmentError, match="yet to join"):
             enrolment.store.sign("0" * 64)
 
-    def test_a_stranger_is_asked_who_it_is_before_anything_else(self, enrolment: Enrolment) -> None:
-        """It does not even learn who has yet to join."""
+    def test_who_has_signed_nothing_is_told_the_same_whomever_it_names(
+        self, enrolment: Enrolment, finished: Any
+    ) -> None:
+        """It learns neither who has joined nor who has yet to."""
         enrolment.ask(enrolment.join("brand"))
-        signature = {"keyid": "stranger", "sig": encode_base64(bytes(64))}
-        request = {"kind": "signature", "agreement": "0" * 64, "signature": signature}
-        with pytest.raises(EnrolmentError, match="of nobody who has joined"):
-            enrolment.store.answer(json.dumps(request).encode())
-        signature["keyid"] = "brand"
-        with pytest.raises(EnrolmentError, match="retailer, courier have yet to join"):
-            enrolment.store.answer(json.dumps(request).encode())
+        told = set()
+        for store in (enrolment.store, finished[0].store):
+            for name in ("stranger", "coordinator", "brand", "courier"):
+                for agreement in (
+                    "0" * 64,
+                    finished[0].store.standing().signed.unverified().digest,
+                ):
+                    signature = {"keyid": name, "sig": encode_base64(bytes(64))}
+                    request = {"kind": "signature", "agreement": agreement, "signature": signature}
+                    with pytest.raises(EnrolmentError) as refused:
+                        store.answer(json.dumps(request).encode())
+                    told.add(str(refused.value))
+        (words,) = told
+        assert words.startswith("it is no party's signature")
 
     def test_only_what_was_accepted_is_signed(self, finished: Any) -> None:
         enrolment, members = finished

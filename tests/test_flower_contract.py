@@ -16,6 +16,7 @@ from flwr.superlink.main import create_app
 from federation.apps.control_listener import CONTROL_CALLS, RUNTIME_CALLS
 from federation.apps.operating import flower
 from federation.apps.public_listener import FLEET_CALLS
+from federation.errors import WorkspaceError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -136,3 +137,12 @@ def test_a_superlink_answers_by_what_its_state_says(tmp_path: Path) -> None:
     again.stop_all()
     assert again.has_ended(number)
     assert again.has_ended(number + 1)
+
+
+@pytest.mark.parametrize("make", [lambda _: None, Path.mkdir, lambda file: file.write_text("key")])
+def test_a_nodes_key_that_cannot_be_read_is_told_by_its_name(
+    make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    make(tmp_path / "brand.pub")
+    with pytest.raises(WorkspaceError, match=r"brand\.pub"):
+        flower.read_node_key(tmp_path / "brand.pub")

@@ -641,6 +641,13 @@ class TestRefusals:
         world.now = datetime(2030, 1, 1, tzinfo=UTC)
         expect_refusal(world, update(**wrong), "valid_until")
 
+    def test_a_refusal_is_said_without_what_a_terminal_obeys(self, world: World) -> None:
+        refusal = RefusedError(party="retailer", term="consent", remedy="ask\n\x1b[2Jthem")
+        with opened(world) as gate:
+            sealed = gate.refuse(refusal, job="find", recipient="brand", answers="a" * 64).message
+        message = unseal(sealed, world.agreement)
+        assert message.body == messages.Refused(term="consent", remedy="ask  [2Jthem")
+
     def test_a_refusal_is_a_leaf_and_is_not_kept(self, world: World) -> None:
         refusal = RefusedError(party="retailer", term="consent", remedy="ask them " * 100)
         with opened(world) as gate:

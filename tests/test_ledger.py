@@ -375,6 +375,22 @@ class TestStore:
             other.reserve("job", SMALL)
         assert state_of(other) == "reserved"
 
+    def test_is_looked_at_while_somebody_holds_it_and_made_by_no_look(
+        self, store: LedgerStore
+    ) -> None:
+        assert Ledger.glimpse(store, agreement=AGREEMENT, budget=BUDGET) is None
+        assert not store.exists()
+        ledger = open_ledger(store)
+        ledger.reserve("first", SMALL)
+        before = ledger.statement()
+        with store.transaction() as held:
+            held.put(StoredCharge("second", to_json(OTHER), "reserved", 0))
+            assert Ledger.glimpse(store, agreement=AGREEMENT, budget=BUDGET) == before
+        after = Ledger.glimpse(store, agreement=AGREEMENT, budget=BUDGET)
+        assert after == ledger.statement() != before
+        with pytest.raises(LedgerError, match="belongs to other terms"):
+            Ledger.glimpse(store, agreement=AGREEMENT, budget=Budget(9.0, BUDGET.delta))
+
     def test_waits_for_whoever_holds_the_ledger(self, store: LedgerStore) -> None:
         ledger = open_ledger(store)
         held, let_go = threading.Event(), threading.Event()

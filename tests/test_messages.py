@@ -208,9 +208,16 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "refused": st.builds(
         messages.Refused,
         term=st.text("abz09_.", max_size=62).map(lambda text: f"a{text}"),
-        remedy=st.text(min_size=1, max_size=500),
+        remedy=st.text(min_size=1, max_size=500).map(messages.printable),
     ),
 }
+
+
+@pytest.mark.parametrize("obeyed", ["\x1b[2J", "\x07", "\n", "\x9b2J", "\u202e", "\u2028"])
+def test_no_refusal_says_what_a_terminal_obeys(obeyed: str) -> None:
+    with pytest.raises(ValidationError, match="without control characters"):
+        messages.Refused(term="consent", remedy=f"ask {obeyed} them")
+    assert messages.printable(f"ask{obeyed}").startswith("ask ")
 
 
 def test_a_strategy_makes_every_kind_of_body() -> None:

@@ -1,11 +1,13 @@
 """A party and a coordinator seen from outside: health, figures, lines of events, spans."""
 
+import contextlib
 import gzip
 import hashlib
 import http.client
 import io
 import json
 import logging
+import socket
 import sys
 import threading
 from collections import Counter
@@ -32,6 +34,7 @@ from federation.channel import Parcel
 from federation.coordinator import Coordinator
 from federation.errors import PartyUnreachableError, WorkspaceError
 from federation.messages import SealedMessage
+from federation.observing import listener
 from federation.observing.answered import UNKNOWN, Answered, Exchange, Outcome, exchange_of
 from federation.observing.coordinator_view import metrics_app
 from federation.observing.events import FIELDS, Event, Notice, allowed
@@ -135,6 +138,32 @@ class Observed:
         return answer.status, text
 
 
+class Stuck:
+    """A view whose figures do not come."""
+
+    def __init__(self) -> None:
+        self.entered, self.let_go = threading.Event(), threading.Event()
+
+    def obstacles(self) -> frozenset[Obstacle]:
+        return frozenset()
+
+    def metrics(self) -> tuple[bytes, str]:
+        self.entered.set()
+        self.let_go.wait()
+        return b"figures", "text/plain"
+
+
+def ask(port: int, path: str, *, ended: bool = True) -> socket.socket:
+    asking = socket.create_connection(("127.0.0.1", port), timeout=20)
+    asking.sendall(f"GET {path} HTTP/1.0\r\nX: {'y' * 9}".encode() + b"\r\n\r\n" * ended)
+    return asking
+
+
+def told_to(asking: socket.socket) -> bytes:
+    with asking, asking.makefile("rb") as file:
+        return file.read()
+
+
 class TestListener:
     def test_a_process_is_alive_and_nothing_else_can_be_asked(self, world: World) -> None:
         node = Observed(world.folder("brand").path)
@@ -151,6 +180,41 @@ class TestListener:
             (thread,) = [one for one in threading.enumerate() if one.name == "observe"]
             assert Path(f"/proc/self/task/{thread.native_id}").exists()
         assert not Path(f"/proc/self/task/{thread.native_id}").exists()
+
+    def test_who_waits_for_figures_keeps_nobody_from_asking_for_health(self) -> None:
+        view = Stuck()
+        with observed("127.0.0.1:0", view) as port:
+            waiting = ask(port, "/metrics")
+            view.entered.wait()
+            assert b"healthy" in told_to(ask(port, "/health"))
+            view.let_go.set()
+            assert b"figures" in told_to(waiting)
+
+    def test_more_than_a_few_at_a_time_are_turned_away(self) -> None:
+        view = Stuck()
+        with observed("127.0.0.1:0", view) as port:
+            waiting = [ask(port, "/metrics") for _ in range(8)]
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as further:
+                assert further.recv(1) == b""
+            view.let_go.set()
+            assert all(b"figures" in told_to(one) for one in waiting)
+
+    def test_a_request_that_comes_in_drops_is_cut_off(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(listener._Handler, "seconds", 0.3)
+        node = Observed(world.folder("brand").path)
+        with observed("127.0.0.1:0", node.view) as port:
+            slow = ask(port, "/health", ended=False)
+            slow.settimeout(0.05)
+            for _ in range(100):
+                with contextlib.suppress(TimeoutError):
+                    assert slow.recv(1) == b""
+                    break
+                slow.sendall(b"a")
+            else:
+                pytest.fail("it was never cut off")
+            slow.close()
 
     def test_an_address_that_is_taken_is_named(self, world: World) -> None:
         node = Observed(world.folder("brand").path)
@@ -213,6 +277,13 @@ class TestMetrics:
         Observed(path).get("/metrics")
         after = {one: one.stat().st_mtime_ns for one in path.rglob("*") if one.is_file()}
         assert before == after
+
+    def test_figures_are_told_while_a_job_holds_the_ledger(self, world: World) -> None:
+        folder = world.folder("brand")
+        with folder.ledger_store(world.agreement).transaction():
+            found = samples(Observed(folder.path).get("/metrics")[1])
+        assert found["comity_figures_readable", ()] == 1
+        assert found["comity_epsilon_spent", ()] == world.statement("brand").epsilon_spent
 
     def test_a_party_that_has_begun_nothing_has_no_budget_to_tell_and_gets_no_ledger(
         self, tmp_path: Path

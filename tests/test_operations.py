@@ -1,11 +1,16 @@
 """A coordinator's folder, tokens and runs: states, certificates, orders, and who may call what."""
 
+import fcntl
 import itertools
 import json
+import os
 import stat
+import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography import x509
@@ -17,11 +22,13 @@ from parties import MATCH, TRAIN, World
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from compliance.terms import Role
 from federation import cli
 from federation.apps.control_listener import CONTROL_CALLS, control_app
 from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
+from federation.coordinator import read_jobs, write_jobs
 from federation.errors import RunCancelledError, RunStateError, WorkspaceError
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
 from federation.operations.control_api import control_api
@@ -30,6 +37,7 @@ from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState
 from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns, Order, read_order
 from federation.operations.tokens import Operator, TokenBook
+from federation.party import PartyConfig, PartyFolder
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
@@ -42,6 +50,32 @@ def config(**changes: str) -> CoordinatorConfig:
 
 # -------------------------------------------------------------------------------------- folder
 
+NOBODY = 10001
+
+
+def as_nobody(work: Callable[[], None]) -> int:
+    """Do the work in a process of another user; return its status."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([NOBODY])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            work()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 -- nothing may run on in the child
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+def make_coordinator(path: Path) -> object:
+    return CoordinatorFolder.init(path, config(), now=NOW)
+
+
+def make_party(path: Path) -> object:
+    return PartyFolder.create(path, PartyConfig(name="coordinator", role=Role.COORDINATOR))
+
 
 class TestFolder:
     def test_it_is_its_owners_alone_and_so_is_every_key(self, tmp_path: Path) -> None:
@@ -51,6 +85,24 @@ class TestFolder:
         assert len(secret) == 3
         assert {stat.S_IMODE(file.stat().st_mode) for file in secret} == {0o600}
         assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+    @pytest.mark.parametrize("make", [make_coordinator, make_party])
+    def test_a_volume_that_is_roots_takes_a_folder_within(
+        self, make: Callable[[Path], object]
+    ) -> None:
+        def work() -> None:
+            with pytest.raises(WorkspaceError, match=r"chown.* a folder within it"):
+                make(volume)
+            assert not list(volume.iterdir())
+            make(volume / "within")
+            assert stat.S_IMODE((volume / "within").stat().st_mode) == 0o700
+
+        with TemporaryDirectory() as found:
+            volume = Path(found)
+            os.chown(volume, 0, NOBODY)  # as Kubernetes leaves one with an fsGroup
+            volume.chmod(0o2775)
+            assert as_nobody(work) == 0
 
     def test_preparing_it_again_changes_nothing(self, tmp_path: Path) -> None:
         folder = CoordinatorFolder.init(tmp_path, config(), now=NOW)
@@ -486,6 +538,22 @@ class TestOrders:
         other = TRAIN.model_copy(update={"name": "find"})
         with pytest.raises(WorkspaceError, match=r"'find' is listed in .* with other content"):
             runs.submit(Order(job=other))
+
+    def test_an_order_waits_until_another_is_listed(self, folder: CoordinatorFolder) -> None:
+        party, other = PartyFolder(folder.party), MATCH.model_copy(update={"name": "other"})
+        runs = LocalRuns(folder, by="alice")
+        with (
+            ThreadPoolExecutor(1) as pool,
+            (party.path / "jobs.lock").open("w", encoding="ascii") as file,
+        ):
+            fcntl.flock(file, fcntl.LOCK_EX)
+            ordered = pool.submit(runs.submit, Order(job=MATCH))
+            with pytest.raises(TimeoutError):
+                ordered.result(0.5)
+            write_jobs(party, [other])
+            fcntl.flock(file, fcntl.LOCK_UN)
+            ordered.result()
+        assert read_jobs(party) == (other, MATCH)
 
     def test_a_file_holds_what_stands_under_jobs(self, tmp_path: Path) -> None:
         file = tmp_path / "match.toml"

@@ -8,6 +8,7 @@ import stat
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -54,6 +55,16 @@ def test_a_file_is_written_with_its_directories_and_mode(tmp_path: Path) -> None
     assert path.read_bytes() == b"two"
     assert mode(path) == 0o600
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_of_threads_that_write_at_once_one_is_left_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    contents = [bytes([one]) * (10_000 + one) for one in range(8)]
+    with ThreadPoolExecutor(len(contents)) as pool:
+        for _ in range(10):
+            list(pool.map(lambda content: write_atomically(path, content), contents))
+            assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def in_killed_child(after: int, work: Callable[[], object]) -> bool:

@@ -7,7 +7,7 @@
    ◄──────── standing: who is missing ─────────
  registration, again ───────────────────────►
    ◄── standing: agreement with all keys, a challenge sealed to the encryption key
- signature, and the challenge opened ───────►    sign: 1 who · 2 all · 3 challenge · 4 agreement
+ signature, and the challenge opened ───────►    sign: 1 all, signature · 2 challenge
    ◄──────── standing: who has signed ─────────
 ```
 
@@ -47,6 +47,11 @@ __all__ = ["Register", "challenge_context"]
 _UNKNOWN: Final = (
     "the coordinator knows no such invitation: it was replaced by another, or is another "
     "coordinator's; ask for a new one"
+)
+_UNSIGNED: Final = (
+    "it is no party's signature under the agreement that this coordinator has drawn up, if all "
+    "have joined: run `comity party fetch`, compare the keys in both, and tell the coordinator "
+    "where they differ"
 )
 
 
@@ -203,39 +208,27 @@ class Register(Terms):
     def sign(self, submission: Submission) -> Self:
         """Add a party's signature; the same again changes nothing.
 
-        1. It is of who has joined, or of the coordinator: strangers cost and learn no more.
-        2. All have joined.
-        3. It has opened the challenge, where there is one.
-        4. It signed this agreement.
+        1. All have joined, and it is a party's under this agreement: nobody else learns anything.
+        2. The party has opened the challenge, where there is one.
 
         Raises:
             EnrolmentError: at the first step that fails.
         """
-        name = submission.signature.keyid
+        if self.missing:  # 1
+            raise EnrolmentError(_UNSIGNED)
+        _check_signature(self._drawn_up(), submission)
+        signature, name = submission.signature, submission.signature.keyid
         joined = self._admitted(name)
-        if joined is None and name != self.coordinator.name:  # 1
-            raise EnrolmentError("the signature is of nobody who has joined")
-        if self.missing:  # 2
-            raise EnrolmentError(f"{', '.join(self.missing)} have yet to join: sign after that")
-        if joined is not None and joined.answer_digest is not None:  # 3
+        if joined is not None and joined.answer_digest is not None:  # 2
             answer = hashlib.sha256(decode_base64(submission.answer or "")).hexdigest()
             if not hmac.compare_digest(answer, joined.answer_digest):
                 raise EnrolmentError(
                     f"{name} has not opened what was encrypted to it: have it run "
                     "`comity party fetch`, and sign after that"
                 )
-        agreement = self._drawn_up()
-        if submission.agreement != agreement.digest:  # 4
-            raise EnrolmentError(
-                f"{name} signed agreement {submission.agreement}, not {agreement.digest}: compare "
-                "the keys in both, and tell the coordinator"
-            )
         if name in {one.keyid for one in self.signatures}:
-            _check_signatures(agreement, (submission.signature,))
             return self
-        signatures = (*self.signatures, submission.signature)
-        _check_signatures(agreement, signatures)
-        return self.model_copy(update={"signatures": signatures})
+        return self.model_copy(update={"signatures": (*self.signatures, signature)})
 
     def standing(self, party: str) -> Standing:
         """Return what a party that has joined is told."""
@@ -296,12 +289,12 @@ def _with_challenge(registration: Registration, party: PartyTerm, challenge: Sec
     )
 
 
-def _check_signatures(agreement: Agreement, signatures: tuple[Signature, ...]) -> None:
+def _check_signature(agreement: Agreement, submission: Submission) -> None:
+    if submission.agreement != agreement.digest:
+        raise EnrolmentError(_UNSIGNED)
     envelope = SignedAgreement.draft(agreement).envelope
     try:
-        content = envelope.model_copy(update={"signatures": signatures}).to_json()
+        content = envelope.model_copy(update={"signatures": (submission.signature,)}).to_json()
         _ = SignedAgreement(Envelope.from_json(content)).signed_by
     except ComplianceError as error:
-        raise EnrolmentError(
-            f"the signature is not the party's, or of another text: {error}"
-        ) from error
+        raise EnrolmentError(_UNSIGNED) from error

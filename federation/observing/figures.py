@@ -1,6 +1,6 @@
 """A party's figures, from its folder: budget, log, witnesses; and whether it could work now.
 
-Guarantees: takes no lock and writes nothing; figures that cannot be read are missing, and
+Guarantees: holds nothing and writes nothing; figures that cannot be read are missing, and
 `is_readable` says so. The ledger is priced again only after the log has grown, or a minute has
 passed. No count of people is among them.
 
@@ -22,12 +22,14 @@ from compliance.log.checkpoint import Checkpoint
 from compliance.log.cosignature import verify_cosignatures
 from compliance.log.note import Note
 from compliance.log.verifier import FileMissingError, read_public
+from federation.budgets import budget_of
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.observing.log_counts import LogCounts
 from federation.party import PartyFolder
 from federation.versions import ending_notice
 from federation.witnesses import read_optional
+from privacy.accounting.ledger import Ledger
 from privacy.errors import PrivacyError
 
 __all__ = ["Budget", "Figures", "Obstacle", "PartyFigures", "WitnessedHead"]
@@ -153,10 +155,15 @@ class PartyFigures:
             if leaves == self._log.leaves and now - when < _PRICED_SECONDS:
                 return budget
         budget = None
-        if self._log.leaves and folder.ledger_store(agreement).exists():
-            ledger = folder.open_ledger(agreement, begun=True, clock=self._clock)
-            told = ledger.statement()
-            budget = Budget(told.epsilon_cap, told.epsilon_spent, told.epsilon_left)
+        if self._log.leaves:
+            told = Ledger.glimpse(
+                folder.ledger_store(agreement),
+                agreement=agreement.lineage,
+                budget=budget_of(agreement),
+                clock=self._clock,
+            )
+            if told is not None:
+                budget = Budget(told.epsilon_cap, told.epsilon_spent, told.epsilon_left)
         self._priced = self._log.leaves, now, budget
         return budget
 

@@ -38,7 +38,7 @@ class NodeView:
         self._tally = tally
         self._monotonic = monotonic
         self._heard: float | None = None
-        self._reading = threading.Lock()
+        self._reading = threading.Lock()  # the figures are one thread's at a time
 
     def heard(self) -> None:
         """Note that the SuperLink has answered just now."""

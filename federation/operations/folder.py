@@ -41,7 +41,7 @@ from federation.errors import WorkspaceError
 from federation.observing.traces import Collector
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
 from federation.operations.identity_provider import IdentityProviderConfig
-from federation.party import write_atomically
+from federation.party import make_private, write_atomically
 from federation.safe import COORDINATOR_SECRETS, Safe
 from federation.unsealing import unsealing_key
 from privacy.randomness import new_secret
@@ -167,10 +167,9 @@ class CoordinatorFolder:
         3. The CA, unless there is one. 4. The server's certificate, unless it serves for longer.
 
         Raises:
-            WorkspaceError: it is configured otherwise, or a key is damaged.
+            WorkspaceError: it is another user's, or configured otherwise, or a key is damaged.
         """
-        path.mkdir(parents=True, exist_ok=True)  # 1
-        path.chmod(0o700)
+        make_private(path)  # 1
         file = path / _NAME
         if not file.exists():  # 2
             write_atomically(file, _to_toml(config), mode=0o600)

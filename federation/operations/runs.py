@@ -1,12 +1,13 @@
 """What an operator asks of a coordinator's runs, and its form on the coordinator's own machine.
 
 Guarantees: the same calls, with the same answers and errors, here and from afar (`remote`). A job
-that is ordered is listed in the coordinator's folder before its run is queued; one that is listed
-already must be the same.
+that is ordered is listed in the coordinator's folder before its run is queued, however many order
+at once; one that is listed already must be the same.
 
 Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`journal`).
 """
 
+import fcntl
 import tomllib
 from pathlib import Path
 from typing import Protocol
@@ -123,13 +124,15 @@ class LocalRuns:
 
 
 def _list(party: PartyFolder, job: JobSpec) -> None:
-    """Add a job to the coordinator's list, unless it is there."""
-    listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
-    same = [one for one in listed if one.name == job.name]
-    if same and same[0] != job:
-        raise WorkspaceError(
-            f"job {job.name!r} is listed in {party.path / 'jobs.json'} with other content: give "
-            "this one another name"
-        )
-    if not same:
-        write_jobs(party, (*listed, job))
+    """Add a job to the coordinator's list, unless it is there; one order at a time does."""
+    with (party.path / "jobs.lock").open("w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
+        same = [one for one in listed if one.name == job.name]
+        if same and same[0] != job:
+            raise WorkspaceError(
+                f"job {job.name!r} is listed in {party.path / 'jobs.json'} with other content: "
+                "give this one another name"
+            )
+        if not same:
+            write_jobs(party, (*listed, job))

@@ -23,7 +23,7 @@ lines (`store`).
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
@@ -300,10 +300,36 @@ class Ledger:
         with self._transaction() as held:
             return self._read(held).get(charge_id)
 
+    @classmethod
+    def glimpse(
+        cls,
+        store: LedgerStore,
+        *,
+        agreement: str,
+        budget: Budget,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> Statement | None:
+        """Return a ledger as its last transaction left it, without holding it; None without one.
+
+        For whoever only watches: it keeps nobody who charges, and nobody keeps it.
+
+        Raises:
+            LedgerError: it is damaged, another's, or out of reach now.
+        """
+        ledger, found = cls(store, agreement, budget, clock), store.look()
+        if found is None:
+            return None
+        terms, lines = found
+        ledger._check(terms)
+        return ledger._stated(ledger._parsed(lines))
+
     def statement(self) -> Statement:
         """Return the whole ledger as of now."""
         with self._transaction() as held:
             charges = self._read(held)
+        return self._stated(charges)
+
+    def _stated(self, charges: dict[str, Charge]) -> Statement:
         spent, period = self._price(_counting(charges)), None
         if self._period is not None:
             recent = self._recent(self._period, charges, self._now(charges))
@@ -396,6 +422,9 @@ class Ledger:
 
     def _read(self, held: LedgerTransaction) -> dict[str, Charge]:
         """Read every charge, by id, in the order they were first reserved."""
+        return self._parsed(held.charges())
+
+    def _parsed(self, lines: Iterable[StoredCharge]) -> dict[str, Charge]:
         try:
             return {
                 line.charge_id: Charge(
@@ -404,7 +433,7 @@ class Ledger:
                     ChargeState(line.state),
                     _EPOCH + timedelta(microseconds=line.since),
                 )
-                for line in held.charges()
+                for line in lines
             }
         except (InvalidParameterError, OverflowError, TypeError, ValueError) as error:
             raise LedgerError(
@@ -423,12 +452,15 @@ class Ledger:
                 found = held.terms()
             if found is None:
                 raise LedgerError(f"ledger {self._store.name} is gone: restore it from a backup")
-            if found != self._terms:
-                raise LedgerError(
-                    f"ledger {self._store.name} belongs to other terms: expected {self._terms}, "
-                    f"got {found}: every agreement has a ledger of its own"
-                )
+            self._check(found)
             yield held
+
+    def _check(self, found: LedgerTerms) -> None:
+        if found != self._terms:
+            raise LedgerError(
+                f"ledger {self._store.name} belongs to other terms: expected {self._terms}, "
+                f"got {found}: every agreement has a ledger of its own"
+            )
 
 
 def _put(held: LedgerTransaction, charge: Charge) -> Charge:

@@ -119,6 +119,23 @@ class PostgresqlStore:
                 held.find(lock=True)  # another may have started it in the meantime
             yield held
 
+    def look(self) -> tuple[LedgerTerms, Sequence[StoredCharge]] | None:
+        """Look at the ledger; see `LedgerStore.look`."""
+        with self._connection(looks=True) as connection:
+            if not self._has(connection, self._tables.charges):
+                return None
+            held = self._held(connection)
+            numbered = self._has(connection, self._tables.formats)
+            if not (numbered and self._format(connection) == PRESENT):
+                raise LedgerError(
+                    f"ledger {self.name} has an earlier format, and is brought to {PRESENT} when "
+                    "it is next opened: ask again after that"
+                )
+            if not held.find():
+                return None
+            terms = held.terms()
+            return None if terms is None else (terms, held.charges())
+
     def _held(self, connection: Any) -> "_PostgresqlTransaction":
         return _PostgresqlTransaction(connection, self._tables, self._party, self._agreement)
 
@@ -149,11 +166,11 @@ class PostgresqlStore:
             migrate(connection, moment=max(opened, here))
 
     @contextmanager
-    def _connection(self) -> Iterator[Any]:
+    def _connection(self, *, looks: bool = False) -> Iterator[Any]:
         import sqlalchemy as sa
 
         try:
-            with self._reached() as connection, connection.begin():
+            with self._glimpsed() if looks else self._reached() as connection, connection.begin():
                 yield connection
         except sa.exc.SQLAlchemyError as error:
             reason = type(getattr(error, "orig", None) or error).__name__
@@ -173,6 +190,10 @@ class PostgresqlStore:
             except sa.exc.OperationalError:
                 self._pause(seconds)
         return self._engine.connect()
+
+    def _glimpsed(self) -> Any:
+        """Return a connection whose transaction reads as of one moment; try once."""
+        return self._engine.connect().execution_options(isolation_level="REPEATABLE READ")
 
 
 class _Tables:

@@ -35,6 +35,8 @@ __all__ = [
 
 BUSY_SECONDS: Final = 60
 """How long a transaction waits for another one to end."""
+_LOOK_SECONDS: Final = 2.0
+"""How long who only looks waits for another's COMMIT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,16 @@ class LedgerStore(Protocol):
         """
         ...
 
+    def look(self) -> tuple[LedgerTerms, Sequence[StoredCharge]] | None:
+        """Return terms and lines as one transaction left them; None if there is no ledger.
+
+        It holds nothing, waits for nobody who does, tries once, and writes nothing.
+
+        Raises:
+            LedgerError: the store is damaged, another's, or out of reach now.
+        """
+        ...
+
 
 def ledger_store(
     place: Path | str, *, party: str, agreement: str, pause: Callable[[float], None] = time.sleep
@@ -189,32 +201,54 @@ class SqliteStore:
     @contextmanager
     def transaction(self, *, opened: datetime | None = None) -> Iterator[LedgerTransaction]:
         """Hold the ledger; see `LedgerStore.transaction`."""
-        try:
-            with closing(self._connect(create=opened is not None)) as database:
+        with self._told(), closing(self._connect(create=opened is not None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            found = self._claim(database, create=opened is not None)
+            if found < PRESENT:
+                if opened is None:
+                    raise LedgerError(
+                        f"ledger {self.name} has format {found}, and {PRESENT} when it was "
+                        "opened: start again what uses it"
+                    )
+                database.execute("ROLLBACK")
+                self._migrate(opened)
                 database.execute("BEGIN IMMEDIATE")
-                found = self._claim(database, create=opened is not None)
-                if found < PRESENT:
-                    if opened is None:
-                        raise LedgerError(
-                            f"ledger {self.name} has format {found}, and {PRESENT} when it was "
-                            "opened: start again what uses it"
-                        )
-                    database.execute("ROLLBACK")
-                    self._migrate(opened)
-                    database.execute("BEGIN IMMEDIATE")
-                    self._claim(database)
-                yield _SqliteTransaction(database)
-                database.execute("COMMIT")
+                self._claim(database)
+            yield _SqliteTransaction(database)
+            database.execute("COMMIT")
+
+    def look(self) -> tuple[LedgerTerms, Sequence[StoredCharge]] | None:
+        """Look at the ledger; see `LedgerStore.look`."""
+        if not self.exists():
+            return None
+        with self._told(), closing(self._connect(looks=True)) as database:
+            database.execute("BEGIN")  # what follows is read as of one moment
+            if (found := self._claim(database)) < PRESENT:
+                raise LedgerError(
+                    f"ledger {self.name} has format {found}, and is brought to {PRESENT} when it "
+                    "is next opened: ask again after that"
+                )
+            held = _SqliteTransaction(database)
+            terms = held.terms()
+            return None if terms is None else (terms, held.charges())
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
             raise LedgerError(
                 f"ledger {self.name} cannot be used ({error}): check that the file is a ledger, "
                 "that it may be written, and that no other process keeps it locked"
             ) from error
 
-    def _connect(self, *, create: bool = False) -> sqlite3.Connection:
-        target = f"{self._path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
-        database = sqlite3.connect(target, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-        database.execute("PRAGMA synchronous = EXTRA")
+    def _connect(self, *, create: bool = False, looks: bool = False) -> sqlite3.Connection:
+        mode = "ro" if looks else "rwc" if create else "rw"
+        target = f"{self._path.absolute().as_uri()}?mode={mode}"
+        seconds = _LOOK_SECONDS if looks else BUSY_SECONDS
+        database = sqlite3.connect(target, uri=True, timeout=seconds, isolation_level=None)
+        if not looks:
+            database.execute("PRAGMA synchronous = EXTRA")
         return database
 
     def _claim(self, database: sqlite3.Connection, *, create: bool = False) -> int:

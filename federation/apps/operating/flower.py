@@ -169,10 +169,14 @@ def read_node_key(file: Path) -> bytes:
         file: the public key, in OpenSSH's format.
 
     Raises:
-        WorkspaceError: it is none of P-256.
+        WorkspaceError: it cannot be read, or is none of P-256.
     """
     try:
         key = load_ssh_public_key(file.read_bytes())
+    except OSError as error:
+        raise WorkspaceError(
+            f"{file} cannot be read ({error.strerror}): make it readable, or remove it"
+        ) from error
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise WorkspaceError(f"{file} holds no public key in OpenSSH's format") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):

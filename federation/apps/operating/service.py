@@ -173,6 +173,7 @@ class _Service:
             log_level="warning",
             log_config=None if self._is_quiet else LOGGING_CONFIG,
             access_log=False,
+            proxy_headers=False,  # TLS ends here: nobody stands between who may say who calls
             server_header=False,
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_SECONDS,

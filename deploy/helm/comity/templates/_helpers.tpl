@@ -27,6 +27,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.persistence.existingClaim | default (include "comity.name" .) }}
 {{- end }}
 
+{{/* Within the volume: where that is mounted belongs to root, and could not be made private. */}}
+{{- define "comity.folder" -}}
+/srv/comity/{{ eq .Values.role "coordinator" | ternary "coordinator" "party" }}
+{{- end }}
+
 {{/* What every container has in common. */}}
 {{- define "comity.container" -}}
 image: {{ include "comity.image" . | quote }}
@@ -54,9 +59,6 @@ volumeMounts:
   - {name: data, mountPath: /srv/comity}
   - {name: temporary, mountPath: /tmp}
   - {name: memory, mountPath: /dev/shm}
-{{- if and (eq .Values.role "coordinator") .Values.coordinator.tls.existingSecret }}
-  - {name: tls, mountPath: /etc/comity/tls, readOnly: true}
-{{- end }}
 {{- end }}
 
 {{/* What every pod has in common. */}}
@@ -96,10 +98,4 @@ volumes:
     emptyDir: {sizeLimit: 10Gi}
   - name: memory
     emptyDir: {medium: Memory, sizeLimit: {{ .Values.sharedMemory }}}
-{{- if and (eq .Values.role "coordinator") .Values.coordinator.tls.existingSecret }}
-  - name: tls
-    secret:
-      secretName: {{ .Values.coordinator.tls.existingSecret }}
-      defaultMode: 0400
-{{- end }}
 {{- end }}
