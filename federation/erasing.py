@@ -335,6 +335,7 @@ class Erasing:
             return kept
         kept = self._log_request(kept)
         if not kept.execution.steps and kept.doing is None:
+            self._places.settle()
             targets = (SOURCE, *self._places.listed())
             execution = kept.execution.model_copy(update={"targets": targets})
             kept = self._write(kept.with_(execution=execution))

@@ -114,6 +114,23 @@ def test_somebody_is_erased_everywhere_and_it_is_proved(party: Path) -> None:
     assert kinds.count("erasure.step") == len(done.execution.targets)
 
 
+def test_what_a_crash_left_waiting_for_its_place_lists_nobody_afterwards(party: Path) -> None:
+    reference, email = chosen(party)
+    folder = PartyFolder(party)
+    answered = next(folder.outbox.glob("*.bin")).name.split(".")[0]
+    waiting = [
+        folder.pending(folder.segment(job), question)
+        for job, question in (("told", answered), ("untold", "0" * 64))
+    ]
+    for path in waiting:
+        path.write_text(f"record,score\n{reference},1.0\nR#other,0.5\n")
+    with opened(party) as erasing:
+        erasing.request("email", email)
+        erasing.run()
+    assert not any(path.exists() for path in (*waiting, folder.segment("untold")))
+    assert pd.read_csv(folder.segment("told"))["record"].tolist() == ["R#other"]
+
+
 def test_the_same_person_twice_gets_the_same_request_while_it_is_open(party: Path) -> None:
     _, email = chosen(party)
     with opened(party) as erasing:
