@@ -220,6 +220,25 @@ def test_whose_row_left_the_table_is_found_by_the_matches_that_are_kept(party: P
     assert reference not in set(pd.read_csv(segment, dtype=str)["record"])
 
 
+def test_who_bore_the_identifier_by_mistake_stays(party: Path) -> None:
+    reference, email = chosen(party)
+    table = pd.read_csv(table_of(party), dtype=str)
+    table.loc[table["record"] == reference, "email"] = "ann.smith@gmx.net"  # corrected
+    table.to_csv(table_of(party), index=False)
+    with opened(party) as erasing:
+        request = erasing.request("email", email).execution.request
+        erasing.run()
+        steps = erasing.receipt(request)[1].steps
+        folder = PartyFolder(party)
+        listed = Erased(folder, folder.agreement()).references()
+        assert reference not in {one for part in listed for one in part.to_pylist()}
+    assert reference in set(pd.read_csv(table_of(party), dtype=str)["record"])
+    (segment,) = (party / "segments").iterdir()
+    assert reference in set(pd.read_csv(segment, dtype=str)["record"])
+    told = {step.target.split(" ")[0]: step.outcome for step in steps}
+    assert told["source"] is ErasureOutcome.NOT_HELD
+
+
 def test_whom_nothing_here_knows_is_told_as_unknown_and_the_completion_does_not_say_so(
     party: Path,
 ) -> None:

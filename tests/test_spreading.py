@@ -488,6 +488,20 @@ def test_a_request_that_is_signed_anew_is_carried_out_anew_whoever_it_is_about(
     }
 
 
+@pytest.mark.parametrize("person", [SHARED, BRANDS], ids=["held", "not held"])
+def test_a_recipient_reads_its_table_before_it_answers_whoever_is_meant(
+    talk: Talk, person: int
+) -> None:
+    shown = talk.shown()
+    talk.batch(shown, (), person=person)  # to know the place
+    batch = talk.batch(shown, [talk.request(talk.place)], person=person)
+    data = talk.world.table("courier")
+    hidden = data.rename(data.with_suffix(".away"))
+    assert talk.heard(batch).body.kind == "refused"
+    hidden.rename(data)
+    assert talk.codes(talk.heard(batch)) == [ResultCode.ACCEPTED]
+
+
 @pytest.mark.parametrize("other", [SHARED + 1, BRANDS], ids=["held", "not held"])
 def test_a_known_name_for_somebody_else_gets_the_same_answer_and_erases_nobody(
     talk: Talk, other: int
