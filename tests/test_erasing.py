@@ -37,6 +37,7 @@ from federation.erasure_places import ErasurePlaces
 from federation.errors import RefusedError, WorkspaceError
 from federation.expanding import Expanding
 from federation.gate import Gate
+from federation.own_rows import KeptModel, OwnRows
 from federation.party import PartyFolder, locked
 from privacy.randomness import new_secret
 
@@ -203,6 +204,15 @@ def test_who_is_imported_again_stays_out(party: Path) -> None:
         erasing.run()
         assert erasing.receipt(request) == receipt
     assert "another-reference" not in set(pd.read_csv(table_of(party), dtype=str)["record"])
+
+
+def test_nobody_is_judged_by_a_model_who_asked_to_be_erased(party: Path) -> None:
+    reference, email = chosen(party)
+    (file,) = (party / "models").glob("*.json")
+    assert reference in OwnRows.read(KeptModel.open(file), utc_now).people.keys
+    with opened(party) as erasing:
+        erasing.request("email", email)
+    assert reference not in OwnRows.read(KeptModel.open(file), utc_now).people.keys
 
 
 def test_whose_row_left_the_table_is_found_by_the_matches_that_are_kept(party: Path) -> None:
