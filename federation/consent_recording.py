@@ -31,6 +31,7 @@ from compliance.log.verifier import verify_log
 from compliance.terms import ConsentTerms
 from federation.consent_intake import BEYOND, ConsentIntake, Told
 from federation.party import JOURNAL, PartyFolder, locked, write_atomically
+from privacy.randomness import new_secret
 
 __all__ = ["ConsentRecording", "ConsentRecords", "read_notice", "record_of"]
 
@@ -169,7 +170,8 @@ def record_of(directory: Path, subject: str, purpose: str, notice: Path) -> Cons
     """Return the record of what one person was told and said about a purpose.
 
     1. The notice is whole, about the purpose, and rests on a basis that the agreement allows.
-    2. The person said something. The record is named after a pseudonym under their own key.
+    2. The person said something. The record is named after a pseudonym under their own key; at
+       random where they have none, since rows were imported or they were erased.
 
     Args:
         directory: the party's folder.
@@ -224,6 +226,7 @@ class ConsentRecords:
         events = events_of(file, subject, purpose, size=size)  # 2
         if not events:
             raise NothingSaidError("the person said nothing about the purpose")
-        (key,) = folder.open_subject_keys().of([subject])
-        pseudonym = key.pseudonym(folder.log_origin, subject)
-        return ConsentRecord.of(f"{folder.name}/{purpose}/{pseudonym}", notice, events)
+        # No key is made for looking: whose was destroyed would have one again.
+        (key,) = folder.open_subject_keys().find([subject])
+        name = key.pseudonym(folder.log_origin, subject) if key else new_secret().hex()
+        return ConsentRecord.of(f"{folder.name}/{purpose}/{name}", notice, events)

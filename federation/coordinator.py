@@ -213,6 +213,8 @@ class Coordinator:
             there = RollCall(self._agreement, channel, partial(self._identify, gate, channel))
             at_work = ROLL_CALL
             try:
+                there.seek(self._people)
+                self._spread(gate, channel, there.nodes)  # whatever keeps jobs from running
                 for spec in jobs:
                     check_kept(folder, spec.name, spec)
                     kept = KeptExchanges(folder.job(spec.name))
@@ -220,8 +222,6 @@ class Coordinator:
                     out = unmatched(folder, self._agreement, spec, listed)
                     at_work = ROLL_CALL
                     there.gather(spec, kept.left_out | out)
-                    if spec is jobs[0]:
-                        self._spread(gate, channel, there.nodes)
                     self._hand_over(gate, channel, there, listed)
                     at_work = spec.name
                     self._run_job(gate, channel, _but(there.nodes, out), spec, kept)
@@ -229,8 +229,6 @@ class Coordinator:
                 if jobs:
                     self._witness(gate, channel, there.nodes, jobs[-1])
                 else:
-                    there.seek(self._people)
-                    self._spread(gate, channel, there.nodes)
                     self._hand_over(gate, channel, there, listed)
                 if may_retrain:
                     self._train_again(gate, channel, there, asked)

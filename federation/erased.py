@@ -20,6 +20,7 @@ be tried with candidates, as any list that recognises people again can.
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -130,23 +131,40 @@ class Erased:
 
     def found(self, tokens: Sequence[bytes]) -> Iterator[pa.Array]:
         """Read the references of all rows that bear one of these tokens."""
-        for _, references in self._bearing(tokens):
+        for _, references, _ in self._bearing(tokens):
             yield references.unique()
 
-    def found_by(self, tokens: Sequence[bytes]) -> tuple[tuple[str, ...], ...]:
-        """Return, for each token, the references of the rows that bear it; one reading for all.
+    def found_by(
+        self, tokens: Sequence[bytes], remembered: Sequence[tuple[str, ...]] = ()
+    ) -> tuple[tuple[str, ...], ...]:
+        """Return under which references each token's person is held; one reading for all.
+
+        Those are of rows that bear the token, and remembered ones of no row: a row that is there
+        and does not bear it is somebody else's by now. The table is read however few tokens there
+        are, so that the time it takes does not tell.
+
+        Args:
+            tokens: of the people.
+            remembered: references that each had once, in the order of the tokens.
 
         Raises:
             ConnectorError: the table cannot be read.
         """
         found: list[list[str]] = [[] for _ in tokens]
-        for places, references in self._bearing(tokens) if tokens else ():
+        gone = set(chain.from_iterable(remembered))
+        known = pa.array(list(gone), pa.large_string())
+        for places, references, keys in self._bearing(tokens):
             for place, reference in zip(places.tolist(), references.to_pylist(), strict=True):
                 found[place].append(reference)
+            gone.difference_update(keys.filter(pc.is_in(keys, value_set=known)).to_pylist())
+        for more, before in zip(found, remembered, strict=False):
+            more += [reference for reference in before if reference in gone]
         return tuple(tuple(dict.fromkeys(one)) for one in found)
 
-    def _bearing(self, tokens: Sequence[bytes]) -> Iterator[tuple[NDArray[np.int64], pa.Array]]:
-        """Read which of the tokens is borne by whom: places among them, and references."""
+    def _bearing(
+        self, tokens: Sequence[bytes]
+    ) -> Iterator[tuple[NDArray[np.int64], pa.Array, pa.Array]]:
+        """Read which tokens are borne by whom: places among them and references; and all keys."""
         data = self._folder.config.data
         if data is None:
             return
@@ -163,10 +181,11 @@ class Erased:
             )
             places = pc.index_in(rows, value_set=wanted)
             hit = np.flatnonzero(places.is_valid().to_numpy(False))
-            references = table.column(data.key).take(pa.array(bearing.rows[hit]))
+            keys = table.column(data.key).cast(pa.large_string())
+            references = keys.take(pa.array(bearing.rows[hit]))
             named = references.is_valid().to_numpy(False)
             borne = places.take(pa.array(hit[named])).to_numpy(False).astype(np.int64)
-            yield borne, references.drop_null().cast(pa.large_string())
+            yield borne, references.drop_null(), keys
 
     def is_among(self, people: Iterable[References]) -> bool:
         """Tell whether somebody on the list is among people who were read before.

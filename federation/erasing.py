@@ -335,6 +335,7 @@ class Erasing:
             return kept
         kept = self._log_request(kept)
         if not kept.execution.steps and kept.doing is None:
+            self._places.settle()
             targets = (SOURCE, *self._places.listed())
             execution = kept.execution.model_copy(update={"targets": targets})
             kept = self._write(kept.with_(execution=execution))
@@ -381,17 +382,21 @@ class Erasing:
         return is_told(self._folder, self._agreement, kind, request=request, **fields)
 
     def _find(self, kept: Sequence[Kept]) -> tuple[tuple[str, ...], ...]:
-        """Return the references that each person has or had, written down; one reading for all."""
+        """Return the references that each person has or had, written down; one reading for all.
+
+        The table and the matches are read whether anybody here is meant or not.
+        """
+        if not kept:
+            return ()
         persons = self._erased.persons()
         named = [one.entry for one in kept if one.named]
         tokens = [persons[entry].token for entry in named]
-        found = self._erased.found_by(tokens)
-        kept_by_matches = references_remembered(self._folder, tokens)
+        found = self._erased.found_by(tokens, references_remembered(self._folder, tokens))
         had: dict[str, tuple[str, ...]] = {}
-        for entry, *more in zip(named, found, kept_by_matches, strict=True):
+        for entry, now in zip(named, found, strict=True):
             person = persons[entry]
             before = (one.references for one in persons.values() if one.token == person.token)
-            had[entry] = references = tuple(dict.fromkeys(chain(*before, *more)))
+            had[entry] = references = tuple(dict.fromkeys(chain(*before, now)))
             if set(references) != set(person.references):
                 self._erased.keep(entry, Person(person.token, references))
         return tuple(had.get(one.entry, ()) for one in kept)

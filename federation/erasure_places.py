@@ -26,6 +26,7 @@ from compliance.terms import ErasureTerms
 from connectors import FileSource, ObjectSource, SqlSource, open_connector
 from connectors.errors import SourceNotFoundError, SourceReadOnlyError
 from connectors.schema import text_of
+from federation.delivering import on_the_way, settle_delivery
 from federation.erased import names_any
 from federation.errors import WorkspaceError
 from federation.gate import Gate
@@ -43,6 +44,7 @@ __all__ = ["SOURCE", "ErasurePlaces"]
 
 SOURCE: Final = "source"
 KEYS: Final = "subject keys"
+DELIVERY: Final = "delivery"  # a segment that a crash left on its way
 
 
 class ErasurePlaces:
@@ -53,6 +55,15 @@ class ErasurePlaces:
         self._agreement = agreement
         self._gate = gate
         self._terms = agreement.erasure or ErasureTerms()
+
+    def settle(self) -> None:
+        """Have results that a crash left beside their places there, or nowhere: before `listed`."""
+        for question, waiting in self._folder.pending_results().items():
+            if self._gate.keeps_answer(question):
+                self._folder.keep_pending(question)
+            else:
+                for path in waiting:
+                    path.unlink()
 
     def listed(self) -> tuple[str, ...]:
         """Return every place but the source, as they are now."""
@@ -66,6 +77,7 @@ class ErasurePlaces:
             *(f"rows {job}" for job in sorted(rows)),
             *(f"model {path.stem}" for path in sorted(folder.glob("models/*.json"))),
             *((KEYS,) if self._folder.subject_keys.exists() else ()),
+            *(f"{DELIVERY} {job}" for job in on_the_way(self._folder)),  # a sink may refuse: last
         )
 
     def holds(self, target: str, references: tuple[str, ...]) -> bool:
@@ -74,11 +86,10 @@ class ErasurePlaces:
             return False
         if target == KEYS:
             return self._folder.open_subject_keys().has_any(references)
-        place, _, name = target.partition(" ")
-        if place != "segment":
+        if target.partition(" ")[0] not in {"segment", DELIVERY}:
             return False
         try:
-            return _lists(self._segment(name), references)
+            return _lists(self._segment(target), references)
         except SourceNotFoundError:  # it was taken away; a database out of reach raises
             return False
 
@@ -135,7 +146,7 @@ class ErasurePlaces:
             held = took_part(self._folder, name, references)
             outcome = ErasureOutcome.SUPPRESSED if held else ErasureOutcome.NOT_HELD
         else:
-            outcome = self._left_out(name, references)
+            outcome = self._left_out(target, references)
         return Step(target=target, outcome=outcome)
 
     def source(self, references: tuple[str, ...]) -> ErasureOutcome:
@@ -192,17 +203,24 @@ class ErasurePlaces:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return ErasureOutcome.DELETED
 
-    def _segment(self, name: str) -> FileSource | SqlSource | ObjectSource:
-        """Return where a segment lies, by what its place is called."""
-        form, _, job = name.partition(" ")
-        if form not in {"table", "object"}:
+    def _segment(self, target: str) -> FileSource | SqlSource | ObjectSource:
+        """Return where a segment lies, by what its place is called; what is on its way gets there.
+
+        Raises:
+            ConnectorError: its sink refuses.
+        """
+        place, _, name = target.partition(" ")
+        form, _, job = name.rpartition(" ")
+        if place == DELIVERY:
+            settle_delivery(self._folder, self._gate, job)
+        elif form not in {"table", "object"}:
             return FileSource(path=self._folder.path / "segments" / name)
         return (self._folder.config.segments or SegmentsConfig()).source(job, self._folder.path)
 
-    def _left_out(self, name: str, references: tuple[str, ...]) -> ErasureOutcome:
+    def _left_out(self, target: str, references: tuple[str, ...]) -> ErasureOutcome:
         """Take the person out of a segment."""
         try:
-            return _deleted(self._segment(name), references)
+            return _deleted(self._segment(target), references)
         except SourceNotFoundError:  # it was taken away; a database out of reach raises
             return ErasureOutcome.NOT_HELD
         except SourceReadOnlyError:

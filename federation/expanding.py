@@ -2,34 +2,32 @@
 
 ```
 jobs/JOB/
-  delivery.json   the question whose segment is on its way; gone when it is there
   expanding.tmp/  while people are read: references, tokens, consents, scores
   counts.json     at the brand: what partners told of their people's number, and who was missing
 ```
 
 Guarantees: nobody who does not consent now, is on the party's suppression list or is a seed is in a
-segment, under whatever record. A segment is in its place, whole, once what tells of it was let go,
-and else nowhere; after a crash in between, the next message sees to it. Memory depends on the
-segment and on some bytes a row, not on how many features there are.
+segment, under whatever record. Memory depends on the segment and on some bytes a row, not on how
+many features there are.
 
-Leaves to others: choosing (`jobs.expand`), who may be used (`population`), where segments go
-(`connectors.sinks`), what may leave (`gate`).
+Leaves to others: choosing (`jobs.expand`), who may be used (`population`), that a segment is there
+whole or not at all (`delivering`), what may leave (`gate`).
 """
 
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from compliance import records
-from connectors import ConnectorError, Sink
+from connectors import ConnectorError
+from federation.delivering import delivered, on_the_way, settle_delivery
 from federation.desk import Desk, undamaged
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
@@ -44,13 +42,11 @@ from federation.jobs.expand import (
 from federation.jobs.model import JointModel
 from federation.messages import (
     Acknowledged,
-    Digest,
     ExpandCounted,
     ExpandDone,
     ExpandRequest,
     Message,
 )
-from federation.party import write_atomically
 from federation.population import Population, Use, encoder_for
 from federation.retraining import check_in_use
 from federation.shelves import scratch
@@ -64,18 +60,6 @@ __all__ = ["Expanding", "batches_of", "choose"]
 _SCHEMA = pa.schema([("record", pa.string())])
 _BATCH_ROWS = 1 << 16
 _EXPANDED = TypeAdapter(Expanded)
-
-
-class _Delivery(BaseModel):
-    """A segment that is on its way.
-
-    Attributes:
-        question: digest of the message that is answered with it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    question: Digest
 
 
 class Expanding:
@@ -96,19 +80,11 @@ class Expanding:
         """
         for left in self._desk.folder.path.glob("jobs/*/expanding.tmp"):
             shutil.rmtree(left, ignore_errors=True)
-        for path in self._desk.folder.path.glob("jobs/*/delivery.json"):
-            with undamaged(path):
-                question = _Delivery.model_validate_json(path.read_bytes()).question
+        for job in on_the_way(self._desk.folder):
             try:
-                sink = self._desk.folder.sink(path.parent.name)
-                if self._desk.gate.keeps_answer(question):
-                    sink.publish(ticket=question)
-                else:
-                    sink.discard(ticket=question)
+                settle_delivery(self._desk.folder, self._desk.gate, job)
             except ConnectorError as error:
-                self._desk.tell(path.parent.name, f"segment not delivered yet: {error}")
-            else:
-                path.unlink()
+                self._desk.tell(job, f"segment not delivered yet: {error}")
 
     def _expand(self, message: Message) -> Released:
         """Score, choose, deliver, and tell a count with noise where one is agreed.
@@ -141,7 +117,8 @@ class Expanding:
             if plan is not None:
                 secret = desk.folder.fresh_secret(f"expand/{message.sealed.digest}")
                 told = noised_count(eligible, plan.mechanism, SecretStream(secret, "eligible"))
-            with self._delivered(sink, message, segment):  # 4
+            rows, question = batches_of(segment), message.sealed.digest
+            with delivered(desk.folder, desk.gate, job, rows, question=question):  # 4
                 suppression.require_unchanged()
                 released = desk.release(
                     message,
@@ -178,23 +155,6 @@ class Expanding:
         desk.gate.keep_consents(job, people.heard, people.heard_rows, people.used)
         desk.tell(job, "scores its people", people.used)
         return people
-
-    @contextmanager
-    def _delivered(self, sink: Sink, message: Message, segment: pa.Array) -> Iterator[None]:
-        """Have a segment in its place when what tells of it was let go; see `settle`."""
-        ticket = message.sealed.digest
-        note = self._desk.folder.job(message.header.job) / "delivery.json"
-        write_atomically(note, _Delivery(question=ticket).model_dump_json().encode(), mode=0o600)
-        try:
-            sink.stage(*batches_of(segment), ticket=ticket)
-            yield
-        except Exception:
-            if not self._desk.gate.keeps_answer(ticket):  # else it was let go, and is owed
-                sink.discard(ticket=ticket)
-                note.unlink()
-            raise
-        sink.publish(ticket=ticket)
-        note.unlink()
 
     def _keep_counts(self, message: Message) -> Released:
         """Keep, at the brand, what partners told of their people's number."""

@@ -1,7 +1,8 @@
 """A model at a party, and the party's own rows beside it: for judging it there, and nowhere else.
 
 Guarantees: rows are read like those of a training, of people who consent to its purpose now; who
-has withdrawn since is not looked at. Nothing of them is sent, logged or kept.
+has withdrawn since, or asked to be erased, is not looked at. Nothing of them is sent, logged or
+kept.
 
 Leaves to others: what is made of them (`attack`, `card`), which is not private and stays there.
 """
@@ -18,6 +19,7 @@ from compliance.errors import InvalidAgreementError
 from federation.artefacts import check_kept, deleted_in
 from federation.clock import Clock
 from federation.consent_reading import ConsentReading
+from federation.erased import Erased
 from federation.errors import WorkspaceError
 from federation.jobs.model import JointModel
 from federation.members import Members, load_people
@@ -122,7 +124,9 @@ class OwnRows:
                 ConsentReading(
                     folder.resolve(config.consent), agreement.purposes, agreement=agreement
                 ),
-                Use(agreement.train.purpose, clock(), with_features=True),
+                Use(agreement.train.purpose, clock(), with_features=True).but(
+                    Erased(folder, folder.agreement()).references()  # known by today's recipe
+                ),
                 scratch=beside,
             )
         members = Members.load(folder.members(match), load_people(folder.job(match) / "people"))

@@ -682,6 +682,15 @@ class PartyFolder:
             for pending in (self.path / folder).glob(f"**/.*.{question}.pending"):
                 pending.replace(pending.with_name(pending.name[1 : -len(f".{question}.pending")]))
 
+    def pending_results(self) -> dict[str, tuple[Path, ...]]:
+        """Return results that a crash left waiting, by the question whose answer tells of them."""
+        found: dict[str, tuple[Path, ...]] = {}
+        for folder in ("jobs", "models", "segments"):
+            for path in sorted((self.path / folder).glob("**/.*.pending")):
+                question = path.name.split(".")[-2]
+                found[question] = (*found.get(question, ()), path)
+        return found
+
     def agreement(self) -> Agreement:
         """Return the verified agreement, in which this party finds itself.
 

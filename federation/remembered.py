@@ -3,7 +3,8 @@
 Guarantees: whoever brought an identifier to a match whose set is still there (`jobs/JOB/set`) is
 found by it, under the reference that they had then.
 
-Leaves to others: the table as it is now (`erased`); people of whom no set has the identifier.
+Leaves to others: the table as it is now (`erased`), in which a reference may be somebody else's
+since; people of whom no set has the identifier.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,12 +30,14 @@ def references_remembered(
 ) -> tuple[tuple[str, ...], ...]:
     """Return, for each token, the references under which kept matches know it.
 
+    Everything is read however few tokens there are, so that the time it takes does not tell.
+
     Raises:
         WorkspaceError: what is kept of a match is damaged.
     """
     found: list[list[str]] = [[] for _ in tokens]
     wanted = pa.array(tokens, pa.binary(33))
-    for own, directory in _sets(folder) if tokens else ():
+    for own, directory in _sets(folder):
         places, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for batch in _batches(own):
             content = pa.py_buffer(np.ascontiguousarray(batch.tokens))

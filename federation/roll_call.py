@@ -90,6 +90,7 @@ class RollCall:
         """Wait for parties that are to be told something; it is no error if they do not come."""
         if wanted - self._nodes.keys():
             self._look(wanted, len(wanted))
+        self._waited_for |= wanted
 
     def _look(self, wanted: frozenset[str], may_miss: int) -> None:
         """Find the parties' nodes; a node of somebody else takes nobody's place."""

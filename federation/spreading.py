@@ -13,7 +13,7 @@ as recipient    3 a request is verified: its issuer, this audience, its age, its
 Guarantees: the same request gets the same acknowledgement, and its completion once there is one;
 no answer depends on whether anybody here is meant; what cannot be carried out now (a table out of
 reach) is reported, and tried at the next look; a message that is wrong in one request is heard in
-the others.
+the others; a batch names nobody twice.
 
 Leaves to others: what a request is (`compliance.erasure`), what is kept (`erasing`, `followed`,
 `showing`), when it travels (`jobs.spread`).
@@ -157,12 +157,15 @@ class Spreading:
         """Ask a recipient that has shown its people for as much as a batch holds."""
         desk, peer, now = self._desk, message.header.sender, self._desk.clock()
         showing = expect(message, EraseShown).showing
-        asked = self._followed.unsent(peer, now)[:BATCH_PLACES]
+        erased = Erased(desk.folder, desk.agreement)
+        waiting: dict[bytes, Following] = {}  # who has asked again waits for the next batch
+        for one in self._followed.unsent(peer, now):
+            waiting.setdefault(erased.person(one.request).token, one)
+        persons = tuple(waiting)[:BATCH_PLACES]
+        asked = [waiting[person] for person in persons]
         if not asked:
             raise MessageError(f"{peer} shows its people, and there is nothing to ask it now")
         capacity = self._capacity(peer)
-        erased = Erased(desk.folder, desk.agreement)
-        persons = [erased.person(one.request).token for one in asked]
         batch = make_batch(
             np.frombuffer(b"".join(persons), np.uint8).reshape(len(persons), -1),
             rows_of(message.payload, capacity, ELEMENT_BYTES),

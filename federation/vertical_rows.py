@@ -1,6 +1,7 @@
 """A party's part of a model over columns, and its own rows beside it: for judging it there.
 
-Guarantees: rows are read like those of a training, of people who consent to its purpose now.
+Guarantees: rows are read like those of a training, of people who consent to its purpose now,
+without those who asked to be erased.
 Nothing of them is sent, logged or kept.
 
 Leaves to others: what is made of them (`vertical_card`, `vertical_attack`), which is not private.
@@ -18,6 +19,7 @@ from compliance.agreement import Agreement
 from compliance.terms import VerticalTerms
 from federation.clock import Clock
 from federation.consent_reading import ConsentReading
+from federation.erased import Erased
 from federation.errors import WorkspaceError
 from federation.jobs.assist import HeldPart
 from federation.party import LabelRule, PartyFolder
@@ -107,7 +109,7 @@ def read_own_rows(kept: KeptPart, clock: Clock, *, with_labels: bool) -> Populat
                 key=alignment.key,
                 columns=kept.terms.held_by(folder.name),
                 with_labels=with_labels,
-            ),
+            ).but(Erased(folder, agreement).references()),
             scratch=beside,
         )
 

@@ -20,6 +20,7 @@ from parties import PURPOSE, World, email, record
 from test_consent_records import NOTICE
 
 from compliance import records
+from compliance.consent import ConsentEvent, ConsentEventKind
 from compliance.consent_strings import (
     Purpose,
     TcfString,
@@ -37,6 +38,7 @@ from compliance.erasure.wire import (
     read_acknowledgement,
 )
 from compliance.signing import SigningKey
+from federation.api import telling
 from federation.api.clients import Clients
 from federation.api.configuration import ApiConfig
 from federation.api.scopes import Scope
@@ -44,6 +46,7 @@ from federation.api.server import make_server
 from federation.api.telling import Teller
 from federation.cli import main
 from federation.clock import utc_now
+from federation.consent_intake import ConsentIntake
 from federation.holding import held
 from federation.party import PartyFolder, locked
 from privacy.randomness import seeded_secret
@@ -184,6 +187,26 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_a_teller_that_the_system_refuses_a_file_tries_again(
+    made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(telling, "_TROUBLE_SECONDS", 0.01)
+    world = made.copy(tmp_path / "copy")
+    prepared(world, tmp_path)
+    folder = PartyFolder(world.folder("retailer").path)
+    said = ConsentEvent(SUBJECT, PURPOSE, ConsentEventKind.WITHDRAWN, utc_now())
+    ConsentIntake(folder, world.agreement).take(said)
+    lock = folder.path / "lock"
+    lock.unlink()
+    lock.mkdir()
+    with Teller(folder.path, clock=utc_now):
+        until(lambda: "is not told" in caplog.text)
+        lock.rmdir()
+        told, journal = folder.path / "consents-told.json", folder.path / "consents.csv"
+        until(lambda: json.loads(told.read_text())["size"] == journal.stat().st_size)
+    assert [one.event for one in world.leaves("retailer") if one.kind == "consent.recorded"]
 
 
 class TestConsents:

@@ -1,6 +1,10 @@
 """`comity consent`, end to end at a party that began with a file of four columns."""
 
 import json
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +21,7 @@ from test_consent_records import NOTICE
 from compliance import records
 from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind, ConsentJournal
 from compliance.consent.record import json_schema
+from compliance.errors import ConsentError
 from compliance.subject_keys import SubjectKeys
 from federation.cli import main
 from federation.party import PartyFolder
@@ -210,6 +215,43 @@ def test_receipts_and_exports_are_of_one_person(desk: Desk, tmp_path: Path) -> N
         assert (code, "notice" in said, SUBJECT in said) == (1, True, False)
     notice.write_text(json.dumps(NOTICE))
     assert desk.run("receipt", "nobody", PURPOSE, "--notice", notice)[0] == 1
+
+
+def test_a_receipt_makes_nobody_a_key(desk: Desk, tmp_path: Path) -> None:
+    notice = tmp_path / "notice.json"
+    notice.write_text(json.dumps(NOTICE))
+    assert desk.run("receipt", SUBJECT, PURPOSE, "--notice", notice)[0] == 0
+    keys = PartyFolder(desk.path).subject_keys
+    assert SubjectKeys.open(keys, draw=new_secret).find([SUBJECT]) == (None,)
+
+
+@contextmanager
+def no_larger_than(size: int) -> Iterator[None]:
+    """A process whose files cannot grow beyond a size, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_batch_for_which_the_disk_has_no_room_leaves_nothing(tmp_path: Path) -> None:
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    first, *batch = (
+        ConsentEvent(f"R{number:03}", PURPOSE, ConsentEventKind.GIVEN, when)
+        for number in range(100)
+    )
+    path = tmp_path / "consents.csv"
+    journal = ConsentJournal(path)
+    journal.append(first)
+    before = path.read_bytes()
+    with no_larger_than(len(before) + 500), pytest.raises(ConsentError, match="cannot be written"):
+        journal.append(*batch)
+    assert path.read_bytes() == before
+    assert journal.append(*batch) == 100
 
 
 def test_the_published_schema_is_that_of_receipts() -> None:

@@ -37,6 +37,7 @@ from federation.erasure_places import ErasurePlaces
 from federation.errors import RefusedError, WorkspaceError
 from federation.expanding import Expanding
 from federation.gate import Gate
+from federation.own_rows import KeptModel, OwnRows
 from federation.party import PartyFolder, locked
 from privacy.randomness import new_secret
 
@@ -114,6 +115,23 @@ def test_somebody_is_erased_everywhere_and_it_is_proved(party: Path) -> None:
     assert kinds.count("erasure.step") == len(done.execution.targets)
 
 
+def test_what_a_crash_left_waiting_for_its_place_lists_nobody_afterwards(party: Path) -> None:
+    reference, email = chosen(party)
+    folder = PartyFolder(party)
+    answered = next(folder.outbox.glob("*.bin")).name.split(".")[0]
+    waiting = [
+        folder.pending(folder.segment(job), question)
+        for job, question in (("told", answered), ("untold", "0" * 64))
+    ]
+    for path in waiting:
+        path.write_text(f"record,score\n{reference},1.0\nR#other,0.5\n")
+    with opened(party) as erasing:
+        erasing.request("email", email)
+        erasing.run()
+    assert not any(path.exists() for path in (*waiting, folder.segment("untold")))
+    assert pd.read_csv(folder.segment("told"))["record"].tolist() == ["R#other"]
+
+
 def test_the_same_person_twice_gets_the_same_request_while_it_is_open(party: Path) -> None:
     _, email = chosen(party)
     with opened(party) as erasing:
@@ -188,6 +206,15 @@ def test_who_is_imported_again_stays_out(party: Path) -> None:
     assert "another-reference" not in set(pd.read_csv(table_of(party), dtype=str)["record"])
 
 
+def test_nobody_is_judged_by_a_model_who_asked_to_be_erased(party: Path) -> None:
+    reference, email = chosen(party)
+    (file,) = (party / "models").glob("*.json")
+    assert reference in OwnRows.read(KeptModel.open(file), utc_now).people.keys
+    with opened(party) as erasing:
+        erasing.request("email", email)
+    assert reference not in OwnRows.read(KeptModel.open(file), utc_now).people.keys
+
+
 def test_whose_row_left_the_table_is_found_by_the_matches_that_are_kept(party: Path) -> None:
     reference, email = chosen(party)
     table = pd.read_csv(table_of(party), dtype=str)
@@ -201,6 +228,25 @@ def test_whose_row_left_the_table_is_found_by_the_matches_that_are_kept(party: P
     assert told["match"] is ErasureOutcome.SUPPRESSED
     (segment,) = (party / "segments").iterdir()
     assert reference not in set(pd.read_csv(segment, dtype=str)["record"])
+
+
+def test_who_bore_the_identifier_by_mistake_stays(party: Path) -> None:
+    reference, email = chosen(party)
+    table = pd.read_csv(table_of(party), dtype=str)
+    table.loc[table["record"] == reference, "email"] = "ann.smith@gmx.net"  # corrected
+    table.to_csv(table_of(party), index=False)
+    with opened(party) as erasing:
+        request = erasing.request("email", email).execution.request
+        erasing.run()
+        steps = erasing.receipt(request)[1].steps
+        folder = PartyFolder(party)
+        listed = Erased(folder, folder.agreement()).references()
+        assert reference not in {one for part in listed for one in part.to_pylist()}
+    assert reference in set(pd.read_csv(table_of(party), dtype=str)["record"])
+    (segment,) = (party / "segments").iterdir()
+    assert reference in set(pd.read_csv(segment, dtype=str)["record"])
+    told = {step.target.split(" ")[0]: step.outcome for step in steps}
+    assert told["source"] is ErasureOutcome.NOT_HELD
 
 
 def test_whom_nothing_here_knows_is_told_as_unknown_and_the_completion_does_not_say_so(

@@ -14,6 +14,7 @@ from federation.errors import RefusedError
 from federation.gate import Gate
 from federation.party import locked
 from federation.training.manifests import Manifest
+from federation.vertical_rows import KeptPart, read_own_rows
 
 AGAIN = {"retrain_days": 20}
 PEOPLE = {"brand": 0, "courier": 1, "press": 2, "retailer": 3}
@@ -81,10 +82,19 @@ def test_what_a_job_at_work_has_made_of_columns_goes_with_the_person(
     assert {"people", "erased"} <= left <= made | {"erased"}
 
 
-def test_a_part_of_a_model_is_retired_and_stops_nothing(world: parties.World) -> None:
+def test_a_part_of_a_model_is_retired_stops_nothing_and_is_judged_without_them(
+    world: parties.World,
+) -> None:
     world.run()
+    courier = world.folder("courier")
+    before = world.table("courier").read_bytes()
     erase(world, 5, run=True)
-    assert world.folder("courier").retired("model").exists()
+    assert courier.retired("model").exists()
+    world.table("courier").write_bytes(before)  # an import
+    part = KeptPart.open(courier.model("model"))
+    read = set(read_own_rows(part, world.clock, with_labels=False).used.keys.to_numpy())
+    assert vertical.record("courier", 6) in read
+    assert vertical.record("courier", 5) not in read
 
 
 def test_a_part_is_learnt_again_without_who_was_erased(

@@ -25,7 +25,9 @@ from connectors import CsvSink, SqlSource, open_connector
 from connectors.errors import SinkUnavailableError
 from federation.artefacts import remove
 from federation.coordinator import write_jobs
+from federation.erasing import Erasing
 from federation.errors import MessageError
+from federation.holding import held
 from federation.jobs.exchange import Say
 from federation.jobs.expand import (
     Best,
@@ -419,6 +421,43 @@ def test_a_kill_at_any_moment_leaves_all_or_nothing_and_is_charged_once(
         one for one in later.statement("retailer").charges if one.charge_id.startswith("again")
     ]
     assert len(charges) == 1
+
+
+def test_who_is_erased_while_a_segment_is_on_its_way_is_not_delivered_in_it(later: World) -> None:
+    question = later.parties.seal("coordinator", "retailer", "again", ExpandRequest(spec=AGAIN))
+
+    def killed(self: CsvSink, *, ticket: str) -> None:
+        raise KilledError
+
+    def refuse(self: CsvSink, *, ticket: str) -> None:
+        raise SinkUnavailableError("out of reach")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CsvSink, "publish", killed)
+        with pytest.raises(KilledError):
+            later.handle("retailer", question)
+    folder = later.folder("retailer")
+    (staged,) = (path for path in left_behind(later) if path.suffix == ".staged")
+    person = pd.read_csv(staged)["record"].iloc[0]
+    data = pd.read_csv(later.table("retailer"), dtype=str)
+    address = data.set_index("record").loc[person, "email"]
+    with held(folder.path, clock=later.clock) as at:
+        erasing = Erasing(at.folder, at.agreement, at.gate, clock=later.clock)
+        request = erasing.request("email", address).execution.request
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CsvSink, "publish", refuse)
+            with pytest.raises(SinkUnavailableError, match="out of reach"):
+                erasing.run()
+        (pending,) = erasing.status()
+        assert pending.execution.pending == ("delivery again",)  # all else is done
+        erasing.run()
+        _, outcomes = erasing.receipt(request)
+    told = {step.target: step.outcome for step in outcomes.steps}
+    assert told["delivery again"] is records.ErasureOutcome.DELETED
+    assert isinstance(later.ask("retailer", question).body, ExpandDone)
+    assert person not in segment_of(later)
+    assert segment_of(later) == segment_of(later, "best")  # which was of the same people
+    assert left_behind(later) == []
 
 
 def test_a_place_that_refuses_at_the_last_moment_gets_the_segment_later(later: World) -> None:

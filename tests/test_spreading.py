@@ -27,7 +27,7 @@ from federation.audit_rules import rules_for
 from federation.channel import Parcel
 from federation.coordinator import Coordinator, write_jobs
 from federation.erasing import Erasing, Kept
-from federation.errors import WorkspaceError
+from federation.errors import PartyUnreachableError, WorkspaceError
 from federation.followed import Followed
 from federation.jobs.erase import blinded_identifier, make_batch, request_tokens
 from federation.jobs.exchange import rows_of
@@ -205,6 +205,27 @@ def test_a_run_of_jobs_spreads_first_so_that_none_of_them_uses_the_person(world:
     assert record("retailer", SHARED) not in people(world, "retailer")
     used = [one for one in world.leaves("retailer") if isinstance(one, records.ConsentUsed)]
     assert used[0].rows == len(PEOPLE["retailer"]) - 1
+
+
+def test_a_job_that_cannot_run_keeps_no_request_from_those_who_are_there(world: World) -> None:
+    write_jobs(world.folder("coordinator"), (MATCH,))
+    request = ask(world, "brand", SHARED).execution.request
+    world.away = {"courier"}
+    with pytest.raises(PartyUnreachableError, match="courier"):
+        world.run()
+    assert states(world, "brand", request)["retailer"] is State.COMPLETED
+    assert record("retailer", SHARED) not in people(world, "retailer")
+
+
+def test_who_asks_again_before_it_was_sent_hinders_no_other_request(world: World) -> None:
+    requests = [ask(world, "brand", SHARED).execution.request]
+    carry_out(world, "brand")  # done at home, and nobody else was there
+    requests += [ask(world, "brand", one).execution.request for one in (SHARED, SHARED + 1)]
+    assert len(set(requests)) == 3
+    spread(world)
+    for request in requests:
+        assert set(states(world, "brand", request).values()) == {State.COMPLETED}
+    assert record("retailer", SHARED + 1) not in people(world, "retailer")
 
 
 def test_the_same_person_asked_at_two_parties_is_two_requests(world: World) -> None:
@@ -465,6 +486,20 @@ def test_a_request_that_is_signed_anew_is_carried_out_anew_whoever_it_is_about(
         "erasure.step": 2 * len(done.steps),
         "erasure.completed": 2,
     }
+
+
+@pytest.mark.parametrize("person", [SHARED, BRANDS], ids=["held", "not held"])
+def test_a_recipient_reads_its_table_before_it_answers_whoever_is_meant(
+    talk: Talk, person: int
+) -> None:
+    shown = talk.shown()
+    talk.batch(shown, (), person=person)  # to know the place
+    batch = talk.batch(shown, [talk.request(talk.place)], person=person)
+    data = talk.world.table("courier")
+    hidden = data.rename(data.with_suffix(".away"))
+    assert talk.heard(batch).body.kind == "refused"
+    hidden.rename(data)
+    assert talk.codes(talk.heard(batch)) == [ResultCode.ACCEPTED]
 
 
 @pytest.mark.parametrize("other", [SHARED + 1, BRANDS], ids=["held", "not held"])

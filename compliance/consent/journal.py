@@ -60,7 +60,9 @@ class ConsentJournal:
             return False
 
     def append(self, *events: ConsentEvent) -> int:
-        """Append events, all of them or none.
+        """Append events: all of them, or none where an error is raised.
+
+        After a crash some of the first may be there, for which nothing was returned.
 
         Returns:
             The number of rows in the file, the new ones included.
@@ -75,7 +77,8 @@ class ConsentJournal:
     def append_file(self, path: Path) -> None:
         """Append all rows of a consent file that `read_events` found sound.
 
-        A crash may leave the first of them; events that come twice change nothing.
+        All, or none where an error is raised. A crash may leave the first of them; events that come
+        twice change nothing.
 
         Raises:
             ConsentError: as `append`, or the file cannot be read.
@@ -112,11 +115,14 @@ class ConsentJournal:
         try:
             with self._opened() as file:
                 before, end = self._mended(file)
-                file.seek(0, os.SEEK_END)
-                for content in contents:
-                    file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+                try:
+                    place = end
+                    for content in contents:
+                        place = _write(file.fileno(), content, place)
+                    os.fsync(file.fileno())
+                except BaseException:  # a full disk
+                    os.ftruncate(file.fileno(), end)
+                    raise
                 return before, end
         except OSError as error:
             raise ConsentError(
@@ -199,6 +205,14 @@ def events_of(
         theirs = pc.and_(pc.equal(batch["subject"], subject), pc.equal(batch["purpose"], purpose))
         found += [tuple(row.values()) for row in batch.filter(theirs).to_pylist()]
     return tuple(map(_event, found))
+
+
+def _write(descriptor: int, content: bytes, place: int) -> int:
+    """Write all of it at a place, past Python's buffer, which would try again; return its end."""
+    end = place + len(content)
+    while place < end:
+        place += os.pwrite(descriptor, content[len(content) - (end - place) :], place)
+    return end
 
 
 def _event(row: Iterable[str]) -> ConsentEvent:

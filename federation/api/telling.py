@@ -74,6 +74,6 @@ class Teller:
                 return 0.0  # it is settled on the way in
         except PartyBusyError:
             return _GATHERED_SECONDS
-        except (FederationError, ComplianceError, PrivacyError) as error:
+        except (FederationError, ComplianceError, PrivacyError, OSError) as error:
             _logger.error("the log is not told of consents: %s", error)  # noqa: TRY400
             return _TROUBLE_SECONDS
