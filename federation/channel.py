@@ -114,8 +114,8 @@ class GridChannel:
     Args:
         grid: Flower's.
         deadline_seconds: for all answers of one exchange, and for nodes to connect.
-        poll_seconds: shortest pause between two looks for answers; a tenth of the time already
-            waited where that is longer, up to a second.
+        poll_seconds: what passes at least from one look for answers to the next, which may itself
+            wait; a tenth of the time already waited where that is longer, up to a second.
         clock: monotonic seconds.
         check_wanted: called before every exchange and at every look for answers; what it raises
             ends the exchange.
@@ -158,6 +158,7 @@ class GridChannel:
         answers: dict[str, SealedMessage | None] = {}
         begun = self._clock()
         while True:
+            looked = self._clock()
             answers |= self._collect(
                 {one: sent[one] for one in sent if one not in answers},
                 most_missing - sum(answer is None for answer in answers.values()),
@@ -173,7 +174,8 @@ class GridChannel:
                     f"no answer from {', '.join(silent)} within {self._deadline:g} s: look at "
                     "what runs there, then run again"
                 )
-            time.sleep(min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS))
+            pause = min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS)
+            time.sleep(max(0.0, looked + pause - self._clock()))
             self._check_wanted()
 
     def _send(self, parcels: Sequence[Parcel]) -> Mapping[str, Parcel]:

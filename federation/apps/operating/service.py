@@ -37,6 +37,7 @@ from federation.apps.operating.flower import (
     read_node_key,
     superlink_app,
 )
+from federation.apps.operating.promptness import Prompt
 from federation.apps.operating.server import PromptConnection, QuietServer
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
@@ -125,9 +126,10 @@ class _Service:
         self._ending = asyncio.Event()
         self._broken: str | None = None
         audit, book = AuditFile(folder.audit, clock=clock), TokenBook(folder.tokens)
-        public = public_app(superlink, _mounts(folder), ready=self._is_ready)
+        prompt = Prompt(superlink)
+        public = public_app(prompt, _mounts(folder), ready=self._is_ready)
         control = control_app(
-            superlink,
+            prompt,
             control_api(folder),
             find_operator=lambda token: book.operator(token, now=clock()),
             metrics=metrics_app(folder, contacts=self._nodes.contacts),
