@@ -41,6 +41,7 @@ from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 
 from federation.apps import BUNDLE
+from federation.apps.operating.unary import answer_in_one_task
 from federation.errors import WorkspaceError
 
 __all__ = ["FlowerNodes", "FlowerRuns", "read_node_key", "superlink_app"]
@@ -80,6 +81,7 @@ def superlink_app(database: Path, secret: bytes) -> FastAPI:
         runtime_dependency_install=False,
     )
     app: FastAPI = create_app(config, SuperLinkLifespan)
+    answer_in_one_task(app)
     return app
 
 
