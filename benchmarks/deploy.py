@@ -50,9 +50,7 @@ def plant(workspace: Workspace, stage: str, count: int, size: int) -> None:
     people = {folder.name: folder for folder in workspace.people}
     for number in range(count):
         job = f"{stage}-{number}"
-        planted(
-            workspace.coordinator, people["brand"], people["retailer"], job=job, size=size
-        )
+        planted(workspace.coordinator, people["brand"], people["retailer"], job=job, size=size)
 
 
 def measured(
@@ -72,7 +70,7 @@ def measured(
     blobs = min(given.blobs, 2) if machine.stock else given.blobs
     plant(workspace, "blobs", blobs, given.blob_bytes)
     measure("blobs", blobs)
-    if given.volume_bytes:
+    if given.volume_bytes and not machine.stock:
         pieces = -(-given.volume_bytes // (2 * given.piece_bytes))
         plant(workspace, "volume", pieces, given.piece_bytes)
         measure("volume", pieces)
@@ -142,7 +140,9 @@ def show(content: Mapping[str, Any]) -> None:
     for name, one in content["deployments"].items():
         start = one["start"]
         begin = statistics.median(each["begin_seconds"] for each in one["stages"].values())
-        used = ", ".join(f"{part} {each:.1f}" for part, each in start["cpu_seconds"].items() if each)
+        used = ", ".join(
+            f"{part} {each:.1f}" for part, each in start["cpu_seconds"].items() if each
+        )
         print(
             f"{name}: coordinator up in {start['coordinator_seconds']:.1f} s, nodes in "
             f"{start['nodes_seconds']:.1f} s, a run begins in {begin:.1f} s; CPU-s: {used}"
@@ -180,7 +180,7 @@ def arguments(command: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example:\n  python benchmarks/deploy.py --nodes 20 --stock-rounds 0",
     )
-    parser.add_argument("--nodes", type=int, default=3, help="more than 3: exchanges alone")
+    parser.add_argument("--nodes", type=int, default=3, help="above 3: exchanges alone")
     parser.add_argument("--rounds", type=int, default=100, help="of Comity")
     parser.add_argument("--stock-rounds", type=int, default=5, help="of Flower; 0: leave it out")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between two rounds")
@@ -193,8 +193,8 @@ def arguments(command: Sequence[str] | None) -> argparse.Namespace:
         "--json", type=Path, default=ROOT / "out" / "deploy.json", help="the same figures"
     )
     parsed = parser.parse_args(command)
-    if not 3 <= parsed.nodes < MOST_PARTIES:
-        parser.error(f"--nodes: expected 3 to {MOST_PARTIES - 1}")
+    if not 2 <= parsed.nodes < MOST_PARTIES:
+        parser.error(f"--nodes: expected 2 to {MOST_PARTIES - 1}")
     return parsed
 
 

@@ -73,13 +73,15 @@ def _bundle() -> bytes:
 
 def write_workspace(directory: Path, *, nodes: int) -> Workspace:
     """Write a trial of a brand and as many partners as make up the nodes, and all its folders."""
+    for name in list(parties.PEOPLE)[nodes:]:
+        del parties.PEOPLE[name], parties.ROLES[name]
     for number in range(len(parties.PEOPLE), nodes):
         name = f"shop-{number}"
         parties.ROLES[name] = Role.PARTNER
         parties.PEOPLE[name] = range(number % 20, number % 20 + 50)
     jobs = [{"kind": "match", "name": "find"}, trials.training("model", rounds=ROUNDS_OF_JOB)]
     content = trials.document(jobs=jobs)
-    content["agreement"]["train"]["max_rounds"] = ROUNDS_OF_JOB
+    content["agreement"]["train"] |= {"max_rounds": ROUNDS_OF_JOB, "max_parties_per_person": 1}
     del content["agreement"]["expand"]["fairness_groups"]
     file = trials.write_trial(directory / "trial", content)
     return prepare_workspace(load_collaboration(file), file, directory / "workspace")

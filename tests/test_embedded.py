@@ -228,27 +228,40 @@ def test_a_message_that_flower_does_not_take_is_an_error_at_once(refusal: list[N
         grid.close()
 
 
-def test_looks_for_an_answer_grow_rarer_the_longer_it_takes(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("looking", [0.0, 0.04, 0.5, 3.0])
+def test_looks_for_an_answer_grow_rarer_the_longer_it_takes_and_count_as_waiting(
+    monkeypatch: pytest.MonkeyPatch, looking: float
 ) -> None:
-    now, pauses = itertools.count(step=3), []
-    monkeypatch.setattr("federation.channel.time.sleep", pauses.append)
+    now, pauses = [0.0], []
     monkeypatch.setattr(embedded, "PATIENCE_SECONDS", 0)
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += 3 - looking
+
+    monkeypatch.setattr("federation.channel.time.sleep", wait)
     released = threading.Event()
 
     def silent(message: Message, context: Context) -> RecordDict:
         released.wait(30)
         return told_back(message, context)
 
-    grid = EmbeddedGrid([Path("node-0")], app=app_of(silent))
-    channel = GridChannel(grid, deadline_seconds=13, clock=lambda: float(next(now)))
+    class SlowGrid(EmbeddedGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            now[0] += looking
+            return super().pull_messages(message_ids)
+
+    grid = SlowGrid([Path("node-0")], app=app_of(silent))
+    channel = GridChannel(grid, deadline_seconds=13, clock=lambda: now[0])
     try:
         with pytest.raises(PartyUnreachableError):
             channel.exchange([Parcel(NODES[0], question(1))])
     finally:
         released.set()
         grid.close()
-    assert pauses == pytest.approx([0.3, 0.6, 0.9, 1.0])
+    waited = [looking + 3 * look for look in range(5)]
+    shortest = [min(max(0.05, one / 10), 1.0) for one in waited if one <= 13]
+    assert pauses == pytest.approx([max(0.0, one - looking) for one in shortest])
 
 
 @given(envelope=st.text(), payload=st.binary(max_size=2000))

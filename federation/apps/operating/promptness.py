@@ -1,4 +1,4 @@
-"""Calls that ask for messages wait at the SuperLink until there is news, so that nobody need ask often.
+"""Calls for messages wait at the SuperLink until there is news, so that nobody need ask often.
 
 ```
  node ──────── pull-messages ────────┐ waits ◄── push-messages ── ServerApp
@@ -6,8 +6,8 @@
 ```
 
 Guarantees: what is there is answered at once; what comes meanwhile is asked for again, once its
-push is done; an empty answer comes after `HOLD_SECONDS` at the latest, refusals as they are. Whoever
-has gone is not asked for, so that a message is not handed to nobody.
+push is done; an empty answer comes after `HOLD_SECONDS` at the latest, refusals as they are. Once
+a caller has gone nothing is asked for him, so that a message is not handed to nobody.
 
 Leaves to others: who may call, and how long a body may be (the listeners), every answer (Flower).
 """
@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["HOLD_SECONDS", "Prompt"]
 
 HOLD_SECONDS: Final = 1.0
-"""How long a call waits for news: a run that is cancelled, or a node that is gone, shows after it."""
+"""How long a call waits for news: a run that was cancelled, or a node that is gone, shows then."""
 
 _TOLD_BY: Final = {
     "/v1/fleet/pull-messages": "/v1/runtime/push-messages",
@@ -76,8 +76,8 @@ class Prompt:
         """Answer a call for messages.
 
         1. Take its body, which whoever let it through has bounded.
-        2. Ask Flower. 3. Answer what is no empty list, or what has waited long enough.
-        4. Wait for what was told since 2 began; for nothing, once the caller is gone.
+        2. Ask Flower. 3. Of an empty list, wait for what was told since 2 began, and ask again; for
+           nothing, once the caller is gone. 4. Answer what there is, or that nothing came.
         """
         loop = asyncio.get_running_loop()
         end, body = loop.time() + self._hold, await _body(receive)  # 1
@@ -88,18 +88,21 @@ class Prompt:
             while True:
                 seen = news.count
                 answer = await self._ask(scope, body)  # 2
-                left = end - loop.time()
-                if left <= 0 or not _is_empty(answer):  # 3
-                    for message in answer:
-                        await send(message)
-                    return
-                later = asyncio.ensure_future(news.later_than(seen))
-                await asyncio.wait(  # 4
-                    {later, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED
-                )
-                later.cancel()
-                if gone.done():
-                    return
+                if _is_empty(answer):
+                    later = asyncio.ensure_future(news.later_than(seen))  # 3
+                    left = max(0.0, end - loop.time())
+                    await asyncio.wait(
+                        {later, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    has_news = later.done()
+                    later.cancel()
+                    if gone.done():
+                        return
+                    if has_news:
+                        continue
+                for message in answer:  # 4
+                    await send(message)
+                return
         finally:
             gone.cancel()
             with suppress(asyncio.CancelledError):
