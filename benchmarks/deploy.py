@@ -1,10 +1,11 @@
 """What a deployment costs: exchanges, blobs, a job's rounds, start-up and memory, on one machine.
 
 A coordinator and three nodes on loopback, with TLS and keys for nodes, are measured in stages:
-exchanges that compute nothing; blobs of 32 MB from a brand to a partner and back; a gibibyte in such
-blobs of the largest size; a training of ten rounds, beside the same one in one process. Once with
-`comity coordinator up` and `comity node up`, once with Flower's own commands and waiting, in the same
-run. Blobs are repeated by the nodes, not computed (see `deploy_app/deploy_app/planting.py`).
+exchanges that compute nothing; blobs of 32 MB from a brand to a partner and back; a gibibyte in
+blobs as large as a message may be; a training of ten rounds, beside the same one in one process.
+Once with `comity coordinator up` and `comity node up`, once with Flower's own commands and waiting
+(the gibibyte left out), in the same run. Blobs are repeated by the nodes, not computed (see
+`deploy_app/deploy_app/planting.py`).
 
 Printed: seconds; CPU-seconds of all processes; memory by process, as the most that was resident;
 the machine's load. Waiting is measured, so the machine should be quiet; quote ratios. Linux only.

@@ -1,8 +1,8 @@
 """A coordinator and its nodes on loopback, Comity's or Flower's own, and stages of a measurement.
 
-With TLS and keys for nodes, over a trial of small parties. Comity's are `comity coordinator up`, whose
-state is on disk, and `comity node up`; Flower's are `flower-superlink`, with its state in memory, and
-`flower-supernode`, which runs the same app of a party.
+With TLS and keys for nodes, over a trial of small parties. Comity's are `comity coordinator up`,
+whose state is on disk, and `comity node up`; Flower's are `flower-superlink`, with its state in
+memory, and `flower-supernode`, which runs the same app of a party.
 """
 
 import hashlib

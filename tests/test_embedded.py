@@ -1,6 +1,5 @@
 """Messages between nodes in one process: Flower's records, our channel, our Grid, the thin apps."""
 
-import itertools
 import os
 import random
 import subprocess

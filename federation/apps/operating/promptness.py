@@ -122,7 +122,8 @@ class Prompt:
         async def send(message: Message) -> None:
             answer.append(message)
 
-        await self._superlink(scope | {"state": dict(scope.get("state", {}))}, receive, send)
+        called = {**scope, "state": dict(scope.get("state", {}))}
+        await self._superlink(called, receive, send)
         return answer
 
 
