@@ -4,7 +4,7 @@ A coordinator and three nodes on loopback, with TLS and keys for nodes, are meas
 exchanges that compute nothing; blobs of 32 MB from a brand to a partner and back; a gibibyte in
 blobs as large as a message may be; a training of ten rounds, beside the same one in one process.
 Once with `comity coordinator up` and `comity node up`, once with Flower's own commands and waiting
-(the gibibyte left out), in the same run. Blobs are repeated by the nodes, not computed (see
+(no gibibyte, no training), in the same run. Blobs are repeated by the nodes, not computed (see
 `deploy_app/deploy_app/planting.py`).
 
 Printed: seconds; CPU-seconds of all processes; memory by process, as the most that was resident;
@@ -62,7 +62,10 @@ def measured(
 
     def measure(stage: str, count: int, *, pause: float = 0.0) -> None:
         tell(f"{STOCK if machine.stock else OWN}: {stage}")
-        found[stage] = machine.measure(stage, count, pause=pause)
+        figures = machine.measure(stage, count, pause=pause)
+        found[stage] = figures
+        used = {part: round(seconds, 1) for part, seconds in figures.cpu_seconds.items() if seconds}
+        tell(f"CPU-s {used}, load {figures.load:.1f}")
 
     rounds = given.stock_rounds if machine.stock else given.rounds
     measure("rounds", rounds, pause=given.pause)
@@ -75,7 +78,7 @@ def measured(
         pieces = -(-given.volume_bytes // (2 * given.piece_bytes))
         plant(workspace, "volume", pieces, given.piece_bytes)
         measure("volume", pieces)
-    if given.job:
+    if given.job and not machine.stock:
         measure("job-find", 0)
         measure("job-model", 0)
     return found
@@ -229,6 +232,8 @@ def main(command: Sequence[str] | None = None) -> None:
     if "embedded" in content:
         alone = round_seconds(content["embedded"]["seconds"])
         for name, one in content["deployments"].items():
+            if "job-model" not in one["stages"]:
+                continue
             over = round_seconds(one["stages"]["job-model"]["seconds"])
             print(
                 f"{name}: a round of {ROUNDS_OF_JOB} takes {over:.2f} s, {alone:.2f} s in one "
