@@ -274,7 +274,7 @@ def array_of(data: bytes, stype: str = "numpy.ndarray") -> ArrayRecord:
 
 
 ENVELOPE_RECORD = ConfigRecord({"json": "{}"})
-PAYLOAD_RECORD = ArrayRecord({"bytes": Array(np.arange(3, dtype=np.uint8))})
+PAYLOAD_RECORD = array_of(b"abc", stype="comity.bytes")
 MALFORMED = {
     "empty": RecordDict(),
     "no payload": RecordDict({ENVELOPE: ENVELOPE_RECORD}),
@@ -298,9 +298,33 @@ MALFORMED = {
             "a pickle": array_of(b"\x80\x04N."),
             "a zip file": array_of(b"PK\x05\x06" + bytes(18)),
             "of another form": array_of(b"", stype="torch"),
+            "numpy's own": ArrayRecord({"bytes": Array(np.arange(3, dtype=np.uint8))}),
+            "longer than it says": array_of(b"abcd", stype="comity.bytes"),
+        }.items()
+    },
+    **{
+        f"payload inline is {value!r}": RecordDict(
+            {ENVELOPE: ConfigRecord({"json": "{}", "payload": value})}
+        )
+        for value in ("abc", 7, [b"abc"])
+    },
+    **{
+        f"array {name}": RecordDict({ENVELOPE: ENVELOPE_RECORD, PAYLOAD: record})
+        for name, record in {
+            "of text": ArrayRecord(
+                {"bytes": Array(dtype="str", shape=(3,), stype="comity.bytes", data=b"abc")}
+            ),
         }.items()
     },
 }
+
+
+def test_a_large_payload_is_a_row_of_bytes() -> None:
+    message = SealedMessage(b"{}", bytes(1 + (1 << 18)))
+    assert PAYLOAD in to_record(message).array_records
+    assert from_record(to_record(message)) == message
+    named = RecordDict({ENVELOPE: ENVELOPE_RECORD, PAYLOAD: PAYLOAD_RECORD})
+    assert from_record(named) == SealedMessage(b"{}", b"abc")
 
 
 @pytest.mark.parametrize("record", MALFORMED.values(), ids=MALFORMED.keys())
