@@ -281,6 +281,8 @@ class _Service:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+            "MALLOC_ARENA_MAX": "2",  # glibc: what large messages took goes back to the system
+            "MALLOC_MMAP_THRESHOLD_": "1048576",
             "PATH": os.pathsep.join([str(binaries), os.environ.get("PATH", os.defpath)]),
         }
 
