@@ -7,7 +7,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-flower bench-consent bench-consent-strings bench-policies bench-manifest bench-many docs pins clean
+.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-consent-strings bench-policies bench-manifest bench-many docs pins clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -70,8 +70,9 @@ bench-manifest: $(VENV)/.test  ## measure a manifest of a million people
 bench-many: $(VENV)/.test  ## measure jobs of a hundred parties, of whom one in ten fails in every round
 	$(BIN)/python benchmarks/many_parties.py
 
-bench-flower: $(VENV)/.test  ## measure round trips to nodes, beside Flower's own
-	$(BIN)/python benchmarks/round_trips.py
+bench-deploy: $(VENV)/.test  ## measure a deployment beside Flower's own: exchanges, blobs, rounds, memory; and one of twenty nodes
+	$(BIN)/python benchmarks/deploy.py
+	$(BIN)/python benchmarks/deploy.py --nodes 20 --rounds 20 --stock-rounds 0 --json out/deploy-20.json
 
 docs: $(VENV)/.test  ## run every snippet of the README and the docs
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.serverapp import Grid
@@ -29,6 +28,9 @@ INLINE_BYTES = 1 << 18
 """A payload up to this size travels beside its envelope."""
 
 SLOWEST_POLL_SECONDS = 1.0
+
+_AS_IT_IS = "comity.bytes"
+"""How an array's content is written: numpy's own form would be copied at both ends."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def to_record(message: SealedMessage) -> RecordDict:
     envelope = {"json": message.envelope.decode()}
     if len(message.payload) <= INLINE_BYTES:
         return RecordDict({ENVELOPE: ConfigRecord(envelope | {"payload": message.payload})})
-    array = Array(np.frombuffer(message.payload, dtype=np.uint8))
+    size = len(message.payload)
+    array = Array(dtype="uint8", shape=(size,), stype=_AS_IT_IS, data=message.payload)
     return RecordDict({ENVELOPE: ConfigRecord(envelope), PAYLOAD: ArrayRecord({"bytes": array})})
 
 
@@ -94,18 +97,21 @@ def from_record(record: RecordDict) -> SealedMessage:
     try:
         parts = record.config_records[ENVELOPE]
         envelope = parts["json"].encode()
-        payload = (
-            np.frombuffer(parts["payload"], dtype=np.uint8)
-            if "payload" in parts
-            else record.array_records[PAYLOAD]["bytes"].numpy()
-        )
-    except Exception as error:  # numpy raises whatever it meets in foreign bytes
+        payload = parts["payload"] if "payload" in parts else _content(record)
+    except Exception as error:  # Flower raises whatever it meets in a foreign record
         raise MessageError(
             f"record without {ENVELOPE} and {PAYLOAD}: both sides must run the same version"
         ) from error
-    if not isinstance(payload, np.ndarray) or payload.dtype != np.uint8 or payload.ndim != 1:
+    if not isinstance(payload, bytes):
         raise MessageError(f"record whose {PAYLOAD} is no row of bytes")
-    return SealedMessage(envelope, payload.tobytes())
+    return SealedMessage(envelope, payload)
+
+
+def _content(record: RecordDict) -> bytes | None:
+    """Return the bytes of an array that `to_record` made, without a copy; None of another."""
+    array = record.array_records[PAYLOAD]["bytes"]
+    is_ours = (array.dtype, array.stype) == ("uint8", _AS_IT_IS)
+    return array.data if is_ours and tuple(array.shape) == (len(array.data),) else None
 
 
 class GridChannel:
@@ -114,8 +120,8 @@ class GridChannel:
     Args:
         grid: Flower's.
         deadline_seconds: for all answers of one exchange, and for nodes to connect.
-        poll_seconds: shortest pause between two looks for answers; a tenth of the time already
-            waited where that is longer, up to a second.
+        poll_seconds: what passes at least from one look for answers to the next, which may itself
+            wait; a tenth of the time already waited where that is longer, up to a second.
         clock: monotonic seconds.
         check_wanted: called before every exchange and at every look for answers; what it raises
             ends the exchange.
@@ -158,6 +164,7 @@ class GridChannel:
         answers: dict[str, SealedMessage | None] = {}
         begun = self._clock()
         while True:
+            looked = self._clock()
             answers |= self._collect(
                 {one: sent[one] for one in sent if one not in answers},
                 most_missing - sum(answer is None for answer in answers.values()),
@@ -173,7 +180,8 @@ class GridChannel:
                     f"no answer from {', '.join(silent)} within {self._deadline:g} s: look at "
                     "what runs there, then run again"
                 )
-            time.sleep(min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS))
+            pause = min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS)
+            time.sleep(max(0.0, looked + pause - self._clock()))
             self._check_wanted()
 
     def _send(self, parcels: Sequence[Parcel]) -> Mapping[str, Parcel]:

@@ -694,6 +694,7 @@ class Gate:
     def _seal(self, header: Header, payload: bytes) -> SealedMessage:
         if ROUTES[header.kind].encrypted:
             header, payload = encrypt(header, payload, self._agreement)
+        messages.check_size(header.kind, payload)
         content = rfc8785.dumps(header.model_dump(mode="json"))
         envelope = Envelope.sign(messages.HEADER_TYPE, content, {header.sender: self._identity})
         return SealedMessage(envelope.to_json(), payload)

@@ -47,6 +47,7 @@ __all__ = [
     "MAX_PAYLOAD_BYTES",
     "MAX_WEIGHTS",
     "PADDING_CHUNK_BYTES",
+    "PIECE_BYTES",
     "Acknowledged",
     "AlignBind",
     "AlignBlind",
@@ -128,6 +129,7 @@ __all__ = [
     "WitnessShow",
     "WitnessShown",
     "WitnessTell",
+    "check_size",
     "content_digest",
     "printable",
     "unseal",
@@ -144,6 +146,8 @@ EVERYONE = "everyone"
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 1 << 30
+PIECE_BYTES = 1 << 26
+"""What a payload holds at most that need not hold something of all people at once."""
 MAX_WEIGHTS = 1_000_000
 PADDING_CHUNK_BYTES = 64 * 1024
 """What is encrypted is padded to a multiple of this, which alone shows of its size."""
@@ -1007,6 +1011,23 @@ def content_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+_OF_ALL_PEOPLE = frozenset({"match.outcome", "assist.residuals", "assist.fitted", "assist.scored"})
+"""Kinds whose payload grows with the people of a job."""
+
+
+def check_size(kind: str, payload: bytes) -> None:
+    """Refuse a payload that is larger than its kind may be.
+
+    Raises:
+        MessageError: it is.
+    """
+    most = MAX_PAYLOAD_BYTES if kind in _OF_ALL_PEOPLE else PIECE_BYTES
+    if len(payload) > most:
+        raise MessageError(
+            f"{kind} with a payload of {len(payload)} bytes; at most {most} are accepted"
+        )
+
+
 def _sender_key(agreement: Agreement, sender: str) -> VerifyingKey:
     for party in agreement.parties:
         if party.name == sender:
@@ -1038,6 +1059,7 @@ def unseal(sealed: SealedMessage, agreement: Agreement) -> Message:
             f"payload of {len(sealed.payload)} bytes; at most {MAX_PAYLOAD_BYTES} are accepted"
         )
     header = unseal_header(sealed.envelope, agreement)  # 1 to 4
+    check_size(header.kind, sealed.payload)
     # 5
     if len(sealed.payload) != header.payload_bytes:
         raise MessageError(

@@ -285,6 +285,25 @@ ALLOWED = {
         }
     ),
     "federation/apps/operating/flower.py": frozenset({"fastapi.FastAPI"}),
+    # between listeners and SuperLink: calls that wait, and how Flower's layers hand them on
+    "federation/apps/operating/promptness.py": frozenset(
+        {
+            *("asyncio", "asyncio.CancelledError", "asyncio.Event", "asyncio.Event().wait"),
+            *("asyncio.FIRST_COMPLETED", "asyncio.ensure_future", "asyncio.get_running_loop"),
+            *("asyncio.wait", "http.HTTPStatus"),
+            *(f"starlette.types.{name}" for name in ("ASGIApp", "Message", "Receive", "Scope")),
+            "starlette.types.Send",
+        }
+    ),
+    "federation/apps/operating/unary.py": frozenset(
+        {
+            *("fastapi.FastAPI", "starlette.middleware.Middleware"),
+            *("starlette.middleware.base.BaseHTTPMiddleware", "starlette.requests.Request"),
+            "starlette.responses.Response",
+            *(f"starlette.types.{name}" for name in ("ASGIApp", "Message", "Receive", "Scope")),
+            "starlette.types.Send",
+        }
+    ),
     "federation/operations/control_api.py": STARLETTE,
     "federation/apps/operating/server.py": frozenset(
         {

@@ -1,6 +1,5 @@
 """Messages between nodes in one process: Flower's records, our channel, our Grid, the thin apps."""
 
-import itertools
 import os
 import random
 import subprocess
@@ -228,27 +227,40 @@ def test_a_message_that_flower_does_not_take_is_an_error_at_once(refusal: list[N
         grid.close()
 
 
-def test_looks_for_an_answer_grow_rarer_the_longer_it_takes(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("looking", [0.0, 0.04, 0.5, 3.0])
+def test_looks_for_an_answer_grow_rarer_the_longer_it_takes_and_count_as_waiting(
+    monkeypatch: pytest.MonkeyPatch, looking: float
 ) -> None:
-    now, pauses = itertools.count(step=3), []
-    monkeypatch.setattr("federation.channel.time.sleep", pauses.append)
+    now, pauses = [0.0], []
     monkeypatch.setattr(embedded, "PATIENCE_SECONDS", 0)
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += 3 - looking
+
+    monkeypatch.setattr("federation.channel.time.sleep", wait)
     released = threading.Event()
 
     def silent(message: Message, context: Context) -> RecordDict:
         released.wait(30)
         return told_back(message, context)
 
-    grid = EmbeddedGrid([Path("node-0")], app=app_of(silent))
-    channel = GridChannel(grid, deadline_seconds=13, clock=lambda: float(next(now)))
+    class SlowGrid(EmbeddedGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            now[0] += looking
+            return super().pull_messages(message_ids)
+
+    grid = SlowGrid([Path("node-0")], app=app_of(silent))
+    channel = GridChannel(grid, deadline_seconds=13, clock=lambda: now[0])
     try:
         with pytest.raises(PartyUnreachableError):
             channel.exchange([Parcel(NODES[0], question(1))])
     finally:
         released.set()
         grid.close()
-    assert pauses == pytest.approx([0.3, 0.6, 0.9, 1.0])
+    waited = [looking + 3 * look for look in range(5)]
+    shortest = [min(max(0.05, one / 10), 1.0) for one in waited if one <= 13]
+    assert pauses == pytest.approx([max(0.0, one - looking) for one in shortest])
 
 
 @given(envelope=st.text(), payload=st.binary(max_size=2000))
@@ -262,7 +274,7 @@ def array_of(data: bytes, stype: str = "numpy.ndarray") -> ArrayRecord:
 
 
 ENVELOPE_RECORD = ConfigRecord({"json": "{}"})
-PAYLOAD_RECORD = ArrayRecord({"bytes": Array(np.arange(3, dtype=np.uint8))})
+PAYLOAD_RECORD = array_of(b"abc", stype="comity.bytes")
 MALFORMED = {
     "empty": RecordDict(),
     "no payload": RecordDict({ENVELOPE: ENVELOPE_RECORD}),
@@ -286,9 +298,33 @@ MALFORMED = {
             "a pickle": array_of(b"\x80\x04N."),
             "a zip file": array_of(b"PK\x05\x06" + bytes(18)),
             "of another form": array_of(b"", stype="torch"),
+            "numpy's own": ArrayRecord({"bytes": Array(np.arange(3, dtype=np.uint8))}),
+            "longer than it says": array_of(b"abcd", stype="comity.bytes"),
+        }.items()
+    },
+    **{
+        f"payload inline is {value!r}": RecordDict(
+            {ENVELOPE: ConfigRecord({"json": "{}", "payload": value})}
+        )
+        for value in ("abc", 7, [b"abc"])
+    },
+    **{
+        f"array {name}": RecordDict({ENVELOPE: ENVELOPE_RECORD, PAYLOAD: record})
+        for name, record in {
+            "of text": ArrayRecord(
+                {"bytes": Array(dtype="str", shape=(3,), stype="comity.bytes", data=b"abc")}
+            ),
         }.items()
     },
 }
+
+
+def test_a_large_payload_is_a_row_of_bytes() -> None:
+    message = SealedMessage(b"{}", bytes(1 + (1 << 18)))
+    assert PAYLOAD in to_record(message).array_records
+    assert from_record(to_record(message)) == message
+    named = RecordDict({ENVELOPE: ENVELOPE_RECORD, PAYLOAD: PAYLOAD_RECORD})
+    assert from_record(named) == SealedMessage(b"{}", b"abc")
 
 
 @pytest.mark.parametrize("record", MALFORMED.values(), ids=MALFORMED.keys())

@@ -60,6 +60,9 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     ),
     "flwr.supercore.auth.typing.AccountInfo": lambda it: takes(it, "flwr_aid", "account_name"),
     "flwr.supercore.constant.NodeStatus": lambda it: it.UNREGISTERED == "unregistered",
+    "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore": lambda it: (
+        takes(it.preregister, "run_id", "object_tree") and takes(it.put, "object_id")
+    ),
     "flwr.supercore.primitives.asymmetric.public_key_to_bytes": callable,
     "flwr.superlink.auth_plugin.NoOpControlAuthnPlugin": takes,
     "flwr.superlink.cli.flower_superlink.SuperLinkLifespan": lambda it: (

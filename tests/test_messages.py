@@ -49,6 +49,9 @@ from federation.specification import (
     VerticalScoreSpec,
     VerticalTrainSpec,
 )
+from privacy.psi import plan_buckets
+from privacy.psi.blinding import TAG_BYTES
+from privacy.psi.field import ELEMENT_BYTES
 
 KINDS: dict[str, type[BaseModel]] = {
     kind.model_fields["kind"].default: kind for kind in get_args(get_args(Body)[0])
@@ -391,6 +394,38 @@ def test_tampering_is_refused_and_tells_nothing(tampered: Callable[[], SealedMes
     with pytest.raises(MessageError) as refusal:
         unseal(tampered(), AGREEMENT)
     assert PAYLOAD.hex() not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "kind", ["match.outcome", "assist.fitted", "match.blinded", "train.update"]
+)
+def test_only_what_tells_of_all_people_may_be_larger_than_a_piece(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(messages, "PIECE_BYTES", 3)
+    monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", 5)
+    most = 5 if kind in {"match.outcome", "assist.fitted"} else 3
+    messages.check_size(kind, bytes(most))
+    with pytest.raises(MessageError, match=f"{kind} .* of {most + 1} bytes; at most {most} are"):
+        messages.check_size(kind, bytes(most + 1))
+
+
+def test_a_bucket_of_any_memory_limit_is_a_piece() -> None:
+    points = MatchSpec(name="find", memory_limit=ByteSize(1 << 40)).bucket_points
+    plan = plan_buckets(1 << 30, 1 << 30, bucket_points=points)
+    numbers = 8 * plan.sender_capacity
+    reply = TAG_BYTES * plan.receiver_capacity + ELEMENT_BYTES * plan.sender_capacity + numbers
+    assert reply + 2 * messages.PADDING_CHUNK_BYTES < messages.PIECE_BYTES
+
+
+def test_a_message_that_is_too_large_for_its_kind_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(messages, "PIECE_BYTES", len(PAYLOAD))
+    unseal(sample(), AGREEMENT)
+    monkeypatch.setattr(messages, "PIECE_BYTES", len(PAYLOAD) - 1)
+    with pytest.raises(MessageError, match="at most"):
+        unseal(sample(), AGREEMENT)
 
 
 @pytest.mark.parametrize("limit", ["MAX_PAYLOAD_BYTES", "MAX_HEADER_BYTES"])

@@ -51,7 +51,7 @@ __all__ = ["NodeConfig", "installed_bundle", "run_node"]
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 _PATIENCE: Final = 0.2
-"""The pause between two looks for messages, as a part of the time since the last one."""
+"""What passes from one look for messages to the next, as a part of the time since the last one."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Tell = Callable[[str], None]
@@ -264,11 +264,12 @@ class _MessageLoop:
         """Answer every message that comes."""
         last = time.monotonic()
         while True:
+            looked = time.monotonic()
             if self._answered_one():
                 last = time.monotonic()
             else:
-                idle = _PATIENCE * (time.monotonic() - last)
-                time.sleep(min(max(idle, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+                pause = min(max(_PATIENCE * (looked - last), _SHORTEST_PAUSE), _LONGEST_PAUSE)
+                time.sleep(max(0.0, looked + pause - time.monotonic()))
 
     def _answered_one(self) -> bool:
         try:

@@ -33,6 +33,7 @@ from flwr.proto.fab_pb2 import Fab
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.constant import NodeStatus
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -41,6 +42,7 @@ from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 
 from federation.apps import BUNDLE
+from federation.apps.operating.unary import answer_in_one_task
 from federation.errors import WorkspaceError
 
 __all__ = ["FlowerNodes", "FlowerRuns", "read_node_key", "superlink_app"]
@@ -80,7 +82,20 @@ def superlink_app(database: Path, secret: bytes) -> FastAPI:
         runtime_dependency_install=False,
     )
     app: FastAPI = create_app(config, SuperLinkLifespan)
+    _hold_objects_in_memory(app)
+    answer_in_one_task(app)
     return app
+
+
+def _hold_objects_in_memory(app: FastAPI) -> None:
+    """Have what messages hold pass through memory; on disk every piece would be written twice.
+
+    It lasts no longer than the run, and no run outlives the process.
+    """
+    factory = app.state.linkstate_factory
+    factory.objectstore_factory.store_instance = factory.state()._object_store = (  # noqa: SLF001 -- Flower has no other place for it
+        InMemoryObjectStore()
+    )
 
 
 def _state(app: FastAPI) -> LinkState:

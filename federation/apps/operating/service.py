@@ -37,6 +37,7 @@ from federation.apps.operating.flower import (
     read_node_key,
     superlink_app,
 )
+from federation.apps.operating.promptness import Prompt
 from federation.apps.operating.server import PromptConnection, QuietServer
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
@@ -125,10 +126,10 @@ class _Service:
         self._ending = asyncio.Event()
         self._broken: str | None = None
         audit = AuditFile(folder.audit, clock=clock)
-        accounts = Accounts.of(folder)
-        public = public_app(superlink, _mounts(folder), ready=self._is_ready)
+        accounts, prompt = Accounts.of(folder), Prompt(superlink)
+        public = public_app(prompt, _mounts(folder), ready=self._is_ready)
         control = control_app(
-            superlink,
+            prompt,
             control_api(folder),
             find_operator=lambda token: accounts.find(token, now=clock(), tell=tell),
             metrics=metrics_app(folder, contacts=self._nodes.contacts),
@@ -289,6 +290,8 @@ class _Service:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+            "MALLOC_ARENA_MAX": "2",  # glibc: what large messages took goes back to the system
+            "MALLOC_MMAP_THRESHOLD_": "1048576",
             "PATH": os.pathsep.join([str(binaries), os.environ.get("PATH", os.defpath)]),
         }
 

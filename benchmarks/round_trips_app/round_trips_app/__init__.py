@@ -1,1 +1,0 @@
-"""An app whose messages do next to nothing."""

@@ -1,0 +1,209 @@
+"""Calls for messages wait for news at the coordinator; Flower's layers answer in one task."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request, Response
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.types import Message, Receive, Scope, Send
+
+from federation.apps.operating.promptness import Prompt
+from federation.apps.operating.unary import answer_in_one_task
+
+FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
+RUNTIME_PULL, RUNTIME_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
+HOLD = 30.0
+"""So long that a test which waits for its end has failed."""
+
+
+class Superlink:
+    """An app that has what was pushed for those who pull, once, and keeps the bodies of pulls."""
+
+    def __init__(self, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self.status = status
+        self.waiting: dict[str, list[bytes]] = {FLEET_PULL: [], RUNTIME_PULL: []}
+        self.asked: list[tuple[str, bytes]] = []
+        self.was_asked = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, body = scope["path"], (await receive())["body"]
+        answer = b""
+        if path in self.waiting:
+            self.asked.append((path, body))
+            self.was_asked.set()
+            answer = self.waiting[path].pop() if self.waiting[path] else b""
+        elif path == RUNTIME_PUSH:
+            self.waiting[FLEET_PULL].append(body)
+        elif path == FLEET_PUSH:
+            self.waiting[RUNTIME_PULL].append(body)
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": answer})
+
+
+def during(
+    app: Any, calls: Callable[[httpx.AsyncClient], Awaitable[object]], *, seconds: float = 10
+) -> None:
+    """Make calls to an app, which must have come to their end by some seconds."""
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            await asyncio.wait_for(calls(client), seconds)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("pull", "push"), [(FLEET_PULL, RUNTIME_PUSH), (RUNTIME_PULL, FLEET_PUSH)])
+def test_who_asks_gets_what_comes_later_and_asks_with_the_same_words(pull: str, push: str) -> None:
+    superlink = Superlink()
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        pulled = asyncio.create_task(client.post(pull, content=b"mine"))
+        await superlink.was_asked.wait()
+        await client.post("/v1/fleet/push-object", content=b"no news")
+        await client.post(push, content=b"letter")
+        assert (await pulled).content == b"letter"
+
+    during(Prompt(superlink, hold_seconds=HOLD), calls)
+    assert superlink.asked == [(pull, b"mine")] * 2
+
+
+def test_what_is_there_is_answered_at_once() -> None:
+    superlink = Superlink()
+    superlink.waiting[FLEET_PULL] = [b"letter"]
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        assert (await client.post(FLEET_PULL)).content == b"letter"
+
+    during(Prompt(superlink, hold_seconds=HOLD), calls)
+    assert len(superlink.asked) == 1
+
+
+def test_news_of_the_other_side_is_none() -> None:
+    superlink = Superlink()
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        pulled = asyncio.create_task(client.post(FLEET_PULL))
+        await superlink.was_asked.wait()
+        await client.post(FLEET_PUSH, content=b"letter")
+        assert (await pulled).content == b""
+
+    during(Prompt(superlink, hold_seconds=0.05), calls)
+    assert superlink.asked == [(FLEET_PULL, b"")]
+
+
+def test_a_refusal_is_not_held() -> None:
+    superlink = Superlink(HTTPStatus.UNAUTHORIZED)
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        assert (await client.post(FLEET_PULL)).status_code == HTTPStatus.UNAUTHORIZED
+
+    during(Prompt(superlink, hold_seconds=HOLD), calls)
+
+
+def test_news_between_an_answer_and_the_wait_is_not_missed() -> None:
+    superlink = Superlink()
+    prompt = Prompt(superlink, hold_seconds=HOLD)
+
+    async def answered_late(scope: Scope, receive: Receive, send: Send) -> None:
+        await superlink(scope, receive, send)
+        if scope["path"] == FLEET_PULL and len(superlink.asked) == 1:
+            await push()
+
+    async def push() -> None:
+        transport = httpx.ASGITransport(prompt)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            await client.post(RUNTIME_PUSH, content=b"letter")
+
+    prompt._superlink = answered_late
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        assert (await client.post(FLEET_PULL)).content == b"letter"
+
+    during(prompt, calls)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_nothing_is_asked_for_whoever_has_gone(*, begun: bool) -> None:
+    superlink = Superlink()
+    prompt = Prompt(superlink, hold_seconds=HOLD)
+    said: list[Message] = [{"type": "http.request", "body": b"", "more_body": not begun}]
+
+    async def receive() -> Message:
+        if said:
+            return said.pop()
+        if begun:
+            await superlink.was_asked.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        pytest.fail(f"got {message['type']}")
+
+    scope = {"type": "http", "path": FLEET_PULL}
+    asyncio.run(asyncio.wait_for(prompt(scope, receive, send), 10))
+    superlink.waiting[FLEET_PULL].append(b"letter")
+    assert len(superlink.asked) == begun
+
+
+class Naming(BaseHTTPMiddleware):
+    """Reads the body, hands something on, and adds to the answer, as Flower's layers do."""
+
+    def __init__(self, app: Any, name: str) -> None:
+        super().__init__(app)
+        self.name = name
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        if await request.body() == b"stop":
+            return Response("stopped", HTTPStatus.FORBIDDEN)
+        request.state.names = [*getattr(request.state, "names", []), self.name]
+        response = await call_next(request)
+        response.headers.append("through", self.name)
+        return response
+
+
+async def translating(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    """Answer for what fails further in."""
+    try:
+        return await call_next(request)
+    except ZeroDivisionError:
+        return Response("translated", HTTPStatus.CONFLICT)
+
+
+def layered(*, light: bool) -> FastAPI:
+    layers = [
+        Middleware(Naming, name="outer"),
+        Middleware(BaseHTTPMiddleware, dispatch=translating),
+        Middleware(Naming, name="inner"),
+    ]
+    app = FastAPI(middleware=layers)
+
+    async def answer(request: Request) -> Response:
+        body = await request.body()
+        if body == b"fail":
+            raise ZeroDivisionError
+        return Response(b"|".join([body, ",".join(request.state.names).encode()]))
+
+    for path in ("/v1/fleet/x", "/v1/runtime/x", "/v1/control/x"):
+        app.add_api_route(path, answer, methods=["POST"])
+    if light:
+        answer_in_one_task(app)
+    return app
+
+
+@pytest.mark.parametrize("body", [b"", b"hello", b"stop", b"fail", bytes(3 << 20)])
+@pytest.mark.parametrize("path", ["/v1/fleet/x", "/v1/runtime/x", "/v1/control/x", "/v1/fleet/y"])
+def test_layers_in_one_task_answer_as_flowers_own(path: str, body: bytes) -> None:
+    answers = []
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        answer = await client.post(path, content=body)
+        answers.append((answer.status_code, answer.headers.multi_items(), answer.content))
+
+    for light in (False, True):
+        during(layered(light=light), calls)
+    assert answers[0] == answers[1]
