@@ -24,6 +24,7 @@ from compliance.auditing import (
     Excerpt,
     Finding,
     FindingKind,
+    PartyLog,
     Rules,
     audit_alone,
     audit_together,
@@ -155,11 +156,21 @@ _Told = tuple[Excerpt | None, tuple[Finding, ...]]
 def _audited(
     log: _Log, *, kept: Sequence[tuple[str, KeptHeads]], policy: Policy | None, rules: Rules
 ) -> _Told:
-    """Audit one log by itself: its files, its witnesses, its leaves."""
-    read, found = read_log(log.directory, log.versions.latest, log.party, versions=log.versions)
-    if read is not None:
-        read, told = witnessed(read, log.public, kept, policy)
-        found = (*found, *told, *audit_alone(read, rules))
+    """Audit one log by itself: its files, its witnesses, its leaves.
+
+    What it holds may make a check fail; that is said of this log, and the others are audited.
+    """
+    read: PartyLog | None = None
+    found: tuple[Finding, ...] = ()
+    try:
+        read, found = read_log(log.directory, log.versions.latest, log.party, versions=log.versions)
+        if read is not None:
+            read, told = witnessed(read, log.public, kept, policy)
+            found = (*found, *told)
+            found += audit_alone(read, rules)
+    except Exception as error:  # noqa: BLE001  nobody's log may stop the audit of the others
+        text = f"the log of {log.party} cannot be audited: a check ends in {type(error).__name__}"
+        found = (*found, Finding(FindingKind.UNREADABLE, log.party, (), text))
     if log.where is not None:
         found = tuple(
             Finding(one.kind, one.party, one.leaves, f"{log.where}: {one.sentence}")
