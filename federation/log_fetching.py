@@ -250,9 +250,9 @@ class RemoteLog:
 
 
 def _origins(versions: Sequence[Agreement], party: str) -> tuple[str, ...]:
-    """Return the names of all logs but one party's."""
-    others = (one for version in versions for one in version.parties if one.name != party)
-    return tuple(dict.fromkeys(map(origin_of, others)))
+    """Return the names of all logs but one party's, also of those who left."""
+    every = (one for version in versions for one in (*version.parties, *version.earlier))
+    return tuple(dict.fromkeys(origin_of(one) for one in every if one.name != party))
 
 
 class _Source:

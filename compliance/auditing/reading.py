@@ -231,7 +231,7 @@ def _objection(signed: bytes, party: PartyTerm) -> FindingKind | None:
 def party_of(signed: bytes, versions: Iterable[Agreement]) -> str | None:
     """Return the party whose log an unverified checkpoint says it is of; None if nobody's."""
     origin = signed.partition(b"\n")[0].decode("utf-8", "replace")
-    for party in (one for version in versions for one in version.parties):
+    for party in (one for each in versions for one in (*each.parties, *each.earlier)):
         if NoteKey.from_string(party.log_key).name == origin:
             return party.name
     return None

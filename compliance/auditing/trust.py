@@ -12,7 +12,7 @@ from compliance.agreement import Agreement
 from compliance.log.cosignature import CosignerKey
 from compliance.log.note import NoteKey
 from compliance.log.policy import Group, LogKey, Policy
-from compliance.terms import PartyTerm, Role
+from compliance.terms import EarlierParty, PartyTerm, Role
 
 __all__ = ["WitnessKeys", "keys_of_others", "log_keys", "origin_of", "policy_for"]
 
@@ -25,7 +25,7 @@ def log_keys(party: PartyTerm) -> tuple[LogKey, ...]:
     return (key,) if party.cosigner is None else (key, party.cosigner)
 
 
-def origin_of(party: PartyTerm) -> str:
+def origin_of(party: PartyTerm | EarlierParty) -> str:
     """Return the name of a party's log."""
     return NoteKey.from_string(party.log_key).name
 
