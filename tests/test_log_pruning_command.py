@@ -1,13 +1,15 @@
 """Forgetting the beginning of a log: by the agreed rule alone, told by a leaf, proved afterwards."""
 
 import errno
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from parties import World
 
+import federation.log_pruning
 from compliance import records
 from compliance.auditing import FindingKind
 from compliance.auditing.reading import read_log
@@ -17,7 +19,7 @@ from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
 from federation.errors import WorkspaceError
 from federation.log_pruning import prune_log
-from federation.party import PartyFolder
+from federation.party import PartyFolder, locked
 
 RETENTION = [{"artefact": "log-body", "days": 1, "basis": "nobody asks longer"}]
 
@@ -70,6 +72,52 @@ def test_a_leaf_that_names_another_root_is_told(folder: PartyFolder) -> None:
         log.append([records.to_leaf(told)])  # its root is not that of the tree before it
     _, (found,) = read_log(folder.log, folder.agreement(), folder.name)
     assert (found.kind, found.leaves) == (FindingKind.PRUNED_OTHERWISE, (301,))
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("files", [0, 1])
+def test_a_pruning_that_was_cut_off_is_ended_when_asked_again(
+    files: int, made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made.copy(tmp_path / "copy").folder("courier")
+    with folder.open_log() as log:
+        log.append([leaf(folder, number) for number in range(530)])
+    remove, removed_files = LocalFiles.remove, list[Path]()
+
+    def dying(disk: LocalFiles, path: Path) -> None:
+        if len(removed_files) == files:
+            raise KilledError
+        removed_files.append(path)
+        remove(disk, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "remove", dying)
+        with pytest.raises(KilledError):
+            prune_log(folder.path, 300, now=later(folder))
+    told, removed = prune_log(folder.path, 300, now=later(folder))
+    assert (told.kept_from, removed) == (256, 2 - files)
+    again, removed = prune_log(folder.path, 520, now=later(folder))
+    assert (again.kept_from, removed) == (512, 2)
+    assert prune_log(folder.path, 300, now=later(folder)) == (again, 0)
+    _, found = read_log(folder.log, folder.agreement(), folder.name)
+    assert [one.kind for one in found] == [FindingKind.PRUNED]
+
+
+def test_nothing_is_pruned_while_the_contract_is_amended(
+    folder: PartyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def amended(folder: PartyFolder) -> Iterator[None]:
+        with locked(folder):
+            folder.next_agreement.write_bytes(b"{}")
+            yield
+
+    monkeypatch.setattr(federation.log_pruning, "locked", amended)
+    with pytest.raises(WorkspaceError, match="amended meanwhile"):
+        prune_log(folder.path, 299, now=later(folder))
 
 
 def test_nothing_goes_against_the_rule(folder: PartyFolder) -> None:
