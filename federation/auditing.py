@@ -32,6 +32,7 @@ from compliance.auditing import (
 from compliance.auditing.contract import chain, obeyed_by, obeys
 from compliance.auditing.heads import KeptHeads, read_heads, witnessed
 from compliance.auditing.reading import read_agreement, read_log, read_versions
+from compliance.auditing.rest import held_against
 from compliance.auditing.together import one_contract
 from compliance.errors import InvalidAgreementError, LogCorruptedError, LogError
 from compliance.lifecycle import Succession
@@ -172,6 +173,17 @@ def _audited(
             read, told = witnessed(read, log.public, kept, policy)
             found = (*found, *told)
             found += audit_alone(read, rules)
+        for one in [one for one in found if one.kind is FindingKind.PRUNED]:
+            found += held_against(
+                log.directory,
+                log.party,
+                log.versions.versions,
+                told=one.leaves[-1],
+                public=log.public,
+                kept=kept,
+                policy=policy,
+                now=rules.now,
+            )
     except Exception as error:  # noqa: BLE001  nobody's log may stop the audit of the others
         text = f"the log of {log.party} cannot be audited: a check ends in {type(error).__name__}"
         found = (*found, Finding(FindingKind.UNREADABLE, log.party, (), text))

@@ -12,14 +12,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from compliance import records
-from compliance.agreement import iso
+from compliance.agreement import Agreement, iso
+from compliance.auditing.trust import policy_for
 from compliance.errors import LogError
+from compliance.log.checkpoint import Checkpoint
+from compliance.log.note import Note
 from compliance.log.proving import TiledTree
 from compliance.log.pruning import prune
 from compliance.log.tiles import TILE_WIDTH
 from compliance.terms import Artefact
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, locked
+from federation.witnesses import read_optional
 
 __all__ = ["prune_log"]
 
@@ -37,7 +41,7 @@ def prune_log(directory: Path, before: int, *, now: datetime) -> tuple[records.L
 
     Raises:
         WorkspaceError: the agreement is in force or has no such rule, an entry is too young or on
-            hold, or no whole file would go.
+            hold or after the last public head, or no whole file would go.
         InvalidAgreementError: the agreement in the folder does not hold.
         LogError: the log is open elsewhere, has fewer entries, or the disk refused.
     """
@@ -67,6 +71,7 @@ def prune_log(directory: Path, before: int, *, now: datetime) -> tuple[records.L
             raise WorkspaceError("a hold is on log-body: nothing goes before it is lifted")
         if told is not None and kept_from <= told.kept_from:  # what a crash may have left
             return told, prune(folder.log, head, told.kept_from)
+        _check_witnessed(folder, agreement, tree, kept_from)
         youngest = records.parse_leaf(tree.entry(kept_from - 1)).time
         if now < youngest + timedelta(days=max(days)):
             raise WorkspaceError(
@@ -81,6 +86,23 @@ def prune_log(directory: Path, before: int, *, now: datetime) -> tuple[records.L
         )
         log.append([records.to_leaf(leaf)])
         return leaf, prune(folder.log, log.checkpoint, kept_from)
+
+
+def _check_witnessed(
+    folder: PartyFolder, agreement: Agreement, tree: TiledTree, kept_from: int
+) -> None:
+    """Return only if what others cosigned last can be proved after the pruning."""
+    if not policy_for(agreement, folder.name).groups:
+        return  # nobody cosigns
+    signed = read_optional(folder.log / "witness" / "public")
+    public = None if signed is None else Checkpoint.from_body(Note.parse(signed).text)
+    if public is None or public.tree_size < kept_from:
+        size = 0 if public is None else public.tree_size
+        raise WorkspaceError(
+            f"others cosigned {size} entries: none after these may go, or nobody could tell any "
+            "more that the log is the one that they saw"
+        )
+    tree.consistency_proof(public)
 
 
 def _left(tree: TiledTree, size: int) -> tuple[records.LogPruned | None, bool]:

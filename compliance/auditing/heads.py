@@ -32,7 +32,15 @@ from compliance.log.verifier import read_regular
 from compliance.log.witness import AddCheckpoint, Cosigned, Evidence
 from compliance.log.witnessing import WitnessRecord
 
-__all__ = ["KeptHeads", "contradicted", "read_heads", "split_views", "witnessed"]
+__all__ = [
+    "KeptHeads",
+    "contradicted",
+    "is_valid",
+    "merged",
+    "read_heads",
+    "split_views",
+    "witnessed",
+]
 
 
 @dataclass(frozen=True)
@@ -100,13 +108,13 @@ def witnessed(
     """
     found: list[Finding] = []
     heads = [log.head] if public is None else [public, log.head]
-    own = len(_merged(heads))
+    own = len(merged(heads))
     for witness, theirs in kept:
         if witness != log.party:
             found.extend(_witness(log, witness, theirs, heads))
         elif theirs.public is not None:  # of this place, or of another that is said to have it
             heads.extend(_countable(log, theirs.public, _cosigners(log, policy)))
-    last = _public(log, _merged(heads), own, policy)
+    last = _public(log, merged(heads), own, policy)
     if isinstance(last, Finding):
         found.append(last)
     told = log if isinstance(last, Finding) else last
@@ -235,7 +243,7 @@ def _countable(log: PartyLog, signed: bytes, cosigners: set[LogKey]) -> Iterator
     try:
         note = Note.parse(signed)
         checkpoint = Checkpoint.from_body(note.text)
-        lines = tuple(one for one in note.signatures if _is_valid(one, checkpoint, note.text, keys))
+        lines = tuple(one for one in note.signatures if is_valid(one, checkpoint, note.text, keys))
         head = Note(note.text, lines).to_bytes()
         check_in_force(head, log.cryptoperiods)
     except (SignatureError, LogCorruptedError):
@@ -243,7 +251,7 @@ def _countable(log: PartyLog, signed: bytes, cosigners: set[LogKey]) -> Iterator
     yield head
 
 
-def _is_valid(line: NoteSignature, checkpoint: Checkpoint, text: str, keys: set[LogKey]) -> bool:
+def is_valid(line: NoteSignature, checkpoint: Checkpoint, text: str, keys: set[LogKey]) -> bool:
     """Tell whether one of these keys made a signature of a head."""
     alone = Note(text, (line,))
     for key in keys:
@@ -258,7 +266,7 @@ def _is_valid(line: NoteSignature, checkpoint: Checkpoint, text: str, keys: set[
     return False
 
 
-def _merged(heads: Sequence[bytes]) -> list[bytes]:
+def merged(heads: Sequence[bytes]) -> list[bytes]:
     """Join the signatures of heads that say the same."""
     notes: dict[str, Note] = {}
     for head in heads:
