@@ -12,6 +12,7 @@ from compliance.agreement import Agreement
 from compliance.auditing.contract import chain, obeys
 from compliance.auditing.excerpt import ACKNOWLEDGED, Excerpt
 from compliance.auditing.finding import Finding, FindingKind
+from compliance.auditing.trust import every_party
 
 __all__ = [
     "acknowledgements",
@@ -92,12 +93,7 @@ def acknowledgements(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     All are those of every version, whoever left since.
     """
     versions = {one.digest: one for log in logs for one in log.versions}.values()
-    needed = {
-        party.name
-        for one in versions
-        for party in (*one.parties, *one.earlier)
-        if party.role != "auditor"
-    }
+    needed = {party.name for party in every_party(versions) if party.role != "auditor"}
     if not needed <= {log.party for log in logs}:
         return
     sent = frozenset[str]().union(*(log.sent for log in logs))
