@@ -21,8 +21,9 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing import PartyLog
 from compliance.auditing.budget import Charges
+from compliance.auditing.contract import chain, obeys
 from compliance.auditing.cryptoperiod import check_public
-from compliance.auditing.heads import KeptHeads, read_heads, split_views
+from compliance.auditing.heads import KeptHeads, contradicted, read_heads
 from compliance.auditing.leaves import rotations
 from compliance.errors import (
     ComplianceError,
@@ -130,7 +131,7 @@ def verify_all(
         for directory in directories:
             try:
                 party = verify_party(directory)
-                if common is not None and party.agreement != common:
+                if common is not None and not _is_of(directory, party, common):
                     raise InvalidAgreementError(
                         f"{directory / 'agreement.json'} is another contract than "
                         f"{path / 'agreement.json'}"
@@ -152,6 +153,13 @@ def _common_agreement(path: Path, directories: Sequence[Path]) -> Agreement | No
     if any(directory == path or path.name == "log" for directory in directories):
         return None
     return verified_agreement(file) if file.exists() else None
+
+
+def _is_of(directory: Path, party: VerifiedParty, common: Agreement) -> bool:
+    """Tell whether a party obeys the last version that names it, of those that lead to this one."""
+    versions = chain(common, versions_of(directory).versions)
+    left = not any(one.name == party.party for one in common.parties)
+    return obeys(party.party, party.agreement, versions if left else (common,))
 
 
 def has_begun(log: Path) -> bool:
@@ -262,21 +270,8 @@ def _witnessed_otherwise(
     for other in found:
         if owner_of(directory) == other.party:
             continue
-        log = other.log
-        origin = origin_of(other.agreement.party(other.party))
-        head = kept.cosigned.get(origin)
-        if head is not None and not log.begins_with(head.checkpoint):
-            yield LogCorruptedError(
-                f"{directory} cosigned {head.checkpoint.tree_size} entries of the log of "
-                f"{other.party}, which does not begin with them: it was rewritten, cut short, "
-                "or shown differently to different people"
-            )
-        if pairs := split_views(log, kept.evidence.get(origin, ())):
-            said = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
-            yield LogCorruptedError(
-                f"{directory} keeps evidence against the log of {other.party}: {said} of "
-                "heads that it signed, of one size with two roots"
-            )
+        for one in contradicted(other.log, owner_of(directory), kept):
+            yield LogCorruptedError(f"{directory}: {one.sentence}")
 
 
 def _check_leaves(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from importlib.util import find_spec
+from math import isfinite
 from typing import Final
 
 from compliance.agreement import Agreement
@@ -48,15 +49,18 @@ class Accounting:
         """Return ε of all mechanisms, each so often, at `delta`.
 
         Raises:
-            UnpriceableError: one is none, or δ is out of range.
+            UnpriceableError: one is none, δ is out of range, or no number comes out.
         """
         try:
             whole = Accountant()
             for mechanism, count in mechanisms.items():
                 whole.compose(_event(mechanism), count)
-            return whole.epsilon(delta)
-        except InvalidParameterError as error:
+            price = whole.epsilon(delta)
+        except (InvalidParameterError, ArithmeticError, ValueError) as error:
             raise UnpriceableError(f"cannot be priced: {error}") from error
+        if not isfinite(price):
+            raise UnpriceableError("cannot be priced: no finite epsilon comes out")
+        return price
 
 
 @lru_cache(maxsize=1024)

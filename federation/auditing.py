@@ -8,6 +8,7 @@ keep of heads is read before any log is, so that logs may grow meanwhile.
 Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`).
 """
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +16,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -24,12 +24,16 @@ from compliance.auditing import (
     Excerpt,
     Finding,
     FindingKind,
+    PartyLog,
     Rules,
     audit_alone,
     audit_together,
 )
+from compliance.auditing.contract import chain, obeyed_by, obeys
 from compliance.auditing.heads import KeptHeads, read_heads, witnessed
 from compliance.auditing.reading import read_agreement, read_log, read_versions
+from compliance.auditing.rest import held_against
+from compliance.auditing.together import one_contract
 from compliance.errors import InvalidAgreementError, LogCorruptedError, LogError
 from compliance.lifecycle import Succession
 from compliance.log.policy import Policy
@@ -111,6 +115,7 @@ def audit_places(
             else:
                 located.append(found)
     findings.extend(_given_twice(located))
+    findings.extend(one_contract([(one.party, one.versions.versions) for one in located]))
     twice = {party for party, number in Counter(one.party for one in located).items() if number > 1}
     logs: list[_Log] = []
     for one in located:  # 2
@@ -124,9 +129,10 @@ def audit_places(
         return (), tuple(findings), True
     kept = [(one.party, one.heads) for one in located]
     told = list(_each(partial(_audited, kept=kept, policy=policy, rules=rules), logs))
-    findings.extend(chain.from_iterable(found for _, found in told))
+    findings.extend(itertools.chain.from_iterable(found for _, found in told))
     excerpts = tuple(excerpt for excerpt, _ in told if excerpt is not None)
     findings.extend(audit_together(excerpts))  # 3
+    findings = list(dict.fromkeys(findings))  # that contracts differ is said before logs are read
     return excerpts, tuple(findings), not excerpts or rules.pricer.prices
 
 
@@ -155,11 +161,32 @@ _Told = tuple[Excerpt | None, tuple[Finding, ...]]
 def _audited(
     log: _Log, *, kept: Sequence[tuple[str, KeptHeads]], policy: Policy | None, rules: Rules
 ) -> _Told:
-    """Audit one log by itself: its files, its witnesses, its leaves."""
-    read, found = read_log(log.directory, log.versions.latest, log.party, versions=log.versions)
-    if read is not None:
-        read, told = witnessed(read, log.public, kept, policy)
-        found = (*found, *told, *audit_alone(read, rules))
+    """Audit one log by itself: its files, its witnesses, its leaves.
+
+    What it holds may make a check fail; that is said of this log, and the others are audited.
+    """
+    read: PartyLog | None = None
+    found: tuple[Finding, ...] = ()
+    try:
+        read, found = read_log(log.directory, log.versions.latest, log.party, versions=log.versions)
+        if read is not None:
+            read, told = witnessed(read, log.public, kept, policy)
+            found = (*found, *told)
+            found += audit_alone(read, rules)
+        for one in [one for one in found if one.kind is FindingKind.PRUNED]:
+            found += held_against(
+                log.directory,
+                log.party,
+                log.versions.versions,
+                told=one.leaves[-1],
+                public=log.public,
+                kept=kept,
+                policy=policy,
+                now=rules.now,
+            )
+    except Exception as error:  # noqa: BLE001  nobody's log may stop the audit of the others
+        text = f"the log of {log.party} cannot be audited: a check ends in {type(error).__name__}"
+        found = (*found, Finding(FindingKind.UNREADABLE, log.party, (), text))
     if log.where is not None:
         found = tuple(
             Finding(one.kind, one.party, one.leaves, f"{log.where}: {one.sentence}")
@@ -221,11 +248,14 @@ def _in_folder(folder: Path, own: Sequence[SignedAgreement]) -> _Place | Finding
     except WorkspaceError as error:
         return Finding(FindingKind.UNREADABLE, str(folder), (), str(error))
     try:
-        versions = read_versions(folder)
-        versions.latest.party(name)
-        if own and versions.latest != Succession.of(own).latest:
-            text = f"{folder} holds another contract than yours"
-            return Finding(FindingKind.AGREEMENT_DIFFERS, name, (), text)
+        held = read_versions(folder)
+        versions = obeyed_by(name, held)
+        if own:
+            yours = Succession.of(own)
+            known = (*yours.versions, *held.versions)
+            if not obeys(name, versions.latest, chain(yours.latest, known)):
+                text = f"{folder} holds another contract than yours"
+                return Finding(FindingKind.AGREEMENT_DIFFERS, name, (), text)
     except InvalidAgreementError as error:
         return Finding(FindingKind.AGREEMENT_UNSIGNED, name, (), str(error))
     heads = read_heads(folder / "log" / "witness", versions.versions, name)
@@ -263,9 +293,7 @@ def _with_earlier(remote: RemoteLog, own: Sequence[SignedAgreement], name: str) 
                 f"expected version {first.number - 1} as you hold its digest"
             )
         signed.append(before)
-    versions = Succession.of(signed).versions
-    named = [number for number, one in enumerate(versions) if name in {p.name for p in one.parties}]
-    return Succession(versions[named[0] : named[-1] + 1], {})
+    return obeyed_by(name, Succession.of(signed))
 
 
 def _given_twice(located: Sequence[_Place]) -> Iterator[Finding]:

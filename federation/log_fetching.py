@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.auditing.reading import party_of
-from compliance.auditing.trust import log_keys, origin_of
+from compliance.auditing.trust import every_party, log_keys, origin_of
 from compliance.errors import LogError
 from compliance.log.note import NOTE_LIMIT
 from compliance.log.policy import open_by_any
@@ -250,8 +250,8 @@ class RemoteLog:
 
 
 def _origins(versions: Sequence[Agreement], party: str) -> tuple[str, ...]:
-    """Return the names of all logs but one party's."""
-    others = (one for version in versions for one in version.parties if one.name != party)
+    """Return the names of all logs but one party's, also of those who left."""
+    others = (one for one in every_party(versions) if one.name != party)
     return tuple(dict.fromkeys(map(origin_of, others)))
 
 

@@ -2,7 +2,8 @@
 
 Guarantees: nothing is removed that the agreement does not let go (`retention`, `log-body`), while
 it is in force, or while a hold is on the log; a leaf tells of it, durably, before the first file
-goes. After a crash, asking again removes the rest.
+goes. After a crash, asking again removes the rest, and no second leaf tells of it. Nobody works in
+the folder meanwhile.
 
 Leaves to others: a copy of what is removed; auditing what is left (`compliance.auditing.pruned`).
 """
@@ -11,14 +12,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from compliance import records
-from compliance.agreement import iso
+from compliance.agreement import Agreement, iso
+from compliance.auditing.trust import policy_for
 from compliance.errors import LogError
+from compliance.log.checkpoint import Checkpoint
+from compliance.log.note import Note
 from compliance.log.proving import TiledTree
 from compliance.log.pruning import prune
 from compliance.log.tiles import TILE_WIDTH
 from compliance.terms import Artefact
 from federation.errors import WorkspaceError
-from federation.party import PartyFolder
+from federation.party import PartyFolder, locked
+from federation.witnesses import read_optional
 
 __all__ = ["prune_log"]
 
@@ -32,11 +37,12 @@ def prune_log(directory: Path, before: int, *, now: datetime) -> tuple[records.L
         now: with a time zone.
 
     Returns:
-        The leaf that tells of it, and how many files were removed.
+        The leaf that tells of it, or told of it before, and how many files were removed.
 
     Raises:
         WorkspaceError: the agreement is in force or has no such rule, an entry is too young or on
-            hold, or no whole file would go.
+            hold or after the last public head, or no whole file would go.
+        InvalidAgreementError: the agreement in the folder does not hold.
         LogError: the log is open elsewhere, has fewer entries, or the disk refused.
     """
     folder = PartyFolder(directory)
@@ -50,7 +56,8 @@ def prune_log(directory: Path, before: int, *, now: datetime) -> tuple[records.L
             "reads its whole log: prune it afterwards"
         )
     kept_from = before // TILE_WIDTH * TILE_WIDTH
-    with folder.open_log() as log:
+    with locked(folder), folder.open_log() as log:
+        folder.check_current(agreement)
         head = log.checkpoint
         if before > head.tree_size:
             raise LogError(
@@ -59,13 +66,17 @@ def prune_log(directory: Path, before: int, *, now: datetime) -> tuple[records.L
         if kept_from == 0:
             raise WorkspaceError(f"files hold {TILE_WIDTH} entries each: nothing goes before that")
         tree = TiledTree(folder.log, head)
+        told, held = _left(tree, head.tree_size)
+        if held:
+            raise WorkspaceError("a hold is on log-body: nothing goes before it is lifted")
+        if told is not None and kept_from <= told.kept_from:  # what a crash may have left
+            return told, prune(folder.log, head, told.kept_from)
+        _check_witnessed(folder, agreement, tree, kept_from)
         youngest = records.parse_leaf(tree.entry(kept_from - 1)).time
         if now < youngest + timedelta(days=max(days)):
             raise WorkspaceError(
                 f"entry {kept_from - 1} is of {iso(youngest)}, and entries stay {max(days)} days"
             )
-        if _is_held(tree, head.tree_size):
-            raise WorkspaceError("a hold is on log-body: nothing goes before it is lifted")
         leaf = records.LogPruned(
             time=now,
             party=folder.name,
@@ -77,12 +88,39 @@ def prune_log(directory: Path, before: int, *, now: datetime) -> tuple[records.L
         return leaf, prune(folder.log, log.checkpoint, kept_from)
 
 
-def _is_held(tree: TiledTree, size: int) -> bool:
-    held: set[str] = set()
-    for index in range(size):
+def _check_witnessed(
+    folder: PartyFolder, agreement: Agreement, tree: TiledTree, kept_from: int
+) -> None:
+    """Return only if what others cosigned last can be proved after the pruning."""
+    if not policy_for(agreement, folder.name).groups:
+        return  # nobody cosigns
+    signed = read_optional(folder.log / "witness" / "public")
+    public = None if signed is None else Checkpoint.from_body(Note.parse(signed).text)
+    if public is None or public.tree_size < kept_from:
+        size = 0 if public is None else public.tree_size
+        raise WorkspaceError(
+            f"others cosigned {size} entries: none after these may go, or nobody could tell any "
+            "more that the log is the one that they saw"
+        )
+    tree.consistency_proof(public)
+
+
+def _left(tree: TiledTree, size: int) -> tuple[records.LogPruned | None, bool]:
+    """Return what told of the last pruning, and whether a hold is on the log.
+
+    Entries that were let go then are not asked for: no hold placed among them was left.
+    """
+    told: records.LogPruned | None = None
+    lifted: set[str] = set()
+    held = False
+    for index in range(size - 1, -1, -1):
+        if told is not None and index < told.kept_from:
+            break
         leaf = records.parse_leaf(tree.entry(index))
-        if isinstance(leaf, records.HoldPlaced) and leaf.artefact == Artefact.LOG_BODY:
-            held.add(leaf.hold)
+        if isinstance(leaf, records.LogPruned):
+            told = told or leaf
         elif isinstance(leaf, records.HoldLifted):
-            held.discard(leaf.hold)
-    return bool(held)
+            lifted.add(leaf.hold)
+        elif isinstance(leaf, records.HoldPlaced) and leaf.artefact == Artefact.LOG_BODY:
+            held = held or leaf.hold not in lifted
+    return told, held

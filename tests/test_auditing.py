@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -20,9 +21,10 @@ import federation.audit
 import federation.auditing
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.auditing import Finding, FindingKind, PartyLog, audit
+from compliance.auditing import Finding, FindingKind, PartyLog, audit, audit_alone
 from compliance.auditing.reading import read_log
 from compliance.auditing.trust import log_keys
+from compliance.errors import RecordError
 from compliance.log.note import Note, NoteSignature
 from compliance.log.verifier import read_checkpoint
 from compliance.log.witness import AddCheckpoint, Evidence
@@ -39,7 +41,11 @@ from federation.log_server import LogServer
 from federation.party import PartyFolder
 from federation.witnessing import LogWitnessing
 from privacy.accounting.accountant import epsilon_of
-from privacy.accounting.events import GaussianEvent, to_json
+from privacy.accounting.events import (
+    DistributedDiscreteGaussianEvent,
+    GaussianEvent,
+    to_json,
+)
 
 Spec = dict[str, Any]
 Logs = dict[str, list[Spec]]
@@ -460,6 +466,29 @@ def test_an_origin_owes_what_nobody_ever_acknowledged(world: World) -> None:
     assert (found.kind, found.party) == (K.ERASURE_LATE, "retailer")
 
 
+@pytest.mark.parametrize("sensitivity", [1e-300, 1e-200])
+def test_a_mechanism_of_which_no_price_comes_out_is_said(sensitivity: float, world: World) -> None:
+    event = DistributedDiscreteGaussianEvent(
+        noise_scale=1.0, honest_parties=1, dimension=1, l2_sensitivity=sensitivity
+    )
+    logs = clean(world.agreement)
+    _reserve(logs, world.agreement, mechanism=to_json(event), charge_id="c")
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.UNPRICEABLE, "courier")
+
+
+@pytest.mark.parametrize("year", [1, 1969, 3000, 9999])
+def test_no_leaf_is_of_a_time_with_which_nobody_can_reckon(year: int, world: World) -> None:
+    log, *_ = built(world.agreement, clean(world.agreement))
+    leaf = records.to_leaf(log.records[1])
+    moved = re.sub(
+        rb'"time":"[0-9]{4}-[0-9]{2}-[0-9]{2}', f'"time":"{year:04}-01-01'.encode(), leaf
+    )
+    assert moved != leaf
+    with pytest.raises(RecordError, match="a year of 1970 to 2999"):
+        records.parse_leaf(moved)
+
+
 def test_code_that_is_not_allowed(world: World) -> None:
     logs = clean(world.agreement)
     (found,) = findings(world.agreement, logs, allowed_code=frozenset({"0" * 64}))
@@ -710,6 +739,20 @@ def test_a_folder_that_says_no_name_ends_no_audit(
     (workspace / "brand" / "party.json").write_text(said)
     (found,) = of_files(workspace, scratch=tmp_path)
     assert (found.kind, found.party) == (K.UNREADABLE, str(workspace / "brand"))
+
+
+def test_a_log_that_no_check_can_take_stops_no_audit_of_others(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(log: PartyLog, rules: Any) -> tuple[Finding, ...]:
+        if log.party == "courier":
+            raise OverflowError("date value out of range")
+        return audit_alone(log, rules)
+
+    monkeypatch.setattr(federation.auditing, "audit_alone", fails)
+    (found,) = of_files(workspace, scratch=tmp_path)
+    assert (found.kind, found.party) == (K.UNREADABLE, "courier")
+    assert "OverflowError" in found.sentence
 
 
 def test_a_line_that_a_witness_makes_up_spoils_no_log(workspace: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from test_auditing import ENDED, K, Logs, R, built, clean, place, read, said
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.auditing import Finding, PartyLog, audit
+from compliance.auditing import Finding, PartyLog, audit, audit_alone
 from compliance.lifecycle import Succession, amend, replaced_keys
 from compliance.log.merkle import leaf_hash, root_hash
 from compliance.log.note import NoteKey
@@ -273,6 +273,33 @@ def test_the_root_that_a_pruning_names(world: World) -> None:
     assert told(root) == ()
     (found,) = told("0" * 64)
     assert found.leaves == (len(courier.records),)
+
+
+def test_a_segment_under_a_version_that_leaves_its_party_out(world: World) -> None:
+    first = world.agreement
+    left = {
+        "valid_from": first.valid_from + timedelta(days=1),
+        "train": first.train.model_copy(update={"max_parties_per_person": 1}),
+        "parties": tuple(one for one in first.parties if one.name != "courier"),
+        "datasets": tuple(one for one in first.datasets if one.party != "courier"),
+    }
+    second = amend(first, left)
+    back = {"parties": first.parties, "datasets": first.datasets}
+    third = amend(second, {"valid_from": first.valid_from + timedelta(days=2), **back})
+
+    def leaf(kind: type[records.Record], under: Agreement, **fields: Any) -> Any:
+        common = {"time": under.valid_from, "party": "courier", "agreement": under.digest}
+        return kind(**common, **fields)
+
+    def signed(one: Agreement) -> Any:
+        names = tuple(party.name for party in one.parties)
+        return leaf(records.AgreementSigned, one, parties=names, supersedes=one.supersedes)
+
+    segment = leaf(records.SegmentWritten, second, job="x", segment="x", rows=1, share=0.1)
+    leaves = (signed(first), signed(second), segment, signed(third))
+    log = PartyLog("courier", third, leaves, versions=Succession((first, second, third), {}))
+    found = audit_alone(log, rules_for(third, now=third.valid_from))
+    assert [(one.kind, one.leaves) for one in found] == [(K.SEGMENT_TOO_SMALL, (2,))]
 
 
 def test_folders_of_an_amended_agreement(world: World, tmp_path: Path) -> None:

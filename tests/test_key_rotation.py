@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -706,13 +706,28 @@ def test_a_split_view_over_the_change_is_evidence(kept: Path) -> None:
 
 
 def test_what_a_thief_signs_beyond_the_change_is_no_evidence(story: Story) -> None:
-    def lies(size: int, root: bytes) -> bytes:
-        checkpoint = Checkpoint("comity/retailer", size, root)
-        note = checkpoint.note(story.thief.key)
-        second = story.thief.second.cosign(checkpoint, timestamp=0)
-        return Note(note.text, (*note.signatures, second)).to_bytes()
+    retailer, courier = story.world.folder("retailer"), story.world.folder("courier")
+    old, new = story.thief, (retailer.log_key(), retailer.cosigning_key())
 
-    path = story.world.folder("retailer").path
+    def lies(
+        size: int,
+        root: bytes,
+        keys: tuple[SigningKey, CosigningKey] = (old.key, old.second),
+        seen: datetime | None = None,
+    ) -> bytes:
+        checkpoint = Checkpoint("comity/retailer", size, root)
+        note = checkpoint.note(keys[0])
+        lines = [*note.signatures, keys[1].cosign(checkpoint, timestamp=0)]
+        if seen is not None:
+            time = int(seen.timestamp())
+            lines.append(courier.cosigning_key().cosign(checkpoint, timestamp=time))
+        return Note(note.text, tuple(lines)).to_bytes()
+
+    def accuses(seen: bytes, submitted: bytes) -> bool:
+        pair = Evidence(seen, AddCheckpoint(0, (), submitted).to_bytes())
+        return split_views(log, "courier", [pair]) == (pair,)
+
+    path = retailer.path
     versions = read_versions(path)
     log, _ = read_log(path / "log", versions.latest, "retailer", versions=versions)
     assert log is not None
@@ -722,7 +737,13 @@ def test_what_a_thief_signs_beyond_the_change_is_no_evidence(story: Story) -> No
         )
         for size in (story.cutover, story.cutover + 1)
     }
-    assert split_views(log, list(pairs.values())) == (pairs[story.cutover],)
+    assert split_views(log, "courier", list(pairs.values())) == (pairs[story.cutover],)
     kept = KeptHeads(evidence={"comity/retailer": (pairs[story.cutover + 1],)})
     _, found = witnessed(log, None, [("courier", kept)], None)
-    assert {one.kind for one in found} <= {K.NOT_PUBLIC}
+    assert {one.kind for one in found} - {K.NOT_PUBLIC} == {K.KEY_NOT_IN_FORCE}
+    # What the courier saw before the keys were replaced, the party signed; so it did with new keys.
+    late, moment = story.cutover + 1, timedelta(seconds=1)
+    other = lies(late, HASHES[1], new)
+    assert accuses(lies(late, HASHES[0], seen=LATER - moment), other)
+    assert not accuses(lies(late, HASHES[0], seen=LATER), other)
+    assert accuses(lies(3, HASHES[0], new), lies(3, HASHES[1], new))

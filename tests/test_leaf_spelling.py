@@ -144,7 +144,11 @@ def test_a_mutation_is_read_alike(record: Record, data: st.DataObject) -> None:
 
 
 @given(
-    time=st.datetimes(timezones=st.just(UTC)),
+    time=st.datetimes(
+        datetime.fromisoformat("1970-01-01"),
+        datetime.fromisoformat("2999-12-31"),
+        timezones=st.just(UTC),
+    ),
     names=st.lists(st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._:/ -]{0,9}\Z"), max_size=16),
     size=st.integers(0, 2**53 - 1),
     allowed=st.booleans(),

@@ -1,23 +1,29 @@
 """Forgetting the beginning of a log: by the agreed rule alone, told by a leaf, proved afterwards."""
 
 import errno
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from parties import World
 
+import federation.log_pruning
 from compliance import records
 from compliance.auditing import FindingKind
 from compliance.auditing.reading import read_log
 from compliance.errors import LogBusyError, LogError
 from compliance.log.files import LocalFiles
+from compliance.log.pruning import prune
 from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
+from federation.auditing import audit_places
 from federation.errors import WorkspaceError
 from federation.log_pruning import prune_log
-from federation.party import PartyFolder
+from federation.party import PartyFolder, locked
+from federation.witnessing import LogWitnessing
 
 RETENTION = [{"artefact": "log-body", "days": 1, "basis": "nobody asks longer"}]
 
@@ -30,10 +36,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def folder(made: World, tmp_path: Path) -> PartyFolder:
     """A party with 300 leaves."""
-    folder = made.copy(tmp_path / "copy").folder("courier")
+    world = made.copy(tmp_path / "copy")
+    folder = world.folder("courier")
     with folder.open_log() as log:
         log.append([leaf(folder, number) for number in range(300)])
+    witnessed(world)
     return folder
+
+
+def witnessed(world: World, name: str = "courier") -> None:
+    """Let the others cosign a log as it is."""
+    agreement = world.agreement
+    log = LogWitnessing(world.folder(name), agreement, clock=world.clock)
+    for request in log.show():
+        witness = LogWitnessing(world.folder(request.witness), agreement, clock=world.clock)
+        log.keep(witness.cosign([request]))
 
 
 def leaf(folder: PartyFolder, number: int) -> bytes:
@@ -64,12 +81,132 @@ def test_what_is_left_is_proved_and_said_to_be_pruned(folder: PartyFolder) -> No
         verify_log(folder.log, verification_key=folder.agreement().party("courier").log_key)
 
 
+def audited(folder: PartyFolder, tmp_path: Path, *, days: int = 3) -> list[FindingKind]:
+    """Audit the workspace of a party; return what is found about it."""
+    now = folder.agreement().valid_until + timedelta(days=days)
+    _, found, _ = audit_places(
+        [str(folder.path.parent)], agreements=[], policy=None, scratch=tmp_path, now=now
+    )
+    return [one.kind for one in found if one.party == folder.name]
+
+
+def pruned_anyhow(folder: PartyFolder, *before: records.Record, time: datetime) -> None:
+    with folder.open_log() as log:
+        log.append([records.to_leaf(one) for one in before])
+        leaf = records.LogPruned(
+            time=time,
+            party=folder.name,
+            agreement=folder.agreement().digest,
+            kept_from=256,
+            root_hash=log.checkpoint.root_hash.hex(),
+        )
+        log.append([records.to_leaf(leaf)])
+        prune(folder.log, log.checkpoint, 256)
+
+
+def test_a_pruned_log_is_held_against_the_contract(folder: PartyFolder, tmp_path: Path) -> None:
+    otherwise = [FindingKind.PRUNED, FindingKind.PRUNED_OTHERWISE]
+    hold = records.HoldPlaced(
+        time=later(folder),
+        party=folder.name,
+        agreement=folder.agreement().digest,
+        hold="h",
+        artefact="log-body",
+        reason="a dispute",
+    )
+    kept = shutil.copytree(folder.path.parent, tmp_path / "kept")
+
+    def anew() -> PartyFolder:
+        shutil.rmtree(folder.path.parent)
+        shutil.copytree(kept, folder.path.parent)
+        return PartyFolder(folder.path)
+
+    prune_log(folder.path, 299, now=later(folder))
+    assert audited(folder, tmp_path) == otherwise[:1]
+    assert audited(folder, tmp_path, days=1) == otherwise  # told in the future
+    again = anew()
+    pruned_anyhow(again, time=again.agreement().valid_from)
+    assert audited(again, tmp_path) == otherwise
+    again = anew()
+    pruned_anyhow(again, hold, time=later(again))
+    assert audited(again, tmp_path) == otherwise
+
+
+def test_a_log_made_up_is_not_one_that_was_pruned(folder: PartyFolder, tmp_path: Path) -> None:
+    witness = (folder.log / "witness").rename(tmp_path / "witness")
+    shutil.rmtree(folder.log)
+    with folder.open_log() as log:
+        log.append([leaf(folder, 1)] * 300)
+    shutil.copytree(witness, folder.log / "witness", dirs_exist_ok=True)
+    pruned_anyhow(folder, time=later(folder))
+    found = audited(folder, tmp_path)
+    assert set(found) == {
+        FindingKind.PRUNED, FindingKind.REWRITTEN, FindingKind.PRUNED_OTHERWISE
+    }  # fmt: skip
+
+
+def test_nothing_goes_that_nobody_cosigned(made: World, tmp_path: Path) -> None:
+    folder = made.copy(tmp_path / "copy").folder("courier")
+    with folder.open_log() as log:
+        log.append([leaf(folder, number) for number in range(300)])
+    with pytest.raises(WorkspaceError, match="cosigned 0 entries"):
+        prune_log(folder.path, 299, now=later(folder))
+
+
 def test_a_leaf_that_names_another_root_is_told(folder: PartyFolder) -> None:
     told, _ = prune_log(folder.path, 299, now=later(folder))
     with folder.open_log() as log:
         log.append([records.to_leaf(told)])  # its root is not that of the tree before it
     _, (found,) = read_log(folder.log, folder.agreement(), folder.name)
     assert (found.kind, found.leaves) == (FindingKind.PRUNED_OTHERWISE, (301,))
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("files", [0, 1])
+def test_a_pruning_that_was_cut_off_is_ended_when_asked_again(
+    files: int, made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = made.copy(tmp_path / "copy")
+    folder = world.folder("courier")
+    with folder.open_log() as log:
+        log.append([leaf(folder, number) for number in range(530)])
+    witnessed(world)
+    remove, removed_files = LocalFiles.remove, list[Path]()
+
+    def dying(disk: LocalFiles, path: Path) -> None:
+        if len(removed_files) == files:
+            raise KilledError
+        removed_files.append(path)
+        remove(disk, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "remove", dying)
+        with pytest.raises(KilledError):
+            prune_log(folder.path, 300, now=later(folder))
+    told, removed = prune_log(folder.path, 300, now=later(folder))
+    assert (told.kept_from, removed) == (256, 2 - files)
+    again, removed = prune_log(folder.path, 520, now=later(folder))
+    assert (again.kept_from, removed) == (512, 2)
+    assert prune_log(folder.path, 300, now=later(folder)) == (again, 0)
+    _, found = read_log(folder.log, folder.agreement(), folder.name)
+    assert [one.kind for one in found] == [FindingKind.PRUNED]
+
+
+def test_nothing_is_pruned_while_the_contract_is_amended(
+    folder: PartyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def amended(folder: PartyFolder) -> Iterator[None]:
+        with locked(folder):
+            folder.next_agreement.write_bytes(b"{}")
+            yield
+
+    monkeypatch.setattr(federation.log_pruning, "locked", amended)
+    with pytest.raises(WorkspaceError, match="amended meanwhile"):
+        prune_log(folder.path, 299, now=later(folder))
 
 
 def test_nothing_goes_against_the_rule(folder: PartyFolder) -> None:

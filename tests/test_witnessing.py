@@ -81,7 +81,7 @@ def test_a_rewritten_log_is_caught_by_what_others_cosigned(world: World) -> None
     told = "\n".join(map(str, problems))
     assert "cosigned" in told
     for name in set(ROLES) - {"retailer"}:
-        assert f"{world.folder(name).path} cosigned" in told
+        assert f"{world.folder(name).path}: {name} cosigned" in told
 
 
 def test_a_log_put_back_to_an_earlier_state_stops_its_owner(world: World) -> None:
@@ -154,7 +154,7 @@ def test_a_split_view_stops_the_run_and_both_heads_are_kept(world: World) -> Non
     (evidence,) = record.evidence("comity/retailer")
     evidence.verify((NoteKey.from_string(world.agreement.party("retailer").log_key),))
     _, problems = verify_all([world.workspace.path])
-    assert "keeps evidence against the log of retailer" in "\n".join(map(str, problems))
+    assert "brand keeps 1 pair of heads that retailer signed" in "\n".join(map(str, problems))
 
 
 def test_a_changed_proof_stops_one_run_and_accuses_nobody(world: World) -> None:

@@ -87,30 +87,30 @@ class Charges:
 
     def replay(self, leaf: records.Record) -> Problem | None:
         """Take the next leaf; say what is wrong with it."""
-        match leaf:
-            case records.BudgetReserved():
-                return self._reserve(leaf)
-            case records.Release():
-                return self._release(leaf)
-            case records.BudgetCommitted() | records.BudgetRefunded():
-                return self._settle(leaf)
+        try:
+            match leaf:
+                case records.BudgetReserved():
+                    return self._reserve(leaf)
+                case records.Release():
+                    return self._release(leaf)
+                case records.BudgetCommitted() | records.BudgetRefunded():
+                    return self._settle(leaf)
+        except UnpriceableError:
+            return Problem(
+                FindingKind.UNPRICEABLE, "names a mechanism, or a delta, that nobody can price"
+            )
         return None
 
     def _reserve(self, leaf: records.BudgetReserved) -> Problem | None:
         if (problem := self._misnamed(leaf)) is not None:
             return problem
-        try:
-            self._rules.pricer.check(leaf.mechanism)
-            held = self._held + Counter([leaf.mechanism])
-            problem = (
-                self._understated("epsilon", leaf.epsilon, {leaf.mechanism: 1}, leaf.delta)
-                or self._understated("epsilon_spent", leaf.epsilon_spent, held)
-                or self._understated_in_period(leaf)
-            )
-        except UnpriceableError:
-            return Problem(
-                FindingKind.UNPRICEABLE, "names a mechanism, or a delta, that nobody can price"
-            )
+        self._rules.pricer.check(leaf.mechanism)
+        held = self._held + Counter([leaf.mechanism])
+        problem = (
+            self._understated("epsilon", leaf.epsilon, {leaf.mechanism: 1}, leaf.delta)
+            or self._understated("epsilon_spent", leaf.epsilon_spent, held)
+            or self._understated_in_period(leaf)
+        )
         if problem is None:
             self._pending[leaf.charge_id] = leaf.mechanism
             self._held = held

@@ -21,6 +21,7 @@ under the one before, and said to do so (`leaves.opening`).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from compliance.agreement import Agreement
 from compliance.auditing.trust import log_keys, policy_for
@@ -35,7 +36,16 @@ __all__ = ["Cryptoperiod", "KeyNotInForceError", "check_in_force", "check_public
 
 
 class KeyNotInForceError(LogCorruptedError):
-    """A head is signed by keys of the log that may not sign a head of that size."""
+    """A head is signed by keys of the log that may not sign a head of that size.
+
+    Attributes:
+        replaced: from when on the version that replaced those keys is in force; None where no
+            version did, so that only the party has them.
+    """
+
+    def __init__(self, message: str, replaced: datetime | None) -> None:
+        super().__init__(message)
+        self.replaced = replaced
 
 
 @dataclass(frozen=True)
@@ -103,11 +113,14 @@ def check_in_force(signed: bytes, periods: Sequence[Cryptoperiod]) -> Checkpoint
     try:
         return open_checkpoint(signed, covering.keys)[0]
     except LogCorruptedError as error:
-        if other := next(_signed_by(signed, periods), None):
+        if signing := tuple(_signed_by(signed, periods)):
+            other = signing[-1]
+            following = periods[periods.index(other) + 1 :]
             raise KeyNotInForceError(
                 f"a head of {claimed.origin!r} with {claimed.tree_size} entries is signed by the "
                 f"keys of version {other.version.number} alone: expected "
-                f"{', '.join(map(str, periods))}; whoever has replaced keys can sign no more"
+                f"{', '.join(map(str, periods))}; whoever has replaced keys can sign no more",
+                following[0].version.valid_from if following else None,
             ) from error
         raise
 

@@ -37,7 +37,8 @@ class Excerpt:
 
     Attributes:
         party: whose log.
-        agreement: the contract; the last version at hand.
+        agreement: the contract; the last version at hand that names the party.
+        versions: of it, up to that one.
         tree_size: leaves of the log.
         public_size: leaves of its last public head; None if there is none.
         cosigned_by: who cosigned that head.
@@ -48,6 +49,7 @@ class Excerpt:
 
     party: str
     agreement: Agreement
+    versions: tuple[Agreement, ...]
     tree_size: int
     public_size: int | None
     cosigned_by: tuple[str, ...]
@@ -66,6 +68,7 @@ class Excerpt:
         return cls(
             party=log.party,
             agreement=log.agreement,
+            versions=log.succession.versions,
             tree_size=len(log.records),
             public_size=log.public_size,
             cosigned_by=log.cosigned_by,

@@ -2,8 +2,9 @@
 
 Guarantees: kept heads are read before the logs that they are held against, so that a log which
 grows meanwhile is never found shorter than what was cosigned of it. A head counts only by the keys
-that sign heads of its size (`cryptoperiod`); one that replaced keys signed accuses whoever has
-those, and not the log. Of a head that another brings, only valid lines of the log and of that other
+that sign heads of its size (`cryptoperiod`), in a version that the log's own place has; one that
+replaced keys signed accuses whoever has those, and not the log, unless a witness cosigned it before
+they were replaced. Of a head that another brings, only valid lines of the log and of that other
 count, so that nobody spoils a log by what they keep of it. Evidence of a split view is said, and
 stays where it is with both heads.
 
@@ -11,23 +12,35 @@ Leaves to others: reading logs (`reading`), fetching what is elsewhere.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
 from pathlib import Path
 
 from compliance.agreement import Agreement
 from compliance.auditing.cryptoperiod import KeyNotInForceError, check_in_force, check_public
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
-from compliance.auditing.trust import WitnessKeys, origin_of
+from compliance.auditing.trust import WitnessKeys, log_keys, origin_of
 from compliance.errors import ComplianceError, LogCorruptedError, NotPublicError, SignatureError
 from compliance.log.checkpoint import Checkpoint
+from compliance.log.cosignature import CosignerKey
 from compliance.log.note import NOTE_LIMIT, Note, NoteKey, NoteSignature
-from compliance.log.policy import LogKey, Policy
+from compliance.log.policy import LogKey, Policy, open_by_any
 from compliance.log.verifier import read_regular
 from compliance.log.witness import AddCheckpoint, Cosigned, Evidence
 from compliance.log.witnessing import WitnessRecord
 
-__all__ = ["KeptHeads", "read_heads", "split_views", "witnessed"]
+__all__ = [
+    "KeptHeads",
+    "contradicted",
+    "is_valid",
+    "merged",
+    "read_heads",
+    "split_views",
+    "witnessed",
+]
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ def read_heads(directory: Path, versions: Sequence[Agreement], party: str) -> Ke
     cosigned: dict[str, Cosigned] = {}
     evidence: dict[str, tuple[Evidence, ...]] = {}
     unreadable: dict[str, str] = {}
-    for origin in keys.logs:
+    for origin in dict.fromkeys((*keys.logs, *keys.former)):  # also of whoever left
         try:
             evidence[origin] = record.evidence(origin)
             if (head := record.last(origin)) is not None:
@@ -95,63 +108,111 @@ def witnessed(
     """
     found: list[Finding] = []
     heads = [log.head] if public is None else [public, log.head]
-    own = len(_merged(heads))
+    own = len(merged(heads))
     for witness, theirs in kept:
         if witness != log.party:
             found.extend(_witness(log, witness, theirs, heads))
         elif theirs.public is not None:  # of this place, or of another that is said to have it
             heads.extend(_countable(log, theirs.public, _cosigners(log, policy)))
-    last = _public(log, _merged(heads), own, policy)
+    last = _public(log, merged(heads), own, policy)
     if isinstance(last, Finding):
         found.append(last)
     told = log if isinstance(last, Finding) else last
     return told, tuple(dict.fromkeys(found))
 
 
-def split_views(log: PartyLog, pairs: Sequence[Evidence]) -> tuple[Evidence, ...]:
-    """Return the pairs both of whose heads the keys of their size signed."""
-    return tuple(pair for pair in pairs if _accuses(log, pair))
+def contradicted(log: PartyLog, witness: str, kept: KeptHeads) -> tuple[Finding, ...]:
+    """Return what one witness keeps that contradicts a log."""
+    return tuple(_witness(log, witness, kept, []))
 
 
-def _accuses(log: PartyLog, pair: Evidence) -> bool:
+def split_views(log: PartyLog, witness: str, pairs: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """Return the pairs both of whose heads this log signed, while it had the keys."""
+    return tuple(pair for pair in pairs if _signers(log, witness, pair) == {_Signer.LOG})
+
+
+class _Signer(Enum):
+    """Who may have signed a head that a log does not begin with."""
+
+    LOG = "whoever had its keys"
+    REPLACED = "whoever has keys that were replaced since"
+    NOBODY = "no key of any version that it obeys"
+
+
+def _signer(log: PartyLog, signed: bytes, witness: str) -> _Signer:
+    """Tell who signed a head, which a witness cosigned at a time that its line names."""
     try:
-        for head in (pair.seen, AddCheckpoint.parse(pair.submitted).checkpoint):
-            check_in_force(head, log.cryptoperiods)
-    except KeyNotInForceError:
-        return False
-    except LogCorruptedError:
-        pass  # signed under a version that is at hand, and that this log never took over
-    return True
+        check_in_force(signed, log.cryptoperiods)
+    except KeyNotInForceError as error:
+        if error.replaced is None or _cosigned_before(log, signed, witness, error.replaced):
+            return _Signer.LOG
+        return _Signer.REPLACED
+    except LogCorruptedError:  # by a version, if any, that is at hand and was never taken over
+        own = [
+            log_keys(one)
+            for version in log.succession.versions
+            for one in version.parties
+            if one.name == log.party
+        ]
+        try:
+            open_by_any(signed, own)
+        except LogCorruptedError:
+            return _Signer.NOBODY
+    return _Signer.LOG
+
+
+def _signers(log: PartyLog, witness: str, pair: Evidence) -> set[_Signer]:
+    heads = (pair.seen, AddCheckpoint.parse(pair.submitted).checkpoint)
+    return {_signer(log, head, witness) for head in heads}
+
+
+def _cosigned_before(log: PartyLog, signed: bytes, witness: str, moment: datetime) -> bool:
+    """Tell whether a witness cosigned a head before a moment, by its keys in any version."""
+    note = Note.parse(signed)
+    checkpoint = Checkpoint.from_body(note.text)
+    for key in _cosigners(log, None, witness):
+        if isinstance(key, CosignerKey):
+            with suppress(SignatureError):
+                return 0 < key.verify(checkpoint, note) < moment.timestamp()
+    return False
 
 
 def _witness(log: PartyLog, witness: str, kept: KeptHeads, heads: list[bytes]) -> Iterator[Finding]:
-    """Say what a witness keeps that contradicts a log; add the head that it cosigned to `heads`."""
+    """Say what a witness keeps that contradicts a log; add the head that it cosigned to `heads`.
+
+    Only what a key of the log signed counts, by a version that the log's own place has: a contract
+    that a witness alone holds names whatever keys it likes.
+    """
     origin = origin_of(log.agreement.party(log.party))
     if (problem := kept.unreadable.get(origin)) is not None:
         text = f"what {witness} keeps of the log of {log.party}: {problem}"
         yield Finding(FindingKind.UNREADABLE, witness, (), text)
         return
-    evidence = split_views(log, kept.evidence.get(origin, ()))
+    pairs = kept.evidence.get(origin, ())
+    evidence = split_views(log, witness, pairs)
     if evidence:
-        pairs = "1 pair" if len(evidence) == 1 else f"{len(evidence)} pairs"
+        said = "1 pair" if len(evidence) == 1 else f"{len(evidence)} pairs"
         text = (
-            f"{witness} keeps {pairs} of heads that {log.party} signed, of one size with two roots"
+            f"{witness} keeps {said} of heads that {log.party} signed, of one size with two roots"
         )
         yield Finding(FindingKind.SPLIT_VIEW, log.party, (), text)
+    elif any(_Signer.NOBODY not in _signers(log, witness, pair) for pair in pairs):
+        text = f"{witness} keeps evidence against {log.party} that replaced keys signed"
+        yield Finding(FindingKind.KEY_NOT_IN_FORCE, log.party, (), text)
     if (head := kept.cosigned.get(origin)) is None:
         return
+    signed = head.note.to_bytes()
     if log.begins_with(head.checkpoint):
-        heads.extend(_countable(log, head.note.to_bytes(), _cosigners(log, None, witness)))
+        heads.extend(_countable(log, signed, _cosigners(log, None, witness)))
         return
-    try:
-        check_in_force(head.note.to_bytes(), log.cryptoperiods)
-    except KeyNotInForceError as error:
-        text = f"{witness} cosigned what replaced keys signed: {error}"
+    signer = _signer(log, signed, witness)
+    if signer is _Signer.REPLACED:
+        text = (
+            f"{witness} cosigned what replaced keys signed, {head.checkpoint.tree_size} entries "
+            f"that the log of {log.party} does not begin with, after they had been replaced"
+        )
         yield Finding(FindingKind.KEY_NOT_IN_FORCE, log.party, (), text)
-        return
-    except LogCorruptedError:
-        pass  # signed under a version that this log never took over
-    if not evidence:
+    elif signer is _Signer.LOG and not evidence:
         text = (
             f"{witness} cosigned {head.checkpoint.tree_size} entries of the log of {log.party}, "
             "which does not begin with them: it was rewritten, or cut short"
@@ -182,7 +243,7 @@ def _countable(log: PartyLog, signed: bytes, cosigners: set[LogKey]) -> Iterator
     try:
         note = Note.parse(signed)
         checkpoint = Checkpoint.from_body(note.text)
-        lines = tuple(one for one in note.signatures if _is_valid(one, checkpoint, note.text, keys))
+        lines = tuple(one for one in note.signatures if is_valid(one, checkpoint, note.text, keys))
         head = Note(note.text, lines).to_bytes()
         check_in_force(head, log.cryptoperiods)
     except (SignatureError, LogCorruptedError):
@@ -190,7 +251,7 @@ def _countable(log: PartyLog, signed: bytes, cosigners: set[LogKey]) -> Iterator
     yield head
 
 
-def _is_valid(line: NoteSignature, checkpoint: Checkpoint, text: str, keys: set[LogKey]) -> bool:
+def is_valid(line: NoteSignature, checkpoint: Checkpoint, text: str, keys: set[LogKey]) -> bool:
     """Tell whether one of these keys made a signature of a head."""
     alone = Note(text, (line,))
     for key in keys:
@@ -205,7 +266,7 @@ def _is_valid(line: NoteSignature, checkpoint: Checkpoint, text: str, keys: set[
     return False
 
 
-def _merged(heads: Sequence[bytes]) -> list[bytes]:
+def merged(heads: Sequence[bytes]) -> list[bytes]:
     """Join the signatures of heads that say the same."""
     notes: dict[str, Note] = {}
     for head in heads:

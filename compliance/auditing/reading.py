@@ -16,7 +16,7 @@ from compliance.auditing.cryptoperiod import check_in_force
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.pruned import pruned
-from compliance.auditing.trust import log_keys, origin_of
+from compliance.auditing.trust import every_party, log_keys, origin_of
 from compliance.errors import (
     InvalidAgreementError,
     LogCorruptedError,
@@ -231,7 +231,7 @@ def _objection(signed: bytes, party: PartyTerm) -> FindingKind | None:
 def party_of(signed: bytes, versions: Iterable[Agreement]) -> str | None:
     """Return the party whose log an unverified checkpoint says it is of; None if nobody's."""
     origin = signed.partition(b"\n")[0].decode("utf-8", "replace")
-    for party in (one for version in versions for one in version.parties):
+    for party in every_party(versions):
         if NoteKey.from_string(party.log_key).name == origin:
             return party.name
     return None

@@ -46,7 +46,8 @@ def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 def segments(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     """A partner's segment has at most the agreed share, and enough people."""
     for index, leaf, agreement, _ in log.walk(rules, records.SegmentWritten):
-        if agreement.party(log.party).role is Role.BRAND:
+        roles = {party.name: party.role for party in agreement.parties}
+        if roles.get(log.party) is Role.BRAND:  # a version may leave the party out
             continue  # scores over columns, of everybody who is aligned
         terms = agreement.expand
         if leaf.rows < terms.minimum_segment:

@@ -8,10 +8,21 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from compliance import records
+from compliance.agreement import Agreement
+from compliance.auditing.contract import chain, obeys
 from compliance.auditing.excerpt import ACKNOWLEDGED, Excerpt
 from compliance.auditing.finding import Finding, FindingKind
+from compliance.auditing.trust import every_party
 
-__all__ = ["acknowledgements", "agreements", "commitments", "completions", "same_models", "unpaid"]
+__all__ = [
+    "acknowledgements",
+    "agreements",
+    "commitments",
+    "completions",
+    "one_contract",
+    "same_models",
+    "unpaid",
+]
 
 _CHARGING: Final[tuple[type[records.Record], ...]] = (
     records.Release,
@@ -22,10 +33,23 @@ _CHARGING: Final[tuple[type[records.Record], ...]] = (
 
 def agreements(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """All hold one contract."""
-    for log in logs[1:]:
-        if log.agreement != logs[0].agreement:
-            text = f"{log.party} holds another contract than {logs[0].party}"
-            yield Finding(FindingKind.AGREEMENT_DIFFERS, log.party, (), text)
+    yield from one_contract([(log.party, log.versions) for log in logs])
+
+
+def one_contract(held: Sequence[tuple[str, Sequence[Agreement]]]) -> Iterator[Finding]:
+    """Say of whom the last version is not the last one at hand that names it.
+
+    Args:
+        held: parties, and the versions that each holds, to the last that names it.
+    """
+    if not held:
+        return
+    whose, theirs = max(held, key=lambda one: one[1][-1].number)  # the first of several
+    versions = chain(theirs[-1], (one for _, each in held for one in each))
+    for party, own in held:
+        if not obeys(party, own[-1], versions):
+            text = f"{party} holds another contract than {whose}"
+            yield Finding(FindingKind.AGREEMENT_DIFFERS, party, (), text)
 
 
 def commitments(logs: Sequence[Excerpt]) -> Iterator[Finding]:
@@ -64,11 +88,13 @@ def same_models(logs: Sequence[Excerpt]) -> Iterator[Finding]:
 
 
 def acknowledgements(logs: Sequence[Excerpt]) -> Iterator[Finding]:
-    """What a party acknowledges, some party says it sent; asked where all but auditors are here."""
-    here = {log.party for log in logs}
-    if not logs or any(
-        party.name not in here for party in logs[0].agreement.parties if party.role != "auditor"
-    ):
+    """What a party acknowledges, some party says it sent; asked where all but auditors are here.
+
+    All are those of every version, whoever left since.
+    """
+    versions = {one.digest: one for log in logs for one in log.versions}.values()
+    needed = {party.name for party in every_party(versions) if party.role != "auditor"}
+    if not needed <= {log.party for log in logs}:
         return
     sent = frozenset[str]().union(*(log.sent for log in logs))
     for log in logs:

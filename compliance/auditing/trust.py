@@ -4,7 +4,7 @@ Leaves to others: reading the agreement, and a policy file that an auditor bring
 which size of a log keys hold that were replaced (`cryptoperiod`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,9 +12,9 @@ from compliance.agreement import Agreement
 from compliance.log.cosignature import CosignerKey
 from compliance.log.note import NoteKey
 from compliance.log.policy import Group, LogKey, Policy
-from compliance.terms import MOST_WITNESSES, PartyTerm, Role
+from compliance.terms import MOST_WITNESSES, EarlierParty, PartyTerm, Role
 
-__all__ = ["WitnessKeys", "keys_of_others", "log_keys", "origin_of", "policy_for"]
+__all__ = ["WitnessKeys", "every_party", "keys_of_others", "log_keys", "origin_of", "policy_for"]
 
 _QUORUM: Final = "others"
 
@@ -25,9 +25,16 @@ def log_keys(party: PartyTerm) -> tuple[LogKey, ...]:
     return (key,) if party.cosigner is None else (key, party.cosigner)
 
 
-def origin_of(party: PartyTerm) -> str:
+def origin_of(party: PartyTerm | EarlierParty) -> str:
     """Return the name of a party's log."""
     return NoteKey.from_string(party.log_key).name
+
+
+def every_party(versions: Iterable[Agreement]) -> Iterator[PartyTerm | EarlierParty]:
+    """Yield the parties of versions, and those that any version before them had."""
+    for version in versions:
+        yield from version.parties
+        yield from version.earlier
 
 
 def keys_of_others(agreement: Agreement, name: str) -> dict[str, tuple[LogKey, ...]]:

@@ -95,7 +95,7 @@ class WitnessRecord:
         try:
             return Cosigned.parse(
                 data,
-                self._logs[origin],
+                self._logs.get(origin, ()),
                 self._cosigner,
                 former=self._former.get(origin, ()),
                 former_cosigners=self._former_cosigners,
@@ -121,8 +121,8 @@ class WitnessRecord:
             ]
         except OSError as error:
             raise LogError(f"{directory}: cannot be read: {error.strerror}") from error
-        former = self._former.get(origin, ())
-        return tuple(pair for pair in pairs if _proves(pair, self._logs[origin], former))
+        keys, former = self._logs.get(origin, ()), self._former.get(origin, ())
+        return tuple(pair for pair in pairs if _proves(pair, keys, former))
 
 
 class Witness(WitnessRecord):

@@ -45,9 +45,15 @@ __all__ = [
 ]
 
 
+_YEARS: Final = range(1970, 3000)
+"""In which a time lies: whatever term of days is added or taken away, a date comes out."""
+
+
 def _utc(time: datetime) -> datetime:
     if time.utcoffset() != timedelta(0):
         raise ValueError("expected a time in UTC, got another offset")
+    if time.year not in _YEARS:
+        raise ValueError(f"expected a year of {_YEARS.start} to {_YEARS.stop - 1}")
     return time.replace(tzinfo=UTC)
 
 
@@ -112,7 +118,7 @@ class Leaf(BaseModel):
 
     Attributes:
         version: of this format.
-        time: when it happened, UTC; RFC 3339 with `Z` in the leaf.
+        time: when it happened, UTC, in the years 1970 to 2999; RFC 3339 with `Z` in the leaf.
         party: whose log this is.
         agreement: hexadecimal SHA-256 of the agreement's canonical bytes.
         job: under which job, if any.
