@@ -51,6 +51,7 @@ def audit_command(
     from compliance.log.policy import Policy
     from compliance.log.verifier import read_regular
     from compliance.records import ApprovalReceived
+    from compliance.terms import Role
     from federation.auditing import audit_places
     from federation.log_fetching import Limits
 
@@ -66,6 +67,8 @@ def audit_command(
         )
     parties = {log.party for log in logs}
     unread = sorted({one.party for one in findings} - parties)
+    agreed = {one for log in logs for one in log.agreement.parties if one.role is not Role.AUDITOR}
+    unseen = sorted({one.name for one in agreed} - parties - set(unread))
 
     def told(finding: Finding) -> dict[str, object]:
         return asdict(finding) | {"kind": finding.kind.value}
@@ -87,6 +90,7 @@ def audit_command(
                 for log in logs
             ],
             "unread": unread,
+            "not_looked_at": unseen,
             "approved": {job: sorted(people) for job, people in sorted(approved.items())},
             "repriced": repriced,
             "findings": [told(one) for one in findings],
@@ -102,6 +106,8 @@ def audit_command(
             typer.echo(f"approved: {job} by {', '.join(sorted(people))}")
         if unread:
             typer.echo(f"{', '.join(unread)} could not be read; checks that need it were not made")
+        if unseen:
+            typer.echo(f"not looked at: {', '.join(unseen)}")
         if not repriced:
             typer.echo("prices were not recomputed, which needs the `node` extra")
     if findings:
