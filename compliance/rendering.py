@@ -189,7 +189,8 @@ def _words(field: str) -> str:
 
 def _say(value: object) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(_say, value)) or "none"
+        between = "; " if any(isinstance(one, dict | Terms) for one in value) else ", "
+        return between.join(map(_say, value)) or "none"
     if isinstance(value, Terms):
         return _say(value.model_dump())
     if isinstance(value, dict):
