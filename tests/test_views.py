@@ -1,9 +1,9 @@
 """Views: a party's own people, in counts alone."""
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +119,7 @@ class TestWhatDecides:
 
     def test_an_audit_finds_nothing_wrong_with_it(self, world: World, tmp_path: Path) -> None:
         world.run()
-        ticks = count(1)
+        ticks = itertools.count(1)
         retailer = world.folder("retailer").path
         view(retailer, ["age"], clock=lambda: world.now + timedelta(seconds=next(ticks)))
         _, found, _ = audit_places(
