@@ -260,9 +260,7 @@ def _term_list(terms: Terms, *, leaving_out: str = "") -> tuple[tuple[str, str],
     told: list[tuple[str, str]] = []
     for field, value in terms.model_dump().items():
         if isinstance(getattr(terms, field), Terms):
-            told += [
-                (f"{_words(field)}: {_words(name)}", _say(of)) for name, of in value.items()
-            ]
+            told += [(f"{_words(field)}: {_words(name)}", _say(of)) for name, of in value.items()]
         elif field != leaving_out:
             told.append((_words(field), _say(value)))
     return tuple(told)

@@ -9,12 +9,16 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from compliance.agreement import Agreement
 
 __all__ = ["audit_command"]
 
@@ -51,7 +55,6 @@ def audit_command(
     from compliance.log.policy import Policy
     from compliance.log.verifier import read_regular
     from compliance.records import ApprovalReceived
-    from compliance.terms import Role
     from federation.auditing import audit_places
     from federation.log_fetching import Limits
 
@@ -67,8 +70,7 @@ def audit_command(
         )
     parties = {log.party for log in logs}
     unread = sorted({one.party for one in findings} - parties)
-    agreed = {one for log in logs for one in log.agreement.parties if one.role is not Role.AUDITOR}
-    unseen = sorted({one.name for one in agreed} - parties - set(unread))
+    unseen = sorted(_with_logs(log.agreement for log in logs) - parties - set(unread))
 
     def told(finding: Finding) -> dict[str, object]:
         return asdict(finding) | {"kind": finding.kind.value}
@@ -112,3 +114,15 @@ def audit_command(
             typer.echo("prices were not recomputed, which needs the `node` extra")
     if findings:
         raise typer.Exit(1)
+
+
+def _with_logs(agreements: "Iterable[Agreement]") -> set[str]:
+    """Return the parties that keep logs, which auditors do not."""
+    from compliance.terms import Role
+
+    return {
+        party.name
+        for agreement in agreements
+        for party in agreement.parties
+        if party.role is not Role.AUDITOR
+    }

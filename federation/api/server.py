@@ -49,7 +49,7 @@ def make_server(
     clock: Clock = utc_now,
     ready: Callable[[int], None] = _nobody_asked,
 ) -> uvicorn.Server:
-    """Return a server of a party's API, which listens once it is run, and then says at which port."""
+    """Return a server of a party's API, which listens once it is run, and says at which port."""
     app = create_application(directory, config, said=teller.want, clock=clock)
     return _Server(
         uvicorn.Config(
