@@ -210,7 +210,7 @@ def _number(value: Any) -> Any:
 
 
 def _readable(name: str, value: object) -> object:
-    """Return a value with keys by what people compare: see `PartyTerm`, and the rendered contract."""
+    """Return a value with keys by what people compare, as the rendered contract has them."""
     if isinstance(value, dict):
         return {field: _readable(field, of) for field, of in value.items()}
     if isinstance(value, list):

@@ -19,6 +19,7 @@ import typer
 
 if TYPE_CHECKING:
     from compliance.agreement import Agreement
+    from compliance.auditing import Excerpt
 
 __all__ = ["audit_command"]
 
@@ -54,7 +55,6 @@ def audit_command(
     from compliance.auditing.finding import Finding
     from compliance.log.policy import Policy
     from compliance.log.verifier import read_regular
-    from compliance.records import ApprovalReceived
     from federation.auditing import audit_places
     from federation.log_fetching import Limits
 
@@ -75,10 +75,7 @@ def audit_command(
     def told(finding: Finding) -> dict[str, object]:
         return asdict(finding) | {"kind": finding.kind.value}
 
-    approved: dict[str, set[str]] = defaultdict(set)
-    for log in logs:
-        for _, leaf in log.each(ApprovalReceived):
-            approved[leaf.job or "–"].add(f"{leaf.approver} of {leaf.of_party}")
+    approved = _approved(logs)
     if as_json:
         document = {
             "logs": [
@@ -114,6 +111,17 @@ def audit_command(
             typer.echo("prices were not recomputed, which needs the `node` extra")
     if findings:
         raise typer.Exit(1)
+
+
+def _approved(logs: "Iterable[Excerpt]") -> dict[str, set[str]]:
+    """Return who approved which job."""
+    from compliance.records import ApprovalReceived
+
+    approved: dict[str, set[str]] = defaultdict(set)
+    for log in logs:
+        for _, leaf in log.each(ApprovalReceived):
+            approved[leaf.job or "–"].add(f"{leaf.approver} of {leaf.of_party}")
+    return approved
 
 
 def _with_logs(agreements: "Iterable[Agreement]") -> set[str]:
