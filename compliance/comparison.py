@@ -7,6 +7,7 @@ safer, a change is to be read.
 Leaves to others: whether one version may follow the other (`compliance.lifecycle`).
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from compliance.agreement import Agreement
+from compliance.log.cosignature import CosignerKey
+from compliance.signing import decode_base64
 from compliance.terms import Classification, Reveal
 
 __all__ = ["Change", "Effect", "compare"]
@@ -52,7 +55,8 @@ class Change:
     @property
     def sentence(self) -> str:
         """The change in words."""
-        before, after = _show(self.before), _show(self.after)
+        name = self.term.rpartition(".")[2]
+        before, after = (_show(_readable(name, one)) for one in (self.before, self.after))
         if self.before is None:
             told = f"{self.term} is added: {after}"
         elif self.after is None:
@@ -203,6 +207,21 @@ def _rising(before: Any, after: Any, *, weakens: bool) -> Effect:
 def _number(value: Any) -> Any:
     """Return what can be compared: nothing agreed is less than anything agreed."""
     return float("-inf") if value is None else value
+
+
+def _readable(name: str, value: object) -> object:
+    """Return a value with keys by what people compare, as the rendered contract has them."""
+    if isinstance(value, dict):
+        return {field: _readable(field, of) for field, of in value.items()}
+    if isinstance(value, list):
+        return [_readable(name, one) for one in value]
+    if not isinstance(value, str):
+        return value
+    if name == "cosigning_key":
+        return CosignerKey.from_string(value).key_id.hex()
+    if name in {"identity_key", "encryption_key"}:
+        return hashlib.sha256(decode_base64(value)).hexdigest()[:16]
+    return value
 
 
 def _show(value: object) -> str:

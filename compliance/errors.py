@@ -50,6 +50,7 @@ __all__ = [
     "LogCorruptedError",
     "LogError",
     "ManifestError",
+    "ModelAlteredError",
     "NotPublicError",
     "NotWitnessedError",
     "NothingSaidError",
@@ -180,6 +181,10 @@ class ErasureError(ComplianceError):
 
 class ManifestError(ComplianceError):
     """Who was in a training, as a party wrote it down, is not what its log tells."""
+
+
+class ModelAlteredError(ComplianceError):
+    """A model that a party keeps is not the one that its log tells of."""
 
 
 class RecordError(ComplianceError):

@@ -189,10 +189,15 @@ def _words(field: str) -> str:
 
 def _say(value: object) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(_say, value)) or "none"
+        between = "; " if any(isinstance(one, dict | Terms) for one in value) else ", "
+        return between.join(map(_say, value)) or "none"
     if isinstance(value, Terms):
-        return str(value.model_dump(mode="json"))
-    text = "none" if value is None else str(value)
+        return _say(value.model_dump())
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(name)} {_say(one)}" for name, one in value.items()) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = "none" if value is None else str(value)  # an enum's is its value
     return json.dumps(text, ensure_ascii=False) if "\n" in text or "\t" in text else text
 
 
@@ -255,16 +260,10 @@ def _term_list(terms: Terms, *, leaving_out: str = "") -> tuple[tuple[str, str],
     told: list[tuple[str, str]] = []
     for field, value in terms.model_dump().items():
         if isinstance(getattr(terms, field), Terms):
-            told += [
-                (f"{_words(field)}: {_words(name)}", _one_line(of)) for name, of in value.items()
-            ]
+            told += [(f"{_words(field)}: {_words(name)}", _say(of)) for name, of in value.items()]
         elif field != leaving_out:
-            told.append((_words(field), _one_line(value)))
+            told.append((_words(field), _say(value)))
     return tuple(told)
-
-
-def _one_line(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False) if "\n" in str(value) else str(value)
 
 
 def _code(value: str) -> str:

@@ -51,8 +51,11 @@ def serve(
     settings = ApiConfig() if config is None else ApiConfig.load(config)
     if port is not None:
         settings = settings.model_copy(update={"port": port})
-    sys.stderr.write(f"serving {directory} at http://{settings.host}:{settings.port}/v1\n")
-    serve_api(directory, settings)
+
+    def ready(at: int) -> None:
+        sys.stderr.write(f"serving {directory} at http://{settings.host}:{at}/v1\n")
+
+    serve_api(directory, settings, ready=ready)
 
 
 @client_app.command("add")

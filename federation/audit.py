@@ -134,7 +134,8 @@ def verify_all(
                 if common is not None and not _is_of(directory, party, common):
                     raise InvalidAgreementError(
                         f"{directory / 'agreement.json'} is another contract than "
-                        f"{path / 'agreement.json'}"
+                        f"{path / 'agreement.json'}: once all have adopted an amended version, "
+                        "copy it over the workspace's"
                     )
                 found.append(party)
             except ComplianceError as error:

@@ -9,12 +9,17 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from compliance.agreement import Agreement
+    from compliance.auditing import Excerpt
 
 __all__ = ["audit_command"]
 
@@ -50,7 +55,6 @@ def audit_command(
     from compliance.auditing.finding import Finding
     from compliance.log.policy import Policy
     from compliance.log.verifier import read_regular
-    from compliance.records import ApprovalReceived
     from federation.auditing import audit_places
     from federation.log_fetching import Limits
 
@@ -66,14 +70,12 @@ def audit_command(
         )
     parties = {log.party for log in logs}
     unread = sorted({one.party for one in findings} - parties)
+    unseen = sorted(_with_logs(log.agreement for log in logs) - parties - set(unread))
 
     def told(finding: Finding) -> dict[str, object]:
         return asdict(finding) | {"kind": finding.kind.value}
 
-    approved: dict[str, set[str]] = defaultdict(set)
-    for log in logs:
-        for _, leaf in log.each(ApprovalReceived):
-            approved[leaf.job or "–"].add(f"{leaf.approver} of {leaf.of_party}")
+    approved = _approved(logs)
     if as_json:
         document = {
             "logs": [
@@ -87,6 +89,7 @@ def audit_command(
                 for log in logs
             ],
             "unread": unread,
+            "not_looked_at": unseen,
             "approved": {job: sorted(people) for job, people in sorted(approved.items())},
             "repriced": repriced,
             "findings": [told(one) for one in findings],
@@ -102,7 +105,32 @@ def audit_command(
             typer.echo(f"approved: {job} by {', '.join(sorted(people))}")
         if unread:
             typer.echo(f"{', '.join(unread)} could not be read; checks that need it were not made")
+        if unseen:
+            typer.echo(f"not looked at: {', '.join(unseen)}")
         if not repriced:
             typer.echo("prices were not recomputed, which needs the `node` extra")
     if findings:
         raise typer.Exit(1)
+
+
+def _approved(logs: "Iterable[Excerpt]") -> dict[str, set[str]]:
+    """Return who approved which job."""
+    from compliance.records import ApprovalReceived
+
+    approved: dict[str, set[str]] = defaultdict(set)
+    for log in logs:
+        for _, leaf in log.each(ApprovalReceived):
+            approved[leaf.job or "–"].add(f"{leaf.approver} of {leaf.of_party}")
+    return approved
+
+
+def _with_logs(agreements: "Iterable[Agreement]") -> set[str]:
+    """Return the parties that keep logs, which auditors do not."""
+    from compliance.terms import Role
+
+    return {
+        party.name
+        for agreement in agreements
+        for party in agreement.parties
+        if party.role is not Role.AUDITOR
+    }

@@ -38,6 +38,7 @@ from compliance.errors import InvalidAgreementError, LogCorruptedError, LogError
 from compliance.lifecycle import Succession
 from compliance.log.policy import Policy
 from compliance.log.verifier import read_checkpoint
+from compliance.terms import Role
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.log_fetching import Limits, RemoteLog
@@ -240,6 +241,23 @@ def _located(
         raise WorkspaceError(f"{path} holds no log: name a party's folder or a workspace")
     for folder in folders:
         yield _in_folder(folder, own)
+    if folders != [path]:
+        yield from _without_log(path)
+
+
+def _without_log(workspace: Path) -> Iterator[Finding]:
+    """Say which folders of a workspace are those of parties, and hold no log."""
+    for folder in sorted(file.parent for file in workspace.glob("*/agreement.json")):
+        if (folder / "log").is_dir():
+            continue
+        try:
+            name = owner_of(folder)
+            role = read_versions(folder).latest.party(name).role
+        except (WorkspaceError, InvalidAgreementError):
+            name, role = str(folder), None
+        if role is not Role.AUDITOR:
+            text = f"{folder} holds no log: it was removed, or the party has not begun"
+            yield Finding(FindingKind.FILE_MISSING, name, (), text)
 
 
 def _in_folder(folder: Path, own: Sequence[SignedAgreement]) -> _Place | Finding:

@@ -292,7 +292,24 @@ def _recording(directory: Path) -> "Iterator[ConsentRecording]":
 def _record(directory: Path, event: "ConsentEvent", as_json: bool) -> None:
     with _recording(directory) as recording:
         sequence = recording.record(event)
+    _warn_of_nobody(directory, event.subject)
     _tell({"event": event.event.value, "sequence": sequence}, as_json=as_json)
+
+
+def _warn_of_nobody(directory: Path, subject: str) -> None:
+    """Say so where no row of the table has the reference: it may be misspelt, or yet to come."""
+    from connectors.errors import ConnectorError
+    from federation.party import PartyFolder
+    from federation.population import has_row
+
+    folder = PartyFolder(directory)
+    if (data := folder.config.data) is None:
+        return
+    try:
+        if not has_row(data, folder.path, subject):
+            sys.stderr.write("recorded; but no row of the party's table has that reference\n")
+    except ConnectorError:
+        sys.stderr.write("recorded; the party's table could not be read to look for the row\n")
 
 
 def _tell(told: dict[str, Any], *, as_json: bool) -> None:

@@ -30,6 +30,7 @@ from compliance.errors import ConsentError, NothingSaidError, describe
 from compliance.log.verifier import verify_log
 from compliance.terms import ConsentTerms
 from federation.consent_intake import BEYOND, ConsentIntake, Told
+from federation.errors import WorkspaceError
 from federation.party import JOURNAL, PartyFolder, locked, write_atomically
 from privacy.randomness import new_secret
 
@@ -180,7 +181,8 @@ def record_of(directory: Path, subject: str, purpose: str, notice: Path) -> Cons
         notice: file of a `ConsentNotice`.
 
     Raises:
-        ConsentError: at the first step that fails, or a file cannot be read.
+        ConsentError: at the first step that fails.
+        WorkspaceError: the notice cannot be read.
         SubjectKeyError: the store of subjects' keys is damaged.
     """
     folder = PartyFolder(directory)
@@ -192,12 +194,16 @@ def read_notice(file: Path) -> ConsentNotice:
     """Read what people are told about one purpose.
 
     Raises:
-        ConsentError: the file cannot be read, or holds no notice.
+        WorkspaceError: the file cannot be read.
+        ConsentError: it holds no notice.
     """
     try:
         return ConsentNotice.model_validate_json(file.read_bytes())
     except OSError as error:
-        raise ConsentError(f"notice {file} cannot be read: {error.strerror}") from error
+        raise WorkspaceError(
+            f"notice {file} cannot be read: {error.strerror}: name the file, in JSON, of what "
+            "people were told about the purpose"
+        ) from error
     except ValidationError as error:
         raise ConsentError(f"notice {file}: {describe(error)}") from error
 

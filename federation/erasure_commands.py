@@ -44,11 +44,15 @@ def request(
     From here on no job uses them. The same identifier gives the same request again,
     until it is carried out here; then a new one, which looks for them again everywhere.
 
-    Example: comity erase request out/demo/retailer --kind email
+    Example: comity erase request out/demo/retailer --kind email < address.txt
     """
+    if sys.stdin.isatty():
+        sys.stderr.write(f"type the {kind} of whoever asks, Enter, and Ctrl-D\n")
     value = sys.stdin.read(_LONGEST + 1)
     if len(value) > _LONGEST:
         raise typer.BadParameter(f"expected at most {_LONGEST} characters on standard input")
+    if not value.strip():
+        raise typer.BadParameter(f"nothing came on standard input: expected one {kind}")
     with _erasing(directory) as (erasing, followed):
         _print([erasing.request(kind, value)], followed, as_json)
 

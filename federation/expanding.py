@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from compliance import records
+from compliance.errors import ModelAlteredError
 from connectors import ConnectorError
 from federation.delivering import delivered, on_the_way, settle_delivery
 from federation.desk import Desk, undamaged
@@ -48,6 +49,7 @@ from federation.messages import (
     Message,
 )
 from federation.population import Population, Use, encoder_for
+from federation.published import check_published
 from federation.retraining import check_in_use
 from federation.shelves import scratch
 from federation.specification import ExpandSpec
@@ -182,6 +184,14 @@ class Expanding:
         except FileNotFoundError as error:
             raise desk.refusal(
                 "expand.train", f"training {train!r} has not ended here: run it first"
+            ) from error
+        try:
+            check_published(desk.folder, desk.agreement, train, model.digest)
+        except ModelAlteredError as error:
+            raise desk.refusal(
+                "expand.train",
+                f"the model of training {train!r} was altered since it was published: restore it "
+                "from a backup, or train again under another name",
             ) from error
         if model.body.columns != encoder_for(desk.agreement).names:
             raise desk.refusal(

@@ -25,6 +25,7 @@ from federation.jobs.model import JointModel
 from federation.members import Members, load_people
 from federation.party import PartyFolder
 from federation.population import Population, Use, encoder_for, open_source, read_population
+from federation.published import check_published, models_beside
 from federation.shelves import scratch
 from federation.specification import TrainSpec
 from federation.versions import versions_of
@@ -56,6 +57,8 @@ class KeptModel:
             WorkspaceError: it lies elsewhere, is malformed, or is of another agreement.
             RefusedError: it was deleted.
             InvalidAgreementError: the party's agreement is unsigned by somebody, or altered.
+            ModelAlteredError: it is not the one that the log tells of.
+            LogError: the log is damaged.
         """
         path = file.resolve()
         folder = PartyFolder(path.parent.parent)
@@ -69,11 +72,11 @@ class KeptModel:
                     raise one.refusal(folder.name) from error
             raise WorkspaceError(
                 f"{error.filename} is missing: name PARTY/models/JOB.json of a brand or partner "
-                "whose training has ended"
+                f"whose training has ended; there is {models_beside(folder)}"
             ) from error
         except ValidationError as error:
             raise WorkspaceError(f"{file} is no model: {error.error_count()} mistakes") from error
-        folder.agreement()  # it is whole, and this party's
+        current = folder.agreement()  # it is whole, and this party's
         if folder.model(model.job) != path or spec.name != model.job:
             raise WorkspaceError(f"{file} is of job {model.job!r}: name {folder.model(model.job)}")
         try:
@@ -82,6 +85,7 @@ class KeptModel:
             raise WorkspaceError(
                 f"{file} was made under another agreement than its folder has"
             ) from error
+        check_published(folder, current, model.job, model.digest)
         return cls(folder, agreement, model, spec)
 
 

@@ -27,7 +27,7 @@ from compliance.agreement import Agreement
 from compliance.terms import ColumnTerm, MatchTerms
 from connectors import FileSource, ObjectSource, SqlSource, TableReading, open_connector
 from connectors.connector import Connector
-from connectors.schema import Classification, Column, ColumnType, Schema
+from connectors.schema import Classification, Column, ColumnType, Schema, text_of
 from federation.consent_reading import PEOPLE, ConsentReading, Heard
 from federation.errors import WorkspaceError
 from federation.features import Scorer, Scores, features_of, require_readable, strings_of
@@ -57,6 +57,7 @@ __all__ = [
     "batch_tokens",
     "encoder_for",
     "encoder_of",
+    "has_row",
     "open_source",
     "read_population",
     "recipe_for",
@@ -157,6 +158,16 @@ def open_source(data: DataConfig, directory: Path) -> Connector:
     if data.table is None:
         return open_connector(ObjectSource(url=data.url))
     return open_connector(SqlSource(url=data.url, table=data.table))
+
+
+def has_row(data: DataConfig, directory: Path, reference: str) -> bool:
+    """Tell whether a row of a party's table has a record reference.
+
+    Raises:
+        ConnectorError: the table cannot be read.
+    """
+    batches = open_source(data, directory).scan([data.key])
+    return any(pc.any(pc.equal(text_of(batch.column(0)), reference)).as_py() for batch in batches)
 
 
 def schema_for(

@@ -24,6 +24,7 @@ from federation.errors import WorkspaceError
 from federation.jobs.assist import HeldPart
 from federation.party import LabelRule, PartyFolder
 from federation.population import Population, Use, open_source, read_population
+from federation.published import check_published, models_beside
 from federation.shelves import scratch
 from federation.specification import VerticalTrainSpec
 
@@ -55,6 +56,8 @@ class KeptPart:
         Raises:
             WorkspaceError: it lies elsewhere, is malformed, or is of another agreement.
             InvalidAgreementError: the party's agreement is unsigned by somebody, or altered.
+            ModelAlteredError: it is not the one that the log tells of.
+            LogError: the log is damaged.
         """
         path = file.resolve()
         folder = PartyFolder(path.parent.parent)
@@ -65,7 +68,7 @@ class KeptPart:
         except FileNotFoundError as error:
             raise WorkspaceError(
                 f"{error.filename} is missing: name PARTY/models/JOB.json of a brand or partner "
-                "whose training has ended"
+                f"whose training has ended; there is {models_beside(folder)}"
             ) from error
         except ValidationError as error:
             raise WorkspaceError(f"{file} is no part of a model: train anew") from error
@@ -74,6 +77,7 @@ class KeptPart:
             raise WorkspaceError(f"{file} is of job {held.job!r}: name {folder.model(held.job)}")
         if held.agreement != agreement.digest or agreement.vertical is None:
             raise WorkspaceError(f"{file} was made under another agreement than its folder has")
+        check_published(folder, agreement, held.job, held.digest)
         return cls(folder, agreement, held, spec, agreement.vertical)
 
 

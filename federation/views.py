@@ -186,7 +186,7 @@ def _consent_used(desk: Desk, people: Population, now: datetime, beside: Path) -
     """Return the leaf that consent was read; a view is shown to no other party."""
     digest, used = desk.agreement.digest, people.used
     return records.ConsentUsed(
-        time=now,
+        time=desk.clock(),  # the decision is told before it
         party=desk.folder.name,
         agreement=digest,
         job=None,

@@ -853,6 +853,8 @@ class TestRender:
         elif isinstance(value, list | tuple):
             for part in value:
                 yield from TestRender.leaves(part)
+        elif value is None or isinstance(value, bool):
+            yield {None: "none", True: "yes", False: "no"}[value]
         elif isinstance(value, datetime):
             yield value.isoformat().replace("+00:00", "Z")
         else:

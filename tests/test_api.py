@@ -649,7 +649,7 @@ class TestCommands:
             taken.listen()
             port = taken.getsockname()[1]
             code, told = self.run(capsys, "serve", path, "--port", port)
-        assert (code, "cannot listen" in told) == (2, True)
+        assert (code, "cannot listen" in told, "serving" in told) == (2, True, False)
         with (path / "api" / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             code, told = self.run(capsys, "serve", path)

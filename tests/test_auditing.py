@@ -577,6 +577,19 @@ def test_the_command_says_whose_log_it_could_not_read(
     assert told in capsys.readouterr().out
 
 
+def test_a_party_without_a_log_is_found_and_one_that_is_not_there_is_named(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(workspace / "courier" / "log")
+    (found,) = of_files(workspace, scratch=tmp_path)
+    assert (found.kind, found.party) == (K.FILE_MISSING, "courier")
+    shutil.rmtree(workspace / "courier")
+    assert of_files(workspace, scratch=tmp_path) == []
+    with suppress(SystemExit):
+        main(["audit", str(workspace)])
+    assert "\nnot looked at: courier\n" in capsys.readouterr().out
+
+
 def test_real_logs_give_no_alarm_and_fewer_witnesses_do(workspace: Path, tmp_path: Path) -> None:
     assert of_files(workspace, scratch=tmp_path) == []
     (workspace / "courier" / "log" / "witness" / "public").unlink()

@@ -174,6 +174,25 @@ class TestPage:
         assert "script" not in page.tags
 
 
+def test_a_model_that_was_altered_has_no_card_and_is_not_attacked(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = model_of(workspace)
+    model = json.loads(file.read_bytes())
+    model["body"]["weights"][0] += 1.0
+    file.write_text(json.dumps(model))
+    for command in ("card", "attack"):
+        with pytest.raises(SystemExit) as caught:
+            main([command, str(file)])
+        assert caught.value.code == 1
+        assert "altered since it was published" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_model_that_is_missing_is_answered_by_those_that_are_there(workspace: Path) -> None:
+    with pytest.raises(WorkspaceError, match=r"there is .*model\.json"):
+        make_card(model_of(workspace).with_name("modle.json"))
+
+
 def test_the_command_writes_the_card_and_changes_nothing_else(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

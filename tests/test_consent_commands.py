@@ -100,6 +100,19 @@ def test_an_old_file_is_brought_into_a_journal_and_goes_on(desk: Desk) -> None:
     assert SUBJECT not in "".join(leaf.model_dump_json() for leaf in desk.recorded())
 
 
+def test_a_reference_that_no_row_has_is_recorded_and_said(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.run("import")
+    for subject, warned in ((SUBJECT, False), ("R#misspelt", True)):
+        with pytest.raises(SystemExit) as left:
+            main(["consent", "withdraw", str(desk.path), subject, PURPOSE])
+        said = capsys.readouterr().err
+        assert (left.value.code, "no row of the party's table" in said) == (0, warned)
+        assert subject not in said
+    assert len(desk.recorded()) == 2
+
+
 def test_a_purpose_that_is_not_agreed_is_a_mistake_and_no_answer(desk: Desk) -> None:
     code, said = desk.run("show", SUBJECT, "profiling")
     assert (code, "profiling" in said, SUBJECT in said) == (2, False, False)
@@ -215,6 +228,8 @@ def test_receipts_and_exports_are_of_one_person(desk: Desk, tmp_path: Path) -> N
         assert (code, "notice" in said, SUBJECT in said) == (1, True, False)
     notice.write_text(json.dumps(NOTICE))
     assert desk.run("receipt", "nobody", PURPOSE, "--notice", notice)[0] == 1
+    code, said = desk.run("receipt", SUBJECT, PURPOSE, "--notice", tmp_path / "missing.json")
+    assert (code, "name the file" in " ".join(said.split())) == (2, True)
 
 
 def test_a_receipt_makes_nobody_a_key(desk: Desk, tmp_path: Path) -> None:

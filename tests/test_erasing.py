@@ -511,7 +511,8 @@ def test_the_commands(
     assert code == 0
     assert json.loads(out)["steps"][0]["outcome"] == "deleted"
     assert comity("receipt", str(party), "rq-none")[0] == 2
-    assert comity("request", str(party), told="")[0] == 1
+    assert comity("request", str(party), told="\n")[0] == 2
+    assert comity("request", str(party), told="nobody")[0] == 1
     assert comity("request", str(party), told="a" * 5000)[0] == 2
 
 

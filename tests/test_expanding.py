@@ -278,12 +278,25 @@ def test_nobody_eligible_is_below_the_minimum(later: World) -> None:
     assert left_behind(later) == []
 
 
-def model_of(world: World, **changes: Any) -> None:
-    """Put another model into a partner's folder."""
+def model_of(world: World, *, told: bool = True, **changes: Any) -> None:
+    """Put another model into a partner's folder, and have its log tell that it was published."""
     path = world.folder("retailer").model("model")
     model = JointModel.model_validate_json(path.read_bytes())
-    body = model.body.model_copy(update=changes)
-    path.write_bytes(model.model_copy(update={"body": body}).canonical_bytes)
+    model = model.model_copy(update={"body": model.body.model_copy(update=changes)})
+    path.write_bytes(model.canonical_bytes)
+    if told:
+        leaves = world.leaves("retailer")
+        leaf = next(one for one in leaves if isinstance(one, records.ModelTrained))
+        leaf = leaf.model_copy(update={"model_digest": model.digest})
+        with world.folder("retailer").open_log() as log:
+            log.append([records.to_leaf(leaf)])
+
+
+def test_a_model_that_was_altered_on_disk_is_refused(later: World) -> None:
+    model_of(later, told=False, weights=(1.0, 0.0, 0.0, 0.0))
+    body = ask(later).body
+    assert isinstance(body, Refused)
+    assert "was altered since it was published" in body.remedy
 
 
 def test_a_model_that_likes_everybody_the_same_is_decided_by_reference(later: World) -> None:

@@ -1,6 +1,7 @@
 """An agreement's life: what follows what, who ends it, and what a change does to protection."""
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -392,6 +393,23 @@ class TestComparison:
             "budget.epsilon is raised from 3 to 4; it weakens the protection of people"
         )
 
+    def test_whole_keys_are_not_told_but_what_people_compare(self) -> None:
+        brand, *others = make_agreement().parties
+        away = make_agreement().model_copy(update={"parties": tuple(others)})
+        (gone,) = compare(make_agreement(), away)
+        other = next(one for one in others if one.encryption_key is not None)
+        changed = brand.model_copy(update={"encryption_key": other.encryption_key})
+        new = make_agreement().model_copy(update={"parties": (changed, *others)})
+        (one,) = compare(make_agreement(), new)
+        assert one.sentence.startswith(
+            f'parties.{brand.name}.encryption_key changes from "{brand.encryption_fingerprint}" to '
+            f'"{other.encryption_fingerprint}"'
+        )
+        assert brand.verifying_key.fingerprint in gone.sentence
+        assert brand.cosigner is not None
+        assert brand.cosigner.key_id.hex() in gone.sentence
+        assert len(gone.sentence) < 600
+
     def test_what_weakens_comes_first(self) -> None:
         new = make_agreement(title="Other", budget={"epsilon": 9.0, "delta": 1e-6})
         assert [one.term for one in compare(make_agreement(), new)] == ["budget.epsilon", "title"]
@@ -410,6 +428,12 @@ class TestRendering:
         assert "## Retention\n\n| artefact | purpose | days | basis |" in shown
         assert "- notice days: `7`" in shown
         assert "> Before &lt;court>\n> # of Bonn" in shown
+
+    def test_values_are_told_in_words(self) -> None:
+        shown = render(self.AGREED)
+        assert "- protocols: `ecdh`" in shown
+        assert "- reveal keys: `no`" in shown
+        assert not re.search("None|True|False|[(][)]|<[A-Z]", shown.replace("\\", ""))
 
     def test_text_cannot_pass_for_a_term(self) -> None:
         lines = render(self.AGREED).splitlines()

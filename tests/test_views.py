@@ -1,7 +1,9 @@
 """Views: a party's own people, in counts alone."""
 
+import itertools
 from collections import Counter
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 from compliance import records
 from compliance.policy import ANALYST
 from compliance.terms import Classification
+from federation.auditing import audit_places
 from federation.cli import app
 from federation.errors import RefusedError, WorkspaceError
 from federation.policies import policy_of, view_question
@@ -113,6 +116,20 @@ class TestWhatDecides:
         assert (used.purpose, used.rows, used.eligible) == (PURPOSE, 50, 48)
         assert used.recipients == ()
         assert used.cohort_root is not None
+
+    def test_an_audit_finds_nothing_wrong_with_it(self, world: World, tmp_path: Path) -> None:
+        world.run()
+        ticks = itertools.count(1)
+        retailer = world.folder("retailer").path
+        view(retailer, ["age"], clock=lambda: world.now + timedelta(seconds=next(ticks)))
+        _, found, _ = audit_places(
+            [str(retailer)],
+            agreements=(),
+            policy=None,
+            scratch=tmp_path / "scratch",
+            now=world.now + timedelta(hours=1),
+        )
+        assert found == ()
 
     def test_it_costs_nothing_and_jobs_run_after_it(self, world: World) -> None:
         look(world, "colour")

@@ -8,9 +8,10 @@ what is answered (`application`).
 import fcntl
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -23,12 +24,34 @@ from federation.errors import WorkspaceError
 __all__ = ["make_server", "serve"]
 
 
+class _Server(uvicorn.Server):
+    """A server that says when it listens, and at which port."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready(self.servers[0].sockets[0].getsockname()[1])
+
+
+def _nobody_asked(_port: int) -> None:
+    return
+
+
 def make_server(
-    directory: Path, config: ApiConfig, teller: Teller, *, clock: Clock = utc_now
+    directory: Path,
+    config: ApiConfig,
+    teller: Teller,
+    *,
+    clock: Clock = utc_now,
+    ready: Callable[[int], None] = _nobody_asked,
 ) -> uvicorn.Server:
-    """Return a server of a party's API, which listens once it is run."""
+    """Return a server of a party's API, which listens once it is run, and says at which port."""
     app = create_application(directory, config, said=teller.want, clock=clock)
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             host=config.host,
@@ -40,18 +63,26 @@ def make_server(
             ws="none",
             timeout_keep_alive=5,
             timeout_graceful_shutdown=10,
-        )
+        ),
+        ready,
     )
 
 
-def serve(directory: Path, config: ApiConfig) -> None:
+def serve(
+    directory: Path, config: ApiConfig, *, ready: Callable[[int], None] = _nobody_asked
+) -> None:
     """Serve until interrupted.
+
+    Args:
+        directory: the party's folder.
+        config: where to listen, and what to allow.
+        ready: told the port, once the folder and the address are held.
 
     Raises:
         WorkspaceError: another process serves the party, or the address cannot be had.
     """
     with _logged(), _alone(directory), Teller(directory, clock=utc_now) as teller:
-        server = make_server(directory, config, teller)
+        server = make_server(directory, config, teller, ready=ready)
         try:
             server.run()
         except SystemExit as error:  # how uvicorn says that it could not listen
