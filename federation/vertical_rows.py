@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from compliance.agreement import Agreement
+from compliance.errors import InvalidAgreementError
 from compliance.terms import VerticalTerms
 from federation.clock import Clock
 from federation.consent_reading import ConsentReading
@@ -27,6 +28,7 @@ from federation.population import Population, Use, open_source, read_population
 from federation.published import check_published, models_beside
 from federation.shelves import scratch
 from federation.specification import VerticalTrainSpec
+from federation.versions import versions_of
 
 __all__ = ["KeptPart", "is_part", "labels_of", "read_own_rows"]
 
@@ -37,7 +39,7 @@ class KeptPart:
 
     Attributes:
         folder: the party's.
-        agreement: verified.
+        agreement: the version that it was trained under, verified.
         held: the part.
         spec: the job that trained it.
         terms: agreed for such jobs.
@@ -72,12 +74,17 @@ class KeptPart:
             ) from error
         except ValidationError as error:
             raise WorkspaceError(f"{file} is no part of a model: train anew") from error
-        agreement = folder.agreement()
+        current = folder.agreement()  # it is whole, and this party's
         if folder.model(held.job) != path or spec.name != held.job:
             raise WorkspaceError(f"{file} is of job {held.job!r}: name {folder.model(held.job)}")
-        if held.agreement != agreement.digest or agreement.vertical is None:
-            raise WorkspaceError(f"{file} was made under another agreement than its folder has")
-        check_published(folder, agreement, held.job, held.digest)
+        strange = f"{file} was made under another agreement than its folder has"
+        try:
+            agreement = versions_of(folder.path).version(held.agreement)
+        except InvalidAgreementError as error:
+            raise WorkspaceError(strange) from error
+        if agreement.vertical is None:
+            raise WorkspaceError(strange)
+        check_published(folder, current, held.job, held.digest)
         return cls(folder, agreement, held, spec, agreement.vertical)
 
 
@@ -113,7 +120,7 @@ def read_own_rows(kept: KeptPart, clock: Clock, *, with_labels: bool) -> Populat
                 key=alignment.key,
                 columns=kept.terms.held_by(folder.name),
                 with_labels=with_labels,
-            ).but(Erased(folder, agreement).references()),
+            ).but(Erased(folder, folder.agreement()).references()),  # known by today's recipe
             scratch=beside,
         )
 

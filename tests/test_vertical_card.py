@@ -9,6 +9,7 @@ import parties
 import pytest
 import vertical
 from parties import NOW, World
+from test_one_set import amended
 from test_report import Page
 from vertical import ALIGN, COMMON, PRIVATE, SCORE
 
@@ -150,3 +151,13 @@ def test_the_commands_take_a_part_as_they_take_a_model(
     with pytest.raises(SystemExit):
         main(["card", str(part_of(world)), "--json"])
     assert VerticalCard.model_validate(json.loads(capsys.readouterr().out)).party == "brand"
+
+
+def test_a_model_has_its_card_after_an_amendment_too(world: World, tmp_path: Path) -> None:
+    after = world.copy(tmp_path / "after")
+    file = after.folder("brand").model("model")
+    before = make_vertical_card(file, facts_alone=True)
+    amended(after, tmp_path / "next.json", title="Under another title")
+    card = make_vertical_card(file, facts_alone=True)
+    assert (card.digest, card.agreement) == (before.digest, before.agreement)
+    assert card.title == before.title != "Under another title"
