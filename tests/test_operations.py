@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parties import MATCH, TRAIN, World
+from parties import EXPAND, MATCH, TRAIN, World
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -486,6 +486,20 @@ class TestOrders:
         other = TRAIN.model_copy(update={"name": "find"})
         with pytest.raises(WorkspaceError, match=r"'find' is listed in .* with other content"):
             runs.submit(Order(job=other))
+
+    def test_a_job_that_could_never_run_is_not_listed_and_every_mistake_told(
+        self, folder: CoordinatorFolder
+    ) -> None:
+        runs = LocalRuns(folder, by="alice")
+        before = (folder.party / "jobs.json").read_bytes()
+        greedy = EXPAND.model_copy(update={"name": "best-3", "share": 0.9, "train": "nomodel"})
+        with pytest.raises(WorkspaceError, match="'best-3': 2 mistakes") as told:
+            runs.submit(Order(job=greedy))
+        assert "\n  train: found 'nomodel', which is no train job listed before" in str(told.value)
+        assert "expand.maximum_share" in str(told.value)
+        assert (folder.party / "jobs.json").read_bytes() == before
+        assert runs.all() == ()
+        runs.submit(Order(job=greedy.model_copy(update={"share": 0.2, "train": "model"})))
 
     def test_a_file_holds_what_stands_under_jobs(self, tmp_path: Path) -> None:
         file = tmp_path / "match.toml"

@@ -1,8 +1,8 @@
 """What an operator asks of a coordinator's runs, and its form on the coordinator's own machine.
 
 Guarantees: the same calls, with the same answers and errors, here and from afar (`remote`). A job
-that is ordered is listed in the coordinator's folder before its run is queued; one that is listed
-already must be the same.
+that is ordered is listed in the coordinator's folder before its run is queued, if the agreement
+and the jobs listed before it let it run; one that is listed already must be the same.
 
 Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`journal`).
 """
@@ -13,13 +13,17 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from compliance.agreement import Agreement
 from compliance.errors import describe
+from federation.collaboration.contradictions import job_contradictions
 from federation.coordinator import read_jobs, write_jobs
 from federation.errors import WorkspaceError
+from federation.objections import policy_objections
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Lines, Run, RunJournal
 from federation.party import PartyFolder
 from federation.specification import JobSpec
+from federation.successors import Retrainings
 
 __all__ = ["LocalRuns", "Order", "Runs", "read_order"]
 
@@ -94,10 +98,11 @@ class LocalRuns:
     def submit(self, order: Order) -> Run:
         """Queue a run; see `Runs.submit`."""
         party = PartyFolder(self._folder.party)
-        party.agreement()
+        agreement = party.agreement()
         if order.job is None:
             read_jobs(party)
             return self._journal.submit((), by=self._by)
+        _check(party, agreement, order.job)
         _list(party, order.job)
         return self._journal.submit((order.job.name,), by=self._by)
 
@@ -120,6 +125,27 @@ class LocalRuns:
     def resume(self, number: int) -> Run:
         """Resume it; see `Runs.resume`."""
         return self._journal.resume(number, by=self._by)
+
+
+def _check(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
+    """Hold a job that is not listed yet against the agreement, and those listed before it.
+
+    Raises:
+        WorkspaceError: it could never run; every mistake is listed.
+    """
+    listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
+    if any(one.name == job.name for one in listed):
+        return
+    before = (*listed, *Retrainings(party, agreement).specs)
+    document = {"jobs": [one.model_dump(mode="json") for one in (*before, job)]}
+    place = f"jobs[{len(before)}]."
+    told = [one for one in job_contradictions(document) if one.startswith(place)]
+    mistakes = [one.removeprefix(place) for one in told]
+    mistakes += [f"{remedy} ({term})" for term, remedy in policy_objections(job, agreement)]
+    if mistakes:
+        count = f"{len(mistakes)} mistake{'' if len(mistakes) == 1 else 's'}"
+        head = f"job {job.name!r}: {count}, and it was not listed"
+        raise WorkspaceError("\n  ".join([head, *mistakes]))
 
 
 def _list(party: PartyFolder, job: JobSpec) -> None:
