@@ -38,6 +38,7 @@ from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.ownership import owner_of
 from federation.party import verified_agreement
+from federation.progress import Progress, report
 from federation.versions import versions_of
 from federation.witnesses import origin_of, read_optional, witness_in
 
@@ -129,6 +130,7 @@ def verify_all(
             common = None
         for directory in directories:
             try:
+                report(Progress(directory.name, "verify", "every leaf is read"))
                 party = verify_party(directory)
                 if common is not None and party.agreement != common:
                     raise InvalidAgreementError(
