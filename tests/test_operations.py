@@ -3,6 +3,7 @@
 import itertools
 import json
 import stat
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from federation import cli
 from federation.apps.control_listener import CONTROL_CALLS, control_app
 from federation.apps.operating.dispatcher import Dispatcher
+from federation.apps.operating.service import check_scripts
 from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.errors import RunCancelledError, RunStateError, WorkspaceError
@@ -634,6 +636,13 @@ class TestPublicListener:
         ]
         assert len(lines[-1]["path"]) == 120
         assert "guessed" not in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_a_machine_without_flowers_commands_is_named_with_the_remedy(tmp_path: Path) -> None:
+    check_scripts(Path(sys.executable).parent)
+    (tmp_path / "flower-superexec").touch()
+    with pytest.raises(WorkspaceError, match=r"lacks flwr-serverapp, .* 'comity\[coordinator\]'"):
+        check_scripts(tmp_path)
 
 
 class TestControlApi:

@@ -17,6 +17,7 @@ from compliance.agreement import Agreement
 from compliance.errors import describe
 from federation.collaboration.contradictions import job_contradictions
 from federation.coordinator import read_jobs, write_jobs
+from federation.enrolment.store import EnrolmentStore
 from federation.errors import WorkspaceError
 from federation.objections import policy_objections
 from federation.operations.folder import CoordinatorFolder
@@ -98,6 +99,8 @@ class LocalRuns:
     def submit(self, order: Order) -> Run:
         """Queue a run; see `Runs.submit`."""
         party = PartyFolder(self._folder.party)
+        if not (party.path / "agreement.json").exists():
+            EnrolmentStore(self._folder.path).check_signed()
         agreement = party.agreement()
         if order.job is None:
             read_jobs(party)
