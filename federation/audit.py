@@ -39,6 +39,7 @@ from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.ownership import owner_of
 from federation.party import verified_agreement
+from federation.progress import Progress, report
 from federation.versions import versions_of
 from federation.witnesses import origin_of, read_optional, witness_in
 
@@ -130,6 +131,7 @@ def verify_all(
             common = None
         for directory in directories:
             try:
+                report(Progress(directory.name, "verify", "every leaf is read"))
                 party = verify_party(directory)
                 if common is not None and not _is_of(directory, party, common):
                     raise InvalidAgreementError(

@@ -57,9 +57,10 @@ def audit_command(
     from compliance.log.verifier import read_regular
     from federation.auditing import audit_places
     from federation.log_fetching import Limits
+    from federation.watch import watched
 
     trusted = None if policy is None else Policy.parse(read_regular(policy, 1 << 20))
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, watched():
         logs, findings, repriced = audit_places(
             places,
             agreements=agreement or (),

@@ -43,6 +43,7 @@ from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.log_fetching import Limits, RemoteLog
 from federation.ownership import owner_of
+from federation.progress import Progress, report
 
 __all__ = ["audit_places"]
 
@@ -120,6 +121,7 @@ def audit_places(
     twice = {party for party, number in Counter(one.party for one in located).items() if number > 1}
     logs: list[_Log] = []
     for one in located:  # 2
+        report(Progress(one.party, "audit", "its log is taken"))
         if (problem := _fetched(one)) is not None:
             findings.append(problem)
             continue
@@ -129,7 +131,11 @@ def audit_places(
     if rules is None:
         return (), tuple(findings), True
     kept = [(one.party, one.heads) for one in located]
-    told = list(_each(partial(_audited, kept=kept, policy=policy, rules=rules), logs))
+    told: list[_Told] = []
+    audited = _each(partial(_audited, kept=kept, policy=policy, rules=rules), logs)
+    for log, one_told in zip(logs, audited, strict=True):
+        report(Progress(log.party, "audit", "was read by itself"))
+        told.append(one_told)
     findings.extend(itertools.chain.from_iterable(found for _, found in told))
     excerpts = tuple(excerpt for excerpt, _ in told if excerpt is not None)
     findings.extend(audit_together(excerpts))  # 3

@@ -235,8 +235,12 @@ def plan(
     """
     from federation.collaboration import load_collaboration
     from federation.plan import plan as make_plan
+    from federation.progress import Progress, report
+    from federation.watch import watched
 
-    planned = make_plan(load_collaboration(file), positives=positives, auc=auc)
+    with watched():
+        report(Progress("plan", file.stem, "is read, and held against the tables that it names"))
+        planned = make_plan(load_collaboration(file), positives=positives, auc=auc)
     if as_json:
         _print_json(planned.model_dump(mode="json"))
     else:
@@ -453,8 +457,10 @@ def log_verify(
     Example: comity log verify out/demo
     """
     from federation.audit import verify_all
+    from federation.watch import watched
 
-    found, problems = verify_all(directories)
+    with watched():
+        found, problems = verify_all(directories)
     for problem in problems:
         err.print(f"[bold red]error[/] {escape(str(problem))}")
     if problems:

@@ -72,7 +72,7 @@ from federation.objections import policy_objections
 from federation.party import PartyFolder, locked, write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
-from federation.roll_call import RollCall
+from federation.roll_call import ROLL_CALL, RollCall
 from federation.routes import off_route
 from federation.specification import (
     AlignSpec,
@@ -89,9 +89,6 @@ from federation.unmatched import unmatched
 from federation.witnessing import LogWitnessing
 
 __all__ = ["Coordinator", "jobs_in", "read_jobs", "write_jobs"]
-
-ROLL_CALL = "roll-call"
-"""What the question to all nodes is filed under, which belongs to no job."""
 
 _JOBS = TypeAdapter(tuple[JobSpec, ...], config=ConfigDict(hide_input_in_errors=True))
 

@@ -302,6 +302,7 @@ class Erasing:
         dealt: list[Kept] = []
         wrong: list[Exception] = []
         for one, references in zip(kept, self._find(kept), strict=True):  # 2
+            report(Progress(self._folder.name, "erase", f"carries out {one.execution.request}"))
             try:
                 dealt.append(self._deal(one, references))
             except (ConnectorError, ComplianceError, FederationError) as error:

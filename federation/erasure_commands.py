@@ -73,6 +73,15 @@ def run(directory: PartyFolderArgument, as_json: JsonFlag = False) -> None:
 
     Example: comity erase run out/demo/retailer
     """
+    from federation.progress import Progress, report
+    from federation.watch import watched
+
+    with watched():
+        report(Progress(directory.name, "erase", "opens its folder, and looks for people"))
+        _run(directory, as_json)
+
+
+def _run(directory: Path, as_json: bool) -> None:
     with _erasing(directory) as (erasing, followed):
         done = erasing.run()
         followed.settle(done)
@@ -89,9 +98,11 @@ def spread(workspace: WorkspaceArgument, as_json: JsonFlag = False) -> None:
     """
     from federation.embedded import spread_embedded
     from federation.trial.workspace import folders_in
+    from federation.watch import watched
 
     coordinator, people = folders_in(workspace)
-    spread_embedded(coordinator.path, [folder.path for folder in people])
+    with watched():
+        spread_embedded(coordinator.path, [folder.path for folder in people])
     told: list[dict[str, object]] = []
     for folder in people:
         with _erasing(folder.path) as (erasing, followed):

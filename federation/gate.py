@@ -124,6 +124,19 @@ class Minimum:
     found: int
     required: int
 
+    @property
+    def remedy(self) -> str:
+        """What would pass; of a match, whose secrets are gone, another one alone."""
+        if self.term == "match.minimum_match":
+            return (
+                f"below the minimum of {self.required} matched people: bring more people whom both "
+                "sides know, or agree on a smaller minimum, then match under another name"
+            )
+        return (
+            f"below the minimum of {self.required}: bring more people, or agree on a smaller "
+            "minimum"
+        )
+
 
 @dataclass(frozen=True)
 class Departure:
@@ -580,11 +593,7 @@ class Gate:
     def _check_minimums(self, departure: Departure) -> None:
         for minimum in departure.minimums:
             if minimum.found < minimum.required:
-                raise self._refusal(
-                    minimum.term,
-                    f"below the minimum of {minimum.required}: bring more people, or agree on a "
-                    "smaller minimum",
-                )
+                raise self._refusal(minimum.term, minimum.remedy)
 
     def _reserve(self, departure: Departure, charge_id: str) -> list[records.Record]:
         if departure.charge is None:

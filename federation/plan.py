@@ -31,6 +31,7 @@ from federation.jobs.sums import Sums, sums_for, whole_charge
 from federation.jobs.train import training_plan
 from federation.objections import policy_objections
 from federation.population import encoder_for
+from federation.progress import Progress, report
 from federation.specification import (
     AlignSpec,
     ExpandSpec,
@@ -239,7 +240,7 @@ def plan(
     """
     agreement = drafted_agreement(collaboration)
     planner = _Planner(agreement, positives, auc)
-    jobs = tuple(map(planner.add, collaboration.jobs))
+    jobs = tuple(_priced(planner, spec) for spec in collaboration.jobs)
     try:
         agreement.check_time(clock())
     except InvalidAgreementError as error:
@@ -258,6 +259,11 @@ def plan(
         max_parties_per_person=agreement.train.max_parties_per_person if over_rows else None,
         period=planner.period,
     )
+
+
+def _priced(planner: "_Planner", spec: JobSpec) -> PlannedJob:
+    report(Progress("plan", spec.name, "is priced"))
+    return planner.add(spec)
 
 
 @dataclass(frozen=True)

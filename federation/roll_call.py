@@ -1,9 +1,9 @@
 """Who is there: which node is whose, and whom a job waits for.
 
 Guarantees: everybody a job could use is waited for, until the channel's deadline; whoever a job
-cannot do without and is not there then is named. Parties that a job can do without are as many
-partners as it says itself (`absent_partners`), and in a training by secure sums as many as the
-agreement says.
+cannot do without and is not there then is named. Whom it waits for is told at once. Parties that a
+job can do without are as many partners as it says itself (`absent_partners`), and in a training by
+secure sums as many as the agreement says.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
 """
@@ -17,6 +17,7 @@ from federation.errors import PartyUnreachableError
 from federation.jobs.assist import spare_scorers
 from federation.jobs.sums import partners_of, spare_partners
 from federation.messages import Message
+from federation.progress import Progress, report
 from federation.specification import (
     ExpandSpec,
     JobSpec,
@@ -26,7 +27,10 @@ from federation.specification import (
     VerticalScoreSpec,
 )
 
-__all__ = ["RollCall", "spare"]
+__all__ = ["ROLL_CALL", "RollCall", "spare"]
+
+ROLL_CALL = "roll-call"
+"""What the question to all nodes is filed under, which belongs to no job."""
 
 Identify = Callable[[Sequence[int], int], Sequence[Message | None]]
 """Asks nodes which parties they are; the second argument is how many may give no answer."""
@@ -43,6 +47,7 @@ class RollCall:
 
     def __init__(self, agreement: Agreement, channel: Channel, identify: Identify) -> None:
         self._agreement = agreement
+        self._name = agreement.by_role(Role.COORDINATOR)[0].name
         self._channel = channel
         self._identify = identify
         self._people = frozenset(
@@ -76,7 +81,7 @@ class RollCall:
         missing = wanted - self._nodes.keys()
         if missing <= dispensable & self._waited_for and len(missing) <= most:
             return
-        self._look(wanted, most)
+        self._look(wanted, most, spec.name)
         self._waited_for |= wanted
         missing = wanted - self._nodes.keys()
         if missing - dispensable or len(missing) > most:
@@ -89,25 +94,31 @@ class RollCall:
     def seek(self, wanted: frozenset[str]) -> None:
         """Wait for parties that are to be told something; it is no error if they do not come."""
         if wanted - self._nodes.keys():
-            self._look(wanted, len(wanted))
+            self._look(wanted, len(wanted), ROLL_CALL)
         self._waited_for |= wanted
 
-    def _look(self, wanted: frozenset[str], may_miss: int) -> None:
-        """Find the parties' nodes; a node of somebody else takes nobody's place."""
+    def _look(self, wanted: frozenset[str], may_miss: int, job: str) -> None:
+        """Find the parties' nodes; a node of somebody else takes nobody's place.
+
+        It asks those that are there already before it waits, so that it can say for whom.
+        """
         asked: dict[int, str | None] = {}
-        others = 0
+        at_least = 0
         while True:
-            nodes = self._channel.nodes(len(wanted) + others)
+            nodes = self._channel.nodes(at_least)
             fresh = [node for node in dict.fromkeys(nodes) if node not in asked]
             needed = len(wanted - set(asked.values())) - may_miss
             answers = self._identify(fresh, max(0, len(fresh) - max(0, needed))) if fresh else ()
             for node, answer in zip(fresh, answers, strict=True):
                 asked[node] = None if answer is None else answer.header.sender
             found = {name: node for node, name in asked.items() if name is not None}
-            more = sum(name not in wanted for name in asked.values())
-            if not wanted - found.keys() or more == others:
+            missing = wanted - found.keys()
+            others = sum(name not in wanted for name in asked.values())
+            if not missing or at_least == len(wanted) + others:
                 break
-            others = more
+            if at_least == 0:
+                report(Progress(self._name, job, f"waits for {', '.join(sorted(missing))}"))
+            at_least = len(wanted) + others
         self._nodes |= found
 
 

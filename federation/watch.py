@@ -5,6 +5,8 @@ Guarantees: prints counts and budgets only; lines from several parties never tea
 Leaves to others: what is worth telling (`progress`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,9 +15,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from federation.progress import Progress
+from federation.progress import Progress, listening
 
-__all__ = ["Watch", "line"]
+__all__ = ["Watch", "line", "watched"]
 
 
 class Watch:
@@ -59,6 +61,14 @@ class Watch:
         self._bars.update(self._tasks[key], completed=progress.done)
         if progress.done >= progress.total:
             self._bars.remove_task(self._tasks.pop(key))
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Print on standard error what is reported within the block."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with Watch(console) as watch, listening(watch):
+        yield
 
 
 def line(progress: Progress) -> str:

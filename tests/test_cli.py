@@ -208,7 +208,7 @@ class TestSimulate:
         content["agreement"]["match"]["minimum_match"] = 15
         ended = run("simulate", write_trial(tmp_path, content), "--workspace", tmp_path / "w")
         assert ended.code == 1
-        reason = "under match.minimum_match: below the minimum of 15: bring more people, or agree"
+        reason = "under match.minimum_match: below the minimum of 15 matched people: bring more"
         assert re.findall(rf"courier +find +stopped: refused by courier {reason}", ended.err)
         assert ended.err.splitlines()[-1].startswith(f"error refused by courier {reason}")
         assert ended.err.count(reason) == 2

@@ -43,6 +43,7 @@ from federation.messages import (
     unseal,
     weights_from_bytes,
 )
+from federation.progress import Progress, listening
 
 
 @pytest.fixture(scope="module")
@@ -444,8 +445,11 @@ def run_with(world: World, nodes: Sequence[int]) -> None:
 
 
 def test_a_party_that_is_not_there_is_named(world: World) -> None:
-    with pytest.raises(PartyUnreachableError, match="courier"):
+    told: list[Progress] = []
+    with listening(told.append), pytest.raises(PartyUnreachableError, match="courier"):
         run_with(world, [0, 1])
+    waits = [one for one in told if one.stage.startswith("waits")]
+    assert waits == [Progress("coordinator", "find", "waits for courier")]
     with pytest.raises(PartyUnreachableError, match="brand, retailer"):
         run_with(world, [2, 2])
     assert outcomes(world) == []

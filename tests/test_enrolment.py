@@ -145,6 +145,9 @@ class TestTheWholeWay:
         assert config.root_certificates.read_text() == enrolment.folder.ca_certificate.read_text()
         assert config.auth_supernode_private_key.resolve() == path / "keys" / "node"
 
+    def test_nobody_is_said_to_have_yet_to_sign(self, finished: Any) -> None:
+        finished[0].store.check_signed()
+
     def test_the_coordinator_knows_its_jobs(self, finished: Any) -> None:
         enrolment, _ = finished
         jobs = read_jobs(PartyFolder(enrolment.store.party))
@@ -404,8 +407,10 @@ class TestSigning:
         enrolment.ask(member)
         with pytest.raises(EnrolmentError, match="yet to join"):
             member.submission("0" * 64)
-        with pytest.raises(EnrolmentError, match="yet to join"):
+        with pytest.raises(EnrolmentError, match=r"retailer.* have yet to join"):
             enrolment.store.sign("0" * 64)
+        with pytest.raises(WorkspaceError, match=r"not joined yet by .*retailer"):
+            enrolment.store.check_signed()
 
     def test_who_has_signed_nothing_is_told_the_same_whomever_it_names(
         self, enrolment: Enrolment, finished: Any
@@ -643,7 +648,7 @@ class TestInvitations:
 
     def test_who_is_none_of_the_drafts_cannot_be_invited(self, enrolment: Enrolment) -> None:
         for name in ("stranger", "coordinator", "NOT A NAME"):
-            with pytest.raises(EnrolmentError, match="no invitation for"):
+            with pytest.raises(WorkspaceError, match="to invite: expected brand or"):
                 enrolment.invite(name)
 
     def test_terms_that_change_need_another_folder(

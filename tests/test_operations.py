@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import stat
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parties import MATCH, TRAIN, World
+from parties import EXPAND, MATCH, TRAIN, World
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,6 +27,7 @@ from compliance.terms import Role
 from federation import cli
 from federation.apps.control_listener import CONTROL_CALLS, control_app
 from federation.apps.operating.dispatcher import Dispatcher
+from federation.apps.operating.service import check_scripts
 from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.coordinator import read_jobs, write_jobs
@@ -555,6 +557,20 @@ class TestOrders:
             ordered.result()
         assert read_jobs(party) == (other, MATCH)
 
+    def test_a_job_that_could_never_run_is_not_listed_and_every_mistake_told(
+        self, folder: CoordinatorFolder
+    ) -> None:
+        runs = LocalRuns(folder, by="alice")
+        before = (folder.party / "jobs.json").read_bytes()
+        greedy = EXPAND.model_copy(update={"name": "best-3", "share": 0.9, "train": "nomodel"})
+        with pytest.raises(WorkspaceError, match="'best-3': 2 mistakes") as told:
+            runs.submit(Order(job=greedy))
+        assert "\n  train: found 'nomodel', which is no train job listed before" in str(told.value)
+        assert "expand.maximum_share" in str(told.value)
+        assert (folder.party / "jobs.json").read_bytes() == before
+        assert runs.all() == ()
+        runs.submit(Order(job=greedy.model_copy(update={"share": 0.2, "train": "model"})))
+
     def test_a_file_holds_what_stands_under_jobs(self, tmp_path: Path) -> None:
         file = tmp_path / "match.toml"
         file.write_text('kind = "match"\nname = "find"\nmemory_limit = "1GiB"\n')
@@ -688,6 +704,13 @@ class TestPublicListener:
         ]
         assert len(lines[-1]["path"]) == 120
         assert "guessed" not in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_a_machine_without_flowers_commands_is_named_with_the_remedy(tmp_path: Path) -> None:
+    check_scripts(Path(sys.executable).parent)
+    (tmp_path / "flower-superexec").touch()
+    with pytest.raises(WorkspaceError, match=r"lacks flwr-serverapp, .* 'comity\[coordinator\]'"):
+        check_scripts(tmp_path)
 
 
 class TestControlApi:

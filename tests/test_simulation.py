@@ -271,7 +271,7 @@ SPOILT: Mapping[str, Spoilt] = {
         strangers,
         party="retailer",
         term="match.minimum_match",
-        said="below the minimum of 5: bring more people, or agree on a smaller minimum",
+        said="below the minimum of 5 matched people: bring more people whom both sides know, or",
     ),
     "fewer matches than the minimum": Spoilt(
         lambda content, _: content["agreement"]["match"].update(minimum_match=11),

@@ -106,11 +106,17 @@ class EnrolmentStore:
 
         Raises:
             EnrolmentError: it cannot be invited; says why.
-            WorkspaceError: there is no register yet.
+            WorkspaceError: there is no register yet, or no such party in the draft.
         """
         now = self._clock()
         with self._held():
             register = self.read()
+            own = register.coordinator.name
+            names = [one.name for one in register.terms.parties if one.name != own]
+            if party not in names:
+                raise WorkspaceError(
+                    f"{party!r} is no party of the draft to invite: expected {' or '.join(names)}"
+                )
             invitation = Invitation.issue(
                 party,
                 address=address,
@@ -161,6 +167,23 @@ class EnrolmentStore:
         register = self.read()
         return register.standing(register.coordinator.name)
 
+    def check_signed(self) -> None:
+        """Return only if all have joined and signed, or nobody was invited here.
+
+        Raises:
+            WorkspaceError: somebody has yet to; says who.
+        """
+        if not self._file.exists():
+            return
+        standing = self.standing()
+        if standing.missing:
+            raise WorkspaceError(f"not joined yet by {', '.join(standing.missing)}: all sign after")
+        if standing.unsigned:
+            raise WorkspaceError(
+                f"not signed yet by {', '.join(standing.unsigned)}: each runs "
+                "`comity party sign FOLDER`"
+            )
+
     def sign(self, accepted: str) -> None:
         """Sign the agreement as the coordinator.
 
@@ -170,9 +193,11 @@ class EnrolmentStore:
         Raises:
             EnrolmentError: not all have joined, or another agreement was accepted.
         """
-        signed = self.standing().signed
+        standing = self.standing()
+        signed = standing.signed
         if signed is None:
-            raise EnrolmentError("parties have yet to join: sign once all have")
+            missing = ", ".join(standing.missing)
+            raise EnrolmentError(f"{missing} have yet to join: sign once all have")
         file = self._folder / "enrolment" / "agreement.json"
         write_atomically(file, signed.to_json())
         submission = sign_submission(PartyFolder(self.party), file, accepted)

@@ -86,6 +86,9 @@ def status(
 
     with _runs(config) as runs:
         found = runs.all() if number is None else (runs.run(number),)
+        at_work = {
+            one.number: _last_line(runs, one.number) for one in found if one.state.is_at_work
+        }
     if as_json:
         listed = TypeAdapter(tuple[Run, ...]).dump_json(found, indent=2)
         sys.stdout.write(listed.decode() + "\n")
@@ -93,7 +96,8 @@ def status(
     for one in found:
         step = one.steps[-1]
         jobs = ", ".join(one.jobs) or "every job"
-        told = f": {one.told}" if one.told else ""
+        why = one.told or at_work.get(one.number, "")
+        told = f": {why}" if why else ""
         at = f"{step.at:%Y-%m-%d %H:%M:%S}"
         out.print(f"{one.number:>4}  {one.state:<10}  {at}  {jobs}{told}", markup=False)
     if not found:
@@ -173,6 +177,14 @@ def _print_lines(runs: "Runs", number: int, *, follow: bool, after: int = 0) -> 
                 return
             time.sleep(_LOOK_SECONDS)
         after = told.after
+
+
+def _last_line(runs: "Runs", number: int) -> str:
+    """Return what a run told last, on one line with single spaces; nothing if it told nothing."""
+    last, after = "", 0
+    while (told := runs.lines(number, after=after)).lines:
+        last, after = told.lines[-1], told.after
+    return " ".join(last.split())
 
 
 def _named(runs: "Runs", number: int | None) -> "Run":

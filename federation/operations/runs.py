@@ -2,7 +2,8 @@
 
 Guarantees: the same calls, with the same answers and errors, here and from afar (`remote`). A job
 that is ordered is listed in the coordinator's folder before its run is queued, however many order
-at once; one that is listed already must be the same.
+at once, if the agreement and the jobs listed before it let it run; one that is listed already must
+be the same.
 
 Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`journal`).
 """
@@ -14,13 +15,18 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from compliance.agreement import Agreement
 from compliance.errors import describe
+from federation.collaboration.contradictions import job_contradictions
 from federation.coordinator import read_jobs, write_jobs
+from federation.enrolment.store import EnrolmentStore
 from federation.errors import WorkspaceError
+from federation.objections import policy_objections
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Lines, Run, RunJournal
 from federation.party import PartyFolder
 from federation.specification import JobSpec
+from federation.successors import Retrainings
 
 __all__ = ["LocalRuns", "Order", "Runs", "read_order"]
 
@@ -95,10 +101,13 @@ class LocalRuns:
     def submit(self, order: Order) -> Run:
         """Queue a run; see `Runs.submit`."""
         party = PartyFolder(self._folder.party)
-        party.agreement()
+        if not (party.path / "agreement.json").exists():
+            EnrolmentStore(self._folder.path).check_signed()
+        agreement = party.agreement()
         if order.job is None:
             read_jobs(party)
             return self._journal.submit((), by=self._by)
+        _check(party, agreement, order.job)
         _list(party, order.job)
         return self._journal.submit((order.job.name,), by=self._by)
 
@@ -121,6 +130,27 @@ class LocalRuns:
     def resume(self, number: int) -> Run:
         """Resume it; see `Runs.resume`."""
         return self._journal.resume(number, by=self._by)
+
+
+def _check(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
+    """Hold a job that is not listed yet against the agreement, and those listed before it.
+
+    Raises:
+        WorkspaceError: it could never run; every mistake is listed.
+    """
+    listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
+    if any(one.name == job.name for one in listed):
+        return
+    before = (*listed, *Retrainings(party, agreement).specs)
+    document = {"jobs": [one.model_dump(mode="json") for one in (*before, job)]}
+    place = f"jobs[{len(before)}]."
+    told = [one for one in job_contradictions(document) if one.startswith(place)]
+    mistakes = [one.removeprefix(place) for one in told]
+    mistakes += [f"{remedy} ({term})" for term, remedy in policy_objections(job, agreement)]
+    if mistakes:
+        count = f"{len(mistakes)} mistake{'' if len(mistakes) == 1 else 's'}"
+        head = f"job {job.name!r}: {count}, and it was not listed"
+        raise WorkspaceError("\n  ".join([head, *mistakes]))
 
 
 def _list(party: PartyFolder, job: JobSpec) -> None:

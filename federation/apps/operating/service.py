@@ -53,11 +53,12 @@ from federation.operations.journal import RunJournal
 from federation.party import write_atomically
 from privacy.randomness import new_secret
 
-__all__ = ["serve"]
+__all__ = ["check_scripts", "serve"]
 
 _START_SECONDS: Final = 0.02
 _LOOK_SECONDS: Final = 0.2
 _NODES_SECONDS: Final = 1.0
+_SCRIPTS: Final = ("flower-superexec", "flwr-serverapp")
 _STOP_SECONDS: Final = 3
 _ENROLMENT: Final = "/v1/enrolment"
 _CONNECTIONS: Final = 512
@@ -75,7 +76,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    1. Refuse a folder that another process serves, and a certificate that nobody would take.
+    1. Refuse a folder that another process serves, a machine without Flower's commands, and a
+       certificate that nobody would take.
     2. Make the executor's secret anew. 3. Open Flower's state.
     4. Stop what was at work when an earlier process died.
     5. Listen; start the executor once the control listener answers.
@@ -92,11 +94,25 @@ def serve(
         WorkspaceError: the folder is not as it must be, or is served already.
     """
     with folder.served():  # 1
+        check_scripts(Path(sys.executable).parent)
         folder.renew(clock())
         folder.check_certificate(clock())
         secret = new_secret()  # 2
         write_atomically(folder.executor_secret, secret, mode=0o600)
         _Service(folder, secret, tell=tell, clock=clock, log_format=log_format).run()
+
+
+def check_scripts(binaries: Path) -> None:
+    """Return only if the commands of Flower that the executor is made of lie in a folder.
+
+    Raises:
+        WorkspaceError: some are missing; says which.
+    """
+    if lacking := [name for name in _SCRIPTS if not (binaries / name).exists()]:
+        raise WorkspaceError(
+            f"{binaries} lacks {', '.join(lacking)}, by which Flower runs jobs: install "
+            "'comity[coordinator]' there"
+        )
 
 
 class _Service:
