@@ -712,7 +712,7 @@ def _print_plan(planned: Any) -> None:
             if job.hidden_share.warning:
                 out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
     tables = planned.max_parties_per_person
-    held = "" if tables is None else f", a person in up to {tables} tables"
+    held = "" if tables is None else f", a person in {_tables(tables)}"
     out.print(
         f"epsilon left: {planned.epsilon_left:.3f} of {planned.epsilon_cap:.3f} per person at "
         f"delta {planned.delta:g}{held}"
@@ -778,10 +778,14 @@ def _print_attack(found: Any) -> None:
         out.print(f"[bold yellow]warning[/] {escape(found.warning)}")
     verdict = "[bold red]refuted[/]" if found.refuted else "not refuted"
     out.print(
-        f"{said}, for a person in up to {found.tables} tables, at delta {found.delta:g}; at least "
+        f"{said}, for a person in {_tables(found.tables)}, at delta {found.delta:g}; at least "
         f"{found.epsilon:.3f} with {found.confidence:.0%} confidence"
         + ("" if found.stated_epsilon is None else f": {verdict}")
     )
+
+
+def _tables(most: int) -> str:
+    return "1 table" if most == 1 else f"up to {most} tables"
 
 
 def _print_card(made: Any, place: Path) -> None:
@@ -789,8 +793,8 @@ def _print_card(made: Any, place: Path) -> None:
         out.print("no epsilon holds: trained without noise", style="bold red")
     else:
         out.print(
-            f"epsilon {made.epsilon:g} at delta {made.delta:g} for a person in up to "
-            f"{made.tables} tables"
+            f"epsilon {made.epsilon:g} at delta {made.delta:g} for a person in "
+            f"{_tables(made.tables)}"
         )
     if made.hidden_share is not None:
         out.print(made.hidden_share.sentence, markup=False)

@@ -686,6 +686,24 @@ class TestProblems:
         if pointer is not None:
             assert pointer in {one["pointer"] for one in told["errors"]}
 
+    @pytest.mark.parametrize(
+        ("subject", "pointer", "detail"),
+        [
+            ('"R1"', "/body/subject", "expected one of reference, email, phone"),
+            ('{"name": "R1"}', "/body/subject", "expected one of reference, email, phone"),
+            ('{"email": ""}', "/body/subject/email", "String should have at least 1 character"),
+        ],
+    )
+    def test_how_a_person_may_be_named_is_told_once(
+        self, site: Site, subject: str, pointer: str, detail: str
+    ) -> None:
+        answer = site.client.post(
+            "/v1/consents/withdraw",
+            content=f'{{"subject": {subject}}}',
+            headers={"Authorization": f"Bearer {site.key}", "Content-Type": "application/json"},
+        )
+        assert answer.json()["errors"] == [{"pointer": pointer, "detail": detail}]
+
     def test_a_body_that_is_too_long_is_refused_told_or_not(self, site: Site) -> None:
         long = b"x" * (257 << 10)
 

@@ -7,7 +7,7 @@ Leaves to others: what is done (`consents`, `requests`, `deletions`), who may (`
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
@@ -283,10 +283,41 @@ async def _http(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else []
-    mistakes = tuple(
-        Mistake(pointer=_pointer(one["loc"]), detail=_detail(one)) for one in found[:_MOST_MISTAKES]
-    )
-    return _answered(Problem.of(problems.INVALID, errors=mistakes))
+    told = ((_pointer(loc), detail) for loc, detail in _mistakes(found))
+    mistakes = tuple(Mistake(pointer=at, detail=detail) for at, detail in dict.fromkeys(told))
+    return _answered(Problem.of(problems.INVALID, errors=mistakes[:_MOST_MISTAKES]))
+
+
+_Place = tuple[int | str, ...]
+
+
+def _mistakes(found: Sequence[dict[str, Any]]) -> Iterator[tuple[_Place, str]]:
+    """Tell of each mistake once, not for each way in which a person may be named."""
+    split = [(one, _way(one["loc"])) for one in found]
+    meant = {one["loc"][:at] for one, at in split if at is not None and one["type"] not in _OTHER}
+    for one, at in split:
+        loc = one["loc"]
+        if at is None:
+            yield loc, _detail(one)
+        elif one["type"] not in _OTHER:
+            yield (*loc[:at], *loc[at + 1 :]), _detail(one)
+        elif loc[:at] not in meant:
+            ways = dict.fromkeys(_WAYS[str(each["loc"][at])] for each, i in split if i == at)
+            yield loc[:at], f"expected one of {', '.join(ways)}"
+
+
+def _way(loc: _Place) -> int | None:
+    """Return where in a place it says in which way a person was taken to be named."""
+    return next((index for index, part in enumerate(loc) if part in _WAYS), None)
+
+
+_WAYS: Final = {
+    bodies.NamedByReference.__name__: "reference",
+    bodies.NamedByEmail.__name__: "email",
+    bodies.NamedByPhone.__name__: "phone",
+}
+_OTHER: Final = frozenset({"missing", "extra_forbidden", "model_type", "model_attributes_type"})
+"""Mistakes by which a person is named in another way, or in none."""
 
 
 _MOST_MISTAKES: Final = 20

@@ -104,7 +104,10 @@ def invite(
             }
         )
         return
-    out.print(f"written: {file}, for {name} alone, until {invitation.expires}", markup=False)
+    out.print(
+        f"written: {file}, for {name} alone, until {invitation.expires:%Y-%m-%d %H:%M} UTC",
+        markup=False,
+    )
     out.print(f"tell {name} over another channel: coordinator {fingerprint}", markup=False)
 
 
