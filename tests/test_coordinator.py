@@ -449,7 +449,9 @@ def test_a_party_that_is_not_there_is_named(world: World) -> None:
     with listening(told.append), pytest.raises(PartyUnreachableError, match="courier"):
         run_with(world, [0, 1])
     waits = [one for one in told if one.stage.startswith("waits")]
-    assert waits == [Progress("coordinator", "find", "waits for courier")]
+    assert waits == [  # for its part in erasures, and for its part in the job
+        Progress("coordinator", job, "waits for courier") for job in ("roll-call", "find")
+    ]
     with pytest.raises(PartyUnreachableError, match="brand, retailer"):
         run_with(world, [2, 2])
     assert outcomes(world) == []
