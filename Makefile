@@ -16,7 +16,7 @@ demo: $(VENV)/.runtime  ## run the main job on real data
 # Tests kill processes, never the power: their files need no disk where memory is at hand.
 test: export TMPDIR := $(shell [ -w /dev/shm ] && [ "$$(df -Pk /dev/shm | awk 'NR == 2 { print $$4 }')" -gt 4000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 test: lint  ## lint, types and every test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -96,7 +96,11 @@ def test_a_training_ends_though_one_party_in_ten_fails_at_random(
         assert paid or name not in model.making.parties
 
 
-def test_the_benchmark_of_many_parties_measures_what_it_says(tmp_path: Path) -> None:
+def test_the_benchmark_of_many_parties_measures_what_it_says(
+    tmp_path: Path, thorough: bool
+) -> None:
+    if not thorough:
+        pytest.skip("a sample is taken: what it runs is tested above")
     benchmark = Path(__file__).parent.parent / "benchmarks" / "many_parties.py"
     figures = tmp_path / "many.json"
     asked = [

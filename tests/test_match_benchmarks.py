@@ -36,7 +36,9 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return match
 
 
-def test_a_match_in_one_process_is_measured(tmp_path: Path) -> None:
+def test_a_match_in_one_process_is_measured(tmp_path: Path, thorough: bool) -> None:
+    if not thorough:
+        pytest.skip("a whole match is measured below")
     content, told = run("match.py", tmp_path / "match.json", "--embedded", "--format", "csv")
     (used,) = content["usage"].values()
     assert 0 < content["protocol"]["cpu_seconds"] < 60

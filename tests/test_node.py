@@ -846,7 +846,7 @@ def test_killed_at_any_renaming_a_node_goes_on_where_it_was(tmp_path: Path, thor
         answer = World.handle(clean, party, question)
         if clean.read(question).header.kind.startswith("witness."):
             return answer  # about heads of logs, which tell of kills
-        steps = count() if thorough else count(len(kills) % 3, 3)
+        steps = count() if thorough else count(len(kills) % 6, 6)
         for after in steps if party == "retailer" else ():
             world = before.copy(tmp_path / f"{question.digest}.{after}")
             ended = not killed(world, party, question, after)
@@ -863,7 +863,7 @@ def test_killed_at_any_renaming_a_node_goes_on_where_it_was(tmp_path: Path, thor
 
     clean.handle = handle  # type: ignore[method-assign]
     clean.run()
-    assert len(kills) > (30 if thorough else 10)
+    assert len(kills) > (30 if thorough else 5)
     assert results(clean) == results(whole)
 
 
