@@ -254,9 +254,9 @@ def _only(world: World, cutting: Any) -> Any:
     keep_answer = Gate._keep
     cut = cutting(keep_answer)
 
-    def kept(gate: Gate, key: str, release_id: str, sealed: Any) -> None:
+    def kept(gate: Gate, key: str, release_id: str, *rest: Any) -> None:
         call = cut if release_id.startswith("model/train.update") else keep_answer
-        call(gate, key, release_id, sealed)
+        call(gate, key, release_id, *rest)
 
     return kept
 

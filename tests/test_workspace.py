@@ -359,9 +359,9 @@ class TestSigningByHand:
 
 def test_paths_that_cannot_be_a_workspace(tmp_path: Path) -> None:
     file = write_trial(tmp_path)
-    with pytest.raises(OSError, match="Not a directory"):
+    with pytest.raises(WorkspaceError, match="Not a directory"):
         prepare(file, file)
     if os.geteuid():  # root may write anywhere
         (tmp_path / "closed").mkdir(mode=0o500)
-        with pytest.raises(PermissionError):
+        with pytest.raises((PermissionError, WorkspaceError)):
             prepare(file, tmp_path / "closed" / "w")
