@@ -480,6 +480,14 @@ class TestAudit:
         quiet = PartyLog(log.party, log.agreement, tuple(leaves))
         assert self.found(quiet)[0] == (FindingKind.OTHER_PERIOD, (1,))
 
+    def test_an_open_charge_weighs_however_old_it_is(self) -> None:
+        def opened(weighs: float) -> PartyLog:
+            log = log_of(agreed(days=30), (0, self.ONE), (60, weighs))
+            return PartyLog(log.party, log.agreement, (*log.records[:2], *log.records[3:]))
+
+        assert (FindingKind.UNDERSTATED, (2,)) in self.found(opened(self.ONE))
+        assert (FindingKind.UNDERSTATED, (2,)) not in self.found(opened(self.BOTH))
+
     def test_a_run_holds(self, world: World) -> None:
         logs = [
             PartyLog(name, world.agreement, world.leaves(name))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import parties
+import pyarrow as pa
 import pytest
 import vertical
 from parties import World
@@ -26,7 +27,7 @@ from federation.jobs.assist import HeldPart
 from federation.party import PartyFolder
 from federation.population import encoder_of
 from federation.specification import AlignSpec, JobSpec, VerticalScoreSpec
-from federation.training import assisted_brand
+from federation.training import assisted_brand, one_set
 from federation.trial.workspace import Workspace
 
 ROLES = dict.fromkeys(PEOPLE, Role.PARTNER) | {"brand": Role.BRAND, "coordinator": Role.COORDINATOR}
@@ -211,3 +212,37 @@ def test_an_operator_that_names_a_partner_other_people_makes_sums_random(
     truth = own[[int(name.partition("-")[2]) - 7_000 for name in order]]
     gap = np.roll(truth, -1) - truth
     assert abs(np.corrcoef((second - first).to_numpy(), gap)[0, 1]) < 0.4
+
+
+@pytest.mark.parametrize("known_by", ["references", "tokens"])
+def test_somebody_is_found_by_either_of_what_they_are_known_by(known_by: str) -> None:
+    token = pa.binary(2)
+    mine = one_set._People(pa.array(["a", "b"]), pa.array([b"aa", b"bb"], token))
+    others = {
+        "references": one_set._People(pa.array(["b"]), pa.array([b"zz"], token)),
+        "tokens": one_set._People(pa.array(["z"]), pa.array([b"bb"], token)),
+    }
+    assert mine.found_in(others[known_by]).tolist() == [False, True]
+
+
+def test_the_first_joining_that_was_answered_stays_what_is_noted(world: World) -> None:
+    file = world.folder("press").job("model") / "joined-rows"
+    before = file.read_bytes()
+    with world.node("press").desk() as desk:
+        one_set.JoinedOnce("f" * 64, "0" * 64, ("courier", "press")).note(desk, TRAIN)
+    assert file.read_bytes() == before
+
+
+def test_a_scoring_of_columns_that_were_read_otherwise_is_another_sum(world: World) -> None:
+    directory = world.folder("press").job("model")
+    joined = one_set.JoinedOnce.load(directory / "joined-rows")
+    chosen = np.packbits(np.ones(COMMON, dtype=np.bool_)).tobytes().hex()
+    for columns in (joined.columns, "0" * 64):
+        noted = one_set.ScoredOnce("scores", joined.question, chosen, columns, joined.partners)
+        noted.save(directory / "scored-rows")
+        with world.node("press").desk() as desk:
+            if columns == joined.columns:
+                one_set.check_one_set(desk, "rows", joined.partners)
+                continue
+            with pytest.raises(RefusedError, match="were scored by job 'scores' with another set"):
+                one_set.check_one_set(desk, "rows", joined.partners)

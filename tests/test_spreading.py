@@ -280,17 +280,23 @@ def test_who_is_away_is_reminded_escalated_and_overdue_with_evidence(world: Worl
     assert erasures(world, "brand")["erasure.overdue"] == 1
 
 
-def test_who_acknowledged_and_was_put_back_after_the_deadline_is_asked_anew(world: World) -> None:
-    request = ask(world, "brand", SHARED).execution.request
-    data = world.table("courier")
+def lose_table_once_heard(world: World, party: str) -> tuple[Path, Path]:
+    """Have a party's table moved away as it acknowledges a request: from where, and to where."""
+    data = world.table(party)
     hidden = data.with_suffix(".away")
 
     def listener(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        if world.read(answer).header.kind == "erase.heard" and name == "courier" and data.exists():
+        if world.read(answer).header.kind == "erase.heard" and name == party and data.exists():
             data.rename(hidden)
         return answer
 
     world.listener = listener
+    return data, hidden
+
+
+def test_who_acknowledged_and_was_put_back_after_the_deadline_is_asked_anew(world: World) -> None:
+    request = ask(world, "brand", SHARED).execution.request
+    data, hidden = lose_table_once_heard(world, "courier")
     spread(world)
     world.now += 11 * DAY
     spread(world)
@@ -339,15 +345,7 @@ def test_who_acknowledged_and_does_nothing_is_reminded_every_day(world: World) -
 
 def test_who_was_put_back_is_asked_anew(world: World) -> None:
     request = ask(world, "brand", SHARED).execution.request
-    data = world.table("courier")
-    hidden = data.with_suffix(".away")
-
-    def listener(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        if world.read(answer).header.kind == "erase.heard" and name == "courier" and data.exists():
-            data.rename(hidden)
-        return answer
-
-    world.listener = listener
+    data, hidden = lose_table_once_heard(world, "courier")
     spread(world)
     world.listener = lambda _, __, answer: answer
     hidden.rename(data)
