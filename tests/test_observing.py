@@ -474,10 +474,11 @@ class TestJsonLines:
         assert told in {"row of … mend it", "row of …: mend it"}
 
     def test_of_what_libraries_log_the_text_is_left_out(self) -> None:
-        lines, root = Lines(), logging.getLogger()
-        before = list(root.handlers)
-        quiet = {one: list(logging.getLogger(one).handlers) for one in ("flwr", "uvicorn")}
+        lines = Lines()
+        taken = [logging.getLogger(one) for one in (None, "flwr", "uvicorn", "uvicorn.error")]
+        before = [(list(one.handlers), one.propagate, one.disabled, one.level) for one in taken]
         try:
+            taken[-1].setLevel(logging.CRITICAL)  # as a server that was to be quiet leaves it
             lines.json.take_over()
             logging.getLogger("flwr").warning("got %s", email(7))
             logging.getLogger("uvicorn").info("got %s", email(7))
@@ -487,9 +488,9 @@ class TestJsonLines:
             except ValueError:
                 logging.getLogger("uvicorn.error").exception("failed")
         finally:
-            root.handlers[:] = before
-            for name, handlers in quiet.items():
-                logging.getLogger(name).handlers[:] = handlers
+            for one, (handlers, propagate, disabled, level) in zip(taken, before, strict=True):
+                one.handlers[:], one.propagate, one.disabled = handlers, propagate, disabled
+                one.setLevel(level)
         check_told(lines.file.getvalue())
         assert [
             (one.get("logger"), one.get("told"), one.get("error")) for one in lines.written()

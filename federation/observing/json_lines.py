@@ -81,7 +81,8 @@ class JsonLines:
         for name in ("flwr", "uvicorn", "uvicorn.error"):
             logger = logging.getLogger(name)
             logger.handlers.clear()
-            logger.propagate = True
+            logger.propagate, logger.disabled = True, False
+            logger.setLevel(logging.NOTSET)  # whatever a library has asked of it before
 
     def _stamp(self, _: object, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
         return {"time": self._clock().isoformat(), **event}
