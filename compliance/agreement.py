@@ -204,6 +204,10 @@ class Agreement(Terms):
             copied.__dict__.pop(name, None)
         return copied
 
+    def __hash__(self) -> int:
+        """Return what its spelling says, worked out once; that of all fields takes milliseconds."""
+        return hash(self.digest)
+
     @property
     def number(self) -> int:
         """Which version it is; the first is 1."""

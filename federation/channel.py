@@ -8,18 +8,17 @@ Leaves to others: what is said and whether it can be believed (`messages`, `coor
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.app import Message as FlowerMessage
-from flwr.serverapp import Grid
 
 from federation.errors import MessageError, PartyUnreachableError
 from federation.messages import SealedMessage
 
-__all__ = ["Channel", "GridChannel", "Parcel", "from_record", "to_record"]
+__all__ = ["Channel", "GridChannel", "NodesGrid", "Parcel", "from_record", "to_record"]
 
 ENVELOPE = "comity.envelope"
 PAYLOAD = "comity.payload"
@@ -71,6 +70,22 @@ class Channel(Protocol):
             PartyUnreachableError: more are missing, or as many nodes failed.
             MessageError: an answer is no message of ours.
         """
+        ...
+
+
+class NodesGrid(Protocol):
+    """What a channel needs of Flower's Grid."""
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that are connected."""
+        ...
+
+    def push_messages(self, messages: Sequence[FlowerMessage]) -> Iterable[str]:
+        """Push messages; return their identifiers."""
+        ...
+
+    def pull_messages(self, message_ids: Sequence[str]) -> Iterable[FlowerMessage]:
+        """Return the replies that are there to messages of these identifiers."""
         ...
 
 
@@ -129,7 +144,7 @@ class GridChannel:
 
     def __init__(
         self,
-        grid: Grid,
+        grid: NodesGrid,
         *,
         deadline_seconds: float = 600.0,
         poll_seconds: float = 0.05,

@@ -8,7 +8,7 @@ Leaves to others: who may call what (`public_listener`, `control_listener`), whe
 fails when they move.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -43,9 +43,10 @@ from flwr.superlink.servicer.control import control_handlers
 
 from federation.apps import BUNDLE
 from federation.apps.operating.unary import answer_in_one_task
+from federation.apps.piggyback import RIDING_BYTES
 from federation.errors import WorkspaceError
 
-__all__ = ["FlowerNodes", "FlowerRuns", "read_node_key", "superlink_app"]
+__all__ = ["FlowerNodes", "FlowerObjects", "FlowerRuns", "read_node_key", "superlink_app"]
 
 _ACCOUNT: Final = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
 
@@ -101,6 +102,32 @@ def _hold_objects_in_memory(app: FastAPI) -> None:
 def _state(app: FastAPI) -> LinkState:
     state: LinkState = app.state.linkstate_factory.state()
     return state
+
+
+class FlowerObjects:
+    """What messages hold, by the names that Flower gives it."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def take(self, message: str, names: Sequence[str]) -> Sequence[bytes]:
+        """Return the objects of a message, and keep them no longer.
+
+        Nothing is returned, and all is kept, where one is missing, or all are more than may ride.
+        """
+        store = _state(self._app).object_store
+        contents = [store.get(name) or b"" for name in names]
+        if not all(contents) or sum(map(len, contents)) > RIDING_BYTES:
+            return ()
+        store.delete(message)
+        return contents
+
+    def put(self, run: int, session: str, contents: Mapping[str, bytes]) -> frozenset[str]:
+        """Store objects that a session waits for; return the names of those that were."""
+        store = _state(self._app).store_object
+        return frozenset(
+            name for name, content in contents.items() if store(run, session, name, content)
+        )
 
 
 class FlowerRuns:

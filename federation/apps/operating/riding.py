@@ -1,0 +1,113 @@
+"""The SuperLink's end of `piggyback`: small messages come and go with all their objects in one call.
+
+```
+ pull-messages ──► Flower ──► a message ──► + its objects, if all are here; it counts as confirmed
+ push-messages ──► Flower ──► a session ──► objects that rode along are stored in it
+```
+
+Guarantees: Flower answers first, with its authentication and all else; of a pull nobody gets an
+object but of a message that Flower hands to him in this very answer, and of a push nothing is
+stored but what Flower's answer to it asks for, in the session that it names. Whoever does not ask
+for it notices nothing.
+
+Leaves to others: everything that Flower answers; how long bodies are (the listeners).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest, PushMessagesResponse
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesResponse,
+    PushAppMessagesRequest,
+    PushAppMessagesResponse,
+)
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from federation.apps.operating.calls import answer_of, body_of
+from federation.apps.piggyback import may_ride, riders, with_riders
+
+__all__ = ["Objects", "Riding"]
+
+_PULLED: Final[Mapping[str, Any]] = {
+    "/v1/fleet/pull-messages": PullMessagesResponse,
+    "/v1/runtime/pull-messages": PullAppMessagesResponse,
+}
+"""What answers a call, by its path."""
+_PUSHED: Final[Mapping[str, tuple[Any, Any]]] = {
+    "/v1/fleet/push-messages": (PushMessagesRequest, PushMessagesResponse),
+    "/v1/runtime/push-messages": (PushAppMessagesRequest, PushAppMessagesResponse),
+}
+"""A call and what answers it, by its path."""
+
+
+class Objects(Protocol):
+    """What messages hold, by the names that Flower gives it."""
+
+    def take(self, message: str, names: Sequence[str]) -> Sequence[bytes]:
+        """Return the objects of a message, and keep them no longer.
+
+        Nothing is returned, and all is kept, where one is missing, or all are more than may ride.
+        """
+        ...
+
+    def put(self, run: int, session: str, contents: Mapping[str, bytes]) -> frozenset[str]:
+        """Store objects that a session waits for; return the names of those that were."""
+        ...
+
+
+class Riding:
+    """A SuperLink on whose calls for messages objects ride.
+
+    Args:
+        superlink: Flower's app.
+        objects: what messages hold.
+    """
+
+    def __init__(self, superlink: ASGIApp, objects: Objects) -> None:
+        self._superlink = superlink
+        self._objects = objects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have Flower answer a call; where objects ride, take or add them."""
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path not in _PULLED and path not in _PUSHED:
+            await self._superlink(scope, receive, send)
+            return
+        body = await body_of(receive)
+        if body is None:
+            return
+        answer = await answer_of(self._superlink, scope, body)
+        if answer.is_ok and answer.body:
+            ride = self._pulled if path in _PULLED else self._pushed
+            answer = answer.saying(await run_in_threadpool(ride, path, body, answer.body))
+        await answer.send(send)
+
+    def _pulled(self, path: str, asked: bytes, answered: bytes) -> bytes:
+        """Add the objects of messages that Flower hands out."""
+        if not may_ride(asked):
+            return answered
+        answer = _PULLED[path].FromString(answered)
+        contents: list[bytes] = []
+        for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
+            names = [*dict.fromkeys(one.object_id for one in iterate_object_tree(tree))]
+            contents += self._objects.take(head.metadata.message_id, names)
+        return bytes(with_riders(answer, contents).SerializeToString())
+
+    def _pushed(self, path: str, asked: bytes, answered: bytes) -> bytes:
+        """Store what rode along, as far as Flower waits for it."""
+        came = riders(asked)
+        question, answer = (
+            kind.FromString(one) for kind, one in zip(_PUSHED[path], (asked, answered), strict=True)
+        )
+        wanted = {name: came[name] for name in answer.objects_to_push if name in came}
+        if not wanted:
+            return answered
+        run = question.messages_list[0].metadata.run_id
+        stored = self._objects.put(run, answer.session_id, wanted)
+        missing = [name for name in answer.objects_to_push if name not in stored]
+        del answer.objects_to_push[:]
+        answer.objects_to_push.extend(missing)
+        return bytes(answer.SerializeToString())
