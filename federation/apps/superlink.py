@@ -194,7 +194,6 @@ class SuperLink:
             node=self._node,
             messages_list=[answer.head],
             message_object_trees=[answer.tree],
-            clientapp_runtime_list=[0.0],
         )
         if answer.size <= RIDING_BYTES:
             with_riders(request, answer.objects.values())

@@ -122,12 +122,16 @@ class FlowerObjects:
         store.delete(message)
         return contents
 
-    def put(self, run: int, session: str, contents: Mapping[str, bytes]) -> frozenset[str]:
-        """Store objects that a session waits for; return the names of those that were."""
-        store = _state(self._app).store_object
-        return frozenset(
-            name for name, content in contents.items() if store(run, session, name, content)
-        )
+    def put(self, session: str, contents: Mapping[str, bytes]) -> None:
+        """Store all objects that a session waits for, and end it.
+
+        Raises:
+            ValueError: one of them is no object of Flower's.
+        """
+        state = _state(self._app)
+        for name, content in contents.items():
+            state.object_store.put(name, content)
+        state._cleanup_push_session(session, cleanup_messages=False)  # noqa: SLF001 -- as Flower does after the last
 
 
 class FlowerRuns:

@@ -5,10 +5,10 @@
  ServerApp ─── pull-messages ────────┘ waits ◄── push-messages ── node
 ```
 
-Guarantees: what is there is answered at once; what comes meanwhile is asked for again, once its
-push is done: by the node that it is for, and by the ServerApp once as much has come as it asks for.
-An empty answer comes after `HOLD_SECONDS` at the latest, refusals as they are. Once a caller has
-gone nothing is asked for him, so that a message is not handed to nobody.
+Guarantees: what is there is answered at once, and what comes meanwhile once its push is done: to
+the node that it is for, and to the ServerApp once as much has come as it asks for. Any other answer
+comes after `HOLD_SECONDS` at the latest, refusals as they are. Once a caller has gone nothing is
+asked for him, so that a message is not handed to nobody.
 
 Leaves to others: who may call, and how long a body may be (the listeners), every answer (Flower).
 """
@@ -23,7 +23,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from google.protobuf.message import DecodeError
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from federation.apps.operating.calls import answer_of, body_of
 
@@ -67,7 +67,7 @@ class _News:
         self._next = asyncio.Event()
 
     def count(self, whose: int) -> int:
-        return self._told[whose]  # of a stranger nothing is kept
+        return self._told[whose]  # which keeps nothing of a stranger
 
     def tell(self, whose: Iterable[int]) -> None:
         self._told.update(whose)
@@ -91,6 +91,8 @@ class Prompt:
         self._superlink = superlink
         self._hold = hold_seconds
         self._news = _News()
+        self._had: dict[int, int] = {}
+        """How much had been told to whom when Flower last had nothing for him."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a call on; hold it, or tell others of it, where it is one about messages."""
@@ -112,8 +114,9 @@ class Prompt:
     async def _held(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Answer a call for messages.
 
-        1. Ask Flower. 2. Of an empty list, wait for what was told since 1 began, and ask again; for
-           nothing, once the caller is gone. 3. Answer what there is, or that nothing came.
+        1. Where Flower had nothing for this caller and nothing was told since, wait until it is.
+        2. Ask Flower, but for nobody who has gone. 3. Of an empty list, go back to 1, until the
+           time is over. 4. Answer what there is, or that nothing came.
         """
         try:
             whose, wanted = _PULLS[scope["path"]](body)
@@ -124,20 +127,28 @@ class Prompt:
         gone = asyncio.ensure_future(receive())
         try:
             while True:
-                seen = self._news.count(whose)
-                answer = await answer_of(self._superlink, scope, body)  # 1
-                if not answer.is_ok or answer.body:
-                    break
-                told = asyncio.ensure_future(self._news.reaches(whose, seen + wanted))  # 2
-                left = max(0.0, end - loop.time())
-                await asyncio.wait({told, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                told.cancel()
+                if self._had.get(whose) == self._news.count(whose):  # 1
+                    await self._told(whose, wanted, gone, seconds=end - loop.time())
                 if gone.done():
                     return
-                if self._news.count(whose) == seen:
+                seen = self._news.count(whose)
+                answer = await answer_of(self._superlink, scope, body)  # 2
+                if not answer.is_ok or answer.body:
                     break
-            await answer.send(send)  # 3
+                self._had[whose] = seen
+                if loop.time() >= end:  # 3
+                    break
+            await answer.send(send)  # 4
         finally:
             gone.cancel()
             with suppress(asyncio.CancelledError):
                 await gone
+
+    async def _told(
+        self, whose: int, wanted: int, gone: asyncio.Future[Message], *, seconds: float
+    ) -> None:
+        """Wait until so much was told, the caller has gone, or the time is over."""
+        count = self._news.count(whose) + wanted
+        told = asyncio.ensure_future(self._news.reaches(whose, count))
+        await asyncio.wait({told, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()

@@ -16,12 +16,8 @@ Leaves to others: everything that Flower answers; how long bodies are (the liste
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest, PushMessagesResponse
-from flwr.proto.runtime_pb2 import (
-    PullAppMessagesResponse,
-    PushAppMessagesRequest,
-    PushAppMessagesResponse,
-)
+from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse, PushAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -35,12 +31,10 @@ _PULLED: Final[Mapping[str, Any]] = {
     "/v1/fleet/pull-messages": PullMessagesResponse,
     "/v1/runtime/pull-messages": PullAppMessagesResponse,
 }
-"""What answers a call, by its path."""
-_PUSHED: Final[Mapping[str, tuple[Any, Any]]] = {
-    "/v1/fleet/push-messages": (PushMessagesRequest, PushMessagesResponse),
-    "/v1/runtime/push-messages": (PushAppMessagesRequest, PushAppMessagesResponse),
+_PUSHED: Final[Mapping[str, Any]] = {
+    "/v1/fleet/push-messages": PushMessagesResponse,
+    "/v1/runtime/push-messages": PushAppMessagesResponse,
 }
-"""A call and what answers it, by its path."""
 
 
 class Objects(Protocol):
@@ -53,8 +47,12 @@ class Objects(Protocol):
         """
         ...
 
-    def put(self, run: int, session: str, contents: Mapping[str, bytes]) -> frozenset[str]:
-        """Store objects that a session waits for; return the names of those that were."""
+    def put(self, session: str, contents: Mapping[str, bytes]) -> None:
+        """Store all objects that a session waits for, and end it.
+
+        Raises:
+            ValueError: one of them is no object of Flower's.
+        """
         ...
 
 
@@ -97,17 +95,15 @@ class Riding:
         return bytes(with_riders(answer, contents).SerializeToString())
 
     def _pushed(self, path: str, asked: bytes, answered: bytes) -> bytes:
-        """Store what rode along, as far as Flower waits for it."""
+        """Store what rode along, if it is all that Flower waits for."""
         came = riders(asked)
-        question, answer = (
-            kind.FromString(one) for kind, one in zip(_PUSHED[path], (asked, answered), strict=True)
-        )
-        wanted = {name: came[name] for name in answer.objects_to_push if name in came}
-        if not wanted:
+        answer = _PUSHED[path].FromString(answered)
+        wanted = [*answer.objects_to_push]
+        if not wanted or not came.keys() >= set(wanted):
             return answered
-        run = question.messages_list[0].metadata.run_id
-        stored = self._objects.put(run, answer.session_id, wanted)
-        missing = [name for name in answer.objects_to_push if name not in stored]
+        try:
+            self._objects.put(answer.session_id, {name: came[name] for name in wanted})
+        except ValueError:  # Flower says so where it is pushed by its own call
+            return answered
         del answer.objects_to_push[:]
-        answer.objects_to_push.extend(missing)
         return bytes(answer.SerializeToString())
