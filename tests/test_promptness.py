@@ -8,6 +8,11 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.message_pb2 import Message as MessageHead
+from flwr.proto.message_pb2 import Metadata
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.types import Message, Receive, Scope, Send
@@ -19,6 +24,23 @@ FLEET_PULL, FLEET_PUSH = "/v1/fleet/pull-messages", "/v1/fleet/push-messages"
 RUNTIME_PULL, RUNTIME_PUSH = "/v1/runtime/pull-messages", "/v1/runtime/push-messages"
 HOLD = 30.0
 """So long that a test which waits for its end has failed."""
+
+
+def pull_of(node: int) -> bytes:
+    return PullMessagesRequest(node=Node(node_id=node)).SerializeToString()
+
+
+def pull_for(*messages: str) -> bytes:
+    return PullAppMessagesRequest(message_ids=messages).SerializeToString()
+
+
+def push_to(*nodes: int) -> bytes:
+    heads = [MessageHead(metadata=Metadata(dst_node_id=node)) for node in nodes]
+    return PushAppMessagesRequest(messages_list=heads).SerializeToString()
+
+
+ASKED = {FLEET_PULL: pull_of(5), RUNTIME_PULL: pull_for("a")}
+TOLD = {RUNTIME_PUSH: push_to(5), FLEET_PUSH: b"answer"}
 
 
 class Superlink:
@@ -58,19 +80,25 @@ def during(
     asyncio.run(run())
 
 
+async def idle() -> None:
+    """Let whatever could go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize(("pull", "push"), [(FLEET_PULL, RUNTIME_PUSH), (RUNTIME_PULL, FLEET_PUSH)])
 def test_who_asks_gets_what_comes_later_and_asks_with_the_same_words(pull: str, push: str) -> None:
     superlink = Superlink()
 
     async def calls(client: httpx.AsyncClient) -> None:
-        pulled = asyncio.create_task(client.post(pull, content=b"mine"))
+        pulled = asyncio.create_task(client.post(pull, content=ASKED[pull]))
         await superlink.was_asked.wait()
         await client.post("/v1/fleet/push-object", content=b"no news")
-        await client.post(push, content=b"letter")
-        assert (await pulled).content == b"letter"
+        await client.post(push, content=TOLD[push])
+        assert (await pulled).content == TOLD[push]
 
     during(Prompt(superlink, hold_seconds=HOLD), calls)
-    assert superlink.asked == [(pull, b"mine")] * 2
+    assert superlink.asked == [(pull, ASKED[pull])] * 2
 
 
 def test_what_is_there_is_answered_at_once() -> None:
@@ -78,30 +106,97 @@ def test_what_is_there_is_answered_at_once() -> None:
     superlink.waiting[FLEET_PULL] = [b"letter"]
 
     async def calls(client: httpx.AsyncClient) -> None:
-        assert (await client.post(FLEET_PULL)).content == b"letter"
+        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == b"letter"
 
     during(Prompt(superlink, hold_seconds=HOLD), calls)
     assert len(superlink.asked) == 1
 
 
-def test_news_of_the_other_side_is_none() -> None:
+@pytest.mark.parametrize(
+    ("push", "told"), [(FLEET_PUSH, b"answer"), (RUNTIME_PUSH, push_to(6, 7))]
+)
+def test_news_of_others_is_none(push: str, told: bytes) -> None:
     superlink = Superlink()
 
     async def calls(client: httpx.AsyncClient) -> None:
-        pulled = asyncio.create_task(client.post(FLEET_PULL))
+        pulled = asyncio.create_task(client.post(FLEET_PULL, content=pull_of(5)))
         await superlink.was_asked.wait()
-        await client.post(FLEET_PUSH, content=b"letter")
-        assert (await pulled).content == b""
+        await client.post(push, content=told)
+        await idle()
+        assert len(superlink.asked) == 1
+        pulled.cancel()
 
-    during(Prompt(superlink, hold_seconds=0.05), calls)
-    assert superlink.asked == [(FLEET_PULL, b"")]
+    during(Prompt(superlink, hold_seconds=HOLD), calls)
 
 
-def test_a_refusal_is_not_held() -> None:
+def test_flower_is_not_asked_before_there_is_news_once_it_had_nothing() -> None:
+    superlink = Superlink()
+    prompt = Prompt(superlink, hold_seconds=0.05)
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == b""
+        asked = len(superlink.asked)
+        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == b""
+        assert len(superlink.asked) == asked + 1  # when the time was over
+        await client.post(RUNTIME_PUSH, content=push_to(5, 6))
+        prompt._hold = HOLD
+        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == push_to(5, 6)
+
+    during(prompt, calls)
+
+
+def test_a_server_app_is_answered_once_all_that_it_asks_for_has_come() -> None:
+    superlink = Superlink()
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        asked = pull_for("a", "b")
+        pulled = asyncio.create_task(client.post(RUNTIME_PULL, content=asked))
+        await superlink.was_asked.wait()
+        await client.post(FLEET_PUSH, content=b"one")
+        await idle()
+        assert len(superlink.asked) == 1
+        await client.post(FLEET_PUSH, content=b"two")
+        assert (await pulled).content == b"two"
+        assert len(superlink.asked) == 2
+        assert (await client.post(RUNTIME_PULL, content=pull_for("a"))).content == b"one"
+
+    during(Prompt(superlink, hold_seconds=HOLD), calls)
+
+
+def test_what_has_come_is_answered_when_the_time_is_over_though_more_was_asked_for() -> None:
+    superlink = Superlink()
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        pulled = asyncio.create_task(client.post(RUNTIME_PULL, content=pull_for("a", "b")))
+        await superlink.was_asked.wait()
+        await client.post(FLEET_PUSH, content=b"one")
+        assert (await pulled).content == b"one"
+
+    during(Prompt(superlink, hold_seconds=0.2), calls)
+
+
+@pytest.mark.parametrize("asked", [pull_of(5), b"no message"])
+def test_a_refusal_is_not_held(asked: bytes) -> None:
     superlink = Superlink(HTTPStatus.UNAUTHORIZED)
 
     async def calls(client: httpx.AsyncClient) -> None:
-        assert (await client.post(FLEET_PULL)).status_code == HTTPStatus.UNAUTHORIZED
+        answer = await client.post(FLEET_PULL, content=asked)
+        assert answer.status_code == HTTPStatus.UNAUTHORIZED
+
+    during(Prompt(superlink, hold_seconds=HOLD), calls)
+
+
+def test_a_push_that_is_refused_tells_nobody() -> None:
+    superlink = Superlink()
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        pulled = asyncio.create_task(client.post(FLEET_PULL, content=pull_of(5)))
+        await superlink.was_asked.wait()
+        superlink.status = HTTPStatus.UNAUTHORIZED
+        await client.post(RUNTIME_PUSH, content=push_to(5))
+        await idle()
+        assert len(superlink.asked) == 1
+        pulled.cancel()
 
     during(Prompt(superlink, hold_seconds=HOLD), calls)
 
@@ -118,12 +213,12 @@ def test_news_between_an_answer_and_the_wait_is_not_missed() -> None:
     async def push() -> None:
         transport = httpx.ASGITransport(prompt)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            await client.post(RUNTIME_PUSH, content=b"letter")
+            await client.post(RUNTIME_PUSH, content=push_to(5))
 
     prompt._superlink = answered_late
 
     async def calls(client: httpx.AsyncClient) -> None:
-        assert (await client.post(FLEET_PULL)).content == b"letter"
+        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == push_to(5)
 
     during(prompt, calls)
 
@@ -132,7 +227,7 @@ def test_news_between_an_answer_and_the_wait_is_not_missed() -> None:
 def test_nothing_is_asked_for_whoever_has_gone(*, begun: bool) -> None:
     superlink = Superlink()
     prompt = Prompt(superlink, hold_seconds=HOLD)
-    said: list[Message] = [{"type": "http.request", "body": b"", "more_body": not begun}]
+    said: list[Message] = [{"type": "http.request", "body": pull_of(5), "more_body": not begun}]
 
     async def receive() -> Message:
         if said:
