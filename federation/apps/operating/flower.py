@@ -122,16 +122,16 @@ class FlowerObjects:
         store.delete(message)
         return contents
 
-    def put(self, session: str, contents: Mapping[str, bytes]) -> None:
-        """Store all objects that a session waits for, and end it.
-
-        Raises:
-            ValueError: one of them is no object of Flower's.
-        """
+    def put(self, session: str, contents: Mapping[str, bytes]) -> bool:
+        """Store all objects that a session waits for, and end it; tell whether that was done."""
         state = _state(self._app)
-        for name, content in contents.items():
-            state.object_store.put(name, content)
+        try:
+            for name, content in contents.items():
+                state.object_store.put(name, content)
+        except Exception:  # noqa: BLE001 -- Flower raises whatever it finds in a foreign object
+            return False
         state._cleanup_push_session(session, cleanup_messages=False)  # noqa: SLF001 -- as Flower does after the last
+        return True
 
 
 class FlowerRuns:

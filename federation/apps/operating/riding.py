@@ -47,12 +47,8 @@ class Objects(Protocol):
         """
         ...
 
-    def put(self, session: str, contents: Mapping[str, bytes]) -> None:
-        """Store all objects that a session waits for, and end it.
-
-        Raises:
-            ValueError: one of them is no object of Flower's.
-        """
+    def put(self, session: str, contents: Mapping[str, bytes]) -> bool:
+        """Store all objects that a session waits for, and end it; tell whether that was done."""
         ...
 
 
@@ -101,9 +97,7 @@ class Riding:
         wanted = [*answer.objects_to_push]
         if not wanted or not came.keys() >= set(wanted):
             return answered
-        try:
-            self._objects.put(answer.session_id, {name: came[name] for name in wanted})
-        except ValueError:  # Flower says so where it is pushed by its own call
-            return answered
+        if not self._objects.put(answer.session_id, {name: came[name] for name in wanted}):
+            return answered  # Flower says why, where it is pushed by its own call
         del answer.objects_to_push[:]
         return bytes(answer.SerializeToString())
