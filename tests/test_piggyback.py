@@ -39,7 +39,6 @@ from federation.channel import INLINE_BYTES, from_record, to_record
 from federation.messages import SealedMessage
 
 KEY = ec.generate_private_key(ec.SECP256R1())
-MESSAGE_CALLS = ("push-messages", "pull-messages")
 
 
 @given(st.lists(st.binary(max_size=50)), st.integers(0, 1 << 63))

@@ -8,11 +8,19 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
-from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.fleet_pb2 import (
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+)
 from flwr.proto.message_pb2 import Message as MessageHead
 from flwr.proto.message_pb2 import Metadata
 from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    PushAppMessagesRequest,
+)
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.types import Message, Receive, Scope, Send
@@ -34,35 +42,57 @@ def pull_for(*messages: str) -> bytes:
     return PullAppMessagesRequest(message_ids=messages).SerializeToString()
 
 
+def head(name: str, node: int = 1) -> MessageHead:
+    return MessageHead(metadata=Metadata(message_id=name, dst_node_id=node))
+
+
+def to_node(name: str) -> bytes:
+    return PullMessagesResponse(messages_list=[head(name)]).SerializeToString()
+
+
+def to_server_app(*names: str) -> bytes:
+    return PullAppMessagesResponse(messages_list=map(head, names)).SerializeToString()
+
+
 def push_to(*nodes: int) -> bytes:
-    heads = [MessageHead(metadata=Metadata(dst_node_id=node)) for node in nodes]
+    heads = [head(f"to-{node}", node) for node in nodes]
     return PushAppMessagesRequest(messages_list=heads).SerializeToString()
 
 
+def push_of(name: str) -> bytes:
+    return PushMessagesRequest(messages_list=[head(name)]).SerializeToString()
+
+
 ASKED = {FLEET_PULL: pull_of(5), RUNTIME_PULL: pull_for("a")}
-TOLD = {RUNTIME_PUSH: push_to(5), FLEET_PUSH: b"answer"}
+TOLD = {RUNTIME_PUSH: push_to(5), FLEET_PUSH: push_of("answer")}
+COME = {RUNTIME_PUSH: to_node("to-5"), FLEET_PUSH: to_server_app("answer")}
 
 
 class Superlink:
-    """An app that has what was pushed for those who pull, once, and keeps the bodies of pulls."""
+    """An app that hands out what was pushed, once, to whoever asks, and keeps the bodies of pulls."""
 
     def __init__(self, status: HTTPStatus = HTTPStatus.OK) -> None:
         self.status = status
-        self.waiting: dict[str, list[bytes]] = {FLEET_PULL: [], RUNTIME_PULL: []}
+        self.messages: list[str] = []
+        self.answers: list[str] = []
         self.asked: list[tuple[str, bytes]] = []
         self.was_asked = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, body = scope["path"], (await receive())["body"]
-        answer = b""
-        if path in self.waiting:
+        path, body, answer = scope["path"], (await receive())["body"], b""
+        if path in ASKED:
             self.asked.append((path, body))
             self.was_asked.set()
-            answer = self.waiting[path].pop() if self.waiting[path] else b""
+        if path == FLEET_PULL:
+            answer = to_node(self.messages.pop()) if self.messages else b""
+        elif path == RUNTIME_PULL:
+            answer, self.answers = to_server_app(*self.answers), []
         elif path == RUNTIME_PUSH:
-            self.waiting[FLEET_PULL].append(body)
+            pushed = PushAppMessagesRequest.FromString(body).messages_list
+            self.messages += [one.metadata.message_id for one in pushed]
         elif path == FLEET_PUSH:
-            self.waiting[RUNTIME_PULL].append(body)
+            (message,) = PushMessagesRequest.FromString(body).messages_list
+            self.answers.append(message.metadata.message_id)
         await send({"type": "http.response.start", "status": self.status, "headers": []})
         await send({"type": "http.response.body", "body": answer})
 
@@ -95,7 +125,7 @@ def test_who_asks_gets_what_comes_later_and_asks_with_the_same_words(pull: str, 
         await superlink.was_asked.wait()
         await client.post("/v1/fleet/push-object", content=b"no news")
         await client.post(push, content=TOLD[push])
-        assert (await pulled).content == TOLD[push]
+        assert (await pulled).content == COME[push]
 
     during(Prompt(superlink, hold_seconds=HOLD), calls)
     assert superlink.asked == [(pull, ASKED[pull])] * 2
@@ -103,17 +133,18 @@ def test_who_asks_gets_what_comes_later_and_asks_with_the_same_words(pull: str, 
 
 def test_what_is_there_is_answered_at_once() -> None:
     superlink = Superlink()
-    superlink.waiting[FLEET_PULL] = [b"letter"]
+    superlink.messages = ["one", "other"]
 
     async def calls(client: httpx.AsyncClient) -> None:
-        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == b"letter"
+        for name in ("other", "one"):
+            assert (await client.post(FLEET_PULL, content=pull_of(5))).content == to_node(name)
 
     during(Prompt(superlink, hold_seconds=HOLD), calls)
-    assert len(superlink.asked) == 1
+    assert len(superlink.asked) == 2
 
 
 @pytest.mark.parametrize(
-    ("push", "told"), [(FLEET_PUSH, b"answer"), (RUNTIME_PUSH, push_to(6, 7))]
+    ("push", "told"), [(FLEET_PUSH, push_of("answer")), (RUNTIME_PUSH, push_to(6, 7))]
 )
 def test_news_of_others_is_none(push: str, told: bytes) -> None:
     superlink = Superlink()
@@ -138,9 +169,48 @@ def test_flower_is_not_asked_before_there_is_news_once_it_had_nothing() -> None:
         asked = len(superlink.asked)
         assert (await client.post(FLEET_PULL, content=pull_of(5))).content == b""
         assert len(superlink.asked) == asked + 1  # when the time was over
-        await client.post(RUNTIME_PUSH, content=push_to(5, 6))
+        await client.post(RUNTIME_PUSH, content=push_to(5))
         prompt._hold = HOLD
-        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == push_to(5, 6)
+        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == to_node("to-5")
+
+    during(prompt, calls)
+
+
+def test_flower_is_not_asked_for_more_than_has_come() -> None:
+    superlink = Superlink()
+    prompt = Prompt(superlink)
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        prompt._hold = 0.01
+        await client.post(FLEET_PULL, content=pull_of(5))
+        prompt._hold = HOLD
+        await client.post(RUNTIME_PUSH, content=push_to(5, 5))
+        for _ in range(2):
+            assert (await client.post(FLEET_PULL, content=pull_of(5))).content == to_node("to-5")
+        asked = len(superlink.asked)
+        pulled = asyncio.create_task(client.post(FLEET_PULL, content=pull_of(5)))
+        await idle()
+        await client.post(RUNTIME_PUSH, content=push_to(5))
+        assert (await pulled).content == to_node("to-5")
+        assert len(superlink.asked) == asked + 1
+
+    during(prompt, calls)
+
+
+def test_what_flower_says_of_itself_hides_nothing_that_comes_later() -> None:
+    superlink = Superlink()
+    prompt = Prompt(superlink, hold_seconds=0.01)
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        await client.post(RUNTIME_PULL, content=pull_for("a"))
+        prompt._hold = HOLD
+        superlink.answers = ["an error", "another"]
+        await client.post(FLEET_PUSH, content=push_of("told"))
+        await client.post(RUNTIME_PULL, content=pull_for("a", "b", "c"))
+        for _ in range(2):
+            await client.post(FLEET_PUSH, content=push_of("answer"))
+        pulled = await client.post(RUNTIME_PULL, content=pull_for("d", "e"))
+        assert pulled.content == to_server_app("answer", "answer")
 
     during(prompt, calls)
 
@@ -152,13 +222,12 @@ def test_a_server_app_is_answered_once_all_that_it_asks_for_has_come() -> None:
         asked = pull_for("a", "b")
         pulled = asyncio.create_task(client.post(RUNTIME_PULL, content=asked))
         await superlink.was_asked.wait()
-        await client.post(FLEET_PUSH, content=b"one")
+        await client.post(FLEET_PUSH, content=push_of("one"))
         await idle()
         assert len(superlink.asked) == 1
-        await client.post(FLEET_PUSH, content=b"two")
-        assert (await pulled).content == b"two"
+        await client.post(FLEET_PUSH, content=push_of("two"))
+        assert (await pulled).content == to_server_app("one", "two")
         assert len(superlink.asked) == 2
-        assert (await client.post(RUNTIME_PULL, content=pull_for("a"))).content == b"one"
 
     during(Prompt(superlink, hold_seconds=HOLD), calls)
 
@@ -169,8 +238,8 @@ def test_what_has_come_is_answered_when_the_time_is_over_though_more_was_asked_f
     async def calls(client: httpx.AsyncClient) -> None:
         pulled = asyncio.create_task(client.post(RUNTIME_PULL, content=pull_for("a", "b")))
         await superlink.was_asked.wait()
-        await client.post(FLEET_PUSH, content=b"one")
-        assert (await pulled).content == b"one"
+        await client.post(FLEET_PUSH, content=push_of("one"))
+        assert (await pulled).content == to_server_app("one")
 
     during(Prompt(superlink, hold_seconds=0.2), calls)
 
@@ -218,7 +287,7 @@ def test_news_between_an_answer_and_the_wait_is_not_missed() -> None:
     prompt._superlink = answered_late
 
     async def calls(client: httpx.AsyncClient) -> None:
-        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == push_to(5)
+        assert (await client.post(FLEET_PULL, content=pull_of(5))).content == to_node("to-5")
 
     during(prompt, calls)
 
@@ -241,7 +310,6 @@ def test_nothing_is_asked_for_whoever_has_gone(*, begun: bool) -> None:
 
     scope = {"type": "http", "path": FLEET_PULL}
     asyncio.run(asyncio.wait_for(prompt(scope, receive, send), 10))
-    superlink.waiting[FLEET_PULL].append(b"letter")
     assert len(superlink.asked) == begun
 
 

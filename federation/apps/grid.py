@@ -29,7 +29,7 @@ __all__ = ["PiggybackGrid"]
 _SUPERLINK: Final = Node(node_id=SUPERLINK_NODE_ID)
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _LONGEST_PAUSE_SECONDS: Final = 1.0
-"""What passes from one look for an object that is still missing to the next; Flower's are longer."""
+"""What passes from one look for a missing object to the next; Flower's are longer."""
 
 
 class PiggybackGrid:

@@ -17,11 +17,15 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from flwr.common.constant import SUPERLINK_NODE_ID
-from flwr.proto.fleet_pb2 import PullMessagesRequest
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    PushAppMessagesRequest,
+)
 from google.protobuf.message import DecodeError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,39 +47,53 @@ def _server_app(body: bytes) -> tuple[int, int]:
 
 def _nodes(body: bytes) -> Iterable[int]:
     pushed = PushAppMessagesRequest.FromString(body).messages_list
-    return {one.metadata.dst_node_id for one in pushed}
+    return [one.metadata.dst_node_id for one in pushed]
 
 
-_PULLS: Final[Mapping[str, Callable[[bytes], tuple[int, int]]]] = {
-    "/v1/fleet/pull-messages": _node,
-    "/v1/runtime/pull-messages": _server_app,
+_PULLS: Final[Mapping[str, tuple[Callable[[bytes], tuple[int, int]], Any]]] = {
+    "/v1/fleet/pull-messages": (_node, PullMessagesResponse),
+    "/v1/runtime/pull-messages": (_server_app, PullAppMessagesResponse),
 }
-"""Whose news a call waits for, and for how many, by its path and body."""
+"""Of a call by its path: who asks by a body, and for how many messages; and what answers it."""
 _PUSHES: Final[Mapping[str, Callable[[bytes], Iterable[int]]]] = {
     "/v1/fleet/push-messages": lambda _: [SUPERLINK_NODE_ID],
     "/v1/runtime/push-messages": _nodes,
 }
-"""Whose news a call brings."""
+"""Of a call by its path: whom each message in a body is for."""
 _NOBODY: Final = (0, 1)
 
 
 class _News:
-    """Counts what came for whom, and wakes whoever waits for more of it."""
+    """Counts messages by whom they are for: what came, and what of it has been dealt with."""
 
     def __init__(self) -> None:
-        self._told: Counter[int] = Counter()
+        self._came: Counter[int] = Counter()
+        self._done: dict[int, int] = {}
         self._next = asyncio.Event()
 
-    def count(self, whose: int) -> int:
-        return self._told[whose]  # which keeps nothing of a stranger
-
     def tell(self, whose: Iterable[int]) -> None:
-        self._told.update(whose)
+        """Wake whoever waits for a message that has come."""
+        self._came.update(whose)
         self._next.set()
         self._next = asyncio.Event()
 
+    def came(self, whose: int) -> int:
+        """Return how much has come; of a stranger nothing is kept."""
+        return self._came[whose]
+
+    def settle(self, whose: int, came: int, handed: int) -> None:
+        """Note what Flower answered when so much had come: a number of messages, or no more."""
+        done = self._done.pop(whose, came) + handed if handed else came
+        if done <= came:  # else not all that comes is told of
+            self._done[whose] = done
+
+    def is_done(self, whose: int) -> bool:
+        """Whether Flower has nothing more, as far as is known."""
+        return self._done.get(whose) == self._came[whose]
+
     async def reaches(self, whose: int, count: int) -> None:
-        while self.count(whose) < count:
+        """Wait until so much has come."""
+        while self._came[whose] < count:
             await self._next.wait()
 
 
@@ -91,8 +109,6 @@ class Prompt:
         self._superlink = superlink
         self._hold = hold_seconds
         self._news = _News()
-        self._had: dict[int, int] = {}
-        """How much had been told to whom when Flower last had nothing for him."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a call on; hold it, or tell others of it, where it is one about messages."""
@@ -114,12 +130,13 @@ class Prompt:
     async def _held(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Answer a call for messages.
 
-        1. Where Flower had nothing for this caller and nothing was told since, wait until it is.
+        1. Where Flower has nothing for this caller, as far as is known, wait until something comes.
         2. Ask Flower, but for nobody who has gone. 3. Of an empty list, go back to 1, until the
            time is over. 4. Answer what there is, or that nothing came.
         """
+        asks, kind = _PULLS[scope["path"]]
         try:
-            whose, wanted = _PULLS[scope["path"]](body)
+            whose, wanted = asks(body)
         except DecodeError:  # which Flower refuses
             whose, wanted = _NOBODY
         loop = asyncio.get_running_loop()
@@ -127,16 +144,17 @@ class Prompt:
         gone = asyncio.ensure_future(receive())
         try:
             while True:
-                if self._had.get(whose) == self._news.count(whose):  # 1
-                    await self._told(whose, wanted, gone, seconds=end - loop.time())
+                if self._news.is_done(whose):  # 1
+                    await self._more(whose, wanted, gone, seconds=end - loop.time())
                 if gone.done():
                     return
-                seen = self._news.count(whose)
+                came = self._news.came(whose)
                 answer = await answer_of(self._superlink, scope, body)  # 2
-                if not answer.is_ok or answer.body:
+                if not answer.is_ok:
                     break
-                self._had[whose] = seen
-                if loop.time() >= end:  # 3
+                handed = len(kind.FromString(answer.body).messages_list)
+                self._news.settle(whose, came, handed)
+                if handed or loop.time() >= end:  # 3
                     break
             await answer.send(send)  # 4
         finally:
@@ -144,11 +162,11 @@ class Prompt:
             with suppress(asyncio.CancelledError):
                 await gone
 
-    async def _told(
+    async def _more(
         self, whose: int, wanted: int, gone: asyncio.Future[Message], *, seconds: float
     ) -> None:
-        """Wait until so much was told, the caller has gone, or the time is over."""
-        count = self._news.count(whose) + wanted
-        told = asyncio.ensure_future(self._news.reaches(whose, count))
-        await asyncio.wait({told, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
+        """Wait until so much more has come, the caller has gone, or the time is over."""
+        count = self._news.came(whose) + wanted
+        more = asyncio.ensure_future(self._news.reaches(whose, count))
+        await asyncio.wait({more, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        more.cancel()

@@ -1,4 +1,4 @@
-"""The SuperLink's end of `piggyback`: small messages come and go with all their objects in one call.
+"""The SuperLink's end of `piggyback`: small messages come and go whole, in one call.
 
 ```
  pull-messages ──► Flower ──► a message ──► + its objects, if all are here; it counts as confirmed
