@@ -45,7 +45,7 @@ class PiggybackGrid:
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are connected."""
-        return self._grid.get_node_ids()
+        return list(self._grid.get_node_ids())
 
     def push_messages(self, messages: Sequence[Message]) -> Sequence[str]:
         """Push messages; return their identifiers, empty where one was not taken."""

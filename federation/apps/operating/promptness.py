@@ -27,7 +27,7 @@ from flwr.proto.runtime_pb2 import (
     PushAppMessagesRequest,
 )
 from google.protobuf.message import DecodeError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from federation.apps.operating.calls import answer_of, body_of
 
@@ -141,7 +141,7 @@ class Prompt:
             whose, wanted = _NOBODY
         loop = asyncio.get_running_loop()
         end = loop.time() + self._hold
-        gone = asyncio.ensure_future(receive())
+        gone: asyncio.Future[Any] = asyncio.ensure_future(receive())
         try:
             while True:
                 if self._news.is_done(whose):  # 1
@@ -163,10 +163,10 @@ class Prompt:
                 await gone
 
     async def _more(
-        self, whose: int, wanted: int, gone: asyncio.Future[Message], *, seconds: float
+        self, whose: int, wanted: int, gone: asyncio.Future[Any], *, seconds: float
     ) -> None:
         """Wait until so much more has come, the caller has gone, or the time is over."""
         count = self._news.came(whose) + wanted
-        more = asyncio.ensure_future(self._news.reaches(whose, count))
+        more: asyncio.Future[Any] = asyncio.ensure_future(self._news.reaches(whose, count))
         await asyncio.wait({more, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         more.cancel()
