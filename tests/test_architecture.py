@@ -621,7 +621,7 @@ def test_flower_messages_are_made_in_five_places() -> None:
         "federation/apps/client_app.py",
         "federation/channel.py",  # the coordinator's parcels, see below
         "federation/embedded.py",  # between the two, and the names of errors
-        "federation/messages.py",  # ours, which is no message of Flower's
+        "federation/messages/sealed.py",  # ours, which is no message of Flower's
     }
     assert callers("to_record") == {"federation/apps/client_app.py", "federation/channel.py"}
 
