@@ -550,7 +550,7 @@ def test_entropy_has_one_source(path: Path) -> None:
 
 
 def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
-    contracts = "compliance/agreement.py"  # drafts one, without signatures
+    contracts = "compliance/agreement/signed.py"  # drafts one, without signatures
     notices = "compliance/notice.py"  # the end of one, in its author's words
     approvals = "compliance/approval.py"  # a person's, with a key that is no party's
     completions = "compliance/erasure/completion.py"  # which the gate has signed, with its key

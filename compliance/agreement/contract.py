@@ -1,20 +1,15 @@
-"""The contract: who may compute what, with which data, for which purpose, at which price.
+"""What the parties promise each other, in full.
 
 Guarantees: an `Agreement` that exists is whole and free of contradictions, and has exactly one
-spelling in bytes, hence one digest. `SignedAgreement.verify` returns an agreement only if every
-party named in it signed these very bytes.
+spelling in bytes, hence one digest.
 
-Leaves to others: single terms (`compliance.terms`), obeying them (`federation.gate`), entropy and
-key files, and the question whose key is whose: the agreement carries its own keys, so a party
-finds its own key in it before it signs, and compares the others' fingerprints
-(`compliance.rendering` shows them) over another channel.
+Leaves to others: single terms (`compliance.terms`), and signatures (`signed`).
 
-Sources: RFC 8785 (canonical JSON), DSSE v1.0 (through `compliance.signing`), RFC 8032 (Ed25519).
+Source: RFC 8785 (canonical JSON).
 """
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Final, Literal, Self
@@ -22,15 +17,8 @@ from typing import Annotated, Any, Final, Literal, Self
 import rfc8785
 from pydantic import AfterValidator, Field, ValidationError
 
-from compliance.errors import (
-    AlteredAgreementError,
-    InvalidAgreementError,
-    SignatureError,
-    UnsignedAgreementError,
-    describe,
-)
+from compliance.errors import AlteredAgreementError, InvalidAgreementError, describe
 from compliance.log.note import NoteKey
-from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
     DATA_ROLES,
     MOST_WITNESSES,
@@ -71,18 +59,7 @@ from compliance.terms import (
     unique,
 )
 
-__all__ = [
-    "ALIGNED_PARTIES",
-    "CUT_SHARE",
-    "MOST_PARTIES",
-    "PAYLOAD_TYPE",
-    "Agreement",
-    "SignedAgreement",
-    "iso",
-]
-
-PAYLOAD_TYPE: Final = "application/vnd.comity.agreement+json"
-"""DSSE payload type of a signed agreement."""
+__all__ = ["ALIGNED_PARTIES", "CUT_SHARE", "MOST_PARTIES", "Agreement", "iso", "names_of"]
 
 MOST_PARTIES: Final = 128
 """Parties of one agreement: the first leaf of a log names all, and all sign one envelope."""
@@ -274,7 +251,7 @@ class Agreement(Terms):
             if party.name == name:
                 return party
         raise InvalidAgreementError(
-            f"agreement {self.name!r} has no party {name!r}, only {_names(self.parties)}"
+            f"agreement {self.name!r} has no party {name!r}, only {names_of(self.parties)}"
         )
 
     def dataset(self, party: str) -> DatasetTerm:
@@ -372,7 +349,7 @@ class Agreement(Terms):
             found = self.by_role(role)
             if not found or (most and len(found) > most):
                 expected = "exactly" if most else "at least"
-                yield f"parties: expected {expected} one {role}, got {_names(found) or 'none'}"
+                yield f"parties: expected {expected} one {role}, got {names_of(found) or 'none'}"
 
     def _dataset_mistakes(self) -> Iterator[str]:
         owners = {dataset.party: set(dataset.identifiers) for dataset in self.datasets}
@@ -552,138 +529,11 @@ def _read(data: bytes) -> Agreement:
     return agreement
 
 
-@dataclass(frozen=True)
-class SignedAgreement:
-    """An agreement on its way round the parties, or back with all their signatures.
-
-    Nothing in it is to be believed until `verify` returned; `unverified` is for reading before
-    signing.
-    """
-
-    envelope: Envelope
-
-    @classmethod
-    def draft(cls, agreement: Agreement) -> Self:
-        """Wrap an agreement that nobody has signed yet.
-
-        Raises:
-            InvalidAgreementError: it was altered past its own checks, or is over 750,000 bytes.
-        """
-        payload = agreement.canonical_bytes
-        Agreement.from_canonical_bytes(payload)
-        try:
-            return cls(Envelope.sign(PAYLOAD_TYPE, payload, {}))
-        except SignatureError as error:
-            raise InvalidAgreementError(f"agreement {agreement.name!r}: {error}") from error
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """Read a file that `to_json` wrote; signatures are not verified yet.
-
-        Raises:
-            InvalidAgreementError: it is no envelope, or holds no agreement.
-            AlteredAgreementError: its agreement is not in canonical JSON.
-        """
-        try:
-            signed = cls(Envelope.from_json(data))
-        except SignatureError as error:
-            raise InvalidAgreementError(f"no signed agreement: {error}") from error
-        signed.unverified()
-        return signed
-
-    def to_json(self) -> bytes:
-        """Write the DSSE envelope as JSON."""
-        return self.envelope.to_json()
-
-    def unverified(self) -> Agreement:
-        """Return the agreement whatever its signatures say: to read, to sign, never to obey.
-
-        Raises:
-            InvalidAgreementError: the envelope holds something else.
-            AlteredAgreementError: the agreement is not in canonical JSON.
-        """
-        if self.envelope.payload_type != PAYLOAD_TYPE:
-            raise InvalidAgreementError(
-                f"no signed agreement: expected payload type {PAYLOAD_TYPE}, got another"
-            )
-        return Agreement.from_canonical_bytes(self.envelope.payload_bytes)
-
-    @property
-    def signed_by(self) -> tuple[str, ...]:
-        """Names of the parties whose valid signature it bears, in the order of signing.
-
-        Raises:
-            AlteredAgreementError: a signature does not cover this agreement, or is a stranger's.
-        """
-        return self._signers_of(self.unverified())
-
-    def _signers_of(self, agreement: Agreement) -> tuple[str, ...]:
-        keys = {party.name: party.verifying_key for party in agreement.parties}
-        if any(signer not in keys for signer in self.envelope.signers):
-            raise AlteredAgreementError(
-                f"agreement {agreement.name!r} bears a signature of somebody who is no party "
-                f"of it ({_names(agreement.parties)}): ask its author for the original"
-            )
-        message = self.envelope.signed_bytes
-        for signature in self.envelope.signatures:
-            try:
-                signature.verify(keys[signature.keyid], message)
-            except SignatureError as error:
-                raise AlteredAgreementError(
-                    f"agreement {agreement.name!r} is not what {signature.keyid!r} signed: {error}"
-                ) from error
-        return self.envelope.signers
-
-    def sign(self, party: str, key: SigningKey) -> Self:
-        """Return the agreement with one signature more; signing again changes nothing.
-
-        Args:
-            party: who signs, by its name in the agreement.
-            key: its identity key, the one that the agreement names.
-
-        Raises:
-            InvalidAgreementError: the agreement has no such party.
-            SignatureError: the agreement names another key for it.
-            AlteredAgreementError: a signature that is there already is not valid.
-        """
-        agreement = self.unverified()
-        expected = agreement.party(party).verifying_key
-        if key.public != expected:
-            raise SignatureError(
-                f"agreement {agreement.name!r} names key {expected.fingerprint} for {party!r}, got "
-                f"{key.public.fingerprint}: sign with that key, or have the agreement amended"
-            )
-        if party in self._signers_of(agreement):
-            return self
-        return type(self)(self.envelope.add_signature(party, key))
-
-    def verify(self) -> Agreement:
-        """Return the agreement, signed by every party in it.
-
-        1. The payload is an agreement, by type, form and canonical spelling.
-        2. Every signature is a party's and valid.
-        3. Every party has signed.
-
-        Raises:
-            InvalidAgreementError: step 1 fails.
-            AlteredAgreementError: step 1 fails by the spelling, or step 2 fails.
-            UnsignedAgreementError: step 3 fails; names who is missing.
-        """
-        agreement = self.unverified()  # 1
-        signed_by = self._signers_of(agreement)  # 2
-        missing = [party for party in agreement.parties if party.name not in signed_by]
-        if missing:  # 3
-            raise UnsignedAgreementError(
-                f"agreement {agreement.name!r} is not signed by {_names(missing)}: each of them "
-                "runs `comity agreement sign`"
-            )
-        return agreement
-
-
 def iso(moment: datetime) -> str:
     """Write a moment in UTC as RFC 3339 with Z."""
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _names(parties: Iterable[PartyTerm]) -> str:
+def names_of(parties: Iterable[PartyTerm]) -> str:
+    """Return the parties' names in one line."""
     return ", ".join(party.name for party in parties)
