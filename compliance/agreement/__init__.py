@@ -1,6 +1,7 @@
 """The contract: who may compute what, with which data, for which purpose, at which price.
 
-`contract` is the agreement itself and `signed` an agreement with signatures round it.
+`contents` is what it says, `contradictions` what of that cannot be meant, `contract` the whole, in
+one spelling, and `signed` that with signatures round it.
 
 Guarantees: an `Agreement` that exists is whole and free of contradictions, and has exactly one
 spelling in bytes, hence one digest. `SignedAgreement.verify` returns an agreement only if every
@@ -12,7 +13,9 @@ finds its own key in it before it signs, and compares the others' fingerprints
 (`compliance.rendering` shows them) over another channel.
 """
 
-from compliance.agreement.contract import ALIGNED_PARTIES, CUT_SHARE, MOST_PARTIES, Agreement, iso
+from compliance.agreement.contents import MOST_PARTIES, iso
+from compliance.agreement.contract import Agreement
+from compliance.agreement.contradictions import ALIGNED_PARTIES, CUT_SHARE
 from compliance.agreement.signed import PAYLOAD_TYPE, SignedAgreement
 
 __all__ = [

@@ -9,7 +9,8 @@ Sources: DSSE v1.0 (through `compliance.signing`), RFC 8032 (Ed25519).
 from dataclasses import dataclass
 from typing import Final, Self
 
-from compliance.agreement.contract import Agreement, names_of
+from compliance.agreement.contents import names_of
+from compliance.agreement.contract import Agreement
 from compliance.errors import (
     AlteredAgreementError,
     InvalidAgreementError,
