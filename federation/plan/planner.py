@@ -1,18 +1,12 @@
-"""What a collaboration would do and cost, before anybody does anything.
+"""Every party's ledger, followed from job to job.
 
-Guarantees: computed from the file alone; no row is read, nothing is charged, nothing leaves. Every
-party's ledger is followed by itself; what is told of a job is told of the party that it leaves
-with the least. What is called the largest or smallest that would pass was searched for.
-
-Leaves to others: prices and forecasts (`privacy.accounting.price`), refusing in earnest (`gate`),
-drawing (`cli`).
+Guarantees: every party's ledger is followed by itself; what is told of a job is told of the party
+that it leaves with the least. What is called the largest or smallest that would pass was searched
+for.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Final
-
-from pydantic import BaseModel, ConfigDict
 
 from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError
@@ -30,6 +24,8 @@ from federation.jobs.measure import measure_charge
 from federation.jobs.sums import Sums, sums_for, whole_charge
 from federation.jobs.train import training_plan
 from federation.objections import policy_objections
+from federation.plan.draft import Charges, Draft
+from federation.plan.planned import MinimumSize, Plan, PlannedJob, PlannedPeriod, TrainingForecast
 from federation.population import encoder_for
 from federation.progress import Progress, report
 from federation.specification import (
@@ -63,7 +59,7 @@ from privacy.errors import InvalidParameterError
 from privacy.training.label_noise import LARGEST_EPSILON, label_charge
 from privacy.training.random_boosting import TREES
 
-__all__ = ["MinimumSize", "Plan", "PlannedJob", "PlannedPeriod", "TrainingForecast", "plan"]
+__all__ = ["plan"]
 
 REFERENCE_AUC: Final = 0.8
 """What a model is taken to reach without noise, where nobody says otherwise."""
@@ -76,146 +72,6 @@ _CURVES: Final[Mapping[ModelFamily, Curve]] = {
 """Of families whose gradients have noise; that of trees belongs to their shape."""
 
 _HEAVY_LOSS: Final = 0.25  # of what a model has above guessing; past it a plan warns
-
-Charges = Mapping[str, tuple[Event, ...]]
-"""What a job charges each party's ledger."""
-
-
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MinimumSize(_Closed):
-    """A size below which nothing leaves.
-
-    Attributes:
-        term: of the agreement.
-        people: that it takes.
-    """
-
-    term: str
-    people: int
-
-
-class TrainingForecast(_Closed):
-    """What the noise of a training is likely to do to the model; no bound.
-
-    Attributes:
-        family: of the model; forecasts of two families cannot be compared.
-        rows: declared by all partners together.
-        positives: of them, as asked with or assumed.
-        assumed: whether `positives` was assumed: every declared row of the brand a customer of one
-            partner.
-        columns: of an encoded row.
-        signal_to_noise: of the gradient over the whole training, by the measure of its family.
-        lost: expected share of the AUC above 0.5, in (0, 1).
-        auc: what a model is taken to reach without noise.
-        auc_loss: what it is expected to lose of that.
-        auc_loss_least: most measured trainings lost between this …
-        auc_loss_most: … and this; how many of them is told in docs/privacy-budget.md.
-        warning: set where the noise is likely to take a quarter or more.
-    """
-
-    family: ModelFamily
-    rows: int
-    positives: int
-    assumed: bool
-    columns: int
-    signal_to_noise: float
-    lost: float
-    auc: float
-    auc_loss: float
-    auc_loss_least: float
-    auc_loss_most: float
-    warning: str | None = None
-
-
-class PlannedJob(_Closed):
-    """One job, planned.
-
-    Attributes:
-        job: its name.
-        computation: what it does.
-        who: parties at work.
-        epsilon: privacy loss of this job per person; 0 where nothing is charged.
-        epsilon_spent: spent after it.
-        epsilon_left: left of the budget after it.
-        repeats: further such jobs that would fit after it, at most 1,000; None where nothing is
-            charged.
-        noise_multiplier: of every gradient step or sum, if it trains with noise.
-        minimums: sizes that must hold while it runs.
-        forecast: of what the noise does to the model, if it trains so.
-        hidden_share: what to expect of it, if the job counts hidden positives.
-        refused_by: the term that would refuse it, if any.
-        remedy: the smallest change that would pass.
-        note: what a reader should know.
-    """
-
-    job: str
-    computation: str
-    who: tuple[str, ...]
-    epsilon: float
-    epsilon_spent: float
-    epsilon_left: float
-    repeats: int | None = None
-    noise_multiplier: float | None = None
-    minimums: tuple[MinimumSize, ...] = ()
-    forecast: TrainingForecast | None = None
-    hidden_share: PlannedShare | None = None
-    refused_by: str | None = None
-    remedy: str | None = None
-    note: str = ""
-
-
-class PlannedPeriod(_Closed):
-    """What is lost within the agreed period, if all jobs run within it.
-
-    Attributes:
-        days: of the period.
-        epsilon_cap: the agreement's ε per person and period.
-        delta: at which it is agreed.
-        epsilon_spent: by every job that would run.
-        epsilon_left: after every job that would run.
-    """
-
-    days: int
-    epsilon_cap: float
-    delta: float
-    epsilon_spent: float
-    epsilon_left: float
-
-
-class Plan(_Closed):
-    """A whole collaboration, planned.
-
-    Attributes:
-        name: of the collaboration.
-        jobs: in order.
-        epsilon_cap: the agreement's ε per person.
-        epsilon_for_all: smallest budget that all jobs fit one after the other, those included that
-            the agreed one has no room for; in hundredths.
-        epsilon_spent: by every job that would run.
-        epsilon_left: after every job that would run.
-        delta: at which all of it is accounted.
-        max_parties_per_person: tables that one person may stand in, and is protected in; None where
-            no job trains or measures over rows.
-        period: the period that all of them run in, as if they ran now; None where none is agreed.
-    """
-
-    name: str
-    jobs: tuple[PlannedJob, ...]
-    epsilon_cap: float
-    epsilon_for_all: float
-    epsilon_spent: float
-    epsilon_left: float
-    delta: float
-    max_parties_per_person: int | None
-    period: PlannedPeriod | None = None
-
-    @property
-    def refused(self) -> Sequence[PlannedJob]:
-        """Jobs that would be refused."""
-        return [job for job in self.jobs if job.refused_by]
 
 
 def plan(
@@ -264,34 +120,6 @@ def plan(
 def _priced(planner: "_Planner", spec: JobSpec) -> PlannedJob:
     report(Progress("plan", spec.name, "is priced"))
     return planner.add(spec)
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A job before it is priced.
-
-    Attributes:
-        who: parties at work.
-        note: what a reader should know.
-        charges: by party.
-        minimums: sizes that must hold.
-        refusal: (term, remedy) where it would be refused whatever the budget.
-        epsilon_term: what to ask less of, where the budget refuses.
-        asked: ε that is asked for under that term.
-        charges_at: charges if another ε were asked for.
-    """
-
-    who: tuple[str, ...]
-    note: str
-    charges: Charges = field(default_factory=dict)
-    minimums: tuple[MinimumSize, ...] = ()
-    refusal: tuple[str, str] | None = None
-    epsilon_term: str = ""
-    asked: float = 0.0
-    charges_at: Callable[[float], Charges] | None = None
-    noise_multiplier: float | None = None
-    forecast: TrainingForecast | None = None
-    hidden_share: PlannedShare | None = None
 
 
 class _Planner:
@@ -415,7 +243,7 @@ class _Planner:
     def _with(self, charges: Charges) -> Charges:
         return _added(self._charged, charges)
 
-    def _remedy(self, draft: _Draft, tag: PriceTag, limit: Budget) -> str:
+    def _remedy(self, draft: Draft, tag: PriceTag, limit: Budget) -> str:
         """Say what would just pass."""
         budget = f"agree on a budget of at least {tag.smallest_budget:.2f}"
         left = f"{self.price({}, limit).epsilon_left:.2f} is left"
@@ -438,7 +266,7 @@ class _Planner:
             return f"{budget}; {left}, too little for any such job"
         return f"ask for {draft.epsilon_term} of at most {best:g}, or {budget}; {left}"
 
-    def _draft(self, spec: JobSpec) -> _Draft:
+    def _draft(self, spec: JobSpec) -> Draft:
         match spec:
             case MatchSpec():
                 return self._match()
@@ -453,7 +281,7 @@ class _Planner:
             case VerticalTrainSpec() | VerticalScoreSpec():
                 return self._vertical(spec)
 
-    def _match(self) -> _Draft:
+    def _match(self) -> Draft:
         terms = self._agreement.match
         notes = {
             Reveal.PARTNER_LEARNS_MEMBERS: "partners learn who of their people are seeds",
@@ -476,7 +304,7 @@ class _Planner:
                     charges[party] = (*charges.get(party, ()), mechanism)
             return charges
 
-        return _Draft(
+        return Draft(
             who=(self._brand, *self._partners),
             note=f"{note}; below {terms.minimum_match} nothing leaves",
             charges=charges_at(terms.size_epsilon),
@@ -487,7 +315,7 @@ class _Planner:
             charges_at=charges_at,
         )
 
-    def _align(self, spec: AlignSpec) -> _Draft:
+    def _align(self, spec: AlignSpec) -> Draft:
         people = tuple(one.party for one in self._agreement.datasets)
         note = (
             "all parties learn whom all of them know; the price is of what the coordinator counts"
@@ -495,13 +323,13 @@ class _Planner:
         try:
             terms = AlignPlan.of(spec, self._agreement, party=people[0]).terms
         except RefusedError as error:
-            return _Draft(who=people, note=note, refusal=(error.term, error.remedy))
+            return Draft(who=people, note=note, refusal=(error.term, error.remedy))
 
         def charges_at(epsilon: float) -> Charges:
             event = count_mechanism(terms.model_copy(update={"epsilon": epsilon}))
             return dict.fromkeys(people, (event,))
 
-        return _Draft(
+        return Draft(
             who=people,
             note=note,
             charges=charges_at(terms.epsilon),
@@ -512,7 +340,7 @@ class _Planner:
             charges_at=charges_at,
         )
 
-    def _vertical(self, spec: VerticalTrainSpec | VerticalScoreSpec) -> _Draft:
+    def _vertical(self, spec: VerticalTrainSpec | VerticalScoreSpec) -> Draft:
         people = (self._brand, *self._partners)
         refusal = next(iter(policy_objections(spec, self._agreement)), None)
         if spec.align in self._refused:
@@ -527,15 +355,15 @@ class _Planner:
             if spec.train in self._refused:
                 refusal = "vertical.columns", f"training {spec.train!r} would be refused: mend it"
             note = "the brand learns each person's score, the sum over all parties' columns"
-            return _Draft(who=people, note=note, minimums=minimums, refusal=refusal)
+            return Draft(who=people, note=note, minimums=minimums, refusal=refusal)
         if spec.label_epsilon is None:
             note = "NOT PRIVATE: partners learn every label"
-            return _Draft(who=people, note=note, minimums=minimums, refusal=refusal)
+            return Draft(who=people, note=note, minimums=minimums, refusal=refusal)
 
         def charges_at(epsilon: float) -> Charges:
             return {self._brand: (label_charge(min(epsilon, LARGEST_EPSILON)),)}
 
-        return _Draft(
+        return Draft(
             who=people,
             note=(
                 "the price is of a person's label alone; what columns tell is not noised; no "
@@ -549,16 +377,16 @@ class _Planner:
             charges_at=charges_at,
         )
 
-    def _train(self, spec: TrainSpec) -> _Draft:
+    def _train(self, spec: TrainSpec) -> Draft:
         refusal = next(iter(policy_objections(spec, self._agreement)), None)
         if not self._agreement.features:
-            return _Draft(who=self._partners, note=self._train_note(spec), refusal=refusal)
+            return Draft(who=self._partners, note=self._train_note(spec), refusal=refusal)
         if spec.match in self._refused:
             refusal = "train.match", f"match {spec.match!r} would be refused: mend it"
         asked, note = spec.epsilon, self._train_note(spec)
         if asked is None:
             minimums = (self._minimum_match,)
-            return _Draft(who=self._partners, note=note, minimums=minimums, refusal=refusal)
+            return Draft(who=self._partners, note=note, minimums=minimums, refusal=refusal)
 
         def charges_at(epsilon: float) -> Charges:
             charge = self._train_charge(spec.model_copy(update={"epsilon": epsilon}))
@@ -578,7 +406,7 @@ class _Planner:
         except InvalidParameterError as error:
             smallest = smallest_within(reaches, asked)
             least = "" if smallest is None else f"; {smallest:g} is the smallest in reach"
-            return _Draft(who=self._partners, note=note, refusal=("epsilon", f"{error}{least}"))
+            return Draft(who=self._partners, note=note, refusal=("epsilon", f"{error}{least}"))
         noise, shape = self._train_noise(spec)
         if spec.model is ModelFamily.NETWORK and spec.rounds == 1 and len(self._partners) > 1:
             note += (
@@ -586,7 +414,7 @@ class _Planner:
                 "measured otherwise; ask for 10 rounds, which cost no more privacy"
             )
             shape = None
-        return _Draft(
+        return Draft(
             who=self._partners,
             note=note,
             charges=charges,
@@ -680,7 +508,7 @@ class _Planner:
             curve=_CURVES[spec.model],
         )
 
-    def _expand(self, spec: ExpandSpec) -> _Draft:
+    def _expand(self, spec: ExpandSpec) -> Draft:
         terms = self._agreement.expand
         minimum = MinimumSize(term="expand.minimum_segment", people=terms.minimum_segment)
         refusal = None
@@ -702,7 +530,7 @@ class _Planner:
             return {} if count is None else dict.fromkeys(self._partners, (count.charge,))
 
         told = "no count leaves" if terms.count_epsilon is None else "one noised count leaves"
-        return _Draft(
+        return Draft(
             who=self._partners,
             note=f"scores stay at the partner; best {spec.measure}; {told}",
             charges=charges_at(terms.count_epsilon),
@@ -713,14 +541,14 @@ class _Planner:
             charges_at=charges_at,
         )
 
-    def _measure(self, spec: MeasureSpec) -> _Draft:
+    def _measure(self, spec: MeasureSpec) -> Draft:
         refusal = next(iter(policy_objections(spec, self._agreement)), None)
         if spec.match in self._refused:
             refusal = "measure.match", f"match {spec.match!r} would be refused: mend it"
         terms, tables = self._agreement.measure, self._agreement.train.max_parties_per_person
         note = f"holds for a person in up to {tables} partners' tables"
         if terms is None:
-            return _Draft(who=self._partners, note=note, refusal=refusal)
+            return Draft(who=self._partners, note=note, refusal=refusal)
 
         def charges_at(epsilon: float) -> Charges:
             asked = spec.model_copy(update={"epsilon": epsilon})
@@ -729,8 +557,8 @@ class _Planner:
         try:
             charges = charges_at(spec.epsilon)
         except InvalidParameterError as error:
-            return _Draft(who=self._partners, note=note, refusal=("epsilon", str(error)))
-        return _Draft(
+            return Draft(who=self._partners, note=note, refusal=("epsilon", str(error)))
+        return Draft(
             who=self._partners,
             note=f"{note}; counts below {terms.minimum_cell} are withheld",
             charges=charges,
