@@ -5,28 +5,21 @@ that it leaves with the least. What is called the largest or smallest that would
 for.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
-from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError
-from compliance.terms import ModelFamily, NoiseSource, Reveal, Role
 from federation.budgets import budget_of
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
-from federation.errors import RefusedError
-from federation.hidden_share import PlannedShare
-from federation.jobs.align import AlignPlan, count_mechanism
-from federation.jobs.expand import CountPlan
-from federation.jobs.hidden import HiddenPlan
-from federation.jobs.match import learner_of, size_mechanism
-from federation.jobs.measure import measure_charge
-from federation.jobs.sums import Sums, sums_for, whole_charge
-from federation.jobs.train import training_plan
-from federation.objections import policy_objections
+from federation.plan.align import draft_alignment
 from federation.plan.draft import Charges, Draft
-from federation.plan.planned import MinimumSize, Plan, PlannedJob, PlannedPeriod, TrainingForecast
-from federation.population import encoder_for
+from federation.plan.expand import draft_expansion
+from federation.plan.match import draft_match
+from federation.plan.measure import draft_measurement
+from federation.plan.planned import Plan, PlannedJob, PlannedPeriod
+from federation.plan.setting import Setting
+from federation.plan.train import draft_training
+from federation.plan.vertical import draft_vertical
 from federation.progress import Progress, report
 from federation.specification import (
     AlignSpec,
@@ -39,39 +32,13 @@ from federation.specification import (
     VerticalTrainSpec,
 )
 from privacy.accounting.accountant import epsilon_of
-from privacy.accounting.events import Event, RepeatedEvent, SampledGaussianEvent
 from privacy.accounting.ledger import Budget
-from privacy.accounting.price import (
-    LOGISTIC_REGRESSION,
-    NETWORK,
-    RIDGE_REGRESSION,
-    Curve,
-    ForestShape,
-    PriceTag,
-    Shape,
-    TrainingShape,
-    forecast,
-    largest_within,
-    price_tag,
-    smallest_within,
-)
-from privacy.errors import InvalidParameterError
-from privacy.training.label_noise import LARGEST_EPSILON, label_charge
-from privacy.training.random_boosting import TREES
+from privacy.accounting.price import PriceTag, largest_within, price_tag
 
 __all__ = ["plan"]
 
 REFERENCE_AUC: Final = 0.8
 """What a model is taken to reach without noise, where nobody says otherwise."""
-
-_CURVES: Final[Mapping[ModelFamily, Curve]] = {
-    ModelFamily.LOGISTIC_REGRESSION: LOGISTIC_REGRESSION,
-    ModelFamily.RIDGE_REGRESSION: RIDGE_REGRESSION,
-    ModelFamily.NETWORK: NETWORK,
-}
-"""Of families whose gradients have noise; that of trees belongs to their shape."""
-
-_HEAVY_LOSS: Final = 0.25  # of what a model has above guessing; past it a plan warns
 
 
 def plan(
@@ -95,7 +62,7 @@ def plan(
             or `auc` is out of range.
     """
     agreement = drafted_agreement(collaboration)
-    planner = _Planner(agreement, positives, auc)
+    planner = _Planner(Setting(agreement, positives, auc))
     jobs = tuple(_priced(planner, spec) for spec in collaboration.jobs)
     try:
         agreement.check_time(clock())
@@ -125,18 +92,14 @@ def _priced(planner: "_Planner", spec: JobSpec) -> PlannedJob:
 class _Planner:
     """Follows every party's ledger from job to job."""
 
-    def __init__(self, agreement: Agreement, positives: int | None, auc: float) -> None:
-        self._agreement = agreement
-        self._auc = auc
-        self._positives = positives
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._agreement = agreement = setting.agreement
         self._budget = budget_of(agreement)
         period = self._budget.period
         self._stretch = None if period is None else Budget(period.epsilon, period.delta)
-        self._partners = tuple(party.name for party in agreement.by_role(Role.PARTNER))
-        (self._brand,) = (party.name for party in agreement.by_role(Role.BRAND))
-        self._charged: Charges = dict.fromkeys((self._brand, *self._partners), ())
+        self._charged: Charges = dict.fromkeys((setting.brand, *setting.partners), ())
         self._asked: Charges = self._charged
-        self._refused: set[str] = set()
         self._matched = 0  # by every two parties, as every match and alignment is of all
 
     @property
@@ -186,9 +149,9 @@ class _Planner:
         after = self.price({}) if refusal else tag
         note = draft.note
         if (absent := getattr(spec, "absent_partners", 0)) and not refusal:
-            note += f"; goes on without {absent} of its {len(self._partners)} partners"
+            note += f"; goes on without {absent} of its {len(self._setting.partners)} partners"
         if refusal:
-            self._refused.add(spec.name)
+            self._setting.refused.add(spec.name)
         else:
             self._charged = self._with(draft.charges)
         return PlannedJob(
@@ -269,348 +232,17 @@ class _Planner:
     def _draft(self, spec: JobSpec) -> Draft:
         match spec:
             case MatchSpec():
-                return self._match()
+                return draft_match(self._setting)
             case AlignSpec():
-                return self._align(spec)
+                return draft_alignment(spec, self._setting)
             case TrainSpec():
-                return self._train(spec)
+                return draft_training(spec, self._setting)
             case ExpandSpec():
-                return self._expand(spec)
+                return draft_expansion(spec, self._setting)
             case MeasureSpec():
-                return self._measure(spec)
+                return draft_measurement(spec, self._setting)
             case VerticalTrainSpec() | VerticalScoreSpec():
-                return self._vertical(spec)
-
-    def _match(self) -> Draft:
-        terms = self._agreement.match
-        notes = {
-            Reveal.PARTNER_LEARNS_MEMBERS: "partners learn who of their people are seeds",
-            Reveal.BRAND_LEARNS_MEMBERS: "the brand learns whom each partner knows",
-            Reveal.BOTH_LEARN_MEMBERS: "both sides learn who matched",
-        }
-        note = "nobody learns who matched; sizes leave with noise"
-        if terms.reveal in notes:
-            note = f"not differentially private by its nature: {notes[terms.reveal]}"
-
-        def charges_at(epsilon: float | None) -> Charges:
-            mechanism = size_mechanism(terms.model_copy(update={"size_epsilon": epsilon}))
-            if mechanism is None or terms.reveal is Reveal.BOTH_LEARN_MEMBERS:
-                return {}
-            charges: dict[str, tuple[Event, ...]] = {}
-            for partner in self._partners:
-                learner, peer = learner_of(self._agreement, partner)
-                tellers = (learner, peer) if terms.reveal is Reveal.SIZE_ONLY else (learner,)
-                for party in tellers:
-                    charges[party] = (*charges.get(party, ()), mechanism)
-            return charges
-
-        return Draft(
-            who=(self._brand, *self._partners),
-            note=f"{note}; below {terms.minimum_match} nothing leaves",
-            charges=charges_at(terms.size_epsilon),
-            minimums=(self._minimum_match,),
-            refusal=self._too_few(self._minimum_match),
-            epsilon_term="match.size_epsilon",
-            asked=terms.size_epsilon or 0.0,
-            charges_at=charges_at,
-        )
-
-    def _align(self, spec: AlignSpec) -> Draft:
-        people = tuple(one.party for one in self._agreement.datasets)
-        note = (
-            "all parties learn whom all of them know; the price is of what the coordinator counts"
-        )
-        try:
-            terms = AlignPlan.of(spec, self._agreement, party=people[0]).terms
-        except RefusedError as error:
-            return Draft(who=people, note=note, refusal=(error.term, error.remedy))
-
-        def charges_at(epsilon: float) -> Charges:
-            event = count_mechanism(terms.model_copy(update={"epsilon": epsilon}))
-            return dict.fromkeys(people, (event,))
-
-        return Draft(
-            who=people,
-            note=note,
-            charges=charges_at(terms.epsilon),
-            minimums=(self._minimum_match,),
-            refusal=self._too_few(self._minimum_match),
-            epsilon_term="match.alignment.epsilon",
-            asked=terms.epsilon,
-            charges_at=charges_at,
-        )
-
-    def _vertical(self, spec: VerticalTrainSpec | VerticalScoreSpec) -> Draft:
-        people = (self._brand, *self._partners)
-        refusal = next(iter(policy_objections(spec, self._agreement)), None)
-        if spec.align in self._refused:
-            refusal = "vertical.align", f"alignment {spec.align!r} would be refused: mend it"
-        terms = self._agreement.vertical
-        minimums = (
-            (MinimumSize(term="vertical.minimum_people", people=terms.minimum_people),)
-            if terms is not None
-            else ()
-        )
-        if isinstance(spec, VerticalScoreSpec):
-            if spec.train in self._refused:
-                refusal = "vertical.columns", f"training {spec.train!r} would be refused: mend it"
-            note = "the brand learns each person's score, the sum over all parties' columns"
-            return Draft(who=people, note=note, minimums=minimums, refusal=refusal)
-        if spec.label_epsilon is None:
-            note = "NOT PRIVATE: partners learn every label"
-            return Draft(who=people, note=note, minimums=minimums, refusal=refusal)
-
-        def charges_at(epsilon: float) -> Charges:
-            return {self._brand: (label_charge(min(epsilon, LARGEST_EPSILON)),)}
-
-        return Draft(
-            who=people,
-            note=(
-                "the price is of a person's label alone; what columns tell is not noised; no "
-                "forecast for training over columns was measured"
-            ),
-            charges=charges_at(spec.label_epsilon) if refusal is None else {},
-            minimums=minimums,
-            refusal=refusal,
-            epsilon_term="vertical.label_epsilon",
-            asked=spec.label_epsilon,
-            charges_at=charges_at,
-        )
-
-    def _train(self, spec: TrainSpec) -> Draft:
-        refusal = next(iter(policy_objections(spec, self._agreement)), None)
-        if not self._agreement.features:
-            return Draft(who=self._partners, note=self._train_note(spec), refusal=refusal)
-        if spec.match in self._refused:
-            refusal = "train.match", f"match {spec.match!r} would be refused: mend it"
-        asked, note = spec.epsilon, self._train_note(spec)
-        if asked is None:
-            minimums = (self._minimum_match,)
-            return Draft(who=self._partners, note=note, minimums=minimums, refusal=refusal)
-
-        def charges_at(epsilon: float) -> Charges:
-            charge = self._train_charge(spec.model_copy(update={"epsilon": epsilon}))
-            counting = HiddenPlan.of(spec, self._agreement)
-            counted = () if counting is None else (counting.charge,)
-            return dict.fromkeys(self._partners, (charge, *counted))
-
-        def reaches(epsilon: float) -> bool:
-            try:
-                charges_at(epsilon)
-            except InvalidParameterError:
-                return False
-            return True
-
-        try:
-            charges = charges_at(asked)
-        except InvalidParameterError as error:
-            smallest = smallest_within(reaches, asked)
-            least = "" if smallest is None else f"; {smallest:g} is the smallest in reach"
-            return Draft(who=self._partners, note=note, refusal=("epsilon", f"{error}{least}"))
-        noise, shape = self._train_noise(spec)
-        if spec.model is ModelFamily.NETWORK and spec.rounds == 1 and len(self._partners) > 1:
-            note += (
-                "; no forecast: noised networks that are averaged once lose far more than was "
-                "measured otherwise; ask for 10 rounds, which cost no more privacy"
-            )
-            shape = None
-        return Draft(
-            who=self._partners,
-            note=note,
-            charges=charges,
-            minimums=(self._minimum_match,),
-            refusal=refusal,
-            epsilon_term="an epsilon",
-            asked=asked,
-            charges_at=charges_at,
-            noise_multiplier=noise,
-            forecast=None if shape is None else self._forecast(spec, asked, shape),
-            hidden_share=self._hidden_share(spec),
-        )
-
-    def _hidden_share(self, spec: TrainSpec) -> PlannedShare | None:
-        """Say what to expect of counting hidden positives; None where nobody counts."""
-        plan, people = HiddenPlan.of(spec, self._agreement), self._rows_of_partners
-        if plan is None or people < 2:
-            return None
-        seeds = self._assumed_positives
-        return PlannedShare.of(plan, partners=len(self._partners), people=people, seeds=seeds)
-
-    @property
-    def _rows_of_partners(self) -> int:
-        return sum(self._agreement.dataset(name).declared_rows for name in self._partners)
-
-    @property
-    def _assumed_positives(self) -> int:
-        """Members whom the partners hold together: as asked with, or every row of the brand."""
-        brand = self._agreement.dataset(self._brand).declared_rows
-        most = self._rows_of_partners // 2
-        return min(brand, most) if self._positives is None else self._positives
-
-    def _train_note(self, spec: TrainSpec) -> str:
-        terms = self._agreement.train
-        if spec.noise is NoiseSource.UNSAFE_NONE:
-            return f"protects no person: up to {spec.rounds} exact sums over partners"
-        tables = f"holds for a person in up to {terms.max_parties_per_person} partners' tables"
-        if spec.noise is NoiseSource.LOCAL:
-            rounds = "1 round" if spec.rounds == 1 else f"{spec.rounds} rounds"
-            return f"{tables}; {rounds} of {spec.steps_per_round} steps"
-        colluding, absent = terms.colluding_partners, terms.absent_partners
-        collude = "1 partner colludes" if colluding == 1 else f"{colluding} partners collude"
-        missing = "1 is missing" if absent == 1 else f"{absent} are missing"
-        sums = "1 secure sum" if spec.rounds == 1 else f"{spec.rounds} secure sums"
-        return f"{tables}, though {collude} and {missing}; {sums}"
-
-    def _sums(self, spec: TrainSpec) -> Sums:
-        return sums_for(spec, self._agreement, width=encoder_for(self._agreement).width)
-
-    def _train_charge(self, spec: TrainSpec) -> Event:
-        if spec.noise is NoiseSource.LOCAL:
-            charge = training_plan(spec, self._agreement, expected_rows=1).charge
-            return RepeatedEvent(event=charge, count=spec.rounds)
-        if (whole := whole_charge(self._sums(spec), spec)) is None:
-            raise RuntimeError("sums with noise have a price")
-        return whole
-
-    def _train_noise(self, spec: TrainSpec) -> tuple[float, Shape | None]:
-        """Return the noise multiplier, and the training's shape where somebody can be told apart.
-
-        Sums are taken as steps on all rows in one place.
-        """
-        declared = tuple(self._agreement.dataset(name).declared_rows for name in self._partners)
-        if spec.noise is NoiseSource.LOCAL:
-            parameters = training_plan(spec, self._agreement, expected_rows=1).parameters
-            noise, rows = parameters.noise_multiplier, declared
-            step = parameters.event.model_copy(update={"steps": spec.steps})
-            clipping_norm = self._agreement.train.clipping_norm
-        else:
-            sums = self._sums(spec)
-            noise, rows, clipping_norm = sums.noise_multiplier, (sum(declared),), 1.0
-            step = SampledGaussianEvent(
-                noise_multiplier=sums.gradient_noise, sampling_probability=1.0, steps=spec.rounds
-            )
-        if sum(declared) < 2:
-            return noise, None
-        positives = self._assumed_positives
-        if spec.model is ModelFamily.BOOSTED_TREES:
-            return noise, ForestShape(
-                rows=sum(declared),
-                positives=positives,
-                gradient_noise=step.noise_multiplier,
-                sums=spec.rounds * TREES,
-            )
-        return noise, TrainingShape(
-            rows=rows,
-            positives=positives,
-            columns=encoder_for(self._agreement).width,
-            event=step,
-            clipping_norm=clipping_norm,
-            curve=_CURVES[spec.model],
-        )
-
-    def _expand(self, spec: ExpandSpec) -> Draft:
-        terms = self._agreement.expand
-        minimum = MinimumSize(term="expand.minimum_segment", people=terms.minimum_segment)
-        refusal = None
-        if spec.train in self._refused:
-            refusal = "expand.train", f"training {spec.train!r} would be refused: mend it"
-        elif (refusal := next(iter(policy_objections(spec, self._agreement)), None)) is None:
-            rows = min(self._agreement.dataset(name).declared_rows for name in self._partners)
-            if (most := int(terms.maximum_share * rows)) < minimum.people:
-                remedy = (
-                    f"{terms.maximum_share:g} of the {rows} rows that a partner declares are "
-                    f"{most} people: agree on a minimum of at most {most}, or on a larger "
-                    "maximum_share"
-                )
-                refusal = minimum.term, remedy
-
-        def charges_at(epsilon: float | None) -> Charges:
-            counting = terms.model_copy(update={"count_epsilon": epsilon})
-            count = CountPlan.of(self._agreement.model_copy(update={"expand": counting}))
-            return {} if count is None else dict.fromkeys(self._partners, (count.charge,))
-
-        told = "no count leaves" if terms.count_epsilon is None else "one noised count leaves"
-        return Draft(
-            who=self._partners,
-            note=f"scores stay at the partner; best {spec.measure}; {told}",
-            charges=charges_at(terms.count_epsilon),
-            minimums=(minimum,),
-            refusal=refusal,
-            epsilon_term="expand.count_epsilon",
-            asked=terms.count_epsilon or 0.0,
-            charges_at=charges_at,
-        )
-
-    def _measure(self, spec: MeasureSpec) -> Draft:
-        refusal = next(iter(policy_objections(spec, self._agreement)), None)
-        if spec.match in self._refused:
-            refusal = "measure.match", f"match {spec.match!r} would be refused: mend it"
-        terms, tables = self._agreement.measure, self._agreement.train.max_parties_per_person
-        note = f"holds for a person in up to {tables} partners' tables"
-        if terms is None:
-            return Draft(who=self._partners, note=note, refusal=refusal)
-
-        def charges_at(epsilon: float) -> Charges:
-            asked = spec.model_copy(update={"epsilon": epsilon})
-            return dict.fromkeys(self._partners, (measure_charge(asked, self._agreement)[1],))
-
-        try:
-            charges = charges_at(spec.epsilon)
-        except InvalidParameterError as error:
-            return Draft(who=self._partners, note=note, refusal=("epsilon", str(error)))
-        return Draft(
-            who=self._partners,
-            note=f"{note}; counts below {terms.minimum_cell} are withheld",
-            charges=charges,
-            minimums=(self._minimum_match,),
-            refusal=refusal,
-            epsilon_term="an epsilon",
-            asked=spec.epsilon,
-            charges_at=charges_at,
-        )
-
-    @property
-    def _minimum_match(self) -> MinimumSize:
-        return MinimumSize(term="match.minimum_match", people=self._agreement.match.minimum_match)
-
-    def _too_few(self, minimum: MinimumSize) -> tuple[str, str] | None:
-        """Refuse where a party declares fewer people than a minimum takes."""
-        least = min(self._agreement.datasets, key=lambda one: one.declared_rows)
-        if least.declared_rows >= minimum.people:
-            return None
-        remedy = (
-            f"{least.party} declares {least.declared_rows} rows, and it takes {minimum.people}: "
-            f"agree on a minimum of at most {least.declared_rows}"
-        )
-        return minimum.term, remedy
-
-    def _forecast(self, spec: TrainSpec, epsilon: float, shape: Shape) -> TrainingForecast:
-        found, columns = forecast(shape, self._auc), encoder_for(self._agreement).width
-        rows = shape.rows if isinstance(shape, ForestShape) else sum(shape.rows)
-        warning = None
-        if found.lost >= _HEAVY_LOSS:
-            over, fewer = f" over {columns} columns", "agree on fewer columns, "
-            if isinstance(shape, ForestShape):  # whose loss does not follow their number
-                over = fewer = ""
-            warning = (
-                f"about {shape.positives} positives cannot carry epsilon {epsilon:g}{over}: the "
-                f"noise is likely to take {found.lost:.0%} of what a model would have above "
-                f"guessing; bring more positives, {fewer}or allow a larger epsilon"
-            )
-        return TrainingForecast(
-            family=spec.model,
-            rows=rows,
-            positives=shape.positives,
-            assumed=self._positives is None,
-            columns=columns,
-            signal_to_noise=found.ratio,
-            lost=found.lost,
-            auc=found.auc,
-            auc_loss=found.auc_loss(found.lost),
-            auc_loss_least=found.auc_loss(found.least),
-            auc_loss_most=found.auc_loss(found.most),
-            warning=warning,
-        )
+                return draft_vertical(spec, self._setting)
 
 
 def _added(charged: Charges, charges: Charges) -> Charges:
