@@ -578,13 +578,13 @@ def test_only_the_gate_encrypts_and_only_a_node_decrypts() -> None:
     challenges = "federation/enrolment/register.py"  # random bytes, to prove a key
     assert callers("EncryptionKey.from_base64") == {"federation/enclosure.py", challenges}
     proves = "federation/enrolment/joining.py"  # opens those, in a context of their own
-    assert callers("decryption_key") == {"federation/node.py", "federation/party.py", proves}
+    assert callers("decryption_key") == {"federation/node.py", "federation/party/folder.py", proves}
 
 
 def test_only_the_gate_the_contract_and_the_keys_own_folder_touch_the_identity_key() -> None:
     assert callers("identity_key") == {
         GATE,
-        "federation/party.py",
+        "federation/party/folder.py",
         "federation/trial/workspace.py",
         "federation/adoption.py",  # signs agreements and notices
         "federation/enrolment/joining.py",  # proves that it is the party's
