@@ -757,6 +757,7 @@ class TestThePartysFolder:
     ) -> None:
         """Writing a file is how everything durable appears; each of them is the last once."""
         from federation.party import folder as party_folder
+        from federation.party import keys as party_keys
 
         real = party_folder.write_atomically
         left = 0
@@ -769,7 +770,7 @@ class TestThePartysFolder:
             real(path, content, **mode)
 
         file = enrolment.invite("brand")
-        for module in (party_folder, party_side):
+        for module in (party_folder, party_keys, party_side):
             monkeypatch.setattr(module, "write_atomically", cut)
         written = 1 + 6 + 2 + 1 + 1  # party.json, keys, for a node, invitation, registration
         for writes in range(written):

@@ -24,6 +24,9 @@ PARTY/
 Guarantees: files appear whole or not at all (`write_atomically`); secrets are created with mode
 0600; no key is made anew once there is an agreement.
 
+`places` says where, `keys` has its keys and `folder` opens what is in it; `configuration` says what
+the party is, `contract` reads an agreement, `lock` holds the folder, `writing` writes.
+
 Leaves to others: what is written (`node`, `gate`), what an agreement means (`compliance`).
 """
 
