@@ -15,7 +15,7 @@ PACKAGES = ("privacy", "connectors", "compliance", "federation")
 MODULES = tuple(sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py")))
 FLOWER = ("federation/apps/", "federation/channel.py", "federation/embedded.py")
 ENTROPY = "privacy/randomness.py"
-GATE = "federation/gate.py"
+GATE = "federation/gate/door.py"
 NETWORK = frozenset(
     [
         "_socket",

@@ -1,34 +1,10 @@
-"""The only door out of a party.
+"""The door itself: the order in which everything is asked before anything leaves.
 
-Everything that a party says to anybody is made here, in one fixed order:
-
-1. the signed agreement covers it, now;
-2. policy: this role may say this to that role, for the purpose of a computation that the agreement
-   permits, to an agreed region, by agreed code, with the approvals that the job needs, and no
-   clause of the party's own forbids it;
-3. consent is read again, as of now, for every person the bytes were made from; who asked to be
-   erased does not consent;
-4. minimum sizes hold;
-5. the privacy budget is reserved, and the reservation logged;
-6. the release is a leaf of the party's log;
-7. the bytes are encrypted where only the recipient may read them, sealed, and kept in the outbox;
-   the charge is committed and logged;
-8. the bytes are handed over.
-
-A refusal at any step is a leaf too, and names the term and the smallest change that would pass.
-
-Guarantees: `Released` objects, which alone can become a reply, come from here and nowhere else; a
-question that was answered before gets the same bytes again, without a second charge; where a period
-is agreed, only if they fit it now, and weighing on it anew. After a crash, `settle` commits what
-has left (its bytes are in the outbox) and refunds what has not, and log and ledger tell the same
-story again.
-
-Leaves to others: what to say (`jobs`), how it travels (`channel`).
+Guarantees: `Released` objects, which alone can become a reply, come from here and nowhere else.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -52,10 +28,10 @@ from federation.consent_reading import ConsentReading, Heard, kept_cohort_root
 from federation.consent_recording import ConsentRecording
 from federation.enclosure import encrypt
 from federation.errors import RefusedError
-from federation.messages import Body, Header, SealedMessage, content_digest
+from federation.gate.departure import Departure, Leaf, PeopleUsed
+from federation.messages import Header, SealedMessage, content_digest
 from federation.party import PartyFolder, write_atomically
 from federation.policies import known_job, policy_of, question
-from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
 from federation.specification import JobSpec
 from federation.versions import ending_notice
@@ -64,11 +40,7 @@ from privacy.accounting.events import Event, to_json
 from privacy.accounting.ledger import ChargeState, Ledger
 from privacy.errors import BudgetExceededError, PeriodExceededError
 
-__all__ = ["Departure", "Gate", "Minimum", "PeopleUsed", "Released"]
-
-
-Leaf = Callable[..., records.Record]
-"""A kind of leaf."""
+__all__ = ["Gate", "Released"]
 
 _KEY: Final = object()
 _PAID: Final = ".paid"
@@ -89,83 +61,6 @@ class Released:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Released is what passed the gate, and stays so")
-
-
-@dataclass(frozen=True)
-class PeopleUsed:
-    """The people that the bytes were made from.
-
-    Attributes:
-        purpose: for which they were used.
-        keys: the party's own record references, n of them.
-        rows: rows the party holds, eligible or not.
-        excluded: rows left out, by reason.
-        linked: further record references of the same people, whose "no" counts too.
-    """
-
-    purpose: str
-    keys: References
-    rows: int
-    excluded: Mapping[str, int] = field(default_factory=dict)
-    linked: References = field(default_factory=lambda: References.of(()))
-
-
-@dataclass(frozen=True)
-class Minimum:
-    """A size below which nothing may leave.
-
-    Attributes:
-        term: the agreement's term, as a dotted path.
-        found: the size here; it is in no message, error or leaf.
-        required: the term's value.
-    """
-
-    term: str
-    found: int
-    required: int
-
-    @property
-    def remedy(self) -> str:
-        """What would pass; of a match, whose secrets are gone, another one alone."""
-        if self.term == "match.minimum_match":
-            return (
-                f"below the minimum of {self.required} matched people: bring more people whom both "
-                "sides know, or agree on a smaller minimum, then match under another name"
-            )
-        return (
-            f"below the minimum of {self.required}: bring more people, or agree on a smaller "
-            "minimum"
-        )
-
-
-@dataclass(frozen=True)
-class Departure:
-    """What a party wants to say.
-
-    Attributes:
-        job: the job it belongs to.
-        recipient: party it is meant for.
-        body: what is said.
-        payload: raw bytes beside it.
-        answers: digest of the message it answers, if any.
-        people: who it was made from, where it was made from people.
-        minimums: sizes that must hold.
-        charge: privacy loss of the release, for the person it concerns most.
-        paid_by: id of the charge of an earlier release, if this one tells more of what that paid
-            for: it costs nothing more, but where a period is agreed it weighs from now on.
-        results: leaves about what the party keeps for itself if this leaves: kind and fields.
-    """
-
-    job: str
-    recipient: str
-    body: Body
-    payload: bytes = b""
-    answers: str | None = None
-    people: PeopleUsed | None = None
-    minimums: tuple[Minimum, ...] = ()
-    charge: Event | None = None
-    paid_by: str | None = None
-    results: tuple[tuple[Leaf, Mapping[str, object]], ...] = ()
 
 
 class Gate:
