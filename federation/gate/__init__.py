@@ -17,6 +17,9 @@ Everything that a party says to anybody is made here, in one fixed order:
 
 A refusal at any step is a leaf too, and names the term and the smallest change that would pass.
 
+`door` keeps that order, of a `departure`; it asks the `contract`, the `policy` and the `consent` of
+people, and keeps `charges` and `outbox` in step with the party's `own_log`.
+
 Guarantees: `Released` objects, which alone can become a reply, come from here and nowhere else; a
 question that was answered before gets the same bytes again, without a second charge; where a period
 is agreed, only if they fit it now, and weighing on it anew. After a crash, `settle` commits what
