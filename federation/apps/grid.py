@@ -76,20 +76,20 @@ class PiggybackGrid:
         answer = self._client.PullMessages(request)
         came = riders(answer.SerializeToString())
         for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            names = {one.object_id for one in iterate_object_tree(tree)}
-            if names <= came.keys():
+            names = [*dict.fromkeys(one.object_id for one in iterate_object_tree(tree))]
+            if came.keys() >= set(names):
                 objects = {name: came[name] for name in names}
                 yield CarriedMessage(head, tree, objects).put_together()
             else:
                 yield self._pulled(head, tree, names)
 
-    def _pulled(self, head: MessageHead, tree: ObjectTree, names: set[str]) -> Message:
-        """Return a reply whose objects are pulled one by one."""
+    def _pulled(self, head: MessageHead, tree: ObjectTree, names: list[str]) -> Message:
+        """Return a reply whose objects are pulled one by one, in the order in which they come."""
         run = self._grid.run.run_id
         pull = make_pull_object_fn_protobuf(self._client.PullObject, _SUPERLINK, run)
         try:
             objects = pull_objects(
-                list(names),
+                names,
                 pull,
                 initial_backoff=_FIRST_PAUSE_SECONDS,
                 backoff_cap=_LONGEST_PAUSE_SECONDS,
