@@ -12,7 +12,7 @@ from typing import Final
 from flwr.app import Message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_from_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PushObjectRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PushObjectRequest
 from flwr.proto.message_pb2 import Message as MessageHead
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
@@ -21,7 +21,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_objects
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from federation.apps.carriage import CarriedMessage
+from federation.apps.carriage import CarriedMessage, put_together
 from federation.apps.piggyback import riders, with_riders, with_wish
 
 __all__ = ["PiggybackGrid"]
@@ -79,11 +79,11 @@ class PiggybackGrid:
             names = [*dict.fromkeys(one.object_id for one in iterate_object_tree(tree))]
             if came.keys() >= set(names):
                 objects = {name: came[name] for name in names}
-                yield CarriedMessage(head, tree, objects).put_together()
+                yield put_together(head.metadata.message_id, objects)
             else:
-                yield self._pulled(head, tree, names)
+                yield self._pulled(head, names)
 
-    def _pulled(self, head: MessageHead, tree: ObjectTree, names: list[str]) -> Message:
+    def _pulled(self, head: MessageHead, names: list[str]) -> Message:
         """Return a reply whose objects are pulled one by one, in the order in which they come."""
         run = self._grid.run.run_id
         pull = make_pull_object_fn_protobuf(self._client.PullObject, _SUPERLINK, run)
@@ -104,4 +104,4 @@ class PiggybackGrid:
                 node=_SUPERLINK, run_id=run, message_object_id=head.metadata.message_id
             )
         )
-        return CarriedMessage(head, tree, objects).put_together()
+        return put_together(head.metadata.message_id, objects)
