@@ -29,6 +29,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from federation.apps import grid, operating, superlink
 from federation.apps.carriage import CarriedMessage
 from federation.apps.grid import PiggybackGrid
 from federation.apps.operating.flower import FlowerNodes, FlowerObjects, FlowerRuns, superlink_app
@@ -131,17 +132,17 @@ def lined(directory: Path, *, rides: bool) -> Iterator[Line]:
     state.activate_task(task.task_id)
     counted = Counted(Riding(app, FlowerObjects(app)) if rides else app)
     with serving(counted) as address:
-        grid = HttpGrid(address, insecure=True, token=token)
+        stock_grid = HttpGrid(address, insecure=True, token=token)
         (described,) = state.get_run_info(run_ids=[run])
-        grid.set_run(described)
+        stock_grid.set_run(described)
         version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
         shown = NodeAuthHttpInterceptor(KEY, KEY.public_key())
         client = FleetHttpClient.from_server_address(
             address, insecure=True, root_certificates=None, interceptors=[version, shown]
         )
         with client:
-            yield Line(counted, state.object_store, grid, client, address)
-        grid.close()
+            yield Line(counted, state.object_store, stock_grid, client, address)
+        stock_grid.close()
 
 
 @pytest.fixture(scope="module")
@@ -158,15 +159,15 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         yield line
 
 
-def exchange(line: Line, asked: bytes, said: bytes, grid: Any) -> Counter[str]:
+def exchange(line: Line, asked: bytes, said: bytes, carrier: Any) -> Counter[str]:
     """Carry a question and its answer; return the calls that it took."""
     line.superlink.calls.clear()
-    (sent,) = grid.push_messages([line.question(asked)])
+    (sent,) = carrier.push_messages([line.question(asked)])
     question = line.node.pull()
     assert question is not None
     assert from_record(question.put_together().content) == SealedMessage(b"{}", asked)
     line.node.push(line.answer(question, said))
-    (reply,) = grid.pull_messages([sent])
+    (reply,) = carrier.pull_messages([sent])
     assert reply.metadata.reply_to_message_id == sent
     assert from_record(reply.content) == SealedMessage(b"{}", said)
     assert not line.store.store
@@ -188,6 +189,16 @@ def test_large_ones_go_by_flowers_calls(riding: Line, asked: bytes, said: bytes)
     calls = exchange(riding, asked and more, said and more, PiggybackGrid(riding.grid))
     assert calls["push-object"] == calls["pull-object"] == 6 * (bool(asked) + bool(said))
     assert calls["confirm-message-received"] == bool(asked) + bool(said)
+
+
+def test_what_is_more_than_may_ride_goes_by_flowers_calls(
+    riding: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (grid, superlink, operating.riding):
+        monkeypatch.setattr(module, "RIDING_BYTES", 100)
+    calls = exchange(riding, b"question", b"answer", PiggybackGrid(riding.grid))
+    assert calls["push-object"] == calls["pull-object"] == 6
+    assert calls["confirm-message-received"] == 2
 
 
 @pytest.mark.parametrize("payload", [b"", LARGE])

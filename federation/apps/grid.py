@@ -22,7 +22,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_obj
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from federation.apps.carriage import CarriedMessage, put_together
-from federation.apps.piggyback import riders, with_riders, with_wish
+from federation.apps.piggyback import RIDING_BYTES, riders, with_riders, with_wish
 
 __all__ = ["PiggybackGrid"]
 
@@ -48,26 +48,28 @@ class PiggybackGrid:
         return list(self._grid.get_node_ids())
 
     def push_messages(self, messages: Sequence[Message]) -> Sequence[str]:
-        """Push messages; return their identifiers, empty where one was not taken."""
+        """Push messages; return their identifiers, empty where one was not taken, or none."""
         if any(one.content.array_records for one in messages):  # large: Flower streams it
             return list(self._grid.push_messages(messages))
         carried = [CarriedMessage.take_apart(one) for one in messages]
         objects = {name: content for one in carried for name, content in one.objects.items()}
-        request = PushAppMessagesRequest(
+        if sum(map(len, objects.values())) > RIDING_BYTES:
+            return list(self._grid.push_messages(messages))
+        pushed = PushAppMessagesRequest(
             messages_list=[one.head for one in carried],
             message_object_trees=[one.tree for one in carried],
         )
-        taken = self._client.PushMessages(with_riders(request, objects.values()))
+        taken = self._client.PushMessages(with_riders(pushed, objects.values()))
         for name in taken.objects_to_push:
-            self._client.PushObject(
-                PushObjectRequest(
-                    node=_SUPERLINK,
-                    run_id=self._grid.run.run_id,
-                    object_id=name,
-                    object_content=objects[name],
-                    session_id=taken.session_id,
-                )
+            request = PushObjectRequest(
+                node=_SUPERLINK,
+                run_id=self._grid.run.run_id,
+                object_id=name,
+                object_content=objects[name],
+                session_id=taken.session_id,
             )
+            if not self._client.PushObject(request).stored:
+                return []
         return list(taken.message_ids)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:

@@ -25,8 +25,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 __all__ = ["RIDING_BYTES", "may_ride", "riders", "with_riders", "with_wish"]
 
-RIDING_BYTES: Final = 1 << 20
-"""What rides of one message at most."""
+RIDING_BYTES: Final = 4 << 20
+"""What rides on one call at most."""
 
 _Message = TypeVar("_Message", bound=Message)
 

@@ -43,7 +43,6 @@ from flwr.superlink.servicer.control import control_handlers
 
 from federation.apps import BUNDLE
 from federation.apps.operating.unary import answer_in_one_task
-from federation.apps.piggyback import RIDING_BYTES
 from federation.errors import WorkspaceError
 
 __all__ = ["FlowerNodes", "FlowerObjects", "FlowerRuns", "read_node_key", "superlink_app"]
@@ -110,14 +109,15 @@ class FlowerObjects:
     def __init__(self, app: FastAPI) -> None:
         self._app = app
 
-    def take(self, message: str, names: Sequence[str]) -> Sequence[bytes]:
+    def take(self, message: str, names: Sequence[str], *, most: int) -> Sequence[bytes]:
         """Return the objects of a message, and keep them no longer.
 
-        Nothing is returned, and all is kept, where one is missing, or all are more than may ride.
+        Nothing is returned, and all is kept, where one is missing, or all have more bytes than
+        `most`.
         """
         store = _state(self._app).object_store
         contents = [store.get(name) or b"" for name in names]
-        if not all(contents) or sum(map(len, contents)) > RIDING_BYTES:
+        if not all(contents) or sum(map(len, contents)) > most:
             return ()
         store.delete(message)
         return contents

@@ -42,7 +42,7 @@ def _node(body: bytes) -> tuple[int, int]:
 
 
 def _server_app(body: bytes) -> tuple[int, int]:
-    return SUPERLINK_NODE_ID, len(PullAppMessagesRequest.FromString(body).message_ids)
+    return SUPERLINK_NODE_ID, max(1, len(PullAppMessagesRequest.FromString(body).message_ids))
 
 
 def _nodes(body: bytes) -> Iterable[int]:

@@ -23,7 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from federation.apps.operating.calls import answer_of, body_of
-from federation.apps.piggyback import may_ride, riders, with_riders
+from federation.apps.piggyback import RIDING_BYTES, may_ride, riders, with_riders
 
 __all__ = ["Objects", "Riding"]
 
@@ -40,10 +40,11 @@ _PUSHED: Final[Mapping[str, Any]] = {
 class Objects(Protocol):
     """What messages hold, by the names that Flower gives it."""
 
-    def take(self, message: str, names: Sequence[str]) -> Sequence[bytes]:
+    def take(self, message: str, names: Sequence[str], *, most: int) -> Sequence[bytes]:
         """Return the objects of a message, and keep them no longer.
 
-        Nothing is returned, and all is kept, where one is missing, or all are more than may ride.
+        Nothing is returned, and all is kept, where one is missing, or all have more bytes than
+        `most`.
         """
         ...
 
@@ -85,9 +86,12 @@ class Riding:
             return answered
         answer = _PULLED[path].FromString(answered)
         contents: list[bytes] = []
+        room = RIDING_BYTES
         for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             names = [*dict.fromkeys(one.object_id for one in iterate_object_tree(tree))]
-            contents += self._objects.take(head.metadata.message_id, names)
+            taken = self._objects.take(head.metadata.message_id, names, most=room)
+            room -= sum(map(len, taken))
+            contents += taken
         return bytes(with_riders(answer, contents).SerializeToString())
 
     def _pushed(self, path: str, asked: bytes, answered: bytes) -> bytes:
