@@ -24,6 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.errors import describe
+from compliance.naming import told
 from compliance.terms import Computation, NoiseSource, Role
 from federation.approvals import kept_envelopes
 from federation.approving import encode_approvals
@@ -426,13 +427,17 @@ class Coordinator:
                 spec.name,
                 model_digest=model.digest,
                 rounds=model.making.rounds,
-                parties=model.making.parties,
-                missing=missing,
+                parties=told(model.making.parties, self._agreement),
+                missing=told(missing, self._agreement),
                 epsilon=model.epsilon,
                 delta=model.delta,
             )
         gate.note(
-            records.JobEnded, spec.name, computation=spec.kind, outcome="done", missing=missing
+            records.JobEnded,
+            spec.name,
+            computation=spec.kind,
+            outcome="done",
+            missing=told(missing, self._agreement),
         )
         if model is not None and isinstance(spec, TrainSpec):
             hidden = ToldShare.of(model, self._agreement, spec)
@@ -481,8 +486,8 @@ class Coordinator:
             records.MeasurementMade,
             measurement.job,
             measurement_digest=measurement.digest,
-            parties=tuple(party.party for party in measurement.parties),
-            missing=measurement.missing,
+            parties=told((party.party for party in measurement.parties), self._agreement),
+            missing=told(measurement.missing, self._agreement),
             epsilon=measurement.epsilon,
             delta=measurement.delta,
         )

@@ -42,6 +42,7 @@ from compliance.agreement import Agreement
 from compliance.erasure.completion import Completion
 from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
+from compliance.naming import told
 from compliance.notice import Notice
 from compliance.policy import AGREED, Decision, Question
 from compliance.signing import Envelope
@@ -353,9 +354,9 @@ class Gate:
         log is told what it does not know yet: a crash may have come before a leaf, or after it.
         """
         if self._log.tree_size == 0:
-            names = tuple(party.name for party in self._agreement.parties)
+            everybody = told((party.name for party in self._agreement.parties), self._agreement)
             supersedes = self._agreement.supersedes
-            self.note(records.AgreementSigned, None, parties=names, supersedes=supersedes)
+            self.note(records.AgreementSigned, None, parties=everybody, supersedes=supersedes)
         self._tell_code()
         ConsentRecording(self._folder, self._agreement, self.note).settle()
         if self._ledger is None:
@@ -504,7 +505,7 @@ class Gate:
             computation=asked.action,
             recipient=recipient,
             allowed=decision.allowed,
-            clauses=decision.clauses,
+            clauses=records.AccessDecided.first_clauses(decision.clauses),
             policy_digest=decision.policy_digest,
             question_digest=decision.question_digest,
         )
@@ -561,7 +562,7 @@ class Gate:
                 rows=people.rows,
                 eligible=len(people.keys),
                 excluded=dict(people.excluded),
-                recipients=conditions.recipients,
+                recipients=told(conditions.recipients, self._agreement),
                 cohort_root=kept_cohort_root(
                     self._folder.cohort_key(self._digest),
                     people.keys,

@@ -13,6 +13,7 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import Kind, Other, PartyLog, finding_of
+from compliance.naming import named, version_of
 from compliance.records.leaf import Leaf
 
 __all__ = ["ACKNOWLEDGED", "Excerpt"]
@@ -89,6 +90,10 @@ class Excerpt:
         for index, leaf in self.kept:
             if isinstance(leaf, kinds):
                 yield index, leaf
+
+    def parties_of(self, leaf: records.ModelTrained | records.MeasurementMade) -> frozenset[str]:
+        """Return the names of whose people a result is made."""
+        return frozenset(named(leaf.parties, version_of(leaf, self.versions)))
 
     def finding(self, kind: FindingKind, index: int, text: str) -> Finding:
         """Return a finding about a kept leaf; `text` says what it does."""

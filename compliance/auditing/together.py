@@ -78,10 +78,10 @@ def same_models(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     for log in logs:
         for index, leaf in log.each(records.ModelTrained):
             whose, first = told.setdefault(leaf.model_digest, (log, leaf))
-            if (leaf.epsilon, leaf.delta, leaf.parties) != (
+            if (leaf.epsilon, leaf.delta, log.parties_of(leaf)) != (
                 first.epsilon,
                 first.delta,
-                first.parties,
+                whose.parties_of(first),
             ):
                 text = f"says other things of a model than the log of {whose.party} does"
                 yield log.finding(FindingKind.MODELS_DIFFER, index, text)
@@ -131,7 +131,7 @@ def unpaid(logs: Sequence[Excerpt]) -> Iterator[Finding]:
         for log in logs
         for _, leaf in log.each(records.ModelTrained, records.MeasurementMade)
         if leaf.epsilon is not None
-        for party in leaf.parties
+        for party in log.parties_of(leaf)
     }
     for log in logs:
         released: set[str] = set()
