@@ -9,9 +9,13 @@ import pytest
 from parties import EXPAND, JOBS, MATCH, PURPOSE, TRAIN, World, collaboration
 from pydantic import ValidationError
 
-from compliance import records
+from compliance import naming, records
+from compliance.auditing import FindingKind
+from compliance.records.leaf import Told
+from compliance.reporting import figures, processing_report
 from compliance.terms import NoiseSource, Reveal
 from federation.audit import verify_party
+from federation.auditing import audit_places
 from federation.collaboration import load_collaboration
 from federation.coordinator import write_jobs
 from federation.errors import CollaborationError, PartyUnreachableError, RefusedError
@@ -73,7 +77,7 @@ def run(world: World, *jobs: JobSpec, away: Sequence[str] = ()) -> None:
     world.run()
 
 
-def missing_at_the_end(world: World) -> dict[str, tuple[str, ...]]:
+def missing_at_the_end(world: World) -> dict[str, Told]:
     ended = (one for one in world.leaves("coordinator") if isinstance(one, records.JobEnded))
     return {one.job or "": one.missing for one in ended if one.outcome == "done"}
 
@@ -131,6 +135,40 @@ def test_every_kind_of_job_goes_on_without_a_partner_that_is_away_and_says_so(
             (("retailer",), ("courier",))
         ] * 2
     assert not world.folder("courier").log.joinpath("tile/entries").exists()
+
+
+def test_parties_of_whom_leaves_tell_by_place_are_audited_and_reported_by_name(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(naming, "TOLD_BYTES", 2)  # as if names were too long, however few
+    jobs = (MATCH_WITHOUT, TRAIN_WITHOUT, MEASURE_WITHOUT)
+    run(world, *jobs, away=["courier"])
+    everybody = [party.name for party in world.agreement.parties]
+    told = [
+        (leaf, getattr(leaf, name))
+        for folder in world.workspace.folders
+        if folder.name != "courier"
+        for leaf in world.leaves(folder.name)
+        for name in {"parties", "recipients", "missing"} & type(leaf).model_fields.keys()
+    ]
+    assert {type(leaf) for leaf, places in told if places} == {
+        records.AgreementSigned,
+        records.ConsentUsed,
+        records.ModelTrained,
+        records.MeasurementMade,
+        records.JobEnded,
+    }
+    assert {place for _, places in told for place in places} == set(range(len(everybody)))
+    places = [str(world.folder(name).path) for name in everybody if name != "courier"]
+    logs, found, _ = audit_places(
+        places, agreements=(), policy=None, scratch=tmp_path, now=world.now
+    )
+    assert len(logs) == len(places)
+    assert {one.kind for one in found} == {FindingKind.NOT_PUBLIC}  # a witness was away
+    verified = verify_party(world.folder("coordinator").path)
+    log = figures.PartyLog.of("coordinator", verified.leaves, verified.root_hash)
+    report = processing_report(world.agreement, [log], world.now).model_dump_json()
+    assert report.count('"value":"courier"') == len(jobs)
 
 
 def test_a_partner_that_comes_back_rejoins_at_the_next_match_and_is_in_no_job_of_the_former(
