@@ -12,10 +12,10 @@ from compliance.agreement import Agreement
 from compliance.errors import RecordError
 from compliance.records.leaf import TOLD_BYTES, Leaf, Told, spelt_bytes
 
-__all__ = ["named", "told", "version_of"]
+__all__ = ["named", "tell_of", "version_of"]
 
 
-def told(names: Iterable[str], agreement: Agreement) -> Told:
+def tell_of(names: Iterable[str], agreement: Agreement) -> Told:
     """Return parties of an agreement as a leaf under it tells of them.
 
     By name, in the order given, where that takes at most `TOLD_BYTES`; else by place, rising: 0 is

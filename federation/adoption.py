@@ -22,7 +22,7 @@ from compliance.log.cosignature import CosigningKey, open_head
 from compliance.log.note import NoteKey
 from compliance.log.verifier import read_checkpoint, verify_log
 from compliance.log.writer import LogWriter
-from compliance.naming import told
+from compliance.naming import tell_of
 from compliance.notice import Notice, SignedNotice
 from compliance.signing import SigningKey
 from compliance.terms import DATA_ROLES, PartyTerm
@@ -298,7 +298,7 @@ def _leaves(
         time=now,
         party=party,
         agreement=after.digest,
-        parties=told(names, after),
+        parties=tell_of(names, after),
         supersedes=after.supersedes,
     )
     before = succession.term_before(after, party)

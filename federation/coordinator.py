@@ -24,7 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.errors import describe
-from compliance.naming import told
+from compliance.naming import tell_of
 from compliance.terms import Computation, NoiseSource, Role
 from federation.approvals import kept_envelopes
 from federation.approving import encode_approvals
@@ -427,8 +427,8 @@ class Coordinator:
                 spec.name,
                 model_digest=model.digest,
                 rounds=model.making.rounds,
-                parties=told(model.making.parties, self._agreement),
-                missing=told(missing, self._agreement),
+                parties=tell_of(model.making.parties, self._agreement),
+                missing=tell_of(missing, self._agreement),
                 epsilon=model.epsilon,
                 delta=model.delta,
             )
@@ -437,7 +437,7 @@ class Coordinator:
             spec.name,
             computation=spec.kind,
             outcome="done",
-            missing=told(missing, self._agreement),
+            missing=tell_of(missing, self._agreement),
         )
         if model is not None and isinstance(spec, TrainSpec):
             hidden = ToldShare.of(model, self._agreement, spec)
@@ -486,8 +486,8 @@ class Coordinator:
             records.MeasurementMade,
             measurement.job,
             measurement_digest=measurement.digest,
-            parties=told((party.party for party in measurement.parties), self._agreement),
-            missing=told(measurement.missing, self._agreement),
+            parties=tell_of((party.party for party in measurement.parties), self._agreement),
+            missing=tell_of(measurement.missing, self._agreement),
             epsilon=measurement.epsilon,
             delta=measurement.delta,
         )

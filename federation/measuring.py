@@ -10,7 +10,7 @@ Leaves to others: the steps (`jobs.measure`), who may be used (`population`), wh
 from collections.abc import Callable, Mapping
 
 from compliance import records
-from compliance.naming import told
+from compliance.naming import tell_of
 from federation.desk import Desk
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
@@ -65,8 +65,8 @@ class Measuring:
         measurement = read_measurement(message, desk.agreement)
         kept = {
             "measurement_digest": measurement.digest,
-            "parties": told((party.party for party in measurement.parties), desk.agreement),
-            "missing": told(measurement.missing, desk.agreement),
+            "parties": tell_of((party.party for party in measurement.parties), desk.agreement),
+            "missing": tell_of(measurement.missing, desk.agreement),
             "epsilon": measurement.epsilon,
             "delta": measurement.delta,
         }

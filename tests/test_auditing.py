@@ -32,7 +32,7 @@ from compliance.log.verifier import read_checkpoint
 from compliance.log.witness import AddCheckpoint, Evidence
 from compliance.log.witnessing import origin_hash
 from compliance.log.writer import LogWriter
-from compliance.naming import told
+from compliance.naming import tell_of
 from compliance.records import parse_leaf, to_leaf
 from compliance.records.leaf import Told
 from compliance.signing import SigningKey
@@ -185,7 +185,7 @@ def clean(agreement: Agreement) -> Logs:
 
 
 def built(
-    agreement: Agreement, logs: Logs, tell: Callable[[Any, Agreement], Told] = told
+    agreement: Agreement, logs: Logs, tell: Callable[[Any, Agreement], Told] = tell_of
 ) -> list[PartyLog]:
     """Return logs of which every leaf was written, and read again."""
     begun = agreement.valid_from + timedelta(hours=1)
@@ -467,7 +467,7 @@ MANY: dict[K, tuple[str, Plant]] = PLANTED | {
 """What is planted where parties are many; these are told of by place alone."""
 
 
-@pytest.mark.parametrize("tell", [told, by_place])
+@pytest.mark.parametrize("tell", [tell_of, by_place])
 def test_clean_logs_of_many_parties_give_no_alarm(
     tell: Callable[[Any, Agreement], Told], many: Agreement
 ) -> None:

@@ -18,7 +18,7 @@ from compliance import records
 from compliance.agreement import MOST_PARTIES, Agreement
 from compliance.errors import RecordError
 from compliance.log.tiles import ENTRY_LIMIT
-from compliance.naming import named, told
+from compliance.naming import named, tell_of
 from compliance.records import LEAF_LIMIT, Record, parse_leaf, to_leaf
 from compliance.records import leaf as fields
 from compliance.records.leaf import (
@@ -181,7 +181,7 @@ def test_places_of_all_parties_take_as_much_as_names_may() -> None:
 @settings(max_examples=30, deadline=None)  # the first builds the agreement
 def test_whoever_holds_the_agreement_has_the_names_again(data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from(everybody()), unique=True))
-    parties = told(names, many())
+    parties = tell_of(names, many())
     assert spelt_bytes(parties) <= TOLD_BYTES
     assert all(isinstance(one, str) for one in parties) == (spelt_bytes(names) <= TOLD_BYTES)
     assert sorted(named(parties, many())) == sorted(names)
@@ -201,13 +201,13 @@ def test_whoever_holds_the_agreement_has_the_names_again(data: st.DataObject) ->
 
 def test_few_parties_are_told_by_name_in_their_order() -> None:
     names = everybody()[3::-1]
-    assert told(names, many()) == tuple(names)
-    assert told((), many()) == ()
-    assert named(told(names, many()), many()) == tuple(names)
+    assert tell_of(names, many()) == tuple(names)
+    assert tell_of((), many()) == ()
+    assert named(tell_of(names, many()), many()) == tuple(names)
 
 
 def test_a_log_begins_with_all_parties() -> None:
-    parties = told(everybody(), many())
+    parties = tell_of(everybody(), many())
     assert parties == PLACES
     assert named(parties, many()) == tuple(everybody())
     signed = records.AgreementSigned(**COMMON, parties=parties, supersedes=DIGEST)
@@ -222,7 +222,7 @@ def test_a_place_that_an_agreement_has_not_is_nobody() -> None:
 
 def test_of_many_parties_none_is_told_who_is_not_in_the_agreement() -> None:
     with pytest.raises(RecordError, match="stranger is none"):
-        told([*everybody(), "stranger"], many())
+        tell_of([*everybody(), "stranger"], many())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.naming import told
+from compliance.naming import tell_of
 from compliance.notice import Notice
 from federation.code import running_code
 from federation.errors import RefusedError
@@ -26,7 +26,7 @@ class Contract:
     def tell(self) -> None:
         """Tell the log, where it does not know yet, what was signed and which code runs."""
         if self._log.is_empty:
-            everybody = told((party.name for party in self._agreement.parties), self._agreement)
+            everybody = tell_of((party.name for party in self._agreement.parties), self._agreement)
             supersedes = self._agreement.supersedes
             self._log.note(records.AgreementSigned, None, parties=everybody, supersedes=supersedes)
         self._tell_code()
@@ -35,8 +35,8 @@ class Contract:
         """Tell the log, where code is agreed, which code runs from here on."""
         if not self._agreement.code_digests:
             return
-        code, noted = running_code(), self._folder.path / "code"
-        if noted.exists() and noted.read_text(encoding="ascii") == code.digest:
+        code, told = running_code(), self._folder.path / "code"
+        if told.exists() and told.read_text(encoding="ascii") == code.digest:
             return
         self._log.note(
             records.CodeReleased,
@@ -45,7 +45,7 @@ class Contract:
             package_version=code.version,
             code_digest=code.digest,
         )
-        write_atomically(noted, code.digest.encode())  # a crash before this tells it twice
+        write_atomically(told, code.digest.encode())  # a crash before this tells it twice
 
     def check_in_force(self, now: datetime) -> None:
         """Return only if the agreement is in force.
@@ -72,8 +72,8 @@ class Contract:
         notice = ending_notice(self._folder.path, self._agreement, now)
         if notice is None:
             return None
-        noted = self._folder.path / "notices" / f"{notice.digest}.told"  # spares reading the log
-        if not noted.exists():
+        told = self._folder.path / "notices" / f"{notice.digest}.told"  # spares reading the log
+        if not told.exists():
             if not self._is_end_in_log(notice):
                 self._log.note(
                     records.AgreementEnded,
@@ -82,7 +82,7 @@ class Contract:
                     notice_digest=notice.digest,
                     reason=notice.reason,
                 )
-            write_atomically(noted, b"")
+            write_atomically(told, b"")
         return notice
 
     def _is_end_in_log(self, notice: Notice) -> bool:
