@@ -8,11 +8,13 @@ keep of heads is read before any log is, so that logs may grow meanwhile.
 Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`).
 """
 
+import gc
 import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -165,6 +167,19 @@ class _Log:
 _Told = tuple[Excerpt | None, tuple[Finding, ...]]
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Let nobody look for garbage among the leaves of a log: all of them stay."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@_without_collection()
 def _audited(
     log: _Log, *, kept: Sequence[tuple[str, KeptHeads]], policy: Policy | None, rules: Rules
 ) -> _Told:

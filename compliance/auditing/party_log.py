@@ -1,11 +1,11 @@
 """One party's log, read and parsed, as checks take it."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 from compliance.agreement import Agreement
 from compliance.auditing.cryptoperiod import Cryptoperiod, cryptoperiods
@@ -13,7 +13,7 @@ from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.rules import Rules
 from compliance.lifecycle import ReplacedKey, Succession, replaced_keys
 from compliance.log.checkpoint import Checkpoint
-from compliance.log.merkle import leaf_hash, root_hash
+from compliance.log.tiles import Tree
 from compliance.records import AgreementSigned, Record
 from compliance.records.leaf import Leaf
 
@@ -34,7 +34,7 @@ class PartyLog:
         entries: their bytes.
         cosigned_by: who cosigned its last public head.
         public_size: leaves of that head; None if there is none.
-        leaf_hashes: of the entries, where they are known already.
+        hashed: the tree of the entries, where it is known already.
         versions: of the contract, with the notices about it; `agreement` alone where None.
         head: the checkpoint under which it was read, verbatim.
     """
@@ -47,7 +47,7 @@ class PartyLog:
     public_size: int | None = None
     versions: Succession | None = None
     head: bytes = b""
-    leaf_hashes: tuple[bytes, ...] = ()
+    hashed: Tree | None = None
 
     def under(self, cosigned_by: tuple[str, ...], public_size: int) -> "PartyLog":
         """Return the log with its last public head."""
@@ -73,13 +73,12 @@ class PartyLog:
     def obeyed(self) -> tuple[Agreement, ...]:
         """The version that each leaf has to obey: the next one from the leaf that takes it over."""
         current, *following = self.succession.versions
-        digests = [one.digest for one in following]
         found: list[Agreement] = []
-        for leaf in self.records:
-            if digests and isinstance(leaf, AgreementSigned) and leaf.agreement == digests[0]:
+        for index, leaf in self.each(AgreementSigned):
+            if following and leaf.agreement == following[0].digest:
+                found += [current] * (index - len(found))
                 current = following.pop(0)
-                del digests[0]
-            found.append(current)
+        found += [current] * (len(self.records) - len(found))
         return tuple(found)
 
     @cached_property
@@ -100,9 +99,11 @@ class PartyLog:
     def each(self, *kinds: type[Record]) -> Iterator[tuple[int, Record]]: ...
     def each(self, *kinds: type[Leaf]) -> Iterator[tuple[int, Any]]:
         """Yield the leaves of some kinds with their indexes, in order."""
-        places = [self.places.get(kind, ()) for kind in kinds]
-        for index in sorted(chain.from_iterable(places)):
+        for index in self._places_of(kinds):
             yield index, self.records[index]
+
+    def _places_of(self, kinds: Iterable[type[Leaf]]) -> list[int]:
+        return sorted(chain.from_iterable(self.places.get(kind, ()) for kind in kinds))
 
     @overload
     def walk(
@@ -121,29 +122,22 @@ class PartyLog:
         current: Agreement | None = None
         held = rules
         obeyed = self.obeyed
-        for index, leaf in self.each(*cast("tuple[type[Record], ...]", kinds)):
+        for index in self._places_of(kinds):
             agreement = obeyed[index]
             if agreement is not current:
                 current, held = agreement, rules.under(agreement.digest)
-            yield index, leaf, agreement, held
+            yield index, self.records[index], agreement, held
 
     @cached_property
-    def hashes(self) -> Sequence[bytes]:
-        """Hashes of all entries, as leaves of the tree."""
-        return self.leaf_hashes or tuple(map(leaf_hash, self.entries))
-
-    @cached_property
-    def _roots(self) -> dict[int, bytes]:
-        return {}
+    def tree(self) -> Tree:
+        """The tree of all entries."""
+        return self.hashed or Tree(self.entries)
 
     def begins_with(self, head: Checkpoint) -> bool:
         """Tell whether the first entries, as many as a head counts, have its root."""
-        size = head.tree_size
-        if size > len(self.entries):
+        if head.tree_size > self.tree.size:
             return False
-        if size not in self._roots:
-            self._roots[size] = root_hash(self.hashes[:size])
-        return self._roots[size] == head.root_hash
+        return self.tree.root_hash(head.tree_size) == head.root_hash
 
     def finding(self, kind: FindingKind, leaves: int | tuple[int, ...], text: str) -> Finding:
         """Return a finding about leaves of this log; `text` says what the first of them does."""
