@@ -134,9 +134,9 @@ _RECORD: Final[TypeAdapter[Record]] = TypeAdapter(
 )
 
 _SPELLINGS: Final[dict[bytes, Spelling]] = {
-    kind.model_fields["kind"].default.encode(): spelling
+    kind.model_fields["kind"].default.encode(): spelt
     for kind in get_args(get_args(Record)[0])
-    if (spelling := Spelling.of(kind)) is not None
+    if (spelt := Spelling.of(kind)) is not None
 }
 _KIND: Final = b'"kind":"'
 
