@@ -5,7 +5,7 @@ neither is imported here, so that an auditor needs neither.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -79,3 +79,8 @@ class Rules:
     def under(self, digest: str) -> "Rules":
         """Return the rules under the version of the contract with that digest."""
         return self.versions.get(digest, self)
+
+    def priced_by(self, pricer: Pricer) -> "Rules":
+        """Return the same rules, of every version, with another pricer."""
+        versions = {digest: one.priced_by(pricer) for digest, one in self.versions.items()}
+        return replace(self, pricer=pricer, versions=versions)

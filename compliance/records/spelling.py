@@ -9,7 +9,7 @@ numbers that are not counts, with free text, or with a field that is not always 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -62,7 +62,7 @@ def _counts(text: str) -> dict[str, int]:
 
 
 _put_dict, _put_fields_set, _put_extra, _put_private = (
-    vars(BaseModel)[name].__set__
+    BaseModel.__dict__[name].__set__
     for name in (
         "__dict__",
         "__pydantic_fields_set__",
@@ -71,28 +71,6 @@ _put_dict, _put_fields_set, _put_extra, _put_private = (
     )
 )
 """What `object.__setattr__` finds by name; models are frozen."""
-
-
-def _values(
-    kind: type[Leaf], fields: Sequence[tuple[str, _Read | None]]
-) -> Callable[..., dict[str, Any]]:
-    """Make a function of what a spelling's groups hold, in their order, that returns all fields.
-
-    They are in the model's order, and what is not in `fields` is fixed. A display of a dictionary,
-    compiled, takes half as long as any way of filling one, and every leaf of a log needs one.
-    """
-    members = {name: f"fixed_{name}" for name in kind.model_fields}
-    known: dict[str, Any] = {
-        f"fixed_{name}": field.default for name, field in kind.model_fields.items()
-    }
-    for name, read in fields:
-        members[name] = name if read is None else f"read_{name}({name})"
-        known[f"read_{name}"] = read
-    parameters = ", ".join(name for name, _ in fields)
-    display = ", ".join(f"{name!r}: {value}" for name, value in members.items())
-    source = f"lambda {parameters}: {{{display}}}"  # of names of fields of our own models alone
-    made: Callable[..., dict[str, Any]] = eval(source, known)  # noqa: S307
-    return made
 
 
 _MEMBER: Final = f'"{_NAME}":(?:0|[1-9][0-9]{{0,14}})'
@@ -138,7 +116,12 @@ class Spelling:
             if name != "_refuse"
         ]
         self._match = re.compile(pattern).fullmatch
-        self._values = _values(kind, fields)
+        self._names = tuple(name for name, _ in fields)
+        self._reads = tuple((name, read) for name, read in fields if read is not None)
+        # In the model's order; what is not in `fields` is fixed.
+        self._all: dict[str, Any] = {
+            name: field.default for name, field in kind.model_fields.items()
+        }
         self._set = set(kind.model_fields)
 
     @classmethod
@@ -175,10 +158,15 @@ class Spelling:
         """Return the record that a text spells; None where the model has to be asked."""
         if (found := self._match(text)) is None:
             return None
+        values = self._all.copy()
+        for name, value in zip(self._names, found.groups(), strict=True):
+            values[name] = value  # `update` takes longer
         # As `model_construct`, which takes as long as reading: every field is there, and checked.
         record = self._kind.__new__(self._kind)
         try:
-            _put_dict(record, self._values(*found.groups()))
+            for name, read in self._reads:
+                values[name] = read(values[name])
+            _put_dict(record, values)
             _put_fields_set(record, self._set)
             _put_extra(record, None)
             _put_private(record, None)

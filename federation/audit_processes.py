@@ -1,0 +1,120 @@
+"""Large logs, audited beside each other: each in a process of its own, and priced in this one.
+
+Guarantees: what is told of a log is what auditing it here would tell. What several logs ask the
+price of is priced once. A process that ends before it told anything is a finding about its log, and
+stops none of the others.
+
+Leaves to others: auditing a log (`auditing`).
+"""
+
+import gc
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection, wait
+from typing import Protocol, TypeVar
+
+from compliance.auditing import Excerpt, Finding, FindingKind, PartyLog, Pricer, UnpriceableError
+
+__all__ = ["Audited", "Told", "audit_beside", "told_of"]
+
+_MOST_PROCESSES = 8
+
+Audited = tuple[PartyLog | None, tuple[Finding, ...]]
+"""A log, if it could be read, and what was found in it."""
+
+Told = tuple[Excerpt | None, tuple[Finding, ...]]
+"""As much of it as goes from process to process."""
+
+
+class _OfParty(Protocol):
+    @property
+    def party(self) -> str: ...
+
+
+Log = TypeVar("Log", bound=_OfParty)
+
+
+def told_of(audited: Audited) -> Told:
+    """Return what of an audited log others are held against."""
+    log, found = audited
+    return None if log is None else Excerpt.of(log), found
+
+
+def audit_beside(
+    audit: Callable[[Log, Pricer], Audited], logs: Sequence[Log], pricer: Pricer
+) -> list[Told]:
+    """Audit each log in a process of its own, a few at a time; what is told is in their order."""
+    told: dict[int, Told] = {}
+    running: dict[Connection, int] = {}
+    following = iter(enumerate(logs))
+    while len(told) < len(logs):
+        while len(running) < _MOST_PROCESSES and (one := next(following, None)) is not None:
+            number, log = one
+            here, there = Pipe()
+            Process(target=_audit_here, args=(there, audit, log, pricer), daemon=True).start()
+            there.close()  # so that its end is noticed
+            running[here] = number
+        for connection in wait(list(running)):
+            number = running[connection]
+            try:
+                said = connection.recv()
+                if isinstance(said, _Question):
+                    connection.send(_answer(pricer, said))
+                    continue
+            except (OSError, EOFError):
+                party = logs[number].party
+                text = f"the log of {party} cannot be audited: the process that read it has ended"
+                said = None, (Finding(FindingKind.UNREADABLE, party, (), text),)
+            told[number] = said
+            del running[connection]
+            connection.close()
+    return [told[number] for number in range(len(logs))]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is the price of all mechanisms, each so often, at `delta`?"""
+
+    mechanisms: Mapping[str, int]
+    delta: float
+
+
+def _answer(pricer: Pricer, question: _Question) -> float | UnpriceableError:
+    try:
+        return pricer.epsilon(question.mechanisms, question.delta)
+    except UnpriceableError as error:
+        return error
+
+
+class _Asking:
+    """A pricer that asks the process which started this one for prices."""
+
+    def __init__(self, pricer: Pricer, connection: Connection) -> None:
+        self._pricer = pricer
+        self._connection = connection
+
+    @property
+    def prices(self) -> bool:
+        return self._pricer.prices
+
+    def check(self, mechanism: str) -> None:
+        self._pricer.check(mechanism)
+
+    def epsilon(self, mechanisms: Mapping[str, int], delta: float) -> float:
+        self._connection.send(_Question(dict(mechanisms), delta))
+        answer: float | UnpriceableError = self._connection.recv()
+        if isinstance(answer, UnpriceableError):
+            raise answer
+        return answer
+
+
+def _audit_here(
+    connection: Connection, audit: Callable[[Log, Pricer], Audited], log: Log, pricer: Pricer
+) -> None:
+    gc.disable()  # all leaves stay
+    audited = audit(log, _Asking(pricer, connection))
+    connection.send(told_of(audited))
+    connection.close()
+    os._exit(0)  # and they go all at once
