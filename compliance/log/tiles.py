@@ -250,11 +250,11 @@ def decode_bundle(tile: Tile, data: bytes) -> tuple[bytes, ...]:
         CutFileError: the file has not exactly `width` entries within `ENTRY_LIMIT`.
     """
     entries: list[bytes] = []
-    position = 0
-    while position < len(data) and len(entries) < tile.width:
+    position, size, width = 0, len(data), tile.width
+    while position < size and len(entries) < width:
         start = position + _LENGTH_BYTES
         position = start + int.from_bytes(data[position:start], "big")
-        if position > len(data) or position - start > ENTRY_LIMIT:
+        if position > size or position - start > ENTRY_LIMIT:
             raise CutFileError(
                 f"{tile.path}: entry {tile.start + len(entries)} is cut off or longer than "
                 f"{ENTRY_LIMIT} bytes"

@@ -73,6 +73,8 @@ _put_dict, _put_fields_set, _put_extra, _put_private = (
 """What `object.__setattr__` finds by name; models are frozen."""
 
 
+_GROUP: Final = re.compile(r"\((?!\?)")
+
 _MEMBER: Final = f'"{_NAME}":(?:0|[1-9][0-9]{{0,14}})'
 
 _GRAMMAR: Final[tuple[tuple[object, str, _Read | None], ...]] = (
@@ -116,7 +118,6 @@ class Spelling:
             if name != "_refuse"
         ]
         self._match = re.compile(pattern).fullmatch
-        self._names = tuple(name for name, _ in fields)
         self._reads = tuple((name, read) for name, read in fields if read is not None)
         # In the model's order; what is not in `fields` is fixed.
         self._all: dict[str, Any] = {
@@ -147,20 +148,19 @@ class Spelling:
                 continue
             for known, spelling, read in _GRAMMAR:
                 if annotation == known:
-                    members.append(f'"{name}":{spelling}')
+                    named = _GROUP.sub(f"(?P<{name}>", spelling, count=1)
+                    members.append(f'"{name}":{named}')
                     fields.append((name, read))
                     break
             else:
                 return None
         return cls(kind, r"\{" + ",".join(members) + r"\}", tuple(fields))
 
-    def read(self, text: str) -> Leaf | None:
+    def read(self, text: str) -> Any | None:
         """Return the record that a text spells; None where the model has to be asked."""
         if (found := self._match(text)) is None:
             return None
-        values = self._all.copy()
-        for name, value in zip(self._names, found.groups(), strict=True):
-            values[name] = value  # `update` takes longer
+        values = self._all | found.groupdict()
         # As `model_construct`, which takes as long as reading: every field is there, and checked.
         record = self._kind.__new__(self._kind)
         try:
