@@ -1,8 +1,9 @@
-"""Large logs, audited beside each other: each in a process of its own, and priced in this one.
+"""Audit logs: one here, or large ones beside each other, each in a process of its own.
 
-Guarantees: what is told of a log is what auditing it here would tell. What several logs ask the
-price of is priced once. A process that ends before it told anything is a finding about its log, and
-stops none of the others.
+Guarantees: nobody looks for garbage among leaves that are read: all of them stay. What is told of a
+log is the same either way. What several logs ask the price of is priced once, by the process that
+started the others. One that ends before it told anything is a finding about its log, and stops none
+of the others.
 
 Leaves to others: auditing a log (`auditing`).
 """
@@ -11,21 +12,22 @@ import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from compliance.auditing import Excerpt, Finding, FindingKind, PartyLog, Pricer, UnpriceableError
 
-__all__ = ["Audited", "Told", "audit_beside", "told_of"]
+__all__ = ["Audited", "Told", "audit_beside", "audit_here"]
 
-_MOST_PROCESSES = 8
+_MOST_PROCESSES: Final = 8
 
 Audited = tuple[PartyLog | None, tuple[Finding, ...]]
 """A log, if it could be read, and what was found in it."""
 
 Told = tuple[Excerpt | None, tuple[Finding, ...]]
-"""As much of it as goes from process to process."""
+"""As much of it as others are held against."""
 
 
 class _OfParty(Protocol):
@@ -35,27 +37,37 @@ class _OfParty(Protocol):
 
 Log = TypeVar("Log", bound=_OfParty)
 
-
-def told_of(audited: Audited) -> Told:
-    """Return what of an audited log others are held against."""
-    log, found = audited
-    return None if log is None else Excerpt.of(log), found
+Audit = Callable[[Log, Pricer], Audited]
 
 
-def audit_beside(
-    audit: Callable[[Log, Pricer], Audited], logs: Sequence[Log], pricer: Pricer
-) -> list[Told]:
+def audit_here(audit: Audit[Log], log: Log, pricer: Pricer) -> Told:
+    """Audit a log in this process."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return _told(audit(log, pricer))
+    finally:
+        if collects:
+            gc.enable()
+
+
+def audit_beside(audit: Audit[Log], logs: Sequence[Log], pricer: Pricer) -> list[Told]:
     """Audit each log in a process of its own, a few at a time; what is told is in their order."""
     told: dict[int, Told] = {}
     running: dict[Connection, int] = {}
     following = iter(enumerate(logs))
-    while len(told) < len(logs):
-        while len(running) < _MOST_PROCESSES and (one := next(following, None)) is not None:
-            number, log = one
+
+    def start() -> None:
+        for number, log in islice(following, 1):
             here, there = Pipe()
-            Process(target=_audit_here, args=(there, audit, log, pricer), daemon=True).start()
+            Process(target=_tell, args=(there, audit, log, pricer), daemon=True).start()
             there.close()  # so that its end is noticed
             running[here] = number
+
+    for _ in range(_MOST_PROCESSES):
+        start()
+    pricer.prepare()  # while they read
+    while running:
         for connection in wait(list(running)):
             number = running[connection]
             try:
@@ -70,6 +82,7 @@ def audit_beside(
             told[number] = said
             del running[connection]
             connection.close()
+            start()
     return [told[number] for number in range(len(logs))]
 
 
@@ -99,6 +112,9 @@ class _Asking:
     def prices(self) -> bool:
         return self._pricer.prices
 
+    def prepare(self) -> None:
+        pass
+
     def check(self, mechanism: str) -> None:
         self._pricer.check(mechanism)
 
@@ -110,11 +126,14 @@ class _Asking:
         return answer
 
 
-def _audit_here(
-    connection: Connection, audit: Callable[[Log, Pricer], Audited], log: Log, pricer: Pricer
-) -> None:
-    gc.disable()  # all leaves stay
+def _tell(connection: Connection, audit: Audit[Log], log: Log, pricer: Pricer) -> None:
+    gc.disable()
     audited = audit(log, _Asking(pricer, connection))
-    connection.send(told_of(audited))
+    connection.send(_told(audited))
     connection.close()
-    os._exit(0)  # and they go all at once
+    os._exit(0)  # all leaves go at once, and not one after another
+
+
+def _told(audited: Audited) -> Told:
+    log, found = audited
+    return None if log is None else Excerpt.of(log), found

@@ -8,12 +8,10 @@ keep of heads is read before any log is, so that logs may grow meanwhile.
 Leaves to others: the checks (`compliance.auditing`), printing (`audit_commands`).
 """
 
-import gc
 import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -41,7 +39,7 @@ from compliance.lifecycle import Succession
 from compliance.log.policy import Policy
 from compliance.log.verifier import read_checkpoint
 from compliance.terms import Role
-from federation.audit_processes import Audited, Told, audit_beside, told_of
+from federation.audit_processes import Audited, Told, audit_beside, audit_here
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.log_fetching import Limits, RemoteLog
@@ -164,19 +162,6 @@ class _Log:
     where: str | None
 
 
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Let nobody look for garbage among the leaves of a log: all of them stay."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
-@_without_collection()
 def _audited(
     log: _Log,
     pricer: Pricer,
@@ -225,7 +210,7 @@ def _each(
     """Audit each log; large ones beside each other, in processes of their own."""
     large = sum(_claimed_size(log.directory) for log in logs) >= _LARGE
     if not large or len(logs) < 2 or (os.cpu_count() or 1) < 2:
-        return (told_of(audited(log, pricer)) for log in logs)
+        return (audit_here(audited, log, pricer) for log in logs)
     return audit_beside(audited, logs, pricer)
 
 

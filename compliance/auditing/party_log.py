@@ -1,11 +1,11 @@
 """One party's log, read and parsed, as checks take it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from compliance.agreement import Agreement
 from compliance.auditing.cryptoperiod import Cryptoperiod, cryptoperiods
@@ -98,12 +98,9 @@ class PartyLog:
     @overload
     def each(self, *kinds: type[Record]) -> Iterator[tuple[int, Record]]: ...
     def each(self, *kinds: type[Leaf]) -> Iterator[tuple[int, Any]]:
-        """Yield the leaves of some kinds with their indexes, in order."""
-        for index in self._places_of(kinds):
-            yield index, self.records[index]
-
-    def _places_of(self, kinds: Iterable[type[Leaf]]) -> list[int]:
-        return sorted(chain.from_iterable(self.places.get(kind, ()) for kind in kinds))
+        """Return the leaves of some kinds with their indexes, in order."""
+        places = sorted(chain.from_iterable(self.places.get(kind, ()) for kind in kinds))
+        return zip(places, map(self.records.__getitem__, places), strict=True)
 
     @overload
     def walk(
@@ -122,11 +119,11 @@ class PartyLog:
         current: Agreement | None = None
         held = rules
         obeyed = self.obeyed
-        for index in self._places_of(kinds):
+        for index, leaf in self.each(*cast("tuple[type[Record], ...]", kinds)):
             agreement = obeyed[index]
             if agreement is not current:
                 current, held = agreement, rules.under(agreement.digest)
-            yield index, self.records[index], agreement, held
+            yield index, leaf, agreement, held
 
     @cached_property
     def tree(self) -> Tree:

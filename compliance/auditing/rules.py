@@ -26,6 +26,9 @@ class Pricer(Protocol):
     def prices(self) -> bool:
         """Whether `epsilon` can be asked; else mechanisms are only read."""
 
+    def prepare(self) -> None:
+        """Load what prices are computed with, which takes a while, before any is asked for."""
+
     def check(self, mechanism: str) -> None:
         """Return only if the canonical JSON is a mechanism; raise `UnpriceableError`."""
 
