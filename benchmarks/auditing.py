@@ -299,9 +299,7 @@ def audited(path: Path) -> Iterator[str]:
         f"{after.ru_maxrss / 1e6:.1f} GB at most in a process"
     )
     if told["findings"]:
-        raise RuntimeError(
-            "nothing is wrong with these logs, so what they cost to audit says little"
-        )
+        raise RuntimeError("nothing is wrong with these logs, so their cost says nothing")
 
 
 def main() -> None:
