@@ -218,9 +218,9 @@ class Gate:
         self.check_in_force(now)  # 1
         decided = self._check_policy(departure, header, now)  # 2
         consent = self._check_consent(departure, now)  # 3
-        self._check_minimums(departure)  # 4
-        if departure.paid_by is not None:
+        if departure.paid_by is not None:  # before 4, of which a refusal would tell too
             self._renew(departure.paid_by)  # a crash from here on leaves it too recent
+        self._check_minimums(departure)  # 4
         leaves = [decided, *consent, *self._reserve(departure, release_id)]  # 5
         sealed = self._seal(header, departure.payload)
         leaves.append(
