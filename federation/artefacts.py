@@ -13,8 +13,9 @@ jobs/JOB/deleted-KIND.json   an artefact that is being deleted, or was
 ```
 
 Guarantees: what is kept is found with the time at which the log says that it was made, or else the
-first release of its job. Deleting again changes nothing. What was deleted is refused to whatever
-would use it, and its name is not used again.
+first release of its job; where the log was pruned since, with that of the first leaf left at most.
+Deleting again changes nothing. What was deleted is refused to whatever would use it, and its name
+is not used again.
 
 Leaves to others: what has to go (`compliance.retention`), the order of steps (`retaining`). Entries
 of the log and consents are no job's, and not found here.
@@ -250,7 +251,9 @@ def _created(
                 made: datetime = leaf.time
                 return made
     seconds = min((one.stat().st_mtime for one in places(folder, artefact, name)), default=0.0)
-    return datetime.fromtimestamp(seconds, UTC)
+    found = datetime.fromtimestamp(seconds, UTC)
+    is_pruned = not isinstance(leaves[0], records.AgreementSigned)  # with what told of it
+    return min(found, leaves[0].time) if is_pruned else found
 
 
 def _payloads(folder: PartyFolder, job: str) -> Iterator[Path]:
