@@ -42,6 +42,7 @@ from federation.party import PartyFolder
 from federation.specification import JobSpec
 from federation.successors import retrainings_in
 from federation.training.manifests import destroy_manifest
+from federation.training.summed import SUMMED, keep_summed
 
 __all__ = ["Deleted", "artefacts_of", "check_kept", "deleted_in", "places", "remove"]
 
@@ -164,7 +165,7 @@ def artefacts_of(
 def places(folder: PartyFolder, artefact: Artefact, name: str) -> tuple[Path, ...]:
     """Return the files and directories of an artefact that are there."""
     job = folder.job(name)
-    stays = ("deleted-", *(_MODEL_STAYS if artefact is Artefact.MODEL else ()))
+    stays = ("deleted-", *(_MODEL_STAYS if artefact is Artefact.MODEL else (SUMMED,)))
     inside = [
         path
         for path in (sorted(job.iterdir()) if job.is_dir() else ())
@@ -195,6 +196,8 @@ def remove(folder: PartyFolder, artefact: Artefact, name: str) -> None:
         folder.sink(name).remove()
     if artefact is Artefact.MODEL:
         destroy_manifest(folder, name)
+    if artefact is Artefact.MATCH:
+        keep_summed(folder, name)
     found = [*places(folder, artefact, name)]
     if artefact is not Artefact.FEATURES:
         found.extend(_payloads(folder, name))
