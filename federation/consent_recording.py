@@ -30,7 +30,7 @@ from compliance.errors import ConsentError, NothingSaidError, describe
 from compliance.terms import ConsentTerms
 from federation.consent_intake import BEYOND, ConsentIntake, Told
 from federation.errors import WorkspaceError
-from federation.own_log import own_leaves
+from federation.log_reading import own_leaves
 from federation.party import JOURNAL, PartyFolder, locked, write_atomically
 from privacy.randomness import new_secret
 

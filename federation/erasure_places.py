@@ -32,8 +32,8 @@ from federation.gate import Gate
 from federation.jobs.assist import HeldPart
 from federation.jobs.model import JointModel
 from federation.leaves_told import is_told
+from federation.log_reading import own_leaves
 from federation.outcomes import saw, took_part
-from federation.own_log import own_leaves
 from federation.party import PartyFolder, SegmentsConfig, write_atomically
 from federation.population import open_source
 from federation.references import References

@@ -6,7 +6,7 @@ asked after a crash, and not at every step.
 
 from compliance.agreement import Agreement
 from compliance.records.leaf import Leaf
-from federation.own_log import own_leaves
+from federation.log_reading import own_leaves
 from federation.party import PartyFolder
 
 __all__ = ["is_told"]

@@ -23,7 +23,7 @@ from compliance.log.pruning import prune
 from compliance.log.tiles import TILE_WIDTH
 from compliance.terms import Artefact
 from federation.errors import WorkspaceError
-from federation.own_log import leaves_left
+from federation.log_reading import leaves_left
 from federation.party import PartyFolder, locked
 from federation.witnesses import read_optional
 

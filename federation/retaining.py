@@ -43,7 +43,7 @@ from compliance.retention import Hold, Mark, Standing, State, assess
 from federation.artefacts import Deleted, artefacts_of, deleted_in, remove
 from federation.audit import has_begun
 from federation.errors import WorkspaceError
-from federation.own_log import own_leaves
+from federation.log_reading import own_leaves
 from federation.party import PartyFolder, locked, write_atomically
 from federation.retraining import RetrainingQueue
 

@@ -39,8 +39,8 @@ from federation.desk import Desk
 from federation.errors import WorkspaceError
 from federation.gate import Released
 from federation.jobs.exchange import expect
+from federation.log_reading import own_leaves
 from federation.messages import Message, RetrainAsk, RetrainTold, content_digest
-from federation.own_log import own_leaves
 from federation.party import PartyFolder, write_atomically
 from federation.policies import known_job
 from federation.specification import JobSpec, TrainSpec, VerticalTrainSpec

@@ -29,7 +29,7 @@ from federation.erasing import Erasing
 from federation.errors import WorkspaceError
 from federation.holding import held
 from federation.log_pruning import prune_log
-from federation.own_log import own_leaves
+from federation.log_reading import own_leaves
 from federation.party import PartyFolder, locked
 from federation.witnessing import LogWitnessing
 
