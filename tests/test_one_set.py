@@ -21,7 +21,7 @@ from compliance.lifecycle import amend
 from compliance.terms import Artefact, Role
 from federation import adoption, artefacts
 from federation.coordinator import Coordinator, write_jobs
-from federation.errors import RefusedError
+from federation.errors import RefusedError, WorkspaceError
 from federation.jobs import align
 from federation.jobs.assist import HeldPart
 from federation.party import PartyFolder
@@ -256,6 +256,12 @@ def test_whom_a_deleted_alignment_found_is_known_by_pseudonyms(world: World) -> 
     assert summed_key(world.folder("press")) != summed_key(world.folder("brand"))
     with world.node("press").desk() as desk:
         assert one_set.trained_on(desk, "later").all()
+    key = world.folder("press").path / "keys" / "erasure"
+    kept = key.read_bytes()
+    key.write_text("5a" * 32)  # by which nobody would be found
+    with pytest.raises(WorkspaceError, match="another keys/erasure"):
+        summed_people(world.folder("press"), "rows")
+    key.write_bytes(kept)
     world.unreachable.add("courier")
     ask_for(world, AGAIN.model_copy(update={"absent_partners": 1}))
     with pytest.raises(RefusedError, match="below the minimum"):  # nobody is left to be scored

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from federation.desk import undamaged
-from federation.errors import RefusedError
+from federation.errors import RefusedError, WorkspaceError
 from federation.matching.token_set import MatchingSet
 from federation.members import Members, load_people
 from federation.party import PartyFolder, write_atomically
@@ -86,14 +86,16 @@ def summed_people(folder: PartyFolder, align: str) -> SummedPeople:
     Raises:
         RefusedError: it has not ended here, or was deleted by an earlier version, which kept no
             pseudonyms.
-        WorkspaceError: what is kept of it is damaged.
+        WorkspaceError: what is kept of it is damaged, or under a key that is gone.
     """
     path = folder.job(align) / SUMMED
     if path.exists():  # also where a crash has left the people
         with undamaged(path), np.load(path, allow_pickle=False) as stored:
-            return SummedPeople(
-                _fixed(stored["references"]), _fixed(stored["tokens"]), are_pseudonyms=True
-            )
+            same_key = np.array_equal(stored["key"], _name_of(summed_key(folder)))
+            kept = _fixed(stored["references"]), _fixed(stored["tokens"])
+        if not same_key:  # nobody would be found among them
+            raise WorkspaceError(f"{path} is under another keys/erasure than is there: restore it")
+        return SummedPeople(*kept, are_pseudonyms=True)
     if (found := _read(folder, align)) is not None:
         return found
     if (folder.job(align) / "deleted-match.json").exists():
@@ -127,8 +129,14 @@ def keep_summed(folder: PartyFolder, align: str) -> None:
         return
     if (found := _read(folder, align)) is None:  # it never ended, or is deleted already
         return
-    told, content = found.under(summed_key(folder)), io.BytesIO()
-    np.savez(content, references=_rows(told.references), tokens=_rows(told.tokens))
+    key, content = summed_key(folder), io.BytesIO()
+    told = found.under(key)
+    np.savez(
+        content,
+        references=_rows(told.references),
+        tokens=_rows(told.tokens),
+        key=_name_of(key),
+    )
     write_atomically(path, content.getvalue(), mode=0o600)
 
 
@@ -155,6 +163,11 @@ def _read(folder: PartyFolder, align: str) -> SummedPeople | None:
         return None
     tokens = tokens_by_person((own.bucket(0, 1),), len(members.used.keys))[members.rows]
     return SummedPeople(members.references(), _fixed(tokens))
+
+
+def _name_of(key: Secret) -> NDArray[np.uint8]:
+    """Return what tells a key from others, and nothing of it."""
+    return pseudonyms((b"",), key, "nobody")
 
 
 def _fixed(rows: NDArray[np.uint8]) -> pa.Array:
