@@ -272,6 +272,18 @@ def test_a_result_that_hides_or_adds_who_was_missing_is_refused(world: World) ->
     assert isinstance(before.ask("brand", question).body, Refused)
 
 
+def test_a_model_that_was_retired_meanwhile_is_handed_to_nobody(world: World) -> None:
+    run(world, MATCH_WITHOUT)
+    run(world, MATCH_WITHOUT, TRAIN_WITHOUT, away=["courier"])
+    retired = world.folder("coordinator").retired("model")
+    retired.write_bytes(b"")
+    run(world, MATCH_WITHOUT, TRAIN_WITHOUT)
+    assert not world.folder("courier").model("model").exists()
+    retired.unlink()
+    run(world, MATCH_WITHOUT, TRAIN_WITHOUT)
+    assert world.folder("courier").model("model").exists()
+
+
 def test_an_audit_finds_a_partial_result_that_the_coordinator_calls_whole(world: World) -> None:
     """Those who get it cannot know: the one who was missing is not told."""
     begun = (MATCH_WITHOUT, TRAIN_WITHOUT)
