@@ -102,9 +102,10 @@ def summed_people(folder: PartyFolder, align: str) -> SummedPeople:
         raise RefusedError(
             party=folder.name,
             term="retention.match",
-            remedy=f"whom alignment {align!r} found was deleted by a version of Comity that kept "
-            "nothing to tell them by, and sums were made of them: nobody can tell any more who "
-            "may be in a sum of other partners; have all partners be there, as they were then",
+            remedy=f"whom alignment {align!r} found was deleted, by a version of Comity that kept "
+            "nothing to tell them by or when it was damaged, and sums were made of them: nobody "
+            "can tell any more who may be in a sum of other partners; have all partners be there, "
+            "as they were then",
         )
     raise RefusedError(
         party=folder.name,
@@ -121,13 +122,19 @@ def summed_key(folder: PartyFolder) -> Secret:
 def keep_summed(folder: PartyFolder, align: str) -> None:
     """Keep pseudonyms of whom an alignment found, if sums were made of them; before it is deleted.
 
+    Of one that is damaged nothing is kept, so that nobody is in sums of other partners.
+
     Raises:
-        WorkspaceError: what is kept of it is damaged, or the disk is full.
+        WorkspaceError: the disk is full.
     """
     path = folder.job(align) / SUMMED
     if path.exists() or not any(_sums_of(folder, align)):
         return
-    if (found := _read(folder, align)) is None:  # it never ended, or is deleted already
+    try:
+        found = _read(folder, align)
+    except WorkspaceError:
+        return
+    if found is None:  # it never ended, or is deleted already
         return
     key, content = summed_key(folder), io.BytesIO()
     told = found.under(key)
