@@ -114,9 +114,9 @@ def parts(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     given: dict[tuple[str, str | None], set[str]] = defaultdict(set)
     at_hand = {log.party for log in logs}
     for log in logs:
-        for _, leaf in log.each(records.Release):
-            if leaf.computation in PARTS:
-                given[log.party, leaf.job].add(leaf.release_id)
+        for _, release in log.each(records.Release):
+            if release.computation in PARTS:
+                given[log.party, release.job].add(release.release_id)
     for log, index, leaf in _results(logs):
         needed = leaf.rounds if isinstance(leaf, _MODEL) else 1
         for party in leaf.parties:
