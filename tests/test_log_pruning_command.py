@@ -16,7 +16,7 @@ from compliance.auditing import FindingKind
 from compliance.auditing.reading import read_log
 from compliance.auditing.trust import log_keys
 from compliance.erasure.execution import Standing
-from compliance.errors import LogBusyError, LogError
+from compliance.errors import LogBusyError, LogError, ModelAlteredError
 from compliance.log.files import LocalFiles
 from compliance.log.policy import open_checkpoint
 from compliance.log.proving import TiledTree
@@ -31,6 +31,7 @@ from federation.holding import held
 from federation.log_pruning import prune_log
 from federation.log_reading import own_leaves
 from federation.party import PartyFolder, locked
+from federation.published import check_published
 from federation.witnessing import LogWitnessing
 
 RETENTION = [{"artefact": "log-body", "days": 1, "basis": "nobody asks longer"}]
@@ -99,6 +100,8 @@ def test_a_party_whose_log_was_pruned_still_deletes_and_erases(tmp_path: Path) -
     witnessed(world)
     now = later(folder)
     prune_log(folder.path, 299, now=now)
+    with pytest.raises(ModelAlteredError, match="was pruned"):
+        check_published(folder, world.agreement, "model", "0" * 64)
     with held(folder.path, clock=lambda: now) as at:
         erasing = Erasing(at.folder, at.agreement, at.gate, clock=lambda: now)
         erasing.request("email", email(33))
