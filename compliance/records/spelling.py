@@ -14,12 +14,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
-<<<<<<< HEAD
-=======
 from pydantic import BaseModel
 
-from compliance.records.access import Clauses
->>>>>>> auditspeed
 from compliance.records.leaf import (
     MOST_NAMES,
     Clauses,
@@ -80,12 +76,6 @@ def _counts(text: str) -> dict[str, int]:
     return found
 
 
-<<<<<<< HEAD
-_SOME: Final = (
-    rf'"{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}}|{_PLACE}(?:,{_PLACE}){{0,{MOST_NAMES - 1}}}'
-)
-_MEMBER: Final = f'"{_REASON}":(?:0|[1-9][0-9]{{0,14}})'
-=======
 _put_dict, _put_fields_set, _put_extra, _put_private = (
     BaseModel.__dict__[name].__set__
     for name in (
@@ -100,8 +90,10 @@ _put_dict, _put_fields_set, _put_extra, _put_private = (
 
 _GROUP: Final = re.compile(r"\((?!\?)")
 
-_MEMBER: Final = f'"{_NAME}":(?:0|[1-9][0-9]{{0,14}})'
->>>>>>> auditspeed
+_SOME: Final = (
+    rf'"{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}}|{_PLACE}(?:,{_PLACE}){{0,{MOST_NAMES - 1}}}'
+)
+_MEMBER: Final = f'"{_REASON}":(?:0|[1-9][0-9]{{0,14}})'
 
 _GRAMMAR: Final[tuple[tuple[object, str, _Read | None], ...]] = (
     (Name, f'"({_NAME})"', None),
