@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError
 from compliance.terms import ModelFamily, NoiseSource, Reveal, Role
+from federation.assumptions import tables
 from federation.budgets import budget_of
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
@@ -623,15 +624,15 @@ class _Planner:
         terms = self._agreement.train
         if spec.noise is NoiseSource.UNSAFE_NONE:
             return f"protects no person: up to {spec.rounds} exact sums over partners"
-        tables = f"holds for a person in up to {terms.max_parties_per_person} partners' tables"
+        held = f"holds for a person in {tables(terms.max_parties_per_person)}"
         if spec.noise is NoiseSource.LOCAL:
             rounds = "1 round" if spec.rounds == 1 else f"{spec.rounds} rounds"
-            return f"{tables}; {rounds} of {spec.steps_per_round} steps"
+            return f"{held}; {rounds} of {spec.steps_per_round} steps"
         colluding, absent = terms.colluding_partners, terms.absent_partners
         collude = "1 partner colludes" if colluding == 1 else f"{colluding} partners collude"
         missing = "1 is missing" if absent == 1 else f"{absent} are missing"
         sums = "1 secure sum" if spec.rounds == 1 else f"{spec.rounds} secure sums"
-        return f"{tables}, though {collude} and {missing}; {sums}"
+        return f"{held}, though {collude} and {missing}; {sums}"
 
     def _sums(self, spec: TrainSpec) -> Sums:
         return sums_for(spec, self._agreement, width=encoder_for(self._agreement).width)
@@ -717,8 +718,8 @@ class _Planner:
         refusal = next(iter(policy_objections(spec, self._agreement)), None)
         if spec.match in self._refused:
             refusal = "measure.match", f"match {spec.match!r} would be refused: mend it"
-        terms, tables = self._agreement.measure, self._agreement.train.max_parties_per_person
-        note = f"holds for a person in up to {tables} partners' tables"
+        terms = self._agreement.measure
+        note = f"holds for a person in {tables(self._agreement.train.max_parties_per_person)}"
         if terms is None:
             return _Draft(who=self._partners, note=note, refusal=refusal)
 

@@ -4,15 +4,14 @@ Guarantees: parses, shows, asks, calls, prints; nothing is accepted that was not
 is signed that was not asked about. Leaves to others: everything else (`store`, `joining`).
 """
 
-import json
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
+
+from federation.terminal import JsonFlag, answer, err, out
 
 if TYPE_CHECKING:
     from compliance.agreement import Agreement
@@ -28,8 +27,6 @@ party_app = typer.Typer(
     help="Invite parties, and join as one, with keys that nobody else has ever had.\n\n"
     "Example: comity party join brand.invitation --folder /srv/comity/brand",
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 CoordinatorOption = Annotated[
     Path, typer.Option("--coordinator", help="The coordinator's folder (comity coordinator init).")
@@ -42,7 +39,6 @@ ToOption = Annotated[
     Path | None,
     typer.Option("--to", metavar="FILE", help="Write the request to a file, and send nothing."),
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @party_app.command("invite")
@@ -93,22 +89,18 @@ def invite(
     write_atomically(file, content, mode=0o600)
     invitation = open_invitation(file)
     fingerprint = invitation.coordinator.verifying_key.fingerprint
-    if as_json:
-        _print_json(
-            {
-                "file": str(file),
-                "party": name,
-                "draft": invitation.terms.digest,
-                "coordinator": fingerprint,
-                "expires": invitation.expires.isoformat(),
-            }
-        )
-        return
-    out.print(
+    answer(
+        {
+            "file": file,
+            "party": name,
+            "draft": invitation.terms.digest,
+            "coordinator": fingerprint,
+            "expires": invitation.expires.isoformat(),
+        },
         f"written: {file}, for {name} alone, until {invitation.expires:%Y-%m-%d %H:%M} UTC",
-        markup=False,
+        f"tell {name} over another channel: coordinator {fingerprint}",
+        as_json=as_json,
     )
-    out.print(f"tell {name} over another channel: coordinator {fingerprint}", markup=False)
 
 
 @party_app.command("join")
@@ -307,10 +299,8 @@ def _handed_over(request: bytes, to: Path | None, *, as_json: bool, **more: str)
     if to is None:
         return False
     write_atomically(to, request)
-    if as_json:
-        _print_json({"file": str(to), **more})
-    else:
-        out.print(f"written: {to}; the operator takes it with: comity party register", markup=False)
+    told = f"written: {to}; the operator takes it with: comity party register {to}"
+    answer({"file": to, **more}, told, as_json=as_json)
     return True
 
 
@@ -331,7 +321,7 @@ def _compared(standing: "Standing", accept: str | None, *, as_json: bool) -> str
     if accept is not None:
         return accept
     agreement = signed.unverified()
-    _print_keys(err if as_json else out, agreement)
+    (err if as_json else out).print("\n".join(_told_keys(agreement)), markup=False)
     _ask("Have you compared these keys with the other parties, and sign?")
     return agreement.digest
 
@@ -343,29 +333,32 @@ def _ask(question: str) -> None:
 
 
 def _tell(party: str, standing: "Standing", *, as_json: bool, **more: str) -> None:
-    signed = standing.signed
-    if as_json:
-        _print_json(_plain(party, standing) | more)
-    elif signed is None:
-        out.print(f"{party} waits for {', '.join(standing.missing)} to join")
+    lines = []
+    if standing.signed is None:
+        lines.append(f"{party} waits for {', '.join(standing.missing)} to join")
     else:
-        agreement = signed.unverified()
-        _print_keys(out, agreement)
+        agreement = standing.signed.unverified()
         names = ", ".join(standing.unsigned)
-        waits = f"not signed yet by {names}" if names else "signed by all"
-        out.print(f"agreement {agreement.digest}: {waits}")
+        lines += _told_keys(agreement)
+        lines.append(
+            f"agreement {agreement.digest}: "
+            + (f"not signed yet by {names}" if names else "signed by all")
+        )
+    answer(_plain(party, standing) | more, *lines, as_json=as_json)
 
 
-def _print_keys(console: Console, agreement: "Agreement") -> None:
+def _told_keys(agreement: "Agreement") -> list[str]:
+    """Return everybody's fingerprints, a line each, and what people do with them."""
+    lines = []
     for party in agreement.parties:
         prints = zip(_KEYS, _fingerprints(party), strict=True)
         keys = ", ".join(f"{name} {one}" for name, one in prints if one is not None)
-        console.print(f"{party.name} ({party.role}): {keys}", markup=False)
-    console.print(
+        lines.append(f"{party.name} ({party.role}): {keys}")
+    lines.append(
         f"The digest covers all of these keys: {agreement.digest}. Read it to every other party "
-        "over another channel, such as a telephone; all must see the same.",
-        markup=False,
+        "over another channel, such as a telephone; all must see the same."
     )
+    return lines
 
 
 _KEYS: Final = ("identity", "encryption", "log", "cosigning")
@@ -394,7 +387,3 @@ def _plain(party: str, standing: "Standing") -> dict[str, object]:
             for one in (agreement.parties if agreement else ())
         },
     }
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
