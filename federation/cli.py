@@ -9,7 +9,7 @@ Leaves to others: what the commands do (the modules of commands).
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final
 
 import typer
@@ -63,46 +63,41 @@ _MODELS: Final = "A party: its models and figures"
 _OPERATOR: Final = "The coordinator's operator"
 _AUDITOR: Final = "An auditor"
 
-for panel, commands in (
-    (_BEGIN, {"demo": demo, "simulate": simulate_command, "plan": plan}),
-    (_PARTY, {"approve": approve}),
-    (_PEOPLE, {"view": view_command}),
-    (_MODELS, {"card": card, "attack": attack_command}),
-    (
-        _OPERATOR,
-        {"run": run, "status": status, "logs": logs, "cancel": cancel, "resume": resume},
-    ),
-    (_AUDITOR, {"audit": audit_command}),
-):
+_COMMANDS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
+    _BEGIN: {"demo": demo, "simulate": simulate_command, "plan": plan},
+    _PARTY: {"approve": approve},
+    _PEOPLE: {"view": view_command},
+    _MODELS: {"card": card, "attack": attack_command},
+    _OPERATOR: {"run": run, "status": status, "logs": logs, "cancel": cancel, "resume": resume},
+    _AUDITOR: {"audit": audit_command},
+}
+_GROUPS: Final[Mapping[str, Mapping[str, typer.Typer]]] = {
+    _PARTY: {
+        "agreement": agreement_app,
+        "party": party_app,
+        "node": node_app,
+        "policy": policy_app,
+        "approval": approval_app,
+        "code": code_app,
+        "secrets": secrets_app,
+    },
+    _PEOPLE: {
+        "consent": consent_app,
+        "subject": subject_app,
+        "erase": erase_app,
+        "retention": retention_app,
+        "api": api_app,
+    },
+    _MODELS: {"model": model_app, "retrain": retrain_app, "measurement": measurement_app},
+    _OPERATOR: {"coordinator": coordinator_app},
+    _AUDITOR: {"log": log_app, "report": report_app},
+}
+"""By whom they are for; help shows them in this order, commands before groups."""
+
+for panel, commands in _COMMANDS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
-for panel, groups in (
-    (
-        _PARTY,
-        {
-            "agreement": agreement_app,
-            "party": party_app,
-            "node": node_app,
-            "policy": policy_app,
-            "approval": approval_app,
-            "code": code_app,
-            "secrets": secrets_app,
-        },
-    ),
-    (
-        _PEOPLE,
-        {
-            "consent": consent_app,
-            "subject": subject_app,
-            "erase": erase_app,
-            "retention": retention_app,
-            "api": api_app,
-        },
-    ),
-    (_MODELS, {"model": model_app, "retrain": retrain_app, "measurement": measurement_app}),
-    (_OPERATOR, {"coordinator": coordinator_app}),
-    (_AUDITOR, {"log": log_app, "report": report_app}),
-):
+for panel, groups in _GROUPS.items():
     for name, group in groups.items():
         app.add_typer(group, name=name, rich_help_panel=panel)
 

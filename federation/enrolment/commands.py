@@ -256,15 +256,14 @@ def sign(
 
     if (store := _coordinators(folder)) is not None:
         store.sign(_compared(store.standing(), accept, as_json=as_json))
-        _tell("coordinator", store.standing(), as_json=as_json)
+        _tell("coordinator", store.standing(), as_json=as_json, has_asked=accept is None)
         return
     member = Membership.open(folder)
-    if to is None:
-        _send(member, member.registration)
-    request = member.submission(_compared(member.seen, accept, as_json=as_json))
-    content = request.model_dump_json().encode()
+    seen = member.seen if to is not None else _send(member, member.registration)
+    content = member.submission(_compared(seen, accept, as_json=as_json)).model_dump_json().encode()
     if not _handed_over(content, to, as_json=as_json):
-        _tell(member.folder.name, _send(member, content), as_json=as_json)
+        standing = _send(member, content)
+        _tell(member.folder.name, standing, as_json=as_json, has_asked=accept is None)
 
 
 def _coordinators(folder: Path) -> "EnrolmentStore | None":
@@ -332,18 +331,20 @@ def _ask(question: str) -> None:
         raise typer.Exit(1)
 
 
-def _tell(party: str, standing: "Standing", *, as_json: bool, **more: str) -> None:
+def _tell(
+    party: str, standing: "Standing", *, as_json: bool, has_asked: bool = False, **more: str
+) -> None:
+    """Say how things stand; everybody's keys too, unless it was asked about them just now."""
     lines = []
     if standing.signed is None:
-        lines.append(f"{party} waits for {', '.join(standing.missing)} to join")
+        waits = f"{party} waits for {', '.join(standing.missing)} to join"
+        lines.append(f"{waits}; once all have, each signs: comity party sign FOLDER")
     else:
         agreement = standing.signed.unverified()
         names = ", ".join(standing.unsigned)
-        lines += _told_keys(agreement)
-        lines.append(
-            f"agreement {agreement.digest}: "
-            + (f"not signed yet by {names}" if names else "signed by all")
-        )
+        lines += [] if has_asked else _told_keys(agreement)
+        told = f"not signed yet by {names}" if names else "signed by all, nodes may start"
+        lines.append(f"agreement {agreement.digest}: {told}")
     answer(_plain(party, standing) | more, *lines, as_json=as_json)
 
 

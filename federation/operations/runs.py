@@ -81,6 +81,9 @@ def read_order(file: Path) -> Order:
     Raises:
         CollaborationError: it cannot be read, or holds no job; every mistake is listed.
     """
+    if not file.exists():
+        told = "there is no such file: name a file (TOML) of one job, or --all for what is listed"
+        raise CollaborationError(file, [told])
     job = read_document(file)
     if "jobs" in job:
         raise CollaborationError(file, ["has [[jobs]]: leave that line out, and name one job only"])
