@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markdown import Markdown
 
 from compliance.agreement import iso
 from compliance.errors import InvalidAgreementError
 from compliance.log.note import NoteKey
 from compliance.rendering import render
-from federation.terminal import JsonFlag, answer, err, out, print_json
+from federation.terminal import JsonFlag, answer, err, out, print_document, print_json
 
 if TYPE_CHECKING:
     from compliance.agreement import SignedAgreement
@@ -128,7 +127,7 @@ def show(
     elif markdown:
         sys.stdout.write(render(agreement, signed.signed_by))
     else:
-        out.print(Markdown(render(agreement, signed.signed_by)), soft_wrap=False)
+        print_document(render(agreement, signed.signed_by))
 
 
 @agreement_app.command("verify")

@@ -8,13 +8,24 @@ Leaves to others: what is answered (the modules of commands), progress (`watch`)
 
 import json
 import sys
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import typer
 from pydantic_core import to_jsonable_python
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, TableElement
+from rich.table import Table
 
-__all__ = ["JsonFlag", "answer", "counted", "err", "out", "print_json", "print_row"]
+__all__ = [
+    "JsonFlag",
+    "answer",
+    "counted",
+    "err",
+    "out",
+    "print_document",
+    "print_json",
+    "print_row",
+]
 
 out: Final = Console(highlight=False, soft_wrap=True, emoji=False)
 err: Final = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -40,6 +51,26 @@ def answer(document: object, *lines: str, as_json: bool) -> None:
 def print_json(document: object) -> None:
     """Print a document on standard output, for programs."""
     sys.stdout.write(json.dumps(to_jsonable_python(document), indent=2) + "\n")
+
+
+class _WholeTable(TableElement):
+    """A table whose cells are broken where they are too long, never cut: people compare keys."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in super().__rich_console__(console, options):
+            if isinstance(part, Table):
+                for column in part.columns:
+                    column.overflow = "fold"
+            yield part
+
+
+class _Document(Markdown):
+    elements: ClassVar = {**Markdown.elements, "table_open": _WholeTable}
+
+
+def print_document(markdown: str, console: Console = out) -> None:
+    """Print a document in Markdown for people, within the width of the terminal."""
+    console.print(_Document(markdown), soft_wrap=False)
 
 
 def print_row(text: str) -> None:

@@ -310,6 +310,14 @@ class TestPlan:
         assert found.code == 1
         assert [job["refused_by"] for job in found.json["jobs"]] == [None] * 3 + ["budget.epsilon"]
 
+    def test_what_refuses_every_job_is_explained_once(self, tmp_path: Path, run: Run) -> None:
+        content = document()
+        content["agreement"]["valid_until"] = "2021-01-01T00:00:00Z"
+        ended = run("plan", write_trial(tmp_path, content))
+        assert ended.code == 1
+        assert ended.out.count("would be refused under valid_until") == 3
+        assert ended.out.count("sign one that covers today") == 1
+
 
 class TestAgreement:
     @pytest.fixture
@@ -423,6 +431,14 @@ class TestAgreement:
         assert found.json["signed_by"] == []
         assert found.json["budget"] == {"epsilon": 1.2, "delta": 1e-5}
 
+    def test_on_a_narrow_terminal_no_fingerprint_is_cut(
+        self, drawn_up: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "60")
+        shown = run("agreement", "show", drawn_up).out
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= 60
+
     def test_with_a_key_that_the_contract_does_not_name(
         self, drawn_up: Path, tmp_path: Path, run: Run
     ) -> None:
@@ -512,6 +528,19 @@ class TestLog:
         assert "coordinator" in found["cosigned_by"]
         leaves = run("log", "show", finished[1] / "retailer", "--json").json
         assert found["says"] == leaves[1]
+
+    def test_on_a_terminal_lines_are_cut_to_it(
+        self, finished: tuple[Path, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = run("log", "show", finished[1] / "retailer").out.splitlines()
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "80")
+        ended = run("log", "show", finished[1] / "retailer")
+        _, *cut = re.sub(r"\x1b\[[\d;]*m", "", ended.out).splitlines()
+        assert max(map(len, whole)) > 80
+        for line, told in zip(cut, whole[1:], strict=True):
+            assert line == told or (len(line) <= 80 and told.startswith(line.removesuffix("…")))
+        assert "--json tells everything" in ended.err
 
     def test_one_log_at_a_time(self, finished: tuple[Path, Path], run: Run) -> None:
         ended = run("log", "show", finished[1])

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.markdown import Markdown
 
-from federation.terminal import JsonFlag, answer, err, out
+from federation.terminal import JsonFlag, answer, err, out, print_document
 
 if TYPE_CHECKING:
     from compliance.agreement import Agreement
@@ -144,7 +143,7 @@ def join(
     means = None if data is None else load_means(data, found.terms, found.party)
     console, key = err if as_json else out, found.coordinator.verifying_key.fingerprint
     if accept is None:
-        console.print(Markdown(render_draft(found.terms)), soft_wrap=False)
+        print_document(render_draft(found.terms), console)
     console.print(
         f"You are invited as {found.party} ({found.role}) by the coordinator "
         f"{found.coordinator.name} at {found.address}, whose key is {key}: compare it over "
