@@ -431,7 +431,7 @@ def test_every_snippet_that_is_marked_so_runs(
         if block.runs and block.language == "python":
             exec(compile(block.text, named(page), "exec"), {"__name__": "snippet"})  # noqa: S102 -- ours
         elif block.runs and block.language == "toml":
-            Path(block.flags.removeprefix("run file=")).write_text(block.text, encoding="utf-8")
+            Path(block.flags.split("file=")[1]).write_text(block.text, encoding="utf-8")
         elif block.runs:
             assert block.language == "sh"
             expected = int(

@@ -90,8 +90,8 @@ def read_order(file: Path) -> Order:
     try:
         return Order.model_validate_json(to_json({"job": job}), strict=True)
     except ValidationError as error:
-        told = [line.removeprefix("job.").removeprefix("job: ") for line in explain(error, Order)]
-        raise CollaborationError(file, [*told, *overlooked(job)]) from error
+        lines = [line.removeprefix("job.").removeprefix("job: ") for line in explain(error, Order)]
+        raise CollaborationError(file, [*lines, *overlooked(job)]) from error
 
 
 class LocalRuns:
