@@ -1,0 +1,58 @@
+"""The party's own log, as its gate writes it.
+
+Guarantees: every leaf bears time, party, agreement and job.
+"""
+
+from collections.abc import Iterator
+
+from compliance import records
+from compliance.agreement import Agreement
+from compliance.log.verifier import verify_log
+from compliance.log.writer import LogWriter
+from federation.clock import Clock
+from federation.gate.departure import Leaf
+from federation.party import PartyFolder
+
+__all__ = ["OwnLog"]
+
+
+class OwnLog:
+    """The log of one party under one agreement, which is told what the party does."""
+
+    def __init__(
+        self, folder: PartyFolder, agreement: Agreement, log: LogWriter, *, clock: Clock
+    ) -> None:
+        self._folder = folder
+        self._agreement = agreement
+        self._digest = agreement.digest  # of every leaf: worked out once
+        self._log = log
+        self._clock = clock
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no leaf yet."""
+        return self._log.tree_size == 0
+
+    def leaves(self) -> Iterator[records.Record]:
+        """Verify the whole log, and yield its leaves in order."""
+        key = self._agreement.party(self._folder.name).log_key
+        for entry in verify_log(self._folder.log, verification_key=key).entries:
+            yield records.parse_leaf(entry)
+
+    def leaf(self, kind: Leaf, job: str | None, **fields: object) -> records.Record:
+        """Return a leaf, its common fields filled in, yet to be recorded."""
+        common = {
+            "time": self._clock(),
+            "party": self._folder.name,
+            "agreement": self._digest,
+            "job": job,
+        }
+        return kind(**common, **fields)
+
+    def record(self, *leaves: records.Record) -> None:
+        """Append leaves to the party's log."""
+        self._log.append([records.to_leaf(leaf) for leaf in leaves])
+
+    def note(self, kind: Leaf, job: str | None, **fields: object) -> None:
+        """Append one leaf about what this party did, its common fields filled in."""
+        self.record(self.leaf(kind, job, **fields))
