@@ -35,7 +35,7 @@ from federation.apps.grid import PiggybackGrid
 from federation.apps.operating.flower import FlowerNodes, FlowerObjects, FlowerRuns, superlink_app
 from federation.apps.operating.riding import Riding
 from federation.apps.piggyback import RIDING_BYTES, may_ride, riders, with_riders, with_wish
-from federation.apps.superlink import SuperLink
+from federation.apps.superlink import RunOverError, SuperLink
 from federation.channel import INLINE_BYTES, from_record, to_record
 from federation.messages import SealedMessage
 
@@ -264,6 +264,14 @@ def test_what_is_no_object_is_not_stored(riding: Line) -> None:
     assert nonsense in taken.objects_to_push
     assert not riding.store.store[nonsense].is_available
     riding.store.clear()
+
+
+def test_a_run_that_a_superlink_knows_no_longer_has_ended(riding: Line) -> None:
+    _, question = asked(riding)
+    answer = riding.answer(question, b"answer")
+    answer.head.metadata.run_id += 1
+    with pytest.raises(RunOverError):
+        riding.node.push(answer)
 
 
 def test_a_node_gets_the_objects_of_no_message_but_its_own(riding: Line) -> None:

@@ -52,6 +52,9 @@ __all__ = ["RunOverError", "SuperLink", "read_node_key"]
 
 _HEARTBEAT_SECONDS: Final = 0.6 * HEARTBEAT_DEFAULT_INTERVAL
 _AWAY: Final = frozenset({502, 503, 504})
+_OVER: Final = frozenset({403})
+_UNKNOWN: Final = frozenset({403, 500})
+"""How Flower answers a push of a run that has ended, or that it knows no longer."""
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 10.0
 _OBJECT_PAUSE: Final = 0.02
@@ -197,7 +200,7 @@ class SuperLink:
         )
         if answer.size <= RIDING_BYTES:
             with_riders(request, answer.objects.values())
-        taken = self._call(self._client.PushMessages, request)
+        taken = self._call(self._client.PushMessages, request, over=_UNKNOWN)
         for name in taken.objects_to_push:
             self._call(
                 self._client.PushObject,
@@ -244,7 +247,13 @@ class SuperLink:
                 self._heard()
             ended.wait(_HEARTBEAT_SECONDS if taken else 1.0)
 
-    def _call(self, method: Callable[[_Request], _Answer], request: _Request) -> _Answer:
+    def _call(
+        self,
+        method: Callable[[_Request], _Answer],
+        request: _Request,
+        *,
+        over: frozenset[int] = _OVER,
+    ) -> _Answer:
         """Call the SuperLink until it answers."""
         pause, away = _FIRST_PAUSE, False
         while True:
@@ -263,7 +272,7 @@ class SuperLink:
                 ) from error
             except HTTPStatusError as error:
                 if error.response.status_code not in _AWAY:
-                    raise self._refusal(error) from error
+                    raise self._refusal(error, over) from error
                 told = f"HTTP {error.response.status_code}"
             else:
                 self._heard()
@@ -278,10 +287,10 @@ class SuperLink:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _refusal(self, error: HTTPStatusError) -> SuperLinkError:
+    def _refusal(self, error: HTTPStatusError, over: frozenset[int]) -> SuperLinkError:
         code = error.response.status_code
         told = f"the SuperLink at {self._address} does not take this node's call (HTTP {code})"
-        if code == 403:
+        if code in over:
             return RunOverError(f"{told}: the run has ended")
         return SuperLinkError(
             f"{told}: its operator registers the node's public key, or reads why in its log; then "
