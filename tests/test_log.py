@@ -247,7 +247,7 @@ def test_a_log_holds_no_more_files_than_its_layout_once_tiles_are_full(tmp_path:
 
 def test_an_entry_too_long_stops_the_batch_and_nothing_is_written(tmp_path: Path) -> None:
     with open_log(tmp_path) as log:
-        with pytest.raises(RecordError, match=r"entry 1 of the batch.*got 12289"):
+        with pytest.raises(RecordError, match=r"entry 1 of the batch.*got 2049"):
             log.append([b"fine", b"x" * (ENTRY_LIMIT + 1)])
         assert log.append([b"next"]) == range(1)
     assert verified(tmp_path).entries == (b"next",)

@@ -14,6 +14,7 @@ from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Computation, Rules
 from compliance.lifecycle import ReplacedKey
+from compliance.naming import named
 from compliance.terms import Role
 
 __all__ = [
@@ -51,7 +52,7 @@ def opening(log: PartyLog, rules: Rules) -> Iterator[Finding]:
         taken_over, before = agreement is not before, agreement
         if index and not taken_over:
             yield log.finding(FindingKind.OPENED_AGAIN, index, "opens the log a second time")
-        elif set(leaf.parties) != {party.name for party in agreement.parties}:
+        elif set(named(leaf.parties, agreement)) != {party.name for party in agreement.parties}:
             yield log.finding(
                 FindingKind.OTHER_PARTIES, index, "names other parties than the agreement"
             )
@@ -218,7 +219,7 @@ def _otherwise(log: PartyLog, index: int, place: int, said: Computation) -> Iter
     if agreed and said.purposes and used.purpose not in said.purposes:
         text = f"releases {leaf.computation}, and consent was read for another purpose"
         yield log.finding(FindingKind.OTHER_PURPOSE, (place, index), text)
-    if used.recipients and leaf.recipient not in used.recipients:
+    if used.recipients and leaf.recipient not in named(used.recipients, log.obeyed[place]):
         text = f"releases to {leaf.recipient}, for whom consent was not read"
         yield log.finding(FindingKind.OTHER_RECIPIENTS, (place, index), text)
 
@@ -243,8 +244,9 @@ def cohorts(log: PartyLog, rules: Rules) -> Iterator[Finding]:
             continue
         if agreement is not current:
             current, names = agreement, frozenset(party.name for party in agreement.parties)
-        if not names.issuperset(leaf.recipients):
-            strangers = sorted(set(leaf.recipients) - names)
+        told = named(leaf.recipients, agreement)
+        if not names.issuperset(told):
+            strangers = sorted(set(told) - names)
             text = f"reads consent for {', '.join(strangers)}, who is no party of the agreement"
             yield log.finding(FindingKind.OTHER_RECIPIENTS, index, text)
         before, most = max(

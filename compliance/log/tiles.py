@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 TILE_WIDTH: Final = 256
-ENTRY_LIMIT: Final = 12_288
+ENTRY_LIMIT: Final = 2_048
 """Bytes that one entry may have (the format itself allows 65,535)."""
 
 _TILE_HEIGHT: Final = 8

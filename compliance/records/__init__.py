@@ -1,7 +1,7 @@
 """What was done: every kind of leaf that a party's log may hold.
 
 Guarantees: a record that exists is complete, bounded and within its ranges; it has exactly one
-encoding (RFC 8785 canonical JSON, at most 12 KiB) and `parse_leaf` accepts no other; a malformed
+encoding (RFC 8785 canonical JSON, at most 2 KiB) and `parse_leaf` accepts no other; a malformed
 one raises `RecordError` without showing its values. No field is made for an identifier, names are
 too narrow for most, and no string may hold an `@`.
 
@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from compliance.canonical import canonical_json
 from compliance.errors import RecordError, describe
+from compliance.log.tiles import ENTRY_LIMIT
 from compliance.records.access import AccessDecided, AgreementSigned, Refusal, Release
 from compliance.records.budget import BudgetCommitted, BudgetRefunded, BudgetReserved
 from compliance.records.consent import ConsentRecorded, ConsentUsed
@@ -87,8 +88,8 @@ __all__ = [
     "to_leaf",
 ]
 
-LEAF_LIMIT: Final = 12_288
-"""Bytes that a leaf may have: the longest names of as many parties as an agreement has."""
+LEAF_LIMIT: Final = ENTRY_LIMIT
+"""Bytes that a leaf may have, as the log has it, where it is written and where it is read."""
 
 Record = Annotated[
     AgreementSigned
@@ -145,7 +146,7 @@ def to_leaf(record: Record) -> bytes:
     """Encode a record as canonical JSON (RFC 8785).
 
     Raises:
-        RecordError: it is over 12 KiB: shorten its names, or split it.
+        RecordError: it is over 2 KiB, which no kind can be (`compliance.records.leaf`).
     """
     leaf = canonical_json(record.model_dump(mode="json"))
     if len(leaf) > LEAF_LIMIT:

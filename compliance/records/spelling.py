@@ -11,19 +11,21 @@ numbers that are not counts, with free text, or with a field that is not always 
 import re
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
-from compliance.records.access import Clauses
 from compliance.records.leaf import (
     MOST_NAMES,
+    Clauses,
     Count,
     Counts,
     Digest,
+    Label,
     Leaf,
     Name,
-    Names,
+    Parties,
     Positive,
     Recipients,
     Time,
@@ -32,6 +34,9 @@ from compliance.records.leaf import (
 __all__ = ["Spelling"]
 
 _NAME: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,127}"
+_LABEL: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,62}"
+_REASON: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,31}"
+_PLACE: Final = "(?:0|[1-9][0-9]?|1[01][0-9]|12[0-7])"
 
 _TIME: Final = (
     r"(?:19[7-9][0-9]|2[0-9]{3})-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}"
@@ -43,6 +48,16 @@ _Read = Callable[[str], object]
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text[2:-2].split('","')) if len(text) > 2 else ()
+
+
+def _told(text: str) -> tuple[str, ...] | tuple[int, ...]:
+    """Read parties by name, or by places; raise ValueError where those do not rise."""
+    if len(text) == 2 or text[1] == '"':
+        return _names(text)
+    places = tuple(map(int, text[1:-1].split(",")))
+    if any(after <= before for before, after in pairwise(places)):
+        raise ValueError("expected places that rise")
+    return places
 
 
 def _counts(text: str) -> dict[str, int]:
@@ -75,15 +90,20 @@ _put_dict, _put_fields_set, _put_extra, _put_private = (
 
 _GROUP: Final = re.compile(r"\((?!\?)")
 
-_MEMBER: Final = f'"{_NAME}":(?:0|[1-9][0-9]{{0,14}})'
+_SOME: Final = (
+    rf'"{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}}|{_PLACE}(?:,{_PLACE}){{0,{MOST_NAMES - 1}}}'
+)
+_MEMBER: Final = f'"{_REASON}":(?:0|[1-9][0-9]{{0,14}})'
 
 _GRAMMAR: Final[tuple[tuple[object, str, _Read | None], ...]] = (
     (Name, f'"({_NAME})"', None),
     (Name | None, f'(?:null|"({_NAME})")', None),
+    (Label, f'"({_LABEL})"', None),
+    (Label | None, f'(?:null|"({_LABEL})")', None),
     (Digest, '"([0-9a-f]{64})"', None),
     (Digest | None, '(?:null|"([0-9a-f]{64})")', None),
-    (Names, rf'(\["{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}}\])', _names),
-    (Recipients, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}})?\])', _names),
+    (Parties, rf"(\[(?:{_SOME})\])", _told),
+    (Recipients, rf"(\[(?:{_SOME})?\])", _told),
     (Counts, rf"(\{{(?:{_MEMBER}(?:,{_MEMBER}){{0,15}})?\}})", _counts),
     (Clauses, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,15}})?\])', _names),
     # Fifteen digits at most: a count of sixteen may be too large.
