@@ -45,10 +45,7 @@ def named(parties: Told, agreement: Agreement) -> tuple[str, ...]:
     if not parties or isinstance(parties[0], str):  # as in nearly every leaf
         return cast("tuple[str, ...]", parties)
     known = [party.name for party in agreement.parties]
-    return tuple(
-        known[place] if place < len(known) else f"place {place}"
-        for place in cast("tuple[int, ...]", parties)
-    )
+    return tuple(known[place] if place < len(known) else f"place {place}" for place in parties)
 
 
 def version_of(leaf: Leaf, versions: Sequence[Agreement]) -> Agreement:
