@@ -353,10 +353,12 @@ class Coordinator:
         return found
 
     def _owing(self, listed: Sequence[JobSpec]) -> Mapping[TrainSpec, frozenset[str]]:
-        """Return who has yet to get the model of which training that has ended."""
+        """Return who has yet to get the model, not retired since, of which training that ended."""
         found = {}
         for spec in listed:
             owed = self._folder.job(spec.name) / "owed.json"
+            if self._folder.retired(spec.name).exists():
+                continue
             if isinstance(spec, TrainSpec) and self._ended(spec.name) and owed.exists():
                 found[spec] = frozenset(_NAMES.validate_json(owed.read_bytes()))
         return found

@@ -341,6 +341,7 @@ def _measure(logs: Logs, agreement: Agreement) -> None:
 def _train(logs: Logs, agreement: Agreement, **fields: Any) -> None:
     source = logs["retailer"][place(logs["retailer"], R.ModelTrained)]
     logs["courier"].append(source | {"model_digest": "ee" * 32, "job": "theirs"} | fields)
+    del logs["retailer"]  # whose part in it would be asked for
 
 
 PLANTED: dict[K, tuple[str, Plant]] = {
@@ -399,6 +400,8 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     ),
     K.MODEL_OF_STRANGER: ("courier", lambda logs, one: _train(logs, one, parties=("spy",))),
     K.MODELS_DIFFER: ("brand", changed("brand", R.ModelTrained, epsilon=0.5)),
+    K.RESULTS_DIFFER: ("brand", changed("brand", R.ModelTrained, model_digest="e" * 64)),
+    K.PART_NOT_GIVEN: ("brand", changed("brand", R.ModelTrained, rounds=2)),
     K.MODEL_RETIRED: ("brand", added("brand", RETIRED, at=1)),
     K.SEGMENT_OVER_SHARE: (
         "retailer",

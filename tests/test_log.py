@@ -39,6 +39,7 @@ from compliance.log.tiles import (
     ENTRY_LIMIT,
     RightEdge,
     Tile,
+    Tree,
     decode_bundle,
     edge_tiles,
     encode_bundle,
@@ -179,6 +180,24 @@ def test_the_right_edge_grows_into_the_same_tree_as_all_leaves_at_once(batches: 
     _, at_once = RightEdge().extend(leaves)
     assert at_once.items() <= written.items()
     assert set(at_once) == {tile for tile in layout(len(leaves)) if tile.level is not None}
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257, 512, 65_792])
+def test_a_tree_has_the_root_of_each_of_its_beginnings_and_the_content_of_its_tiles(
+    size: int,
+) -> None:
+    made = list(entries(0, size))
+    tree = Tree(made)
+    leaves = list(map(leaf_hash, made))
+    assert tree.size == size
+    edges = {0, 1, 3, 255, 256, 257, 300, 511, 65_536, 65_537, size - 1, size}
+    for beginning in {edge for edge in edges if 0 <= edge <= size}:
+        assert tree.root_hash(beginning) == root_hash(leaves[:beginning])
+    _, tiles = RightEdge().extend(leaves)
+    assert {tile: tree.content(tile) for tile in tiles} == tiles
+    for outside in (-1, size + 1):
+        with pytest.raises(LogError, match="leaves"):
+            tree.root_hash(outside)
 
 
 # Writing and reading

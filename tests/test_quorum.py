@@ -10,17 +10,19 @@ from parties import EXPAND, JOBS, MATCH, PURPOSE, TRAIN, World, collaboration
 from pydantic import ValidationError
 
 from compliance import naming, records
-from compliance.auditing import FindingKind
+from compliance.auditing import FindingKind, PartyLog, audit
 from compliance.records.leaf import Told
 from compliance.reporting import figures, processing_report
 from compliance.terms import NoiseSource, Reveal
 from federation.audit import verify_party
+from federation.audit_rules import rules_for
 from federation.auditing import audit_places
 from federation.collaboration import load_collaboration
 from federation.coordinator import write_jobs
 from federation.errors import CollaborationError, PartyUnreachableError, RefusedError
 from federation.jobs.model import JointModel
 from federation.messages import (
+    Acknowledged,
     MeasurePublished,
     Message,
     ModelPublished,
@@ -305,6 +307,46 @@ def test_a_result_that_hides_or_adds_who_was_missing_is_refused(world: World) ->
     told = told_brand(world, "model.published")
     question = before.parties.seal("coordinator", "brand", "model", strict, told.payload)
     assert isinstance(before.ask("brand", question).body, Refused)
+
+
+def test_a_model_that_was_retired_meanwhile_is_handed_to_nobody(world: World) -> None:
+    run(world, MATCH_WITHOUT)
+    run(world, MATCH_WITHOUT, TRAIN_WITHOUT, away=["courier"])
+    retired = world.folder("coordinator").retired("model")
+    retired.write_bytes(b"")
+    run(world, MATCH_WITHOUT, TRAIN_WITHOUT)
+    assert not world.folder("courier").model("model").exists()
+    retired.unlink()
+    run(world, MATCH_WITHOUT, TRAIN_WITHOUT)
+    assert world.folder("courier").model("model").exists()
+
+
+def test_an_audit_finds_a_partial_result_that_the_coordinator_calls_whole(world: World) -> None:
+    """Those who get it cannot know: the one who was missing is not told."""
+    begun = (MATCH_WITHOUT, TRAIN_WITHOUT)
+    run(world, MATCH_WITHOUT)
+    before = world.copy(world.workspace.path.parent / "before")
+    run(world, *begun, away=["courier"])
+    honest = [log_of(world, name) for name in ("brand", "courier", "retailer")]
+    rules = rules_for(world.agreement, now=world.now)
+    assert audit(honest, rules) == ()
+    told = told_brand(world, "model.published")
+    content = json.loads(told.payload)
+    content["making"] |= {"parties": ["retailer", "courier"], "missing": []}
+    question = world.parties.seal(
+        "coordinator", "brand", "model", told.body, json.dumps(content).encode()
+    )
+    assert isinstance(before.ask("brand", question).body, Acknowledged)
+    logs = [log_of(before, "brand"), *(log_of(world, name) for name in ("courier", "retailer"))]
+    found = [(one.kind, one.party) for one in audit(logs, rules)]
+    assert found == [
+        (FindingKind.RESULTS_DIFFER, "retailer"),
+        (FindingKind.PART_NOT_GIVEN, "brand"),
+    ]
+
+
+def log_of(world: World, name: str) -> PartyLog:
+    return PartyLog(name, world.agreement, tuple(world.leaves(name)))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Each check takes a log and rules, and yields findings; none knows of another.
 """
 
 from collections.abc import Iterator
+from itertools import count
 from operator import itemgetter
 from typing import Final
 
@@ -100,7 +101,7 @@ def order(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     del rules
     digests = {id(one): one.digest for one in log.succession.versions}
     latest, current, digest = None, None, ""
-    for index, (leaf, agreement) in enumerate(zip(log.records, log.obeyed, strict=True)):
+    for index, leaf, agreement in zip(count(), log.records, log.obeyed, strict=False):
         if agreement is not current:
             current, digest = agreement, digests[id(agreement)]
         if leaf.party != log.party:
@@ -243,7 +244,9 @@ def cohorts(log: PartyLog, rules: Rules) -> Iterator[Finding]:
             continue
         if agreement is not current:
             current, names = agreement, frozenset(party.name for party in agreement.parties)
-        if strangers := sorted(set(named(leaf.recipients, agreement)) - names):
+        told = named(leaf.recipients, agreement)
+        if not names.issuperset(told):
+            strangers = sorted(set(told) - names)
             text = f"reads consent for {', '.join(strangers)}, who is no party of the agreement"
             yield log.finding(FindingKind.OTHER_RECIPIENTS, index, text)
         before, most = max(

@@ -9,7 +9,7 @@ Leaves to others: whether a record is true (the party signs its own log), and wh
 together, such as a commit after its reservation (the auditor's replay).
 """
 
-from typing import Annotated, Final, cast, get_args
+from typing import Annotated, Final, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -135,9 +135,9 @@ _RECORD: Final[TypeAdapter[Record]] = TypeAdapter(
 )
 
 _SPELLINGS: Final[dict[bytes, Spelling]] = {
-    kind.model_fields["kind"].default.encode(): spelling
+    kind.model_fields["kind"].default.encode(): spelt
     for kind in get_args(get_args(Record)[0])
-    if (spelling := Spelling.of(kind)) is not None
+    if (spelt := Spelling.of(kind)) is not None
 }
 _KIND: Final = b'"kind":"'
 
@@ -168,9 +168,9 @@ def parse_leaf(leaf: bytes) -> Record:
     begin = leaf.find(_KIND) + len(_KIND)
     spelling = _SPELLINGS.get(leaf[begin : leaf.find(b'"', begin)])
     if spelling is not None and leaf.isascii():
-        plain = spelling.read(leaf.decode())
+        plain: Record | None = spelling.read(leaf.decode())
         if plain is not None:
-            return cast("Record", plain)
+            return plain
     return _parse_by_model(leaf)
 
 
