@@ -119,7 +119,7 @@ def parts(logs: Sequence[Excerpt]) -> Iterator[Finding]:
                 given[log.party, release.job].add(release.release_id)
     for log, index, leaf in _results(logs):
         needed = leaf.rounds if isinstance(leaf, _MODEL) else 1
-        for party in leaf.parties:
+        for party in sorted(log.parties_of(leaf)):
             if party in at_hand and len(given[party, leaf.job]) < needed:
                 text = f"names {party}, whose log, if it is no older copy, tells of no such part"
                 yield log.finding(FindingKind.PART_NOT_GIVEN, index, text)
@@ -132,7 +132,7 @@ def _results(
     for log in logs:
         brands = {one.name for each in log.versions for one in each.by_role(Role.BRAND)}
         for index, leaf in log.each(records.ModelTrained, records.MeasurementMade):
-            if not brands.intersection(leaf.parties):
+            if not brands.intersection(log.parties_of(leaf)):
                 yield log, index, leaf
 
 
