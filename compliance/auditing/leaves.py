@@ -244,9 +244,9 @@ def cohorts(log: PartyLog, rules: Rules) -> Iterator[Finding]:
             continue
         if agreement is not current:
             current, names = agreement, frozenset(party.name for party in agreement.parties)
-        told = named(leaf.recipients, agreement)
-        if not names.issuperset(told):
-            strangers = sorted(set(told) - names)
+        heard = named(leaf.recipients, agreement)
+        if not names.issuperset(heard):
+            strangers = sorted(set(heard) - names)
             text = f"reads consent for {', '.join(strangers)}, who is no party of the agreement"
             yield log.finding(FindingKind.OTHER_RECIPIENTS, index, text)
         before, most = max(

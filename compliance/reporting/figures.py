@@ -19,7 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from compliance.agreement import Agreement
 from compliance.records.leaf import Leaf
 
-__all__ = ["Citation", "Closed", "Entry", "Figure", "PartyLog", "by", "entries_of", "written"]
+__all__ = [
+    "Citation",
+    "Closed",
+    "Entry",
+    "Figure",
+    "PartyLog",
+    "by",
+    "entries_of",
+    "minute",
+    "written",
+]
 
 
 class Closed(BaseModel):
@@ -155,6 +165,25 @@ class Figure(Closed):
         """Compute a figure from entries, and cite them."""
         cited = tuple(entries)
         return cls(value=function(cited), unit=unit, citations=Citation.of(cited))
+
+    @property
+    def text(self) -> str:
+        """The value for people to read, with its unit."""
+        match self.value:
+            case int():
+                text = f"{self.value:,}"
+            case float():
+                text = f"{self.value:.4g}"
+            case datetime():
+                text = minute(self.value)
+            case _:
+                text = self.value
+        return f"{text} {self.unit}".rstrip()
+
+
+def minute(moment: datetime) -> str:
+    """Return a moment for people to read, to the minute."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def entries_of(logs: Iterable[PartyLog], kind: type[Kind_co]) -> Iterator[Entry[Kind_co]]:
