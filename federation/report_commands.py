@@ -143,7 +143,10 @@ def _report(
         raise WorkspaceError(
             f"{directory} holds logs under several agreements: name one party's folder"
         )
-    logs = [PartyLog.of(party.party, party.leaves, party.root_hash) for party in verified]
+    logs = [
+        PartyLog.of(one.party, one.leaves, one.root_hash, one.log.succession.versions)
+        for one in verified
+    ]
     moment = (at or datetime.now(UTC)).replace(tzinfo=UTC)
     report = make(agreement, logs, moment)
     if html is not None:

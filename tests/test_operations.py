@@ -342,6 +342,17 @@ class TestJournal:
         assert {(str(a), str(b)) for a, after in NEXT_STATES.items() for b in after} == self.ALLOWED
 
     @pytest.mark.parametrize("state", RunState)
+    def test_an_order_is_another_runs_only_while_that_goes_on(
+        self, tmp_path: Path, state: RunState
+    ) -> None:
+        """What is ordered while the same is being cancelled would else never run."""
+        journal = RunJournal(tmp_path)
+        number = run_in(journal, state)
+        asked = journal.submit(journal.run(number).jobs, by="carol")
+        assert (asked.number == number) is (state in {RunState.QUEUED, RunState.RUNNING})
+        assert not asked.state.is_over
+
+    @pytest.mark.parametrize("state", RunState)
     def test_cancel_and_resume_from_every_state(self, tmp_path: Path, state: RunState) -> None:
         journal = RunJournal(tmp_path)
         cancelled = {

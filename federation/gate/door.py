@@ -104,9 +104,9 @@ class Gate:
         # 2
         decided = self._policy.check(departure, header, release_id=release_id, spec=spec, now=now)
         consent = self._consent.check(departure, now)  # 3
-        self._check_minimums(departure)  # 4
-        if departure.paid_by is not None:
+        if departure.paid_by is not None:  # before 4, of which a refusal would tell too
             self._charges.renew(departure.paid_by)  # a crash from here on leaves it too recent
+        self._check_minimums(departure)  # 4
         leaves = [decided, *consent, *self._charges.reserve(departure, release_id)]  # 5
         sealed = self._seal(header, departure.payload)
         leaves.append(

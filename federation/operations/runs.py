@@ -111,8 +111,7 @@ class LocalRuns:
         if order.job is None:
             read_jobs(party)
             return self._journal.submit((), by=self._by)
-        _check(party, agreement, order.job)
-        _list(party, order.job)
+        _list(party, agreement, order.job)
         return self._journal.submit((order.job.name,), by=self._by)
 
     def all(self) -> tuple[Run, ...]:
@@ -157,10 +156,11 @@ def _check(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
         raise WorkspaceError("\n  ".join([head, *mistakes]))
 
 
-def _list(party: PartyFolder, job: JobSpec) -> None:
+def _list(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
     """Add a job to the coordinator's list, unless it is there; one order at a time does."""
     with (party.path / "jobs.lock").open("w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        _check(party, agreement, job)
         listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
         same = [one for one in listed if one.name == job.name]
         if same and same[0] != job:
