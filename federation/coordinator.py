@@ -297,7 +297,7 @@ class Coordinator:
         """
         with self._opened() as gate:
             try:
-                gate.check_in_force(self._clock())
+                gate.contract.check_in_force(self._clock())
             except RefusedError as refusal:
                 report(Progress(self._folder.name, ERASING, f"nothing is carried: {refusal}"))
                 return
@@ -397,10 +397,10 @@ class Coordinator:
         kept: KeptExchanges,
     ) -> None:
         for term, remedy in policy_objections(spec, self._agreement):
-            raise RefusedError(party=self._folder.name, term=term, remedy=remedy)
+            raise self._folder.refusal(term, remedy)
         known = Retrainings(self._folder, self._agreement)
         if (objection := known.objection(spec, self._clock())) is not None:
-            raise RefusedError(party=self._folder.name, term=objection[0], remedy=objection[1])
+            raise self._folder.refusal(*objection)
         gate.note(records.JobStarted, spec.name, computation=spec.kind)
         if kept.count:
             self._tell_of(spec, f"goes on after {kept.count} exchanges that were had")

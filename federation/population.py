@@ -31,9 +31,9 @@ from connectors.schema import Classification, Column, ColumnType, Schema, text_o
 from federation.consent_reading import PEOPLE, ConsentReading, Heard
 from federation.errors import WorkspaceError
 from federation.features import Scorer, Scores, features_of, require_readable, strings_of
-from federation.gate import PeopleUsed
 from federation.matching.token_set import TokenBatch, TokenShelves
 from federation.party import DataConfig
+from federation.people_used import PeopleUsed
 from federation.references import References, owners_file
 from federation.shelves import Shelves, read_together
 from federation.suppression import rows_listed

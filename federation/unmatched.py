@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pydantic import TypeAdapter
 
 from compliance.agreement import Agreement
-from federation.errors import RefusedError
 from federation.party import PartyFolder
 from federation.roll_call import spare
 from federation.specification import ExpandSpec, JobSpec, MeasureSpec, TrainSpec
@@ -48,10 +47,9 @@ def unmatched(
     missing = frozenset[str]() if match is None else missing_from(folder, match)
     if len(missing) > (most := spare(spec, agreement)):
         names = ", ".join(sorted(missing))
-        raise RefusedError(
-            party=folder.name,
-            term="absent_partners",
-            remedy=f"match {match!r} went without {names}, and job {spec.name!r} can do without "
+        raise folder.refusal(
+            "absent_partners",
+            f"match {match!r} went without {names}, and job {spec.name!r} can do without "
             f"{most} partners: match them under another name, or allow {len(missing)} to be absent",
         )
     return missing

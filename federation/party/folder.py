@@ -11,7 +11,7 @@ from compliance.signing import ENVELOPE_LIMIT
 from compliance.terms import DATA_ROLES, PartyTerm
 from connectors import Sink, open_sink
 from federation.clock import Clock, utc_now
-from federation.errors import WorkspaceError
+from federation.errors import RefusedError, WorkspaceError
 from federation.party.configuration import JOURNAL, PartyConfig, SegmentsConfig
 from federation.party.contract import contract_in, verified_agreement
 from federation.party.keys import PartyKeys
@@ -60,6 +60,10 @@ class PartyFolder(PartyKeys):
         make_private(path)  # before anything lies in it
         write_atomically(file, content, mode=0o600)  # a database URL may hold a password
         return cls(path)
+
+    def refusal(self, term: str, remedy: str) -> RefusedError:
+        """Return this party's own refusal: the term, and the smallest change that would pass."""
+        return RefusedError(party=self.name, term=term, remedy=remedy)
 
     def open_log(self) -> "LogWriter":
         """Open the party's log to append to it.
