@@ -148,40 +148,27 @@ def attack(
         InvalidParameterError: a number is out of range, or this model's training is not attacked.
         ConnectorError, ComplianceError: the rows cannot be read.
     """
-    if canaries < 1:  # before rows are read, which may take long
-        raise InvalidParameterError(f"expected 1 canary or more, got {canaries}")
-    if models < 0 or 0 < models < _LEAST_MODELS:
-        raise InvalidParameterError(
-            f"expected {_LEAST_MODELS} models or more, or 0 for none, got {models}"
-        )
+    _check(canaries, models)  # before rows are read, which may take long
     kept = KeptModel.open(file)  # 1
     folder, spec = kept.folder, kept.spec
     training = _watched(kept, flaw)
     secret = folder.fresh_secret(f"attack/{kept.model.digest}")
-    features, labels = _sample(OwnRows.read(kept, clock), SecretStream(secret, "rows"))
+    rows = _sample(OwnRows.read(kept, clock), SecretStream(secret, "rows"))
     claim = Claim(spec.epsilon, spec.delta or _NO_DELTA, _CONFIDENCE)
+    exposure = None
     with warnings.catch_warnings():  # the option and the agreement name the danger themselves
         warnings.simplefilter("ignore", UnsafeNoNoiseWarning)
         warnings.simplefilter("ignore", UnsafeExactSumsWarning)
+        seed = derive_secret(secret, "canaries")
+        tell = partial(_tell, kept, "plants canaries")
         planted = attack_by_canaries(  # 2
-            training,
-            features,
-            labels,
-            derive_secret(secret, "canaries"),
-            claim=claim,
-            canaries=canaries,
-            on_run=partial(_tell, kept, "plants canaries"),
+            training, *rows, seed, claim=claim, canaries=canaries, on_run=tell
         )
-        exposure = None
         if models:  # 3
+            seed = derive_secret(secret, "shadows")
+            tell = partial(_tell, kept, "trains shadow models")
             exposure = attack_by_shadows(
-                training,
-                features,
-                labels,
-                derive_secret(secret, "shadows"),
-                claim=claim,
-                models=models,
-                on_run=partial(_tell, kept, "trains shadow models"),
+                training, *rows, seed, claim=claim, models=models, on_run=tell
             )
     found = Attack(
         party=folder.name,
@@ -192,7 +179,7 @@ def attack(
         stated_epsilon=spec.epsilon,
         delta=claim.delta,
         tables=kept.agreement.train.max_parties_per_person,
-        rows=len(features),
+        rows=len(rows[0]),
         flaw=flaw,
         canaries=planted,
         exposure=exposure,
@@ -200,10 +187,19 @@ def attack(
         confidence=2.0 * _CONFIDENCE - 1.0,
     )
     if flaw is None:  # 4
-        write_atomically(
-            folder.attack(spec.name), found.model_dump_json(indent=2).encode() + b"\n", mode=0o600
-        )
+        content = found.model_dump_json(indent=2).encode() + b"\n"
+        write_atomically(folder.attack(spec.name), content, mode=0o600)
     return found
+
+
+def _check(canaries: int, models: int) -> None:
+    """Return only if an attack can be made of so many."""
+    if canaries < 1:
+        raise InvalidParameterError(f"expected 1 canary or more, got {canaries}")
+    if models < 0 or 0 < models < _LEAST_MODELS:
+        raise InvalidParameterError(
+            f"expected {_LEAST_MODELS} models or more, or 0 for none, got {models}"
+        )
 
 
 def _watched(kept: KeptModel, flaw: Flaw | None) -> WatchedTraining:

@@ -23,7 +23,7 @@ _NAMES = TypeAdapter(tuple[str, ...])
 
 def missing_from(folder: PartyFolder, job: str) -> frozenset[str]:
     """Return the partners that a job which has ended went without; nobody where it has not."""
-    path = folder.job(job) / "ended.json"
+    path = folder.ended(job)
     if not path.exists():
         return frozenset()
     return frozenset(_NAMES.validate_python(json.loads(path.read_bytes()).get("missing", ())))

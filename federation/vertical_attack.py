@@ -100,21 +100,10 @@ def attack_columns(
     """
     kept = KeptPart.open(file)  # 1
     folder, spec = kept.folder, kept.spec
-    rule = None if folder.config.data is None else folder.config.data.labels
-    if folder.config.role is not Role.BRAND or rule is None:
-        raise WorkspaceError(f"{folder.path} has no labels: attack the part of the brand")
     if flaw is Flaw.CLIPPING:
         raise InvalidParameterError("labels are not clipped: break the noise instead")
     secret = folder.fresh_secret(f"attack/{kept.held.digest}")
-    people = read_own_rows(kept, clock, with_labels=True)
-    labels, known = labels_of(people, rule)
-    features = encoder_of(kept.terms.held_by(folder.name)).encode(people.features)
-    mine = np.flatnonzero(known)
-    if not len(mine):
-        raise WorkspaceError("nobody with a label consents to the training any more")
-    order = SecretStream(secret, "rows").permutation(len(mine))[:_MOST_ROWS]
-    chosen = mine[np.sort(order)]
-    rows = LabelledRows(features[chosen], labels[chosen], known[chosen])
+    rows = _sample(kept, clock, SecretStream(secret, "rows"))
     epsilon = None if flaw is Flaw.NOISE else spec.label_epsilon
     plan, exact = (
         AssistedPlan(partners=1, learner=spec.learner, rounds=spec.rounds, flip=flip)
@@ -146,3 +135,19 @@ def attack_columns(
         content = found.model_dump_json(indent=2).encode() + b"\n"
         write_atomically(folder.attack(spec.name), content, mode=0o600)
     return found
+
+
+def _sample(kept: KeptPart, clock: Clock, stream: SecretStream) -> LabelledRows:
+    """Read the brand's labelled rows; of many, a sample."""
+    folder = kept.folder
+    rule = None if folder.config.data is None else folder.config.data.labels
+    if folder.config.role is not Role.BRAND or rule is None:
+        raise WorkspaceError(f"{folder.path} has no labels: attack the part of the brand")
+    people = read_own_rows(kept, clock, with_labels=True)
+    labels, known = labels_of(people, rule)
+    features = encoder_of(kept.terms.held_by(folder.name)).encode(people.features)
+    mine = np.flatnonzero(known)
+    if not len(mine):
+        raise WorkspaceError("nobody with a label consents to the training any more")
+    chosen = mine[np.sort(stream.permutation(len(mine))[:_MOST_ROWS])]
+    return LabelledRows(features[chosen], labels[chosen], known[chosen])

@@ -11,7 +11,7 @@ from federation.channel import Channel
 from federation.clock import Clock, utc_now
 from federation.coordinator.conversation import Conversation
 from federation.coordinator.execution import Execution
-from federation.coordinator.job_list import has_ended, read_jobs
+from federation.coordinator.job_list import read_jobs
 from federation.coordinator.owed import OwedModels
 from federation.errors import RefusedError, WorkspaceError
 from federation.exchanges import KeptExchanges
@@ -68,9 +68,9 @@ class Coordinator:
         if strange := sorted(set(only) - {spec.name for spec in asked}):
             raise WorkspaceError(f"no job is called {', '.join(strange)}: list it in jobs.json")
         wanted = [spec for spec in asked if not only or spec.name in only]
-        jobs = [spec for spec in wanted if not has_ended(folder, spec.name)]
+        jobs = [spec for spec in wanted if not folder.has_ended(spec.name)]
         listed = (*asked, *Retrainings(folder, self._agreement).specs)
-        ended = any(has_ended(folder, spec.name) for spec in asked)
+        ended = any(folder.has_ended(spec.name) for spec in asked)
         may_retrain = not only and ended and are_agreed(self._agreement)
         if not jobs and not self._owed.owing(listed) and not may_retrain:
             self.spread(channel)
@@ -156,7 +156,7 @@ class Coordinator:
             ran = one.spec
             try:
                 for ran in one.jobs:
-                    if not has_ended(self._folder, ran.name):
+                    if not self._folder.has_ended(ran.name):
                         with self._noting(talk, ran.name):
                             self._gathered(talk, ran, listed).run()
             except RefusedError as refusal:

@@ -169,7 +169,7 @@ class Execution:
             "counts": [one.model_dump() for one in counted],
             "missing": list(missing),
         }
-        write_atomically(self.folder.job(spec.name) / "ended.json", json.dumps(ended).encode())
+        write_atomically(self.folder.ended(spec.name), json.dumps(ended).encode())
         self.kept.forget()
         without = f" without {', '.join(missing)}" if missing else ""
         talk.tell(spec.name, f"has ended{without}")

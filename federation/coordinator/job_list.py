@@ -1,4 +1,4 @@
-"""The jobs that a coordinator is to run, in order, and which of them have ended."""
+"""The jobs that a coordinator is to run, in order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from federation.errors import WorkspaceError
 from federation.party import PartyFolder, write_atomically
 from federation.specification import JobSpec
 
-__all__ = ["has_ended", "jobs_in", "read_jobs", "write_jobs"]
+__all__ = ["jobs_in", "read_jobs", "write_jobs"]
 
 _JOBS = TypeAdapter(tuple[JobSpec, ...], config=ConfigDict(hide_input_in_errors=True))
 
@@ -43,8 +43,3 @@ def jobs_in(file: Path) -> tuple[JobSpec, ...]:
 def write_jobs(folder: PartyFolder, jobs: Sequence[JobSpec]) -> None:
     """List the jobs to run in the coordinator's folder."""
     write_atomically(folder.path / "jobs.json", _JOBS.dump_json(tuple(jobs), indent=2) + b"\n")
-
-
-def has_ended(folder: PartyFolder, job: str) -> bool:
-    """Tell whether a job has ended, and is not run again."""
-    return (folder.job(job) / "ended.json").exists()

@@ -6,7 +6,6 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from federation.coordinator.conversation import Conversation
-from federation.coordinator.job_list import has_ended
 from federation.jobs.exchange import Say
 from federation.messages import Acknowledged, ModelPublished
 from federation.party import PartyFolder, write_atomically
@@ -29,7 +28,7 @@ class OwedModels:
         found = {}
         for spec in listed:
             owed = self._path(spec)
-            if isinstance(spec, TrainSpec) and has_ended(self._folder, spec.name) and owed.exists():
+            if isinstance(spec, TrainSpec) and self._folder.has_ended(spec.name) and owed.exists():
                 found[spec] = frozenset(_NAMES.validate_json(owed.read_bytes()))
         return found
 
