@@ -10,18 +10,15 @@ standing for all; nothing is sent, charged or logged. What is found stays in the
 Leaves to others: the attack and its bound (`privacy.attacks.labels`), rows (`vertical_rows`).
 """
 
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from compliance.terms import Role
-from federation.attack import too_few_coins
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
-from federation.party import write_atomically
+from federation.found_attack import FoundAttack, too_few_coins
 from federation.population import encoder_of
 from federation.progress import Progress, report
 from federation.vertical_rows import KeptPart, labels_of, read_own_rows
@@ -37,34 +34,18 @@ _MOST_ROWS: Final = 10_000
 _CONFIDENCE: Final = 0.95
 
 
-class VerticalAttack(BaseModel):
-    """What an attack found.
+class VerticalAttack(FoundAttack):
+    """What an attack found; the stated ε is of a label.
 
     Attributes:
-        party: whose rows it ran on.
-        job: the training.
-        model: digest of the party's part.
-        made: when, UTC.
-        stated_epsilon: ε that a label is promised; None where labels are used as they are.
-        flaw: what was broken on purpose; None in earnest.
         planted: what planted labels prove.
         noised: how well a partner tells real labels, as the job has it.
         exact: the same if labels were used as they are.
-        confidence: of the bound.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    party: str
-    job: str
-    model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    made: datetime
-    stated_epsilon: float | None
-    flaw: Flaw | None
     planted: PlantedLabels
     noised: LabelGuesses
     exact: LabelGuesses
-    confidence: float
 
     @property
     def refuted(self) -> bool:
@@ -131,9 +112,7 @@ def attack_columns(
         exact=guess_labels(exact, rows, None, derive_secret(secret, "exact")),
         confidence=_CONFIDENCE,
     )
-    if flaw is None:  # 4
-        content = found.model_dump_json(indent=2).encode() + b"\n"
-        write_atomically(folder.attack(spec.name), content, mode=0o600)
+    found.keep(folder)  # 4
     return found
 
 
