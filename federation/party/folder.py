@@ -13,7 +13,7 @@ from connectors import Sink, open_sink
 from federation.clock import Clock, utc_now
 from federation.errors import RefusedError, WorkspaceError
 from federation.party.configuration import JOURNAL, PartyConfig, SegmentsConfig
-from federation.party.contract import contract_in, verified_agreement
+from federation.party.contract import verified_agreement, verified_in
 from federation.party.keys import PartyKeys
 from federation.party.writing import make_private, write_atomically
 from federation.safe import SafeRows
@@ -161,9 +161,11 @@ class PartyFolder(PartyKeys):
 
         Raises:
             WorkspaceError: it was amended meanwhile.
+            InvalidAgreementError: what is here is unsigned by somebody, or altered.
         """
         written = read_regular(self.path / "agreement.json", ENVELOPE_LIMIT + 1)
-        if contract_in(written) != agreement.canonical_bytes or (self.next_agreement.exists()):
+        now = verified_in(written)
+        if now.digest != agreement.digest or self.next_agreement.exists():
             raise WorkspaceError(f"the agreement in {self.path} was amended meanwhile: ask again")
 
     def check_named(self, agreement: Agreement, file: Path) -> None:
