@@ -17,7 +17,8 @@ from federation.party.contract import verified_agreement, verified_in
 from federation.party.keys import PartyKeys
 from federation.party.writing import make_private, write_atomically
 from federation.safe import SafeRows
-from privacy.accounting.store import LedgerStore, ledger_store
+from privacy.accounting.store import LedgerStore
+from privacy.accounting.stores import ledger_store
 from privacy.randomness import new_secret
 
 if TYPE_CHECKING:
