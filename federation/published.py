@@ -6,6 +6,7 @@ was published; one that was deleted is refused under the term by which it was.
 Leaves to others: what is done with it (`own_rows`, `vertical_rows`, `expanding`).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -14,12 +15,13 @@ from pydantic import ValidationError
 
 from compliance.agreement import Agreement
 from compliance.errors import InvalidAgreementError, ModelAlteredError
-from compliance.log.verifier import verify_log
-from compliance.records import ModelTrained, parse_leaf
+from compliance.log.verifier import FileMissingError, verify_log
+from compliance.records import ModelTrained, Record, parse_leaf
 from federation.artefacts import deleted_in
 from federation.errors import WorkspaceError
 from federation.jobs.assist import HeldPart
 from federation.jobs.model import JointModel
+from federation.log_reading import own_leaves
 from federation.party import PartyFolder
 from federation.specification import TrainSpec, VerticalTrainSpec
 from federation.versions import versions_of
@@ -100,16 +102,24 @@ def check_published(folder: PartyFolder, agreement: Agreement, job: str, digest:
         digest: of the model, or of the party's part of it.
 
     Raises:
-        ModelAlteredError: it tells another digest, or nothing of the job.
+        ModelAlteredError: it tells another digest, or nothing of the job, as a pruned one may.
         LogError: the log is damaged.
     """
     key = agreement.party(folder.name).log_key
-    for entry in verify_log(folder.log, verification_key=key).entries:
-        if _KIND not in entry:  # cheaper than to parse
-            continue
-        leaf = parse_leaf(entry)
+    told: Iterable[Record]
+    try:
+        entries, is_pruned = verify_log(folder.log, verification_key=key).entries, False
+        told = (parse_leaf(entry) for entry in entries if _KIND in entry)  # cheaper than all
+    except FileMissingError:
+        told, is_pruned = own_leaves(folder, agreement), True
+    for leaf in told:
         if isinstance(leaf, ModelTrained) and (leaf.job, leaf.model_digest) == (job, digest):
             return
+    if is_pruned:
+        raise ModelAlteredError(
+            f"the log of {folder.name} was pruned, and what is left does not tell of "
+            f"{folder.model(job)}: use a copy of the folder from before"
+        )
     raise ModelAlteredError(
         f"{folder.model(job)} was altered since it was published: expected the digest that the log "
         f"of {folder.name} tells of job {job!r}, got {digest[:16]}…; restore the file from a backup"

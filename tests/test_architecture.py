@@ -253,7 +253,10 @@ ALLOWED = {
         {"concurrent.futures.ProcessPoolExecutor", "multiprocessing.get_context"}
     ),
     # an auditor's own processes, one for each large log
-    "federation/auditing.py": frozenset({"concurrent.futures.ProcessPoolExecutor"}),
+    "federation/audit_processes.py": frozenset(
+        {"multiprocessing.Pipe", "multiprocessing.Process"}
+        | {"multiprocessing.connection.Connection", "multiprocessing.connection.wait"}
+    ),
     # a node's own worker for each message, over sockets without a name
     "federation/apps/zygote.py": frozenset(
         {

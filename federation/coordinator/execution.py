@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.naming import tell_of
 from compliance.terms import Computation, NoiseSource
 from federation.approvals import kept_envelopes
 from federation.approving import encode_approvals
@@ -155,7 +156,11 @@ class Execution:
         if model is not None:
             self._keep_model(model)
         talk.gate.note(
-            records.JobEnded, spec.name, computation=spec.kind, outcome="done", missing=missing
+            records.JobEnded,
+            spec.name,
+            computation=spec.kind,
+            outcome="done",
+            missing=tell_of(missing, self.agreement),
         )
         if model is not None and isinstance(spec, TrainSpec):
             hidden = ToldShare.of(model, self.agreement, spec)
@@ -183,8 +188,8 @@ class Execution:
             self.spec.name,
             model_digest=model.digest,
             rounds=model.making.rounds,
-            parties=model.making.parties,
-            missing=model.making.missing,
+            parties=tell_of(model.making.parties, self.agreement),
+            missing=tell_of(model.making.missing, self.agreement),
             epsilon=model.epsilon,
             delta=model.delta,
         )
@@ -196,8 +201,8 @@ class Execution:
             records.MeasurementMade,
             measurement.job,
             measurement_digest=measurement.digest,
-            parties=tuple(party.party for party in measurement.parties),
-            missing=measurement.missing,
+            parties=tell_of((party.party for party in measurement.parties), self.agreement),
+            missing=tell_of(measurement.missing, self.agreement),
             epsilon=measurement.epsilon,
             delta=measurement.delta,
         )

@@ -24,10 +24,12 @@ class OwedModels:
         self._folder = folder
 
     def owing(self, listed: Sequence[JobSpec]) -> Mapping[TrainSpec, frozenset[str]]:
-        """Return who has yet to get the model of which training that has ended."""
+        """Return who has yet to get the model, not retired since, of which training that ended."""
         found = {}
         for spec in listed:
             owed = self._path(spec)
+            if self._folder.retired(spec.name).exists():
+                continue
             if isinstance(spec, TrainSpec) and self._folder.has_ended(spec.name) and owed.exists():
                 found[spec] = frozenset(_NAMES.validate_json(owed.read_bytes()))
         return found

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.naming import tell_of
 from federation.consent_reading import ConsentReading, Heard, kept_cohort_root
 from federation.erased import Erased
 from federation.gate.departure import Departure
@@ -80,7 +81,7 @@ class ConsentCheck:
                 rows=people.rows,
                 eligible=len(people.keys),
                 excluded=dict(people.excluded),
-                recipients=conditions.recipients,
+                recipients=tell_of(conditions.recipients, self._agreement),
                 cohort_root=kept_cohort_root(
                     self._folder.cohort_key(self._agreement.digest),
                     people.keys,

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.naming import tell_of
 from compliance.notice import Notice
 from federation.code import running_code
 from federation.gate.own_log import OwnLog
@@ -24,9 +25,9 @@ class Contract:
     def tell(self) -> None:
         """Tell the log, where it does not know yet, what was signed and which code runs."""
         if self._log.is_empty:
-            names = tuple(party.name for party in self._agreement.parties)
+            everybody = tell_of((party.name for party in self._agreement.parties), self._agreement)
             supersedes = self._agreement.supersedes
-            self._log.note(records.AgreementSigned, None, parties=names, supersedes=supersedes)
+            self._log.note(records.AgreementSigned, None, parties=everybody, supersedes=supersedes)
         self._tell_code()
 
     def _tell_code(self) -> None:

@@ -104,9 +104,9 @@ class Gate:
         # 2
         decided = self.policy.check(departure, header, release_id=release_id, spec=spec, now=now)
         consent = self.consent.check(departure, now)  # 3
-        self._check_minimums(departure)  # 4
-        if departure.paid_by is not None:
+        if departure.paid_by is not None:  # before 4, of which a refusal would tell too
             self.charges.renew(departure.paid_by)  # a crash from here on leaves it too recent
+        self._check_minimums(departure)  # 4
         leaves = [decided, *consent, *self.charges.reserve(departure, release_id)]  # 5
         sealed = self._seal(header, departure.payload)
         leaves.append(

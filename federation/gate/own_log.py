@@ -3,14 +3,12 @@
 Guarantees: every leaf bears time, party, agreement and job.
 """
 
-from collections.abc import Iterator
-
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
 from federation.clock import Clock
 from federation.gate.departure import Leaf
+from federation.log_reading import own_leaves
 from federation.party import PartyFolder
 
 __all__ = ["OwnLog"]
@@ -33,11 +31,9 @@ class OwnLog:
         """Whether it has no leaf yet."""
         return self._log.tree_size == 0
 
-    def leaves(self) -> Iterator[records.Record]:
-        """Verify the whole log, and yield its leaves in order."""
-        key = self._agreement.party(self._folder.name).log_key
-        for entry in verify_log(self._folder.log, verification_key=key).entries:
-            yield records.parse_leaf(entry)
+    def leaves(self) -> tuple[records.Record, ...]:
+        """Verify the log, and return its leaves in order: all, or those that were not pruned."""
+        return own_leaves(self._folder, self._agreement)
 
     def leaf(self, kind: Leaf, job: str | None, **fields: object) -> records.Record:
         """Return a leaf, its common fields filled in, yet to be recorded."""

@@ -94,7 +94,7 @@ class PolicyCheck:
             computation=asked.action,
             recipient=recipient,
             allowed=decision.allowed,
-            clauses=decision.clauses,
+            clauses=records.AccessDecided.first_clauses(decision.clauses),
             policy_digest=decision.policy_digest,
             question_digest=decision.question_digest,
         )

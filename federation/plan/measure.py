@@ -1,5 +1,6 @@
 """What a measurement would cost: of its counts."""
 
+from federation.assumptions import tables
 from federation.jobs.measure import measure_charge
 from federation.objections import policy_objections
 from federation.plan.draft import Charges, Draft
@@ -15,8 +16,8 @@ def draft_measurement(spec: MeasureSpec, setting: Setting) -> Draft:
     refusal = next(iter(policy_objections(spec, setting.agreement)), None)
     if spec.match in setting.refused:
         refusal = "measure.match", f"match {spec.match!r} would be refused: mend it"
-    terms, tables = setting.agreement.measure, setting.agreement.train.max_parties_per_person
-    note = f"holds for a person in up to {tables} partners' tables"
+    terms = setting.agreement.measure
+    note = f"holds for a person in {tables(setting.agreement.train.max_parties_per_person)}"
     if terms is None:
         return Draft(who=setting.partners, note=note, refusal=refusal)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from compliance.terms import ModelFamily, NoiseSource
+from federation.assumptions import tables
 from federation.hidden_share import PlannedShare
 from federation.jobs.hidden import HiddenPlan
 from federation.jobs.sums import Sums, sums_for, whole_charge
@@ -107,15 +108,15 @@ def _note(spec: TrainSpec, setting: Setting) -> str:
     terms = setting.agreement.train
     if spec.noise is NoiseSource.UNSAFE_NONE:
         return f"protects no person: up to {spec.rounds} exact sums over partners"
-    tables = f"holds for a person in up to {terms.max_parties_per_person} partners' tables"
+    held = f"holds for a person in {tables(terms.max_parties_per_person)}"
     if spec.noise is NoiseSource.LOCAL:
         rounds = "1 round" if spec.rounds == 1 else f"{spec.rounds} rounds"
-        return f"{tables}; {rounds} of {spec.steps_per_round} steps"
+        return f"{held}; {rounds} of {spec.steps_per_round} steps"
     colluding, absent = terms.colluding_partners, terms.absent_partners
     collude = "1 partner colludes" if colluding == 1 else f"{colluding} partners collude"
     missing = "1 is missing" if absent == 1 else f"{absent} are missing"
     sums = "1 secure sum" if spec.rounds == 1 else f"{spec.rounds} secure sums"
-    return f"{tables}, though {collude} and {missing}; {sums}"
+    return f"{held}, though {collude} and {missing}; {sums}"
 
 
 def _sums(spec: TrainSpec, setting: Setting) -> Sums:
