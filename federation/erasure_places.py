@@ -60,7 +60,7 @@ class ErasurePlaces:
     def settle(self) -> None:
         """Have results that a crash left beside their places there, or nowhere: before `listed`."""
         for question, waiting in self._folder.pending_results().items():
-            if self._gate.keeps_answer(question):
+            if self._gate.outbox.keeps_answer(question):
                 self._folder.keep_pending(question)
             else:
                 for path in waiting:

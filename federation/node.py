@@ -106,7 +106,7 @@ class Node:
         if isinstance(error, RefusedError):
             return error
         term = next(term for kind, term in TERM_OF.items() if isinstance(error, kind))
-        return RefusedError(party=name, term=term, remedy=_DETAILS_INSIDE)
+        return self._folder.refusal(term, _DETAILS_INSIDE)
 
     @contextmanager
     def desk(self) -> Iterator[Desk]:

@@ -630,19 +630,19 @@ def test_flower_messages_are_made_in_five_places() -> None:
 
 
 def test_the_coordinator_sends_what_its_gate_released_or_what_a_party_sealed() -> None:
-    path = ROOT / "federation" / "coordinator.py"
+    path = ROOT / "federation" / "coordinator" / "conversation.py"
     assert callers("Parcel") == {named(path)}
     sent = {ast.unparse(call.args[1]) for name, call in calls(path) if name == "Parcel"}
     assert sent == {"question", "message"}
     source = ast.unparse(parsed(path))
-    assert "question = gate.release(" in source
-    assert "sealed = [self._seal(gate, item) for item in outgoing]" in source
+    assert "question = self.gate.release(" in source
+    assert "sealed = [self._seal(item) for item in outgoing]" in source
     assert "for name, message in sealed" in source
     seal = function(path, "_seal")
     returned = [ast.unparse(node.value) for node in ast.walk(seal) if isinstance(node, ast.Return)]
     assert {text.rsplit(", ", 1)[1] for text in returned} == {
         "item.message.sealed)",
-        "gate.release(departure).message)",
+        "self.gate.release(departure).message)",
     }
 
 

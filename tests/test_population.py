@@ -27,7 +27,6 @@ from federation.party import DataConfig, SeedRule
 from federation.population import (
     Population,
     Use,
-    _persons,
     encoder_for,
     open_source,
     read_population,
@@ -35,6 +34,7 @@ from federation.population import (
     schema_for,
     tokens_allowed,
 )
+from federation.population.persons import persons_of
 from federation.shelves import scratch
 from privacy.identifiers import IdentifierKind as Kind
 from privacy.identifiers import hash_column, psi_tokens
@@ -317,7 +317,7 @@ def test_linked_rows_are_one_person_named_by_the_first(
     for one, other in pairs:
         joined = {person[one], person[other]}
         person = [min(joined) if name in joined else name for name in person]
-    found = _persons(count, np.array(pairs, dtype=np.uint32).reshape(-1, 2))
+    found = persons_of(count, np.array(pairs, dtype=np.uint32).reshape(-1, 2))
     assert found.tolist() == person
 
 

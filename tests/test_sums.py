@@ -19,7 +19,7 @@ from compliance import records
 from compliance.errors import InvalidAgreementError
 from compliance.terms import NoiseSource, Role
 from federation.audit import verify_party
-from federation.coordinator import ROLL_CALL, write_jobs
+from federation.coordinator import write_jobs
 from federation.errors import MessageError, PartyUnreachableError, RefusedError
 from federation.jobs.model import JointModel
 from federation.jobs.spread import ERASING
@@ -38,6 +38,7 @@ from federation.messages import (
     weights_to_bytes,
 )
 from federation.objections import policy_objections
+from federation.roll_call import ROLL_CALL
 from federation.specification import ExpandSpec, TrainSpec
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.ledger import ChargeState

@@ -157,7 +157,7 @@ class Matching:
             except (FileNotFoundError, ValidationError):
                 continue
             ended = state.heard[-1:] if state.last else ()
-            if state.below_minimum or any(map(self._desk.gate.keeps_answer, ended)):
+            if state.below_minimum or any(map(self._desk.gate.outbox.keeps_answer, ended)):
                 _clear(secret.parent)
 
     def _offer(self, message: Message) -> Released:
@@ -415,7 +415,7 @@ class Matching:
         if ((self._name, peer) if learns else (peer, self._name)) not in self._pairs():
             raise self._desk.refusal("match.reveal", f"{message.header.kind} is not for {peer}")
         directory = self._directory(job, peer)
-        if not self._desk.gate.has_sent(message.header.answers):
+        if not self._desk.gate.outbox.has_sent(message.header.answers):
             raise MessageError(
                 f"{message.header.kind} for job {job!r} answers nothing that was sent"
             )

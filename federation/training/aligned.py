@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from compliance.terms import Role, VerticalTerms
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError, WorkspaceError
-from federation.gate import Minimum, PeopleUsed
+from federation.gate import Minimum
 from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.members import Members, save_people
 from federation.party import LabelRule, write_atomically
+from federation.people_used import PeopleUsed
 from federation.population import Population, Use, encoder_of
 from federation.references import References
 from federation.shelves import scratch
@@ -190,7 +191,7 @@ def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
     if rule is not None and people.labels is not None:
         labels[present] = _labels(people.labels, rule)[place[present]]
     used = _save_used(desk, job, people, place[present])  # 3
-    desk.gate.keep_consents(job, people.heard, people.heard_rows, used)
+    desk.gate.consent.keep(job, people.heard, people.heard_rows, used)
     desk.tell_findings(job, people)
     if present.any() and not np.ptp(features[present], axis=0).any():
         desk.tell(job, "data: no column differs between people; they can add nothing")
