@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
+# Tests start hundreds of processes, which must not compile all modules each for itself.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-consent-strings bench-policies bench-manifest bench-many docs pins clean
 

@@ -45,7 +45,7 @@ from federation.jobs.match import (
     places_of,
     record_widths,
 )
-from federation.matching import pairs, token_set
+from federation.matching import pairs, record_match, token_set
 from federation.matching.record_set import NOBODY, RecordSet
 from federation.matching.token_set import MatchingSet
 from federation.messages import (
@@ -447,6 +447,15 @@ def test_both_sides_list_the_same_people_in_the_same_order(ended: Ended, seen: b
         assert here == people(world, "brand", f"with-{partner}/members.npz")
         assert here != sorted(here)  # nor does the order tell where they stand in a table
         assert sorted(here) == linked(partner, seen)
+
+
+def test_tags_are_put_together_a_shelf_at_a_time_as_all_at_once(
+    world: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = world(BOTH)
+    monkeypatch.setattr(record_match, "_TOGETHER", 1)
+    list(carry(one, *sides(BOTH)))
+    assert sorted(people(one, "retailer", "members.npz")) == SHARED["retailer"]
 
 
 @pytest.mark.parametrize("reveal", [PARTNER_LEARNS, BRAND_LEARNS])
