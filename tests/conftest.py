@@ -4,19 +4,20 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
-# Whether a change lands depends on the change: examples are the same in every run. `make explore`
-# draws others.
-settings.register_profile("steady", derandomize=True, max_examples=50)
-settings.register_profile("explore", derandomize=False)
+# Whether a change lands depends on the change, and not on how busy a machine is: examples are the
+# same in every run, and have no deadline. `make explore` draws others.
+settings.register_profile("steady", derandomize=True, max_examples=50, deadline=None)
+settings.register_profile("explore", derandomize=False, deadline=None)
 settings.load_profile("steady")
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -46,6 +47,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(item.path.stem, len(first)))
+
+
+def over(
+    cases: Iterable[Any], *, ids: Callable[[Any], str] = str
+) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Make one test that holds every case against a check, and tells of all that fail.
+
+    For hundreds of cases that are checked in less time than a test of its own takes.
+    """
+
+    def decorate(check: Callable[[Any], None]) -> Callable[[], None]:
+        def test() -> None:
+            failed = []
+            for case in cases:
+                try:
+                    check(case)
+                except Exception as error:  # noqa: BLE001 -- of whatever kind
+                    failed.append(f"{ids(case)}: {type(error).__name__}: {error}")
+            assert not failed, "\n".join(failed)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorate
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
