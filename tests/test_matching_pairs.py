@@ -661,7 +661,7 @@ def test_where_sizes_alone_are_told_the_minimum_is_held_against_what_is_told(
 ) -> None:
     """The peer knows the noise that it made: the learner's own count is exact to it."""
     least, ends = len(SHARED["retailer"]), set()
-    for seed in range(60):
+    for seed in (14, *range(14), *range(15, 60)):  # the first two come to different ends
         if len(ends) == 2:
             break
         world = make(
