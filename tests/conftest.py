@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from compliance.log import files
+from compliance.log.files import LocalFiles
+
 # Whether a change lands depends on the change, and not on how busy a machine is: examples are the
 # same in every run, and have no deadline. `make explore` draws others.
 settings.register_profile("steady", derandomize=True, max_examples=50, deadline=None)
@@ -22,6 +25,18 @@ settings.load_profile("steady")
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+
+SYNC_TOGETHER = LocalFiles.sync
+"""How a log flushes files, which its own tests use."""
+
+
+def sync_in_turn(_: LocalFiles, paths: Collection[Path]) -> None:
+    """Flush files without a thread for each: there is no device here that they could share."""
+    for path in paths:
+        files._sync(path)
+
+
+LocalFiles.sync = sync_in_turn
 
 ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = 2000
