@@ -17,8 +17,8 @@ from xdist.scheduler import LoadFileScheduling
 from compliance.log import files
 from compliance.log.files import LocalFiles
 
-# Whether a change lands depends on the change, and not on how busy a machine is: examples are the
-# same in every run, and have no deadline. `make explore` draws others.
+# Whether a change lands depends on the change: examples are the same in every run. `make explore`
+# draws others. No example has a deadline: how long one takes depends on the machine.
 settings.register_profile("steady", derandomize=True, max_examples=50, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None)
 settings.load_profile("steady")
