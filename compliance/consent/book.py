@@ -363,9 +363,7 @@ class _States:
         return outcomes.astype(np.uint8, copy=False)
 
 
-def _latest(
-    count: int, who: NDArray[np.int32], moment: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _latest(count: int, who: NDArray[np.int32], moment: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the latest of the moments of each of `count` people; -1 where there is none."""
     found = np.full(count, -1)
     np.maximum.at(found, who, moment)
