@@ -13,7 +13,7 @@ import pytest
 import vertical
 from parties import PURPOSE, World, email
 from test_adoption import LATER
-from test_vertical_jobs import PEOPLE, elsewhere
+from test_vertical_jobs import PEOPLE
 from vertical import ALIGN, ask_for
 
 from compliance.agreement import Agreement, SignedAgreement
@@ -70,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, _small_world: None) -> Wor
 
 @pytest.fixture
 def world(trained: World, tmp_path: Path) -> World:
-    return elsewhere(trained, tmp_path / "workspace")
+    return trained.apart(tmp_path / "workspace")
 
 
 def amended(

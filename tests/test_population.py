@@ -128,7 +128,8 @@ def read(
             Use(purpose, at, **use),
             scratch=beside,
         )
-        parts = zip(*population.tokens, strict=True)
+        nothing = TokenBatch(np.zeros((0, 33), np.uint8), *np.zeros((2, 0), np.int64))
+        parts = zip(*(nothing, *population.tokens), strict=True)
         return replace(population, tokens=TokenBatch(*map(np.concatenate, parts)))
 
 
@@ -507,8 +508,11 @@ def test_what_is_on_disk_while_people_are_read_is_the_owners_alone_and_goes(tmp_
 
 
 @pytest.mark.parametrize("full", ["tokens/shelf-{token:02x}.bin", "people/shelf-{key:02x}.arrow"])
-def test_a_disk_that_fills_while_people_are_read_is_told(tmp_path: Path, full: str) -> None:
+def test_a_disk_that_fills_while_people_are_read_is_told(
+    tmp_path: Path, full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # /dev/full refuses every write as a full disk does.
+    monkeypatch.setattr("federation.shelves._TOGETHER", 1)
     file = tmp_path / "consents.csv"
     consenting("a").save(file)
     token = hash_column(["a@gmx.net"], Kind.EMAIL, recipe_for(AGREEMENT.match)).digests[0, -1]
