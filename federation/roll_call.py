@@ -94,7 +94,8 @@ class RollCall:
         """Find the parties' nodes; a node of somebody else takes nobody's place.
 
         It asks those that are there already before it waits, so that it can say for whom. Nodes
-        that are known are not asked again.
+        that are known are not asked again. One that is there and gives no answer is taken for one
+        of those that are missing: nobody is waited for in its place.
         """
         if not wanted - self._nodes.keys():
             return
@@ -110,11 +111,12 @@ class RollCall:
                 asked[node] = None if answer is None else answer.header.sender
             found = {name: node for node, name in asked.items() if name is not None}
             missing = (wanted - found.keys()) & patient
-            if not missing or len(nodes) < at_least:  # all are there, or the deadline has passed
+            silent = sum(name is None for name in asked.values())
+            if len(missing) <= silent or len(nodes) < at_least:  # the deadline has passed
                 break
             if at_least == 0:
                 report(Progress(self._name, job, f"waits for {', '.join(sorted(missing))}"))
-            at_least = len(nodes) + len(missing)
+            at_least = len(nodes) + len(missing) - silent
         self._nodes |= found
 
 

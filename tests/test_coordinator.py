@@ -481,6 +481,16 @@ def test_a_party_that_is_away_is_waited_for_once_in_a_run(
     assert outcomes(world) == [(one.name, "done") for one in jobs if absent_partners]
 
 
+def test_a_node_that_is_there_and_silent_has_nobody_wait_for_another_in_its_place(
+    world: World,
+) -> None:
+    channel = Absent(world, [0, 1, 2])
+    world.unreachable = {"courier"}
+    with pytest.raises(PartyUnreachableError, match="no answer from courier"):
+        open_coordinator(world).run(channel)
+    assert channel.waits == 0
+
+
 # --- what it refuses itself ---------------------------------------------------------------------
 
 
