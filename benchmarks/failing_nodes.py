@@ -115,11 +115,18 @@ class NodesCost:
 def draw_failures(
     partners: Sequence[str], *, failing: int, rounds: int, seed: int
 ) -> tuple[Failure, ...]:
-    """Draw who fails, and when: before the last round, so that something is missing of each."""
+    """Draw who fails, and when: before the last round, so that something is missing of each.
+
+    They stand in the order of the partners.
+    """
     draws = np.random.default_rng([seed, len(partners), failing, rounds])
     return tuple(
-        Failure(str(name), int(draws.integers(1, rounds)), float(draws.uniform(0, _LATEST_SECONDS)))
-        for name in sorted(draws.choice(partners, failing, replace=False))
+        Failure(
+            partners[place],
+            int(draws.integers(1, rounds)),
+            float(draws.uniform(0, _LATEST_SECONDS)),
+        )
+        for place in sorted(draws.choice(len(partners), failing, replace=False))
     )
 
 

@@ -1011,8 +1011,8 @@ def content_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-_OF_ALL_PEOPLE = frozenset({"match.outcome", "assist.residuals", "assist.fitted", "assist.scored"})
-"""Kinds whose payload grows with the people of a job."""
+_OF_ALL_PEOPLE = frozenset({"erase.shown", "erase.batch"})
+"""Kinds that tell of all people of a party at once, and belong to no job."""
 
 
 def check_size(kind: str, payload: bytes) -> None:

@@ -27,6 +27,7 @@ from federation.jobs.expand import CountPlan
 from federation.jobs.hidden import HiddenPlan
 from federation.jobs.match import learner_of, size_mechanism
 from federation.jobs.measure import measure_charge
+from federation.jobs.message_room import message_note
 from federation.jobs.sums import Sums, sums_for, whole_charge
 from federation.jobs.train import training_plan
 from federation.objections import policy_objections
@@ -356,9 +357,7 @@ class _Planner:
         if matches and repeats is not None:
             repeats = min(repeats, self._agreement.match.maximum_matches - self._matched)
         after = self.price({}) if refusal else tag
-        note = draft.note
-        if (absent := getattr(spec, "absent_partners", 0)) and not refusal:
-            note += f"; goes on without {absent} of its {len(self._partners)} partners"
+        note = draft.note if refusal else draft.note + self._beside(spec)
         if refusal:
             self._refused.add(spec.name)
         else:
@@ -379,6 +378,13 @@ class _Planner:
             remedy=refusal[1] if refusal else None,
             note=note,
         )
+
+    def _beside(self, spec: JobSpec) -> str:
+        """Say what else a reader should know of a job that is not refused."""
+        note = message_note(spec, self._agreement)
+        if absent := getattr(spec, "absent_partners", 0):
+            note += f"; goes on without {absent} of its {len(self._partners)} partners"
+        return note
 
     def _too_many_matches(self) -> tuple[str, str] | None:
         """Refuse one match more than agreed, as all jobs are planned to run now."""
