@@ -40,6 +40,7 @@ from federation.specification import (
     VerticalSpec,
     VerticalTrainSpec,
 )
+from federation.wire import check_version
 
 __all__ = [
     "EVERYONE",
@@ -1075,6 +1076,7 @@ def unseal_header(written: bytes, agreement: Agreement) -> Header:
     """Verify what somebody signed, whose payload is not at hand: steps 1 to 4 of `unseal`.
 
     Raises:
+        VersionError: it is of another version of the wire.
         MessageError: at the first step that fails.
     """
     # 1
@@ -1087,6 +1089,7 @@ def unseal_header(written: bytes, agreement: Agreement) -> Header:
         envelope = Envelope.from_json(written)
         if envelope.payload_type != HEADER_TYPE:
             raise MessageError(f"message of another type; expected {HEADER_TYPE}")
+        check_version(envelope.payload_bytes)
         header = Header.model_validate_json(envelope.payload_bytes)
         # 3
         envelope.verify_by(header.sender, _sender_key(agreement, header.sender))

@@ -286,6 +286,9 @@ ALLOWED = {
     ),
     "federation/apps/operating/flower.py": frozenset({"fastapi.FastAPI"}),
     # between listeners and SuperLink: calls that wait, and how Flower's layers hand them on
+    "federation/apps/operating/alarm.py": frozenset(
+        {"asyncio", "asyncio.create_task", "asyncio.sleep"}
+    ),
     "federation/apps/operating/promptness.py": frozenset(
         {
             *("asyncio", "asyncio.CancelledError", "asyncio.Event", "asyncio.Event().wait"),

@@ -22,13 +22,10 @@ _ROUNDS: Final = 20
 
 
 @asynccontextmanager
-async def alarmed(*, patience: float = PATIENCE_SECONDS) -> AsyncIterator[None]:
-    """Have the process end if its loop hangs within a block. There is one such block at a time.
-
-    Args:
-        patience: seconds without a round, after which it ends.
-    """
-    beating = asyncio.create_task(_beat(patience))
+async def alarmed() -> AsyncIterator[None]:
+    """Have the process end if its loop hangs within a block. There is one such block at a time."""
+    faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
+    beating = asyncio.create_task(_beat())
     try:
         yield
     finally:
@@ -36,7 +33,7 @@ async def alarmed(*, patience: float = PATIENCE_SECONDS) -> AsyncIterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-async def _beat(patience: float) -> None:
+async def _beat() -> None:
     while True:
-        faulthandler.dump_traceback_later(patience, exit=True)
-        await asyncio.sleep(patience / _ROUNDS)
+        await asyncio.sleep(PATIENCE_SECONDS / _ROUNDS)
+        faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
