@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -65,13 +66,13 @@ def test_a_loop_that_goes_round_or_is_watched_no_longer_goes_on(
 HANG = """
 import signal, time
 from federation.apps.operating import alarm
-alarm.PATIENCE_SECONDS = 6.0
+alarm.PATIENCE_SECONDS = 12.0
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))  # a loop runs handlers itself
 """
 
 
 @pytest.mark.deployment
-def test_a_coordinator_that_hangs_answers_nobody_and_ends_with_1(
+def test_a_coordinator_tells_systemd_of_its_rounds_and_ends_with_1_where_it_hangs(
     tmp_path: Path,
 ) -> None:
     """As it is installed, but for its patience, and a signal on which its loop hangs."""
@@ -80,9 +81,17 @@ def test_a_coordinator_that_hangs_answers_nobody_and_ends_with_1(
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(tmp_path),
     }
-    with Processes(tmp_path / "processes", environment) as processes:
+    name = f"comity-test-{os.getpid()}"
+    environment["NOTIFY_SOCKET"] = f"@{name}"
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        Processes(tmp_path / "processes", environment) as processes,
+    ):
+        systemd.bind(f"\0{name}")
+        systemd.settimeout(START_SECONDS)
         coordination = Coordination(processes, tmp_path, None)
         up = coordination.up()
+        assert systemd.recv(100) == b"WATCHDOG=1"
         with coordination.client() as client:
             assert client.get(f"{coordination.public}/health").status_code == 200
             up.send_signal(signal.SIGUSR1)

@@ -2,16 +2,18 @@
 
 Guarantees: a process whose loop has not gone round for `PATIENCE_SECONDS` ends with exit code 1,
 also where it hangs in code that lets no other thread of Python run. Before that it says on standard
-error where each thread stands: files, lines and functions, and no values.
+error where each thread stands: files, lines and functions, and no values. Where systemd waits for
+it (`WatchdogSec`), it is told of every round too, and ends a process that was stopped as a whole.
 
-Leaves to others: starting it again (systemd, Docker and Kubernetes do, each as its file says), and
-processes that the system has stopped as a whole.
+Leaves to others: starting it again, which systemd, Docker and Kubernetes do, each as its file says.
 """
 
 import asyncio
 import faulthandler
+import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 __all__ = ["PATIENCE_SECONDS", "alarmed"]
@@ -35,5 +37,17 @@ async def alarmed() -> AsyncIterator[None]:
 
 async def _beat() -> None:
     while True:
-        await asyncio.sleep(PATIENCE_SECONDS / _ROUNDS)
         faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
+        _tell_systemd()
+        await asyncio.sleep(PATIENCE_SECONDS / _ROUNDS)
+
+
+def _tell_systemd() -> None:
+    """Say that the loop goes round (sd_notify(3)); what nobody takes is said at the next round."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address[:1] not in {"/", "@"}:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line, suppress(OSError):
+        line.setblocking(False)
+        line.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        line.send(b"WATCHDOG=1")
