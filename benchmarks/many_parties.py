@@ -37,6 +37,7 @@ sys.path.append(str(ROOT / "tests"))  # parties are made as tests make them
 import parties  # noqa: E402  # found by the line above
 
 from compliance.agreement import MOST_PARTIES  # noqa: E402
+from compliance.naming import named  # noqa: E402
 from compliance.records import JobEnded  # noqa: E402
 from compliance.terms import NoiseSource, Role  # noqa: E402
 from federation.apps import client_app  # noqa: E402
@@ -224,7 +225,8 @@ def run(world: parties.World, spec: JobSpec, failing: Failing, done: list[JobSpe
     ended = [one for one in leaves if isinstance(one, JobEnded) and one.job == spec.name]
     if [one.outcome for one in ended] != ["done"]:
         raise ValueError(f"job {spec.name} did not end")
-    missing, gone = set(ended[0].missing), failing.gone.get(spec.name, set())
+    missing = set(named(ended[0].missing, world.agreement))
+    gone = failing.gone.get(spec.name, set())
     if missing != gone:
         raise ValueError(f"job {spec.name} names {len(missing)} as missing, and {len(gone)} failed")
     return Cost(

@@ -22,6 +22,7 @@ from compliance.log.cosignature import CosigningKey, open_head
 from compliance.log.note import NoteKey
 from compliance.log.verifier import read_checkpoint, verify_log
 from compliance.log.writer import LogWriter
+from compliance.naming import tell_of
 from compliance.notice import Notice, SignedNotice
 from compliance.signing import SigningKey
 from compliance.terms import DATA_ROLES, PartyTerm
@@ -294,7 +295,11 @@ def _leaves(
 ) -> Iterator[records.Record]:
     names = tuple(one.name for one in after.parties)
     yield records.AgreementSigned(
-        time=now, party=party, agreement=after.digest, parties=names, supersedes=after.supersedes
+        time=now,
+        party=party,
+        agreement=after.digest,
+        parties=tell_of(names, after),
+        supersedes=after.supersedes,
     )
     before = succession.term_before(after, party)
     if before is None or party not in names:

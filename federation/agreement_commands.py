@@ -4,24 +4,25 @@ Guarantees: parses, calls, prints. Leaves to others: everything else (`adoption`
 `compliance.lifecycle`, `compliance.comparison`).
 """
 
-import json
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markdown import Markdown
 
 from compliance.agreement import iso
 from compliance.errors import InvalidAgreementError
 from compliance.log.note import NoteKey
 from compliance.rendering import render
+from federation.terminal import JsonFlag, answer, err, out, print_document, print_json
 
 if TYPE_CHECKING:
     from compliance.agreement import SignedAgreement
+    from compliance.comparison import Change
     from compliance.lifecycle import Status
     from compliance.terms import PartyTerm
 
@@ -32,13 +33,10 @@ agreement_app = typer.Typer(
     help="The contract that every party signs.\n\n"
     "Example: comity agreement show out/demo/agreement.json",
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 AgreementFile = Annotated[Path, typer.Argument(metavar="FILE", help="The agreement file.")]
 CollaborationFile = Annotated[Path, typer.Argument(help="The collaboration file (TOML).")]
 PartyOption = Annotated[Path, typer.Option("--party", help="Folder of the party.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
 
@@ -48,6 +46,7 @@ def new(
     workspace: Annotated[
         Path, typer.Option("--workspace", help="Folder for the parties' folders and the report.")
     ],
+    as_json: JsonFlag = False,
 ) -> None:
     """Draw up the contract of a collaboration file, unsigned.
 
@@ -62,14 +61,21 @@ def new(
     if collaboration.unsafe_seed is not None:
         err.print(UNSAFE_SEED_WARNING, markup=False)
     path = draft_workspace(collaboration, file, workspace)
-    told = f"drawn up: {path} (each party signs it with: comity agreement sign)"
-    out.print(told, markup=False)
+    agreement = _read(path).unverified()
+    names = [party.name for party in agreement.parties]
+    answer(
+        {"file": path, "agreement": agreement.digest, "parties": names},
+        f"drawn up: {path}, to be signed by {', '.join(names)}, each with its own folder:",
+        f"  comity agreement sign {_quoted(path)} --party {_quoted(workspace / names[0])}",
+        as_json=as_json,
+    )
 
 
 @agreement_app.command("sign")
 def sign(
     file: Annotated[Path, typer.Argument(help="The agreement file; the signature is added to it.")],
     party: Annotated[Path, typer.Option("--party", help="Folder of the party that signs.")],
+    as_json: JsonFlag = False,
 ) -> None:
     """Sign a contract as a party, with the key in its folder.
 
@@ -80,7 +86,17 @@ def sign(
 
     signed = adoption.sign(PartyFolder(party), file)
     write_atomically(file, signed.to_json())
-    out.print(f"signed by {', '.join(signed.signed_by)}")
+    agreement = signed.unverified()
+    missing = [one.name for one in agreement.parties if one.name not in signed.signed_by]
+    next_step = f"not signed yet by {', '.join(missing)}"
+    if not missing:
+        next_step = f"all have signed: each adopts it with comity agreement adopt {_quoted(file)}"
+    answer(
+        {"agreement": agreement.digest, "signed_by": signed.signed_by, "missing": missing},
+        f"signed by {', '.join(signed.signed_by)}",
+        next_step,
+        as_json=as_json,
+    )
 
 
 @agreement_app.command("show")
@@ -107,11 +123,11 @@ def show(
         write_atomically(html, render_html(agreement, signed.signed_by).encode())
         out.print(f"written: {html}", markup=False)
     elif as_json:
-        _print_json(agreement.model_dump(mode="json") | {"signed_by": list(signed.signed_by)})
+        print_json(agreement.model_dump(mode="json") | {"signed_by": signed.signed_by})
     elif markdown:
         sys.stdout.write(render(agreement, signed.signed_by))
     else:
-        out.print(Markdown(render(agreement, signed.signed_by)), soft_wrap=False)
+        print_document(render(agreement, signed.signed_by))
 
 
 @agreement_app.command("verify")
@@ -124,10 +140,9 @@ def verify(file: AgreementFile, as_json: JsonFlag = False) -> None:
 
     agreement = verified_agreement(file)
     names = [party.name for party in agreement.parties]
-    if as_json:
-        _print_json({"agreement": agreement.digest, "signed_by": names})
-    else:
-        out.print(f"holds: agreement {agreement.digest} signed by {', '.join(names)}")
+    document = {"agreement": agreement.digest, "signed_by": names}
+    told = f"holds: agreement {agreement.digest} signed by {', '.join(names)}"
+    answer(document, told, as_json=as_json)
 
 
 @agreement_app.command("amend")
@@ -141,6 +156,7 @@ def amend(
         list[Path] | None,
         typer.Option("--party", help="Folder of a party that joins, or has a new key; repeatable."),
     ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Draw up the next version of a contract, unsigned, and say what it changes.
 
@@ -169,9 +185,18 @@ def amend(
     terms = build_agreement(asked, parties)
     after = amended(before, {name: getattr(terms, name) for name in Agreement.model_fields})
     write_atomically(output, SignedAgreement.draft(after).to_json())
-    out.print(f"drawn up: {output}, version {after.number}", markup=False)
-    for change in compare(before, after):
-        out.print(f"- {change.sentence}", markup=False)
+    changes = compare(before, after)
+    answer(
+        {
+            "file": output,
+            "agreement": after.digest,
+            "version": after.number,
+            "changes": _listed(changes),
+        },
+        f"drawn up: {output}, version {after.number}, to be signed and adopted by every party",
+        *(f"- {change.sentence}" for change in changes),
+        as_json=as_json,
+    )
 
 
 @agreement_app.command("diff")
@@ -189,13 +214,8 @@ def diff(
     from compliance.comparison import compare
 
     changes = compare(_read(old).unverified(), _read(new).unverified())
-    if as_json:
-        _print_json([asdict(one) | {"sentence": one.sentence} for one in changes])
-    elif not changes:
-        out.print("the terms are the same")
-    else:
-        for change in changes:
-            out.print(f"- {change.sentence}", markup=False)
+    lines = [f"- {change.sentence}" for change in changes] or ["the terms are the same"]
+    answer(_listed(changes), *lines, as_json=as_json)
     if changes:
         raise typer.Exit(1)
 
@@ -206,6 +226,7 @@ def adopt(
         Path, typer.Argument(help="An agreement that all signed, or another party's notice.")
     ],
     party: PartyOption,
+    as_json: JsonFlag = False,
 ) -> None:
     """Have a party obey an agreement from here on, or heed a notice.
 
@@ -226,14 +247,23 @@ def adopt(
         except InvalidAgreementError:
             raise error from None
         notice, ends = adoption.keep_notice(folder, signed, now=datetime.now(UTC))
+        document = {"party": folder.name, "notice_of": notice.party, "ends": iso(ends)}
         told = f"{folder.name} heeds the notice of {notice.party}: ends {iso(ends)}"
-        out.print(told, markup=False)
+        answer(document, told, as_json=as_json)
         return
     agreement = adoption.adopt(folder, file, now=datetime.now(UTC))
     named = any(one.name == folder.name for one in agreement.parties)
     does = "obeys" if named else "is left out by, and keeps,"
-    told = f"{folder.name} {does} version {agreement.number}, {agreement.digest}"
-    out.print(told, markup=False)
+    answer(
+        {
+            "party": folder.name,
+            "version": agreement.number,
+            "agreement": agreement.digest,
+            "obeys": named,
+        },
+        f"{folder.name} {does} version {agreement.number}, {agreement.digest}",
+        as_json=as_json,
+    )
 
 
 @agreement_app.command("rotate")
@@ -257,14 +287,18 @@ def rotate(
         allowed = " or ".join(adoption.RotatedKey)
         raise typer.BadParameter(f"--key takes {allowed}, got {key!r}")
     term = adoption.rotate(PartyFolder(party), adoption.RotatedKey(key))
-    if as_json:
-        _print_json(term.model_dump(mode="json"))
-        return
     encryption = f", encryption {term.encryption_fingerprint}" if term.encryption_key else ""
     log = f", log {NoteKey.from_string(term.log_key).key_id.hex()}"
     cosigning = f", cosigning {term.cosigner.key_id.hex()}" if term.cosigner else ""
     told = f"identity {term.verifying_key.fingerprint}{encryption}{log}{cosigning}"
-    out.print(f"next keys of {term.name}: {told}")
+    answer(
+        term,
+        f"next keys of {term.name}: {told}",
+        f"The {key} key in use stays until the next version is adopted. Draw that version up, with",
+        f"  comity agreement amend AGREEMENT COLLABORATION --output NEXT --party {_quoted(party)}",
+        "have every party sign it, and adopt it everywhere.",
+        as_json=as_json,
+    )
 
 
 @agreement_app.command("end")
@@ -277,6 +311,7 @@ def end(
             "--on", help="When, in UTC; as early as agreed if left out.", formats=_FORMATS
         ),
     ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """End the contract by a party's notice, signed with its key.
 
@@ -291,7 +326,12 @@ def end(
     path, notice = adoption.give_notice(
         PartyFolder(party), reason, now=datetime.now(UTC), effective_from=at
     )
-    out.print(f"ends {iso(notice.effective_from)}: {path}", markup=False)
+    answer(
+        {"party": notice.party, "ends": iso(notice.effective_from), "file": path},
+        f"ends {iso(notice.effective_from)}: {path}",
+        f"give it to every other party, which runs: comity agreement adopt {_quoted(path)}",
+        as_json=as_json,
+    )
 
 
 @agreement_app.command("status")
@@ -319,11 +359,7 @@ def status(
         found = [held.status(one, moment) for one in held.versions]
     else:
         found = [status_of(_read(path), moment)]
-    if as_json:
-        _print_json([_plain(one) for one in found])
-        return
-    for one in found:
-        out.print(_told(one), markup=False)
+    answer([_plain(one) for one in found], *map(_told, found), as_json=as_json)
 
 
 def _told(status: "Status") -> str:
@@ -358,5 +394,9 @@ def _read(file: Path) -> "SignedAgreement":
     return read_agreement(file)
 
 
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+def _listed(changes: "Sequence[Change]") -> list[dict[str, object]]:
+    return [asdict(one) | {"sentence": one.sentence} for one in changes]
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -4,7 +4,6 @@ Guarantees: a client's key is printed once, when it is made. Leaves to others: e
 (`federation.api`).
 """
 
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 
 from federation.api.scopes import Scope
+from federation.terminal import JsonFlag, answer
 
 __all__ = ["api_app"]
 
@@ -30,7 +30,6 @@ api_app.add_typer(client_app, name="client")
 
 PartyArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the client is called.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @api_app.command("serve")
@@ -78,7 +77,7 @@ def add(
     until = expires and expires.replace(tzinfo=UTC)
     clients = Clients(PartyFolder(directory).path)
     key = clients.add(name, scope, now=datetime.now(UTC), expires=until)
-    sys.stdout.write(json.dumps({"client": name, "key": key}) + "\n" if as_json else f"{key}\n")
+    answer({"client": name, "key": key}, key, as_json=as_json)
 
 
 @client_app.command("list")
@@ -89,19 +88,14 @@ def list_(directory: PartyArgument, as_json: JsonFlag = False) -> None:
     """
     from federation.api.clients import Clients
 
-    found = [
-        client.model_dump(mode="json", exclude={"key_digest"})
-        for client in Clients(directory).listed()
-    ]
-    if as_json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-        return
-    for one in found:
-        sys.stdout.write(f"{one['name']}  {', '.join(one['scopes'])}\n")
+    found = Clients(directory).listed()
+    document = [one.model_dump(mode="json", exclude={"key_digest"}) for one in found]
+    lines = [f"{one.name}  {', '.join(one.scopes)}" for one in found]
+    answer(document, *(lines or ["nobody may call it"]), as_json=as_json)
 
 
 @client_app.command("revoke")
-def revoke(directory: PartyArgument, name: Name) -> None:
+def revoke(directory: PartyArgument, name: Name, as_json: JsonFlag = False) -> None:
     """Take a client's key away, from its next request on.
 
     Example: comity api client revoke out/demo/retailer website
@@ -109,3 +103,4 @@ def revoke(directory: PartyArgument, name: Name) -> None:
     from federation.api.clients import Clients
 
     Clients(directory).revoke(name)
+    answer({"client": name}, f"{name}'s key opens nothing any more", as_json=as_json)

@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from federation.terminal import JsonFlag, answer, err, out
 
 if TYPE_CHECKING:
     from compliance.signing import SigningKey
 
 __all__ = ["approval_app", "approve", "code_app"]
 
-approval_app = typer.Typer(no_args_is_help=True, help="People's approvals of jobs.")
-code_app = typer.Typer(no_args_is_help=True, help="The code that a party runs.")
-out = Console(soft_wrap=True, highlight=False)
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+approval_app = typer.Typer(
+    no_args_is_help=True,
+    help="People's approvals of jobs.\n\nExample: comity approval key approver-1.key",
+)
+code_app = typer.Typer(
+    no_args_is_help=True, help="The code that a party runs.\n\nExample: comity code digest"
+)
 
 
 def approve(
@@ -51,8 +54,9 @@ def approve(
     specs |= {spec.name: spec for one in retrainings_in(directory) for spec in one.jobs}
     if job not in specs:
         raise WorkspaceError(f"{directory} has no job {job!r}, only {', '.join(specs)}")
-    shown = Console(stderr=True, soft_wrap=True, highlight=False) if as_json else out
-    shown.print(specs[job].model_dump_json(indent=2), markup=False)  # before it is signed
+    (err if as_json else out).print(
+        specs[job].model_dump_json(indent=2), markup=False
+    )  # before it is signed
     approval = Approval(
         agreement=agreement.digest,
         job=job,
@@ -62,10 +66,9 @@ def approve(
     )
     envelope = sign_approval(approval, _read_key(key), agreement)
     write_atomically(to, envelope.to_json())
-    if as_json:
-        sys.stdout.write(approval.model_dump_json(indent=2) + "\n")
-        return
-    out.print(f"approved by {approver}: digest {approval.job_digest}, written to {to}")
+    told = f"approved by {approver}: digest {approval.job_digest}, written to {to}"
+    next_step = f"The operator takes it with: comity approval add COORDINATOR_FOLDER {to}"
+    answer(approval, told, next_step, as_json=as_json)
 
 
 @approval_app.command("key")
@@ -87,7 +90,7 @@ def make_key(
     secret = new_secret()
     write_atomically(file, secret.hex().encode(), mode=0o600)
     public = SigningKey.from_seed(secret).public.to_base64()
-    sys.stdout.write((json.dumps({"key": public}) if as_json else public) + "\n")
+    answer({"key": public}, public, as_json=as_json)
 
 
 @approval_app.command("add")
@@ -120,11 +123,8 @@ def add(
         with locked(folder):
             kept = keep_approvals(folder, agreement, specs[told], [envelope])
         added += [{"job": one.job, "approver": one.approver} for one, _ in kept]
-    if as_json:
-        sys.stdout.write(json.dumps(added, indent=2) + "\n")
-        return
-    for one in added:
-        out.print(f"job {one['job']}: approved by {one['approver']}", markup=False)
+    lines = [f"job {one['job']}: approved by {one['approver']}" for one in added]
+    answer(added, *lines, as_json=as_json)
 
 
 @code_app.command("digest")
@@ -138,16 +138,13 @@ def digest(
 
     Example: comity code digest
     """
-    from dataclasses import asdict
-
     from federation.code import code_listing, running_code
 
-    if listed:
+    if listed and not as_json:
         sys.stdout.write(code_listing())
-    elif as_json:
-        sys.stdout.write(json.dumps(asdict(running_code()), indent=2) + "\n")
-    else:
-        sys.stdout.write(running_code().digest + "\n")
+        return
+    code = running_code()
+    answer(code, code.digest, as_json=as_json)
 
 
 def _read_key(file: Path) -> "SigningKey":

@@ -13,8 +13,9 @@ jobs/JOB/deleted-KIND.json   an artefact that is being deleted, or was
 ```
 
 Guarantees: what is kept is found with the time at which the log says that it was made, or else the
-first release of its job. Deleting again changes nothing. What was deleted is refused to whatever
-would use it, and its name is not used again.
+first release of its job; where the log was pruned since, with that of the first leaf left at most.
+Deleting again changes nothing. What was deleted is refused to whatever would use it, and its name
+is not used again.
 
 Leaves to others: what has to go (`compliance.retention`), the order of steps (`retaining`). Entries
 of the log and consents are no job's, and not found here.
@@ -41,6 +42,7 @@ from federation.party import PartyFolder
 from federation.specification import JobSpec
 from federation.successors import retrainings_in
 from federation.training.manifests import destroy_manifest
+from federation.training.summed import SUMMED, keep_summed
 
 __all__ = ["Deleted", "artefacts_of", "check_kept", "deleted_in", "places", "remove"]
 
@@ -163,7 +165,7 @@ def artefacts_of(
 def places(folder: PartyFolder, artefact: Artefact, name: str) -> tuple[Path, ...]:
     """Return the files and directories of an artefact that are there."""
     job = folder.job(name)
-    stays = ("deleted-", *(_MODEL_STAYS if artefact is Artefact.MODEL else ()))
+    stays = ("deleted-", *(_MODEL_STAYS if artefact is Artefact.MODEL else (SUMMED,)))
     inside = [
         path
         for path in (sorted(job.iterdir()) if job.is_dir() else ())
@@ -194,6 +196,8 @@ def remove(folder: PartyFolder, artefact: Artefact, name: str) -> None:
         folder.sink(name).remove()
     if artefact is Artefact.MODEL:
         destroy_manifest(folder, name)
+    if artefact is Artefact.MATCH:
+        keep_summed(folder, name)
     found = [*places(folder, artefact, name)]
     if artefact is not Artefact.FEATURES:
         found.extend(_payloads(folder, name))
@@ -250,7 +254,9 @@ def _created(
                 made: datetime = leaf.time
                 return made
     seconds = min((one.stat().st_mtime for one in places(folder, artefact, name)), default=0.0)
-    return datetime.fromtimestamp(seconds, UTC)
+    found = datetime.fromtimestamp(seconds, UTC)
+    is_pruned = not isinstance(leaves[0], records.AgreementSigned)  # with what told of it
+    return min(found, leaves[0].time) if is_pruned else found
 
 
 def _payloads(folder: PartyFolder, job: str) -> Iterator[Path]:

@@ -10,7 +10,12 @@ from collections.abc import Iterable, Iterator
 from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
 
-__all__ = ["assumptions_of", "trusted_for_epsilon"]
+__all__ = ["assumptions_of", "tables", "trusted_for_epsilon"]
+
+
+def tables(most: int) -> str:
+    """Say in how many tables a person is protected: `up to 2 partners' tables`."""
+    return "1 partner's table" if most == 1 else f"up to {most} partners' tables"
 
 
 def assumptions_of(agreement: Agreement) -> tuple[str, ...]:

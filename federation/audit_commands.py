@@ -5,17 +5,16 @@ Guarantees: runs with what `pip install comity` brings; trusts no folder and no 
 Leaves to others: the checks (`compliance.auditing`).
 """
 
-import json
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from federation.terminal import JsonFlag, answer, counted
 
 if TYPE_CHECKING:
     from compliance.agreement import Agreement
@@ -40,7 +39,7 @@ def audit_command(
             help="Your own copy of the contract; needed for addresses. Once for each version.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonFlag = False,
     seconds: Annotated[
         float, typer.Option("--seconds", min=1, help="Most that fetching one log may take.")
     ] = 600,
@@ -52,7 +51,6 @@ def audit_command(
 
     Example: comity audit out/demo
     """
-    from compliance.auditing.finding import Finding
     from compliance.log.policy import Policy
     from compliance.log.verifier import read_regular
     from federation.auditing import audit_places
@@ -73,43 +71,35 @@ def audit_command(
     unread = sorted({one.party for one in findings} - parties)
     unseen = sorted(_with_logs(log.agreement for log in logs) - parties - set(unread))
 
-    def told(finding: Finding) -> dict[str, object]:
-        return asdict(finding) | {"kind": finding.kind.value}
-
-    approved = _approved(logs)
-    if as_json:
-        document = {
-            "logs": [
-                {
-                    "party": log.party,
-                    "agreement": log.agreement.digest,
-                    "leaves": log.tree_size,
-                    "public_size": log.public_size,
-                    "cosigned_by": list(log.cosigned_by),
-                }
-                for log in logs
-            ],
-            "unread": unread,
-            "not_looked_at": unseen,
-            "approved": {job: sorted(people) for job, people in sorted(approved.items())},
-            "repriced": repriced,
-            "findings": [told(one) for one in findings],
-        }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    else:
-        for one in findings:
-            typer.echo(f"{one.kind.value}: {one.sentence}")
-        read = ", ".join(f"{log.party} ({log.tree_size} leaves)" for log in logs)
-        found = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-        typer.echo(f"{found}; read: {read or 'no log'}")
-        for job, people in sorted(approved.items()):
-            typer.echo(f"approved: {job} by {', '.join(sorted(people))}")
-        if unread:
-            typer.echo(f"{', '.join(unread)} could not be read; checks that need it were not made")
-        if unseen:
-            typer.echo(f"not looked at: {', '.join(unseen)}")
-        if not repriced:
-            typer.echo("prices were not recomputed, which needs the `node` extra")
+    approved = {job: sorted(people) for job, people in sorted(_approved(logs).items())}
+    document = {
+        "logs": [
+            {
+                "party": log.party,
+                "agreement": log.agreement.digest,
+                "leaves": log.tree_size,
+                "public_size": log.public_size,
+                "cosigned_by": log.cosigned_by,
+            }
+            for log in logs
+        ],
+        "unread": unread,
+        "not_looked_at": unseen,
+        "approved": approved,
+        "repriced": repriced,
+        "findings": findings,
+    }
+    read = ", ".join(f"{log.party} ({log.tree_size} leaves)" for log in logs)
+    lines = [f"{one.kind.value}: {one.sentence}" for one in findings]
+    lines.append(f"{counted(len(findings), 'finding')}; read: {read or 'no log'}")
+    lines += [f"approved: {job} by {', '.join(people)}" for job, people in approved.items()]
+    if unread:
+        lines.append(f"{', '.join(unread)} could not be read; checks that need it were not made")
+    if unseen:
+        lines.append(f"not looked at: {', '.join(unseen)}")
+    if not repriced:
+        lines.append("prices were not recomputed, which needs the `node` extra")
+    answer(document, *lines, as_json=as_json)
     if findings:
         raise typer.Exit(1)
 

@@ -17,7 +17,7 @@ from compliance.auditing import Computation, Rules, UnpriceableError
 from compliance.terms import Computation as Job
 from federation.routes import ROUTES, is_charged
 from privacy.accounting.accountant import Accountant
-from privacy.accounting.events import Event, from_json
+from privacy.accounting.events import Event, GaussianEvent, from_json
 from privacy.errors import InvalidParameterError
 
 __all__ = ["Accounting", "rules_for"]
@@ -33,6 +33,11 @@ class Accounting:
     def prices(self) -> bool:
         """Whether `dp_accounting` is installed."""
         return self._prices
+
+    def prepare(self) -> None:
+        """Load what prices are computed with, which takes most of a second, if it is installed."""
+        if self._prices:
+            Accountant().compose(GaussianEvent(noise_multiplier=100.0)).epsilon(0.5)
 
     def check(self, mechanism: str) -> None:
         """Return only if the canonical JSON is a mechanism.

@@ -12,7 +12,6 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -25,6 +24,7 @@ from compliance.auditing import (
     Finding,
     FindingKind,
     PartyLog,
+    Pricer,
     Rules,
     audit_alone,
     audit_together,
@@ -39,6 +39,7 @@ from compliance.lifecycle import Succession
 from compliance.log.policy import Policy
 from compliance.log.verifier import read_checkpoint
 from compliance.terms import Role
+from federation.audit_processes import Audited, Told, audit_beside, audit_here
 from federation.audit_rules import rules_for
 from federation.errors import WorkspaceError
 from federation.log_fetching import Limits, RemoteLog
@@ -49,7 +50,6 @@ __all__ = ["audit_places"]
 
 _LIMITS: Final = Limits()
 _LARGE: Final = 100_000  # leaves from which on a process is worth its start
-_MOST_PROCESSES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,8 @@ def audit_places(
     if rules is None:
         return (), tuple(findings), True
     kept = [(one.party, one.heads) for one in located]
-    told: list[_Told] = []
-    audited = _each(partial(_audited, kept=kept, policy=policy, rules=rules), logs)
+    told: list[Told] = []
+    audited = _each(partial(_audited, kept=kept, policy=policy, rules=rules), logs, rules.pricer)
     for log, one_told in zip(logs, audited, strict=True):
         report(Progress(log.party, "audit", "was read by itself"))
         told.append(one_told)
@@ -162,12 +162,14 @@ class _Log:
     where: str | None
 
 
-_Told = tuple[Excerpt | None, tuple[Finding, ...]]
-
-
 def _audited(
-    log: _Log, *, kept: Sequence[tuple[str, KeptHeads]], policy: Policy | None, rules: Rules
-) -> _Told:
+    log: _Log,
+    pricer: Pricer,
+    *,
+    kept: Sequence[tuple[str, KeptHeads]],
+    policy: Policy | None,
+    rules: Rules,
+) -> Audited:
     """Audit one log by itself: its files, its witnesses, its leaves.
 
     What it holds may make a check fail; that is said of this log, and the others are audited.
@@ -179,7 +181,7 @@ def _audited(
         if read is not None:
             read, told = witnessed(read, log.public, kept, policy)
             found = (*found, *told)
-            found += audit_alone(read, rules)
+            found += audit_alone(read, rules.priced_by(pricer))
         for one in [one for one in found if one.kind is FindingKind.PRUNED]:
             found += held_against(
                 log.directory,
@@ -199,16 +201,17 @@ def _audited(
             Finding(one.kind, one.party, one.leaves, f"{log.where}: {one.sentence}")
             for one in found
         )
-    return None if read is None else Excerpt.of(read), found
+    return read, found
 
 
-def _each(audited: Callable[[_Log], _Told], logs: Sequence[_Log]) -> Iterable[_Told]:
+def _each(
+    audited: Callable[[_Log, Pricer], Audited], logs: Sequence[_Log], pricer: Pricer
+) -> Iterable[Told]:
     """Audit each log; large ones beside each other, in processes of their own."""
     large = sum(_claimed_size(log.directory) for log in logs) >= _LARGE
     if not large or len(logs) < 2 or (os.cpu_count() or 1) < 2:
-        return map(audited, logs)
-    with ProcessPoolExecutor(min(len(logs), _MOST_PROCESSES)) as processes:
-        return list(processes.map(audited, logs))
+        return (audit_here(audited, log, pricer) for log in logs)
+    return audit_beside(audited, logs, pricer)
 
 
 def _claimed_size(directory: Path) -> int:

@@ -4,18 +4,17 @@ Guarantees: parses, calls, prints; a withdrawal asks for nothing that giving doe
 others: everything else (`compliance.consent`, `consent_reading`, `consent_recording`).
 """
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from compliance.terms.consent import SeparateConsent
+from federation.terminal import JsonFlag, answer, counted, err, print_json
 
 if TYPE_CHECKING:
     from compliance.consent import ConsentEvent, ConsentEventKind
@@ -33,7 +32,6 @@ consent_app = typer.Typer(
 PartyArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
 Subject = Annotated[str, typer.Argument(metavar="SUBJECT", help="The party's own reference.")]
 Purpose = Annotated[str, typer.Argument(metavar="PURPOSE", help="What it is about.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Separate = Annotated[
     list[SeparateConsent] | None, typer.Option("--separate", help="A separate consent given.")
 ]
@@ -44,6 +42,20 @@ Expires = Annotated[
     datetime | None, typer.Option("--expires", help="In UTC.", formats=["%Y-%m-%dT%H:%M:%S"])
 ]
 Notice = Annotated[Path, typer.Option("--notice", help="What they were told, in JSON.")]
+
+
+_WHY_NOT: Final = {
+    "no_record": "no event names the person",
+    "wrong_purpose": "they spoke of other purposes only",
+    "refused": "their last word is a refusal",
+    "withdrawn": "they withdrew",
+    "objected": "they objected to personalisation",
+    "expired": "their consent has ended",
+    "wrong_recipient": "their consent does not name everybody who would be told",
+    "missing_separate_consent": "a separate consent that is needed was not given",
+    "over_contact_cap": "they were contacted too often of late",
+}
+"""`ExclusionReason` in words."""
 
 
 class Vocabulary(StrEnum):
@@ -140,7 +152,7 @@ def import_(
     """
     with _recording(directory) as recording:
         rows = recording.bring(file)
-    _tell({"rows": rows}, as_json=as_json)
+    answer({"rows": rows}, f"the journal has {counted(rows, 'event')}", as_json=as_json)
 
 
 @consent_app.command("receipt")
@@ -153,7 +165,7 @@ def receipt(directory: PartyArgument, subject: Subject, purpose: Purpose, notice
     from federation.consent_recording import record_of
 
     record = record_of(directory, subject, purpose, notice)
-    sys.stdout.write(ConsentReceipt.of(record, datetime.now(UTC)).model_dump_json(indent=2) + "\n")
+    print_json(ConsentReceipt.of(record, datetime.now(UTC)))
 
 
 @consent_app.command("export")
@@ -173,7 +185,7 @@ def export(
 
     write = {Vocabulary.DPV: to_dpv, Vocabulary.KANTARA: to_kantara}[vocabulary]
     record = record_of(directory, subject, purpose, notice)
-    sys.stdout.write(json.dumps(write(record), indent=2) + "\n")
+    print_json(write(record))
 
 
 @consent_app.command("show")
@@ -199,9 +211,13 @@ def show(
         at=datetime.now(UTC),
         conditions=reading.conditions(purpose),
     )
-    reasons = [reason.value for reason, count in decision.excluded.items() if count]
+    reasons = [reason for reason, count in decision.excluded.items() if count]
     allowed = not reasons
-    _tell({"allowed": allowed, "reason": None if allowed else reasons[0]}, as_json=as_json)
+    document = {"allowed": allowed, "reason": None if allowed else reasons[0]}
+    told = f"may be used for {purpose} now"
+    if not allowed:
+        told = f"may not be used for {purpose} now: {_WHY_NOT[reasons[0]]} ({reasons[0]})"
+    answer(document, told, as_json=as_json)
     if not allowed:
         raise typer.Exit(1)
 
@@ -241,7 +257,11 @@ def check(
     for leaf in leaves:
         with scratch(folder.job(job) / "check.tmp") as beside:
             reading.check_cohort(leaf, people, key, beside)
-    _tell({"job": job, "leaves": len(leaves), "people": len(people)}, as_json=as_json)
+    answer(
+        {"job": job, "leaves": len(leaves), "people": len(people)},
+        f"{job}: {counted(len(leaves), 'use')} of consents held, with {len(people):,} people known",
+        as_json=as_json,
+    )
 
 
 def _file(folder: "PartyFolder") -> Path:
@@ -293,7 +313,9 @@ def _record(directory: Path, event: "ConsentEvent", as_json: bool) -> None:
     with _recording(directory) as recording:
         sequence = recording.record(event)
     _warn_of_nobody(directory, event.subject)
-    _tell({"event": event.event.value, "sequence": sequence}, as_json=as_json)
+    document = {"event": event.event.value, "sequence": sequence}
+    told = f"recorded: {event.event} for {event.purpose}, event {sequence} of the journal"
+    answer(document, told, as_json=as_json)
 
 
 def _warn_of_nobody(directory: Path, subject: str) -> None:
@@ -307,11 +329,8 @@ def _warn_of_nobody(directory: Path, subject: str) -> None:
         return
     try:
         if not has_row(data, folder.path, subject):
-            sys.stderr.write("recorded; but no row of the party's table has that reference\n")
+            err.print(
+                "no row of the party's table has that reference; it was recorded all the same"
+            )
     except ConnectorError:
-        sys.stderr.write("recorded; the party's table could not be read to look for the row\n")
-
-
-def _tell(told: dict[str, Any], *, as_json: bool) -> None:
-    lines = "\n".join(f"{name}: {value}" for name, value in told.items())
-    sys.stdout.write((json.dumps(told) if as_json else lines) + "\n")
+        err.print("the party's table could not be read to look for the row; it was recorded")

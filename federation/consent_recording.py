@@ -27,10 +27,10 @@ from compliance.consent import (
 )
 from compliance.consent.record import ConsentNotice, ConsentRecord
 from compliance.errors import ConsentError, NothingSaidError, describe
-from compliance.log.verifier import verify_log
 from compliance.terms import ConsentTerms
 from federation.consent_intake import BEYOND, ConsentIntake, Told
 from federation.errors import WorkspaceError
+from federation.log_reading import own_leaves
 from federation.party import JOURNAL, PartyFolder, locked, write_atomically
 from privacy.randomness import new_secret
 
@@ -146,11 +146,9 @@ class ConsentRecording:
     def _tell(self, before: int, events: tuple[ConsentEvent, ...]) -> None:
         if not events:
             return
-        log_key = self._agreement.party(self._folder.name).log_key
-        entries = verify_log(self._folder.log, verification_key=log_key).entries
         there = {
             (leaf.sequence, leaf.commitment)
-            for leaf in map(records.parse_leaf, entries)
+            for leaf in own_leaves(self._folder, self._agreement)
             if isinstance(leaf, records.ConsentRecorded)
         }
         keys = self._folder.open_subject_keys().of([event.subject for event in events])

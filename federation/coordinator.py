@@ -24,6 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.errors import describe
+from compliance.naming import tell_of
 from compliance.terms import Computation, NoiseSource, Role
 from federation.approvals import kept_envelopes
 from federation.approving import encode_approvals
@@ -352,10 +353,12 @@ class Coordinator:
         return found
 
     def _owing(self, listed: Sequence[JobSpec]) -> Mapping[TrainSpec, frozenset[str]]:
-        """Return who has yet to get the model of which training that has ended."""
+        """Return who has yet to get the model, not retired since, of which training that ended."""
         found = {}
         for spec in listed:
             owed = self._folder.job(spec.name) / "owed.json"
+            if self._folder.retired(spec.name).exists():
+                continue
             if isinstance(spec, TrainSpec) and self._ended(spec.name) and owed.exists():
                 found[spec] = frozenset(_NAMES.validate_json(owed.read_bytes()))
         return found
@@ -426,13 +429,17 @@ class Coordinator:
                 spec.name,
                 model_digest=model.digest,
                 rounds=model.making.rounds,
-                parties=model.making.parties,
-                missing=missing,
+                parties=tell_of(model.making.parties, self._agreement),
+                missing=tell_of(missing, self._agreement),
                 epsilon=model.epsilon,
                 delta=model.delta,
             )
         gate.note(
-            records.JobEnded, spec.name, computation=spec.kind, outcome="done", missing=missing
+            records.JobEnded,
+            spec.name,
+            computation=spec.kind,
+            outcome="done",
+            missing=tell_of(missing, self._agreement),
         )
         if model is not None and isinstance(spec, TrainSpec):
             hidden = ToldShare.of(model, self._agreement, spec)
@@ -481,8 +488,8 @@ class Coordinator:
             records.MeasurementMade,
             measurement.job,
             measurement_digest=measurement.digest,
-            parties=tuple(party.party for party in measurement.parties),
-            missing=measurement.missing,
+            parties=tell_of((party.party for party in measurement.parties), self._agreement),
+            missing=tell_of(measurement.missing, self._agreement),
             epsilon=measurement.epsilon,
             delta=measurement.delta,
         )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from federation.terminal import JsonFlag, answer, print_json
+
 if TYPE_CHECKING:
     from federation.erasing import Erasing, Kept
     from federation.followed import Followed
@@ -21,14 +23,13 @@ __all__ = ["erase_app"]
 
 erase_app = typer.Typer(
     no_args_is_help=True,
-    help="Requests to erase a person at a party.",
+    help="Requests to erase a person at a party.\n\nExample: comity erase status out/demo/retailer",
 )
 
 PartyFolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
 WorkspaceArgument = Annotated[
     Path, typer.Argument(metavar="WORKSPACE", help="A folder with one folder for every party.")
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 _LONGEST = 4096
 
@@ -133,11 +134,12 @@ def receipt(
         told: dict[str, object] = {"request": name, "completion": json.loads(signed)}
         told["peers"] = {peer: json.loads(one) for peer, one in theirs.items()}
         if outcomes:
-            told["outcomes"] = opened.model_dump(mode="json")
-        sys.stdout.write(json.dumps(told, indent=2))
+            told["outcomes"] = opened
+        print_json(told)
+    elif outcomes:
+        print_json(opened)
     else:
-        sys.stdout.write(opened.model_dump_json(indent=2) if outcomes else signed.decode())
-    sys.stdout.write("\n")
+        sys.stdout.write(f"{signed.decode()}\n")
 
 
 @contextmanager
@@ -187,14 +189,12 @@ def _told(kept: "Sequence[Kept]", followed: "Followed") -> list[dict[str, object
 
 
 def _write(told: list[dict[str, object]], as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
-        return
+    lines = [] if told else ["nobody has asked to be erased"]
     for one in told:
         party = f"{one['party']}  " if "party" in one else ""
         asked = f", asked at {one['origin']}" if one["origin"] else ""
-        line = f"{party}{one['request']}  {one['standing']}, by {one['deadline']}{asked}"
-        sys.stdout.write(line + "\n")
+        lines.append(f"{party}{one['request']}  {one['standing']}, by {one['deadline']}{asked}")
         for peer in cast("list[dict[str, object]]", one["peers"]):
             late = ", escalated" if peer["escalated"] else ""
-            sys.stdout.write(f"  {peer['peer']}  {peer['state']}{late}\n")
+            lines.append(f"  {peer['peer']}  {peer['state']}{late}")
+    answer(told, *lines, as_json=as_json)

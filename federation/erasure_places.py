@@ -20,7 +20,6 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.erasure.completion import Step
 from compliance.erasure.models import model_step
-from compliance.log.verifier import verify_log
 from compliance.records import ErasureOutcome
 from compliance.terms import ErasureTerms
 from connectors import FileSource, ObjectSource, SqlSource, open_connector
@@ -33,6 +32,7 @@ from federation.gate import Gate
 from federation.jobs.assist import HeldPart
 from federation.jobs.model import JointModel
 from federation.leaves_told import is_told
+from federation.log_reading import own_leaves
 from federation.outcomes import saw, took_part
 from federation.party import PartyFolder, SegmentsConfig, write_atomically
 from federation.population import open_source
@@ -103,12 +103,11 @@ class ErasurePlaces:
         config = self._folder.config.segments
         if config is None or config.url is None:
             return ()
-        key = self._agreement.party(self._folder.name).log_key
-        entries = verify_log(self._folder.log, verification_key=key).entries
-        leaves = (records.parse_leaf(entry) for entry in entries)
-        return tuple(
-            sorted({one.segment for one in leaves if isinstance(one, records.SegmentWritten)})
-        )
+        leaves = own_leaves(self._folder, self._agreement)
+        told = {one.segment for one in leaves if isinstance(one, records.SegmentWritten)}
+        files = self._folder.path.glob("jobs/*/specification.json")  # where the log was pruned
+        begun = {file.parent.name for file in files if b'"kind":"expand"' in file.read_bytes()}
+        return tuple(sorted(told | begun))
 
     def deal_with(
         self,

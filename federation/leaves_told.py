@@ -4,10 +4,9 @@ Leaves to others: writing it down (`gate`). The whole log is verified and read e
 asked after a crash, and not at every step.
 """
 
-from compliance import records
 from compliance.agreement import Agreement
-from compliance.log.verifier import verify_log
 from compliance.records.leaf import Leaf
+from federation.log_reading import own_leaves
 from federation.party import PartyFolder
 
 __all__ = ["is_told"]
@@ -19,9 +18,8 @@ def is_told(folder: PartyFolder, agreement: Agreement, kind: type[Leaf], **field
     Raises:
         LogError: the log is damaged.
     """
-    key = agreement.party(folder.name).log_key
     return any(
         isinstance(leaf, kind)
         and all(getattr(leaf, name) == value for name, value in fields.items())
-        for leaf in map(records.parse_leaf, verify_log(folder.log, verification_key=key).entries)
+        for leaf in own_leaves(folder, agreement)
     )

@@ -1,150 +1,271 @@
-"""What `comity log` does with one party's log beside verifying all of it: serve, receipts.
+"""`comity log`: verify logs, read them, and hand out what is in them.
 
-Guarantees: a receipt that is made verifies; one that is checked is checked against the agreement
-given, or against a policy file, and against nothing that the receipt says of itself. It is worth
-what the keys in these are: a receipt does not show when they were replaced.
-
-Leaves to others: printing (`cli`), the whole log (`audit`).
+Guarantees: parses, calls, prints. Leaves to others: everything else (`audit`, `log_sharing`).
 """
 
-import time
-from contextlib import suppress
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from compliance import records
-from compliance.agreement import Agreement
-from compliance.errors import InvalidAgreementError, LogCorruptedError, LogError, NotPublicError
-from compliance.log.policy import Policy, PublicCheckpoint, open_by_any
-from compliance.log.proving import TiledTree
-from compliance.log.receipt import Receipt
-from compliance.log.verifier import read_checkpoint, read_regular
+import typer
+from rich.markup import escape
+from rich.table import Column, Table
+
+from compliance.terms import Role
 from federation.errors import WorkspaceError
-from federation.log_server import LogServer
-from federation.ownership import owner_of
-from federation.party import PartyFolder, verified_agreement
-from federation.versions import signed_versions_in, versions_of
-from federation.witnesses import log_keys, policy_for, read_optional, witness_of
+from federation.terminal import JsonFlag, answer, counted, err, out, print_json, print_row
 
-__all__ = ["check_receipt", "make_receipt", "make_server", "policy_file"]
+if TYPE_CHECKING:
+    from federation.audit import VerifiedParty
 
-_LARGEST_FILE = 1 << 20
+__all__ = ["log_app"]
 
-
-class _FolderWitness:
-    """A party as a witness, by the version that its folder obeys at each request."""
-
-    def __init__(self, folder: PartyFolder) -> None:
-        self._folder = folder
-
-    def add_checkpoint(self, body: bytes, *, now: int) -> bytes:
-        """Answer an add-checkpoint request: see `Witness.add_checkpoint`."""
-        try:
-            witness = witness_of(self._folder, self._folder.agreement())
-        except (WorkspaceError, InvalidAgreementError) as error:
-            raise LogError(f"nothing was cosigned: {error}") from error
-        return witness.add_checkpoint(body, now=now)
+log_app = typer.Typer(
+    no_args_is_help=True,
+    help="The parties' logs: verify them, read them.\n\nExample: comity log verify out/demo",
+)
 
 
-def _version(directory: Path, number: int) -> bytes | None:
-    """Return a version of the contract as a party's folder holds it; None if it does not."""
-    for signed in signed_versions_in(directory):
-        if signed.unverified().number == number:
-            return signed.to_json()
-    return None
+@log_app.command("verify")
+def log_verify(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR…", help="Party folders, or a whole workspace.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Verify logs offline: agreement, signature, every hash, every leaf, the budget.
 
+    Leaves with 1 if anything does not hold, and says what, party by party.
 
-def make_server(directory: Path, host: str, port: int) -> LogServer:
-    """Return a server of a party's log, which witnesses the other parties'.
-
-    Raises:
-        WorkspaceError: it is no party's folder.
-        WorkspaceError: the address cannot be had.
+    Example: comity log verify out/demo
     """
-    folder = PartyFolder(directory)
-    agreement = folder.agreement()
-    witnesses = agreement.party(folder.name).cosigner is not None
-    witness = _FolderWitness(folder) if witnesses else None
-    try:
-        return LogServer(
-            (host, port),
-            folder.log,
-            witness=witness,
-            now=lambda: int(time.time()),
-            version=lambda number: _version(directory, number),
+    from federation.audit import verify_all
+    from federation.watch import watched
+
+    with watched():
+        found, problems = verify_all(directories)
+    for problem in problems:
+        err.print(f"[bold red]error[/] {escape(str(problem))}")
+    if problems:
+        held = ", ".join(log.party for log in found) or "none"
+        fail = "1 does" if len(problems) == 1 else f"{len(problems)} do"
+        err.print(f"{fail} not hold; these do: {held}")
+        raise typer.Exit(1)
+    if as_json:
+        print_json(
+            [
+                {
+                    "party": log.party,
+                    "agreement": log.agreement.digest,
+                    "tree_size": log.tree_size,
+                    "root_hash": log.root_hash,
+                    "leaves": dict(log.counts),
+                    "epsilon_spent": log.epsilon_spent,
+                    "repriced": log.repriced,
+                    "public_size": log.public_size,
+                    "cosigned_by": list(log.cosigned_by),
+                }
+                for log in found
+            ]
         )
-    except (OSError, OverflowError) as error:
-        raise WorkspaceError(
-            f"cannot listen at {host}:{port}: {error}; name another --port, or another --host"
-        ) from error
+        return
+    _print_verified(found)
 
 
-def make_receipt(directory: Path, index: int) -> tuple[Receipt, Agreement | None]:
-    """Prove that a leaf is in a party's log, under its last public head that holds it.
+def _print_verified(found: "Sequence[VerifiedParty]") -> None:
+    party, root_hash = (Column(name, no_wrap=True) for name in ("party", "root hash"))
+    head = ("leaves", "public", "releases", "refusals", "epsilon spent")
+    table = Table(party, *head, root_hash)
+    for log in found:
+        table.add_row(
+            log.party,
+            str(log.tree_size),
+            "–" if log.public_size is None else f"{log.public_size}, by {len(log.cosigned_by)}",
+            str(log.counts.get("release", 0)),
+            str(log.counts.get("refusal", 0)),
+            f"{log.epsilon_spent:.3f} of {log.agreement.budget.epsilon:.3f}",
+            log.root_hash[:8] + "…",
+        )
+    out.print(table)
+    digests = {log.agreement.digest for log in found}
+    repriced = all(log.repriced for log in found)
+    prices = "recomputed" if repriced else "not recomputed, which needs the `node` extra"
+    logs, contracts = counted(len(found), "log"), counted(len(digests), "agreement")
+    out.print(f"prices {prices}; all hold: {logs} under {contracts}")
+    parties = {
+        party.name
+        for log in found
+        for party in log.agreement.parties
+        if party.role is not Role.AUDITOR
+    }
+    if unseen := sorted(parties - {log.party for log in found}):
+        out.print(f"not looked at: {', '.join(unseen)}")
 
-    Returns:
-        The receipt, and the version of the agreement under which its head is public: it is checked
-        by that one. None if it is not: then its head is the log's own last one.
 
-    Raises:
-        LogError: there is no such leaf, or the files contradict the head.
+@log_app.command("serve")
+def log_serve(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; others than this machine need TLS.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8096,
+) -> None:
+    """Serve a party's log over HTTP, and cosign heads of the other parties' logs, until Ctrl-C.
+
+    Example: comity log serve out/demo/retailer --port 8096
     """
-    agreement = verified_agreement(directory / "agreement.json")
-    name = owner_of(directory)
-    held = [one for one in versions_of(directory).versions if one.number <= agreement.number]
-    versions = [one for one in reversed(held) if name in {party.name for party in one.parties}]
-    keys = [log_keys(one.party(name)) for one in versions]
-    log = directory / "log"
-    public = read_optional(log / "witness" / "public")
-    signed = read_checkpoint(log)
-    if public is not None:
-        head, *_ = open_by_any(public, keys)
-        signed = public if index < head.tree_size else signed
-    head, *_ = open_by_any(signed, keys)
-    tree = TiledTree(log, head)
-    receipt = Receipt(index, tree.inclusion_proof(index), signed, tree.entry(index))
-    for version in versions:
-        with suppress(LogCorruptedError, NotPublicError):  # of another version, or of none
-            receipt.verify(policy_for(version, name))
-            return receipt, version
-    return receipt, None
+    from federation.log_sharing import make_server
+
+    with make_server(directory, host, port) as server:
+        address = f"http://{host}:{server.server_port}/"
+        err.print(f"serving {directory / 'log'} at {address}", markup=False)
+        server.serve_forever()
 
 
-def policy_file(agreement: Path, party: str) -> bytes:
-    """Return the policy (C2SP tlog-policy) under which heads of a party's log are public."""
-    return policy_for(verified_agreement(agreement), party).to_bytes()
+@log_app.command("receipt", context_settings={"ignore_unknown_options": True})  # -1 is an index
+def log_receipt(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
+    index: Annotated[int, typer.Argument(help="Which leaf, from 0.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="File to write; left out, it is printed.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a receipt: one leaf, proved to be in a log, that anybody can check offline.
 
-
-def check_receipt(
-    file: Path, *, agreement: Path | None, party: str | None, policy: Path | None
-) -> tuple[Receipt, PublicCheckpoint, records.Record]:
-    """Check a receipt offline, and read the leaf that it proves.
-
-    Args:
-        file: the receipt.
-        agreement: the signed contract, with `party`, whose log it is; or
-        party: see there.
-        policy: a policy file.
-
-    Raises:
-        WorkspaceError: a file cannot be read, or it is not said what to check against.
-        LogError: the receipt does not hold, or its head is not public.
-        RecordError: what it proves is no leaf of ours.
+    Example: comity log receipt out/demo/retailer 0 --to out/first.tlog-proof
     """
-    if policy is not None:
-        trusted = Policy.parse(_read(policy))
-    elif agreement is not None and party is not None:
-        trusted = policy_for(verified_agreement(agreement), party)
+    from federation.log_sharing import make_receipt
+    from federation.party import write_atomically
+
+    if index < 0:
+        raise typer.BadParameter(
+            f"expected the number of a leaf, 0 or more, got {index}: comity log show numbers them"
+        )
+    receipt, public = make_receipt(directory, index)
+    if not public:
+        err.print("the leaf is not public yet: too few other parties have cosigned a head with it")
     else:
-        raise WorkspaceError("say what to check against: --policy, or --agreement and --party")
-    receipt = Receipt.parse(_read(file))
-    public = receipt.verify(trusted)
-    if receipt.extra is None:
-        raise LogError(f"{file}: the receipt carries no leaf")
-    return receipt, public, records.parse_leaf(receipt.extra)
+        err.print(f"check it with version {public.number} of the agreement")
+    content = receipt.to_bytes()
+    if to is not None:
+        write_atomically(to, content)
+    if to is None and not as_json:
+        sys.stdout.write(content.decode())
+        return
+    document = {
+        "leaf": receipt.index,
+        "version": public and public.number,
+        "file": to,
+        "receipt": content.decode(),
+    }
+    answer(document, f"wrote {to}", as_json=as_json)
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return read_regular(file, _LARGEST_FILE)
-    except OSError as error:
-        raise WorkspaceError(f"{file} cannot be read: {error.strerror}") from error
+@log_app.command("prune")
+def log_prune(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
+    before: Annotated[int, typer.Option("--before", min=0, help="First entry that stays.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove a log's first entries, by the agreement's retention term; their hashes stay.
+
+    Example: comity log prune out/demo/retailer --before 4096
+    """
+    from datetime import UTC, datetime
+
+    from federation.log_pruning import prune_log
+
+    leaf, removed = prune_log(directory, before, now=datetime.now(UTC))
+    document = {"kept_from": leaf.kept_from, "root_hash": leaf.root_hash, "files": removed}
+    told = f"removed {counted(removed, 'file')}: entries before {leaf.kept_from}"
+    answer(document, told, as_json=as_json)
+
+
+@log_app.command("check")
+def log_check(
+    file: Annotated[Path, typer.Argument(help="The receipt.")],
+    agreement: Annotated[
+        Path | None, typer.Option("--agreement", help="The contract that every party signed.")
+    ] = None,
+    party: Annotated[str | None, typer.Option("--party", help="Whose log it is.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", help="Instead: a policy file (C2SP tlog-policy).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a receipt offline; leaves with 1 if it does not hold, or is not public.
+
+    Example: comity log check out/first.tlog-proof --agreement out/demo/agreement.json --party
+    retailer
+    """
+    from federation.log_sharing import check_receipt
+
+    receipt, public, leaf = check_receipt(file, agreement=agreement, party=party, policy=policy)
+    head = public.checkpoint
+    document = {
+        "origin": head.origin,
+        "leaf": receipt.index,
+        "tree_size": head.tree_size,
+        "cosigned_by": public.cosigned,
+        "says": leaf,
+    }
+    cosigned = ", ".join(public.cosigned) or "nobody"
+    answer(
+        document,
+        f"holds: leaf {receipt.index} of {head.tree_size} of {head.origin}, cosigned by {cosigned}",
+        "It is worth what the keys are by which you checked it: where a later version replaced "
+        "them, whoever has the old ones can make such a receipt. Ask for one that holds by the "
+        "latest version.",
+        leaf.model_dump_json(indent=2),
+        as_json=as_json,
+    )
+
+
+@log_app.command("policy")
+def log_policy(
+    agreement: Annotated[Path, typer.Argument(help="The contract that every party signed.")],
+    party: Annotated[str, typer.Option("--party", help="Whose log.")],
+) -> None:
+    """Print the policy (C2SP tlog-policy) under which heads of a party's log are public.
+
+    Example: comity log policy out/demo/agreement.json --party retailer
+    """
+    from federation.log_sharing import policy_file
+
+    sys.stdout.write(policy_file(agreement, party).decode())
+
+
+@log_app.command("show")
+def log_show(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a verified log, leaf by leaf.
+
+    Example: comity log show out/demo/retailer
+    """
+    from federation.audit import party_directories, verify_party
+
+    if len(found := party_directories(directory)) > 1:
+        names = ", ".join(path.name for path in found)
+        raise WorkspaceError(f"{directory} holds several logs: name the folder of one of {names}")
+    log = verify_party(found[0])
+    if as_json:
+        print_json(log.leaves)
+        return
+    common = {"version", "kind", "time", "party", "agreement", "job"}
+    out.print(f"[bold]{log.party}[/], {log.tree_size} leaves, root hash {log.root_hash}")
+    for index, leaf in enumerate(log.leaves):
+        told = leaf.model_dump(mode="json", exclude=common, exclude_none=True)
+        what = ", ".join(f"{key} {_short(value)}" for key, value in told.items())
+        moment = f"{leaf.time:%Y-%m-%d %H:%M:%S}"
+        print_row(f"{index:>4}  {moment}  {leaf.kind:<16}  {leaf.job or '–':<18}  {what}")
+    if out.is_terminal:
+        err.print("lines are cut to this terminal: --json tells everything")
+
+
+def _short(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -8,6 +8,7 @@ the folder meanwhile.
 Leaves to others: a copy of what is removed; auditing what is left (`compliance.auditing.pruned`).
 """
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from compliance.log.pruning import prune
 from compliance.log.tiles import TILE_WIDTH
 from compliance.terms import Artefact
 from federation.errors import WorkspaceError
+from federation.log_reading import leaves_left
 from federation.party import PartyFolder, locked
 from federation.witnesses import read_optional
 
@@ -66,8 +68,8 @@ def prune_log(directory: Path, before: int, *, now: datetime) -> tuple[records.L
         if kept_from == 0:
             raise WorkspaceError(f"files hold {TILE_WIDTH} entries each: nothing goes before that")
         tree = TiledTree(folder.log, head)
-        told, held = _left(tree, head.tree_size)
-        if held:
+        told, left = leaves_left(tree, head.tree_size)
+        if _is_held(left):
             raise WorkspaceError("a hold is on log-body: nothing goes before it is lifted")
         if told is not None and kept_from <= told.kept_from:  # what a crash may have left
             return told, prune(folder.log, head, told.kept_from)
@@ -105,22 +107,12 @@ def _check_witnessed(
     tree.consistency_proof(public)
 
 
-def _left(tree: TiledTree, size: int) -> tuple[records.LogPruned | None, bool]:
-    """Return what told of the last pruning, and whether a hold is on the log.
-
-    Entries that were let go then are not asked for: no hold placed among them was left.
-    """
-    told: records.LogPruned | None = None
-    lifted: set[str] = set()
-    held = False
-    for index in range(size - 1, -1, -1):
-        if told is not None and index < told.kept_from:
-            break
-        leaf = records.parse_leaf(tree.entry(index))
-        if isinstance(leaf, records.LogPruned):
-            told = told or leaf
+def _is_held(left: Iterable[records.Record]) -> bool:
+    """Tell whether a hold is on the log; none is that was placed among entries let go before."""
+    placed: set[str] = set()
+    for leaf in left:
+        if isinstance(leaf, records.HoldPlaced) and leaf.artefact == Artefact.LOG_BODY:
+            placed.add(leaf.hold)
         elif isinstance(leaf, records.HoldLifted):
-            lifted.add(leaf.hold)
-        elif isinstance(leaf, records.HoldPlaced) and leaf.artefact == Artefact.LOG_BODY:
-            held = held or leaf.hold not in lifted
-    return told, held
+            placed.discard(leaf.hold)
+    return bool(placed)

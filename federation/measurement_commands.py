@@ -6,18 +6,16 @@ so and never guessed.
 Leaves to others: counting (`measuring`), what a measurement is (`jobs.measure`).
 """
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from federation.errors import WorkspaceError
+from federation.terminal import JsonFlag, out, print_json
 
 if TYPE_CHECKING:
     from federation.jobs.measure import Measurement
@@ -28,7 +26,6 @@ measurement_app = typer.Typer(
     no_args_is_help=True,
     help="What measuring jobs counted.\n\nExample: comity measurement show out/demo",
 )
-out = Console(highlight=False, soft_wrap=True)
 
 
 def kept_measurements(directory: Path) -> "list[Measurement]":
@@ -67,7 +64,7 @@ def kept_measurements(directory: Path) -> "list[Measurement]":
 @measurement_app.command("show")
 def show(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A workspace, or a party's folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Show counts with the standard deviation of their noise, and which were withheld.
 
@@ -80,7 +77,7 @@ def show(
             | {"standard_deviation": one.standard_deviation, "withheld": one.withheld}
             for one in found
         ]
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+        print_json(told)
         return
     for one in found:
         _print(one)

@@ -10,6 +10,7 @@ Leaves to others: the steps (`jobs.measure`), who may be used (`population`), wh
 from collections.abc import Callable, Mapping
 
 from compliance import records
+from compliance.naming import tell_of
 from federation.desk import Desk
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
@@ -64,8 +65,8 @@ class Measuring:
         measurement = read_measurement(message, desk.agreement)
         kept = {
             "measurement_digest": measurement.digest,
-            "parties": tuple(party.party for party in measurement.parties),
-            "missing": measurement.missing,
+            "parties": tell_of((party.party for party in measurement.parties), desk.agreement),
+            "missing": tell_of(measurement.missing, desk.agreement),
             "epsilon": measurement.epsilon,
             "delta": measurement.delta,
         }

@@ -4,14 +4,13 @@ Guarantees: parses, calls, prints; no reference of a record is printed. Leaves t
 else (`training.manifests`).
 """
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compliance.agreement import iso
+from federation.terminal import JsonFlag, answer
 
 if TYPE_CHECKING:
     from federation.party import PartyFolder
@@ -25,7 +24,6 @@ model_app = typer.Typer(
 )
 
 PartyFolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @model_app.callback()
@@ -110,9 +108,6 @@ def _plain(folder: "PartyFolder", found: "Manifest") -> dict[str, Any]:
 
 
 def _print(told: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
-        return
     lines = [f"{told['job']} at {told['party']}: the log tells of the same people"]
     for one in told["answers"]:
         used, erased = one["used"], one["erased"]
@@ -124,4 +119,4 @@ def _print(told: dict[str, Any], *, as_json: bool) -> None:
         known = "known" if told["was_known_as_erased"] else "not known"
         is_in = "WAS in it" if told["was_in_it"] else "was not in it"
         lines.append(f"{told['request']}: {is_in}, {known} as erased to every answer")
-    sys.stdout.write("\n".join(lines) + "\n")
+    answer(told, *lines, as_json=as_json)

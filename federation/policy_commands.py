@@ -3,18 +3,17 @@
 Guarantees: parses, calls, prints. Leaves to others: everything else (`policies`).
 """
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
+
+from federation.terminal import JsonFlag, answer, out, print_json
 
 if TYPE_CHECKING:
     from compliance.policy import Decision
@@ -23,9 +22,9 @@ __all__ = ["policy_app"]
 
 policy_app = typer.Typer(
     no_args_is_help=True,
-    help="What may leave a party: the agreement's permits and the party's own prohibitions.",
+    help="What may leave a party: the agreement's permits and the party's own prohibitions.\n\n"
+    "Example: comity policy check out/demo/retailer",
 )
-out = Console(soft_wrap=True)
 
 PartyFolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
 
@@ -46,7 +45,7 @@ def show(directory: PartyFolderArgument) -> None:
 @policy_app.command("check")
 def check(
     directory: PartyFolderArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Hold a party's own policy.cedar together, and find words that nothing is called by.
 
@@ -59,14 +58,9 @@ def check(
 
     folder = PartyFolder(directory)
     found = strange_words(folder, folder.agreement())
-    if as_json:
-        sys.stdout.write(json.dumps([asdict(one) for one in found], indent=2) + "\n")
-    else:
-        for one in found:
-            out.print(str(one), markup=False)
-        if not found:
-            there = folder.policy.exists()
-            out.print("holds together" if there else "no policy.cedar: the agreement alone decides")
+    there = folder.policy.exists()
+    holds = "holds together" if there else "no policy.cedar: the agreement alone decides"
+    answer(found, *(map(str, found) if found else [holds]), as_json=as_json)
     if found:
         raise typer.Exit(1)
 
@@ -89,7 +83,7 @@ def explain(
     ] = None,
     payload_bytes: Annotated[int, typer.Option("--bytes", min=0, help="Length.")] = 0,
     charged: Annotated[bool, typer.Option("--charged", help="It costs privacy budget.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Say whether a party's policies would let something out, and which clause decides.
 
@@ -117,7 +111,7 @@ def explain(
         time=(at or datetime.now(UTC)).replace(tzinfo=UTC),
     )
     decision = policy_of(folder, agreement).decide(asked)
-    (_print_json if as_json else _print_lines)(decision)
+    (print_json if as_json else _print_lines)(decision)
     if not decision.allowed:
         raise typer.Exit(1)
 
@@ -134,10 +128,6 @@ def _check_said(action: str, recipient: str, purpose: str | None, names: Sequenc
     if ROUTES[action].concerns_people and purpose is None:
         told = f"{action} is made from people: say for what"
         raise typer.BadParameter(told, param_hint="--purpose")
-
-
-def _print_json(decision: "Decision") -> None:
-    sys.stdout.write(json.dumps(asdict(decision), indent=2) + "\n")
 
 
 def _print_lines(decision: "Decision") -> None:

@@ -5,20 +5,21 @@ Guarantees: no report is made unless every log that it reads holds, and all are 
 Leaves to others: verifying (`audit`), everything that is said (`compliance.reporting`).
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
+from rich import table
+from rich.markup import escape
 
 from federation.errors import WorkspaceError
+from federation.terminal import JsonFlag, counted, err, out, print_json
 
 if TYPE_CHECKING:
     from compliance.agreement import Agreement
-    from compliance.reporting import PartyLog, Report
+    from compliance.reporting import Figure, PartyLog, Report
 
 __all__ = ["report_app"]
 
@@ -27,7 +28,9 @@ report_app = typer.Typer(
     help="Reports from verified logs; every figure cites its leaves.\n\n"
     "Example: comity report processing out/demo --html out/processing.html",
 )
-out = Console(highlight=False, soft_wrap=True)
+
+_MOST_ROWS: Final = 20
+"""Of a table, on a terminal."""
 
 _Maker = Callable[["Agreement", "Sequence[PartyLog]", datetime], "Report"]
 
@@ -35,7 +38,6 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Write a page that prints to this file.")
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 AtOption = Annotated[
     datetime | None,
     typer.Option(
@@ -141,13 +143,16 @@ def _report(
         raise WorkspaceError(
             f"{directory} holds logs under several agreements: name one party's folder"
         )
-    logs = [PartyLog.of(party.party, party.leaves, party.root_hash) for party in verified]
+    logs = [
+        PartyLog.of(one.party, one.leaves, one.root_hash, one.log.succession.versions)
+        for one in verified
+    ]
     moment = (at or datetime.now(UTC)).replace(tzinfo=UTC)
     report = make(agreement, logs, moment)
     if html is not None:
         write_atomically(html, page(report).encode(), mode=0o600)
     if as_json:
-        sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+        print_json(report)
     elif html is not None:
         out.print(f"page: {html}", markup=False)
     else:
@@ -155,11 +160,42 @@ def _report(
 
 
 def _print(report: "Report") -> None:
+    """Print the figures: every one in a line of its own, or as tables that fit a terminal."""
     from compliance.reporting import figures_of
 
     out.print(f"{report.title}, {report.collaboration}, as of {report.at:%Y-%m-%d}", markup=False)
-    for place, figure in figures_of(report):
-        cited = "; ".join(citation.text for citation in figure.citations) or "no leaf"
-        value = f"{figure.value:.4g}" if isinstance(figure.value, float) else figure.value
-        told = f"{' · '.join(place[1:])}: {value} {figure.unit}".rstrip()
-        out.print(f"{told} ({cited})", markup=False)
+    figures = list(figures_of(report))
+    if not figures:
+        out.print("no figures: nothing that it tells of has been logged")
+    elif out.is_terminal:
+        _print_tables(report)
+    else:
+        for place, figure in figures:
+            told = f"{' · '.join(place[1:])}: {figure.text} ({_cited([figure])})"
+            out.print(told, markup=False)
+
+
+def _print_tables(report: "Report") -> None:
+    """Print the first rows of every table of figures, as wide as the terminal."""
+    from compliance.reporting import Figure
+
+    for section in report.sections:
+        for one in section.tables:
+            rows = [row for row in one.rows if any(isinstance(cell, Figure) for cell in row)]
+            if not rows:
+                continue
+            head = (table.Column(escape(name), overflow="fold") for name in (*one.head, "leaves"))
+            shown = table.Table(*head, title_justify="left")
+            shown.title = escape(one.caption)
+            for row in rows[:_MOST_ROWS]:
+                cited = _cited([cell for cell in row if isinstance(cell, Figure)])
+                shown.add_row(*(escape(cell.text) for cell in row), cited)
+            out.print(shown, soft_wrap=False)
+            if (left := len(rows) - _MOST_ROWS) > 0:
+                out.print(f"… and {counted(left, 'row')} more")
+    err.print("--html FILE writes the whole report to read and to print, --json for programs")
+
+
+def _cited(figures: "Sequence[Figure]") -> str:
+    cited = dict.fromkeys(one.text for figure in figures for one in figure.citations)
+    return "; ".join(cited) or "no leaf"

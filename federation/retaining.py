@@ -37,13 +37,13 @@ from pydantic import ValidationError
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.errors import RetentionError, describe
-from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
 from compliance.records.leaf import Leaf
 from compliance.retention import Hold, Mark, Standing, State, assess
 from federation.artefacts import Deleted, artefacts_of, deleted_in, remove
 from federation.audit import has_begun
 from federation.errors import WorkspaceError
+from federation.log_reading import own_leaves
 from federation.party import PartyFolder, locked, write_atomically
 from federation.retraining import RetrainingQueue
 
@@ -235,9 +235,7 @@ def _at_work(folder: PartyFolder, now: datetime) -> Iterator[_Work]:
 def _leaves(folder: PartyFolder, agreement: Agreement) -> Sequence[records.Record]:
     if not has_begun(folder.log):
         raise WorkspaceError(f"{folder.log} is empty: nothing was made here that could be kept")
-    party = agreement.party(folder.name)
-    log = verify_log(folder.log, verification_key=party.log_key, second_key=party.cosigning_key)
-    return tuple(map(records.parse_leaf, log.entries))
+    return own_leaves(folder, agreement)
 
 
 def _mark(folder: PartyFolder, leaves: Sequence[records.Record]) -> Mark:

@@ -3,17 +3,16 @@
 Guarantees: parses, calls, prints. Leaves to others: everything else (`retaining`).
 """
 
-import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from compliance.agreement import iso
 from compliance.terms import Artefact
+from federation.terminal import JsonFlag, answer
 
 if TYPE_CHECKING:
     from compliance.retention import Standing
@@ -26,13 +25,11 @@ retention_app = typer.Typer(
     help="How long a party keeps what came of people's data.\n\n"
     "Example: comity retention status out/demo/retailer",
 )
-out = Console(highlight=False, soft_wrap=True)
 
 PartyFolderArgument = Annotated[
     Path, typer.Argument(metavar="PARTY_FOLDER", help="A party's folder.")
 ]
 HoldOption = Annotated[str, typer.Option("--hold", help="Its name, used once.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @retention_app.command("status")
@@ -120,26 +117,24 @@ def lift(directory: PartyFolderArgument, name: HoldOption, as_json: JsonFlag = F
 
 
 def _print(found: "Retained", *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(_plain(found), indent=2) + "\n")
-        return
-    for one in found.standings:
-        out.print(_told(one), markup=False)
-    for gone in found.deleted:
-        told = f"deleted: {gone.artefact} {gone.name}, due {iso(gone.due)} ({gone.days} days)"
-        out.print(told, markup=False)
-    for model in found.retired:
-        out.print(f"retired: model {model}, not trained again by its day", markup=False)
-    for held in found.holds:
-        what = f"{held.artefact} {held.name or '(all)'}"
-        out.print(f"hold {held.hold}: {what}: {held.reason}", markup=False)
+    lines = [_told(one) for one in found.standings]
+    lines += [
+        f"deleted: {gone.artefact} {gone.name}, due {iso(gone.due)} ({gone.days} days)"
+        for gone in found.deleted
+    ]
+    lines += [f"retired: model {model}, not trained again by its day" for model in found.retired]
+    lines += [
+        f"hold {held.hold}: {held.artefact} {held.name or '(all)'}: {held.reason}"
+        for held in found.holds
+    ]
     if not (found.standings or found.deleted):
-        out.print("nothing is kept")
+        lines.append("nothing is kept")
     if found.mark.claimed is not None:
-        out.print(
+        lines.append(
             f"the clock says {iso(found.mark.claimed)}, far ahead of {iso(found.mark.moment)}, the "
             "last that was believed: set it right, or run once more to confirm it"
         )
+    answer(_plain(found), *lines, as_json=as_json)
 
 
 def _told(one: "Standing") -> str:

@@ -4,8 +4,6 @@ Guarantees: parses, calls, prints; nothing tells who was erased. Leaves to other
 party (`retraining`) and at the coordinator (`successors`).
 """
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compliance.agreement import iso
+from federation.terminal import JsonFlag, answer
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -28,7 +27,6 @@ retrain_app = typer.Typer(
 )
 
 PartyFolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @retrain_app.callback()
@@ -50,14 +48,13 @@ def list_command(directory: PartyFolderArgument, as_json: JsonFlag = False) -> N
     with locked(folder):
         of = _at_coordinator if folder.config.role is Role.COORDINATOR else _at_party
         told = list(of(folder, now))
-    if as_json:
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
-        return
-    for one in told:
-        becomes = f", {one['successor']}" if one["successor"] else ""
-        sys.stdout.write(f"{one['model']}: {one['standing']}{becomes}, due {one['due']}\n")
-    if not told:
-        sys.stdout.write("nothing has to be trained again\n")
+    lines = [
+        f"{one['model']}: {one['standing']}"
+        + (f", {one['successor']}" if one["successor"] else "")
+        + f", due {one['due']}"
+        for one in told
+    ]
+    answer(told, *(lines or ["nothing has to be trained again"]), as_json=as_json)
 
 
 def _at_party(folder: "PartyFolder", now: "datetime") -> Iterator[dict[str, object]]:

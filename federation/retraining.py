@@ -34,12 +34,12 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.erasure.completion import Step
 from compliance.erasure.retraining import DueModel, RetrainingStanding, standing_of
-from compliance.log.verifier import verify_log
 from compliance.records import ErasureOutcome
 from federation.desk import Desk
 from federation.errors import WorkspaceError
 from federation.gate import Released
 from federation.jobs.exchange import expect
+from federation.log_reading import own_leaves
 from federation.messages import Message, RetrainAsk, RetrainTold, content_digest
 from federation.party import PartyFolder, write_atomically
 from federation.policies import known_job
@@ -119,7 +119,7 @@ class RetrainingQueue:
         retired = self.retired()
         if not untold and not retired:
             return
-        leaves = [*_leaves(self._folder, self._agreement)]
+        leaves = [*own_leaves(self._folder, self._agreement)]
         for one in untold:
             if not any(
                 isinstance(leaf, records.ModelDue)
@@ -293,9 +293,3 @@ def _retire(
         isinstance(leaf, records.ModelRetired) and leaf.model_digest == digest for leaf in leaves
     ):
         tell(records.ModelRetired, model, model_digest=digest, reason=reason)
-
-
-def _leaves(folder: PartyFolder, agreement: Agreement) -> Iterator[records.Record]:
-    key = agreement.party(folder.name).log_key
-    for entry in verify_log(folder.log, verification_key=key).entries:
-        yield records.parse_leaf(entry)

@@ -5,14 +5,13 @@ Guarantees: parses, calls, prints; no secret and no key is printed.
 Leaves to others: everything else (`resealing`, `unsealing`).
 """
 
-import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from federation.terminal import JsonFlag, answer, err
 
 if TYPE_CHECKING:
     from compliance.sealing import UnsealingKey
@@ -25,14 +24,11 @@ secrets_app = typer.Typer(
     help="Keys and other secrets of folders, sealed on disk under a key that is kept elsewhere.\n\n"
     "Example: comity secrets seal /srv/comity/brand",
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 FolderArgument = Annotated[
     Path,
     typer.Argument(metavar="DIR", help="A party's or a coordinator's folder, or a workspace."),
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @secrets_app.command("key")
@@ -53,10 +49,8 @@ def make_key(
         raise WorkspaceError(f"{file} is there already: name another file")
     write_atomically(file, new_secret().hex().encode() + b"\n", mode=0o600)
     name = read_key_file(file).name
-    if as_json:
-        _print_json({"file": str(file), "key": name})
-        return
-    out.print(f"written: {file}, key {name}; without it, nothing that is sealed opens: keep a copy")
+    told = f"written: {file}, key {name}; without it, nothing that is sealed opens: keep a copy"
+    answer({"file": file, "key": name}, told, as_json=as_json)
 
 
 @secrets_app.command("status")
@@ -75,19 +69,18 @@ def status(directory: FolderArgument, as_json: JsonFlag = False) -> None:
     counts = Counter[Standing]()
     for one in found:
         counts[one.standing] += one.secrets
-    if as_json:
-        _print_json(
-            {
-                "key": key and key.name,
-                **{str(standing): counts[standing] for standing in Standing},
-                "files": {str(one.file): str(one.standing) for one in found},
-            }
-        )
-    else:
-        for one in found:
-            out.print(f"{one.standing:<7} {one.file}", markup=False)
-        out.print(f"{key}" if key else "no unsealing key is given", markup=False)
-        out.print(", ".join(f"{counts[one]} {one}" for one in Standing))
+    document = {
+        "key": key and key.name,
+        **{str(standing): counts[standing] for standing in Standing},
+        "files": {str(one.file): one.standing for one in found},
+    }
+    answer(
+        document,
+        *(f"{one.standing:<7} {one.file}" for one in found),
+        str(key) if key else "no unsealing key is given",
+        ", ".join(f"{counts[one]} {one}" for one in Standing),
+        as_json=as_json,
+    )
     if counts[Standing.CLOSED] or (key and counts[Standing.CLEAR]):
         raise typer.Exit(1)
 
@@ -172,11 +165,5 @@ def _reseal(
 
 
 def _tell(done: "Resealed", what: str, *, as_json: bool) -> None:
-    if as_json:
-        _print_json({"written": done.written, "kept": done.kept})
-    else:
-        out.print(f"{done.written} secrets {what}; {done.kept} were before")
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+    told = f"{done.written} secrets {what}; {done.kept} were before"
+    answer({"written": done.written, "kept": done.kept}, told, as_json=as_json)

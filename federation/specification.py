@@ -8,9 +8,9 @@ takes from anybody.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -36,6 +36,7 @@ from privacy.training.learners import Learner
 __all__ = [
     "Activation",
     "AlignSpec",
+    "ContradictoryJobError",
     "ExpandSpec",
     "JobName",
     "JobSpec",
@@ -89,10 +90,39 @@ Absent = Annotated[int, Field(ge=0, lt=1_000, exclude_if=is_unsaid)]
 """Partners that a job goes on without: its quorum is all the others."""
 
 
+class Contradiction(NamedTuple):
+    """What cannot be in a job, though each of these keys is well-formed by itself."""
+
+    keys: frozenset[str]
+    told: str
+
+
+def _between(keys: str, told: str) -> Contradiction:
+    return Contradiction(frozenset(keys.split()), told)
+
+
+class ContradictoryJobError(ValueError):
+    """A job contradicts itself; holds every contradiction, for whoever explains it."""
+
+    def __init__(self, found: tuple[Contradiction, ...]) -> None:
+        super().__init__("; ".join(one.told for one in found))
+        self.found = found
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: JobName
+
+    @model_validator(mode="after")
+    def _does_not_contradict_itself(self) -> Self:
+        if found := tuple(self._contradictions()):
+            raise ContradictoryJobError(found)
+        return self
+
+    def _contradictions(self) -> Iterator[Contradiction]:
+        """Yield everything in which the job's keys contradict each other."""
+        yield from ()
 
 
 class _OfAll(_Spec):
@@ -146,19 +176,19 @@ class MatchSpec(_Bucketed):
         room = (self.memory_limit - _LINKED_BASE_BYTES) // _LINKED_BYTES_PER_POINT
         return 1 << min(room.bit_length() - 1, _LARGEST_BUCKET_BITS)
 
-    @model_validator(mode="after")
-    def _room_for_the_program(self) -> Self:
+    def _contradictions(self) -> Iterator[Contradiction]:
         if self.is_direct and self.memory_limit < _LINKED_LEAST_BYTES:
-            raise ValueError(
+            yield _between(
+                "protocol memory_limit",
                 "protocol 'rr22' needs a memory_limit of at least 768MiB: give it more, or match "
-                "by 'ecdh'"
+                "by 'ecdh'",
             )
         if self.is_direct and self.absent_partners:
-            raise ValueError(
+            yield _between(
+                "protocol absent_partners",
                 "protocol 'rr22' has no absent_partners: both ends of a link have to be there at "
-                "once, at most three times for a bucket: leave it out, or match by 'ecdh'"
+                "once, at most three times for a bucket: leave it out, or match by 'ecdh'",
             )
-        return self
 
 
 class AlignSpec(_Bucketed, _OfAll):
@@ -259,58 +289,60 @@ class TrainSpec(_Spec):
             return data
         return {"rounds": rounds, **_LEFT_OUT[family], **data}
 
-    @model_validator(mode="after")
-    def _fits_family(self) -> Self:
+    def _contradictions(self) -> Iterator[Contradiction]:
+        yield from self._of_family()
+        yield from self._of_noise()
+        linear = self.model is ModelFamily.LOGISTIC_REGRESSION
+        if self.labels is Labels.SEEDS_ONLY and not (linear and self.noise is NoiseSource.LOCAL):
+            yield _between(
+                "labels model noise",
+                f"labels 'seeds-only' take model {ModelFamily.LOGISTIC_REGRESSION.value!r} and "
+                f"noise {NoiseSource.LOCAL.value!r}",
+            )
+
+    def _of_family(self) -> Iterator[Contradiction]:
         is_network = self.model is ModelFamily.NETWORK
         if (self.network is not None) is not is_network:
             what = "needs" if is_network else "has no"
-            raise ValueError(f"model {self.model.value!r} {what} network, its hidden layers")
+            yield _between(
+                "model network",
+                f"model {self.model.value!r} {what} network, its hidden layers",
+            )
         is_local, is_trees = self.noise is NoiseSource.LOCAL, self.model is _TREES
         if is_trees if is_local else self.model not in _SUMMED:
             others = [
                 noise for noise in NoiseSource if (noise is not NoiseSource.LOCAL) is is_trees
             ]
-            raise ValueError(
+            yield _between(
+                "model noise",
                 f"model {self.model.value!r} is trained with noise "
                 f"{' or '.join(repr(noise.value) for noise in others)} alone: ask for that, or for "
-                f"model {ModelFamily.LOGISTIC_REGRESSION.value!r}"
+                f"model {ModelFamily.LOGISTIC_REGRESSION.value!r}",
             )
         if not is_trees and self.depth != type(self).model_fields["depth"].default:
-            raise ValueError(f"model {self.model.value!r} has no depth: leave it out")
+            yield _between("model depth", f"model {self.model.value!r} has no depth: leave it out")
         if is_trees and self.noise is NoiseSource.UNSAFE_NONE and self.rounds <= self.depth:
-            raise ValueError(
+            yield _between(
+                "model noise rounds depth",
                 f"trees of depth {self.depth} take {self.depth + 1} rounds or more without noise, "
-                f"got {self.rounds}"
+                f"got {self.rounds}",
             )
-        return self
 
-    @model_validator(mode="after")
-    def _fits_noise(self) -> Self:
-        private = self.noise is not NoiseSource.UNSAFE_NONE
+    def _of_noise(self) -> Iterator[Contradiction]:
+        named, private = f"noise {self.noise.value!r}", self.noise is not NoiseSource.UNSAFE_NONE
         for name in ("epsilon", "delta"):
             if (getattr(self, name) is None) is private:
                 what = f"needs {name}: add it" if private else f"has no {name}: leave it out"
-                raise ValueError(f"noise {self.noise.value!r} {what}")
-        if self.noise is not NoiseSource.LOCAL:
-            if self.absent_partners:
-                raise ValueError(
-                    f"noise {self.noise.value!r} has no absent_partners: "
-                    f"{_WHO_MAY_MISS_SUMS[self.noise]}: leave it out"
-                )
-            for name in _LOCAL_ONLY:
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"noise {self.noise.value!r} has no {name}: leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _fits_labels(self) -> Self:
-        linear = self.model is ModelFamily.LOGISTIC_REGRESSION
-        if self.labels is Labels.SEEDS_ONLY and not (linear and self.noise is NoiseSource.LOCAL):
-            raise ValueError(
-                f"labels 'seeds-only' take model {ModelFamily.LOGISTIC_REGRESSION.value!r} and "
-                f"noise {NoiseSource.LOCAL.value!r}"
-            )
-        return self
+                yield _between(f"noise {name}", f"{named} {what}")
+        if self.noise is NoiseSource.LOCAL:
+            return
+        if self.absent_partners:
+            why = _WHO_MAY_MISS_SUMS[self.noise]
+            told = f"{named} has no absent_partners: {why}: leave it out"
+            yield _between("noise absent_partners", told)
+        for name in _LOCAL_ONLY:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                yield _between(f"noise {name}", f"{named} has no {name}: leave it out")
 
     @property
     def promise(self) -> tuple[float, float]:
@@ -341,11 +373,9 @@ class ExpandSpec(_Spec):
     size: int | None = Field(default=None, ge=1, le=1 << 32)
     absent_partners: Absent = 0
 
-    @model_validator(mode="after")
-    def _one_measure(self) -> Self:
+    def _contradictions(self) -> Iterator[Contradiction]:
         if (self.share is None) == (self.size is None):
-            raise ValueError("give either share, or size")
-        return self
+            yield _between("share size", "give either share, or size")
 
     @property
     def measure(self) -> str:
@@ -375,12 +405,11 @@ class MeasureSpec(_Spec):
     delta: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
     absent_partners: Absent = 0
 
-    @model_validator(mode="after")
-    def _fits_noise(self) -> Self:
+    def _contradictions(self) -> Iterator[Contradiction]:
         is_pure = self.noise is CountNoise.DISCRETE_LAPLACE
         if (self.delta is None) is not is_pure:
-            raise ValueError(f"noise {self.noise.value!r} {'has no' if is_pure else 'needs'} delta")
-        return self
+            does = "has no" if is_pure else "needs"
+            yield _between("noise delta", f"noise {self.noise.value!r} {does} delta")
 
 
 class VerticalTrainSpec(_OfAll):
@@ -405,11 +434,10 @@ class VerticalTrainSpec(_OfAll):
     unsafe_labels: bool = False
     replaces: JobName | None = Field(default=None, exclude_if=is_unsaid)
 
-    @model_validator(mode="after")
-    def _says_how_labels_are_protected(self) -> Self:
+    def _contradictions(self) -> Iterator[Contradiction]:
         if (self.label_epsilon is None) is not self.unsafe_labels:
-            raise ValueError("give either a label_epsilon, or unsafe_labels = true")
-        return self
+            told = "give either a label_epsilon, or unsafe_labels = true"
+            yield _between("label_epsilon unsafe_labels", told)
 
 
 class VerticalScoreSpec(_Spec):

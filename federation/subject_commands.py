@@ -4,7 +4,6 @@ Guarantees: an identifier, and a new value, are read from standard input, so tha
 list of processes and no shell's history. Leaves to others: everything else (`subjects`).
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+from federation.terminal import JsonFlag, answer
 
 if TYPE_CHECKING:
     from federation.subjects import Subjects
@@ -45,7 +46,6 @@ class Layout(StrEnum):
 
 PartyArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
 ByOption = Annotated[By, typer.Option("--by", help="What is read: a reference, email or phone.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @subject_app.command("show")
@@ -98,7 +98,7 @@ def correct(
         raise typer.BadParameter("expected, after the name, one COLUMN=VALUE a line, each once")
     with _subjects(directory, by, name.strip()) as (subjects, references):
         request = subjects.correct(references, values)
-    sys.stdout.write(json.dumps({"request": request}) + "\n" if as_json else f"{request}\n")
+    answer({"request": request}, request, as_json=as_json)
 
 
 def _read() -> str:

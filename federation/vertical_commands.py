@@ -1,13 +1,13 @@
 """What the command line prints of models over columns.
 
-Leaves to others: reading the arguments (`cli`), what is printed (`vertical_card`,
+Leaves to others: reading the arguments (`judging_commands`), what is printed (`vertical_card`,
 `vertical_attack`).
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from federation.terminal import out
 
 if TYPE_CHECKING:
     from federation.vertical_attack import VerticalAttack
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["print_vertical_attack", "print_vertical_card"]
 
 
-def print_vertical_attack(out: Console, found: "VerticalAttack") -> None:
+def print_vertical_attack(found: "VerticalAttack") -> None:
     """Print what an attack found."""
     guesses = found.planted.guesses
     out.print(
@@ -39,7 +39,7 @@ def print_vertical_attack(out: Console, found: "VerticalAttack") -> None:
     out.print(f"stated: label epsilon {found.stated_epsilon:g}, delta 0: {verdict}")
 
 
-def print_vertical_card(out: Console, made: "VerticalCard", place: Path) -> None:
+def print_vertical_card(made: "VerticalCard", place: Path) -> None:
     """Print the outline of a card, and where it lies."""
     if made.label_epsilon is None:
         out.print("labels were not protected: every partner knows them", style="bold red")

@@ -4,20 +4,18 @@ Guarantees: parses, calls, prints; cells and rounded counts are all that is prin
 others: everything else (`views`).
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from federation.terminal import JsonFlag, out, print_json
 
 if TYPE_CHECKING:
     from federation.views import View
 
 __all__ = ["view_command"]
-
-out = Console(soft_wrap=True, highlight=False)
 
 
 def view_command(
@@ -28,7 +26,7 @@ def view_command(
     match: Annotated[
         str | None, typer.Option("--match", help="Count the members of this match alone.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Count a party's own people by agreed columns, rounded down; never show who they are.
 
@@ -40,7 +38,7 @@ def view_command(
 
     found = view(directory, [name.strip() for name in by.split(",")], match=match)
     if as_json:
-        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
+        print_json(found)
     else:
         _print(found)
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from federation.progress import Progress, listening
+from federation.terminal import err
 
 __all__ = ["Watch", "line", "watched"]
 
@@ -66,8 +67,7 @@ class Watch:
 @contextmanager
 def watched() -> Iterator[None]:
     """Print on standard error what is reported within the block."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with Watch(console) as watch, listening(watch):
+    with Watch(err) as watch, listening(watch):
         yield
 
 

@@ -14,9 +14,11 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID, PublicKeyAlgorithmOID
 
@@ -62,6 +64,12 @@ class OwnCertificate:
         )
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return cls(certificate.public_bytes(Encoding.PEM).decode(), private.decode())
+
+    def key_pem_under(self, password: str) -> str:
+        """Return the key, encrypted under a password that nobody can guess."""
+        key = load_pem_private_key(self.private_key_pem.encode(), password=None)
+        encryption = BestAvailableEncryption(password.encode())
+        return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode()
 
     def __repr__(self) -> str:
         return "OwnCertificate(…)"

@@ -29,7 +29,7 @@ from compliance.errors import (
 )
 from compliance.log.cosignature import CosigningKey
 from compliance.log.note import NoteKey
-from compliance.records import LEAF_LIMIT, AgreementSigned, to_leaf
+from compliance.records.leaf import MOST_NAMES
 from compliance.rendering import render
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import (
@@ -552,11 +552,11 @@ class TestTerms:
             assert fragment in str(caught.value)
         assert "person" not in str(caught.value) + str(caught.value.__cause__)
 
-    def test_a_log_can_begin_with_the_longest_names_of_the_most_parties(self) -> None:
+    def test_there_are_as_many_parties_as_a_leaf_tells_of(self) -> None:
+        assert MOST_PARTIES == MOST_NAMES
         roles = ("brand", "partner", "coordinator", *["auditor"] * (MOST_PARTIES - 2))
         names = [f"p{number:03}-".ljust(63, "x") for number in range(MOST_PARTIES + 1)]
         terms = make_terms()
-        terms["name"] = "n" * 63
         terms["train"]["max_parties_per_person"] = 1
         keys = [party_terms(f"p{number}", role) for number, role in enumerate(roles)]
         terms["parties"] = [key | {"name": name} for key, name in zip(keys, names, strict=True)]
@@ -565,15 +565,7 @@ class TestTerms:
             Agreement.from_terms(terms)
         terms["parties"].pop()
         agreement = Agreement.from_terms(terms)
-        moment = datetime(2026, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
-        record = AgreementSigned(
-            time=moment,
-            party=names[0],
-            agreement=agreement.digest,
-            job="j" * 63,
-            parties=tuple(party.name for party in agreement.parties),
-        )
-        assert 8_000 < len(to_leaf(record)) <= LEAF_LIMIT
+        assert [party.name for party in agreement.parties] == names[:-1]
 
     def test_a_log_has_as_many_witnesses_however_many_parties_there_are(self) -> None:
         terms = make_terms()

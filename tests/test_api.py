@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -596,6 +596,25 @@ class TestWhoMay:
         assert site.post("/v1/consents/state", asked, key=narrow).status_code == 401
         kept = (site.path / "api" / "clients.json").read_text()
         assert narrow.rsplit("_", 1)[1] not in kept
+
+    def test_adding_a_client_brings_back_none_that_is_being_revoked(self, site: Site) -> None:
+        clients = Clients(site.path)
+        clients.add("leaver", Scope, now=utc_now())
+        lock = site.path / "api" / ".clients.lock"
+        with ThreadPoolExecutor(2) as pool, lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            changes = [
+                pool.submit(clients.add, "joiner", Scope, now=utc_now()),
+                pool.submit(clients.revoke, "leaver"),
+            ]
+            assert wait(changes, timeout=0.2).done == set()
+            fcntl.flock(file, fcntl.LOCK_UN)
+            for change in changes:
+                change.result()
+        names = {one.name for one in clients.listed()}
+        assert "joiner" in names
+        assert "leaver" not in names
+        clients.revoke("joiner")
 
     def test_whoever_asks_too_often_waits_and_others_do_not(
         self, made: World, tmp_path: Path

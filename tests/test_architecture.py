@@ -15,7 +15,7 @@ PACKAGES = ("privacy", "connectors", "compliance", "federation")
 MODULES = tuple(sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py")))
 FLOWER = ("federation/apps/", "federation/channel.py", "federation/embedded.py")
 ENTROPY = "privacy/randomness.py"
-GATE = "federation/gate.py"
+GATE = "federation/gate/door.py"
 NETWORK = frozenset(
     [
         "_socket",
@@ -253,7 +253,10 @@ ALLOWED = {
         {"concurrent.futures.ProcessPoolExecutor", "multiprocessing.get_context"}
     ),
     # an auditor's own processes, one for each large log
-    "federation/auditing.py": frozenset({"concurrent.futures.ProcessPoolExecutor"}),
+    "federation/audit_processes.py": frozenset(
+        {"multiprocessing.Pipe", "multiprocessing.Process"}
+        | {"multiprocessing.connection.Connection", "multiprocessing.connection.wait"}
+    ),
     # a node's own worker for each message, over sockets without a name
     "federation/apps/zygote.py": frozenset(
         {
@@ -556,7 +559,7 @@ def test_entropy_has_one_source(path: Path) -> None:
 
 
 def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
-    contracts = "compliance/agreement.py"  # drafts one, without signatures
+    contracts = "compliance/agreement/signed.py"  # drafts one, without signatures
     notices = "compliance/notice.py"  # the end of one, in its author's words
     approvals = "compliance/approval.py"  # a person's, with a key that is no party's
     completions = "compliance/erasure/completion.py"  # which the gate has signed, with its key
@@ -584,13 +587,13 @@ def test_only_the_gate_encrypts_and_only_a_node_decrypts() -> None:
     challenges = "federation/enrolment/register.py"  # random bytes, to prove a key
     assert callers("EncryptionKey.from_base64") == {"federation/enclosure.py", challenges}
     proves = "federation/enrolment/joining.py"  # opens those, in a context of their own
-    assert callers("decryption_key") == {"federation/node.py", "federation/party.py", proves}
+    assert callers("decryption_key") == {"federation/node.py", "federation/party/folder.py", proves}
 
 
 def test_only_the_gate_the_contract_and_the_keys_own_folder_touch_the_identity_key() -> None:
     assert callers("identity_key") == {
         GATE,
-        "federation/party.py",
+        "federation/party/folder.py",
         "federation/trial/workspace.py",
         "federation/adoption.py",  # signs agreements and notices
         "federation/enrolment/joining.py",  # proves that it is the party's
@@ -631,7 +634,7 @@ def test_flower_messages_are_made_in_five_places() -> None:
         "federation/apps/client_app.py",
         "federation/channel.py",  # the coordinator's parcels, see below
         "federation/embedded.py",  # between the two, and the names of errors
-        "federation/messages.py",  # ours, which is no message of Flower's
+        "federation/messages/sealed.py",  # ours, which is no message of Flower's
     }
     assert callers("to_record") == {"federation/apps/client_app.py", "federation/channel.py"}
 

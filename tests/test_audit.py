@@ -20,9 +20,9 @@ from compliance.errors import (
     LogCorruptedError,
     RecordError,
 )
-from federation import gate
 from federation.audit import VerifiedParty, party_directories, verify_party
 from federation.errors import WorkspaceError
+from federation.gate import outbox
 from federation.party import PartyFolder
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import GaussianEvent, to_json
@@ -251,7 +251,7 @@ class TestAfterACrash:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, opened(world) as door:
-            patch.setattr(gate, "write_atomically", cut_off)
+            patch.setattr(outbox, "write_atomically", cut_off)
             with pytest.raises(KeyboardInterrupt):
                 door.release(update())
         cut = verify_party(world.folder("retailer").path)

@@ -10,17 +10,19 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from parties import World
+from test_agreement import party_terms
 
 import federation.audit
 import federation.auditing
 from compliance import records
-from compliance.agreement import Agreement
+from compliance.agreement import MOST_PARTIES, Agreement
 from compliance.auditing import Finding, FindingKind, PartyLog, audit, audit_alone
 from compliance.auditing.reading import read_log
 from compliance.auditing.trust import log_keys
@@ -30,6 +32,9 @@ from compliance.log.verifier import read_checkpoint
 from compliance.log.witness import AddCheckpoint, Evidence
 from compliance.log.witnessing import origin_hash
 from compliance.log.writer import LogWriter
+from compliance.naming import tell_of
+from compliance.records import parse_leaf, to_leaf
+from compliance.records.leaf import Told
 from compliance.signing import SigningKey
 from federation.audit import verify_all, verify_party
 from federation.audit_rules import rules_for
@@ -57,6 +62,25 @@ K = FindingKind
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World.make(tmp_path_factory.mktemp("audited"))
+
+
+@pytest.fixture(scope="module")
+def many(world: World) -> Agreement:
+    """The same agreement with as many auditors as there can be, whose names are the longest."""
+    terms = world.agreement.model_dump(exclude_none=True)
+    auditors = [
+        party_terms(f"a{number}", "auditor") | {"name": f"a{number}-".ljust(63, "x")}
+        for number in range(len(terms["parties"]), MOST_PARTIES)
+    ]
+    terms["parties"] = [*auditors[:60], *terms["parties"], *auditors[60:]]
+    return Agreement.from_terms(terms)
+
+
+def by_place(names: tuple[str, ...], agreement: Agreement) -> Told:
+    """Tell of parties by place, however few; by name where one is no party."""
+    everybody = [party.name for party in agreement.parties]
+    known = set(names) <= set(everybody)
+    return tuple(sorted(map(everybody.index, names))) if known else names
 
 
 def said(job: str, computation: str, to: str, *between: Spec, **fields: Any) -> list[Spec]:
@@ -160,7 +184,10 @@ def clean(agreement: Agreement) -> Logs:
     }
 
 
-def built(agreement: Agreement, logs: Logs) -> list[PartyLog]:
+def built(
+    agreement: Agreement, logs: Logs, tell: Callable[[Any, Agreement], Told] = tell_of
+) -> list[PartyLog]:
+    """Return logs of which every leaf was written, and read again."""
     begun = agreement.valid_from + timedelta(hours=1)
     found = []
     for party, specs in logs.items():
@@ -172,9 +199,11 @@ def built(agreement: Agreement, logs: Logs) -> list[PartyLog]:
             for key in ("deadline", "due", "time"):
                 if isinstance(fields.get(key), timedelta):
                     fields[key] = begun + fields[key]
+            for key in {"parties", "recipients", "missing"} & fields.keys():
+                fields[key] = tell(fields[key], agreement)
             common = {"time": begun + timedelta(minutes=index), "party": party}
             common["agreement"] = agreement.digest
-            leaves.append(spec["of"](**common | fields))
+            leaves.append(parse_leaf(to_leaf(spec["of"](**common | fields))))
         found.append(PartyLog(party, agreement, tuple(leaves)))
     return found
 
@@ -312,6 +341,7 @@ def _measure(logs: Logs, agreement: Agreement) -> None:
 def _train(logs: Logs, agreement: Agreement, **fields: Any) -> None:
     source = logs["retailer"][place(logs["retailer"], R.ModelTrained)]
     logs["courier"].append(source | {"model_digest": "ee" * 32, "job": "theirs"} | fields)
+    del logs["retailer"]  # whose part in it would be asked for
 
 
 PLANTED: dict[K, tuple[str, Plant]] = {
@@ -370,6 +400,8 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     ),
     K.MODEL_OF_STRANGER: ("courier", lambda logs, one: _train(logs, one, parties=("spy",))),
     K.MODELS_DIFFER: ("brand", changed("brand", R.ModelTrained, epsilon=0.5)),
+    K.RESULTS_DIFFER: ("brand", changed("brand", R.ModelTrained, model_digest="e" * 64)),
+    K.PART_NOT_GIVEN: ("brand", changed("brand", R.ModelTrained, rounds=2)),
     K.MODEL_RETIRED: ("brand", added("brand", RETIRED, at=1)),
     K.SEGMENT_OVER_SHARE: (
         "retailer",
@@ -418,6 +450,57 @@ def test_exactly_what_was_planted_is_found(kind: K, world: World) -> None:
     assert all(0 <= index < len(logs[party]) for index in found.leaves)
     assert party in found.sentence
     assert found.leaves
+
+
+MANY: dict[K, tuple[str, Plant]] = PLANTED | {
+    K.OTHER_PARTIES: (
+        "courier",
+        changed(
+            "courier",
+            R.AgreementSigned,
+            parties=lambda one: tuple(party.name for party in one.parties[1:]),
+        ),
+    ),
+    K.MODEL_OF_STRANGER: (
+        "courier",
+        lambda logs, one: _train(logs, one, parties=("coordinator", "retailer")),
+    ),
+    K.MODELS_DIFFER: ("brand", changed("brand", R.ModelTrained, parties=("courier", "retailer"))),
+}
+"""What is planted where parties are many; these are told of by place alone."""
+
+
+@pytest.mark.parametrize("tell", [tell_of, by_place])
+def test_clean_logs_of_many_parties_give_no_alarm(
+    tell: Callable[[Any, Agreement], Told], many: Agreement
+) -> None:
+    logs = clean(many)
+    logs["brand"][place(logs["brand"], R.ConsentUsed)]["recipients"] = ("coordinator", "retailer")
+    assert audit(built(many, logs, tell), rules_for(many, now=many.valid_from)) == ()
+
+
+@pytest.mark.parametrize("kind", MANY, ids=str)
+def test_exactly_what_was_planted_is_found_among_many_parties(kind: K, many: Agreement) -> None:
+    party, plant = MANY[kind]
+    logs = clean(many)
+    plant(logs, many)
+    now = many.valid_from + timedelta(days=30)
+    read_again = built(many, logs, by_place)
+    (found,) = audit(read_again, rules_for(many, now=now))
+    assert (found.kind, found.party) == (kind, party), found
+
+
+def test_a_place_that_the_agreement_has_not_is_a_stranger(world: World) -> None:
+    logs = clean(world.agreement)
+    _train(logs, world.agreement, parties=("spy",))
+    (*others, log) = sorted(built(world.agreement, logs), key=lambda one: one.party == "courier")
+    trained = log.records[-1].model_copy(update={"parties": (99,)})
+    trained = parse_leaf(to_leaf(trained))
+    log = replace(log, records=(*log.records[:-1], trained))
+    rules = rules_for(world.agreement, now=world.agreement.valid_from)
+    (found,) = audit([*others, log], rules)
+    assert found.kind is K.MODEL_OF_STRANGER
+    assert "place 99" in found.sentence
 
 
 @pytest.mark.parametrize(

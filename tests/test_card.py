@@ -207,7 +207,7 @@ def test_the_command_writes_the_card_and_changes_nothing_else(
         elif flags:
             assert ModelCard.model_validate(json.loads(said)).party == "retailer"
         else:
-            assert "epsilon 1 at delta 1e-05 for a person in up to 2 tables" in said
+            assert "epsilon 1 at delta 1e-05 for a person in up to 2 partners' tables" in said
             assert "card, for retailer alone" in said
     after = {p: p.read_bytes() for p in workspace.rglob("*") if p.is_file()}
     changed = {p.relative_to(workspace).as_posix() for p in after if after[p] != before.get(p)}

@@ -77,6 +77,32 @@ def commands(
 
 
 COMMANDS = dict(commands())
+WITHOUT_JSON = {
+    "api serve": "serves until it is told to end",
+    "coordinator up": "likewise",
+    "log serve": "likewise",
+    "node up": "likewise",
+    "consent export": "prints JSON, in the words of others",
+    "consent receipt": "prints JSON, which the person gets",
+    "subject export": "prints JSON, or CSV where it is asked for",
+    "log policy": "prints a file of C2SP's",
+    "policy show": "prints Cedar",
+    "logs": "prints lines as a run told them",
+}
+"""Commands without --json, and why."""
+
+
+def groups(command: click.Group, *words: str) -> Iterator[tuple[tuple[str, ...], click.Group]]:
+    """Every group of commands with the words that call it."""
+    for name, below in command.commands.items():
+        if isinstance(below, click.Group):
+            yield (*words, name), below
+            yield from groups(below, *words, name)
+
+
+TOP = typer.main.get_command(app)
+assert isinstance(TOP, click.Group)
+GROUPS = dict(groups(TOP))
 
 
 class TestHelp:
@@ -111,23 +137,31 @@ class TestHelp:
         for parameter in COMMANDS[words].params:
             assert getattr(parameter, "help", None), f"{words}: {parameter.name}"
 
-    @pytest.mark.parametrize(
-        "words",
-        [
-            "demo",
-            "simulate",
-            "plan",
-            "attack",
-            "card",
-            "agreement show",
-            "agreement verify",
-            "log verify",
-            "log show",
-        ],
-    )
-    def test_json_stands_beside_every_table(self, words: str) -> None:
-        options = {name for one in COMMANDS[tuple(words.split())].params for name in one.opts}
-        assert "--json" in options
+    @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+    def test_every_command_answers_programs_too(self, words: tuple[str, ...]) -> None:
+        options = {name for one in COMMANDS[words].params for name in one.opts}
+        assert ("--json" in options) is not (" ".join(words) in WITHOUT_JSON)
+
+    def test_what_answers_no_program_is_a_command(self) -> None:
+        assert WITHOUT_JSON.keys() <= {" ".join(words) for words in COMMANDS}
+
+    @pytest.mark.parametrize("words", GROUPS, ids=" ".join)
+    def test_every_group_gives_an_example_of_one_of_its_own(
+        self, words: tuple[str, ...], run: Run
+    ) -> None:
+        text = " ".join(run(*words, "--help").out.split())
+        found = re.search(rf"Example: comity {' '.join(words)} ([\w-]+)", text)
+        assert found is not None
+        assert found[1] in GROUPS[words].commands
+
+    def test_what_newcomers_need_comes_first_then_parties_operator_and_auditor(
+        self, run: Run
+    ) -> None:
+        text = run("--help").out
+        assert all(text.count(f"│ {words[0]} ") == 1 for words in COMMANDS)
+        names = ["demo", "simulate", "plan", "agreement", "consent", "card", "run", "audit"]
+        places = [text.index(f"│ {name} ") for name in names]
+        assert places == sorted(places)
 
     def test_exit_codes_are_told(self, run: Run) -> None:
         text = re.sub(r"\s+", " ", run("--help").out)
@@ -276,6 +310,14 @@ class TestPlan:
         assert found.code == 1
         assert [job["refused_by"] for job in found.json["jobs"]] == [None] * 3 + ["budget.epsilon"]
 
+    def test_what_refuses_every_job_is_explained_once(self, tmp_path: Path, run: Run) -> None:
+        content = document()
+        content["agreement"]["valid_until"] = "2021-01-01T00:00:00Z"
+        ended = run("plan", write_trial(tmp_path, content))
+        assert ended.code == 1
+        assert ended.out.count("would be refused under valid_until") == 3
+        assert ended.out.count("sign one that covers today") == 1
+
 
 class TestAgreement:
     @pytest.fixture
@@ -295,7 +337,12 @@ class TestAgreement:
             assert "`comity agreement sign`" in ended.err
             assert run("simulate", tmp_path / "trial.toml", "--workspace", tmp_path / "w").code == 1
             signed = run("agreement", "sign", drawn_up, "--party", tmp_path / "w" / name)
-            assert signed.out == f"signed by {', '.join(names[: count + 1])}\n"
+            first, next_step = signed.out.splitlines()
+            assert first == f"signed by {', '.join(names[: count + 1])}"
+            missing = [one for one in ("brand", "retailer", "courier") if one in names[count + 1 :]]
+            assert next_step.startswith(
+                f"not signed yet by {missing[0]}" if count < 3 else "all have signed: each adopts"
+            )
         ended = run("agreement", "verify", drawn_up)
         assert ended.code == 0
         assert ended.out.startswith("holds: agreement ")
@@ -303,6 +350,42 @@ class TestAgreement:
         assert found["signed_by"] == ["brand", "retailer", "courier", "coordinator"]
         assert found["agreement"] in ended.out
         assert run("simulate", tmp_path / "trial.toml", "--workspace", tmp_path / "w").code == 0
+
+    def test_a_program_follows_a_contract_from_its_draft_to_its_end(
+        self, tmp_path: Path, run: Run
+    ) -> None:
+        content = document()
+        content["agreement"]["termination"] = {"notice_days": 0}
+        file, workspace = write_trial(tmp_path, content), tmp_path / "w"
+        draft = run("agreement", "new", file, "--workspace", workspace, "--json").json
+        agreement, names = Path(draft["file"]), draft["parties"]
+        assert names == ["brand", "retailer", "courier", "coordinator"]
+        for count, name in enumerate(names, start=1):
+            folder = ("--party", workspace / name, "--json")
+            found = run("agreement", "sign", agreement, *folder).json
+            assert found["agreement"] == draft["agreement"]
+            assert (found["signed_by"], found["missing"]) == (names[:count], names[count:])
+        for name in names:
+            folder = ("--party", workspace / name, "--json")
+            found = run("agreement", "adopt", agreement, *folder).json
+            assert found == {
+                "party": name, "version": 1, "agreement": draft["agreement"], "obeys": True
+            }  # fmt: skip
+        retailer = workspace / "retailer"
+        ended = run("agreement", "rotate", "--party", retailer, "--key", "log")
+        assert "stays until the next version is adopted" in ended.out
+        amend = ("amend", agreement, file, "--output", tmp_path / "next.json")
+        assert f"comity agreement {amend[0]} AGREEMENT COLLABORATION" in ended.out
+        content["agreement"]["valid_from"] = "2026-01-01T00:00:00Z"
+        save(content, file)
+        found = run("agreement", *amend, "--party", retailer, "--json").json
+        assert (found["file"], found["version"]) == (str(tmp_path / "next.json"), 2)
+        assert "parties.retailer.log_key" in [one["term"] for one in found["changes"]]
+        ended = run("agreement", "end", "--party", retailer, "--reason", "it is over", "--json")
+        notice = ended.json["file"]
+        found = run("agreement", "adopt", notice, "--party", workspace / "brand", "--json").json
+        assert (found["party"], found["notice_of"]) == ("brand", "retailer")
+        assert found["ends"] >= ended.json["ends"]  # the days of notice count from when it came
 
     def test_under_a_known_seed_every_signer_reads_that_nothing_is_private(
         self, drawn_up: Path, tmp_path: Path, run: Run
@@ -347,6 +430,14 @@ class TestAgreement:
         assert "minimum" in page.out
         assert found.json["signed_by"] == []
         assert found.json["budget"] == {"epsilon": 1.2, "delta": 1e-5}
+
+    def test_on_a_narrow_terminal_no_fingerprint_is_cut(
+        self, drawn_up: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "60")
+        shown = run("agreement", "show", drawn_up).out
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= 60
 
     def test_with_a_key_that_the_contract_does_not_name(
         self, drawn_up: Path, tmp_path: Path, run: Run
@@ -421,6 +512,35 @@ class TestLog:
             [str(index), leaf["kind"]] for index, leaf in enumerate(leaves)
         ]
         assert "budget.committed" in {leaf["kind"] for leaf in leaves}
+
+    def test_a_receipt_for_a_program(
+        self, finished: tuple[Path, Path], tmp_path: Path, run: Run
+    ) -> None:
+        made = run("log", "receipt", finished[1] / "retailer", 1, "--json").json
+        assert (made["leaf"], made["version"], made["file"]) == (1, 1, None)
+        file = tmp_path / "one.tlog-proof"
+        told = run("log", "receipt", finished[1] / "retailer", 1, "--json", "--to", file).json
+        assert told == made | {"file": str(file)}
+        assert file.read_text() == made["receipt"]
+        by = ("--agreement", finished[1] / "agreement.json", "--party", "retailer")
+        found = run("log", "check", file, *by, "--json").json
+        assert found["leaf"] == 1
+        assert "coordinator" in found["cosigned_by"]
+        leaves = run("log", "show", finished[1] / "retailer", "--json").json
+        assert found["says"] == leaves[1]
+
+    def test_on_a_terminal_lines_are_cut_to_it(
+        self, finished: tuple[Path, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = run("log", "show", finished[1] / "retailer").out.splitlines()
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "80")
+        ended = run("log", "show", finished[1] / "retailer")
+        _, *cut = re.sub(r"\x1b\[[\d;]*m", "", ended.out).splitlines()
+        assert max(map(len, whole)) > 80
+        for line, told in zip(cut, whole[1:], strict=True):
+            assert line == told or (len(line) <= 80 and told.startswith(line.removesuffix("…")))
+        assert "--json tells everything" in ended.err
 
     def test_one_log_at_a_time(self, finished: tuple[Path, Path], run: Run) -> None:
         ended = run("log", "show", finished[1])

@@ -19,11 +19,18 @@ from parties import PURPOSE, World, record
 from test_consent_records import NOTICE
 
 from compliance import records
-from compliance.consent import ConsentBook, ConsentEvent, ConsentEventKind, ConsentJournal
+from compliance.consent import (
+    ConsentBook,
+    ConsentEvent,
+    ConsentEventKind,
+    ConsentJournal,
+    ExclusionReason,
+)
 from compliance.consent.record import json_schema
 from compliance.errors import ConsentError
 from compliance.subject_keys import SubjectKeys
 from federation.cli import main
+from federation.consent_commands import _WHY_NOT
 from federation.party import PartyFolder
 from privacy.randomness import new_secret
 
@@ -58,7 +65,7 @@ class Desk:
 
     def reason(self) -> str | None:
         _, said = self.run("show", SUBJECT, PURPOSE, "--json")
-        told = json.loads(said.splitlines()[0])["reason"]
+        told = json.loads(said)["reason"]
         return None if told is None else str(told)
 
     def recorded(self) -> list[records.ConsentRecorded]:
@@ -80,7 +87,8 @@ def test_an_old_file_is_brought_into_a_journal_and_goes_on(desk: Desk) -> None:
     code, told = desk.run("give", SUBJECT, PURPOSE)
     assert (code, "comity consent import" in told) == (1, True)
     old = ConsentBook.load(desk.file, purposes=[PURPOSE])
-    assert desk.run("import", "--json") == (0, f'{{"rows": {old.log_size}}}\n')
+    code, told = desk.run("import", "--json")
+    assert (code, json.loads(told)) == (0, {"rows": old.log_size})
     assert ConsentBook.load(desk.file, purposes=[PURPOSE]) == old
     assert desk.recorded() == []
     assert desk.reason() is None
@@ -118,7 +126,15 @@ def test_a_purpose_that_is_not_agreed_is_a_mistake_and_no_answer(desk: Desk) -> 
     assert (code, "profiling" in said, SUBJECT in said) == (2, False, False)
     desk.run("import")
     desk.say("refuse")
-    assert desk.run("show", SUBJECT, PURPOSE)[0] == 1
+    code, said = desk.run("show", SUBJECT, PURPOSE)
+    assert code == 1
+    assert said == f"may not be used for {PURPOSE} now: their last word is a refusal (refused)\n"
+    desk.say("give")
+    assert desk.run("show", SUBJECT, PURPOSE) == (0, f"may be used for {PURPOSE} now\n")
+
+
+def test_every_reason_is_told_in_words() -> None:
+    assert set(_WHY_NOT) == set(ExclusionReason)
 
 
 def test_what_is_imported_later_keeps_all_that_it_says(desk: Desk, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from federation.progress import Progress, listening
 from federation.routes import ROUTES, is_charged
 from federation.trial.report import Report
 from federation.trial.simulation import simulate
+from federation.trial_commands import print_report
 
 DOCS = ROOT / "docs"
 PAGES = tuple(sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")]))
@@ -429,6 +430,8 @@ def test_every_snippet_that_is_marked_so_runs(
     for block in blocks(page):
         if block.runs and block.language == "python":
             exec(compile(block.text, named(page), "exec"), {"__name__": "snippet"})  # noqa: S102 -- ours
+        elif block.runs and block.language == "toml":
+            Path(block.flags.split("file=")[1]).write_text(block.text, encoding="utf-8")
         elif block.runs:
             assert block.language == "sh"
             expected = int(
@@ -448,14 +451,15 @@ def shape(line: str) -> str:
 
 
 def test_the_readme_shows_what_the_demo_prints(
-    stage: Stage, capsys: pytest.CaptureFixture[str]
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(stage.path)
     (shown,) = [block.text for block in blocks(ROOT / "README.md") if block.language == "text"]
     progress, outcome = shown.split("\n\n")
     told = {shape(f"{one.party} {one.job} {one.stage}") for one in stage.told if not one.total}
     for line in progress.splitlines():
         assert shape(line.split(" · ")[0]) in told, line
-    cli._print_report(stage.report, Path("out/demo"))
+    print_report(stage.report, Path("out/demo"))
     printed = capsys.readouterr().out.replace(str(stage.path) + "/", "")
     told_here = outcome.replace(".venv/bin/", "")  # as `make demo` calls it
     assert list(map(shape, told_here.splitlines())) == list(map(shape, printed.splitlines()))

@@ -756,9 +756,10 @@ class TestThePartysFolder:
         self, enrolment: Enrolment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Writing a file is how everything durable appears; each of them is the last once."""
-        from federation import party as party_module
+        from federation.party import folder as party_folder
+        from federation.party import keys as party_keys
 
-        real = party_module.write_atomically
+        real = party_folder.write_atomically
         left = 0
 
         def cut(path: Path, content: bytes, **mode: int) -> None:
@@ -769,7 +770,7 @@ class TestThePartysFolder:
             real(path, content, **mode)
 
         file = enrolment.invite("brand")
-        for module in (party_module, party_side):
+        for module in (party_folder, party_keys, party_side):
             monkeypatch.setattr(module, "write_atomically", cut)
         written = 1 + 6 + 2 + 1 + 1  # party.json, keys, for a node, invitation, registration
         for writes in range(written):

@@ -2,7 +2,10 @@
 
 import ast
 import inspect
+import sqlite3
+import stat
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -10,9 +13,12 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
+from flwr.cli.build import build_fab_from_disk
+from flwr.cli.install import install_from_fab
 from flwr.server.superlink.linkstate import LinkState
 from flwr.superlink.main import create_app
 
+from federation.apps import BUNDLE
 from federation.apps.control_listener import CONTROL_CALLS, RUNTIME_CALLS
 from federation.apps.operating import flower
 from federation.apps.public_listener import FLEET_CALLS
@@ -140,6 +146,56 @@ def test_a_superlink_answers_by_what_its_state_says(tmp_path: Path) -> None:
     again.stop_all()
     assert again.has_ended(number)
     assert again.has_ended(number + 1)
+
+
+def test_what_lies_in_flowers_files_at_a_start_is_nodes_and_no_run(tmp_path: Path) -> None:
+    """Whoever writes to a copy of the folder, and has no key, leaves nothing there that is run."""
+    state, home = tmp_path / "state.sqlite", tmp_path / "flower"
+    for _ in range(2):
+        flower.begin_anew(state, home)  # the first time there is nothing
+    app = flower.superlink_app(state, b"secret")
+    nodes = flower.FlowerNodes(app)
+    nodes.register(b"key", "brand")
+    known, run = nodes.known(), flower.FlowerRuns(app).start({"coordinator": "/nowhere"})
+    app.state.linkstate_factory.state()._engine.dispose()
+    with closing(sqlite3.connect(state)) as connection, connection:
+        planted = "CREATE TRIGGER t AFTER INSERT ON node BEGIN DELETE FROM node; END"
+        connection.execute(planted)
+    (home / "apps").mkdir(parents=True)
+    (home / "apps" / "server_app.py").write_text("raise SystemExit")
+    flower.begin_anew(state, home)
+    assert not home.exists()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+    with closing(sqlite3.connect(state)) as connection:
+        tables = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+        rows = {name: rows_of(connection, name) for (name,) in connection.execute(tables)}
+        left = {name for name, count in rows.items() if count} - {"sqlite_sequence"}
+        assert left == {"alembic_version", "node"}
+    again = flower.superlink_app(state, b"other")
+    assert flower.FlowerNodes(again).known() == known
+    assert flower.FlowerRuns(again).has_ended(run)
+    flower.FlowerNodes(again).register(b"another", "retailer")
+    assert len(flower.FlowerNodes(again).known()) == 2
+
+
+def rows_of(connection: sqlite3.Connection, table: str) -> int:
+    (count,) = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()
+    return int(count)
+
+
+def test_flower_runs_the_app_that_it_finds_installed(tmp_path: Path) -> None:
+    """What makes `begin_anew` needed; if this fails, Flower has begun to compare."""
+    bundle = build_fab_from_disk(BUNDLE)
+    place = install_from_fab(bundle, tmp_path, skip_prompt=True)
+    (place / "comity_bundle" / "server_app.py").write_text("planted = True")
+    assert install_from_fab(bundle, tmp_path, skip_prompt=True) == place
+    assert (place / "comity_bundle" / "server_app.py").read_text() == "planted = True"
+
+
+def test_a_state_that_is_damaged_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite").write_text("no database at all, but text" * 50)
+    with pytest.raises(WorkspaceError, match="remove it"):
+        flower.begin_anew(tmp_path / "state.sqlite", tmp_path / "flower")
 
 
 @pytest.mark.parametrize("make", [lambda _: None, Path.mkdir, lambda file: file.write_text("key")])

@@ -18,10 +18,9 @@ from compliance import records
 from compliance.log.files import LocalFiles
 from compliance.log.writer import LogWriter
 from compliance.terms import Reveal, Role
-from federation import gate as gate_module
 from federation import messages
 from federation.errors import MessageError, RefusedError
-from federation.gate import Departure, Gate, Minimum, PeopleUsed, Released
+from federation.gate import Departure, Gate, Minimum, PeopleUsed, Released, contract, outbox
 from federation.messages import Body, SealedMessage, content_digest, unseal
 from federation.party import locked
 from federation.references import References
@@ -675,7 +674,8 @@ FINE = (
 """Everything that changes a disk."""
 COARSE = (
     (LogWriter, "append"),
-    (gate_module, "write_atomically"),
+    (outbox, "write_atomically"),
+    (contract, "write_atomically"),
     (Ledger, "reserve"),
     (Ledger, "commit"),
     (Ledger, "refund"),

@@ -386,6 +386,9 @@ def test_a_key_set_that_is_none(what: str) -> None:
 def test_keys_that_are_not_for_signing_are_passed_over() -> None:
     assert KEYS.keys() == {"rsa", "pss", "p256", "p384", "edwards"}
     assert read_key_set(key_set(public(P256, None)), source="jwks.json") == {}
+    for strange in ({"key_ops": None}, {"key_ops": 7}, {"crv": "P-256K"}, {"crv": ["P-256"]}):
+        keys = key_set(public(P256, "a") | strange, public(P384, "b"))
+        assert read_key_set(keys, source="jwks.json").keys() == {"b"}
 
 
 # ------------------------------------------------------------------------------- keys elsewhere

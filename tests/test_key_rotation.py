@@ -61,8 +61,8 @@ from federation.cli import main
 from federation.coordinator import write_jobs
 from federation.errors import WorkspaceError
 from federation.jobs.witness import Answer
-from federation.log_commands import check_receipt, make_receipt, make_server
 from federation.log_server import LogServer
+from federation.log_sharing import check_receipt, make_receipt, make_server
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace
 from federation.witnesses import witness_of

@@ -39,6 +39,7 @@ from compliance.log.tiles import (
     ENTRY_LIMIT,
     RightEdge,
     Tile,
+    Tree,
     decode_bundle,
     edge_tiles,
     encode_bundle,
@@ -181,6 +182,24 @@ def test_the_right_edge_grows_into_the_same_tree_as_all_leaves_at_once(batches: 
     assert set(at_once) == {tile for tile in layout(len(leaves)) if tile.level is not None}
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 255, 256, 257, 512, 65_792])
+def test_a_tree_has_the_root_of_each_of_its_beginnings_and_the_content_of_its_tiles(
+    size: int,
+) -> None:
+    made = list(entries(0, size))
+    tree = Tree(made)
+    leaves = list(map(leaf_hash, made))
+    assert tree.size == size
+    edges = {0, 1, 3, 255, 256, 257, 300, 511, 65_536, 65_537, size - 1, size}
+    for beginning in {edge for edge in edges if 0 <= edge <= size}:
+        assert tree.root_hash(beginning) == root_hash(leaves[:beginning])
+    _, tiles = RightEdge().extend(leaves)
+    assert {tile: tree.content(tile) for tile in tiles} == tiles
+    for outside in (-1, size + 1):
+        with pytest.raises(LogError, match="leaves"):
+            tree.root_hash(outside)
+
+
 # Writing and reading
 
 
@@ -228,7 +247,7 @@ def test_a_log_holds_no_more_files_than_its_layout_once_tiles_are_full(tmp_path:
 
 def test_an_entry_too_long_stops_the_batch_and_nothing_is_written(tmp_path: Path) -> None:
     with open_log(tmp_path) as log:
-        with pytest.raises(RecordError, match=r"entry 1 of the batch.*got 12289"):
+        with pytest.raises(RecordError, match=r"entry 1 of the batch.*got 2049"):
             log.append([b"fine", b"x" * (ENTRY_LIMIT + 1)])
         assert log.append([b"next"]) == range(1)
     assert verified(tmp_path).entries == (b"next",)

@@ -8,21 +8,30 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from parties import World
+from parties import World, email, record
 
 import federation.log_pruning
 from compliance import records
 from compliance.auditing import FindingKind
 from compliance.auditing.reading import read_log
-from compliance.errors import LogBusyError, LogError
+from compliance.auditing.trust import log_keys
+from compliance.erasure.execution import Standing
+from compliance.errors import LogBusyError, LogError, ModelAlteredError
 from compliance.log.files import LocalFiles
+from compliance.log.policy import open_checkpoint
+from compliance.log.proving import TiledTree
 from compliance.log.pruning import prune
-from compliance.log.verifier import verify_log
+from compliance.log.verifier import FileMissingError, read_checkpoint, verify_log
 from compliance.log.writer import LogWriter
+from federation import retaining
 from federation.auditing import audit_places
+from federation.erasing import Erasing
 from federation.errors import WorkspaceError
+from federation.holding import held
 from federation.log_pruning import prune_log
+from federation.log_reading import own_leaves
 from federation.party import PartyFolder, locked
+from federation.published import check_published
 from federation.witnessing import LogWitnessing
 
 RETENTION = [{"artefact": "log-body", "days": 1, "basis": "nobody asks longer"}]
@@ -79,6 +88,42 @@ def test_what_is_left_is_proved_and_said_to_be_pruned(folder: PartyFolder) -> No
     assert (found.kind, found.leaves) == (FindingKind.PRUNED, (300,))
     with pytest.raises(LogError):
         verify_log(folder.log, verification_key=folder.agreement().party("courier").log_key)
+
+
+def test_a_party_whose_log_was_pruned_still_deletes_and_erases(tmp_path: Path) -> None:
+    terms = [*RETENTION, {"artefact": "segment", "days": 90, "basis": "a campaign"}]
+    world = World.make(tmp_path / "world", retention=terms)
+    world.run()
+    folder = world.folder("courier")
+    with folder.open_log() as log:
+        log.append([leaf(folder, number) for number in range(300)])
+    witnessed(world)
+    now = later(folder)
+    prune_log(folder.path, 299, now=now)
+    with pytest.raises(ModelAlteredError, match="was pruned"):
+        check_published(folder, world.agreement, "model", "0" * 64)
+    with held(folder.path, clock=lambda: now) as at:
+        erasing = Erasing(at.folder, at.agreement, at.gate, clock=lambda: now)
+        erasing.request("email", email(33))
+        (done,) = erasing.run()
+    assert done.execution.standing is Standing.COMPLETED
+    assert record("courier", 33) not in world.table("courier").read_text()
+    (found,) = [one for one in retaining.status(folder, now=now).standings if one.due is not None]
+    assert found.kept.created <= records.parse_leaf(entry(folder, 256)).time
+    assert [one.name for one in retaining.run(folder, now=now).deleted] == ["best"]
+    assert not folder.segment("best").exists()
+
+
+def entry(folder: PartyFolder, index: int) -> bytes:
+    keys = log_keys(folder.agreement().party(folder.name))
+    head, _ = open_checkpoint(read_checkpoint(folder.log), keys)
+    return TiledTree(folder.log, head).entry(index)
+
+
+def test_a_log_with_a_gap_is_none_that_was_pruned(folder: PartyFolder) -> None:
+    (folder.log / "tile/entries/000").unlink()
+    with pytest.raises(FileMissingError):
+        own_leaves(folder, folder.agreement())
 
 
 def audited(folder: PartyFolder, tmp_path: Path, *, days: int = 3) -> list[FindingKind]:

@@ -22,6 +22,7 @@ from federation.coordinator import write_jobs
 from federation.erasing import Erasing
 from federation.errors import WorkspaceError
 from federation.gate import Gate, PeopleUsed
+from federation.gate.outbox import Outbox
 from federation.party import PartyFolder, locked
 from federation.references import References
 from federation.training import manifests
@@ -237,7 +238,7 @@ def test_a_process_that_is_cut_anywhere_leaves_no_answer_without_its_people(
             after = cutting(lambda: None)
             patch.setattr(desk_module, "keep_manifest", lambda *a, **n: (kept(*a, **n), after()))
         else:
-            patch.setattr(Gate, "_keep", _only(world, cutting))
+            patch.setattr(Outbox, "keep", _only(world, cutting))
         with pytest.raises(Cut):
             world.run()
     asked = Manifest.open(world.folder(PARTNER), "model")
@@ -251,12 +252,12 @@ def test_a_process_that_is_cut_anywhere_leaves_no_answer_without_its_people(
 
 def _only(world: World, cutting: Any) -> Any:
     """Cut before a partner's first update is kept; all else goes on."""
-    keep_answer = Gate._keep
+    keep_answer = Outbox.keep
     cut = cutting(keep_answer)
 
-    def kept(gate: Gate, key: str, release_id: str, *rest: Any) -> None:
+    def kept(outbox: Outbox, key: str, release_id: str, *rest: Any) -> None:
         call = cut if release_id.startswith("model/train.update") else keep_answer
-        call(gate, key, release_id, *rest)
+        call(outbox, key, release_id, *rest)
 
     return kept
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,24 @@ def test_each_party_pays_once_and_its_log_tells_the_price(finished: World) -> No
         assert finished.statement(name).epsilon_spent == pytest.approx(1.0, rel=1e-3)
         assert finished.statement(name).delta == 1e-5 - 7 * 1e-12  # seven may be cut
         assert sum(isinstance(one, records.BudgetCommitted) for one in finished.leaves(name)) == 1
+
+
+def test_counts_that_are_told_later_weigh_on_the_period_then(tmp_path: Path) -> None:
+    period = {"days": 30, "epsilon": 11.0, "delta": 0.99}
+    world = make(tmp_path, budget={"epsilon": 12.0, "delta": 0.999, "period": period})
+
+    def wait(_: str, __: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if unseal(answer, world.agreement).header.kind == "align.bound":
+            world.now += timedelta(days=31)
+        return answer
+
+    world.listener = wait
+    world.run()
+    for name in RING:
+        with world.node(name).desk() as desk:
+            found = desk.ledger.statement().period
+        assert found is not None
+        assert found.epsilon_spent > 1.0, "of 10, at so large a delta"
 
 
 def test_every_log_holds_every_pair_of_commitments(finished: World) -> None:

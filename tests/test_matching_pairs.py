@@ -9,6 +9,7 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -115,6 +116,7 @@ def make(
     identifiers: Mapping[str, Any] = IDENTIFIERS,
     rows: int = 50,
     unsafe_seed: int | None = None,
+    budget: Mapping[str, Any] = BUDGET,
     **match: object,
 ) -> Pairs:
     """A world whose one job is a match."""
@@ -131,7 +133,7 @@ def make(
         match = {"keys": ["email"], "size_epsilon": WEAK} | match
         identifiers = {"email": identifiers["email"]}
     document = collaboration(
-        unsafe_seed=unsafe_seed, match={"reveal": reveal} | match, budget=BUDGET
+        unsafe_seed=unsafe_seed, match={"reveal": reveal} | match, budget=budget
     ).model_dump(mode="json", exclude_unset=True)
     document["jobs"] = [MATCH.model_dump(mode="json")]
     for party in document["parties"]:
@@ -492,6 +494,20 @@ def test_every_size_is_charged_once_in_ledger_and_log(ended: Ended) -> None:
             for question, answer in zip(one.wire[::2], one.wire[1::2], strict=True):
                 sender = unseal(answer, one.agreement).header.sender
                 assert one.handle(sender, question) == answer
+
+
+def test_a_size_that_is_told_later_weighs_on_the_period_then(tmp_path: Path) -> None:
+    """Sets are paid for at the beginning; what tells how many they share leaves after that."""
+    days = {"epsilon": 50.0, "delta": 1e-5, "period": {"days": 30, "epsilon": 40.0, "delta": 1e-5}}
+    world = make(tmp_path, SIZE, budget=days)
+    for step in carry(world, "retailer", "brand"):
+        if kinds(world, [step.answer]) == ["match.accept"]:
+            world.now += timedelta(days=31)
+    for name in ("retailer", "brand"):
+        with world.node(name).desk() as desk:
+            period = desk.ledger.statement().period
+        assert period is not None
+        assert period.epsilon_spent == pytest.approx(WEAK, rel=1e-4)
 
 
 def test_sizes_are_noised_on_their_way(tmp_path: Path) -> None:

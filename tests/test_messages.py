@@ -40,6 +40,7 @@ from federation.messages import (
     weights_from_bytes,
     weights_to_bytes,
 )
+from federation.messages import sealed as sealed_messages
 from federation.specification import (
     AlignSpec,
     ExpandSpec,
@@ -364,7 +365,7 @@ TAMPERED: dict[str, Callable[[], SealedMessage]] = {
     "envelope spelt otherwise": spelt_otherwise,
     "envelope with a blank behind": lambda: replace(sample(), envelope=sample().envelope + b" "),
     "envelope too long": lambda: replace(
-        sample(), envelope=sample().envelope.ljust(messages.MAX_HEADER_BYTES + 1)
+        sample(), envelope=sample().envelope.ljust(sealed_messages.MAX_HEADER_BYTES + 1)
     ),
     "envelope empty": lambda: replace(sample(), envelope=b""),
     "envelope no JSON": lambda: replace(sample(), envelope=b"\xff{"),
@@ -402,8 +403,8 @@ def test_tampering_is_refused_and_tells_nothing(tampered: Callable[[], SealedMes
 def test_no_message_of_a_job_may_be_larger_than_a_piece(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(messages, "PIECE_BYTES", 3)
-    monkeypatch.setattr(messages, "MAX_PAYLOAD_BYTES", 5)
+    monkeypatch.setattr(sealed_messages, "PIECE_BYTES", 3)
+    monkeypatch.setattr(sealed_messages, "MAX_PAYLOAD_BYTES", 5)
     most = 5 if kind.startswith("erase") else 3
     messages.check_size(kind, bytes(most))
     with pytest.raises(MessageError, match=f"{kind} .* of {most + 1} bytes; at most {most} are"):
@@ -421,9 +422,9 @@ def test_a_bucket_of_any_memory_limit_is_a_piece() -> None:
 def test_a_message_that_is_too_large_for_its_kind_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(messages, "PIECE_BYTES", len(PAYLOAD))
+    monkeypatch.setattr(sealed_messages, "PIECE_BYTES", len(PAYLOAD))
     unseal(sample(), AGREEMENT)
-    monkeypatch.setattr(messages, "PIECE_BYTES", len(PAYLOAD) - 1)
+    monkeypatch.setattr(sealed_messages, "PIECE_BYTES", len(PAYLOAD) - 1)
     with pytest.raises(MessageError, match="at most"):
         unseal(sample(), AGREEMENT)
 
@@ -432,10 +433,12 @@ def test_a_message_that_is_too_large_for_its_kind_is_refused(
 def test_what_is_too_long_is_refused_unread(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     sealed = sample()
     lengths = {"MAX_PAYLOAD_BYTES": len(PAYLOAD), "MAX_HEADER_BYTES": len(sealed.envelope)}
-    monkeypatch.setattr(messages, limit, lengths[limit])
+    monkeypatch.setattr(sealed_messages, limit, lengths[limit])
     unseal(sealed, AGREEMENT)
-    monkeypatch.setattr(messages, limit, lengths[limit] - 1)
-    monkeypatch.setattr(messages, "content_digest", lambda content: pytest.fail("it was read"))
+    monkeypatch.setattr(sealed_messages, limit, lengths[limit] - 1)
+    monkeypatch.setattr(
+        sealed_messages, "content_digest", lambda content: pytest.fail("it was read")
+    )
     with pytest.raises(MessageError, match="at most"):
         unseal(sealed, AGREEMENT)
 

@@ -11,24 +11,26 @@ import parties
 import pyarrow as pa
 import pytest
 import vertical
-from parties import World
+from parties import PURPOSE, World
 from test_adoption import LATER
 from test_vertical_jobs import PEOPLE, elsewhere
 from vertical import ALIGN, ask_for
 
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.lifecycle import amend
-from compliance.terms import Role
-from federation import adoption
+from compliance.terms import Artefact, Role
+from federation import adoption, artefacts
 from federation.coordinator import Coordinator, write_jobs
-from federation.errors import RefusedError
+from federation.errors import RefusedError, WorkspaceError
 from federation.jobs import align
 from federation.jobs.assist import HeldPart
 from federation.party import PartyFolder
 from federation.population import encoder_of
 from federation.specification import AlignSpec, JobSpec, VerticalScoreSpec
 from federation.training import assisted_brand, one_set
+from federation.training.summed import SUMMED, SummedPeople, summed_key, summed_people
 from federation.trial.workspace import Workspace
+from privacy.randomness import Secret
 
 ROLES = dict.fromkeys(PEOPLE, Role.PARTNER) | {"brand": Role.BRAND, "coordinator": Role.COORDINATOR}
 TRAIN = vertical.PRIVATE.model_copy(update={"rounds": 1})
@@ -217,12 +219,72 @@ def test_an_operator_that_names_a_partner_other_people_makes_sums_random(
 @pytest.mark.parametrize("known_by", ["references", "tokens"])
 def test_somebody_is_found_by_either_of_what_they_are_known_by(known_by: str) -> None:
     token = pa.binary(2)
-    mine = one_set._People(pa.array(["a", "b"]), pa.array([b"aa", b"bb"], token))
+    mine = SummedPeople(pa.array(["a", "b"]), pa.array([b"aa", b"bb"], token))
     others = {
-        "references": one_set._People(pa.array(["b"]), pa.array([b"zz"], token)),
-        "tokens": one_set._People(pa.array(["z"]), pa.array([b"bb"], token)),
+        "references": SummedPeople(pa.array(["b"]), pa.array([b"zz"], token)),
+        "tokens": SummedPeople(pa.array(["z"]), pa.array([b"bb"], token)),
     }
     assert mine.found_in(others[known_by]).tolist() == [False, True]
+    key = Secret(bytes(32))
+    found = mine.under(key).found_in(others[known_by].under(key))
+    assert found.tolist() == [False, True]
+    assert not mine.under(key).found_in(others[known_by].under(Secret(b"k" * 32))).any()
+
+
+def deleted_alignment(world: World, name: str) -> None:
+    """Have retention take an alignment from a party."""
+    folder = world.folder(name)
+    artefacts.remove(folder, Artefact.MATCH, "rows")
+    going = artefacts.Deleted(
+        artefact=Artefact.MATCH, name="rows", purpose=PURPOSE, days=1, due=world.now, told=True
+    )
+    going.path(folder).write_text(going.model_dump_json())
+
+
+def test_whom_a_deleted_alignment_found_is_known_by_pseudonyms(world: World) -> None:
+    """Of a person in a sum nobody may give a part to another, however long ago that was."""
+    ask_for(world, LATER_ROWS)
+    world.run()
+    references = world.listed("press", "rows/aligned.npz")
+    for name in ("brand", "press"):  # each party deletes by itself
+        deleted_alignment(world, name)
+        deleted_alignment(world, name)  # after a crash
+    (left,) = (one for one in world.folder("press").job("rows").iterdir() if one.name == SUMMED)
+    content = left.read_bytes()
+    assert not any(reference.encode() in content for reference in references)
+    assert summed_people(world.folder("press"), "rows").are_pseudonyms
+    assert summed_key(world.folder("press")) != summed_key(world.folder("brand"))
+    with world.node("press").desk() as desk:
+        assert one_set.trained_on(desk, "later").all()
+    key = world.folder("press").path / "keys" / "erasure"
+    kept = key.read_bytes()
+    key.write_text("5a" * 32)  # by which nobody would be found
+    with pytest.raises(WorkspaceError, match="another keys/erasure"):
+        summed_people(world.folder("press"), "rows")
+    key.write_bytes(kept)
+    world.unreachable.add("courier")
+    ask_for(world, AGAIN.model_copy(update={"absent_partners": 1}))
+    with pytest.raises(RefusedError, match="below the minimum"):  # nobody is left to be scored
+        world.run()
+
+
+def test_an_alignment_that_an_earlier_version_deleted_says_so(world: World) -> None:
+    for name in ("press", "courier"):
+        if name == "courier":  # or that was damaged by then
+            (world.folder(name).job("rows") / "aligned.npz").write_bytes(b"cut")
+        deleted_alignment(world, name)
+        (world.folder(name).job("rows") / SUMMED).unlink(missing_ok=name == "courier")
+        with pytest.raises(RefusedError, match=r"retention\.match: .* nothing to tell them by"):
+            summed_people(world.folder(name), "rows")
+
+
+def test_an_alignment_without_sums_leaves_nothing(world: World) -> None:
+    ask_for(world, LATER_ROWS)
+    world.run()
+    folder = world.folder("press")
+    artefacts.remove(folder, Artefact.MATCH, "later")
+    assert not artefacts.places(folder, Artefact.MATCH, "later")
+    assert not (folder.job("later") / SUMMED).exists()
 
 
 def test_the_first_joining_that_was_answered_stays_what_is_noted(world: World) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import click
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -31,7 +32,8 @@ from federation.apps.operating.service import check_scripts
 from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.coordinator import read_jobs, write_jobs
-from federation.errors import RunCancelledError, RunStateError, WorkspaceError
+from federation.errors import CollaborationError, RunCancelledError, RunStateError, WorkspaceError
+from federation.operations import run_commands
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
@@ -340,6 +342,17 @@ class TestJournal:
         assert {(str(a), str(b)) for a, after in NEXT_STATES.items() for b in after} == self.ALLOWED
 
     @pytest.mark.parametrize("state", RunState)
+    def test_an_order_is_another_runs_only_while_that_goes_on(
+        self, tmp_path: Path, state: RunState
+    ) -> None:
+        """What is ordered while the same is being cancelled would else never run."""
+        journal = RunJournal(tmp_path)
+        number = run_in(journal, state)
+        asked = journal.submit(journal.run(number).jobs, by="carol")
+        assert (asked.number == number) is (state in {RunState.QUEUED, RunState.RUNNING})
+        assert not asked.state.is_over
+
+    @pytest.mark.parametrize("state", RunState)
     def test_cancel_and_resume_from_every_state(self, tmp_path: Path, state: RunState) -> None:
         journal = RunJournal(tmp_path)
         cancelled = {
@@ -571,14 +584,96 @@ class TestOrders:
         assert runs.all() == ()
         runs.submit(Order(job=greedy.model_copy(update={"share": 0.2, "train": "model"})))
 
+    def test_commands_answer_programs_with_the_run(
+        self, folder: CoordinatorFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "match.toml"
+        file.write_text('kind = "match"\nname = "find"\nmemory_limit = "1GiB"\n')
+        for arguments, state in (
+            (["run", str(file), "--detach"], RunState.QUEUED),
+            (["cancel"], RunState.CANCELLED),
+            (["resume", "--detach"], RunState.QUEUED),
+        ):
+            with pytest.raises(SystemExit) as left:
+                cli.main([*arguments, "--json", "--config", str(folder.path)])
+            assert left.value.code == 0
+            run = Run.model_validate_json(capsys.readouterr().out)
+            assert (run.number, run.state) == (1, state)
+        with pytest.raises(SystemExit):
+            cli.main(["status", "--json", "--config", str(folder.path)])
+        assert json.loads(capsys.readouterr().out) == [run.model_dump(mode="json")]
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    @pytest.mark.parametrize("told", ["", "stopped: refused by brand:  bring  more"], ids=len)
+    def test_why_a_run_stopped_is_said_once(
+        self,
+        told: str,
+        as_json: bool,
+        folder: CoordinatorFolder,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """By its last line, or where it could tell nothing any more, by the command."""
+        runs, journal = LocalRuns(folder, by="alice"), RunJournal(folder.runs)
+        number = runs.submit(Order(job=MATCH)).number
+        journal.change(number, RunState.RUNNING, by="coordinator")
+        if told:
+            journal.tell(number, told)
+        why = "refused by brand:  bring  more"
+        journal.finish(number, 1, RunState.STOPPED, told=why)
+        with pytest.raises(click.exceptions.Exit) as left:
+            run_commands._finish(runs, runs.run(number), detach=False, as_json=as_json)
+        assert left.value.exit_code == 1
+        said = capsys.readouterr()
+        lines = said.err if as_json else said.out + said.err
+        assert lines.count(why) == 1
+        assert "run 1 is stopped" in said.err
+        assert "comity resume 1 goes on with it" in said.err
+        if as_json:
+            assert Run.model_validate_json(said.out).told == why
+
     def test_a_file_holds_what_stands_under_jobs(self, tmp_path: Path) -> None:
         file = tmp_path / "match.toml"
         file.write_text('kind = "match"\nname = "find"\nmemory_limit = "1GiB"\n')
         assert read_order(file) == Order(job=MATCH)
         for text in ('kind = "match"', "kind", '[[jobs]]\nkind = "match"\nname = "find"'):
             file.write_text(text)
-            with pytest.raises(WorkspaceError, match=r"match\.toml"):
+            with pytest.raises(CollaborationError, match=r"match\.toml: 1 mistake"):
                 read_order(file)
+
+    def test_everything_wrong_with_a_file_is_told_at_once(self, tmp_path: Path) -> None:
+        file = tmp_path / "job.toml"
+        file.write_text(
+            'kind = "train"\nname = "x"\nmatch = "m"\nnoise = "distributed"\nsteps = 5\n'
+            'rounds = -3\nlabels = "seeds-only"\nepsilom = 2.0\n'
+        )
+        with pytest.raises(CollaborationError) as told:
+            read_order(file)
+        assert told.value.mistakes == (
+            "rounds: found -3; allowed: a whole number from 1 to 1,000",
+            "epsilom: is not a known key; did you mean 'epsilon'?",
+            "noise 'distributed' needs epsilon: add it",
+            "noise 'distributed' needs delta: add it",
+            "noise 'distributed' has no steps: leave it out",
+            "labels 'seeds-only' take model 'logistic-regression' and noise 'local'",
+        )
+
+    def test_what_hangs_on_a_malformed_key_is_not_guessed_at(self, tmp_path: Path) -> None:
+        file = tmp_path / "job.toml"
+        file.write_text('kind = "train"\nname = "x"\nmatch = "m"\nnoise = "lots"\nsteps = 1\n')
+        with pytest.raises(CollaborationError) as told:
+            read_order(file)
+        assert [one.partition(":")[0] for one in told.value.mistakes] == ["noise", "steps"]
+
+    @pytest.mark.parametrize(
+        ("text", "remedy"),
+        [(None, "there is no such file"), ('[[jobs]]\nkind = "match"', "leave that line out")],
+    )
+    def test_a_file_that_is_no_job(self, text: str | None, remedy: str, tmp_path: Path) -> None:
+        file = tmp_path / "job.toml"
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(CollaborationError, match=remedy):
+            read_order(file)
 
 
 # ----------------------------------------------------------------------------------- listeners

@@ -9,14 +9,20 @@ import pytest
 from parties import EXPAND, JOBS, MATCH, PURPOSE, TRAIN, World, collaboration
 from pydantic import ValidationError
 
-from compliance import records
+from compliance import naming, records
+from compliance.auditing import FindingKind, PartyLog, audit
+from compliance.records.leaf import Told
+from compliance.reporting import figures, processing_report
 from compliance.terms import NoiseSource, Reveal
 from federation.audit import verify_party
+from federation.audit_rules import rules_for
+from federation.auditing import audit_places
 from federation.collaboration import load_collaboration
 from federation.coordinator import write_jobs
 from federation.errors import CollaborationError, PartyUnreachableError, RefusedError
 from federation.jobs.model import JointModel
 from federation.messages import (
+    Acknowledged,
     MeasurePublished,
     Message,
     ModelPublished,
@@ -73,7 +79,7 @@ def run(world: World, *jobs: JobSpec, away: Sequence[str] = ()) -> None:
     world.run()
 
 
-def missing_at_the_end(world: World) -> dict[str, tuple[str, ...]]:
+def missing_at_the_end(world: World) -> dict[str, Told]:
     ended = (one for one in world.leaves("coordinator") if isinstance(one, records.JobEnded))
     return {one.job or "": one.missing for one in ended if one.outcome == "done"}
 
@@ -131,6 +137,40 @@ def test_every_kind_of_job_goes_on_without_a_partner_that_is_away_and_says_so(
             (("retailer",), ("courier",))
         ] * 2
     assert not world.folder("courier").log.joinpath("tile/entries").exists()
+
+
+def test_parties_of_whom_leaves_tell_by_place_are_audited_and_reported_by_name(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(naming, "TOLD_BYTES", 2)  # as if names were too long, however few
+    jobs = (MATCH_WITHOUT, TRAIN_WITHOUT, MEASURE_WITHOUT)
+    run(world, *jobs, away=["courier"])
+    everybody = [party.name for party in world.agreement.parties]
+    told = [
+        (leaf, getattr(leaf, name))
+        for folder in world.workspace.folders
+        if folder.name != "courier"
+        for leaf in world.leaves(folder.name)
+        for name in {"parties", "recipients", "missing"} & type(leaf).model_fields.keys()
+    ]
+    assert {type(leaf) for leaf, places in told if places} == {
+        records.AgreementSigned,
+        records.ConsentUsed,
+        records.ModelTrained,
+        records.MeasurementMade,
+        records.JobEnded,
+    }
+    assert {place for _, places in told for place in places} == set(range(len(everybody)))
+    places = [str(world.folder(name).path) for name in everybody if name != "courier"]
+    logs, found, _ = audit_places(
+        places, agreements=(), policy=None, scratch=tmp_path, now=world.now
+    )
+    assert len(logs) == len(places)
+    assert {one.kind for one in found} == {FindingKind.NOT_PUBLIC}  # a witness was away
+    verified = verify_party(world.folder("coordinator").path)
+    log = figures.PartyLog.of("coordinator", verified.leaves, verified.root_hash)
+    report = processing_report(world.agreement, [log], world.now).model_dump_json()
+    assert report.count('"value":"courier"') == len(jobs)
 
 
 def test_a_partner_that_comes_back_rejoins_at_the_next_match_and_is_in_no_job_of_the_former(
@@ -282,6 +322,46 @@ def test_a_result_that_hides_or_adds_who_was_missing_is_refused(world: World) ->
     told = told_brand(world, "model.published")
     question = before.parties.seal("coordinator", "brand", "model", strict, told.payload)
     assert isinstance(before.ask("brand", question).body, Refused)
+
+
+def test_a_model_that_was_retired_meanwhile_is_handed_to_nobody(world: World) -> None:
+    run(world, MATCH_WITHOUT)
+    run(world, MATCH_WITHOUT, TRAIN_WITHOUT, away=["courier"])
+    retired = world.folder("coordinator").retired("model")
+    retired.write_bytes(b"")
+    run(world, MATCH_WITHOUT, TRAIN_WITHOUT)
+    assert not world.folder("courier").model("model").exists()
+    retired.unlink()
+    run(world, MATCH_WITHOUT, TRAIN_WITHOUT)
+    assert world.folder("courier").model("model").exists()
+
+
+def test_an_audit_finds_a_partial_result_that_the_coordinator_calls_whole(world: World) -> None:
+    """Those who get it cannot know: the one who was missing is not told."""
+    begun = (MATCH_WITHOUT, TRAIN_WITHOUT)
+    run(world, MATCH_WITHOUT)
+    before = world.copy(world.workspace.path.parent / "before")
+    run(world, *begun, away=["courier"])
+    honest = [log_of(world, name) for name in ("brand", "courier", "retailer")]
+    rules = rules_for(world.agreement, now=world.now)
+    assert audit(honest, rules) == ()
+    told = told_brand(world, "model.published")
+    content = json.loads(told.payload)
+    content["making"] |= {"parties": ["retailer", "courier"], "missing": []}
+    question = world.parties.seal(
+        "coordinator", "brand", "model", told.body, json.dumps(content).encode()
+    )
+    assert isinstance(before.ask("brand", question).body, Acknowledged)
+    logs = [log_of(before, "brand"), *(log_of(world, name) for name in ("courier", "retailer"))]
+    found = [(one.kind, one.party) for one in audit(logs, rules)]
+    assert found == [
+        (FindingKind.RESULTS_DIFFER, "retailer"),
+        (FindingKind.PART_NOT_GIVEN, "brand"),
+    ]
+
+
+def log_of(world: World, name: str) -> PartyLog:
+    return PartyLog(name, world.agreement, tuple(world.leaves(name)))
 
 
 @pytest.mark.parametrize(

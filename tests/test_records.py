@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from compliance.canonical import canonical_json
 from compliance.errors import RecordError
-from compliance.log.tiles import ENTRY_LIMIT
 from compliance.records import (
     LEAF_LIMIT,
     AccessDecided,
@@ -82,7 +81,7 @@ EXAMPLES: list[Record] = [
         **COMMON,
         release_id="job-1/round 3",
         computation="match",
-        term="match.minimum_match is 1000, the match has fewer",
+        term="match.minimum_match",
         remedy="match a larger audience",
     ),
     BudgetReserved(
@@ -172,10 +171,6 @@ def changed(record: Record, **changes: object) -> bytes:
 
 def test_there_is_an_example_of_every_kind() -> None:
     assert {type(record) for record in EXAMPLES} == set(get_args(get_args(Record)[0]))
-
-
-def test_a_leaf_fits_a_log_entry() -> None:
-    assert LEAF_LIMIT <= ENTRY_LIMIT
 
 
 @every_kind
@@ -338,7 +333,8 @@ def test_times_are_utc() -> None:
 
 
 def test_a_record_too_long_for_a_leaf_is_refused() -> None:
-    record = AgreementSigned(**COMMON, parties=tuple(f"{i:0>120}" for i in range(128)))
+    record = AgreementSigned(**COMMON, parties=("retailer",))
+    record = record.model_copy(update={"parties": tuple(f"{i:0>120}" for i in range(128))})
     with pytest.raises(RecordError, match=f"at most {LEAF_LIMIT}"):
         to_leaf(record)
     with pytest.raises(RecordError, match=f"at most {LEAF_LIMIT}"):

@@ -540,6 +540,28 @@ class TestCommand:
         assert result.output.replace("\n", "") == f"page: {file}"
         assert file.is_file()
 
+    def test_a_program_that_reads_lines_gets_every_figure(
+        self, finished: tuple[Path, Path]
+    ) -> None:
+        command = ["report", "access", str(finished[1])]
+        _, *lines = CliRunner().invoke(app, command).output.splitlines()
+        told = CliRunner().invoke(app, [*command, "--json"]).stdout
+        assert len(lines) == len(list(figures_of(Report.model_validate_json(told))))
+
+    def test_on_a_terminal_tables_fit_it_and_long_ones_are_cut(
+        self, finished: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        command = ["report", "access", str(finished[1])]
+        told = CliRunner().invoke(app, [*command, "--json"]).stdout
+        (decided, *_), *_ = (one.tables for one in Report.model_validate_json(told).sections)
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "90")
+        output = re.sub(r"\x1b\[[\d;]*m", "", CliRunner().invoke(app, command).output)
+        assert len(decided.rows) > 20
+        assert f"… and {len(decided.rows) - 20} rows more\n" in output
+        assert max(map(len, output.splitlines()[1:])) <= 90
+        assert "--html FILE" in output
+
     def test_at_needs_a_moment(self, finished: tuple[Path, Path]) -> None:
         result = CliRunner().invoke(app, ["report", "erasure", str(finished[1]), "--at", "soon"])
         assert result.exit_code == 2

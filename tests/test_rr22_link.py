@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
 from direct import free_address, program
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -312,6 +314,12 @@ def test_a_certificate_is_its_secrets_and_no_other() -> None:
     check_certificate(OURS.pem)
     assert "PRIVATE" not in OURS.pem
     assert "PRIVATE" not in repr(OURS)
+    sealed = OURS.key_pem_under("a password")
+    with pytest.raises(ValueError, match="password"):
+        load_pem_private_key(sealed.encode(), b"another")
+    opened = load_pem_private_key(sealed.encode(), b"a password")
+    (certificate,) = load_pem_x509_certificates(OURS.pem.encode())
+    assert opened.public_key() == certificate.public_key()
 
 
 @pytest.mark.parametrize(

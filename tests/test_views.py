@@ -203,6 +203,7 @@ def test_the_command_shows_counts_and_nobody(world: World, options: list[str]) -
     for person in range(70):
         for identifier in (record("retailer", person), email(person), phone(person)):
             assert identifier not in shown.output
-    log = b"".join(file.read_bytes() for file in (path / "log").rglob("*") if file.is_file())
+    entries = (path / "log" / "tile" / "entries").rglob("*")  # no signature, which says anything
+    log = b"".join(file.read_bytes() for file in entries if file.is_file())
     assert b"gmx" not in log
     assert b"R#7" not in log

@@ -30,7 +30,7 @@ from compliance.terms import PartyTerm, Role
 from federation.audit import verify_all, verify_party
 from federation.errors import RefusedError
 from federation.jobs.witness import Answer
-from federation.log_commands import check_receipt, make_receipt, make_server
+from federation.log_sharing import check_receipt, make_receipt, make_server
 from federation.witnesses import log_keys, policy_for, witness_in
 from federation.witnessing import LogWitnessing
 
@@ -337,7 +337,7 @@ def test_tlog_scales_reads_a_log_over_http(served: str) -> None:
 
 def test_checking_and_serving_load_no_flower() -> None:
     code = (
-        "import sys, federation.log_commands, federation.audit;"
+        "import sys, federation.log_sharing, federation.audit;"
         "sys.exit(any(m in sys.modules for m in ('flwr', 'torch', 'compliance.log.writer')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

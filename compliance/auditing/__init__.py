@@ -58,6 +58,8 @@ _OF_ALL: Final = (
     together.agreements,
     together.commitments,
     together.same_models,
+    together.one_result,
+    together.parts,
     together.acknowledgements,
     together.unpaid,
     together.completions,

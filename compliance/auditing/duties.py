@@ -9,7 +9,6 @@ from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Rules
-from compliance.log.merkle import root_hash
 from compliance.terms import DATA_ROLES, Artefact
 
 __all__ = ["erasures", "holds", "prunings", "retrainings"]
@@ -119,8 +118,6 @@ def prunings(log: PartyLog, rules: Rules) -> Iterator[Finding]:
         if leaf.kept_from > index:
             text = f"removes entries before {leaf.kept_from}, more than there were"
             yield log.finding(FindingKind.PRUNED_TOO_FAR, index, text)
-        if log.entries:
-            root = root_hash(log.hashes[:index])
-            if root.hex() != leaf.root_hash:
-                text = "names another root than that of the entries before it"
-                yield log.finding(FindingKind.PRUNED_OTHERWISE, index, text)
+        if log.entries and log.tree.root_hash(index).hex() != leaf.root_hash:
+            text = "names another root than that of the entries before it"
+            yield log.finding(FindingKind.PRUNED_OTHERWISE, index, text)

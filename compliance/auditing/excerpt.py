@@ -13,12 +13,16 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import Kind, Other, PartyLog, finding_of
+from compliance.naming import named, version_of
 from compliance.records.leaf import Leaf
 
-__all__ = ["ACKNOWLEDGED", "Excerpt"]
+__all__ = ["ACKNOWLEDGED", "PARTS", "Excerpt"]
 
 ACKNOWLEDGED = "acknowledged"
 """What is said where a message came; its release is named after that message."""
+
+PARTS = frozenset({"train.update", "sum.noised", "sum.exact", "measure.counts"})
+"""What a party gives to a model over rows, once a round, and to a measurement, once."""
 
 _KEPT = (
     records.MatchBound,
@@ -43,8 +47,8 @@ class Excerpt:
         public_size: leaves of its last public head; None if there is none.
         cosigned_by: who cosigned that head.
         sent: beginnings of the digests of all messages that left, 16 hexadecimal digits each.
-        kept: leaves with their indexes, in order; of releases those with a charge, and those that
-            acknowledge a message.
+        kept: leaves with their indexes, in order; of releases those with a charge, parts of
+            results, and those that acknowledge a message.
     """
 
     party: str
@@ -63,7 +67,7 @@ class Excerpt:
         told = [
             (index, leaf)
             for index, leaf in releases
-            if leaf.charge_id is not None or leaf.computation == ACKNOWLEDGED
+            if leaf.charge_id is not None or leaf.computation in {ACKNOWLEDGED, *PARTS}
         ]
         return cls(
             party=log.party,
@@ -89,6 +93,10 @@ class Excerpt:
         for index, leaf in self.kept:
             if isinstance(leaf, kinds):
                 yield index, leaf
+
+    def parties_of(self, leaf: records.ModelTrained | records.MeasurementMade) -> frozenset[str]:
+        """Return the names of whose people a result is made."""
+        return frozenset(named(leaf.parties, version_of(leaf, self.versions)))
 
     def finding(self, kind: FindingKind, index: int, text: str) -> Finding:
         """Return a finding about a kept leaf; `text` says what it does."""

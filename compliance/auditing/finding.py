@@ -72,6 +72,8 @@ class FindingKind(StrEnum):
     MODEL_UNPROTECTED = "model-unprotected"
     MODEL_OF_STRANGER = "model-of-stranger"
     MODELS_DIFFER = "models-differ"
+    RESULTS_DIFFER = "results-differ"
+    PART_NOT_GIVEN = "part-not-given"
     MODEL_RETIRED = "model-retired"
     SEGMENT_OVER_SHARE = "segment-over-share"
     SEGMENT_TOO_SMALL = "segment-too-small"

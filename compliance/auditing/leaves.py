@@ -4,6 +4,7 @@ Each check takes a log and rules, and yields findings; none knows of another.
 """
 
 from collections.abc import Iterator
+from itertools import count
 from operator import itemgetter
 from typing import Final
 
@@ -13,6 +14,7 @@ from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Computation, Rules
 from compliance.lifecycle import ReplacedKey
+from compliance.naming import named
 from compliance.terms import Role
 
 __all__ = [
@@ -50,7 +52,7 @@ def opening(log: PartyLog, rules: Rules) -> Iterator[Finding]:
         taken_over, before = agreement is not before, agreement
         if index and not taken_over:
             yield log.finding(FindingKind.OPENED_AGAIN, index, "opens the log a second time")
-        elif set(leaf.parties) != {party.name for party in agreement.parties}:
+        elif set(named(leaf.parties, agreement)) != {party.name for party in agreement.parties}:
             yield log.finding(
                 FindingKind.OTHER_PARTIES, index, "names other parties than the agreement"
             )
@@ -99,7 +101,7 @@ def order(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     del rules
     digests = {id(one): one.digest for one in log.succession.versions}
     latest, current, digest = None, None, ""
-    for index, (leaf, agreement) in enumerate(zip(log.records, log.obeyed, strict=True)):
+    for index, leaf, agreement in zip(count(), log.records, log.obeyed, strict=False):
         if agreement is not current:
             current, digest = agreement, digests[id(agreement)]
         if leaf.party != log.party:
@@ -217,7 +219,7 @@ def _otherwise(log: PartyLog, index: int, place: int, said: Computation) -> Iter
     if agreed and said.purposes and used.purpose not in said.purposes:
         text = f"releases {leaf.computation}, and consent was read for another purpose"
         yield log.finding(FindingKind.OTHER_PURPOSE, (place, index), text)
-    if used.recipients and leaf.recipient not in used.recipients:
+    if used.recipients and leaf.recipient not in named(used.recipients, log.obeyed[place]):
         text = f"releases to {leaf.recipient}, for whom consent was not read"
         yield log.finding(FindingKind.OTHER_RECIPIENTS, (place, index), text)
 
@@ -242,7 +244,9 @@ def cohorts(log: PartyLog, rules: Rules) -> Iterator[Finding]:
             continue
         if agreement is not current:
             current, names = agreement, frozenset(party.name for party in agreement.parties)
-        if strangers := sorted(set(leaf.recipients) - names):
+        heard = named(leaf.recipients, agreement)
+        if not names.issuperset(heard):
+            strangers = sorted(set(heard) - names)
             text = f"reads consent for {', '.join(strangers)}, who is no party of the agreement"
             yield log.finding(FindingKind.OTHER_RECIPIENTS, index, text)
         before, most = max(

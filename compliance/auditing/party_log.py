@@ -13,7 +13,7 @@ from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.rules import Rules
 from compliance.lifecycle import ReplacedKey, Succession, replaced_keys
 from compliance.log.checkpoint import Checkpoint
-from compliance.log.merkle import leaf_hash, root_hash
+from compliance.log.tiles import Tree
 from compliance.records import AgreementSigned, Record
 from compliance.records.leaf import Leaf
 
@@ -34,7 +34,7 @@ class PartyLog:
         entries: their bytes.
         cosigned_by: who cosigned its last public head.
         public_size: leaves of that head; None if there is none.
-        leaf_hashes: of the entries, where they are known already.
+        hashed: the tree of the entries, where it is known already.
         versions: of the contract, with the notices about it; `agreement` alone where None.
         head: the checkpoint under which it was read, verbatim.
     """
@@ -47,7 +47,7 @@ class PartyLog:
     public_size: int | None = None
     versions: Succession | None = None
     head: bytes = b""
-    leaf_hashes: tuple[bytes, ...] = ()
+    hashed: Tree | None = None
 
     def under(self, cosigned_by: tuple[str, ...], public_size: int) -> "PartyLog":
         """Return the log with its last public head."""
@@ -73,13 +73,12 @@ class PartyLog:
     def obeyed(self) -> tuple[Agreement, ...]:
         """The version that each leaf has to obey: the next one from the leaf that takes it over."""
         current, *following = self.succession.versions
-        digests = [one.digest for one in following]
         found: list[Agreement] = []
-        for leaf in self.records:
-            if digests and isinstance(leaf, AgreementSigned) and leaf.agreement == digests[0]:
+        for index, leaf in self.each(AgreementSigned):
+            if following and leaf.agreement == following[0].digest:
+                found += [current] * (index - len(found))
                 current = following.pop(0)
-                del digests[0]
-            found.append(current)
+        found += [current] * (len(self.records) - len(found))
         return tuple(found)
 
     @cached_property
@@ -99,10 +98,9 @@ class PartyLog:
     @overload
     def each(self, *kinds: type[Record]) -> Iterator[tuple[int, Record]]: ...
     def each(self, *kinds: type[Leaf]) -> Iterator[tuple[int, Any]]:
-        """Yield the leaves of some kinds with their indexes, in order."""
-        places = [self.places.get(kind, ()) for kind in kinds]
-        for index in sorted(chain.from_iterable(places)):
-            yield index, self.records[index]
+        """Return the leaves of some kinds with their indexes, in order."""
+        places = sorted(chain.from_iterable(self.places.get(kind, ()) for kind in kinds))
+        return zip(places, map(self.records.__getitem__, places), strict=True)
 
     @overload
     def walk(
@@ -128,22 +126,15 @@ class PartyLog:
             yield index, leaf, agreement, held
 
     @cached_property
-    def hashes(self) -> Sequence[bytes]:
-        """Hashes of all entries, as leaves of the tree."""
-        return self.leaf_hashes or tuple(map(leaf_hash, self.entries))
-
-    @cached_property
-    def _roots(self) -> dict[int, bytes]:
-        return {}
+    def tree(self) -> Tree:
+        """The tree of all entries."""
+        return self.hashed or Tree(self.entries)
 
     def begins_with(self, head: Checkpoint) -> bool:
         """Tell whether the first entries, as many as a head counts, have its root."""
-        size = head.tree_size
-        if size > len(self.entries):
+        if head.tree_size > self.tree.size:
             return False
-        if size not in self._roots:
-            self._roots[size] = root_hash(self.hashes[:size])
-        return self._roots[size] == head.root_hash
+        return self.tree.root_hash(head.tree_size) == head.root_hash
 
     def finding(self, kind: FindingKind, leaves: int | tuple[int, ...], text: str) -> Finding:
         """Return a finding about leaves of this log; `text` says what the first of them does."""

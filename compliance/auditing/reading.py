@@ -6,9 +6,7 @@ findings, one for the first thing that stands in the way. No file that is read c
 Leaves to others: what the leaves say together (`compliance.auditing.audit`).
 """
 
-import gc
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from compliance.agreement import Agreement, SignedAgreement
@@ -107,20 +105,19 @@ def read_log(
     if isinstance(log, Finding):
         return None, (log,)
     parsed: list[Record] = []
-    with _without_collection():
-        for index, entry in enumerate(log.entries):
-            try:
-                parsed.append(parse_leaf(entry))
-            except RecordError as error:
-                text = f"leaf {index} of {name} is no leaf: {error}"
-                return None, (Finding(FindingKind.MALFORMED_LEAF, name, (index,), text),)
+    for index, entry in enumerate(log.entries):
+        try:
+            parsed.append(parse_leaf(entry))
+        except RecordError as error:
+            text = f"leaf {index} of {name} is no leaf: {error}"
+            return None, (Finding(FindingKind.MALFORMED_LEAF, name, (index,), text),)
     read = PartyLog(
         name,
         agreement,
         tuple(parsed),
         log.entries,
         versions=versions,
-        leaf_hashes=log.leaf_hashes,
+        hashed=log.tree,
         head=log.signed,
     )
     if (problem := _version_missing(read) or _not_in_force(read)) is not None:  # 4, 5
@@ -163,8 +160,8 @@ def _read_again(directory: Path) -> bytes:
 def _version_missing(log: PartyLog) -> Finding | None:
     """Say that the log obeyed a version that is not at hand."""
     at_hand = {one.digest for one in log.succession.versions}
-    for index, leaf in enumerate(log.records):
-        if not isinstance(leaf, AgreementSigned) or leaf.agreement in at_hand:
+    for index, leaf in log.each(AgreementSigned):
+        if leaf.agreement in at_hand:
             continue
         if index == 0 or leaf.supersedes == log.succession.latest.digest:
             text = (
@@ -183,18 +180,6 @@ def _not_in_force(log: PartyLog) -> Finding | None:
         text = f"the head of the log of {log.party}: {error}"
         return Finding(FindingKind.KEY_NOT_IN_FORCE, log.party, (), text)
     return None
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Let nobody look for garbage among leaves while they are read: all of them stay."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _kind_of(error: LogError) -> FindingKind:

@@ -13,6 +13,7 @@ from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import PartyLog
 from compliance.auditing.rules import Rules
+from compliance.naming import named
 from compliance.terms import DATA_ROLES, NoiseSource, Role
 
 __all__ = ["code", "jobs", "matches", "models", "segments"]
@@ -29,7 +30,7 @@ def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
         bringing = {party.name for party in agreement.parties if party.role in DATA_ROLES}
         most = max(terms.epsilon, (vertical and vertical.label_epsilon) or 0.0)
         exact = NoiseSource.UNSAFE_NONE in terms.noise or (vertical and vertical.unsafe_labels)
-        if strangers := sorted(set(leaf.parties) - bringing):
+        if strangers := sorted(set(named(leaf.parties, agreement)) - bringing):
             text = f"was trained on rows of {', '.join(strangers)}, who brings no data"
             yield log.finding(FindingKind.MODEL_OF_STRANGER, index, text)
         if leaf.epsilon is None and not exact:

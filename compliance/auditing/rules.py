@@ -5,7 +5,7 @@ neither is imported here, so that an auditor needs neither.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -25,6 +25,9 @@ class Pricer(Protocol):
     @property
     def prices(self) -> bool:
         """Whether `epsilon` can be asked; else mechanisms are only read."""
+
+    def prepare(self) -> None:
+        """Load what prices are computed with, which takes a while, before any is asked for."""
 
     def check(self, mechanism: str) -> None:
         """Return only if the canonical JSON is a mechanism; raise `UnpriceableError`."""
@@ -79,3 +82,8 @@ class Rules:
     def under(self, digest: str) -> "Rules":
         """Return the rules under the version of the contract with that digest."""
         return self.versions.get(digest, self)
+
+    def priced_by(self, pricer: Pricer) -> "Rules":
+        """Return the same rules, of every version, with another pricer."""
+        versions = {digest: one.priced_by(pricer) for digest, one in self.versions.items()}
+        return replace(self, pricer=pricer, versions=versions)

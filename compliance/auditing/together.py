@@ -10,9 +10,10 @@ from typing import Final
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing.contract import chain, obeys
-from compliance.auditing.excerpt import ACKNOWLEDGED, Excerpt
+from compliance.auditing.excerpt import ACKNOWLEDGED, PARTS, Excerpt
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.trust import every_party
+from compliance.terms import Role
 
 __all__ = [
     "acknowledgements",
@@ -20,10 +21,13 @@ __all__ = [
     "commitments",
     "completions",
     "one_contract",
+    "one_result",
+    "parts",
     "same_models",
     "unpaid",
 ]
 
+_MODEL: Final = records.ModelTrained
 _CHARGING: Final[tuple[type[records.Record], ...]] = (
     records.Release,
     records.BudgetRefunded,
@@ -78,13 +82,58 @@ def same_models(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     for log in logs:
         for index, leaf in log.each(records.ModelTrained):
             whose, first = told.setdefault(leaf.model_digest, (log, leaf))
-            if (leaf.epsilon, leaf.delta, leaf.parties) != (
+            if (leaf.epsilon, leaf.delta, log.parties_of(leaf)) != (
                 first.epsilon,
                 first.delta,
-                first.parties,
+                whose.parties_of(first),
             ):
                 text = f"says other things of a model than the log of {whose.party} does"
                 yield log.finding(FindingKind.MODELS_DIFFER, index, text)
+
+
+def one_result(logs: Sequence[Excerpt]) -> Iterator[Finding]:
+    """A training over rows, or a measurement, leaves one result, whoever tells of it.
+
+    So that a coordinator which tells one party that somebody was missing, and another that nobody
+    was, is found.
+    """
+    told: dict[tuple[str, str | None], tuple[Excerpt, str]] = {}
+    for log, index, leaf in _results(logs):
+        digest = leaf.model_digest if isinstance(leaf, _MODEL) else leaf.measurement_digest
+        whose, first = told.setdefault((leaf.kind, leaf.job), (log, digest))
+        if digest != first:
+            text = f"is of another result of the job than the log of {whose.party} tells of"
+            yield log.finding(FindingKind.RESULTS_DIFFER, index, text)
+
+
+def parts(logs: Sequence[Excerpt]) -> Iterator[Finding]:
+    """Whoever is named for a result gave its part: of a model one a round, of a measurement one.
+
+    So that a partial result, of which the coordinator tells as if it were whole, is found.
+    """
+    given: dict[tuple[str, str | None], set[str]] = defaultdict(set)
+    at_hand = {log.party for log in logs}
+    for log in logs:
+        for _, release in log.each(records.Release):
+            if release.computation in PARTS:
+                given[log.party, release.job].add(release.release_id)
+    for log, index, leaf in _results(logs):
+        needed = leaf.rounds if isinstance(leaf, _MODEL) else 1
+        for party in leaf.parties:
+            if party in at_hand and len(given[party, leaf.job]) < needed:
+                text = f"names {party}, whose log, if it is no older copy, tells of no such part"
+                yield log.finding(FindingKind.PART_NOT_GIVEN, index, text)
+
+
+def _results(
+    logs: Sequence[Excerpt],
+) -> Iterator[tuple[Excerpt, int, records.ModelTrained | records.MeasurementMade]]:
+    """Yield results that all are told of alike; of models over columns each party has a part."""
+    for log in logs:
+        brands = {one.name for each in log.versions for one in each.by_role(Role.BRAND)}
+        for index, leaf in log.each(records.ModelTrained, records.MeasurementMade):
+            if not brands.intersection(leaf.parties):
+                yield log, index, leaf
 
 
 def acknowledgements(logs: Sequence[Excerpt]) -> Iterator[Finding]:
@@ -131,7 +180,7 @@ def unpaid(logs: Sequence[Excerpt]) -> Iterator[Finding]:
         for log in logs
         for _, leaf in log.each(records.ModelTrained, records.MeasurementMade)
         if leaf.epsilon is not None
-        for party in leaf.parties
+        for party in log.parties_of(leaf)
     }
     for log in logs:
         released: set[str] = set()

@@ -23,6 +23,7 @@ __all__ = [
     "inclusion_proof",
     "leaf_hash",
     "node_hash",
+    "paired",
     "peaks",
     "root_hash",
     "verify_consistency",
@@ -33,15 +34,26 @@ HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = hashlib.sha256().digest()
 """The root of the tree without leaves."""
 
+_LEAF: Final = b"\x00"
+_NODE: Final = b"\x01"
+
 
 def leaf_hash(entry: bytes) -> bytes:
     """Hash an entry of any length into its leaf: SHA-256(0x00 ‖ entry)."""
-    return hashlib.sha256(b"\x00" + entry).digest()
+    return hashlib.sha256(_LEAF + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Hash two subtrees into their parent: SHA-256(0x01 ‖ left ‖ right)."""
-    return hashlib.sha256(b"\x01" + left + right).digest()
+    return hashlib.sha256(_NODE + left + right).digest()
+
+
+def paired(row: bytes) -> bytes:
+    """Hash neighbours in a row of joined hashes into a row of parents; an odd last one has none."""
+    width = 2 * HASH_BYTES
+    starts = range(0, len(row) // width * width, width)
+    hashed = [hashlib.sha256(_NODE + row[start : start + width]).digest() for start in starts]
+    return b"".join(hashed)
 
 
 def peaks(hashes: Sequence[bytes]) -> list[bytes]:

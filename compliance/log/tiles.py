@@ -16,12 +16,12 @@ A file that a checkpoint promises is never rewritten: growth makes wider partial
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from compliance.errors import LogCorruptedError
-from compliance.log.merkle import HASH_BYTES, fold, peaks, root_hash
+from compliance.errors import LogCorruptedError, LogError
+from compliance.log.merkle import HASH_BYTES, fold, leaf_hash, paired, peaks, root_hash
 
 __all__ = [
     "ENTRY_LIMIT",
@@ -30,6 +30,7 @@ __all__ = [
     "CutFileError",
     "RightEdge",
     "Tile",
+    "Tree",
     "decode_bundle",
     "decode_tile",
     "edge_tiles",
@@ -38,9 +39,10 @@ __all__ = [
 ]
 
 TILE_WIDTH: Final = 256
-ENTRY_LIMIT: Final = 12_288
+ENTRY_LIMIT: Final = 2_048
 """Bytes that one entry may have (the format itself allows 65,535)."""
 
+_TILE_HEIGHT: Final = 8
 _HIGHEST_LEVEL: Final = 63
 _LENGTH_BYTES: Final = 2
 TILE_LIMIT: Final = TILE_WIDTH * (_LENGTH_BYTES + ENTRY_LIMIT)
@@ -95,6 +97,11 @@ class Tile:
         )
         in_range = 0 < tile.width <= TILE_WIDTH and (tile.level or 0) <= _HIGHEST_LEVEL
         return tile if in_range and tile.path == path else None
+
+    @property
+    def limit(self) -> int:
+        """Bytes that the file may have."""
+        return self.width * (HASH_BYTES if self.level is not None else _LENGTH_BYTES + ENTRY_LIMIT)
 
     @property
     def full(self) -> "Tile":
@@ -178,6 +185,42 @@ class RightEdge:
         return RightEdge(self.tree_size + len(leaf_hashes), tuple(rows)), changed
 
 
+class Tree:
+    """The hashes that the tiles of a tree hold; few of them make the root of any beginning of it.
+
+    Attributes:
+        size: number of leaves.
+    """
+
+    def __init__(self, entries: Iterable[bytes] = ()) -> None:
+        # At each level, lowest first, the hashes of all its tiles, joined.
+        self._rows = [b"".join(map(leaf_hash, entries))]
+        self.size = len(self._rows[0]) // HASH_BYTES
+        while len(row := self._rows[-1]) >= TILE_WIDTH * HASH_BYTES:
+            for _ in range(_TILE_HEIGHT):
+                row = paired(row)
+            self._rows.append(row)
+
+    def root_hash(self, size: int) -> bytes:
+        """Return the root of the tree of the first `size` leaves.
+
+        Raises:
+            LogError: there are fewer.
+        """
+        if not 0 <= size <= self.size:
+            raise LogError(f"expected at most {self.size} leaves, got {size}")
+        edge = []
+        for level, row in enumerate(self._rows):
+            stop = size >> level * _TILE_HEIGHT
+            start = stop - stop % TILE_WIDTH
+            edge.append(tuple(_split(row[start * HASH_BYTES : stop * HASH_BYTES])))
+        return RightEdge(size, tuple(edge)).root_hash
+
+    def content(self, tile: Tile) -> bytes:
+        """Return what a file of hashes holds if the tree has it."""
+        return self._rows[tile.level or 0][tile.start * HASH_BYTES : tile.stop * HASH_BYTES]
+
+
 def decode_tile(tile: Tile, data: bytes) -> tuple[bytes, ...]:
     """Split a tile into its hashes.
 
@@ -188,7 +231,11 @@ def decode_tile(tile: Tile, data: bytes) -> tuple[bytes, ...]:
         raise CutFileError(
             f"{tile.path}: expected {tile.width * HASH_BYTES} bytes, got {len(data)}"
         )
-    return tuple(data[start : start + HASH_BYTES] for start in range(0, len(data), HASH_BYTES))
+    return tuple(_split(data))
+
+
+def _split(row: bytes) -> Iterator[bytes]:
+    return (row[start : start + HASH_BYTES] for start in range(0, len(row), HASH_BYTES))
 
 
 def encode_bundle(entries: Sequence[bytes]) -> bytes:
@@ -203,11 +250,11 @@ def decode_bundle(tile: Tile, data: bytes) -> tuple[bytes, ...]:
         CutFileError: the file has not exactly `width` entries within `ENTRY_LIMIT`.
     """
     entries: list[bytes] = []
-    position = 0
-    while position < len(data) and len(entries) < tile.width:
+    position, size, width = 0, len(data), tile.width
+    while position < size and len(entries) < width:
         start = position + _LENGTH_BYTES
         position = start + int.from_bytes(data[position:start], "big")
-        if start > len(data) or position > len(data) or position - start > ENTRY_LIMIT:
+        if position > size or position - start > ENTRY_LIMIT:
             raise CutFileError(
                 f"{tile.path}: entry {tile.start + len(entries)} is cut off or longer than "
                 f"{ENTRY_LIMIT} bytes"

@@ -22,13 +22,12 @@ from typing import Final
 from compliance.errors import LogCorruptedError, LogError
 from compliance.log.checkpoint import Checkpoint
 from compliance.log.cosignature import CosignerKey, open_head
-from compliance.log.merkle import leaf_hash, root_hash
 from compliance.log.note import NOTE_LIMIT, NoteKey
 from compliance.log.tiles import (
-    TILE_LIMIT,
     TILE_WIDTH,
     CutFileError,
     Tile,
+    Tree,
     decode_bundle,
     decode_tile,
     encode_bundle,
@@ -65,7 +64,7 @@ class VerifiedLog:
         root_hash: 32 bytes.
         entries: every entry, in order; an entry's index is its position.
         signed: the checkpoint, verbatim.
-        leaf_hashes: of the entries, in order.
+        tree: of the entries.
     """
 
     origin: str
@@ -73,7 +72,7 @@ class VerifiedLog:
     root_hash: bytes
     entries: tuple[bytes, ...]
     signed: bytes
-    leaf_hashes: tuple[bytes, ...]
+    tree: Tree
 
 
 def verify_log(
@@ -139,7 +138,7 @@ def read_tile(directory: Path, tile: Tile) -> bytes:
         FileMissingError: it is missing.
         LogError: it cannot be read.
     """
-    data = _read(directory, tile.path, TILE_LIMIT)
+    data = _read(directory, tile.path, tile.limit)
     if data is None:
         raise FileMissingError(f"{tile.path}: missing from {directory}")
     return data
@@ -196,66 +195,50 @@ def _verify(directory: Path, signed: bytes, checkpoint: Checkpoint) -> VerifiedL
     entries = tuple(
         entry for tile in bundles for entry in decode_bundle(tile, read_tile(directory, tile))
     )
-    leaves = [leaf_hash(entry) for entry in entries]
-    implied = _Implied(entries, leaves)
-    if implied.root != checkpoint.root_hash:
-        raise _blame(directory, checkpoint, leaves)
+    tree = Tree(entries)
+    if tree.root_hash(size) != checkpoint.root_hash:
+        raise _blame(directory, checkpoint, tree)
+
+    def implied(tile: Tile) -> bytes:
+        if tile.level is None:
+            return encode_bundle(entries[tile.start : tile.stop])
+        return tree.content(tile)
+
     promised = dict.fromkeys(layout(size))
     for tile in promised:
         if tile.level is not None:
-            implied.check(tile, read_tile(directory, tile))
+            _check(tile, read_tile(directory, tile), implied(tile))
     for path, found in find_tiles(directory):
         if found is None:
             raise LogCorruptedError(f"{path!r}: no file of a log is called that")
         if found not in promised and found.is_within(size):
-            data = _read(directory, path, TILE_LIMIT)
+            data = _read(directory, path, found.limit)
             if data is not None:  # a superseded partial tile may vanish at any time
-                implied.check(found, data)
-    return VerifiedLog(
-        checkpoint.origin, size, checkpoint.root_hash, entries, signed, tuple(leaves)
-    )
+                _check(found, data, implied(found))
+    return VerifiedLog(checkpoint.origin, size, checkpoint.root_hash, entries, signed, tree)
 
 
-class _Implied:
-    """What the files of a log must hold, given its entries."""
-
-    def __init__(self, entries: tuple[bytes, ...], leaves: list[bytes]) -> None:
-        self._entries = entries
-        self._rows = [leaves]
-        while len(below := self._rows[-1]) >= TILE_WIDTH:
-            starts = range(0, len(below) - TILE_WIDTH + 1, TILE_WIDTH)
-            self._rows.append([root_hash(below[start : start + TILE_WIDTH]) for start in starts])
-
-    @property
-    def root(self) -> bytes:
-        """Root of the whole tree, which is split where subtrees end (RFC 6962 §2.1)."""
-        if len(self._rows) == 1:
-            return root_hash(self._rows[0])
-        rest = self._rows[0][len(self._rows[1]) * TILE_WIDTH :]
-        return root_hash(self._rows[1] + ([root_hash(rest)] if rest else []))
-
-    def check(self, tile: Tile, data: bytes) -> None:
-        """Refuse `data` if it is not the content of `tile`."""
-        if tile.level is None:
-            expected = encode_bundle(self._entries[tile.start : tile.stop])
-        else:
-            expected = b"".join(self._rows[tile.level][tile.start : tile.stop])
-        if data != expected:
-            leaves = TILE_WIDTH ** (tile.level or 0)
-            kind = CutFileError if len(data) < len(expected) else LogCorruptedError
-            raise kind(
-                f"{tile.path}: differs from what entries {tile.start * leaves} to "
-                f"{tile.stop * leaves - 1} imply, whose root is the signed one"
-            )
+def _check(tile: Tile, data: bytes, expected: bytes) -> None:
+    """Refuse `data` if it is not the content that the entries imply."""
+    if data != expected:
+        leaves = TILE_WIDTH ** (tile.level or 0)
+        kind = CutFileError if len(data) < len(expected) else LogCorruptedError
+        raise kind(
+            f"{tile.path}: differs from what entries {tile.start * leaves} to "
+            f"{tile.stop * leaves - 1} imply, whose root is the signed one"
+        )
 
 
-def _blame(directory: Path, checkpoint: Checkpoint, leaves: list[bytes]) -> LogCorruptedError:
+def _blame(directory: Path, checkpoint: Checkpoint, tree: Tree) -> LogCorruptedError:
     """Find the first entry that its level-0 tile contradicts, now that the root is wrong."""
     for tile in layout(checkpoint.tree_size):
         if tile.level == 0:
-            for offset, promised in enumerate(decode_tile(tile, read_tile(directory, tile))):
-                index = tile.start + offset
-                if leaves[index] != promised:
+            implied = decode_tile(tile, tree.content(tile))
+            promised = decode_tile(tile, read_tile(directory, tile))
+            for index, (own, other) in enumerate(
+                zip(implied, promised, strict=True), start=tile.start
+            ):
+                if own != other:
                     bundle = Tile(None, tile.index, tile.width)
                     return LogCorruptedError(
                         f"{bundle.path}: entry {index} is not the one whose hash stands in "

@@ -135,7 +135,7 @@ class LogWriter:
         """Publish entries, in order and all together, and return their indexes.
 
         Raises:
-            RecordError: an entry is over 12 KiB; nothing was written.
+            RecordError: an entry is over 2 KiB; nothing was written.
             LogError: the disk refused (open the log again), or an earlier append had raised.
             RuntimeError: the writer is closed.
         """
@@ -156,7 +156,7 @@ class LogWriter:
             second_key: likewise.
 
         Raises:
-            RecordError: there is no entry, or one is over 12 KiB; nothing was written.
+            RecordError: there is no entry, or one is over 2 KiB; nothing was written.
             SignatureError: the second key has another name; nothing was written.
             LogError: as `append`.
             RuntimeError: the writer is closed.

@@ -1,7 +1,7 @@
 """What was done: every kind of leaf that a party's log may hold.
 
 Guarantees: a record that exists is complete, bounded and within its ranges; it has exactly one
-encoding (RFC 8785 canonical JSON, at most 12 KiB) and `parse_leaf` accepts no other; a malformed
+encoding (RFC 8785 canonical JSON, at most 2 KiB) and `parse_leaf` accepts no other; a malformed
 one raises `RecordError` without showing its values. No field is made for an identifier, names are
 too narrow for most, and no string may hold an `@`.
 
@@ -9,12 +9,13 @@ Leaves to others: whether a record is true (the party signs its own log), and wh
 together, such as a commit after its reservation (the auditor's replay).
 """
 
-from typing import Annotated, Final, cast, get_args
+from typing import Annotated, Final, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from compliance.canonical import canonical_json
 from compliance.errors import RecordError, describe
+from compliance.log.tiles import ENTRY_LIMIT
 from compliance.records.access import AccessDecided, AgreementSigned, Refusal, Release
 from compliance.records.budget import BudgetCommitted, BudgetRefunded, BudgetReserved
 from compliance.records.consent import ConsentRecorded, ConsentUsed
@@ -87,8 +88,8 @@ __all__ = [
     "to_leaf",
 ]
 
-LEAF_LIMIT: Final = 12_288
-"""Bytes that a leaf may have: the longest names of as many parties as an agreement has."""
+LEAF_LIMIT: Final = ENTRY_LIMIT
+"""Bytes that a leaf may have, as the log has it, where it is written and where it is read."""
 
 Record = Annotated[
     AgreementSigned
@@ -134,9 +135,9 @@ _RECORD: Final[TypeAdapter[Record]] = TypeAdapter(
 )
 
 _SPELLINGS: Final[dict[bytes, Spelling]] = {
-    kind.model_fields["kind"].default.encode(): spelling
+    kind.model_fields["kind"].default.encode(): spelt
     for kind in get_args(get_args(Record)[0])
-    if (spelling := Spelling.of(kind)) is not None
+    if (spelt := Spelling.of(kind)) is not None
 }
 _KIND: Final = b'"kind":"'
 
@@ -145,7 +146,7 @@ def to_leaf(record: Record) -> bytes:
     """Encode a record as canonical JSON (RFC 8785).
 
     Raises:
-        RecordError: it is over 12 KiB: shorten its names, or split it.
+        RecordError: it is over 2 KiB, which no kind can be (`compliance.records.leaf`).
     """
     leaf = canonical_json(record.model_dump(mode="json"))
     if len(leaf) > LEAF_LIMIT:
@@ -167,9 +168,9 @@ def parse_leaf(leaf: bytes) -> Record:
     begin = leaf.find(_KIND) + len(_KIND)
     spelling = _SPELLINGS.get(leaf[begin : leaf.find(b'"', begin)])
     if spelling is not None and leaf.isascii():
-        plain = spelling.read(leaf.decode())
+        plain: Record | None = spelling.read(leaf.decode())
         if plain is not None:
-            return cast("Record", plain)
+            return plain
     return _parse_by_model(leaf)
 
 

@@ -1,16 +1,22 @@
 """What left a party and what did not: contract, policy, release and refusal."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Literal
 
-from pydantic import (
-    Field,
+from compliance.records.leaf import (
+    CLAUSES_BYTES,
+    MOST_CLAUSES,
+    Clauses,
+    Count,
+    Digest,
+    Leaf,
+    Name,
+    Parties,
+    Sentence,
+    spelt_bytes,
 )
 
-from compliance.records.leaf import Count, Digest, Leaf, Name, Names, Sentence
-
-__all__ = ["AccessDecided", "AgreementSigned", "Clauses", "Refusal", "Release"]
-
-Clauses = Annotated[tuple[Name, ...], Field(max_length=16, strict=False)]
+__all__ = ["AccessDecided", "AgreementSigned", "Refusal", "Release"]
 
 
 class AgreementSigned(Leaf):
@@ -22,7 +28,7 @@ class AgreementSigned(Leaf):
     """
 
     kind: Literal["agreement.signed"] = "agreement.signed"
-    parties: Names
+    parties: Parties
     supersedes: Digest | None = None
 
 
@@ -34,7 +40,8 @@ class AccessDecided(Leaf):
         computation: what it is part of.
         recipient: who would get it.
         allowed: what they said; what else a release needs is still to be seen.
-        clauses: names of the clauses that decided; none where no permit covers it.
+        clauses: names of the clauses that decided, the first of many (`first_clauses`); none where
+            no permit covers it.
         policy_digest: hexadecimal SHA-256 of all policies of this party, as text.
         question_digest: of the question, in canonical JSON.
     """
@@ -47,6 +54,14 @@ class AccessDecided(Leaf):
     clauses: Clauses
     policy_digest: Digest
     question_digest: Digest
+
+    @staticmethod
+    def first_clauses(names: Iterable[str]) -> tuple[str, ...]:
+        """Return as many of the clauses that decided, from the first, as one leaf holds."""
+        kept = tuple(names)[:MOST_CLAUSES]
+        while spelt_bytes(kept) > CLAUSES_BYTES:
+            kept = kept[:-1]
+        return kept
 
 
 class Release(Leaf):
@@ -77,5 +92,5 @@ class Refusal(Leaf):
     kind: Literal["refusal"] = "refusal"
     release_id: Name
     computation: Name
-    term: Sentence
+    term: Name
     remedy: Sentence

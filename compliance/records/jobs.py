@@ -15,8 +15,7 @@ from compliance.records.leaf import (
     Leaf,
     Missing,
     Name,
-    Names,
-    Sentence,
+    Parties,
     Share,
 )
 
@@ -46,7 +45,7 @@ class ModelTrained(Leaf):
     kind: Literal["model.trained"] = "model.trained"
     model_digest: Digest
     rounds: Count
-    parties: Names
+    parties: Parties
     missing: Missing = ()
     epsilon: Epsilon | None
     delta: Delta | None
@@ -71,7 +70,7 @@ class MeasurementMade(Leaf):
 
     kind: Literal["measurement.made"] = "measurement.made"
     measurement_digest: Digest
-    parties: Names
+    parties: Parties
     missing: Missing = ()
     epsilon: Epsilon
     delta: Delta | None
@@ -145,5 +144,5 @@ class JobEnded(Leaf):
 
     kind: Literal["job.ended"] = "job.ended"
     computation: Name
-    outcome: Sentence
+    outcome: Name
     missing: Missing = ()

@@ -11,17 +11,21 @@ numbers that are not counts, with free text, or with a field that is not always 
 import re
 from collections.abc import Callable
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
-from compliance.records.access import Clauses
+from pydantic import BaseModel
+
 from compliance.records.leaf import (
     MOST_NAMES,
+    Clauses,
     Count,
     Counts,
     Digest,
+    Label,
     Leaf,
     Name,
-    Names,
+    Parties,
     Positive,
     Recipients,
     Time,
@@ -30,6 +34,9 @@ from compliance.records.leaf import (
 __all__ = ["Spelling"]
 
 _NAME: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,127}"
+_LABEL: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,62}"
+_REASON: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,31}"
+_PLACE: Final = "(?:0|[1-9][0-9]?|1[01][0-9]|12[0-7])"
 
 _TIME: Final = (
     r"(?:19[7-9][0-9]|2[0-9]{3})-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}"
@@ -41,6 +48,16 @@ _Read = Callable[[str], object]
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text[2:-2].split('","')) if len(text) > 2 else ()
+
+
+def _told(text: str) -> tuple[str, ...] | tuple[int, ...]:
+    """Read parties by name, or by places; raise ValueError where those do not rise."""
+    if len(text) == 2 or text[1] == '"':
+        return _names(text)
+    places = tuple(map(int, text[1:-1].split(",")))
+    if any(after <= before for before, after in pairwise(places)):
+        raise ValueError("expected places that rise")
+    return places
 
 
 def _counts(text: str) -> dict[str, int]:
@@ -59,15 +76,34 @@ def _counts(text: str) -> dict[str, int]:
     return found
 
 
-_MEMBER: Final = f'"{_NAME}":(?:0|[1-9][0-9]{{0,14}})'
+_put_dict, _put_fields_set, _put_extra, _put_private = (
+    BaseModel.__dict__[name].__set__
+    for name in (
+        "__dict__",
+        "__pydantic_fields_set__",
+        "__pydantic_extra__",
+        "__pydantic_private__",
+    )
+)
+"""What `object.__setattr__` finds by name; models are frozen."""
+
+
+_GROUP: Final = re.compile(r"\((?!\?)")
+
+_SOME: Final = (
+    rf'"{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}}|{_PLACE}(?:,{_PLACE}){{0,{MOST_NAMES - 1}}}'
+)
+_MEMBER: Final = f'"{_REASON}":(?:0|[1-9][0-9]{{0,14}})'
 
 _GRAMMAR: Final[tuple[tuple[object, str, _Read | None], ...]] = (
     (Name, f'"({_NAME})"', None),
     (Name | None, f'(?:null|"({_NAME})")', None),
+    (Label, f'"({_LABEL})"', None),
+    (Label | None, f'(?:null|"({_LABEL})")', None),
     (Digest, '"([0-9a-f]{64})"', None),
     (Digest | None, '(?:null|"([0-9a-f]{64})")', None),
-    (Names, rf'(\["{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}}\])', _names),
-    (Recipients, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,{MOST_NAMES - 1}}})?\])', _names),
+    (Parties, rf"(\[(?:{_SOME})\])", _told),
+    (Recipients, rf"(\[(?:{_SOME})?\])", _told),
     (Counts, rf"(\{{(?:{_MEMBER}(?:,{_MEMBER}){{0,15}})?\}})", _counts),
     (Clauses, rf'(\[(?:"{_NAME}"(?:,"{_NAME}"){{0,15}})?\])', _names),
     # Fifteen digits at most: a count of sixteen may be too large.
@@ -97,10 +133,11 @@ class Spelling:
         self._kind = kind
         # Rules across fields; `_refuse` is about the error alone.
         self._rules = [
-            name for name in kind.__pydantic_decorators__.model_validators if name != "_refuse"
+            getattr(kind, name)
+            for name in kind.__pydantic_decorators__.model_validators
+            if name != "_refuse"
         ]
         self._match = re.compile(pattern).fullmatch
-        self._names = tuple(name for name, _ in fields)
         self._reads = tuple((name, read) for name, read in fields if read is not None)
         # In the model's order; what is not in `fields` is fixed.
         self._all: dict[str, Any] = {
@@ -131,37 +168,30 @@ class Spelling:
                 continue
             for known, spelling, read in _GRAMMAR:
                 if annotation == known:
-                    members.append(f'"{name}":{spelling}')
+                    named = _GROUP.sub(f"(?P<{name}>", spelling, count=1)
+                    members.append(f'"{name}":{named}')
                     fields.append((name, read))
                     break
             else:
                 return None
         return cls(kind, r"\{" + ",".join(members) + r"\}", tuple(fields))
 
-    def read(self, text: str) -> Leaf | None:
+    def read(self, text: str) -> Any | None:
         """Return the record that a text spells; None where the model has to be asked."""
         if (found := self._match(text)) is None:
             return None
-        values = self._all.copy()
-        values.update(zip(self._names, found.groups(), strict=True))
+        values = self._all | found.groupdict()
+        # As `model_construct`, which takes as long as reading: every field is there, and checked.
+        record = self._kind.__new__(self._kind)
         try:
             for name, read in self._reads:
                 values[name] = read(values[name])
-        except ValueError:
-            return None  # a date that no calendar has
-        # As `model_construct`, which takes as long as reading: every field is there, and checked.
-        record = self._kind.__new__(self._kind)
-        put = object.__setattr__
-        put(record, "__dict__", values)
-        put(record, "__pydantic_fields_set__", self._set)
-        put(record, "__pydantic_extra__", None)
-        put(record, "__pydantic_private__", None)
-        return record if self._holds(record) else None
-
-    def _holds(self, record: Leaf) -> bool:
-        try:
+            _put_dict(record, values)
+            _put_fields_set(record, self._set)
+            _put_extra(record, None)
+            _put_private(record, None)
             for rule in self._rules:
-                getattr(record, rule)()
+                rule(record)
         except ValueError:
-            return False
-        return True
+            return None  # a date that no calendar has, or fields that do not fit together
+        return record

@@ -67,6 +67,11 @@ class Blank(Closed):
     type: Literal["blank"] = "blank"
     ask: str
 
+    @property
+    def text(self) -> str:
+        """The cell in words."""
+        return f"[{self.ask}]"
+
 
 class Warn(Closed):
     """What nobody should overlook.

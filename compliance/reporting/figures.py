@@ -9,16 +9,27 @@ figures (the modules beside this one).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from compliance.agreement import Agreement
 from compliance.records.leaf import Leaf
 
-__all__ = ["Citation", "Closed", "Entry", "Figure", "PartyLog", "by", "entries_of", "written"]
+__all__ = [
+    "Citation",
+    "Closed",
+    "Entry",
+    "Figure",
+    "PartyLog",
+    "by",
+    "entries_of",
+    "minute",
+    "written",
+]
 
 
 class Closed(BaseModel):
@@ -62,29 +73,37 @@ class PartyLog:
         root_hash: of that head, hexadecimal.
         entries: its leaves by rising index; all of them, or those that somebody wants to compute
             a figure from again.
+        versions: of the contract, where they are at hand.
     """
 
     party: str
     tree_size: int
     root_hash: str
     entries: tuple[Entry[Leaf], ...]
+    versions: tuple[Agreement, ...] = ()
 
     @classmethod
-    def of(cls, party: str, leaves: Sequence[Leaf], root_hash: str) -> "PartyLog":
+    def of(
+        cls,
+        party: str,
+        leaves: Sequence[Leaf],
+        root_hash: str,
+        versions: tuple[Agreement, ...] = (),
+    ) -> "PartyLog":
         """Return a whole log."""
         entries = tuple(Entry(party, index, leaf) for index, leaf in enumerate(leaves))
-        return cls(party, len(entries), root_hash, entries)
+        return cls(party, len(entries), root_hash, entries, versions)
 
     def only(self, indexes: Iterable[int]) -> "PartyLog":
         """Return the same log with the leaves of these indexes alone."""
         kept = frozenset(indexes)
         entries = tuple(entry for entry in self.entries if entry.index in kept)
-        return PartyLog(self.party, self.tree_size, self.root_hash, entries)
+        return replace(self, entries=entries)
 
     def until(self, moment: datetime) -> "PartyLog":
         """Return the same log with the leaves written at `moment` or before."""
         entries = tuple(entry for entry in self.entries if entry.record.time <= moment)
-        return PartyLog(self.party, self.tree_size, self.root_hash, entries)
+        return replace(self, entries=entries)
 
 
 class Citation(Closed):
@@ -146,6 +165,25 @@ class Figure(Closed):
         """Compute a figure from entries, and cite them."""
         cited = tuple(entries)
         return cls(value=function(cited), unit=unit, citations=Citation.of(cited))
+
+    @property
+    def text(self) -> str:
+        """The value for people to read, with its unit."""
+        match self.value:
+            case int():
+                text = f"{self.value:,}"
+            case float():
+                text = f"{self.value:.4g}"
+            case datetime():
+                text = minute(self.value)
+            case _:
+                text = self.value
+        return f"{text} {self.unit}".rstrip()
+
+
+def minute(moment: datetime) -> str:
+    """Return a moment for people to read, to the minute."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def entries_of(logs: Iterable[PartyLog], kind: type[Kind_co]) -> Iterator[Entry[Kind_co]]:

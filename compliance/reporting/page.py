@@ -7,12 +7,11 @@ Leaves to others: what the report says (`document`).
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from importlib import resources
 from typing import Final
 
 from compliance.reporting.document import Chart, Report, ReportKind
-from compliance.reporting.figures import Figure
+from compliance.reporting.figures import Figure, minute
 
 __all__ = ["page"]
 
@@ -45,11 +44,10 @@ def page(report: Report) -> str:
     return environment.from_string(template).render(
         report=report,
         about=_ABOUT[report.kind],
-        value=_value,
         cite=notes.cite,
         notes=notes.told,
         steps=_steps,
-        moment=_moment,
+        moment=minute,
         width=_WIDTH,
         height=_HEIGHT,
     )
@@ -69,23 +67,6 @@ class _Notes:
         leaves = sum(len(citation.indexes) for citation in figure.citations)
         self.told.append(text)
         return f"{leaves:,} leaves", len(self.told)
-
-
-def _value(figure: Figure) -> str:
-    match figure.value:
-        case int():
-            text = f"{figure.value:,}"
-        case float():
-            text = f"{figure.value:.4g}"
-        case datetime():
-            text = _moment(figure.value)
-        case _:
-            text = figure.value
-    return f"{text} {figure.unit}".rstrip()
-
-
-def _moment(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def _steps(chart: Chart) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 
 from compliance import records
 from compliance.agreement import Agreement, iso
+from compliance.naming import named, version_of
 from compliance.reporting.document import (
     Blank,
     Fact,
@@ -122,7 +123,7 @@ def processing_report(agreement: Agreement, logs: Sequence[PartyLog], at: dateti
         Section(
             title="What was carried out on behalf of others",
             law="GDPR 30(2)(b)",
-            tables=(_jobs(logs), _incomplete(logs)),
+            tables=(_jobs(logs), _incomplete(agreement, logs)),
         ),
     )
     title = "Records of processing activities"
@@ -296,12 +297,19 @@ def _jobs(logs: Sequence[PartyLog]) -> Table:
     return Table(caption="Jobs", head=head, rows=tuple(rows), keys=2)
 
 
-def _incomplete(logs: Sequence[PartyLog]) -> Table:
+def _incomplete(agreement: Agreement, logs: Sequence[PartyLog]) -> Table:
+    versions = {log.party: (*log.versions, agreement) for log in logs}
+
+    def without(told: Sequence[Entry[records.JobEnded]]) -> str:
+        last = told[-1]
+        version = version_of(last.record, versions[last.party])
+        return ", ".join(named(last.record.missing, version))
+
     ended = (one for one in entries_of(logs, records.JobEnded) if one.record.missing)
     rows = [
         (
             *(Fact(text=text) for text in key),
-            Figure.of(lambda told: ", ".join(told[-1].record.missing), found),
+            Figure.of(without, found),
         )
         for key, found in sorted(
             by(ended, lambda leaf: (leaf.party, leaf.computation, leaf.job or "none")).items()

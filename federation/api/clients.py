@@ -10,9 +10,11 @@ key takes as long as a right one, whoever it names.
 Leaves to others: transport security, and how often (`buckets`).
 """
 
+import fcntl
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -84,11 +86,6 @@ class Clients:
         Raises:
             WorkspaceError: there is one of that name, or name or scopes are no good.
         """
-        known = self.listed()
-        if any(client.name == name for client in known):
-            raise WorkspaceError(
-                f"there is a client {name!r}: revoke it first, or choose another name"
-            )
         key = f"{_PREFIX}_{name}_{new_secret().hex()}"
         try:
             client = Client(
@@ -102,7 +99,13 @@ class Clients:
             raise WorkspaceError(
                 "expected a name of small letters, digits and hyphens, and one scope or more"
             ) from error
-        self._write((*known, client))
+        with self._held():
+            known = self.listed()
+            if any(one.name == name for one in known):
+                raise WorkspaceError(
+                    f"there is a client {name!r}: revoke it first, or choose another name"
+                )
+            self._write((*known, client))
         return key
 
     def revoke(self, name: str) -> None:
@@ -111,11 +114,14 @@ class Clients:
         Raises:
             WorkspaceError: there is none of that name.
         """
-        known = self.listed()
-        kept = tuple(client for client in known if client.name != name)
-        if len(kept) == len(known):
-            raise WorkspaceError(f"there is no client {name!r}: `comity api client list` tells all")
-        self._write(kept)
+        with self._held():
+            known = self.listed()
+            kept = tuple(client for client in known if client.name != name)
+            if len(kept) == len(known):
+                raise WorkspaceError(
+                    f"there is no client {name!r}: `comity api client list` tells all"
+                )
+            self._write(kept)
 
     def listed(self) -> tuple[Client, ...]:
         """Return all clients.
@@ -147,6 +153,15 @@ class Clients:
         if found.expires is not None and now >= found.expires:
             raise UnauthenticatedError("the client's key is no longer good: ask for another")
         return found
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Change one thing at a time: adding a client must bring back none that was revoked."""
+        path = self._path.with_name(".clients.lock")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("w", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _write(self, clients: tuple[Client, ...]) -> None:
         content = _File(clients=clients).model_dump_json(indent=2).encode() + b"\n"

@@ -13,6 +13,7 @@ from federation.collaboration.document import (
     build_agreement,
     drafted_agreement,
     load_collaboration,
+    read_document,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "build_agreement",
     "drafted_agreement",
     "load_collaboration",
+    "read_document",
 ]

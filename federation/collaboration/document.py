@@ -62,7 +62,7 @@ from federation.collaboration.contradictions import (
     party_contradictions,
     source_contradictions,
 )
-from federation.collaboration.mistakes import explain, to_json, well_formed
+from federation.collaboration.mistakes import explain, overlooked, to_json, well_formed
 from federation.errors import CollaborationError
 from federation.objections import policy_objections
 from federation.party import DataConfig, SegmentsConfig
@@ -83,6 +83,7 @@ __all__ = [
     "build_agreement",
     "drafted_agreement",
     "load_collaboration",
+    "read_document",
 ]
 
 UNSAFE_SEED_WARNING: Final = (
@@ -237,7 +238,7 @@ def load_collaboration(path: Path, *, elsewhere: bool = False) -> Collaboration:
         CollaborationError: with every mistake that could be found. The contract's terms are held
             against each other only where all of them are well-formed.
     """
-    document = _read(path)  # 1
+    document = read_document(path)  # 1
     directory = None if elsewhere else path.parent
     if mistakes := tuple(_mistakes(document, directory)):  # 2, 3, 4, 5
         raise CollaborationError(path, mistakes)
@@ -311,7 +312,12 @@ def drafted_agreement(collaboration: Collaboration) -> Agreement:
     return build_agreement(collaboration, map(term, collaboration.parties))
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_document(path: Path) -> Mapping[str, Any]:
+    """Read a file that a person wrote in TOML.
+
+    Raises:
+        CollaborationError: there is none, or it is no TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
@@ -323,7 +329,8 @@ def _read(path: Path) -> Mapping[str, Any]:
         mistake = f"line {line} is not UTF-8: save the file in that encoding"
         raise CollaborationError(path, [mistake]) from error
     except tomllib.TOMLDecodeError as error:
-        raise CollaborationError(path, [f"is not TOML: {error}"]) from error
+        told = f"is not TOML: {error}; texts stand in quotes, and dates in none"
+        raise CollaborationError(path, [told]) from error
 
 
 def _mistakes(document: Mapping[str, Any], directory: Path | None) -> Iterator[str]:
@@ -331,13 +338,15 @@ def _mistakes(document: Mapping[str, Any], directory: Path | None) -> Iterator[s
         _parse(document)
     except ValidationError as error:  # 2
         yield from explain(error, Collaboration)
+        for index, job in enumerate(_listed(document)):
+            yield from (f"jobs[{index}]: {told}" for told in overlooked(job))
     about_parties = list(party_contradictions(document))
     yield from about_parties  # 3
     yield from job_contradictions(document)  # 4
     parts = ("version", "name", "parties", "agreement")
     terms = well_formed(Collaboration, {key: document[key] for key in parts if key in document})
     if terms is not None and not about_parties:
-        yield from _contract_mistakes(terms, document.get("jobs"))  # 3, 4
+        yield from _contract_mistakes(terms, _listed(document))  # 3, 4
     if directory is None:
         return
     yield from source_contradictions(document, directory)  # 5
@@ -346,7 +355,12 @@ def _mistakes(document: Mapping[str, Any], directory: Path | None) -> Iterator[s
         yield from _truth_mistakes(truth, directory)  # 5
 
 
-def _contract_mistakes(collaboration: Collaboration, jobs: Any) -> Iterator[str]:
+def _listed(document: Mapping[str, Any]) -> list[Any]:
+    jobs = document.get("jobs")
+    return jobs if isinstance(jobs, list) else []
+
+
+def _contract_mistakes(collaboration: Collaboration, jobs: list[Any]) -> Iterator[str]:
     match = collaboration.agreement.match
     try:
         recipe_for(match)
@@ -359,7 +373,7 @@ def _contract_mistakes(collaboration: Collaboration, jobs: Any) -> Iterator[str]
             told_elsewhere = mistake.startswith(("parties", "datasets"))
             yield mistake if told_elsewhere else f"agreement.{mistake}"
         return
-    for index, job in enumerate(jobs if isinstance(jobs, list) else ()):
+    for index, job in enumerate(jobs):
         listed = well_formed(_Listed, {"job": job})
         for term, remedy in policy_objections(listed.job, agreement) if listed else ():
             key = term.split(".")[1].removeprefix("max_").removeprefix("maximum_")

@@ -12,10 +12,12 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-__all__ = ["either", "explain", "to_json", "well_formed"]
+from federation.specification import ContradictoryJobError, JobSpec
+
+__all__ = ["either", "explain", "overlooked", "to_json", "well_formed"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -53,7 +55,37 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
         model: which refused it.
     """
     schema = _schema(model)
-    return [_line(details, schema) for details in error.errors(include_url=False)]
+    return [line for one in error.errors(include_url=False) for line in _lines(one, schema)]
+
+
+def overlooked(job: Any) -> list[str]:
+    """Say what a job contradicts in its sound keys, where others of its keys are malformed.
+
+    A job is held against itself only where every key is well-formed: `explain` tells the others,
+    and this what it could not see yet.
+    """
+    _, malformed = _looked_at(job)
+    if not malformed:
+        return []
+    error, _ = _looked_at({key: value for key, value in job.items() if key not in malformed})
+    contradictory = None if error is None else _contradictory(error.errors()[0])
+    found = () if contradictory is None else contradictory.found
+    return [one.told for one in found if not one.keys & malformed]
+
+
+def _looked_at(job: Any) -> tuple[ValidationError | None, frozenset[str]]:
+    """Return what is wrong with a job, and its malformed keys."""
+    try:
+        TypeAdapter[Any](JobSpec).validate_json(to_json(job), strict=True)
+    except ValidationError as error:
+        places = [one["loc"] for one in error.errors()]
+        return error, frozenset(str(place[1]) for place in places if len(place) > 1)
+    return None, frozenset()
+
+
+def _contradictory(details: ErrorDetails) -> ContradictoryJobError | None:
+    error = details.get("ctx", {}).get("error")
+    return error if isinstance(error, ContradictoryJobError) else None
 
 
 def well_formed(model: type[Model], section: Any) -> Model | None:
@@ -87,6 +119,13 @@ def either(values: Iterable[object]) -> str:
 @cache
 def _schema(model: type[BaseModel]) -> Schema:
     return model.model_json_schema()
+
+
+def _lines(details: ErrorDetails, schema: Schema) -> list[str]:
+    if (contradictory := _contradictory(details)) is None:
+        return [_line(details, schema)]
+    key, _ = _follow(schema, details["loc"])
+    return [f"{key}: {one.told}" for one in contradictory.found]
 
 
 def _line(details: ErrorDetails, schema: Schema) -> str:

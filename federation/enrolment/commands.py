@@ -4,15 +4,13 @@ Guarantees: parses, shows, asks, calls, prints; nothing is accepted that was not
 is signed that was not asked about. Leaves to others: everything else (`store`, `joining`).
 """
 
-import json
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.markdown import Markdown
+
+from federation.terminal import JsonFlag, answer, err, out, print_document
 
 if TYPE_CHECKING:
     from compliance.agreement import Agreement
@@ -28,8 +26,6 @@ party_app = typer.Typer(
     help="Invite parties, and join as one, with keys that nobody else has ever had.\n\n"
     "Example: comity party join brand.invitation --folder /srv/comity/brand",
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 CoordinatorOption = Annotated[
     Path, typer.Option("--coordinator", help="The coordinator's folder (comity coordinator init).")
@@ -42,7 +38,6 @@ ToOption = Annotated[
     Path | None,
     typer.Option("--to", metavar="FILE", help="Write the request to a file, and send nothing."),
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 @party_app.command("invite")
@@ -93,22 +88,18 @@ def invite(
     write_atomically(file, content, mode=0o600)
     invitation = open_invitation(file)
     fingerprint = invitation.coordinator.verifying_key.fingerprint
-    if as_json:
-        _print_json(
-            {
-                "file": str(file),
-                "party": name,
-                "draft": invitation.terms.digest,
-                "coordinator": fingerprint,
-                "expires": invitation.expires.isoformat(),
-            }
-        )
-        return
-    out.print(
+    answer(
+        {
+            "file": file,
+            "party": name,
+            "draft": invitation.terms.digest,
+            "coordinator": fingerprint,
+            "expires": invitation.expires.isoformat(),
+        },
         f"written: {file}, for {name} alone, until {invitation.expires:%Y-%m-%d %H:%M} UTC",
-        markup=False,
+        f"tell {name} over another channel: coordinator {fingerprint}",
+        as_json=as_json,
     )
-    out.print(f"tell {name} over another channel: coordinator {fingerprint}", markup=False)
 
 
 @party_app.command("join")
@@ -152,7 +143,7 @@ def join(
     means = None if data is None else load_means(data, found.terms, found.party)
     console, key = err if as_json else out, found.coordinator.verifying_key.fingerprint
     if accept is None:
-        console.print(Markdown(render_draft(found.terms)), soft_wrap=False)
+        print_document(render_draft(found.terms), console)
     console.print(
         f"You are invited as {found.party} ({found.role}) by the coordinator "
         f"{found.coordinator.name} at {found.address}, whose key is {key}: compare it over "
@@ -264,15 +255,14 @@ def sign(
 
     if (store := _coordinators(folder)) is not None:
         store.sign(_compared(store.standing(), accept, as_json=as_json))
-        _tell("coordinator", store.standing(), as_json=as_json)
+        _tell("coordinator", store.standing(), as_json=as_json, has_asked=accept is None)
         return
     member = Membership.open(folder)
-    if to is None:
-        _send(member, member.registration)
-    request = member.submission(_compared(member.seen, accept, as_json=as_json))
-    content = request.model_dump_json().encode()
+    seen = member.seen if to is not None else _send(member, member.registration)
+    content = member.submission(_compared(seen, accept, as_json=as_json)).model_dump_json().encode()
     if not _handed_over(content, to, as_json=as_json):
-        _tell(member.folder.name, _send(member, content), as_json=as_json)
+        standing = _send(member, content)
+        _tell(member.folder.name, standing, as_json=as_json, has_asked=accept is None)
 
 
 def _coordinators(folder: Path) -> "EnrolmentStore | None":
@@ -307,10 +297,8 @@ def _handed_over(request: bytes, to: Path | None, *, as_json: bool, **more: str)
     if to is None:
         return False
     write_atomically(to, request)
-    if as_json:
-        _print_json({"file": str(to), **more})
-    else:
-        out.print(f"written: {to}; the operator takes it with: comity party register", markup=False)
+    told = f"written: {to}; the operator takes it with: comity party register {to}"
+    answer({"file": to, **more}, told, as_json=as_json)
     return True
 
 
@@ -331,7 +319,7 @@ def _compared(standing: "Standing", accept: str | None, *, as_json: bool) -> str
     if accept is not None:
         return accept
     agreement = signed.unverified()
-    _print_keys(err if as_json else out, agreement)
+    (err if as_json else out).print("\n".join(_told_keys(agreement)), markup=False)
     _ask("Have you compared these keys with the other parties, and sign?")
     return agreement.digest
 
@@ -342,30 +330,35 @@ def _ask(question: str) -> None:
         raise typer.Exit(1)
 
 
-def _tell(party: str, standing: "Standing", *, as_json: bool, **more: str) -> None:
-    signed = standing.signed
-    if as_json:
-        _print_json(_plain(party, standing) | more)
-    elif signed is None:
-        out.print(f"{party} waits for {', '.join(standing.missing)} to join")
+def _tell(
+    party: str, standing: "Standing", *, as_json: bool, has_asked: bool = False, **more: str
+) -> None:
+    """Say how things stand; everybody's keys too, unless it was asked about them just now."""
+    lines = []
+    if standing.signed is None:
+        waits = f"{party} waits for {', '.join(standing.missing)} to join"
+        lines.append(f"{waits}; once all have, each signs: comity party sign FOLDER")
     else:
-        agreement = signed.unverified()
-        _print_keys(out, agreement)
+        agreement = standing.signed.unverified()
         names = ", ".join(standing.unsigned)
-        waits = f"not signed yet by {names}" if names else "signed by all"
-        out.print(f"agreement {agreement.digest}: {waits}")
+        lines += [] if has_asked else _told_keys(agreement)
+        told = f"not signed yet by {names}" if names else "signed by all, nodes may start"
+        lines.append(f"agreement {agreement.digest}: {told}")
+    answer(_plain(party, standing) | more, *lines, as_json=as_json)
 
 
-def _print_keys(console: Console, agreement: "Agreement") -> None:
+def _told_keys(agreement: "Agreement") -> list[str]:
+    """Return everybody's fingerprints, a line each, and what people do with them."""
+    lines = []
     for party in agreement.parties:
         prints = zip(_KEYS, _fingerprints(party), strict=True)
         keys = ", ".join(f"{name} {one}" for name, one in prints if one is not None)
-        console.print(f"{party.name} ({party.role}): {keys}", markup=False)
-    console.print(
+        lines.append(f"{party.name} ({party.role}): {keys}")
+    lines.append(
         f"The digest covers all of these keys: {agreement.digest}. Read it to every other party "
-        "over another channel, such as a telephone; all must see the same.",
-        markup=False,
+        "over another channel, such as a telephone; all must see the same."
     )
+    return lines
 
 
 _KEYS: Final = ("identity", "encryption", "log", "cosigning")
@@ -394,7 +387,3 @@ def _plain(party: str, standing: "Standing") -> dict[str, object]:
             for one in (agreement.parties if agreement else ())
         },
     }
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")

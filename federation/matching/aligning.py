@@ -253,6 +253,7 @@ class Aligning:
             payload,
             recipient=self._desk.coordinator,
             people=run.people,
+            paid_by=self._paid(run),
         )
 
     def _pass(
@@ -264,7 +265,12 @@ class Aligning:
             payload,
             recipient=run.plan.after(self._name),
             people=run.people,
+            paid_by=self._paid(run),
         )
+
+    def _paid(self, run: _Run) -> str:
+        """Return the charge of the counts, of which all that goes round the ring tells."""
+        return f"{run.spec.name}/{AlignBound().kind}/{self._desk.coordinator}"
 
     def _end_bucket(self, message: Message) -> Released:
         """Keep whom all know of a bucket; after the last one, of all buckets."""
@@ -293,7 +299,11 @@ class Aligning:
         try:
             with self._desk.result(run.directory / "aligned.npz", message, members.to_bytes()):
                 released = self._desk.release(
-                    message, AlignDone(), people=run.people, minimums=(minimum,)
+                    message,
+                    AlignDone(),
+                    people=run.people,
+                    minimums=(minimum,),
+                    paid_by=self._paid(run),
                 )
         except RefusedError as refusal:
             if refusal.term == minimum.term:

@@ -199,7 +199,7 @@ class Matching:
             self._tell_bucket(pair, match, body.bucket)
             payload = match.reply(body.bucket, message.payload, self._engine(pair, match))
         said = MatchReply(spec=body.spec, bucket=body.bucket)
-        released = self._say(message, said, pair, payload)
+        released = self._say(message, said, pair, payload, paid_by=self._paid(pair))
         if last:
             _clear(pair.directory)
         return released
@@ -244,6 +244,7 @@ class Matching:
                 people=members.used,
                 minimums=(self._minimum(enough),),
                 charge=mechanism if noise is None else None,
+                paid_by=self._paid(pair),
             )
         if noise is None:
             self._desk.tell(pair.spec.name, "knows which of its people are members", rows=enough)
@@ -486,9 +487,20 @@ class Matching:
         body: MatchBlinded | MatchReply,
         pair: _Pair,
         payload: bytes = b"",
+        *,
+        paid_by: str | None = None,
     ) -> Released:
-        used = pair.people.used
-        return self._desk.release(message, body, payload, recipient=pair.peer, people=used)
+        used, to = pair.people.used, pair.peer
+        return self._desk.release(
+            message, body, payload, recipient=to, people=used, paid_by=paid_by
+        )
+
+    def _paid(self, pair: _Pair) -> str | None:
+        """Return the charge of this side's set, of whose size the end of a match tells, if any."""
+        if not self._size_only:
+            return None
+        kind = (MatchOffer if self._learns(pair.peer) else MatchAccept).model_fields["kind"].default
+        return f"{pair.spec.name}/{kind}/{pair.peer}"
 
     def _blinded(self, pair: _Pair, match: _Match, bucket: int) -> tuple[MatchBlinded, bytes]:
         self._tell_bucket(pair, match, bucket)

@@ -5,18 +5,17 @@ Guarantees: parses, calls, prints; a token is printed once, to standard output, 
 Leaves to others: everything else (`folder`, `tokens`, `federation.apps.operating`).
 """
 
-import json
 import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from federation.clock import utc_now
 from federation.observing.formats import LogFormat
 from federation.operations.roles import OperatorRole
+from federation.terminal import JsonFlag, answer, err
 
 if TYPE_CHECKING:
     from federation.operations.tokens import TokenBook
@@ -33,13 +32,10 @@ token_app = typer.Typer(
     help="Operators' tokens.\n\nExample: comity coordinator token add alice --role operator",
 )
 coordinator_app.add_typer(token_app, name="token")
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", help="The coordinator's coordinator.toml, or its folder.")
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 CONFIG = Path("coordinator.toml")
 
 
@@ -77,17 +73,18 @@ def init(
     made = CoordinatorFolder.init(folder, config, now=utc_now())
     warn_of_clear_secrets(made.path)
     facts = {
-        "config": str(made.path / "coordinator.toml"),
-        "ca_certificate": str(made.ca_certificate),
+        "config": made.path / "coordinator.toml",
+        "ca_certificate": made.ca_certificate,
         "address": config.address,
         "listen": config.listen,
         "control": config.control,
     }
-    if as_json:
-        _print_json(facts)
-        return
-    out.print(f"{made.path} is a coordinator's folder for {config.address}", markup=False)
-    out.print(f"every party is given {made.ca_certificate}", markup=False)
+    answer(
+        facts,
+        f"{made.path} is a coordinator's folder for {config.address}",
+        f"every party is given {made.ca_certificate}",
+        as_json=as_json,
+    )
 
 
 @coordinator_app.command("up")
@@ -136,10 +133,7 @@ def add(
     now = utc_now()
     expires = None if days is None else now + timedelta(days=days)
     token = _book(config).add(name, role, now=now, expires=expires)
-    if as_json:
-        _print_json({"name": name, "role": role, "token": token})
-    else:
-        sys.stdout.write(f"{token}\n")
+    answer({"name": name, "role": role, "token": token}, token, as_json=as_json)
 
 
 @token_app.command("list")
@@ -149,28 +143,27 @@ def list_tokens(config: ConfigOption = CONFIG, as_json: JsonFlag = False) -> Non
     Example: comity coordinator token list --config /srv/comity/coordinator
     """
     tokens = _book(config).all()
-    if as_json:
-        _print_json([one.model_dump(mode="json", exclude={"digest"}) for one in tokens])
-        return
-    now = utc_now()
+    now, lines = utc_now(), []
     for one in tokens:
         until = "for ever" if one.expires is None else f"until {one.expires:%Y-%m-%d}"
         told = until if one.is_good(now) else f"expired {one.expires:%Y-%m-%d}"
-        out.print(f"{one.name:<24} {one.role:<9} {told}", markup=False)
-    if not tokens:
-        out.print("nobody has a token")
+        lines.append(f"{one.name:<24} {one.role:<9} {told}")
+    document = [one.model_dump(mode="json", exclude={"digest"}) for one in tokens]
+    answer(document, *(lines or ["nobody has a token"]), as_json=as_json)
 
 
 @token_app.command("revoke")
 def revoke(
-    name: Annotated[str, typer.Argument(help="Whose token.")], config: ConfigOption = CONFIG
+    name: Annotated[str, typer.Argument(help="Whose token.")],
+    config: ConfigOption = CONFIG,
+    as_json: JsonFlag = False,
 ) -> None:
     """Have a token open nothing from now on.
 
     Example: comity coordinator token revoke alice
     """
     _book(config).revoke(name)
-    out.print(f"{name}'s token opens nothing any more", markup=False)
+    answer({"name": name}, f"{name}'s token opens nothing any more", as_json=as_json)
 
 
 @token_app.command("check")
@@ -188,10 +181,8 @@ def check(
 
     token = file.read_text(encoding="ascii", errors="replace").strip()
     operator = Accounts.of(CoordinatorFolder.open(config)).operator(token, now=utc_now())
-    if as_json:
-        _print_json({"name": operator.name, "role": operator.role})
-    else:
-        out.print(f"{operator.name} is {operator.role}", markup=False)
+    document = {"name": operator.name, "role": operator.role}
+    answer(document, f"{operator.name} is {operator.role}", as_json=as_json)
 
 
 def _book(config: Path) -> "TokenBook":
@@ -200,7 +191,3 @@ def _book(config: Path) -> "TokenBook":
 
     folder = CoordinatorFolder.open(config)
     return TokenBook(folder.tokens, safe=folder.safe)
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")

@@ -10,8 +10,8 @@ FOLDER/                 readable by its owner only
   nodes/NAME.pub        the key of party NAME's node: who may connect
   runs/                 the journal of runs
   audit.jsonl           calls that were refused
-  superlink.sqlite      Flower's state
-  flower/               Flower's home
+  superlink.sqlite      Flower's state: nodes; runs, of the process that is at work
+  flower/               Flower's home, made anew at each start
   enrolment/            who is invited, and who has joined
   party/                the coordinator's folder as a party
 ```

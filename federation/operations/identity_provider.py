@@ -162,8 +162,8 @@ KeySet = Mapping[str, ProviderKey]
 def read_key_set(content: bytes, *, source: str) -> KeySet:
     """Read the public keys of a provider.
 
-    Keys that are for something else than signing, of a kind that is not read, or without an id are
-    passed over.
+    Keys that are for something else than signing, of a kind or on a curve that is not read, or
+    without an id are passed over (RFC 7517, section 5).
 
     Args:
         content: a JWKS (RFC 7517, section 5).
@@ -187,8 +187,10 @@ def read_key_set(content: bytes, *, source: str) -> KeySet:
             raise WorkspaceError(
                 f"{source} holds a private or a symmetric key: give public keys alone"
             )
-        signs = jwk.get("use", "sig") == "sig" and "verify" in jwk.get("key_ops", ["verify"])
-        if kind not in _KEY_TYPES or not signs or not isinstance(key_id, str):
+        allowed = jwk.get("key_ops", ["verify"])
+        signs = jwk.get("use", "sig") == "sig" and isinstance(allowed, list) and "verify" in allowed
+        known = kind == "RSA" or (kind, jwk.get("crv")) in _FITTING.values()
+        if kind not in _KEY_TYPES or not known or not signs or not isinstance(key_id, str):
             continue
         if key_id in found:
             raise WorkspaceError(f"{source}: two keys are called alike (`kid`)")

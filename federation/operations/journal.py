@@ -179,7 +179,8 @@ class RunJournal:
         """
         with self._locked():
             runs = self.all()
-            alike = [one for one in runs if one.jobs == tuple(jobs) and not one.state.is_over]
+            goes_on = {RunState.QUEUED, RunState.RUNNING}  # what is being cancelled does not
+            alike = [one for one in runs if one.jobs == tuple(jobs) and one.state in goes_on]
             if alike:
                 return alike[-1]
             step = RunStep(state=RunState.QUEUED, at=self._clock(), by=by)

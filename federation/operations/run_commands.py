@@ -6,7 +6,6 @@ whose `coordinator.toml` lies here.
 Leaves to others: everything else (`runs`, `remote`, `journal`).
 """
 
-import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -15,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from federation.terminal import JsonFlag, answer, err, out, print_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from federation.operations.journal import Run
     from federation.operations.runs import Runs
 
 __all__ = ["cancel", "logs", "resume", "run", "status"]
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _LOOK_SECONDS = 0.2
 HERE = Path("coordinator.toml")
@@ -43,7 +43,6 @@ NumberArgument = Annotated[
 DetachFlag = Annotated[
     bool, typer.Option("--detach", help="Leave once it waits; see it by `comity logs --follow`.")
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
 def run(
@@ -56,6 +55,7 @@ def run(
     ] = False,
     detach: DetachFlag = False,
     config: ConfigOption = HERE,
+    as_json: JsonFlag = False,
 ) -> None:
     """Run a job over the parties' nodes, and show how it goes on.
 
@@ -70,7 +70,7 @@ def run(
         raise typer.BadParameter("name a file of one job, or --all, and not both")
     order = Order() if job is None else read_order(job)
     with _runs(config) as runs:
-        _finish(runs, runs.submit(order), detach=detach)
+        _finish(runs, runs.submit(order), detach=detach, as_json=as_json)
 
 
 def status(
@@ -80,28 +80,20 @@ def status(
 
     Example: comity status --config /srv/comity/coordinator
     """
-    from pydantic import TypeAdapter
-
-    from federation.operations.journal import Run
-
     with _runs(config) as runs:
         found = runs.all() if number is None else (runs.run(number),)
         at_work = {
             one.number: _last_line(runs, one.number) for one in found if one.state.is_at_work
         }
-    if as_json:
-        listed = TypeAdapter(tuple[Run, ...]).dump_json(found, indent=2)
-        sys.stdout.write(listed.decode() + "\n")
-        return
+    lines = []
     for one in found:
-        step = one.steps[-1]
         jobs = ", ".join(one.jobs) or "every job"
         why = one.told or at_work.get(one.number, "")
-        told = f": {why}" if why else ""
-        at = f"{step.at:%Y-%m-%d %H:%M:%S}"
-        out.print(f"{one.number:>4}  {one.state:<10}  {at}  {jobs}{told}", markup=False)
-    if not found:
-        out.print("nothing was run yet")
+        at = f"{one.steps[-1].at:%Y-%m-%d %H:%M:%S}"
+        lines.append(
+            f"{one.number:>4}  {one.state:<10}  {at}  {jobs}" + (f": {why}" if why else "")
+        )
+    answer(found, *(lines or ["nothing was run yet"]), as_json=as_json)
 
 
 def logs(
@@ -114,10 +106,12 @@ def logs(
     Example: comity logs --follow --config /srv/comity/coordinator
     """
     with _runs(config) as runs:
-        _print_lines(runs, _named(runs, number).number, follow=follow)
+        _print_lines(runs, _named(runs, number).number, out, follow=follow)
 
 
-def cancel(number: NumberArgument = None, config: ConfigOption = HERE) -> None:
+def cancel(
+    number: NumberArgument = None, config: ConfigOption = HERE, as_json: JsonFlag = False
+) -> None:
     """Stop a run before its next message; what was charged stays charged.
 
     Leaves with 0 when it is cancelled, 1 when it was done or stopped before that.
@@ -131,13 +125,16 @@ def cancel(number: NumberArgument = None, config: ConfigOption = HERE) -> None:
         while not one.state.is_over:
             time.sleep(_LOOK_SECONDS)
             one = runs.run(one.number)
-    out.print(f"run {one.number} is {one.state}", markup=False)
+    answer(one, f"run {one.number} is {one.state}", as_json=as_json)
     if one.state is not RunState.CANCELLED:
         raise typer.Exit(1)
 
 
 def resume(
-    number: NumberArgument = None, detach: DetachFlag = False, config: ConfigOption = HERE
+    number: NumberArgument = None,
+    detach: DetachFlag = False,
+    config: ConfigOption = HERE,
+    as_json: JsonFlag = False,
 ) -> None:
     """Go on with a run that was stopped or cancelled, from where it was.
 
@@ -148,33 +145,47 @@ def resume(
         told = runs.lines(one.number)
         while told.lines:
             told = runs.lines(one.number, after=told.after)
-        _finish(runs, runs.resume(one.number), detach=detach, after=told.after)
+        resumed = runs.resume(one.number)
+        _finish(runs, resumed, detach=detach, after=told.after, as_json=as_json)
 
 
-def _finish(runs: "Runs", one: "Run", *, detach: bool, after: int = 0) -> None:
-    """Show a run to its end, and leave with its exit code."""
+def _finish(runs: "Runs", one: "Run", *, detach: bool, as_json: bool, after: int = 0) -> None:
+    """Show a run to its end, and leave with its exit code; where a program asks, show it to nobody.
+
+    What it told last is why it ended, so that it is not told again unless nobody could tell it.
+    """
     from federation.operations.journal import RunState
 
     if detach:
-        out.print(f"run {one.number} is {one.state}", markup=False)
+        answer(one, f"run {one.number} is {one.state}", as_json=as_json)
         return
-    _print_lines(runs, one.number, follow=True, after=after)
+    last = _print_lines(runs, one.number, err if as_json else out, follow=True, after=after)
     one = runs.run(one.number)
-    told = f": {one.told}" if one.told else ""
-    err.print(f"run {one.number} is {one.state}{told}", markup=False)
+    told = f"run {one.number} is {one.state}"
+    if one.told and not last.endswith(" ".join(one.told.splitlines())):
+        told += f": {one.told}"
+    if one.state is not RunState.DONE:
+        told += f"; comity resume {one.number} goes on with it"
+    err.print(told, markup=False)
+    if as_json:
+        print_json(one)
     if one.state is not RunState.DONE:
         raise typer.Exit(1)
 
 
-def _print_lines(runs: "Runs", number: int, *, follow: bool, after: int = 0) -> None:
+def _print_lines(
+    runs: "Runs", number: int, console: "Console", *, follow: bool, after: int = 0
+) -> str:
+    """Print what a run tells from a place on, and return its last line."""
+    last = ""
     while True:
         over = runs.run(number).state.is_over
         told = runs.lines(number, after=after)
-        for line in told.lines:
-            out.print(line, markup=False)
+        for last in told.lines:
+            console.print(last, markup=False)
         if told.after == after:
             if over or not follow:
-                return
+                return last
             time.sleep(_LOOK_SECONDS)
         after = told.after
 

@@ -9,18 +9,18 @@ Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`jou
 """
 
 import fcntl
-import tomllib
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compliance.agreement import Agreement
-from compliance.errors import describe
+from federation.collaboration import read_document
 from federation.collaboration.contradictions import job_contradictions
+from federation.collaboration.mistakes import explain, overlooked, to_json
 from federation.coordinator import read_jobs, write_jobs
 from federation.enrolment.store import EnrolmentStore
-from federation.errors import WorkspaceError
+from federation.errors import CollaborationError, WorkspaceError
 from federation.objections import policy_objections
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Lines, Run, RunJournal
@@ -79,15 +79,19 @@ def read_order(file: Path) -> Order:
     """Read one job from a TOML file: what a collaboration file has under one `[[jobs]]`.
 
     Raises:
-        WorkspaceError: it cannot be read, or holds no job.
+        CollaborationError: it cannot be read, or holds no job; every mistake is listed.
     """
+    if not file.exists():
+        told = "there is no such file: name a file (TOML) of one job, or --all for what is listed"
+        raise CollaborationError(file, [told])
+    job = read_document(file)
+    if "jobs" in job:
+        raise CollaborationError(file, ["has [[jobs]]: leave that line out, and name one job only"])
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
-        return Order.model_validate({"job": found})
+        return Order.model_validate_json(to_json({"job": job}), strict=True)
     except ValidationError as error:
-        raise WorkspaceError(f"{file}: {describe(error)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WorkspaceError(f"{file} holds no job: {error}") from error
+        lines = [line.removeprefix("job.").removeprefix("job: ") for line in explain(error, Order)]
+        raise CollaborationError(file, [*lines, *overlooked(job)]) from error
 
 
 class LocalRuns:
@@ -107,8 +111,7 @@ class LocalRuns:
         if order.job is None:
             read_jobs(party)
             return self._journal.submit((), by=self._by)
-        _check(party, agreement, order.job)
-        _list(party, order.job)
+        _list(party, agreement, order.job)
         return self._journal.submit((order.job.name,), by=self._by)
 
     def all(self) -> tuple[Run, ...]:
@@ -153,10 +156,11 @@ def _check(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
         raise WorkspaceError("\n  ".join([head, *mistakes]))
 
 
-def _list(party: PartyFolder, job: JobSpec) -> None:
+def _list(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
     """Add a job to the coordinator's list, unless it is there; one order at a time does."""
     with (party.path / "jobs.lock").open("w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        _check(party, agreement, job)
         listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
         same = [one for one in listed if one.name == job.name]
         if same and same[0] != job:

@@ -40,6 +40,7 @@ from federation.rr22.configuration import Rr22Config
 from privacy.certificates import OwnCertificate
 from privacy.errors import WorkerError
 from privacy.psi.rr22 import from_lines, to_lines
+from privacy.randomness import new_secret
 
 __all__ = ["MAKE_ENVIRONMENT", "DirectLink", "Found"]
 
@@ -386,9 +387,10 @@ class _Tunnel:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=link.peer_certificate)
         file = link.scratch / "certificate.pem"
-        content = (link.own.private_key_pem + link.own.pem).encode()
+        password = new_secret().hex()  # a file that is removed may stay on a disk
+        content = (link.own.key_pem_under(password) + link.own.pem).encode()
         write_atomically(file, content, mode=0o600)
-        context.load_cert_chain(file)
+        context.load_cert_chain(file, password=password)
         file.unlink()
         return context
 

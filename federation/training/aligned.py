@@ -40,7 +40,14 @@ from federation.references import References
 from federation.shelves import scratch
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 
-__all__ = ["AlignedRows", "aligned_members", "aligned_tokens", "bring_aligned", "vertical_terms"]
+__all__ = [
+    "AlignedRows",
+    "aligned_members",
+    "aligned_tokens",
+    "bring_aligned",
+    "tokens_by_person",
+    "vertical_terms",
+]
 
 _TOKEN_BYTES = 33
 _UNKNOWN = -1
@@ -110,7 +117,7 @@ def aligned_tokens(desk: Desk, align: str, members: Members) -> NDArray[np.uint8
     Raises:
         RefusedError: its set is gone.
     """
-    return _tokens(_set_of(desk, align), len(members.used.keys))[members.rows]
+    return tokens_by_person(_set_of(desk, align), len(members.used.keys))[members.rows]
 
 
 def bring_aligned(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> AlignedRows:
@@ -168,7 +175,7 @@ def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
     )
     with scratch(folder.job(job) / "reading.tmp") as beside:
         people = desk.population(job, use, beside)  # 1
-        tokens = _tokens(people.tokens, len(people.keys))
+        tokens = tokens_by_person(people.tokens, len(people.keys))
     place = _places(people, members)  # 2
     present = place >= 0
     before = aligned_tokens(desk, spec.align, members)
@@ -245,7 +252,7 @@ def _set_of(desk: Desk, align: str) -> Iterable[TokenBatch]:
     return (own.bucket(0, 1),)
 
 
-def _tokens(batches: Iterable[TokenBatch], count: int) -> NDArray[np.uint8]:
+def tokens_by_person(batches: Iterable[TokenBatch], count: int) -> NDArray[np.uint8]:
     """Return the token of each of `count` people, shape (count, 33); zeros for who has none."""
     found = np.zeros((count, _TOKEN_BYTES), dtype=np.uint8)
     for batch in batches:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance import records
+from compliance.naming import tell_of
 from compliance.terms import Role
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError, RefusedError, WorkspaceError
@@ -376,7 +377,7 @@ def model_told(desk: Desk, held: HeldPart) -> tuple[Leaf, Mapping[str, object]]:
     return records.ModelTrained, {
         "model_digest": held.digest,
         "rounds": held.rounds,
-        "parties": held.parties,
+        "parties": tell_of(held.parties, desk.agreement),
         "epsilon": held.label_epsilon,
         "delta": desk.agreement.budget.delta if noised else None,
     }

@@ -20,10 +20,11 @@ agreement that was never amended, and else count as others.
 
 It holds for all models, not for each: two trainings of the same rows may leave the same parts.
 
-Leaves to others: masks, which make a sum random where partners disagree about whom it is of
-(`assisting`); the values in the columns, which a party may change between two sums. People are
-known by this party's record references and by the identifiers that they were aligned by: somebody
-who has others of both, at **every** partner of a sum, is taken for somebody else.
+Leaves to others: whom an alignment found, also once it is deleted (`summed`); masks, which make a
+sum random where partners disagree about whom it is of (`assisting`); the values in the columns,
+which a party may change between two sums. People are known by this party's record references and by
+the identifiers that they were aligned by: somebody who has others of both, at **every** partner of
+a sum, is taken for somebody else.
 """
 
 import hashlib
@@ -33,8 +34,6 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import rfc8785
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -44,7 +43,7 @@ from federation.jobs.assist import vertical_partners
 from federation.messages import AssistExact, AssistJoined, AssistNoised, Message
 from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
-from federation.training.aligned import aligned_members, aligned_tokens
+from federation.training.summed import SummedPeople, summed_key, summed_people
 
 __all__ = ["JoinedOnce", "ScoredOnce", "check_one_set", "digest_of", "trained_on"]
 
@@ -150,7 +149,7 @@ class ScoredOnce:
         content = " ".join((self.job, self.question, self.chosen, *columns, *self.partners))
         write_atomically(path, content.encode(), mode=0o600)
 
-    def among(self, path: Path, people: "_People") -> "_People":
+    def among(self, path: Path, people: SummedPeople) -> SummedPeople:
         """Return whom of the alignment the sum is of.
 
         Args:
@@ -167,40 +166,6 @@ class ScoredOnce:
             return people.those(np.unpackbits(bits, count=len(people)).astype(np.bool_))
 
 
-@dataclass(frozen=True, eq=False)
-class _People:
-    """Aligned people, by what a party knows them by.
-
-    Attributes:
-        references: the party's own, shape (n,).
-        tokens: of the identifiers that they were aligned by, likewise.
-    """
-
-    references: pa.Array
-    tokens: pa.Array
-
-    def __len__(self) -> int:
-        return len(self.references)
-
-    @classmethod
-    def of(cls, desk: Desk, align: str) -> Self:
-        members = aligned_members(desk, align)
-        tokens = np.ascontiguousarray(aligned_tokens(desk, align, members))
-        kind, content = pa.binary(tokens.shape[1]), pa.py_buffer(tokens)
-        kept = pa.FixedSizeBinaryArray.from_buffers(kind, len(members), [None, content])
-        return cls(members.references(), kept)
-
-    def those(self, chosen: NDArray[np.bool_]) -> "_People":
-        return _People(*(one.filter(pa.array(chosen)) for one in (self.references, self.tokens)))
-
-    def found_in(self, others: "_People") -> NDArray[np.bool_]:
-        """Tell who is one of the others, by either, shape (n,)."""
-        found = np.zeros(len(self), dtype=np.bool_)
-        for mine, theirs in ((self.references, others.references), (self.tokens, others.tokens)):
-            found |= pc.is_in(mine, value_set=theirs).to_numpy(zero_copy_only=False)
-        return found
-
-
 def trained_on(desk: Desk, align: str) -> NDArray[np.bool_]:
     """Tell who of an alignment is in a training that this party joined, in the shared order.
 
@@ -208,13 +173,13 @@ def trained_on(desk: Desk, align: str) -> NDArray[np.bool_]:
         Shape (n,).
 
     Raises:
-        RefusedError: an alignment has not ended here, or is gone.
+        RefusedError: an alignment has not ended here, or an earlier version deleted it.
         WorkspaceError: it is damaged.
     """
-    people = _People.of(desk, align)
+    people = summed_people(desk.folder, align)
     found = np.zeros(len(people), dtype=np.bool_)
     for other in sorted({other for _, other, _ in _trainings(desk)}):
-        found |= people.found_in(_People.of(desk, other))
+        found |= _found_in(desk, people, summed_people(desk.folder, other))
     return found
 
 
@@ -243,12 +208,12 @@ def check_one_set(
         RefusedError: it did, in a training or a scoring.
         WorkspaceError: what was noted is damaged.
     """
-    wanted: _People | None = None
+    wanted: SummedPeople | None = None
     for job, did, others in _other_sums(desk, partners):
         if wanted is None:
-            wanted = _People.of(desk, align)
+            wanted = summed_people(desk.folder, align)
             wanted = wanted if chosen is None else wanted.those(chosen)
-        if wanted.found_in(others).any():
+        if _found_in(desk, wanted, others).any():
             raise desk.refusal(
                 "vertical.absent_partners",
                 f"people of alignment {align!r} were {did} by job {job!r} with another set "
@@ -257,20 +222,27 @@ def check_one_set(
             )
 
 
-def _other_sums(desk: Desk, partners: tuple[str, ...]) -> Iterator[tuple[str, str, _People]]:
+def _other_sums(desk: Desk, partners: tuple[str, ...]) -> Iterator[tuple[str, str, SummedPeople]]:
     """Yield each sum of another set: its job, what that did, and whom it was of."""
     now = (partners, _own_columns(desk))
     for job, align, joined in _trainings(desk):
         if (joined.partners, joined.columns) != now:
-            yield job, "trained on", _People.of(desk, align)
+            yield job, "trained on", summed_people(desk.folder, align)
     for path in sorted((desk.folder.path / "jobs").glob(f"*/{_SCORED}*")):
         noted = ScoredOnce.load(path)
         columns = noted.columns
         if columns is None and desk.agreement.amends is None:
             columns = now[1]
         if (noted.partners, columns) != now and desk.gate.has_answered(noted.question):
-            everybody = _People.of(desk, path.name.removeprefix(_SCORED))
+            everybody = summed_people(desk.folder, path.name.removeprefix(_SCORED))
             yield noted.job, "scored", noted.among(path, everybody)
+
+
+def _found_in(desk: Desk, people: SummedPeople, others: SummedPeople) -> NDArray[np.bool_]:
+    """Tell who is one of the others, shape (n,); of others who were deleted by pseudonym."""
+    if others.are_pseudonyms:
+        people = people.under(summed_key(desk.folder))
+    return people.found_in(others)
 
 
 def _own_columns(desk: Desk) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.naming import tell_of
 from compliance.terms import NoiseSource
 from federation.desk import Desk
 from federation.errors import MessageError
@@ -63,8 +64,8 @@ class Publishing:
         kept = {
             "model_digest": model.digest,
             "rounds": model.making.rounds,
-            "parties": model.making.parties,
-            "missing": model.making.missing,
+            "parties": tell_of(model.making.parties, desk.agreement),
+            "missing": tell_of(model.making.missing, desk.agreement),
             "epsilon": model.epsilon,
             "delta": model.delta,
         }

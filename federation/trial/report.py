@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from compliance import records
 from compliance.agreement import Agreement
+from compliance.naming import named, version_of
 from compliance.terms import NoiseSource, Role
 from federation.assumptions import assumptions_of, trusted_for_epsilon
 from federation.audit import VerifiedParty
@@ -265,7 +266,10 @@ def build_report(
         parties=tuple(_figures(log) for log in logs),
         changes=tuple(change for log in logs for change in _changes(log)),
         incomplete=tuple(
-            Incomplete(job=leaf.job, without=leaf.missing)
+            Incomplete(
+                job=leaf.job,
+                without=named(leaf.missing, version_of(leaf, log.log.succession.versions)),
+            )
             for log in logs
             for leaf in log.leaves
             if isinstance(leaf, records.JobEnded) and leaf.missing and leaf.job is not None

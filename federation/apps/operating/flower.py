@@ -1,14 +1,19 @@
 """Flower's SuperLink as one coordinator needs it: its app, its runs, and its nodes.
 
 Guarantees: nodes are known by their keys, the executor by its secret; nothing is installed from the
-network; Flower's own dialects beside HTTP are not spoken.
+network; Flower's own dialects beside HTTP are not spoken. Of what an earlier process left in its
+files nodes and used nonces count, and nothing runs.
 
 Leaves to others: who may call what (`public_listener`, `control_listener`), when a run begins
 (`dispatcher`). It leans on names of Flower that are not public; `tests/test_flower_contract.py`
 fails when they move.
 """
 
+import os
+import shutil
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -45,9 +50,50 @@ from federation.apps import BUNDLE
 from federation.apps.operating.unary import answer_in_one_task
 from federation.errors import WorkspaceError
 
-__all__ = ["FlowerNodes", "FlowerRuns", "read_node_key", "superlink_app"]
+__all__ = ["FlowerNodes", "FlowerRuns", "begin_anew", "read_node_key", "superlink_app"]
 
 _ACCOUNT: Final = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
+_STAYS: Final = frozenset({"alembic_version", "node", "nonce_store"})
+"""Tables of Flower's state that outlive a process."""
+
+
+def begin_anew(database: Path, home: Path) -> None:
+    """Leave of Flower's state the nodes and used nonces alone, and of its home nothing.
+
+    No run outlives the process, so nothing is lost. Whoever could write to the files while no
+    process was at work, but has no secret, could else leave a task there, or an app: Flower runs
+    the one that it finds installed under a bundle's name, without comparing.
+
+    Args:
+        database: file of the state; it is made, its owner's alone, where it is missing.
+        home: Flower's.
+
+    Raises:
+        WorkspaceError: the state is damaged, or somebody has it open.
+    """
+    if home.exists():
+        shutil.rmtree(home)
+    os.close(os.open(database, os.O_WRONLY | os.O_CREAT, 0o600))
+    database.chmod(0o600)  # its journals get the same
+    try:
+        with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("BEGIN IMMEDIATE")
+            found = connection.execute("SELECT type, name FROM sqlite_schema").fetchall()
+            for kind, name in found:
+                quoted = '"' + name.replace('"', '""') + '"'
+                if kind in {"trigger", "view"}:
+                    connection.execute(f"DROP {kind} {quoted}")
+            for kind, name in found:
+                quoted = '"' + name.replace('"', '""') + '"'
+                if kind == "table" and name not in _STAYS and not name.startswith("sqlite_"):
+                    connection.execute(f"DELETE FROM {quoted}")  # noqa: S608 -- quoted
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise WorkspaceError(
+            f"{database} cannot be used ({error}): see that nothing has it open, or remove it; "
+            "nodes are taken again by their keys"
+        ) from error
 
 
 def superlink_app(database: Path, secret: bytes) -> FastAPI:

@@ -35,6 +35,7 @@ from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.operating.flower import (
     FlowerNodes,
     FlowerRuns,
+    begin_anew,
     read_node_key,
     superlink_app,
 )
@@ -62,6 +63,7 @@ _NODES_SECONDS: Final = 1.0
 _SCRIPTS: Final = ("flower-superexec", "flwr-serverapp")
 _STOP_SECONDS: Final = 3
 _ENROLMENT: Final = "/v1/enrolment"
+_FLOWER_HOME: Final = "flower"
 _CONNECTIONS: Final = 512
 _WILD: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- recognised, not listened at
 
@@ -79,7 +81,7 @@ def serve(
 
     1. Refuse a folder that another process serves, a machine without Flower's commands, and a
        certificate that nobody would take.
-    2. Make the executor's secret anew. 3. Open Flower's state.
+    2. Make the executor's secret anew. 3. Open Flower's state, in which nodes alone are left.
     4. Stop what was at work when an earlier process died.
     5. Listen; start the executor once the control listener answers.
     6. Look after runs, nodes and the executor until told to end.
@@ -130,7 +132,9 @@ class _Service:
         self._folder = folder
         self._tell = tell
         self._is_quiet = log_format is LogFormat.JSON
-        superlink = superlink_app(folder.path / "superlink.sqlite", secret)  # 3
+        state = folder.path / "superlink.sqlite"  # 3
+        begin_anew(state, folder.path / _FLOWER_HOME)
+        superlink = superlink_app(state, secret)
         self._nodes = FlowerNodes(superlink)
         self._refused_keys: frozenset[str] = frozenset()
         self._dispatcher = Dispatcher(
@@ -307,7 +311,7 @@ class _Service:
     def _environment(self, binaries: Path) -> Mapping[str, str]:
         kept = {name: one for name, one in os.environ.items() if not name.startswith("FLWR_")}
         return kept | {
-            "FLWR_HOME": str(self._folder.path / "flower"),
+            "FLWR_HOME": str(self._folder.path / _FLOWER_HOME),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

@@ -1,0 +1,17 @@
+"""What a collaboration would do and cost, before anybody does anything.
+
+`planned` is what is told; `planner` follows every party's ledger, and a module for each kind of job
+drafts what it would charge whom, in a `setting`.
+
+Guarantees: computed from the file alone; no row is read, nothing is charged, nothing leaves. Every
+party's ledger is followed by itself; what is told of a job is told of the party that it leaves
+with the least. What is called the largest or smallest that would pass was searched for.
+
+Leaves to others: prices and forecasts (`privacy.accounting.price`), refusing in earnest (`gate`),
+drawing (`cli`).
+"""
+
+from federation.plan.planned import MinimumSize, Plan, PlannedJob, PlannedPeriod, TrainingForecast
+from federation.plan.planner import plan
+
+__all__ = ["MinimumSize", "Plan", "PlannedJob", "PlannedPeriod", "TrainingForecast", "plan"]

@@ -1,0 +1,89 @@
+"""The terminal: what a command answers, in lines for people or as JSON for programs.
+
+Guarantees: results go to standard output, everything else to standard error. JSON is one document.
+Names, paths and other people's texts are printed as they are: nothing in them is markup.
+
+Leaves to others: what is answered (the modules of commands), progress (`watch`).
+"""
+
+import json
+import sys
+from typing import Annotated, ClassVar, Final
+
+import typer
+from pydantic_core import to_jsonable_python
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Markdown, TableElement
+from rich.table import Table
+
+__all__ = [
+    "JsonFlag",
+    "answer",
+    "counted",
+    "err",
+    "out",
+    "print_document",
+    "print_json",
+    "print_row",
+]
+
+out: Final = Console(highlight=False, soft_wrap=True, emoji=False)
+err: Final = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+
+
+def answer(document: object, *lines: str, as_json: bool) -> None:
+    """Print what a command found: a document for programs, or lines for people.
+
+    Args:
+        document: the whole answer, of what JSON knows, frozen models, enums and moments.
+        lines: the same in words.
+        as_json: which of them.
+    """
+    if as_json:
+        print_json(document)
+        return
+    for one in lines:
+        out.print(one, markup=False)
+
+
+def print_json(document: object) -> None:
+    """Print a document on standard output, for programs."""
+    sys.stdout.write(json.dumps(to_jsonable_python(document), indent=2) + "\n")
+
+
+class _WholeTable(TableElement):
+    """A table whose cells are broken where they are too long, never cut: people compare keys."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in super().__rich_console__(console, options):
+            if isinstance(part, Table):
+                for column in part.columns:
+                    column.overflow = "fold"
+            yield part
+
+
+class _Document(Markdown):
+    elements: ClassVar = {**Markdown.elements, "table_open": _WholeTable}
+
+
+def print_document(markdown: str, console: Console = out) -> None:
+    """Print a document in Markdown for people, within the width of the terminal."""
+    console.print(_Document(markdown), soft_wrap=False)
+
+
+def print_row(text: str) -> None:
+    """Print one line of many, cut to the width of a terminal; whole where a program reads it."""
+    out.print(
+        text,
+        markup=False,
+        soft_wrap=not out.is_terminal,
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 finding`, `2 findings`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

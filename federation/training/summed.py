@@ -1,0 +1,194 @@
+"""Whom an alignment found, by what this party knows them by; also when retention has taken it.
+
+```
+jobs/ALIGN/summed.npz   once its people were deleted: a pseudonym of each, in the shared order
+```
+
+Guarantees: who was in a sum over an alignment is told from others for as long as the party's folder
+lasts. Of a deleted alignment pseudonyms alone stay, under a key of the party's own: nobody who
+lacks it can tell whether a person is among them, and neither references nor identifiers can be read
+from them. An alignment of which no sum was made leaves nothing.
+
+Leaves to others: which sums there were (`one_set`), when an alignment is deleted (`retaining`).
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from federation.desk import undamaged
+from federation.errors import RefusedError, WorkspaceError
+from federation.matching.token_set import MatchingSet
+from federation.members import Members, load_people
+from federation.party import PartyFolder, write_atomically
+from federation.training.aligned import tokens_by_person
+from privacy.pseudonyms import PSEUDONYM_BYTES, pseudonyms
+from privacy.randomness import Secret, derive_secret
+
+__all__ = ["SUMMED", "SummedPeople", "keep_summed", "summed_key", "summed_people"]
+
+SUMMED: Final = "summed.npz"
+"""The file of pseudonyms, within the folder of an alignment."""
+
+
+@dataclass(frozen=True, eq=False)
+class SummedPeople:
+    """Aligned people, by what a party knows them by.
+
+    Attributes:
+        references: the party's own, shape (n,).
+        tokens: of the identifiers that they were aligned by, likewise.
+        are_pseudonyms: whether both are pseudonyms of these.
+    """
+
+    references: pa.Array
+    tokens: pa.Array
+    are_pseudonyms: bool = False
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def those(self, chosen: NDArray[np.bool_]) -> Self:
+        """Return the people who are `chosen`, shape (n,)."""
+        kept = pa.array(chosen)
+        return replace(
+            self, references=self.references.filter(kept), tokens=self.tokens.filter(kept)
+        )
+
+    def under(self, key: Secret) -> "SummedPeople":
+        """Return their pseudonyms."""
+        if self.are_pseudonyms:
+            return self
+        references = pseudonyms(
+            _bytes_of(self.references.cast(pa.large_binary())), key, "references"
+        )
+        tokens = pseudonyms(_bytes_of(self.tokens), key, "tokens")
+        return SummedPeople(_fixed(references), _fixed(tokens), are_pseudonyms=True)
+
+    def found_in(self, others: "SummedPeople") -> NDArray[np.bool_]:
+        """Tell who is one of the others, by either, shape (n,); both are pseudonyms, or neither."""
+        found = np.zeros(len(self), dtype=np.bool_)
+        for mine, theirs in ((self.references, others.references), (self.tokens, others.tokens)):
+            found |= pc.is_in(mine, value_set=theirs).to_numpy(zero_copy_only=False)
+        return found
+
+
+def summed_people(folder: PartyFolder, align: str) -> SummedPeople:
+    """Return whom an alignment found, in the order that all parties share.
+
+    Raises:
+        RefusedError: it has not ended here, or was deleted by an earlier version, which kept no
+            pseudonyms.
+        WorkspaceError: what is kept of it is damaged, or under a key that is gone.
+    """
+    path = folder.job(align) / SUMMED
+    if path.exists():  # also where a crash has left the people
+        with undamaged(path), np.load(path, allow_pickle=False) as stored:
+            same_key = np.array_equal(stored["key"], _name_of(summed_key(folder)))
+            kept = _fixed(stored["references"]), _fixed(stored["tokens"])
+        if not same_key:  # nobody would be found among them
+            raise WorkspaceError(f"{path} is under another keys/erasure than is there: restore it")
+        return SummedPeople(*kept, are_pseudonyms=True)
+    if (found := _read(folder, align)) is not None:
+        return found
+    if (folder.job(align) / "deleted-match.json").exists():
+        raise RefusedError(
+            party=folder.name,
+            term="retention.match",
+            remedy=f"whom alignment {align!r} found was deleted, by a version of Comity that kept "
+            "nothing to tell them by or when it was damaged, and sums were made of them: nobody "
+            "can tell any more who may be in a sum of other partners; have all partners be there, "
+            "as they were then",
+        )
+    raise RefusedError(
+        party=folder.name,
+        term="vertical.align",
+        remedy=f"alignment {align!r} has not ended here: run it first",
+    )
+
+
+def summed_key(folder: PartyFolder) -> Secret:
+    """Return the key of pseudonyms: no other party's, and the same for all alignments."""
+    return derive_secret(folder.erasure_key(), "people of sums")
+
+
+def keep_summed(folder: PartyFolder, align: str) -> None:
+    """Keep pseudonyms of whom an alignment found, if sums were made of them; before it is deleted.
+
+    Of one that is damaged nothing is kept, so that nobody is in sums of other partners.
+
+    Raises:
+        WorkspaceError: the disk is full.
+    """
+    path = folder.job(align) / SUMMED
+    if path.exists() or not any(_sums_of(folder, align)):
+        return
+    try:
+        found = _read(folder, align)
+    except WorkspaceError:
+        return
+    if found is None:  # it never ended, or is deleted already
+        return
+    key, content = summed_key(folder), io.BytesIO()
+    told = found.under(key)
+    np.savez(
+        content,
+        references=_rows(told.references),
+        tokens=_rows(told.tokens),
+        key=_name_of(key),
+    )
+    write_atomically(path, content.getvalue(), mode=0o600)
+
+
+def _sums_of(folder: PartyFolder, align: str) -> Iterator[Path]:
+    """Yield what says that sums were made of an alignment's people."""
+    jobs = folder.path / "jobs"
+    yield from jobs.glob(f"*/joined-{align}")
+    yield from jobs.glob(f"*/scored-{align}")
+    for path in jobs.glob("*/specification.json"):  # of a training that an earlier version joined
+        if f'"align":"{align}"'.encode() in path.read_bytes():
+            yield path
+
+
+def _read(folder: PartyFolder, align: str) -> SummedPeople | None:
+    """Read whom an alignment found; None where that is not there."""
+    directory = folder.job(align)
+    own = MatchingSet.open(directory / "set")
+    try:
+        with undamaged(directory):
+            members = Members.load(directory / "aligned.npz", load_people(directory / "people"))
+    except FileNotFoundError:
+        return None
+    if own is None:
+        return None
+    tokens = tokens_by_person((own.bucket(0, 1),), len(members.used.keys))[members.rows]
+    return SummedPeople(members.references(), _fixed(tokens))
+
+
+def _name_of(key: Secret) -> NDArray[np.uint8]:
+    """Return what tells a key from others, and nothing of it."""
+    return pseudonyms((b"",), key, "nobody")
+
+
+def _fixed(rows: NDArray[np.uint8]) -> pa.Array:
+    content = pa.py_buffer(np.ascontiguousarray(rows))
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(rows.shape[1]), len(rows), [None, content]
+    )
+
+
+def _rows(column: pa.Array) -> NDArray[np.uint8]:
+    joined = b"".join(_bytes_of(column))
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, PSEUDONYM_BYTES)
+
+
+def _bytes_of(column: pa.Array) -> Iterator[bytes]:
+    found: Iterator[bytes] = iter(column.to_pylist())
+    return found
