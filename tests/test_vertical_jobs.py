@@ -29,6 +29,7 @@ from federation.collaboration import drafted_agreement, load_collaboration
 from federation.desk import Desk
 from federation.errors import CollaborationError, MessageError, PartyUnreachableError, RefusedError
 from federation.gate import Released
+from federation.jobs import message_room
 from federation.jobs.assist import HeldPart, PartnerSum, joined_keys
 from federation.messages import (
     AssistAsk,
@@ -281,6 +282,18 @@ def test_too_few_people_are_refused(world: World) -> None:
     ask_for(world, ALIGN, PRIVATE)
     with pytest.raises(RefusedError, match="below the minimum of 30"):
         world.run()
+
+
+def test_more_people_than_a_message_tells_of_are_refused_before_anything_is_charged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_room, "MOST_ALIGNED", COMMON - 1)
+    ask_for(world, ALIGN, PRIVATE)
+    told = "300 people x 4 bytes = 1,200, of the 1,196 bytes that one message tells: align fewer"
+    with pytest.raises(RefusedError, match=told) as refusal:
+        world.run()
+    assert refusal.value.term == "vertical.align"
+    assert not any(charge.charge_id.startswith("model") for charge in world.spent("brand").charges)
 
 
 def test_labels_of_one_class_are_refused_before_anything_is_charged(

@@ -31,6 +31,7 @@ from compliance.terms import Role, VerticalTerms
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError, WorkspaceError
 from federation.gate import Minimum
+from federation.jobs.message_room import check_aligned
 from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.members import Members, save_people
 from federation.party import LabelRule, write_atomically
@@ -154,7 +155,7 @@ def bring_aligned(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> Al
 
 
 def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
-    """Read the aligned people.
+    """Read the aligned people, if a message can tell of so many.
 
     1. Read everybody, with what the agreement says this party brings.
     2. Find the aligned ones, by reference; those who are there are who they were.
@@ -162,6 +163,7 @@ def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
     """
     folder, terms, job = desk.folder, vertical_terms(desk), spec.name
     members, alignment = aligned_members(desk, spec.align), desk.agreement.match.alignment
+    check_aligned(len(members), folder.name)
     if alignment is None:
         raise desk.refusal("match.alignment", "no alignment is agreed: agree on one")
     columns, rule = terms.held_by(folder.name), _label_rule(desk, spec)
