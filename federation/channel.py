@@ -8,20 +8,19 @@ Leaves to others: what is said and whether it can be believed (`messages`, `coor
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.common.constant import ErrorCode
-from flwr.serverapp import Grid
 
 from federation.errors import MessageError, PartyUnreachableError, VersionError
 from federation.messages import SealedMessage, printable
 from federation.wire import REMEDY, installed
 
-__all__ = ["Channel", "GridChannel", "Parcel", "from_record", "to_record"]
+__all__ = ["Channel", "GridChannel", "NodesGrid", "Parcel", "from_record", "to_record"]
 
 ENVELOPE = "comity.envelope"
 PAYLOAD = "comity.payload"
@@ -75,6 +74,22 @@ class Channel(Protocol):
             VersionError: a node runs another version of this project: it is there, and says no.
             MessageError: an answer is no message of ours.
         """
+        ...
+
+
+class NodesGrid(Protocol):
+    """What a channel needs of Flower's Grid."""
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that are connected."""
+        ...
+
+    def push_messages(self, messages: Sequence[FlowerMessage]) -> Iterable[str]:
+        """Push messages; return their identifiers."""
+        ...
+
+    def pull_messages(self, message_ids: Sequence[str]) -> Iterable[FlowerMessage]:
+        """Return the replies that are there to messages of these identifiers."""
         ...
 
 
@@ -133,7 +148,7 @@ class GridChannel:
 
     def __init__(
         self,
-        grid: Grid,
+        grid: NodesGrid,
         *,
         deadline_seconds: float = 600.0,
         poll_seconds: float = 0.05,

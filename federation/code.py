@@ -2,19 +2,24 @@
 
 Guarantees: the digest covers every file of the four packages where this process imports them from,
 whether a distribution's record lists it or not; compiled bytecode and the examples, which no party
-runs, are left out. The same files have the same digest however they were installed.
+runs, are left out. The same files have the same digest however they were installed. Where files
+changed after a process had read them, nothing is said of what runs in it, or in a fork of it.
 
 Leaves to others: Python itself and other distributions, an operator who patches a running process,
 and which digests are agreed (`compliance.policy`).
 """
 
 import hashlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+
+from federation.errors import WorkspaceError
 
 __all__ = ["DISTRIBUTION", "RunningCode", "code_listing", "listing", "running_code"]
 
@@ -57,23 +62,59 @@ def listing(directories: dict[str, Path]) -> str:
     )
 
 
-def code_listing() -> str:
-    """List the files of what runs here, as `listing` does."""
+@cache
+def _directories() -> dict[str, Path]:
     directories = {}
     for name in _PACKAGES:
         spec = find_spec(name)
         if spec is None or not spec.submodule_search_locations:
             raise RuntimeError(f"package {name} is not installed as a directory")
         directories[name] = Path(spec.submodule_search_locations[0])
-    return listing(directories)
+    return directories
+
+
+def code_listing() -> str:
+    """List the files of what runs here, as `listing` does."""
+    return listing(_directories())
+
+
+def running_code() -> RunningCode:
+    """Return what runs here; read once a process, as its code is.
+
+    Raises:
+        WorkspaceError: files have changed since.
+    """
+    marks, code = _read()
+    if _marks() != marks:
+        raise WorkspaceError(
+            "the installed code has changed since this process read it: start the process again"
+        )
+    return code
 
 
 @cache
-def running_code() -> RunningCode:
-    """Return what runs here; read once a process, as its code is."""
+def _read() -> tuple[frozenset[tuple[str, int, int, int]], RunningCode]:
+    marks = _marks()
     try:
         installed = version(DISTRIBUTION)
     except PackageNotFoundError:
         installed = "0"
     digest = hashlib.sha256(code_listing().encode()).hexdigest()
-    return RunningCode(DISTRIBUTION, installed, digest)
+    return marks, RunningCode(DISTRIBUTION, installed, digest)
+
+
+def _marks() -> frozenset[tuple[str, int, int, int]]:
+    """Return what tells each file from a later one in its place; reading all takes ten times it."""
+    return frozenset(
+        mark for directory in _directories().values() for mark in _marks_in(str(directory))
+    )
+
+
+def _marks_in(directory: str) -> Iterator[tuple[str, int, int, int]]:
+    with os.scandir(directory) as found:
+        for one in found:
+            if one.is_dir():
+                yield from _marks_in(one.path)
+            elif not one.name.endswith(".pyc"):
+                stat = one.stat()
+                yield one.path, stat.st_ino, stat.st_size, stat.st_ctime_ns

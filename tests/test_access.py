@@ -1,8 +1,10 @@
 """Regions, code and approvals: agreed, held against every release, and nothing leaves around them."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ from compliance.errors import ApprovalError, InvalidAgreementError
 from compliance.policy import Policy
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import COUNTRIES, RELEASES_ROWS, Classification, Computation, Reveal
+from federation import code
 from federation.approvals import approvals_of, job_digest, keep_approvals
 from federation.approving import encode_approvals
 from federation.cli import app
 from federation.code import listing, running_code
 from federation.coordinator import write_jobs
-from federation.errors import RefusedError
+from federation.errors import RefusedError, WorkspaceError
 from federation.gate import Minimum
 from federation.messages import JobApproved, TrainUpdate
 from federation.people_used import PeopleUsed
@@ -286,6 +289,33 @@ class TestCode:
         assert listing({"federation": tmp_path}) == first
         (tmp_path / "inner" / "planted.py").write_text("pass")
         assert listing({"federation": tmp_path}).count("\n") == first.count("\n") + 1
+
+    @pytest.mark.parametrize("change", ["altered", "replaced", "added", "taken away"])
+    def test_nothing_is_said_of_code_that_changed_since_it_was_read(
+        self, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "inner").mkdir()
+        file = tmp_path / "inner" / "a.py"
+        file.write_text("pass")
+        monkeypatch.setattr(code, "_directories", lambda: {"federation": tmp_path})
+        monkeypatch.setattr(code, "_read", cache(code._read.__wrapped__))
+        running = running_code()
+        (tmp_path / "a.pyc").write_text("compiled")
+        assert running_code() == running
+        match change:
+            case "altered":
+                file.write_text("fail")
+            case "replaced":
+                times = file.stat()
+                (tmp_path / "new").write_text("fail")
+                (tmp_path / "new").replace(file)
+                os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+            case "added":
+                (tmp_path / "inner" / "b.py").touch()
+            case _:
+                file.unlink()
+        with pytest.raises(WorkspaceError, match="start the process again"):
+            running_code()
 
 
 def test_the_most_harmful_column_classifies() -> None:

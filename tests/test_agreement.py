@@ -637,6 +637,11 @@ class TestCanonicalBytes:
     def test_the_same_terms_have_the_same_digest(self, same: dict[str, Any]) -> None:
         assert make_agreement(**same).digest == make_agreement().digest
 
+    def test_equal_agreements_hash_alike_and_a_changed_copy_does_not(self) -> None:
+        one = make_agreement()
+        assert hash(one) == hash(make_agreement())
+        assert hash(one.model_copy(update={"purposes": ("another",)})) != hash(one)
+
     def test_every_term_changes_the_digest(self) -> None:
         changed = [
             make_agreement(**change).digest

@@ -308,12 +308,19 @@ ALLOWED = {
     ),
     "federation/apps/operating/promptness.py": frozenset(
         {
-            *("asyncio", "asyncio.CancelledError", "asyncio.Event", "asyncio.Event().wait"),
+            *("asyncio", "asyncio.CancelledError", "asyncio.Event", "asyncio.Future"),
             *("asyncio.FIRST_COMPLETED", "asyncio.ensure_future", "asyncio.get_running_loop"),
-            *("asyncio.wait", "http.HTTPStatus"),
-            *(f"starlette.types.{name}" for name in ("ASGIApp", "Message", "Receive", "Scope")),
-            "starlette.types.Send",
+            *("asyncio.wait", *ASGI),
         }
+    ),
+    "federation/apps/operating/calls.py": frozenset(
+        {
+            *("asyncio", "asyncio.Event", "asyncio.Event().wait", "http.HTTPStatus"),
+            *("starlette.types.Message", *ASGI),
+        }
+    ),
+    "federation/apps/operating/riding.py": frozenset(
+        {"starlette.concurrency.run_in_threadpool", *ASGI}
     ),
     "federation/apps/operating/unary.py": frozenset(
         {

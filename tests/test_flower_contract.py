@@ -16,11 +16,13 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.install import install_from_fab
 from flwr.server.superlink.linkstate import LinkState
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.superlink.main import create_app
 
 from federation.apps import BUNDLE
 from federation.apps.control_listener import CONTROL_CALLS, RUNTIME_CALLS
 from federation.apps.operating import flower
+from federation.apps.piggyback import with_riders
 from federation.apps.public_listener import FLEET_CALLS
 from federation.errors import WorkspaceError
 
@@ -33,6 +35,14 @@ def takes(call: Callable[..., Any], *names: str) -> bool:
 
 def has(message: Any, *names: str) -> bool:
     return set(names) <= set(message.DESCRIPTOR.fields_by_name)
+
+
+def skips(message: Any) -> bool:
+    """Whether a message has no field of ours, and keeps what it does not know."""
+    known = message.DESCRIPTOR.fields_by_number.keys()
+    travelled = with_riders(message(), [b"content"]).SerializeToString()
+    come = message.FromString(travelled)
+    return max(known) < 1000 and come.SerializeToString() == travelled
 
 
 CONFIG = {
@@ -49,6 +59,7 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.common.constant.ISOLATION_MODE_PROCESS": lambda it: it == "process",
     "flwr.common.constant.NOOP_ACCOUNT_NAME": lambda it: isinstance(it, str),
     "flwr.common.constant.NOOP_FLWR_AID": lambda it: isinstance(it, str),
+    "flwr.common.constant.SUPERLINK_NODE_ID": lambda it: it == 1,
     "flwr.common.constant.Status": lambda it: it.FINISHED == "finished",
     "flwr.common.constant.TRANSPORT_TYPE_GRPC_RERE": lambda it: isinstance(it, str),
     "flwr.common.serde.user_config_to_proto": lambda it: (
@@ -56,6 +67,23 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     ),
     "flwr.proto.control_pb2.StartRunRequest": lambda it: has(it, "fab", "override_config"),
     "flwr.proto.fab_pb2.Fab": lambda it: has(it, "content"),
+    "flwr.proto.fleet_pb2.PullMessagesRequest": lambda it: has(it, "node"),
+    "flwr.proto.fleet_pb2.PullMessagesResponse": lambda it: (
+        has(it, "messages_list", "message_object_trees") and skips(it)
+    ),
+    "flwr.proto.fleet_pb2.PushMessagesResponse": lambda it: has(
+        it, "objects_to_push", "session_id"
+    ),
+    "flwr.proto.runtime_pb2.PullAppMessagesRequest": lambda it: has(it, "message_ids"),
+    "flwr.proto.runtime_pb2.PullAppMessagesResponse": lambda it: (
+        has(it, "messages_list", "message_object_trees") and skips(it)
+    ),
+    "flwr.proto.runtime_pb2.PushAppMessagesRequest": lambda it: (
+        has(it, "messages_list") and skips(it)
+    ),
+    "flwr.proto.runtime_pb2.PushAppMessagesResponse": lambda it: has(
+        it, "objects_to_push", "session_id"
+    ),
     "flwr.server.superlink.linkstate.LinkState": lambda it: (
         takes(it.create_node, "owner_aid", "owner_name", "public_key", "heartbeat_interval", "name")
         and takes(it.delete_node, "owner_aid", "node_id")
@@ -63,11 +91,17 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
         and takes(it.get_run_info)
         and takes(it.get_run_status, "run_ids")
         and takes(it.stop_run, "run_id")
+        and isinstance(it.object_store, property)
+        and takes(SqlLinkState._cleanup_push_session, "session_id", "cleanup_messages")
     ),
     "flwr.supercore.auth.typing.AccountInfo": lambda it: takes(it, "flwr_aid", "account_name"),
     "flwr.supercore.constant.NodeStatus": lambda it: it.UNREGISTERED == "unregistered",
+    "flwr.supercore.inflatable.inflatable_object.iterate_object_tree": lambda it: takes(it, "tree"),
     "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore": lambda it: (
-        takes(it.preregister, "run_id", "object_tree") and takes(it.put, "object_id")
+        takes(it.preregister, "run_id", "object_tree")
+        and takes(it.put, "object_id", "object_content")
+        and takes(it.get, "object_id")
+        and takes(it.delete, "object_id")
     ),
     "flwr.supercore.primitives.asymmetric.public_key_to_bytes": callable,
     "flwr.superlink.auth_plugin.NoOpControlAuthnPlugin": takes,

@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from flwr.app import Message
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,9 +44,12 @@ def has(message: Any, *names: str) -> bool:
     return set(names) <= set(message.DESCRIPTOR.fields_by_name)
 
 
+MESSAGE_CALLS = (
+    *("PullMessages", "PushMessages", "PullObject", "PushObject", "ConfirmMessageReceived"),
+)
 CALLS = (
     *("ActivateNode", "DeactivateNode", "SendNodeHeartbeat", "GetRun", "GetFab"),
-    *("PullMessages", "PushMessages", "PullObject", "PushObject", "ConfirmMessageReceived"),
+    *MESSAGE_CALLS,
 )
 CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.app.message.remove_content_from_message": lambda it: takes(it, "message"),
@@ -57,10 +61,12 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
             it.CLIENT_APP_CRASHED,
         )
         == (2, 7, 8)
+        and it.MESSAGE_UNAVAILABLE > 0
     ),
     "flwr.common.constant.HEARTBEAT_DEFAULT_INTERVAL": lambda it: (
         it > superlink._HEARTBEAT_SECONDS > it / 3
     ),
+    "flwr.common.constant.SUPERLINK_NODE_ID": lambda it: it == 1,
     "flwr.common.serde.message_from_proto": lambda it: takes(it, "message_proto"),
     "flwr.common.serde.message_to_proto": lambda it: takes(it, "message"),
     "flwr.proto.fab_pb2.GetFabRequest": lambda it: has(it, "node", "hash_str", "run_id"),
@@ -70,7 +76,7 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.proto.fleet_pb2.DeactivateNodeRequest": lambda it: has(it, "node_id"),
     "flwr.proto.fleet_pb2.PullMessagesRequest": lambda it: has(it, "node"),
     "flwr.proto.fleet_pb2.PushMessagesRequest": lambda it: has(
-        it, "node", "messages_list", "message_object_trees", "clientapp_runtime_list"
+        it, "node", "messages_list", "message_object_trees"
     ),
     "flwr.proto.heartbeat_pb2.SendNodeHeartbeatRequest": lambda it: has(
         it, "node", "heartbeat_interval"
@@ -86,17 +92,27 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     ),
     "flwr.proto.node_pb2.Node": lambda it: has(it, "node_id"),
     "flwr.proto.run_pb2.GetRunRequest": lambda it: has(it, "node", "run_id"),
+    "flwr.proto.runtime_pb2.PullAppMessagesRequest": lambda it: has(it, "message_ids"),
+    "flwr.proto.runtime_pb2.PushAppMessagesRequest": lambda it: has(
+        it, "messages_list", "message_object_trees"
+    ),
     "flwr.supercore.inflatable.inflatable_object.get_all_nested_objects": lambda it: takes(
         it, "obj"
     ),
     "flwr.supercore.inflatable.inflatable_object.get_object_tree": lambda it: takes(it, "obj"),
     "flwr.supercore.inflatable.inflatable_object.iterate_object_tree": lambda it: takes(it, "tree"),
     "flwr.supercore.inflatable.inflatable_object.no_object_id_recompute": takes,
+    "flwr.supercore.inflatable.inflatable_protobuf_utils.make_pull_object_fn_protobuf": lambda it: (
+        takes(it, "pull_object_protobuf", "node", "run_id")
+    ),
+    "flwr.supercore.inflatable.inflatable_utils.ObjectPullError": lambda it: issubclass(
+        it, Exception
+    ),
     "flwr.supercore.inflatable.inflatable_utils.inflate_object_from_contents": lambda it: takes(
         it, "object_id", "object_contents"
     ),
     "flwr.supercore.inflatable.inflatable_utils.pull_objects": lambda it: takes(
-        it, "initial_backoff", "backoff_cap"
+        it, "object_ids", "pull_object_fn", "initial_backoff", "backoff_cap"
     ),
     "flwr.supercore.interceptors.http.runtime_version.RuntimeVersionHttpInterceptor": lambda it: (
         takes(it, "component_name")
@@ -104,8 +120,9 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.supercore.primitives.asymmetric.public_key_to_bytes": lambda it: it(
         CURVE.public_key()
     ).startswith(b"-----BEGIN PUBLIC KEY-----"),
-    "flwr.superlink.grid.http_grid": lambda it: (
-        callable(it.pull_objects) and "pull_objects(" in inspect.getsource(it.HttpGrid)
+    "flwr.superlink.grid.http_grid.HttpGrid": lambda it: (
+        isinstance(it._runtime_client, property)
+        and all(takes(getattr(RuntimeHttpClient, name), "request") for name in MESSAGE_CALLS)
     ),
     "flwr.supernode.fleet_http_client.FleetHttpClient": lambda it: (
         all(takes(getattr(it, name), "request") for name in CALLS)

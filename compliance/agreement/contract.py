@@ -70,6 +70,10 @@ class Agreement(AgreementTerms):
             copied.__dict__.pop(name, None)
         return copied
 
+    def __hash__(self) -> int:
+        """Return what its spelling says, worked out once; that of all fields takes milliseconds."""
+        return hash(self.digest)
+
     @property
     def lineage(self) -> str:
         """Digest of the first version: what budget and history are kept under."""

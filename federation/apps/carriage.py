@@ -25,7 +25,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-__all__ = ["CarriedMessage", "Failure"]
+__all__ = ["CarriedMessage", "Failure", "put_together"]
 
 
 class Failure(IntEnum):
@@ -68,10 +68,7 @@ class CarriedMessage:
 
     def put_together(self) -> Message:
         """Return the message, with the identifier that it travelled under."""
-        root = self.tree.object_id
-        message = cast("Message", inflate_object_from_contents(root, dict(self.objects)))
-        message.metadata.__dict__["_message_id"] = root
-        return message
+        return put_together(self.tree.object_id, dict(self.objects))
 
     def failed(self, failure: Failure, reason: str) -> "CarriedMessage":
         """Return the reply that says why there is no answer.
@@ -100,3 +97,15 @@ class CarriedMessage:
             ObjectTree.FromString(tree),
             dict(zip(names, objects[1::2], strict=True)),
         )
+
+
+def put_together(root: str, objects: dict[str, bytes]) -> Message:
+    """Return a message, with the identifier that it travelled under.
+
+    Args:
+        root: that identifier.
+        objects: by their identifiers; the dictionary is empty afterwards, so that large ones go.
+    """
+    message = cast("Message", inflate_object_from_contents(root, objects))
+    message.metadata.__dict__["_message_id"] = root
+    return message

@@ -16,7 +16,7 @@ import signal
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, Self
@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final, NoReturn, Self
 from flwr.app import Context, RecordDict
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from compliance.errors import describe
+from compliance.errors import PolicyError, describe
 from compliance.terms import Role
 from federation.apps import BUNDLE
 from federation.apps.carriage import CarriedMessage, Failure
@@ -316,9 +316,17 @@ class _MessageLoop:
 
 
 def _prepare(folder: PartyFolder) -> None:
-    """Load what messages need; generate and test the engine's code where people make it pay."""
-    import federation.apps.preloaded  # noqa: F401 -- for what it loads
+    """Load what messages need; generate and test the engine's code where people make it pay.
 
+    What is worked out from agreement, policy and code alone is so here, once for all workers.
+    """
+    import federation.apps.preloaded  # noqa: F401 -- for what it loads
+    from federation.code import running_code
+    from federation.policies import policy_of
+
+    running_code()
+    with suppress(PolicyError):  # each message is told of it
+        policy_of(folder, folder.agreement())
     workers = folder.config.workers
     if workers is None or workers.kind is WorkerKind.THREADS:
         choose_engine(2 * tokens_allowed(folder.agreement(), folder.name))

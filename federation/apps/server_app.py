@@ -15,19 +15,18 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.inflatable.inflatable_utils import pull_objects
-from flwr.superlink.grid import http_grid
+from flwr.superlink.grid.http_grid import HttpGrid
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
 from compliance.errors import ComplianceError
-from federation.channel import Channel, GridChannel
+from federation.apps.grid import PiggybackGrid
+from federation.channel import Channel, GridChannel, NodesGrid
 from federation.coordinator import Coordinator
 from federation.errors import FederationError, RunCancelledError, WorkspaceError
 from federation.observing.spans import TracedChannel
@@ -39,10 +38,7 @@ from federation.progress import Progress, listener, listening
 from federation.watch import line
 from privacy.errors import PrivacyError
 
-__all__ = ["app", "look_often"]
-
-_FIRST_PAUSE_SECONDS = 0.02
-_LONGEST_PAUSE_SECONDS = 1.0
+__all__ = ["app", "prompt"]
 
 _TOLD = (FederationError, ComplianceError, PrivacyError, OSError)
 """Errors whose text says what is to be done: where they were raised helps nobody."""
@@ -112,15 +108,13 @@ class _JournalledRun:
         self._journal.finish(self._number, self._attempt, state, told=words)
 
 
-def look_often() -> None:
-    """Have Flower's Grid look again soon for what is still missing of an answer.
+def prompt(grid: Grid) -> NodesGrid:
+    """Return a Grid by which messages come and go sooner than by Flower's own, where there is one.
 
-    A SuperLink tells of an answer before all of it is there. Flower's Grid then waits for a second,
-    or longer; here for some hundredths of one, twice as long each time, up to a second.
+    A SuperLink tells of a reply before all of it is there. Flower's Grid then waits for a second,
+    or longer.
     """
-    http_grid.pull_objects = partial(
-        pull_objects, initial_backoff=_FIRST_PAUSE_SECONDS, backoff_cap=_LONGEST_PAUSE_SECONDS
-    )
+    return PiggybackGrid(grid) if isinstance(grid, HttpGrid) else grid
 
 
 @app.main()
@@ -154,13 +148,13 @@ def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None)
     folder = context.run_config.get("coordinator")
     if not isinstance(folder, str) or not folder:
         raise WorkspaceError('the run\'s configuration lacks coordinator="FOLDER"')
-    look_often()
+    carrier = prompt(grid)
     deadline = float(context.run_config.get("deadline-seconds", 600.0))
     coordinator = Coordinator.open(Path(folder))
     if journalled is None:
-        coordinator.run(GridChannel(grid, deadline_seconds=deadline))
+        coordinator.run(GridChannel(carrier, deadline_seconds=deadline))
         return
-    channel = GridChannel(grid, deadline_seconds=deadline, check_wanted=journalled.check_wanted)
+    channel = GridChannel(carrier, deadline_seconds=deadline, check_wanted=journalled.check_wanted)
     journalled.check_wanted()
     with _traced(channel, journalled.collector, Path(folder)) as carried:
         coordinator.run(carried, only=journalled.jobs)

@@ -43,6 +43,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from httpx import HTTPStatusError, TransportError
 
 from federation.apps.carriage import CarriedMessage
+from federation.apps.piggyback import RIDING_BYTES, riders, with_riders, with_wish
 from federation.errors import SuperLinkError, WorkspaceError
 from federation.observing.events import Event, Notice
 from federation.party import PartyFolder
@@ -165,12 +166,16 @@ class SuperLink:
 
     def pull(self) -> CarriedMessage | None:
         """Return the next message for this node, whole, if there is one."""
-        answer = self._call(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        request = with_wish(PullMessagesRequest(node=self._node))
+        answer = self._call(self._client.PullMessages, request)
         if not answer.messages_list:
             return None
         head, tree = answer.messages_list[0], answer.message_object_trees[0]
         run, root = head.metadata.run_id, head.metadata.message_id
         names = dict.fromkeys(one.object_id for one in iterate_object_tree(tree))
+        objects = riders(answer.SerializeToString())
+        if names.keys() <= objects.keys():  # nothing more is kept for this node
+            return CarriedMessage(head, tree, objects)
         objects = {name: self._pull_object(run, name) for name in names}
         self._call(
             self._client.ConfirmMessageReceived,
@@ -185,15 +190,14 @@ class SuperLink:
             RunOverError: nobody waits for it any more.
         """
         run = answer.head.metadata.run_id
-        taken = self._call(
-            self._client.PushMessages,
-            PushMessagesRequest(
-                node=self._node,
-                messages_list=[answer.head],
-                message_object_trees=[answer.tree],
-                clientapp_runtime_list=[0.0],
-            ),
+        request = PushMessagesRequest(
+            node=self._node,
+            messages_list=[answer.head],
+            message_object_trees=[answer.tree],
         )
+        if answer.size <= RIDING_BYTES:
+            with_riders(request, answer.objects.values())
+        taken = self._call(self._client.PushMessages, request)
         for name in taken.objects_to_push:
             self._call(
                 self._client.PushObject,

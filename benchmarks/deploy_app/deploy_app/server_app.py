@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from compliance.agreement import Agreement
 from deploy_app.planting import identify
 from deploy_app.timing import StockChannel, TimedChannel
-from federation.apps.server_app import look_often
+from federation.apps.server_app import prompt
 from federation.channel import Channel, GridChannel, Parcel
 from federation.coordinator import Coordinator
 from federation.messages import SealedMessage, unseal
@@ -30,8 +30,7 @@ def main(grid: Grid, context: Context) -> None:
     if config["stock"]:
         channel: Channel = StockChannel(grid)
     else:
-        look_often()
-        channel = GridChannel(grid, deadline_seconds=_PATIENCE_SECONDS)
+        channel = GridChannel(prompt(grid), deadline_seconds=_PATIENCE_SECONDS)
     nodes = channel.nodes(len(agreement.parties) - 1)
     if stage == "rounds":
         pause = float(config["pause-seconds"])

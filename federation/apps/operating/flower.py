@@ -12,7 +12,7 @@ fails when they move.
 import os
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +50,14 @@ from federation.apps import BUNDLE
 from federation.apps.operating.unary import answer_in_one_task
 from federation.errors import WorkspaceError
 
-__all__ = ["FlowerNodes", "FlowerRuns", "begin_anew", "read_node_key", "superlink_app"]
+__all__ = [
+    "FlowerNodes",
+    "FlowerObjects",
+    "FlowerRuns",
+    "begin_anew",
+    "read_node_key",
+    "superlink_app",
+]
 
 _ACCOUNT: Final = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
 _STAYS: Final = frozenset({"alembic_version", "node", "nonce_store"})
@@ -147,6 +154,37 @@ def _hold_objects_in_memory(app: FastAPI) -> None:
 def _state(app: FastAPI) -> LinkState:
     state: LinkState = app.state.linkstate_factory.state()
     return state
+
+
+class FlowerObjects:
+    """What messages hold, by the names that Flower gives it."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def take(self, message: str, names: Sequence[str], *, most: int) -> Sequence[bytes]:
+        """Return the objects of a message, and keep them no longer.
+
+        Nothing is returned, and all is kept, where one is missing, or all have more bytes than
+        `most`.
+        """
+        store = _state(self._app).object_store
+        contents = [store.get(name) or b"" for name in names]
+        if not all(contents) or sum(map(len, contents)) > most:
+            return ()
+        store.delete(message)
+        return contents
+
+    def put(self, session: str, contents: Mapping[str, bytes]) -> bool:
+        """Store all objects that a session waits for, and end it; tell whether that was done."""
+        state = _state(self._app)
+        try:
+            for name, content in contents.items():
+                state.object_store.put(name, content)
+        except Exception:  # noqa: BLE001 -- Flower raises whatever it finds in a foreign object
+            return False
+        state._cleanup_push_session(session, cleanup_messages=False)  # noqa: SLF001 -- as Flower does after the last
+        return True
 
 
 class FlowerRuns:

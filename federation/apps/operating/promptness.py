@@ -5,47 +5,95 @@
  ServerApp ─── pull-messages ────────┘ waits ◄── push-messages ── node
 ```
 
-Guarantees: what is there is answered at once; what comes meanwhile is asked for again, once its
-push is done; an empty answer comes after `HOLD_SECONDS` at the latest, refusals as they are. Once
-a caller has gone nothing is asked for him, so that a message is not handed to nobody.
+Guarantees: what is there is answered at once, and what comes meanwhile once its push is done: to
+the node that it is for, and to the ServerApp once as much has come as it asks for. Any other answer
+comes after `HOLD_SECONDS` at the latest, refusals as they are. Once a caller has gone nothing is
+asked for him, so that a message is not handed to nobody.
 
 Leaves to others: who may call, and how long a body may be (the listeners), every answer (Flower).
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    PushAppMessagesRequest,
+)
+from google.protobuf.message import DecodeError
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from federation.apps.operating.calls import answer_of, body_of
 
 __all__ = ["HOLD_SECONDS", "Prompt"]
 
 HOLD_SECONDS: Final = 1.0
 """How long a call waits for news: a run that was cancelled, or a node that is gone, shows then."""
 
-_TOLD_BY: Final = {
-    "/v1/fleet/pull-messages": "/v1/runtime/push-messages",
-    "/v1/runtime/pull-messages": "/v1/fleet/push-messages",
+
+def _node(body: bytes) -> tuple[int, int]:
+    return PullMessagesRequest.FromString(body).node.node_id, 1
+
+
+def _server_app(body: bytes) -> tuple[int, int]:
+    return SUPERLINK_NODE_ID, max(1, len(PullAppMessagesRequest.FromString(body).message_ids))
+
+
+def _nodes(body: bytes) -> Iterable[int]:
+    pushed = PushAppMessagesRequest.FromString(body).messages_list
+    return [one.metadata.dst_node_id for one in pushed]
+
+
+_PULLS: Final[Mapping[str, tuple[Callable[[bytes], tuple[int, int]], Any]]] = {
+    "/v1/fleet/pull-messages": (_node, PullMessagesResponse),
+    "/v1/runtime/pull-messages": (_server_app, PullAppMessagesResponse),
 }
-"""Which call brings what another asks for."""
+"""Of a call by its path: who asks by a body, and for how many messages; and what answers it."""
+_PUSHES: Final[Mapping[str, Callable[[bytes], Iterable[int]]]] = {
+    "/v1/fleet/push-messages": lambda _: [SUPERLINK_NODE_ID],
+    "/v1/runtime/push-messages": _nodes,
+}
+"""Of a call by its path: whom each message in a body is for."""
+_NOBODY: Final = (0, 1)
 
 
 class _News:
-    """Counts what came, and wakes whoever waits for more of it."""
+    """Counts messages by whom they are for: what came, and what of it has been dealt with."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self._came: Counter[int] = Counter()
+        self._done: dict[int, int] = {}
         self._next = asyncio.Event()
 
-    def tell(self) -> None:
-        self.count += 1
+    def tell(self, whose: Iterable[int]) -> None:
+        """Wake whoever waits for a message that has come."""
+        self._came.update(whose)
         self._next.set()
         self._next = asyncio.Event()
 
-    async def later_than(self, count: int) -> None:
-        if self.count == count:
+    def came(self, whose: int) -> int:
+        """Return how much has come; of a stranger nothing is kept."""
+        return self._came[whose]
+
+    def settle(self, whose: int, came: int, handed: int) -> None:
+        """Note what Flower answered when so much had come: a number of messages, or no more."""
+        done = self._done.pop(whose, came) + handed if handed else came
+        if done <= came:  # else not all that comes is told of
+            self._done[whose] = done
+
+    def is_done(self, whose: int) -> bool:
+        """Whether Flower has nothing more, as far as is known."""
+        return self._done.get(whose) == self._came[whose]
+
+    async def reaches(self, whose: int, count: int) -> None:
+        """Wait until so much has come."""
+        while self._came[whose] < count:
             await self._next.wait()
 
 
@@ -60,86 +108,65 @@ class Prompt:
     def __init__(self, superlink: ASGIApp, *, hold_seconds: float = HOLD_SECONDS) -> None:
         self._superlink = superlink
         self._hold = hold_seconds
-        self._news = {told_by: _News() for told_by in _TOLD_BY.values()}
+        self._news = _News()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a call on; hold it, or tell others of it, where it is one about messages."""
         path = scope["path"] if scope["type"] == "http" else ""
-        if path in _TOLD_BY:
-            await self._held(self._news[_TOLD_BY[path]], scope, receive, send)
+        if path not in _PULLS and path not in _PUSHES:
+            await self._superlink(scope, receive, send)
             return
-        await self._superlink(scope, receive, send)
-        if path in self._news:
-            self._news[path].tell()
-
-    async def _held(self, news: _News, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a call for messages.
-
-        1. Take its body, which whoever let it through has bounded.
-        2. Ask Flower. 3. Of an empty list, wait for what was told since 2 began, and ask again; for
-           nothing, once the caller is gone. 4. Answer what there is, or that nothing came.
-        """
-        loop = asyncio.get_running_loop()
-        end, body = loop.time() + self._hold, await _body(receive)  # 1
+        body = await body_of(receive)
         if body is None:
             return
-        gone = asyncio.ensure_future(receive())
+        if path in _PULLS:
+            await self._held(scope, body, receive, send)
+            return
+        answer = await answer_of(self._superlink, scope, body)
+        if answer.is_ok:
+            self._news.tell(_PUSHES[path](body))
+        await answer.send(send)
+
+    async def _held(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Answer a call for messages.
+
+        1. Where Flower has nothing for this caller, as far as is known, wait until something comes.
+        2. Ask Flower, but for nobody who has gone. 3. Of an empty list, go back to 1, until the
+           time is over. 4. Answer what there is, or that nothing came.
+        """
+        asks, kind = _PULLS[scope["path"]]
+        try:
+            whose, wanted = asks(body)
+        except DecodeError:  # which Flower refuses
+            whose, wanted = _NOBODY
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._hold
+        gone: asyncio.Future[Any] = asyncio.ensure_future(receive())
         try:
             while True:
-                seen = news.count
-                answer = await self._ask(scope, body)  # 2
-                if _is_empty(answer):
-                    later = asyncio.ensure_future(news.later_than(seen))  # 3
-                    left = max(0.0, end - loop.time())
-                    await asyncio.wait(
-                        {later, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED
-                    )
-                    has_news = later.done()
-                    later.cancel()
-                    if gone.done():
-                        return
-                    if has_news:
-                        continue
-                for message in answer:  # 4
-                    await send(message)
-                return
+                if self._news.is_done(whose):  # 1
+                    await self._more(whose, wanted, gone, seconds=end - loop.time())
+                if gone.done():
+                    return
+                came = self._news.came(whose)
+                answer = await answer_of(self._superlink, scope, body)  # 2
+                if not answer.is_ok:
+                    break
+                handed = len(kind.FromString(answer.body).messages_list)
+                self._news.settle(whose, came, handed)
+                if handed or loop.time() >= end:  # 3
+                    break
+            await answer.send(send)  # 4
         finally:
             gone.cancel()
             with suppress(asyncio.CancelledError):
                 await gone
 
-    async def _ask(self, scope: Scope, body: bytes) -> Sequence[Message]:
-        """Have Flower answer a call whose body is at hand; return what it sends."""
-        answer: list[Message] = []
-        bodies: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive() -> Message:
-            if bodies:
-                return bodies.pop()
-            await asyncio.Event().wait()  # nothing follows
-            raise RuntimeError
-
-        async def send(message: Message) -> None:
-            answer.append(message)
-
-        called = {**scope, "state": dict(scope.get("state", {}))}
-        await self._superlink(called, receive, send)
-        return answer
-
-
-def _is_empty(answer: Sequence[Message]) -> bool:
-    """Whether an answer is a message of Flower's in which nothing stands."""
-    status = next(one["status"] for one in answer if one["type"] == "http.response.start")
-    return status == HTTPStatus.OK and not any(one.get("body") for one in answer)
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """Return the body of a call, or None where the caller has gone before its end."""
-    parts = []
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
+    async def _more(
+        self, whose: int, wanted: int, gone: asyncio.Future[Any], *, seconds: float
+    ) -> None:
+        """Wait until so much more has come, the caller has gone, or the time is over."""
+        count = self._news.came(whose) + wanted
+        more: asyncio.Future[Any] = asyncio.ensure_future(self._news.reaches(whose, count))
+        await asyncio.wait({more, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        more.cancel()

@@ -34,12 +34,14 @@ from federation.apps.operating.alarm import alarmed
 from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.operating.flower import (
     FlowerNodes,
+    FlowerObjects,
     FlowerRuns,
     begin_anew,
     read_node_key,
     superlink_app,
 )
 from federation.apps.operating.promptness import Prompt
+from federation.apps.operating.riding import Riding
 from federation.apps.operating.server import PromptConnection, QuietServer
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
@@ -148,7 +150,7 @@ class _Service:
         self._ending = asyncio.Event()
         self._broken: str | None = None
         audit = AuditFile(folder.audit, clock=clock)
-        accounts, prompt = Accounts.of(folder), Prompt(superlink)
+        accounts, prompt = Accounts.of(folder), Prompt(Riding(superlink, FlowerObjects(superlink)))
         public = public_app(prompt, _mounts(folder), ready=self._is_ready)
         control = control_app(
             prompt,

@@ -1,0 +1,279 @@
+"""Small messages go and come with all their objects in one call, and by Flower's calls otherwise."""
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid.http_grid import HttpGrid
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from federation.apps import grid, operating, superlink
+from federation.apps.carriage import CarriedMessage
+from federation.apps.grid import PiggybackGrid
+from federation.apps.operating.flower import FlowerNodes, FlowerObjects, FlowerRuns, superlink_app
+from federation.apps.operating.riding import Riding
+from federation.apps.piggyback import RIDING_BYTES, may_ride, riders, with_riders, with_wish
+from federation.apps.superlink import SuperLink
+from federation.channel import INLINE_BYTES, from_record, to_record
+from federation.messages import SealedMessage
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+@given(st.lists(st.binary(max_size=50)), st.integers(0, 1 << 63))
+def test_what_rides_leaves_the_rest_of_a_call_as_it_was(contents: list[bytes], node: int) -> None:
+    request = PushMessagesRequest(node=Node(node_id=node))
+    travelled = with_riders(request, contents).SerializeToString(deterministic=True)
+    assert set(riders(travelled).values()) == set(contents)
+    come = PushMessagesRequest.FromString(travelled)
+    assert come.node.node_id == node
+    come.DiscardUnknownFields()
+    assert come == PushMessagesRequest(node=Node(node_id=node))
+    assert not may_ride(travelled)
+    asked = with_wish(PullMessagesRequest(node=Node(node_id=node))).SerializeToString()
+    assert may_ride(asked)
+    assert not may_ride(PullMessagesRequest(node=Node(node_id=node)).SerializeToString())
+    assert PullMessagesRequest.FromString(asked).node.node_id == node
+
+
+# -------------------------------------------------------------------------------- a real SuperLink
+
+
+class Counted:
+    """An app whose calls are counted by their last word."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.calls: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self.calls[scope["path"].rpartition("/")[2]] += 1
+        await self.app(scope, receive, send)
+
+
+@dataclass
+class Line:
+    """A SuperLink with a node and a ServerApp on loopback."""
+
+    superlink: Counted
+    store: InMemoryObjectStore
+    grid: HttpGrid
+    client: FleetHttpClient
+    address: str
+    node: SuperLink = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.node = SuperLink(self.client, self.address, KEY.public_key(), print, lambda: None)
+
+    def question(self, payload: bytes) -> Message:
+        self.speak(1)
+        return Message(to_record(SealedMessage(b"{}", payload)), self.node.node_id, "query")
+
+    def answer(self, question: CarriedMessage, payload: bytes) -> CarriedMessage:
+        self.speak(self.node.node_id)
+        record = to_record(SealedMessage(b"{}", payload))
+        return CarriedMessage.take_apart(Message(record, reply_to=question.put_together()))
+
+    def speak(self, node: int) -> None:
+        """Flower has one speaker a process; here node and ServerApp take turns."""
+        TaskIdentity.task_id, TaskIdentity.run_id = 1, self.grid.run.run_id
+        TaskIdentity.node_id = node
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Iterator[str]:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, lifespan="off", ws="none", log_level="warning")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def lined(directory: Path, *, rides: bool) -> Iterator[Line]:
+    app = superlink_app(directory / "state.sqlite", b"secret")
+    public = public_key_to_bytes(KEY.public_key())
+    FlowerNodes(app).register(public, "brand")
+    run = FlowerRuns(app).start({"coordinator": "/nowhere", "run": "/nowhere/000001"})
+    state: Any = app.state.linkstate_factory.state()
+    (task,) = state.get_tasks()
+    token = state.claim_task(task.task_id)
+    state.activate_task(task.task_id)
+    counted = Counted(Riding(app, FlowerObjects(app)) if rides else app)
+    with serving(counted) as address:
+        stock_grid = HttpGrid(address, insecure=True, token=token)
+        (described,) = state.get_run_info(run_ids=[run])
+        stock_grid.set_run(described)
+        version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
+        shown = NodeAuthHttpInterceptor(KEY, KEY.public_key())
+        client = FleetHttpClient.from_server_address(
+            address, insecure=True, root_certificates=None, interceptors=[version, shown]
+        )
+        with client:
+            yield Line(counted, state.object_store, stock_grid, client, address)
+        stock_grid.close()
+
+
+@pytest.fixture(scope="module")
+def riding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    """A coordinator's."""
+    with lined(tmp_path_factory.mktemp("riding"), rides=True) as line:
+        yield line
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    """Flower's own."""
+    with lined(tmp_path_factory.mktemp("stock"), rides=False) as line:
+        yield line
+
+
+def exchange(line: Line, asked: bytes, said: bytes, carrier: Any) -> Counter[str]:
+    """Carry a question and its answer; return the calls that it took."""
+    line.superlink.calls.clear()
+    (sent,) = carrier.push_messages([line.question(asked)])
+    question = line.node.pull()
+    assert question is not None
+    assert from_record(question.put_together().content) == SealedMessage(b"{}", asked)
+    line.node.push(line.answer(question, said))
+    (reply,) = carrier.pull_messages([sent])
+    assert reply.metadata.reply_to_message_id == sent
+    assert from_record(reply.content) == SealedMessage(b"{}", said)
+    assert not line.store.store
+    return line.superlink.calls
+
+
+LARGE = bytes(INLINE_BYTES + 1)
+
+
+@pytest.mark.parametrize("payload", [b"", b"small", bytes(INLINE_BYTES)])
+def test_small_messages_take_a_call_each_way_and_end(riding: Line, payload: bytes) -> None:
+    calls = exchange(riding, payload, payload[::-1], PiggybackGrid(riding.grid))
+    assert calls == {"push-messages": 2, "pull-messages": 2}
+
+
+@pytest.mark.parametrize(("asked", "said"), [(LARGE, b""), (b"", LARGE), (LARGE, LARGE)])
+def test_large_ones_go_by_flowers_calls(riding: Line, asked: bytes, said: bytes) -> None:
+    more = bytes(RIDING_BYTES)
+    calls = exchange(riding, asked and more, said and more, PiggybackGrid(riding.grid))
+    assert calls["push-object"] == calls["pull-object"] == 6 * (bool(asked) + bool(said))
+    assert calls["confirm-message-received"] == bool(asked) + bool(said)
+
+
+def test_what_is_more_than_may_ride_goes_by_flowers_calls(
+    riding: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (grid, superlink, operating.riding):
+        monkeypatch.setattr(module, "RIDING_BYTES", 100)
+    calls = exchange(riding, b"question", b"answer", PiggybackGrid(riding.grid))
+    assert calls["push-object"] == calls["pull-object"] == 6
+    assert calls["confirm-message-received"] == 2
+
+
+@pytest.mark.parametrize("payload", [b"", LARGE])
+def test_a_superlink_of_flowers_own_gets_all_by_its_calls(stock: Line, payload: bytes) -> None:
+    calls = exchange(stock, payload, payload, PiggybackGrid(stock.grid))
+    assert calls["push-object"] == calls["pull-object"] == 2 * (6 if payload else 3)
+
+
+def test_a_grid_of_flowers_own_notices_nothing(riding: Line) -> None:
+    calls = exchange(riding, b"question", b"answer", riding.grid)
+    assert (calls["push-object"], calls["pull-object"]) == (3, 3)
+
+
+def posted(line: Line, path: str, body: bytes, **headers: str) -> HTTPStatus:
+    headers |= {"content-type": "application/protobuf"}
+    answer = httpx.post(f"http://{line.address}{path}", content=body, headers=headers)
+    return HTTPStatus(answer.status_code)
+
+
+def pushing(line: Line, answer: CarriedMessage, contents: Sequence[bytes]) -> PushMessagesRequest:
+    request = PushMessagesRequest(
+        node=Node(node_id=line.node.node_id),
+        messages_list=[answer.head],
+        message_object_trees=[answer.tree],
+    )
+    return with_riders(request, contents)
+
+
+def asked(line: Line) -> tuple[str, CarriedMessage]:
+    (sent,) = PiggybackGrid(line.grid).push_messages([line.question(b"question")])
+    question = line.node.pull()
+    assert question is not None
+    return sent, question
+
+
+def test_a_stranger_stores_nothing(riding: Line) -> None:
+    _, question = asked(riding)
+    answer = riding.answer(question, b"answer")
+    body = pushing(riding, answer, [*answer.objects.values()]).SerializeToString()
+    assert posted(riding, "/v1/fleet/push-messages", body) == HTTPStatus.UNAUTHORIZED
+    assert not riding.store.store
+
+
+def test_only_what_flower_waits_for_is_stored_and_the_rest_asked_for(riding: Line) -> None:
+    sent, question = asked(riding)
+    answer = riding.answer(question, b"answer")
+    contents = [*answer.objects.values()]
+    taken = riding.client.PushMessages(pushing(riding, answer, [*contents[1:], b"another"]))
+    assert {*taken.objects_to_push} == answer.objects.keys() == riding.store.store.keys()
+    assert not any(one.is_available for one in riding.store.store.values())
+    riding.node.push(answer)
+    (reply,) = PiggybackGrid(riding.grid).pull_messages([sent])
+    assert from_record(reply.content).payload == b"answer"
+
+
+def test_what_is_no_object_is_not_stored(riding: Line) -> None:
+    _, question = asked(riding)
+    answer = riding.answer(question, b"answer")
+    (nonsense,) = riders(with_riders(PushMessagesRequest(), [b"nonsense"]).SerializeToString())
+    answer.tree.children[0].children[0].object_id = nonsense
+    contents = [*(one for one in answer.objects.values()), b"nonsense"]
+    taken = riding.client.PushMessages(pushing(riding, answer, contents))
+    assert nonsense in taken.objects_to_push
+    assert not riding.store.store[nonsense].is_available
+    riding.store.clear()
+
+
+def test_a_node_gets_the_objects_of_no_message_but_its_own(riding: Line) -> None:
+    (sent,) = PiggybackGrid(riding.grid).push_messages([riding.question(b"question")])
+    body = with_wish(PullMessagesRequest(node=Node(node_id=riding.node.node_id + 1)))
+    answer = httpx.Response(200)
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        answer = riding.client.PullMessages(body)
+    assert refused.value.response.status_code == HTTPStatus.UNAUTHORIZED
+    assert answer.content == b""
+    assert sent in riding.store.store
+    assert riding.node.pull() is not None
+    assert not riding.store.store
