@@ -6,8 +6,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export OPENBLAS_NUM_THREADS := 1
+# Tests start hundreds of processes, which must not compile all modules each for itself.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo lint test explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-consent-strings bench-policies bench-manifest bench-many docs pins clean
+.PHONY: demo lint test compiled explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-consent-strings bench-policies bench-manifest bench-many docs pins clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -15,8 +17,13 @@ demo: $(VENV)/.runtime  ## run the main job on real data
 
 # Tests kill processes, never the power: their files need no disk where memory is at hand.
 test: export TMPDIR := $(shell [ -w /dev/shm ] && [ "$$(df -Pk /dev/shm | awk 'NR == 2 { print $$4 }')" -gt 4000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
-test: lint  ## lint, types and every test
+test: $(VENV)/.test  ## lint, types and every test
+	$(MAKE) --no-print-directory --jobs 2 lint compiled
 	$(BIN)/python -m pytest -n 3
+
+# While types are checked on one processor, tests are compiled on another, once for all workers.
+compiled: $(VENV)/.test
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true  # the tests tell of it
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -31,17 +31,27 @@ ROOT = Path(__file__).resolve().parent.parent
 APP = Path(__file__).resolve().parent / "deploy_app"
 sys.path += [str(ROOT / "tests"), str(APP)]  # a deployment is started as it is tested
 
-import coordinating  # noqa: E402 -- lies in the tests
-import deployment  # noqa: E402
+import deployment  # noqa: E402 -- lies in the tests
 import parties  # noqa: E402
 import trials  # noqa: E402
+from coordinating import Coordination  # noqa: E402
+from deployment import Processes  # noqa: E402
 
 from compliance.terms import Role  # noqa: E402
 from federation.collaboration import load_collaboration  # noqa: E402
 from federation.operations.roles import OperatorRole  # noqa: E402
 from federation.trial.workspace import Workspace, prepare_workspace  # noqa: E402
 
-__all__ = ["Figures", "Machine", "started", "write_workspace"]
+__all__ = [
+    "Coordination",
+    "Figures",
+    "Machine",
+    "Processes",
+    "admit",
+    "node_environment",
+    "started",
+    "write_workspace",
+]
 
 ROUNDS_OF_JOB = 10
 _PATIENCE_SECONDS = 1800
@@ -71,17 +81,28 @@ def _bundle() -> bytes:
     return content
 
 
-def write_workspace(directory: Path, *, nodes: int) -> Workspace:
-    """Write a trial of a brand and as many partners as make up the nodes, and all its folders."""
+def write_workspace(
+    directory: Path, *, nodes: int, rounds: int = ROUNDS_OF_JOB, absent_partners: int = 0
+) -> Workspace:
+    """Write a trial of a brand and as many partners as make up the nodes, and all its folders.
+
+    Args:
+        directory: for it.
+        nodes: 2 or more.
+        rounds: of its training.
+        absent_partners: that the training goes on without.
+    """
     for name in list(parties.PEOPLE)[nodes:]:
         del parties.PEOPLE[name], parties.ROLES[name]
     for number in range(len(parties.PEOPLE), nodes):
         name = f"shop-{number}"
         parties.ROLES[name] = Role.PARTNER
         parties.PEOPLE[name] = range(number % 20, number % 20 + 50)
-    jobs = [{"kind": "match", "name": "find"}, trials.training("model", rounds=ROUNDS_OF_JOB)]
-    content = trials.document(jobs=jobs)
-    content["agreement"]["train"] |= {"max_rounds": ROUNDS_OF_JOB, "max_parties_per_person": 1}
+    training = trials.training("model", rounds=rounds, steps=4 * rounds)
+    if absent_partners:
+        training["absent_partners"] = absent_partners
+    content = trials.document(jobs=[{"kind": "match", "name": "find"}, training])
+    content["agreement"]["train"] |= {"max_rounds": rounds, "max_parties_per_person": 1}
     del content["agreement"]["expand"]["fairness_groups"]
     file = trials.write_trial(directory / "trial", content)
     return prepare_workspace(load_collaboration(file), file, directory / "workspace")
@@ -159,29 +180,31 @@ class _Token:
         return call_next(context)
 
 
+def node_environment() -> Mapping[str, str]:
+    """Return what commands of a deployment find in their environment."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**deployment.TELEMETRY_OFF, "PATH": path, "OPENBLAS_NUM_THREADS": "1"}
+
+
 @contextmanager
 def started(workspace: Workspace, directory: Path, *, stock: bool) -> Iterator[Machine]:
     """Start a coordinator and a node at every party, and end them after the block."""
     directory.mkdir()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**deployment.TELEMETRY_OFF, "PATH": path, "OPENBLAS_NUM_THREADS": "1"}
-    with deployment.Processes(directory / "flower", environment) as processes:
+    with Processes(directory / "flower", node_environment()) as processes:
         start = _start_stock if stock else _start_own
         yield from start(workspace, directory, processes)
 
 
-def _start_own(
-    workspace: Workspace, directory: Path, processes: deployment.Processes
-) -> Iterator[Machine]:
+def _start_own(workspace: Workspace, directory: Path, processes: Processes) -> Iterator[Machine]:
     options = ["--allow-bundle", hashlib.sha256(_bundle()).hexdigest()]
     begun = time.perf_counter()
-    own = coordinating.Coordination(processes, directory, workspace.coordinator.path)
+    own = Coordination(processes, directory, workspace.coordinator.path)
     up = own.up()
     with Footprint({"coordinator": up.pid}) as footprint:
         own.wait_until_ready()
         answers = time.perf_counter() - begun
         folders = workspace.people
-        keys = _admit(own, [folder.name for folder in folders])
+        keys = admit(own, [folder.name for folder in folders])
         begun = time.perf_counter()
         for folder in folders:
             name = f"node-{folder.name}"
@@ -202,7 +225,7 @@ def _start_own(
         )
 
 
-def _admit(own: coordinating.Coordination, names: Sequence[str]) -> Mapping[str, Path]:
+def admit(own: Coordination, names: Sequence[str]) -> Mapping[str, Path]:
     """Have nodes be taken by their keys; return the private ones."""
     keys = {name: deployment.write_node_key(own.directory, name) for name in names}
     own.folder.nodes.mkdir(exist_ok=True)
@@ -213,9 +236,7 @@ def _admit(own: coordinating.Coordination, names: Sequence[str]) -> Mapping[str,
     return {name: private for name, (private, _) in keys.items()}
 
 
-def _start_stock(
-    workspace: Workspace, directory: Path, processes: deployment.Processes
-) -> Iterator[Machine]:
+def _start_stock(workspace: Workspace, directory: Path, processes: Processes) -> Iterator[Machine]:
     begun = time.perf_counter()
     own = deployment.Deployment(processes, directory)
     answers = time.perf_counter() - begun

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from compliance.terms import NoiseSource
 from federation.collaboration import load_collaboration
-from federation.gate import PeopleUsed
+from federation.people_used import PeopleUsed
 from federation.references import References
 from federation.specification import TrainSpec
 from federation.training.manifests import Manifest, keep_manifest

@@ -7,7 +7,10 @@ below all of them, and each has to end with a result that names who was missing;
 fails the run. Measured of each: wall time, CPU-seconds of the process, bytes that the coordinator
 sent and got, by kind, and the time of its exchanges; at the end the largest resident memory.
 
-Run it: python benchmarks/many_parties.py
+With `--nodes`, real nodes on this machine in place of a process, of whom some are killed: see
+`failing_nodes`.
+
+Run it: python benchmarks/many_parties.py; or with --nodes 20 --failing 2
 """
 
 import argparse
@@ -249,15 +252,52 @@ def told(cost: Cost) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the jobs and print their figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parties", type=int, default=100, help=f"6 to {MOST_PARTIES}")
-    parser.add_argument("--rounds", type=int, default=3, help="of each training")
-    parser.add_argument("--failing", type=float, default=0.1, help="share in each round")
+    parser.add_argument("--nodes", type=int, help="real ones in their place: 4 or more")
+    parser.add_argument("--rounds", type=int, default=3, help="of each training, 2 or more")
+    parser.add_argument(
+        "--failing", type=float, default=0.1, help="share in each round; of nodes, how many in all"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(arguments)
+    if asked.nodes is not None:
+        if not 4 <= asked.nodes < MOST_PARTIES:
+            parser.error(f"--nodes: expected 4 to {MOST_PARTIES - 1}, got {asked.nodes}")
+        if not (asked.failing.is_integer() and 1 <= asked.failing <= asked.nodes - 2):
+            parser.error(f"--failing: expected 1 to {asked.nodes - 2} of the partners' nodes")
+        if asked.rounds < 2:
+            parser.error("--rounds: expected 2 or more, so that a node fails before the last")
+    return asked
+
+
+def _run_nodes(asked: argparse.Namespace) -> None:
+    """Measure real nodes, and print what it took."""
+    from failing_nodes import run_with_failures
+
+    with tempfile.TemporaryDirectory() as place:
+        cost = run_with_failures(
+            Path(place),
+            nodes=asked.nodes,
+            failing=int(asked.failing),
+            rounds=asked.rounds,
+            seed=asked.seed,
+        )
+    print(cost.told)
+    if asked.json:
+        asked.json.write_text(json.dumps(asdict(cost), indent=2) + "\n", encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the jobs and print their figures."""
+    asked = _asked(arguments)
+    if asked.nodes is not None:
+        _run_nodes(asked)
+        return
     partners = asked.parties - OTHERS
     absent = (partners - 1) // 2
     with tempfile.TemporaryDirectory() as place:

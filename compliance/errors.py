@@ -20,6 +20,7 @@ ComplianceError
 │   ├── NotWitnessedError         the log's owner: this witness will not cosign, and says why
 │   └── WitnessPolicyError        whoever wrote the policy about witnesses: correct it
 ├── SubjectKeyError               the party: a key is gone, or what was sealed is not its own
+├── StoreFormatError              the party: a later version wrote the file; install that one
 ├── SealingError                  whoever keeps the unsealing key: what is sealed was changed
 │   └── SealingKeyError           ... or is under another key, or belongs elsewhere
 ├── ErasureError                  whoever sent a request to erase: it was refused, and says why
@@ -61,6 +62,7 @@ __all__ = [
     "SealingError",
     "SealingKeyError",
     "SignatureError",
+    "StoreFormatError",
     "SubjectKeyError",
     "UnknownPurposeError",
     "UnsignedAgreementError",
@@ -161,6 +163,10 @@ class NotWitnessedError(LogError):
         super().__init__(message)
         self.objection = objection
         self.tree_size = tree_size
+
+
+class StoreFormatError(ComplianceError):
+    """A file of a party's was written by a later version of this project."""
 
 
 class SubjectKeyError(ComplianceError):

@@ -7,6 +7,7 @@ Leaves to others: what is said of them (`compliance.records`).
 """
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from compliance.agreement import Agreement
 from compliance.errors import RecordError
@@ -41,12 +42,10 @@ def named(parties: Told, agreement: Agreement) -> tuple[str, ...]:
 
     A place that the agreement has not is called so, which is the name of no party.
     """
-    known = agreement.parties
-
-    def name(place: int) -> str:
-        return known[place].name if place < len(known) else f"place {place}"
-
-    return tuple(one if isinstance(one, str) else name(one) for one in parties)
+    if not parties or isinstance(parties[0], str):  # as in nearly every leaf
+        return cast("tuple[str, ...]", parties)
+    known = [party.name for party in agreement.parties]
+    return tuple(known[place] if place < len(known) else f"place {place}" for place in parties)
 
 
 def version_of(leaf: Leaf, versions: Sequence[Agreement]) -> Agreement:

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from compliance.errors import SealingError, SealingKeyError, SubjectKeyError
+from compliance.formats import claim_format
 from compliance.sealing import BODY_EXTRA_BYTES, NONCE_BYTES, joined, open_body, seal_body
 
 __all__ = [
@@ -166,6 +167,7 @@ class SubjectKeys:
             wrapping: how keys lie in it; in clear where left out.
 
         Raises:
+            StoreFormatError: a later version wrote it.
             SubjectKeyError: it is damaged, or the disk refuses.
         """
         if not path.exists():
@@ -173,6 +175,7 @@ class SubjectKeys:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         store = cls(path, draw, wrapping or _InClear())
         with store._transaction() as connection:
+            claim_format(connection, path)
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS subject_key"
                 " (subject TEXT PRIMARY KEY, key BLOB NOT NULL) WITHOUT ROWID"

@@ -16,11 +16,13 @@ from connectors.errors import (
     SourceUnavailableError,
     ValueMisfitError,
 )
+from connectors.file_sinks import CsvSink, ParquetSink
 from connectors.files import CsvConnector, ParquetConnector
 from connectors.fingerprints import fingerprints
 from connectors.quality import QualityReport, TableReading, read_table
 from connectors.schema import Classification, Column, ColumnType, Schema
-from connectors.sinks import CsvSink, ParquetSink, Sink, open_sink
+from connectors.sink import Sink
+from connectors.sinks import open_sink
 
 __all__ = [
     "Classification",

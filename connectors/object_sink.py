@@ -20,8 +20,9 @@ from connectors.errors import (
     SourceNotFoundError,
     SourceUnavailableError,
 )
+from connectors.file_sinks import write_csv, write_parquet
 from connectors.object_store import ObjectStore
-from connectors.sinks import checked_ticket, write_csv, write_parquet
+from connectors.sink import checked_ticket
 from connectors.uploads import Part, Upload
 
 __all__ = ["ObjectSink"]

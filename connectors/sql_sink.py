@@ -17,7 +17,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from connectors.errors import SinkOccupiedError, SinkUnavailableError
-from connectors.sinks import checked_ticket
+from connectors.sink import checked_ticket
 from connectors.sql import database_engine, masked
 
 __all__ = ["TableSink"]

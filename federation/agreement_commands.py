@@ -90,7 +90,9 @@ def sign(
     missing = [one.name for one in agreement.parties if one.name not in signed.signed_by]
     next_step = f"not signed yet by {', '.join(missing)}"
     if not missing:
-        next_step = f"all have signed: each adopts it with comity agreement adopt {_quoted(file)}"
+        next_step = (
+            "all have signed: each adopts it, with: comity agreement adopt FILE --party FOLDER"
+        )
     answer(
         {"agreement": agreement.digest, "signed_by": signed.signed_by, "missing": missing},
         f"signed by {', '.join(signed.signed_by)}",

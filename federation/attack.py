@@ -13,22 +13,20 @@ Leaves to others: attacks and bounds (`privacy.attacks`), rows (`own_rows`).
 """
 
 import warnings
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from compliance.terms import ModelFamily, NoiseSource
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
+from federation.found_attack import FoundAttack, too_few_coins
 from federation.jobs.sums import NoisedSums, sums_for
 from federation.jobs.train import training_plan
 from federation.own_rows import KeptModel, OwnRows
-from federation.party import write_atomically
 from federation.progress import Progress, report
 from privacy.attacks import (
     Canaries,
@@ -48,7 +46,7 @@ from privacy.training.distributed import DistributedPlan
 from privacy.training.dp_sgd import UnsafeNoNoiseWarning
 from privacy.training.newton import UnsafeExactSumsWarning
 
-__all__ = ["Attack", "attack", "too_few_coins"]
+__all__ = ["Attack", "attack"]
 
 _MOST_ROWS: Final = 10_000
 _LEAST_MODELS: Final = 8  # that shadows take
@@ -56,42 +54,26 @@ _CONFIDENCE: Final = 0.975  # of each of two bounds
 _NO_DELTA: Final = 1e-5  # where a job promises nothing: what an empirical ε is said at
 
 
-class Attack(BaseModel):
+class Attack(FoundAttack):
     """What an attack found.
 
     Attributes:
-        party: whose rows it ran on.
-        job: the training.
-        model: digest of the model that it left.
-        made: when, UTC.
         noise: who adds the noise.
-        stated_epsilon: ε that the job promises a person; None without noise.
         delta: its δ; without noise, the δ that `epsilon` is said at.
         tables: tables in which a person, and each canary, stands.
         rows: own rows that took part.
-        flaw: what was broken on purpose; None in earnest.
         canaries: what planted canaries prove.
         exposure: what shadow models tell; None if they were not asked.
-        epsilon: the larger of the lower bounds on ε.
-        confidence: with which both of them hold together.
+        epsilon: the larger of the lower bounds on ε, which hold together with `confidence`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    party: str
-    job: str
-    model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    made: datetime
     noise: NoiseSource
-    stated_epsilon: float | None
     delta: float
     tables: int
     rows: int
-    flaw: Flaw | None
     canaries: Canaries
     exposure: Exposure | None
     epsilon: float
-    confidence: float
 
     @property
     def refuted(self) -> bool:
@@ -102,23 +84,6 @@ class Attack(BaseModel):
     def warning(self) -> str | None:
         """What to know of canaries that could refute nothing, however they were guessed."""
         return too_few_coins(self.canaries.guesses.coins, self.canaries.most, self.stated_epsilon)
-
-
-def too_few_coins(coins: int, most: float, stated: float | None) -> str | None:
-    """Say that an attack by planted coins could refute nothing; None where it could.
-
-    Args:
-        coins: planted.
-        most: ε that they show if every guess is right.
-        stated: ε that is held against it; where none is, 0.
-    """
-    if most > (stated or 0.0):
-        return None
-    claim = "" if stated is None else f", and {stated:g} is stated"
-    return (
-        f"{coins} canaries can refute nothing: had every guess been right, they would show an "
-        f"epsilon of {most:.3f} at most{claim}; ask for more --canaries"
-    )
 
 
 def attack(
@@ -148,40 +113,27 @@ def attack(
         InvalidParameterError: a number is out of range, or this model's training is not attacked.
         ConnectorError, ComplianceError: the rows cannot be read.
     """
-    if canaries < 1:  # before rows are read, which may take long
-        raise InvalidParameterError(f"expected 1 canary or more, got {canaries}")
-    if models < 0 or 0 < models < _LEAST_MODELS:
-        raise InvalidParameterError(
-            f"expected {_LEAST_MODELS} models or more, or 0 for none, got {models}"
-        )
+    _check(canaries, models)  # before rows are read, which may take long
     kept = KeptModel.open(file)  # 1
     folder, spec = kept.folder, kept.spec
     training = _watched(kept, flaw)
     secret = folder.fresh_secret(f"attack/{kept.model.digest}")
-    features, labels = _sample(OwnRows.read(kept, clock), SecretStream(secret, "rows"))
+    rows = _sample(OwnRows.read(kept, clock), SecretStream(secret, "rows"))
     claim = Claim(spec.epsilon, spec.delta or _NO_DELTA, _CONFIDENCE)
+    exposure = None
     with warnings.catch_warnings():  # the option and the agreement name the danger themselves
         warnings.simplefilter("ignore", UnsafeNoNoiseWarning)
         warnings.simplefilter("ignore", UnsafeExactSumsWarning)
+        seed = derive_secret(secret, "canaries")
+        tell = partial(_tell, kept, "plants canaries")
         planted = attack_by_canaries(  # 2
-            training,
-            features,
-            labels,
-            derive_secret(secret, "canaries"),
-            claim=claim,
-            canaries=canaries,
-            on_run=partial(_tell, kept, "plants canaries"),
+            training, *rows, seed, claim=claim, canaries=canaries, on_run=tell
         )
-        exposure = None
         if models:  # 3
+            seed = derive_secret(secret, "shadows")
+            tell = partial(_tell, kept, "trains shadow models")
             exposure = attack_by_shadows(
-                training,
-                features,
-                labels,
-                derive_secret(secret, "shadows"),
-                claim=claim,
-                models=models,
-                on_run=partial(_tell, kept, "trains shadow models"),
+                training, *rows, seed, claim=claim, models=models, on_run=tell
             )
     found = Attack(
         party=folder.name,
@@ -192,18 +144,25 @@ def attack(
         stated_epsilon=spec.epsilon,
         delta=claim.delta,
         tables=kept.agreement.train.max_parties_per_person,
-        rows=len(features),
+        rows=len(rows[0]),
         flaw=flaw,
         canaries=planted,
         exposure=exposure,
         epsilon=max(planted.epsilon, exposure.epsilon if exposure else 0.0),
         confidence=2.0 * _CONFIDENCE - 1.0,
     )
-    if flaw is None:  # 4
-        write_atomically(
-            folder.attack(spec.name), found.model_dump_json(indent=2).encode() + b"\n", mode=0o600
-        )
+    found.keep(folder)  # 4
     return found
+
+
+def _check(canaries: int, models: int) -> None:
+    """Return only if an attack can be made of so many."""
+    if canaries < 1:
+        raise InvalidParameterError(f"expected 1 canary or more, got {canaries}")
+    if models < 0 or 0 < models < _LEAST_MODELS:
+        raise InvalidParameterError(
+            f"expected {_LEAST_MODELS} models or more, or 0 for none, got {models}"
+        )
 
 
 def _watched(kept: KeptModel, flaw: Flaw | None) -> WatchedTraining:

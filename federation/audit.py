@@ -209,6 +209,7 @@ def verify_party(directory: Path) -> VerifiedParty:
         log.entries,
         versions=Succession(versions, {}),
         head=log.signed,
+        hashed=log.tree,
     )
     if untold := next(rotations(whole, rules_for(agreement, now=datetime.now(UTC))), None):
         raise LogCorruptedError(f"{directory / 'log'}: {untold.sentence}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection, wait
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 from compliance.auditing import Excerpt, Finding, FindingKind, PartyLog, Pricer, UnpriceableError
 
@@ -68,7 +68,8 @@ def audit_beside(audit: Audit[Log], logs: Sequence[Log], pricer: Pricer) -> list
         start()
     pricer.prepare()  # while they read
     while running:
-        for connection in wait(list(running)):
+        for ready in wait(list(running)):
+            connection = cast("Connection", ready)
             number = running[connection]
             try:
                 said = connection.recv()

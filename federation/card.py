@@ -17,7 +17,6 @@ Leaves to others: the measures (`privacy.training`), the rows (`own_rows`), atta
 import math
 from collections.abc import Iterator
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -28,14 +27,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from compliance.terms import ModelFamily, NoiseSource, Role
 from federation.assumptions import assumptions_of, trusted_for_epsilon
 from federation.attack import Attack
+from federation.card_files import write_card_files
 from federation.clock import Clock, utc_now
-from federation.errors import WorkspaceError
 from federation.hidden_share import ToldShare
 from federation.jobs.bodies import LinearBody
 from federation.jobs.expand import Best, segment_size
 from federation.jobs.model import JointModel
 from federation.own_rows import KeptModel, OwnRows
-from federation.party import write_atomically
 from federation.population import encoder_for
 from federation.progress import Progress, report
 from federation.specification import ExpandSpec, TrainSpec
@@ -210,7 +208,7 @@ def make_card(file: Path, *, facts_alone: bool = False, clock: Clock = utc_now) 
         trust=tuple(trusted_for_epsilon(agreement, [model.noise])),
         hidden_share=ToldShare.of(model, agreement, kept.spec),
         reproducible=folder.config.unsafe_seed is not None,
-        attack=None if facts_alone else _attack(kept),
+        attack=None if facts_alone else Attack.kept(folder, kept.spec.name, model.digest),
         attributions=tuple(_attributions(kept)),
         judged=judged,
     )
@@ -223,13 +221,7 @@ def write_card(card: ModelCard, place: Path) -> None:
         card: from `make_card`.
         place: of the files, without their suffix.
     """
-    import jinja2
-
-    template = resources.files(__package__).joinpath("card.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(template).render(card=card)
-    for suffix, content in ((".json", card.model_dump_json(indent=2) + "\n"), (".html", page)):
-        write_atomically(place.with_name(place.name + suffix), content.encode(), mode=0o600)
+    write_card_files(card, "card.html.j2", place)
 
 
 def _judge(kept: KeptModel, own: OwnRows) -> Judged:
@@ -300,17 +292,6 @@ def _expansion(kept: KeptModel) -> ExpandSpec:
             return spec
     share = kept.agreement.expand.maximum_share
     return ExpandSpec(name="largest", train=kept.spec.name, share=share)
-
-
-def _attack(kept: KeptModel) -> Attack | None:
-    file = kept.folder.attack(kept.spec.name)
-    if not file.exists():
-        return None
-    try:
-        found = Attack.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise WorkspaceError(f"{file} is damaged: run `comity attack` again") from error
-    return found if found.model == kept.model.digest else None
 
 
 def _attributions(kept: KeptModel) -> Iterator[Attribution]:

@@ -14,9 +14,11 @@ from typing import Protocol
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.app import Message as FlowerMessage
+from flwr.common.constant import ErrorCode
 
-from federation.errors import MessageError, PartyUnreachableError
-from federation.messages import SealedMessage
+from federation.errors import MessageError, PartyUnreachableError, VersionError
+from federation.messages import SealedMessage, printable
+from federation.wire import REMEDY, installed
 
 __all__ = ["Channel", "GridChannel", "NodesGrid", "Parcel", "from_record", "to_record"]
 
@@ -27,6 +29,7 @@ INLINE_BYTES = 1 << 18
 """A payload up to this size travels beside its envelope."""
 
 SLOWEST_POLL_SECONDS = 1.0
+_REASON_LENGTH = 100
 
 _AS_IT_IS = "comity.bytes"
 """How an array's content is written: numpy's own form would be copied at both ends."""
@@ -68,6 +71,7 @@ class Channel(Protocol):
 
         Raises:
             PartyUnreachableError: more are missing, or as many nodes failed.
+            VersionError: a node runs another version of this project: it is there, and says no.
             MessageError: an answer is no message of ours.
         """
         ...
@@ -227,6 +231,12 @@ class GridChannel:
             if question not in missing:
                 continue
             addressee = missing[question].addressee
+            if reply.has_error() and reply.error.code == ErrorCode.INVALID_FAB:
+                raise VersionError(
+                    f"{addressee} takes no run of {installed()}; it says: "
+                    f"{printable(reply.error.reason or 'nothing')[:_REASON_LENGTH]}: {REMEDY}, or "
+                    "have that node allow this version's bundle"
+                )
             if reply.has_error() and may_fail > 0:
                 found[question] = None
                 may_fail -= 1

@@ -462,7 +462,11 @@ def cohort_root_of(key: bytes, people: References, beside: Path) -> str:
 
 
 def _root(key: bytes, shelves: Shelves) -> str:
-    parts = (shelves.shelf(number)["subject"].combine_chunks() for number in range(SHELVES))
+    filled, nobody = shelves.filled, pa.array([], _SUBJECTS.field("subject").type)
+    parts = (
+        shelves.shelf(number)["subject"].combine_chunks() if number in filled else nobody
+        for number in range(SHELVES)
+    )
     return cohort_root(key, parts)
 
 

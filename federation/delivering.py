@@ -58,7 +58,7 @@ def settle_delivery(folder: PartyFolder, gate: Gate, job: str) -> None:
     with undamaged(path):
         question = _Delivery.model_validate_json(path.read_bytes()).question
     sink = folder.sink(job)
-    if gate.keeps_answer(question):
+    if gate.outbox.keeps_answer(question):
         sink.publish(ticket=question)
     else:
         sink.discard(ticket=question)
@@ -85,7 +85,7 @@ def delivered(
         sink.stage(*rows, ticket=question)
         yield
     except Exception:
-        if not gate.keeps_answer(question):  # else it was let go, and is owed
+        if not gate.outbox.keeps_answer(question):  # else it was let go, and is owed
             sink.discard(ticket=question)
             note.unlink()
         raise

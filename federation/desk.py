@@ -17,10 +17,11 @@ from compliance.terms import Role
 from federation.clock import Clock
 from federation.erased import Erased, check_nobody_erased
 from federation.errors import MessageError, RefusedError, WorkspaceError
-from federation.gate import Departure, Gate, Leaf, Minimum, PeopleUsed, Released
+from federation.gate import Departure, Gate, Leaf, Minimum, Released
 from federation.members import Members, load_people
 from federation.messages import Body, Message
 from federation.party import PartyFolder, write_atomically
+from federation.people_used import PeopleUsed
 from federation.population import Population, Use, open_source, read_population
 from federation.progress import Progress, report
 from federation.shelves import scratch
@@ -126,7 +127,7 @@ class Desk:
         use = Use(purpose, self.clock(), with_features=True)
         with scratch(self.folder.job(job) / "reading.tmp") as beside:
             people = self.population(job, use, beside)
-        self.gate.keep_consents(job, people.heard, people.heard_rows, people.used)
+        self.gate.consent.keep(job, people.heard, people.heard_rows, people.used)
         return people
 
     def population(self, job: str, use: Use, beside: Path, place: Path | None = None) -> Population:
@@ -143,7 +144,7 @@ class Desk:
             ConnectorError, ComplianceError: they cannot be read.
             OSError: the disk is full, or cannot be written.
         """
-        config, consents = self.folder.config, self.gate.consents
+        config, consents = self.folder.config, self.gate.consent.reading
         if config.data is None or consents is None:
             raise WorkspaceError(
                 f"{self.folder.path / 'party.json'} names no data or no consent file, and job "
@@ -192,7 +193,7 @@ class Desk:
 
     def refusal(self, term: str, remedy: str) -> RefusedError:
         """Return this party's own refusal."""
-        return RefusedError(party=self.folder.name, term=term, remedy=remedy)
+        return self.folder.refusal(term, remedy)
 
     def tell(
         self,

@@ -31,7 +31,7 @@ from compliance.agreement import Agreement
 from compliance.errors import SubjectKeyError
 from compliance.subject_keys import SubjectKey
 from connectors.schema import text_of
-from federation.errors import RefusedError, WorkspaceError
+from federation.errors import WorkspaceError
 from federation.party import PartyFolder, write_atomically
 from federation.population import batch_tokens, open_source
 from federation.references import References
@@ -209,10 +209,9 @@ def check_nobody_erased(folder: PartyFolder, job: str) -> None:
         RefusedError: somebody was; what the job had made of its people's columns is deleted.
     """
     if (folder.job(job) / "erased").exists():
-        raise RefusedError(
-            party=folder.name,
-            term="consent",
-            remedy="somebody whom the job had read was erased: run it under another name",
+        raise folder.refusal(
+            "consent",
+            "somebody whom the job had read was erased: run it under another name",
         )
 
 

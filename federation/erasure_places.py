@@ -38,6 +38,7 @@ from federation.party import PartyFolder, SegmentsConfig, write_atomically
 from federation.population import open_source
 from federation.references import References
 from federation.retraining import RetrainingQueue
+from federation.training.summed import SUMMED, forget_summed, is_summed
 from federation.vertical_rows import is_part
 
 __all__ = ["SOURCE", "ErasurePlaces"]
@@ -59,7 +60,7 @@ class ErasurePlaces:
     def settle(self) -> None:
         """Have results that a crash left beside their places there, or nowhere: before `listed`."""
         for question, waiting in self._folder.pending_results().items():
-            if self._gate.keeps_answer(question):
+            if self._gate.outbox.keeps_answer(question):
                 self._folder.keep_pending(question)
             else:
                 for path in waiting:
@@ -74,6 +75,7 @@ class ErasurePlaces:
             *(f"segment {path.name}" for path in segments),
             *(f"segment {self._form} {job}" for job in self._elsewhere()),
             *(f"match {path.parent.name}" for path in sorted(folder.glob("jobs/*/people"))),
+            *(f"sums {path.parent.name}" for path in sorted(folder.glob(f"jobs/*/{SUMMED}"))),
             *(f"rows {job}" for job in sorted(rows)),
             *(f"model {path.stem}" for path in sorted(folder.glob("models/*.json"))),
             *((KEYS,) if self._folder.subject_keys.exists() else ()),
@@ -86,7 +88,10 @@ class ErasurePlaces:
             return False
         if target == KEYS:
             return self._folder.open_subject_keys().has_any(references)
-        if target.partition(" ")[0] not in {"segment", DELIVERY}:
+        place, _, name = target.partition(" ")
+        if place == "sums":
+            return is_summed(self._folder, name, references)
+        if place not in {"segment", DELIVERY}:
             return False
         try:
             return _lists(self._segment(target), references)
@@ -141,6 +146,9 @@ class ErasurePlaces:
             outcome = self._keys(references, request, cut=cut)
         elif place == "rows":
             outcome = self._rows(name, references)
+        elif place == "sums":
+            gone = forget_summed(self._folder, name, references)
+            outcome = ErasureOutcome.DELETED if gone else ErasureOutcome.NOT_HELD
         elif place == "match":
             held = took_part(self._folder, name, references)
             outcome = ErasureOutcome.SUPPRESSED if held else ErasureOutcome.NOT_HELD

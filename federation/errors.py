@@ -7,6 +7,7 @@ FederationError
 ├── WorkspaceError       the workspace holds something else: name another, or finish the old one
 ├── PartyBusyError       a job holds the party's folder: ask again a little later
 ├── MessageError         bytes from another party break the protocol: nothing of them was used
+│   └── VersionError     ... or are of another version of Comity: install the same on both sides
 ├── RefusedError         a term of the agreement says no: its text names the term and the remedy
 ├── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
 ├── EnrolmentError       an invitation, or an answer to it, does not hold: operator and party talk
@@ -36,6 +37,7 @@ __all__ = [
     "RunStateError",
     "SuperLinkError",
     "UnsealingError",
+    "VersionError",
     "WorkspaceError",
 ]
 
@@ -74,6 +76,10 @@ class PartyBusyError(FederationError):
 
 class MessageError(FederationError):
     """A message breaks the protocol: wrong signature, agreement, order, size or content."""
+
+
+class VersionError(MessageError):
+    """A party runs a version of this project that does not fit the one here."""
 
 
 class RefusedError(FederationError):

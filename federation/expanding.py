@@ -101,7 +101,7 @@ class Expanding:
         job, terms = message.header.job, desk.agreement.expand
         plan, sink = CountPlan.of(desk.agreement), desk.folder.sink(job)
         if plan is not None:  # 1
-            desk.gate.check_budget(plan.charge)
+            desk.gate.charges.check(plan.charge)
         if sink.is_taken():
             raise desk.refusal(
                 "expand",
@@ -154,7 +154,7 @@ class Expanding:
         place = beside / "used"
         place.mkdir(mode=0o700)
         people = desk.population(job, use, beside, place)
-        desk.gate.keep_consents(job, people.heard, people.heard_rows, people.used)
+        desk.gate.consent.keep(job, people.heard, people.heard_rows, people.used)
         desk.tell(job, "scores its people", people.used)
         return people
 

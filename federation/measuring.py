@@ -41,7 +41,7 @@ class Measuring:
         desk, agreement = self._desk, self._desk.agreement
         spec, job = expect(message, MeasureRequest).spec, message.header.job
         plan = CountPlan.of(spec, agreement)
-        desk.gate.check_budget(plan.charge)
+        desk.gate.charges.check(plan.charge)
         people = desk.people(job, plan.terms.purpose)
         members = desk.members(spec.match).among(people.keys)
         desk.tell_findings(job, people)

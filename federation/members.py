@@ -26,8 +26,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from federation.gate import PeopleUsed
 from federation.party import write_atomically
+from federation.people_used import PeopleUsed
 from federation.references import References
 
 __all__ = ["Members", "load_people", "save_people"]

@@ -2,7 +2,8 @@
 
 Guarantees: messages are handled one at a time; any process may take the next one, since nothing is
 remembered outside the party's folder; a message that was answered before gets the same answer; a
-failure becomes a refusal that names a term, and tells nobody outside the party more than that.
+failure becomes a refusal that names a term, and tells nobody outside the party more than that, but
+for which version it speaks where that is what is wrong.
 
 Leaves to others: the part itself (`work`), what may leave (`gate`), transport (`apps`).
 """
@@ -20,7 +21,7 @@ from connectors.errors import ConnectorError
 from federation.clock import Clock, utc_now
 from federation.desk import Desk
 from federation.enclosure import decrypt
-from federation.errors import FederationError, MessageError, RefusedError
+from federation.errors import FederationError, MessageError, RefusedError, VersionError
 from federation.gate import Gate, Released
 from federation.messages import Identify, SealedMessage, unseal
 from federation.party import PartyFolder, locked
@@ -105,8 +106,10 @@ class Node:
         report(Progress(name, job, f"stopped: {error}"))
         if isinstance(error, RefusedError):
             return error
+        if isinstance(error, VersionError):
+            return RefusedError(party=name, term="version", remedy=str(error))
         term = next(term for kind, term in TERM_OF.items() if isinstance(error, kind))
-        return RefusedError(party=name, term=term, remedy=_DETAILS_INSIDE)
+        return self._folder.refusal(term, _DETAILS_INSIDE)
 
     @contextmanager
     def desk(self) -> Iterator[Desk]:

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from compliance.agreement import Agreement
-from compliance.errors import InvalidAgreementError
-from federation.artefacts import check_kept, deleted_in
+from federation.artefacts import check_kept
 from federation.clock import Clock
 from federation.consent_reading import ConsentReading
 from federation.erased import Erased
@@ -25,10 +23,9 @@ from federation.jobs.model import JointModel
 from federation.members import Members, load_people
 from federation.party import PartyFolder
 from federation.population import Population, Use, encoder_for, open_source, read_population
-from federation.published import check_published, models_beside
+from federation.published import Published
 from federation.shelves import scratch
 from federation.specification import TrainSpec
-from federation.versions import versions_of
 
 __all__ = ["KeptModel", "OwnRows"]
 
@@ -51,42 +48,9 @@ class KeptModel:
 
     @classmethod
     def open(cls, file: Path) -> "KeptModel":
-        """Read a model where a party keeps it, `PARTY/models/JOB.json`.
-
-        Raises:
-            WorkspaceError: it lies elsewhere, is malformed, or is of another agreement.
-            RefusedError: it was deleted.
-            InvalidAgreementError: the party's agreement is unsigned by somebody, or altered.
-            ModelAlteredError: it is not the one that the log tells of.
-            LogError: the log is damaged.
-        """
-        path = file.resolve()
-        folder = PartyFolder(path.parent.parent)
-        try:
-            model = JointModel.model_validate_json(path.read_bytes())
-            asked = folder.job(model.job) / "specification.json"
-            spec = TrainSpec.model_validate_json(asked.read_bytes())
-        except FileNotFoundError as error:
-            for one in deleted_in(folder):
-                if one.name == path.stem:
-                    raise one.refusal(folder.name) from error
-            raise WorkspaceError(
-                f"{error.filename} is missing: name PARTY/models/JOB.json of a brand or partner "
-                f"whose training has ended; there is {models_beside(folder)}"
-            ) from error
-        except ValidationError as error:
-            raise WorkspaceError(f"{file} is no model: {error.error_count()} mistakes") from error
-        current = folder.agreement()  # it is whole, and this party's
-        if folder.model(model.job) != path or spec.name != model.job:
-            raise WorkspaceError(f"{file} is of job {model.job!r}: name {folder.model(model.job)}")
-        try:
-            agreement = versions_of(folder.path).version(model.agreement)
-        except InvalidAgreementError as error:
-            raise WorkspaceError(
-                f"{file} was made under another agreement than its folder has"
-            ) from error
-        check_published(folder, current, model.job, model.digest)
-        return cls(folder, agreement, model, spec)
+        """Read a model where a party keeps it: see `Published.open`."""
+        found = Published.open(file, JointModel, TrainSpec)
+        return cls(found.folder, found.agreement, found.model, found.spec)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from compliance.formats import check_format
 from compliance.sealing import UnsealingKey, is_sealed
 from federation.errors import UnsealingError, WorkspaceError
 from federation.party import PartyFolder, locked, write_atomically
@@ -122,6 +123,7 @@ def reseal(sealable: Sealable, before: UnsealingKey | None, after: UnsealingKey 
 
     Raises:
         UnsealingError: a secret opens under neither; nothing was written.
+        StoreFormatError: a later version wrote a file of them; nothing was written.
         PartyBusyError, WorkspaceError: somebody else is at work on the folder.
     """
     old, new = (sealable.safe.under(key) for key in (before, after))
@@ -187,6 +189,7 @@ def _rows(path: Path, table: Table) -> list[tuple[str, bytes]]:
     query = f"SELECT {table.row}, {table.column} FROM {table.name}"  # noqa: S608 -- our own names
     try:
         with closing(sqlite3.connect(path)) as connection:
+            check_format(connection, path)
             return connection.execute(query).fetchall()
     except sqlite3.Error as error:
         raise WorkspaceError(f"{path} is damaged: restore it from a backup") from error

@@ -1,9 +1,10 @@
 """Who is there: which node is whose, and whom a job waits for.
 
-Guarantees: everybody a job could use is waited for, until the channel's deadline; whoever a job
-cannot do without and is not there then is named. Whom it waits for is told at once. Parties that a
-job can do without are as many partners as it says itself (`absent_partners`), and in a training by
-secure sums as many as the agreement says.
+Guarantees: everybody a job could use is waited for, until the channel's deadline, once in a run;
+before each job after that it is looked who has come meanwhile. Whoever a job cannot do without and
+is not there then is named. Whom it waits for is told at once. Parties that a job can do without are
+as many partners as it says itself (`absent_partners`), and in a training by secure sums as many as
+the agreement says.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
 """
@@ -62,9 +63,7 @@ class RollCall:
         return self._nodes
 
     def gather(self, spec: JobSpec, left_out: frozenset[str]) -> None:
-        """Wait for the parties of a job.
-
-        Nobody is waited for twice, unless the job cannot do without.
+        """Find the parties of a job, and wait for those who were not waited for yet.
 
         Args:
             spec: the job.
@@ -78,11 +77,7 @@ class RollCall:
         dispensable = partners - left_out if most else frozenset[str]()
         wanted = self._people - left_out if most else self._people
         most = max(0, most - len(partners & left_out))
-        missing = wanted - self._nodes.keys()
-        if missing <= dispensable & self._waited_for and len(missing) <= most:
-            return
         self._look(wanted, most, spec.name)
-        self._waited_for |= wanted
         missing = wanted - self._nodes.keys()
         if missing - dispensable or len(missing) > most:
             without = f"{most} of its partners at most" if most else "none of them"
@@ -92,17 +87,20 @@ class RollCall:
             )
 
     def seek(self, wanted: frozenset[str]) -> None:
-        """Wait for parties that are to be told something; it is no error if they do not come."""
-        if wanted - self._nodes.keys():
-            self._look(wanted, len(wanted), ROLL_CALL)
-        self._waited_for |= wanted
+        """Find parties that are to be told something; it is no error if they do not come."""
+        self._look(wanted, len(wanted), ROLL_CALL)
 
     def _look(self, wanted: frozenset[str], may_miss: int, job: str) -> None:
         """Find the parties' nodes; a node of somebody else takes nobody's place.
 
-        It asks those that are there already before it waits, so that it can say for whom.
+        It asks those that are there already before it waits, so that it can say for whom. Nodes
+        that are known are not asked again. One that is there and gives no answer is taken for one
+        of those that are missing: nobody is waited for in its place.
         """
-        asked: dict[int, str | None] = {}
+        if not wanted - self._nodes.keys():
+            return
+        patient, self._waited_for = wanted - self._waited_for, self._waited_for | wanted
+        asked: dict[int, str | None] = {node: name for name, node in self._nodes.items()}
         at_least = 0
         while True:
             nodes = self._channel.nodes(at_least)
@@ -112,13 +110,13 @@ class RollCall:
             for node, answer in zip(fresh, answers, strict=True):
                 asked[node] = None if answer is None else answer.header.sender
             found = {name: node for node, name in asked.items() if name is not None}
-            missing = wanted - found.keys()
-            others = sum(name not in wanted for name in asked.values())
-            if not missing or at_least == len(wanted) + others:
+            missing = (wanted - found.keys()) & patient
+            silent = sum(name is None for name in asked.values())
+            if len(missing) <= silent or len(nodes) < at_least:  # the deadline has passed
                 break
             if at_least == 0:
                 report(Progress(self._name, job, f"waits for {', '.join(sorted(missing))}"))
-            at_least = len(wanted) + others
+            at_least = len(nodes) + len(missing) - silent
         self._nodes |= found
 
 

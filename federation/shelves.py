@@ -1,4 +1,4 @@
-"""Rows about people on disk, on shelves by the fingerprint of their subject.
+"""Rows about people, on shelves by the fingerprint of their subject: on disk once they are many.
 
 ```
 DIRECTORY/
@@ -14,8 +14,9 @@ Leaves to others: what the rows say, and removing the directory. Nothing here ou
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -31,12 +32,12 @@ __all__ = ["SHELVES", "Shelves", "read_together", "scratch"]
 
 SHELVES: Final = 256
 _TOGETHER: Final = 1 << 16
-"""Rows for which `read_together` waits: few people are read at once, not shelf by shelf."""
+"""Rows that are held before any goes to disk, and for which `read_together` waits."""
 _HIGHEST_BYTE: Final = np.uint64(56)
 
 
 class Shelves:
-    """Rows on disk, by subject; used in a `with` statement while rows are put there.
+    """Rows by subject; used in a `with` statement while they are put there.
 
     Args:
         directory: an empty one, or one that is not there yet.
@@ -48,7 +49,8 @@ class Shelves:
         self._schema = schema
         self._open = ExitStack()
         self._writers: dict[int, Any] = {}
-        self._filled: set[int] = set()
+        self._held: list[pa.RecordBatch] = []
+        self._on_disk: set[int] = set()
 
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, mode=0o700)
@@ -69,35 +71,52 @@ class Shelves:
         Raises:
             OSError: the disk is full, or cannot be written.
         """
-        number = (fingerprints(batch.column("subject")) >> _HIGHEST_BYTE).astype(np.uint8)
-        order = np.argsort(number, kind="stable")
-        edges = np.searchsorted(number[order], np.arange(SHELVES + 1))
-        sorted_rows = batch.take(pa.array(order))
-        for shelf in np.flatnonzero(np.diff(edges)).tolist():
-            part = sorted_rows.slice(edges[shelf], edges[shelf + 1] - edges[shelf])
-            self._writer(shelf).write_batch(part)
+        self._held.append(batch)
+        if self._on_disk or sum(map(len, self._held)) >= _TOGETHER:
+            for held in self._held:
+                for shelf, part in _parted(held):
+                    self._writer(shelf).write_batch(part)
+            self._held.clear()
 
     @property
     def filled(self) -> frozenset[int]:
         """The shelves that have rows."""
-        return frozenset(self._filled)
+        return frozenset(self._on_disk or self._in_memory)
 
     def shelf(self, number: int) -> pa.Table:
         """Return the rows of one shelf, in the order in which they were put there."""
-        if number not in self._filled:
-            return self._schema.empty_table()
+        if number not in self._on_disk:
+            return self._in_memory.get(number) or self._schema.empty_table()
         with pa.OSFile(os.fspath(self._path(number))) as file, pa.ipc.open_stream(file) as reader:
             return reader.read_all()
+
+    @cached_property
+    def _in_memory(self) -> Mapping[int, pa.Table]:
+        """The rows of each shelf that has any, once all were put there and were few."""
+        return dict(_parted(pa.Table.from_batches(self._held, self._schema).combine_chunks()))
 
     def _writer(self, shelf: int) -> Any:
         if shelf not in self._writers:
             file = self._open.enter_context(owners_file(self._path(shelf)))
             self._writers[shelf] = self._open.enter_context(pa.ipc.new_stream(file, self._schema))
-            self._filled.add(shelf)
+            self._on_disk.add(shelf)
         return self._writers[shelf]
 
     def _path(self, number: int) -> Path:
         return self._directory / f"shelf-{number:02x}.arrow"
+
+
+def _parted(rows: Any) -> Iterator[tuple[int, Any]]:
+    """Yield each shelf that rows belong to, with its part of them."""
+    subjects = rows["subject"]
+    if isinstance(subjects, pa.ChunkedArray):
+        subjects = subjects.combine_chunks()
+    number = (fingerprints(subjects) >> _HIGHEST_BYTE).astype(np.uint8)
+    order = np.argsort(number, kind="stable")
+    edges = np.searchsorted(number[order], np.arange(SHELVES + 1))
+    sorted_rows = rows.take(pa.array(order))
+    for shelf in np.flatnonzero(np.diff(edges)).tolist():
+        yield shelf, sorted_rows.slice(edges[shelf], edges[shelf + 1] - edges[shelf])
 
 
 def read_together(*several: Shelves) -> Iterator[tuple[pa.Table, ...]]:

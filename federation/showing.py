@@ -27,7 +27,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from compliance.agreement import Agreement
 from connectors.schema import text_of
 from federation.desk import undamaged
-from federation.errors import MessageError, RefusedError, WorkspaceError
+from federation.errors import MessageError, WorkspaceError
 from federation.party import PartyFolder, write_atomically
 from federation.population import batch_tokens, open_source, tokens_allowed
 from federation.remembered import tokens_remembered
@@ -81,10 +81,9 @@ class Showings:
         """
         times = [one for one in self._times(origin) if one > now - _DAY]
         if len(times) >= MOST_A_DAY:
-            raise RefusedError(
-                party=self._folder.name,
-                term="erasure",
-                remedy=f"{origin} was shown the people here {MOST_A_DAY} times in a day: send "
+            raise self._folder.refusal(
+                "erasure",
+                f"{origin} was shown the people here {MOST_A_DAY} times in a day: send "
                 "requests in fewer batches; what is left waits until tomorrow",
             )
         write_atomically(self._place / f"{origin}.json", _TIMES.dump_json((*times, now)))

@@ -217,7 +217,7 @@ class Spreading:
         said = encode(Answers(acknowledgements=tuple(answers), completions=done))
         released = desk.release(message, EraseHeard(), said)
         self._showings.end(origin)
-        desk.gate.forget_payload(message.header.answers)  # as large as all its people
+        desk.gate.outbox.forget_payload(message.header.answers)  # as large as all its people
         return released
 
     def _tell(self, message: Message) -> Released:
@@ -258,7 +258,7 @@ class Spreading:
     def _hear_answers(self, message: Message) -> Released:
         expect(message, EraseHeard)
         desk, peer = self._desk, message.header.sender
-        if not desk.gate.has_sent(message.header.answers):
+        if not desk.gate.outbox.has_sent(message.header.answers):
             raise MessageError(f"{peer} answers what {desk.folder.name} has not said")
         answers = decode(message.payload, Answers)
         unknown = (Reminder(request=name) for name in answers.unknown)
@@ -268,7 +268,7 @@ class Spreading:
         for error in wrong:
             raise error
         released = desk.release(message, Acknowledged(), recipient=desk.coordinator)
-        desk.gate.forget_payload(message.header.answers)  # a tag for each of the peer's people
+        desk.gate.outbox.forget_payload(message.header.answers)  # a tag for each of its people
         return released
 
     def _hear(

@@ -132,7 +132,7 @@ class Retrainings:
 
     def has_ended(self, one: Retraining) -> bool:
         """Tell whether the training has left its model."""
-        return self._ended(one.spec.name)
+        return self._folder.has_ended(one.spec.name)
 
     def _has_begun(self, one: Retraining) -> bool:
         return any(self._folder.job(spec.name).exists() for spec in one.jobs)
@@ -156,7 +156,7 @@ class Retrainings:
         for model in sorted({*models}):
             path = self._folder.retired(model)
             known = isinstance(self._known(jobs).get(model), TrainSpec | VerticalTrainSpec)
-            if known and self._ended(model) and not path.exists():
+            if known and self._folder.has_ended(model) and not path.exists():
                 write_atomically(path, b"")
 
     def objection(self, spec: JobSpec, now: datetime) -> tuple[str, str] | None:
@@ -184,7 +184,9 @@ class Retrainings:
         one = known.get(due.model)
         if one is None:
             spec = self._known(jobs).get(due.model)
-            if not isinstance(spec, TrainSpec | VerticalTrainSpec) or not self._ended(due.model):
+            if not isinstance(spec, TrainSpec | VerticalTrainSpec):
+                return
+            if not self._folder.has_ended(due.model):
                 return
             again = spec.model_copy(update={"replaces": due.model})
             one = Retraining(model=due.model, due=due.due, told_by=(), spec=again)
@@ -232,9 +234,6 @@ class Retrainings:
             self._listed = tuple(one if each.model == one.model else each for each in self._listed)
         else:
             self._listed = (*self._listed, one)
-
-    def _ended(self, job: str) -> bool:
-        return (self._folder.job(job) / "ended.json").exists()
 
     def _first(self, model: str, jobs: Sequence[JobSpec]) -> str:
         """Return the name under which a model was trained first."""

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pydantic import TypeAdapter
 
 from compliance.agreement import Agreement
-from federation.errors import RefusedError
 from federation.party import PartyFolder
 from federation.roll_call import spare
 from federation.specification import ExpandSpec, JobSpec, MeasureSpec, TrainSpec
@@ -24,7 +23,7 @@ _NAMES = TypeAdapter(tuple[str, ...])
 
 def missing_from(folder: PartyFolder, job: str) -> frozenset[str]:
     """Return the partners that a job which has ended went without; nobody where it has not."""
-    path = folder.job(job) / "ended.json"
+    path = folder.ended(job)
     if not path.exists():
         return frozenset()
     return frozenset(_NAMES.validate_python(json.loads(path.read_bytes()).get("missing", ())))
@@ -48,10 +47,9 @@ def unmatched(
     missing = frozenset[str]() if match is None else missing_from(folder, match)
     if len(missing) > (most := spare(spec, agreement)):
         names = ", ".join(sorted(missing))
-        raise RefusedError(
-            party=folder.name,
-            term="absent_partners",
-            remedy=f"match {match!r} went without {names}, and job {spec.name!r} can do without "
+        raise folder.refusal(
+            "absent_partners",
+            f"match {match!r} went without {names}, and job {spec.name!r} can do without "
             f"{most} partners: match them under another name, or allow {len(missing)} to be absent",
         )
     return missing

@@ -10,18 +10,15 @@ standing for all; nothing is sent, charged or logged. What is found stays in the
 Leaves to others: the attack and its bound (`privacy.attacks.labels`), rows (`vertical_rows`).
 """
 
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from compliance.terms import Role
-from federation.attack import too_few_coins
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
-from federation.party import write_atomically
+from federation.found_attack import FoundAttack, too_few_coins
 from federation.population import encoder_of
 from federation.progress import Progress, report
 from federation.vertical_rows import KeptPart, labels_of, read_own_rows
@@ -37,34 +34,18 @@ _MOST_ROWS: Final = 10_000
 _CONFIDENCE: Final = 0.95
 
 
-class VerticalAttack(BaseModel):
-    """What an attack found.
+class VerticalAttack(FoundAttack):
+    """What an attack found; the stated ε is of a label.
 
     Attributes:
-        party: whose rows it ran on.
-        job: the training.
-        model: digest of the party's part.
-        made: when, UTC.
-        stated_epsilon: ε that a label is promised; None where labels are used as they are.
-        flaw: what was broken on purpose; None in earnest.
         planted: what planted labels prove.
         noised: how well a partner tells real labels, as the job has it.
         exact: the same if labels were used as they are.
-        confidence: of the bound.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    party: str
-    job: str
-    model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    made: datetime
-    stated_epsilon: float | None
-    flaw: Flaw | None
     planted: PlantedLabels
     noised: LabelGuesses
     exact: LabelGuesses
-    confidence: float
 
     @property
     def refuted(self) -> bool:
@@ -100,21 +81,10 @@ def attack_columns(
     """
     kept = KeptPart.open(file)  # 1
     folder, spec = kept.folder, kept.spec
-    rule = None if folder.config.data is None else folder.config.data.labels
-    if folder.config.role is not Role.BRAND or rule is None:
-        raise WorkspaceError(f"{folder.path} has no labels: attack the part of the brand")
     if flaw is Flaw.CLIPPING:
         raise InvalidParameterError("labels are not clipped: break the noise instead")
     secret = folder.fresh_secret(f"attack/{kept.held.digest}")
-    people = read_own_rows(kept, clock, with_labels=True)
-    labels, known = labels_of(people, rule)
-    features = encoder_of(kept.terms.held_by(folder.name)).encode(people.features)
-    mine = np.flatnonzero(known)
-    if not len(mine):
-        raise WorkspaceError("nobody with a label consents to the training any more")
-    order = SecretStream(secret, "rows").permutation(len(mine))[:_MOST_ROWS]
-    chosen = mine[np.sort(order)]
-    rows = LabelledRows(features[chosen], labels[chosen], known[chosen])
+    rows = _sample(kept, clock, SecretStream(secret, "rows"))
     epsilon = None if flaw is Flaw.NOISE else spec.label_epsilon
     plan, exact = (
         AssistedPlan(partners=1, learner=spec.learner, rounds=spec.rounds, flip=flip)
@@ -142,7 +112,21 @@ def attack_columns(
         exact=guess_labels(exact, rows, None, derive_secret(secret, "exact")),
         confidence=_CONFIDENCE,
     )
-    if flaw is None:  # 4
-        content = found.model_dump_json(indent=2).encode() + b"\n"
-        write_atomically(folder.attack(spec.name), content, mode=0o600)
+    found.keep(folder)  # 4
     return found
+
+
+def _sample(kept: KeptPart, clock: Clock, stream: SecretStream) -> LabelledRows:
+    """Read the brand's labelled rows; of many, a sample."""
+    folder = kept.folder
+    rule = None if folder.config.data is None else folder.config.data.labels
+    if folder.config.role is not Role.BRAND or rule is None:
+        raise WorkspaceError(f"{folder.path} has no labels: attack the part of the brand")
+    people = read_own_rows(kept, clock, with_labels=True)
+    labels, known = labels_of(people, rule)
+    features = encoder_of(kept.terms.held_by(folder.name)).encode(people.features)
+    mine = np.flatnonzero(known)
+    if not len(mine):
+        raise WorkspaceError("nobody with a label consents to the training any more")
+    chosen = mine[np.sort(stream.permutation(len(mine))[:_MOST_ROWS])]
+    return LabelledRows(features[chosen], labels[chosen], known[chosen])

@@ -17,7 +17,6 @@ Leaves to others: the measures (`privacy.training`), rows (`vertical_rows`), att
 
 from collections.abc import Iterator
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +25,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compliance.terms import ColumnType, Role
+from federation.card_files import write_card_files
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
 from federation.hidden_share import ToldShare
 from federation.members import load_people
-from federation.party import write_atomically
 from federation.population import Population
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.vertical_attack import VerticalAttack
@@ -193,7 +192,7 @@ def make_vertical_card(
         assumptions=tuple(_assumptions(kept)),
         learns=tuple(_learns(kept)),
         reproducible=folder.config.unsafe_seed is not None,
-        attack=None if facts_alone else _attack(kept),
+        attack=None if facts_alone else VerticalAttack.kept(folder, kept.spec.name, held.digest),
         judged=() if facts_alone else tuple(_judge(kept, clock)),
     )
 
@@ -205,13 +204,7 @@ def write_vertical_card(card: VerticalCard, place: Path) -> None:
         card: from `make_vertical_card`.
         place: of the files, without their suffix.
     """
-    import jinja2
-
-    template = resources.files(__package__).joinpath("vertical_card.html.j2")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(template.read_text(encoding="utf-8")).render(card=card)
-    for suffix, content in ((".json", card.model_dump_json(indent=2) + "\n"), (".html", page)):
-        write_atomically(place.with_name(place.name + suffix), content.encode(), mode=0o600)
+    write_card_files(card, "vertical_card.html.j2", place)
 
 
 def _trained_rows(kept: KeptPart) -> TrainedRows:
@@ -244,17 +237,6 @@ def _learns(kept: KeptPart) -> Iterator[str]:
     )
     yield "The brand: for each person the sum over partners, never what one partner gave to it."
     yield "The coordinator: who takes part, rounds and sizes; no label, residual, value or score."
-
-
-def _attack(kept: KeptPart) -> VerticalAttack | None:
-    file = kept.folder.attack(kept.spec.name)
-    if not file.exists():
-        return None
-    try:
-        found = VerticalAttack.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise WorkspaceError(f"{file} is damaged: run `comity attack` again") from error
-    return found if found.model == kept.held.digest else None
 
 
 def _judge(kept: KeptPart, clock: Clock) -> Iterator[JudgedScores]:

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from compliance.agreement import Agreement
-from compliance.errors import InvalidAgreementError
 from compliance.terms import VerticalTerms
 from federation.clock import Clock
 from federation.consent_reading import ConsentReading
@@ -25,10 +23,9 @@ from federation.errors import WorkspaceError
 from federation.jobs.assist import HeldPart
 from federation.party import LabelRule, PartyFolder
 from federation.population import Population, Use, open_source, read_population
-from federation.published import check_published, models_beside
+from federation.published import Published
 from federation.shelves import scratch
 from federation.specification import VerticalTrainSpec
-from federation.versions import versions_of
 
 __all__ = ["KeptPart", "is_part", "labels_of", "read_own_rows"]
 
@@ -53,39 +50,12 @@ class KeptPart:
 
     @classmethod
     def open(cls, file: Path) -> "KeptPart":
-        """Read a part where a party keeps it, `PARTY/models/JOB.json`.
-
-        Raises:
-            WorkspaceError: it lies elsewhere, is malformed, or is of another agreement.
-            InvalidAgreementError: the party's agreement is unsigned by somebody, or altered.
-            ModelAlteredError: it is not the one that the log tells of.
-            LogError: the log is damaged.
-        """
-        path = file.resolve()
-        folder = PartyFolder(path.parent.parent)
-        try:
-            held = HeldPart.model_validate_json(path.read_bytes())
-            asked = folder.job(held.job) / "specification.json"
-            spec = VerticalTrainSpec.model_validate_json(asked.read_bytes())
-        except FileNotFoundError as error:
-            raise WorkspaceError(
-                f"{error.filename} is missing: name PARTY/models/JOB.json of a brand or partner "
-                f"whose training has ended; there is {models_beside(folder)}"
-            ) from error
-        except ValidationError as error:
-            raise WorkspaceError(f"{file} is no part of a model: train anew") from error
-        current = folder.agreement()  # it is whole, and this party's
-        if folder.model(held.job) != path or spec.name != held.job:
-            raise WorkspaceError(f"{file} is of job {held.job!r}: name {folder.model(held.job)}")
-        strange = f"{file} was made under another agreement than its folder has"
-        try:
-            agreement = versions_of(folder.path).version(held.agreement)
-        except InvalidAgreementError as error:
-            raise WorkspaceError(strange) from error
-        if agreement.vertical is None:
-            raise WorkspaceError(strange)
-        check_published(folder, current, held.job, held.digest)
-        return cls(folder, agreement, held, spec, agreement.vertical)
+        """Read a part where a party keeps it: see `Published.open`."""
+        found = Published.open(file, HeldPart, VerticalTrainSpec)
+        terms = found.agreement.vertical
+        if terms is None:
+            raise WorkspaceError(f"{file} was made under an agreement without such jobs")
+        return cls(found.folder, found.agreement, found.model, found.spec, terms)
 
 
 def is_part(file: Path) -> bool:

@@ -121,9 +121,9 @@ def _check_named(columns: Sequence[str], agreement: Agreement) -> None:
 
 def _view(desk: Desk, name: str, columns: tuple[str, ...], match: str | None) -> View:
     now, agreement = desk.clock(), desk.agreement
-    desk.gate.check_in_force(now)
+    desk.gate.contract.check_in_force(now)
     asked = view_question(desk.folder, agreement, columns, time=now)
-    decided = desk.gate.decide(asked, job=None, release_id=name, recipient=ANALYST)  # 1
+    decided = desk.gate.policy.decide(asked, job=None, release_id=name, recipient=ANALYST)  # 1
     terms = agreement.measure
     if terms is None:
         raise RuntimeError("policies allowed a view that no terms are agreed for")
@@ -136,7 +136,7 @@ def _view(desk: Desk, name: str, columns: tuple[str, ...], match: str | None) ->
     )
     with scratch(desk.folder.path / "view.tmp") as beside:
         people = desk.population("view", use, beside)  # 3
-        desk.gate.record(decided, _consent_used(desk, people, now, beside))  # 4
+        desk.gate.log.record(decided, _consent_used(desk, people, now, beside))  # 4
     of_row = cells.of(people.features)
     if members is not None:
         of_row = of_row[members.among(people.keys)]

@@ -126,12 +126,8 @@ class LogWitnessing:
                 last = error.seen.note.to_bytes().decode() if error.seen else None
                 answers.append(Answer(**about, seen=error.tree_size, last=last))
             except NotWitnessedError as error:
-                refusal = RefusedError(
-                    party=self._folder.name,
-                    term=TERM,
-                    remedy=f"the head that the log of {request.log} shows cannot be cosigned: "
-                    f"{error}"[:400],
-                )
+                remedy = f"the head that the log of {request.log} shows cannot be cosigned: {error}"
+                refusal = self._folder.refusal(TERM, remedy[:400])
                 refusal.__cause__ = error
             else:
                 answers.append(Answer(**about, cosignature=line.decode()))

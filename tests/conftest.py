@@ -4,14 +4,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+
+from compliance.log import files
+from compliance.log.files import LocalFiles
 
 # Whether a change lands depends on the change: examples are the same in every run. `make explore`
 # draws others. No example has a deadline: how long one takes depends on the machine.
@@ -21,6 +25,18 @@ settings.load_profile("steady")
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+
+SYNC_TOGETHER = LocalFiles.sync
+"""How a log flushes files, which its own tests use."""
+
+
+def sync_in_turn(_: LocalFiles, paths: Collection[Path]) -> None:
+    """Flush files without a thread for each: there is no device here that they could share."""
+    for path in paths:
+        files._sync(path)
+
+
+LocalFiles.sync = sync_in_turn
 
 ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = 2000
@@ -46,6 +62,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(item.path.stem, len(first)))
+
+
+def over(
+    cases: Iterable[Any], *, ids: Callable[[Any], str] = str
+) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Make one test that holds every case against a check, and tells of all that fail.
+
+    For hundreds of cases that are checked in less time than a test of its own takes.
+    """
+
+    def decorate(check: Callable[[Any], None]) -> Callable[[], None]:
+        def test() -> None:
+            failed = []
+            for case in cases:
+                try:
+                    check(case)
+                except Exception as error:  # noqa: BLE001 -- of whatever kind
+                    failed.append(f"{ids(case)}: {type(error).__name__}: {error}")
+            assert not failed, "\n".join(failed)
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorate
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -275,6 +275,18 @@ class World:
         folders = tuple(PartyFolder(path / folder.name) for folder in self.workspace.folders)
         return World(Workspace(path, self.workspace.agreement, folders), self.now)
 
+    def apart(self, path: Path) -> "World":
+        """The same world, elsewhere, whose tables and consents are its own too."""
+        copied = self.copy(path)
+        for name in PEOPLE:
+            config = path / name / "party.json"
+            for file in (self.table(name), self.consents(name)):
+                shutil.copy(file, path.parent / file.name)
+                moved = config.read_text().replace(str(file.parent), str(path.parent))
+                config.write_text(moved)
+        folders = tuple(PartyFolder(folder.path) for folder in copied.workspace.folders)
+        return World(replace(copied.workspace, folders=folders), self.now)
+
     @property
     def agreement(self) -> Agreement:
         return self.workspace.agreement

@@ -28,8 +28,9 @@ from federation.cli import app
 from federation.code import listing, running_code
 from federation.coordinator import write_jobs
 from federation.errors import RefusedError, WorkspaceError
-from federation.gate import Minimum, PeopleUsed
+from federation.gate import Minimum
 from federation.messages import JobApproved, TrainUpdate
+from federation.people_used import PeopleUsed
 from federation.policies import classification, policy_of
 from federation.references import References
 from federation.routes import ROUTES

@@ -800,7 +800,7 @@ class TestSignedAgreement:
         with pytest.raises(InvalidAgreementError, match="revoke"):
             SignedAgreement.from_json(envelope.to_json())
 
-    @pytest.mark.parametrize(("first", "mask"), enumerate([0x01, 0x10, 0x20, 0x80]))
+    @pytest.mark.parametrize(("first", "mask"), list(enumerate([0x01, 0x10, 0x20, 0x80])))
     def test_no_changed_byte_of_the_file_yields_another_agreement(
         self, first: int, mask: int, thorough: bool
     ) -> None:

@@ -1,5 +1,7 @@
 """Parts of a party's API without a network: buckets, answers, configuration, what it takes."""
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compliance.errors import StoreFormatError
+from compliance.formats import PRESENT
 from federation.api.answers import Answer, Answers, KeyReusedError, StillAtWorkError
 from federation.api.buckets import Buckets, TooManyRequestsError
 from federation.api.configuration import ApiConfig
@@ -61,6 +65,21 @@ class TestAnswers:
         with pytest.raises(KeyReusedError):
             self.ask(Answers(tmp_path), "k", b"another")
         assert self.ask(Answers(tmp_path), "other", b"another") == NOON
+
+    def test_answers_without_a_number_go_on_and_those_of_a_later_version_are_refused(
+        self, tmp_path: Path
+    ) -> None:
+        self.ask(Answers(tmp_path), "k", b"body")
+        path = tmp_path / "api" / "answers.sqlite"
+        for number in (0, PRESENT):  # 0: as files were before they bore one
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute(f"PRAGMA user_version = {number}")
+            assert self.ask(Answers(tmp_path), "k", b"body") == Answer(201, b"done")
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (PRESENT,)
+            connection.execute(f"PRAGMA user_version = {PRESENT + 1}")
+        with pytest.raises(StoreFormatError, match=rf"answers\.sqlite has format {PRESENT + 1}"):
+            Answers(tmp_path)
 
     def test_what_a_crash_cut_is_done_again_as_of_its_first_moment(self, tmp_path: Path) -> None:
         with pytest.raises(RuntimeError), Answers(tmp_path).once("website", "k", b"b", now=NOON):

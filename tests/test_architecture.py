@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, over
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("privacy", "connectors", "compliance", "federation")
 MODULES = tuple(sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py")))
 FLOWER = ("federation/apps/", "federation/channel.py", "federation/embedded.py")
@@ -96,6 +96,14 @@ RUNS = frozenset({"eval", "exec", "compile", "__import__", "breakpoint", "global
 GUESSABLE = frozenset({"random", "secrets", "uuid"})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten() -> Iterator[None]:
+    """Keep no tree of any module for the tests that come after these."""
+    yield
+    for one in (parsed, imports, mentions, calls, aliases):
+        one.cache_clear()
+
+
 def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -105,28 +113,31 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the full name of everything that a module imports, wherever in it."""
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the full name of everything that a module imports, wherever in it."""
+    found = []
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{named(path)}: imports are written in full"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(found)
 
 
-def mentions(path: Path) -> Iterator[str]:
-    """Yield every dotted name that a module mentions, such as `np.random.default_rng`."""
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.Attribute | ast.Name):
-            yield ast.unparse(node)
+@cache
+def mentions(path: Path) -> frozenset[str]:
+    """Return every dotted name that a module mentions, such as `np.random.default_rng`."""
+    nodes = ast.walk(parsed(path))
+    return frozenset(ast.unparse(one) for one in nodes if isinstance(one, ast.Attribute | ast.Name))
 
 
-def calls(tree: Path | ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    """Yield every call with the name of what is called."""
-    for node in ast.walk(parsed(tree) if isinstance(tree, Path) else tree):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
+@cache
+def calls(tree: Path | ast.AST) -> tuple[tuple[str, ast.Call], ...]:
+    """Return every call with the name of what is called."""
+    nodes = ast.walk(parsed(tree) if isinstance(tree, Path) else tree)
+    return tuple((ast.unparse(one.func), one) for one in nodes if isinstance(one, ast.Call))
 
 
 def callers(*wanted: str) -> set[str]:
@@ -153,14 +164,14 @@ def python(program: str, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
+@over(MODULES, ids=named)
 def test_the_lower_packages_know_nothing_of_each_other_or_of_federation(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     ours = {name.split(".")[0] for name in imports(path)} & set(PACKAGES)
     assert ours <= (set(PACKAGES) if package == "federation" else {package})
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
+@over(MODULES, ids=named)
 def test_flower_is_known_only_where_messages_travel(path: Path) -> None:
     if any(name.split(".")[0] == "flwr" for name in imports(path)):
         assert named(path).startswith(FLOWER)
@@ -171,7 +182,7 @@ def ways_out(path: Path) -> set[str]:
     closed = NETWORK | PROCESSES | CODE
     full = {*imports(path), *(written_out(name, path) for name in mentions(path))}
     used = {name for name in full if STARTS.match(name) or closed & set(prefixes(name))}
-    used |= RUNS & set(mentions(path))
+    used |= RUNS & mentions(path)
     return used | {name for name in mentions(path) if name.endswith(("_pickle", ".__reduce__"))}
 
 
@@ -289,6 +300,12 @@ ALLOWED = {
     ),
     "federation/apps/operating/flower.py": frozenset({"fastapi.FastAPI"}),
     # between listeners and SuperLink: calls that wait, and how Flower's layers hand them on
+    "federation/apps/operating/alarm.py": frozenset(
+        {
+            *("asyncio", "asyncio.create_task", "asyncio.sleep", "socket", "socket.socket"),
+            *("socket.AF_UNIX", "socket.SOCK_DGRAM"),  # systemd's, on the same machine
+        }
+    ),
     "federation/apps/operating/promptness.py": frozenset(
         {
             *("asyncio", "asyncio.CancelledError", "asyncio.Event", "asyncio.Future"),
@@ -433,7 +450,7 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
+@over(MODULES, ids=named)
 def test_nothing_but_flower_speaks_to_a_network_or_starts_a_program(path: Path) -> None:
     assert ways_out(path) == ALLOWED.get(named(path), frozenset())
 
@@ -511,7 +528,7 @@ def is_text(arguments: list[ast.expr]) -> bool:
     return all(isinstance(one, ast.Constant) and isinstance(one.value, str) for one in arguments)
 
 
-@pytest.mark.parametrize("path", [one for one in MODULES if named(one) != GATE], ids=named)
+@over([one for one in MODULES if named(one) != GATE], ids=named)
 def test_what_was_released_stays_what_it_is(path: Path) -> None:
     assert not tampering(path)
     assert " replace as " not in path.read_text(encoding="utf-8")
@@ -542,7 +559,7 @@ def test_tampering_would_be_seen(source: str, tmp_path: Path) -> None:
     assert tampering(path)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
+@over(MODULES, ids=named)
 def test_entropy_has_one_source(path: Path) -> None:
     drawn = {name for name in mentions(path) if name.endswith("urandom") or ".random" in name}
     drawn |= {
@@ -577,7 +594,7 @@ def test_messages_are_sealed_and_released_by_the_gate_alone() -> None:
         if isinstance(node, ast.FunctionDef) and any(name == "Released" for name, _ in calls(node))
     }
     assert doors == {"release", "refuse", "recall"}
-    assert [named(path) for path in MODULES if "_KEY" in set(mentions(path))] == [GATE]
+    assert [named(path) for path in MODULES if "_KEY" in mentions(path)] == [GATE]
 
 
 def test_only_the_gate_encrypts_and_only_a_node_decrypts() -> None:
@@ -620,9 +637,13 @@ def test_a_node_itself_says_nothing_but_why_there_is_no_answer() -> None:
     assert ast.unparse(message.args[0]) == "Error(failure, reason)"
     launchers = ROOT / "federation" / "apps" / "launchers.py"
     reasons = [call.args[1] for name, call in calls(launchers) if name.endswith(".failed")]
-    assert {ast.unparse(one) for one in reasons if not isinstance(one, ast.Constant)} == {
-        "type(error).__name__"
-    }
+    assert (
+        {ast.unparse(one) for one in reasons if not isinstance(one, ast.Constant)}
+        == {
+            "type(error).__name__",
+            "f'{self._party} runs {installed()}'",  # its name in the agreement, and this project's version
+        }
+    )
 
 
 def test_flower_messages_are_made_in_five_places() -> None:
@@ -637,19 +658,19 @@ def test_flower_messages_are_made_in_five_places() -> None:
 
 
 def test_the_coordinator_sends_what_its_gate_released_or_what_a_party_sealed() -> None:
-    path = ROOT / "federation" / "coordinator.py"
+    path = ROOT / "federation" / "coordinator" / "conversation.py"
     assert callers("Parcel") == {named(path)}
     sent = {ast.unparse(call.args[1]) for name, call in calls(path) if name == "Parcel"}
     assert sent == {"question", "message"}
     source = ast.unparse(parsed(path))
-    assert "question = gate.release(" in source
-    assert "sealed = [self._seal(gate, item) for item in outgoing]" in source
+    assert "question = self.gate.release(" in source
+    assert "sealed = [self._seal(item) for item in outgoing]" in source
     assert "for name, message in sealed" in source
     seal = function(path, "_seal")
     returned = [ast.unparse(node.value) for node in ast.walk(seal) if isinstance(node, ast.Return)]
     assert {text.rsplit(", ", 1)[1] for text in returned} == {
         "item.message.sealed)",
-        "gate.release(departure).message)",
+        "self.gate.release(departure).message)",
     }
 
 

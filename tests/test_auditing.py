@@ -463,9 +463,12 @@ MANY: dict[K, tuple[str, Plant]] = PLANTED | {
     ),
     K.MODEL_OF_STRANGER: (
         "courier",
-        lambda logs, one: _train(logs, one, parties=("coordinator", "retailer")),
+        lambda logs, one: _train(logs, one, parties=(one.parties[0].name,)),
     ),
-    K.MODELS_DIFFER: ("brand", changed("brand", R.ModelTrained, parties=("courier", "retailer"))),
+    K.MODELS_DIFFER: (
+        "brand",
+        changed("brand", R.ModelTrained, parties=("brand",)),
+    ),
 }
 """What is planted where parties are many; these are told of by place alone."""
 
@@ -804,7 +807,7 @@ def test_an_address_that_says_it_is_of_another_party_hides_nothing(
     (courier.witnessed / "public").unlink()
     pair = (workspace / "brand", workspace / "courier")
     honest = of_files(*pair, scratch=tmp_path / "a", agreement=contract)
-    assert [one.kind for one in honest] == [K.REWRITTEN, K.NOT_PUBLIC]
+    assert [one.kind for one in honest] == [K.REWRITTEN, K.NOT_PUBLIC, K.PART_NOT_GIVEN]
     served = tmp_path / "served"
     if says == "a witness":  # a mirror of its log, without what it witnessed
         shutil.copytree(workspace / "brand" / "log", served)

@@ -360,7 +360,7 @@ def reserved(log: Sequence[Any]) -> list[records.BudgetReserved]:
 class TestGate:
     def check(self, world: World, charge: Event) -> None:
         with world.node("retailer").desk() as desk:
-            desk.gate.check_budget(charge)
+            desk.gate.charges.check(charge)
 
     def test_leaves_tell_what_weighs_and_the_gate_refuses_until_the_days_are_over(
         self, world: World, tmp_path: Path

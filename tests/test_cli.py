@@ -341,7 +341,9 @@ class TestAgreement:
             assert first == f"signed by {', '.join(names[: count + 1])}"
             missing = [one for one in ("brand", "retailer", "courier") if one in names[count + 1 :]]
             assert next_step.startswith(
-                f"not signed yet by {missing[0]}" if count < 3 else "all have signed: each adopts"
+                f"not signed yet by {missing[0]}"
+                if count < 3
+                else "all have signed: each adopts it"
             )
         ended = run("agreement", "verify", drawn_up)
         assert ended.code == 0

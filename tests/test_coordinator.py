@@ -424,13 +424,15 @@ def test_an_answer_of_an_earlier_run_is_a_replay(made: World, tmp_path: Path) ->
 
 
 class Absent:
-    """A channel to some of the nodes, in any order."""
+    """A channel to some of the nodes, in any order; `waits` is how often its deadline passed."""
 
     def __init__(self, world: World, nodes: Sequence[int]) -> None:
         self._world = world
         self._nodes = nodes
+        self.waits = 0
 
     def nodes(self, at_least: int) -> Sequence[int]:
+        self.waits += at_least > len(self._nodes)
         return self._nodes
 
     def exchange(
@@ -440,8 +442,11 @@ class Absent:
 
 
 def run_with(world: World, nodes: Sequence[int]) -> None:
-    path = world.folder("coordinator").path
-    Coordinator.open(path, clock=world.clock).run(Absent(world, nodes))
+    open_coordinator(world).run(Absent(world, nodes))
+
+
+def open_coordinator(world: World) -> Coordinator:
+    return Coordinator.open(world.folder("coordinator").path, clock=world.clock)
 
 
 def test_a_party_that_is_not_there_is_named(world: World) -> None:
@@ -449,14 +454,41 @@ def test_a_party_that_is_not_there_is_named(world: World) -> None:
     with listening(told.append), pytest.raises(PartyUnreachableError, match="courier"):
         run_with(world, [0, 1])
     waits = [one for one in told if one.stage.startswith("waits")]
-    assert waits == [  # for its part in erasures, and for its part in the job
-        Progress("coordinator", job, "waits for courier") for job in ("roll-call", "find")
-    ]
+    assert waits == [Progress("coordinator", "roll-call", "waits for courier")]
     with pytest.raises(PartyUnreachableError, match="brand, retailer"):
         run_with(world, [2, 2])
     assert outcomes(world) == []
     run_with(world, [2, 0, 1])
     assert outcomes(world)[-1] == ("best", "done")
+
+
+@pytest.mark.parametrize("absent_partners", [0, 1])
+def test_a_party_that_is_away_is_waited_for_once_in_a_run(
+    world: World, absent_partners: int
+) -> None:
+    jobs = [
+        spec.model_copy(update={"name": name, "absent_partners": absent_partners})
+        for spec, name in ((MATCH, "find"), (MATCH, "find-more"), (TRAIN, "model"))
+    ]
+    write_jobs(world.folder("coordinator"), jobs)
+    channel = Absent(world, [0, 1])
+    if absent_partners:
+        open_coordinator(world).run(channel)
+    else:
+        with pytest.raises(PartyUnreachableError, match="no node of courier is connected"):
+            open_coordinator(world).run(channel)
+    assert channel.waits == 1
+    assert outcomes(world) == [(one.name, "done") for one in jobs if absent_partners]
+
+
+def test_a_node_that_is_there_and_silent_has_nobody_wait_for_another_in_its_place(
+    world: World,
+) -> None:
+    channel = Absent(world, [0, 1, 2])
+    world.unreachable = {"courier"}
+    with pytest.raises(PartyUnreachableError, match="no answer from courier"):
+        open_coordinator(world).run(channel)
+    assert channel.waits == 0
 
 
 # --- what it refuses itself ---------------------------------------------------------------------

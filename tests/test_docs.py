@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import ROOT, write_collaboration
+from conftest import ROOT, over, write_collaboration
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
@@ -117,7 +117,7 @@ def ticked(cell: str) -> list[str]:
 # ---------------------------------------------------------------------------------------- pages
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@over(PAGES, ids=named)
 def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
     for link in LINK.findall(prose(page)):
         if link.startswith(("https://", "mailto:")):
@@ -128,7 +128,7 @@ def test_every_link_inside_the_project_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{named(page)} links to {link}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@over(PAGES, ids=named)
 def test_every_file_module_and_target_that_a_page_names_exists(page: Path) -> None:
     makefile = read(ROOT / "Makefile")
     for code in CODE.findall(prose(page)):
@@ -157,12 +157,12 @@ def resolve(name: str) -> object:
     raise AssertionError(f"there is no {name}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@over(PAGES, ids=named)
 def test_pages_speak_of_the_project_alone(page: Path) -> None:
     assert not re.findall(rf"\b(?:{OURS})s?\b", read(page))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@over(PAGES, ids=named)
 def test_code_of_a_known_language_parses(page: Path) -> None:
     parsers = {"toml": tomllib.loads, "json": json.loads, "python": ast.parse}
     for block in blocks(page):
@@ -179,7 +179,7 @@ def test_the_index_lists_every_page() -> None:
 # ------------------------------------------------------------------------------------ decisions
 
 
-@pytest.mark.parametrize("page", DECISIONS, ids=named)
+@over(DECISIONS, ids=named)
 def test_a_decision_has_its_sections_and_fits_on_a_page(page: Path) -> None:
     headings = HEADING.findall(read(page))
     assert headings[1:] == ["Context", "Drivers", "Options", "Outcome", "Negative consequences"]
@@ -249,7 +249,7 @@ def test_every_key_of_the_collaboration_file_is_documented_and_no_other() -> Non
     assert sorted(ROWS) == sorted(KEYS)
 
 
-@pytest.mark.parametrize("key", ROWS)
+@over(ROWS)
 def test_the_default_of_a_key_is_the_models(key: str) -> None:
     told, field = ROWS[key]["default"], KEYS[key]
     if field.is_required():
@@ -267,7 +267,7 @@ def test_the_default_of_a_key_is_the_models(key: str) -> None:
         assert ticked(told) == [spelt or '""']
 
 
-@pytest.mark.parametrize("key", ROWS)
+@over(ROWS)
 def test_the_range_of_a_key_is_the_models(key: str) -> None:
     told = ROWS[key]["range"]
     numbers = {float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*(?:\.\d+)?", told)}
@@ -287,7 +287,7 @@ def test_the_range_of_a_key_is_the_models(key: str) -> None:
             assert [member.value for member in kind] == ticked(told)[: len(kind)]
 
 
-@pytest.mark.parametrize("key", [key for key, row in ROWS.items() if ticked(row["example"])])
+@over([key for key, row in ROWS.items() if ticked(row["example"])])
 def test_the_example_of_a_key_is_valid(key: str) -> None:
     (example,) = ticked(ROWS[key]["example"])
     value = tomllib.loads(f"x = {example}")["x"]
@@ -325,7 +325,7 @@ def test_every_command_is_documented_and_no_other() -> None:
     assert sorted(headings) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@over(COMMANDS)
 def test_a_command_is_told_with_its_parameters_an_example_and_its_exit_codes(name: str) -> None:
     told = section(DOCS / "cli.md", f"`comity {name}`")
     assert re.search(rf"^```sh[^\n]*\ncomity {name}\b", told, re.MULTILINE)

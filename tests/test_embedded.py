@@ -12,8 +12,18 @@ from pathlib import Path
 import flwr
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -32,9 +42,16 @@ from federation.channel import (
     to_record,
 )
 from federation.embedded import FIRST_NODE, NODE_FAILED, EmbeddedGrid
-from federation.errors import FederationError, MessageError, PartyUnreachableError, WorkspaceError
+from federation.errors import (
+    FederationError,
+    MessageError,
+    PartyUnreachableError,
+    VersionError,
+    WorkspaceError,
+)
 from federation.messages import SealedMessage
 from federation.progress import Progress, listening, report
+from federation.wire import installed
 
 ROOT = Path(__file__).resolve().parent.parent
 NODES = (FIRST_NODE, FIRST_NODE + 1, FIRST_NODE + 2)
@@ -69,6 +86,18 @@ def expected_back(parcel: Parcel) -> SealedMessage:
     return SealedMessage(parcel.message.envelope + node, parcel.message.payload[::-1])
 
 
+class OtherVersionGrid(EmbeddedGrid):
+    """Has a node that takes no run of this version of the project."""
+
+    def _answer(self, message: Message) -> Message:
+        if message.metadata.dst_node_id != NODES[1]:
+            return super()._answer(message)
+        error = Error(ErrorCode.INVALID_FAB, "retailer runs Comity 9.9\x1b[2J" + 200 * "!")
+        answer = Message(error, reply_to=message)
+        embedded._give_identifier(answer)
+        return answer
+
+
 class DrippingGrid(EmbeddedGrid):
     """Gives one answer a look, the latest first, beside somebody else's: a slow, careless link."""
 
@@ -78,6 +107,25 @@ class DrippingGrid(EmbeddedGrid):
             self, [Message(to_record(question(9)), NODES[0], "query")]
         )
         return [*super().pull_messages(stray), *super().pull_messages(wanted)]
+
+
+@pytest.mark.parametrize("most_missing", [0, 3])
+def test_a_node_of_another_version_is_no_node_that_failed(most_missing: int) -> None:
+    places = [Path(f"node-{number}") for number in range(len(NODES))]
+    grid = OtherVersionGrid(places, app=app_of(told_back))
+    parcels = [Parcel(node, question(1)) for node in NODES]
+    try:
+        with pytest.raises(VersionError) as raised:
+            GridChannel(grid).exchange(parcels, most_missing=most_missing)
+    finally:
+        grid.close()
+    told = str(raised.value)
+    assert told.startswith(f"node {NODES[1]} takes no run of {installed()}; it says: retailer runs")
+    assert "Comity 9.9 [2J!!" in told
+    assert told.endswith(
+        "on both sides, then run again, or have that node allow this version's bundle"
+    )
+    assert len(told) < 400
 
 
 class ChannelContract:

@@ -20,9 +20,10 @@ from compliance.log.writer import LogWriter
 from compliance.terms import Reveal, Role
 from federation import messages
 from federation.errors import MessageError, RefusedError
-from federation.gate import Departure, Gate, Minimum, PeopleUsed, Released, contract, outbox
+from federation.gate import Departure, Gate, Minimum, Released, contract, outbox
 from federation.messages import Body, SealedMessage, content_digest, unseal
 from federation.party import locked
+from federation.people_used import PeopleUsed
 from federation.references import References
 from federation.routes import ROUTES, is_charged, off_route, travelling
 from federation.specification import AlignSpec, MeasureSpec, VerticalScoreSpec, VerticalTrainSpec

@@ -44,7 +44,8 @@ from privacy.accounting import (
 )
 from privacy.accounting.period import Period
 from privacy.accounting.postgresql_store import PostgresqlStore
-from privacy.accounting.store import LedgerStore, SqliteStore, StoredCharge, ledger_store
+from privacy.accounting.store import LedgerStore, SqliteStore, StoredCharge
+from privacy.accounting.stores import ledger_store
 from privacy.errors import (
     BudgetExceededError,
     InvalidParameterError,

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from conftest import SYNC_TOGETHER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -490,6 +491,25 @@ def test_a_log_can_be_verified_while_it_grows(tmp_path: Path) -> None:
 
 
 # Crashes
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_all_that_is_named_is_flushed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    paths, flushed = [tmp_path / str(number) for number in range(count)], list[Path]()
+    monkeypatch.setattr("compliance.log.files._sync", flushed.append)
+    SYNC_TOGETHER(LocalFiles(), paths)
+    assert sorted(flushed) == sorted(paths)
+
+
+@pytest.mark.parametrize("others", [0, 5])
+def test_what_cannot_be_flushed_is_told(tmp_path: Path, others: int) -> None:
+    paths = [tmp_path / str(number) for number in range(others)]
+    for path in paths:
+        path.touch()
+    with pytest.raises(FileNotFoundError):
+        SYNC_TOGETHER(LocalFiles(), [*paths, tmp_path / "gone"])
 
 
 class CrashError(Exception):

@@ -21,9 +21,10 @@ from federation import retaining
 from federation.coordinator import write_jobs
 from federation.erasing import Erasing
 from federation.errors import WorkspaceError
-from federation.gate import Gate, PeopleUsed
+from federation.gate import Gate
 from federation.gate.outbox import Outbox
 from federation.party import PartyFolder, locked
+from federation.people_used import PeopleUsed
 from federation.references import References
 from federation.training import manifests
 from federation.training.manifests import Manifest, keep_manifest

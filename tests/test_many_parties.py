@@ -125,3 +125,27 @@ def test_the_benchmark_of_many_parties_measures_what_it_says(
         assert 0 < sum(one["sent_bytes"].values()) < 10 << 20
         assert one["got_bytes"]["witness.said"] > 0
         assert one["cpu_seconds"] > 0
+
+
+@pytest.mark.deployment
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes through /proc")
+def test_real_nodes_train_to_the_end_though_one_is_killed_and_the_benchmark_measures_it(
+    tmp_path: Path, thorough: bool
+) -> None:
+    """What must hold is held by the benchmark itself, which leaves with an error otherwise."""
+    if not thorough:
+        pytest.skip(
+            "takes two minutes: how a job goes on without a partner is tested in one process"
+        )
+    benchmark = Path(__file__).parent.parent / "benchmarks" / "many_parties.py"
+    figures = tmp_path / "nodes.json"
+    asked = ["--nodes", "4", "--failing", "1", "--rounds", "2", "--seed", "3"]
+    command = [sys.executable, str(benchmark), *asked, "--json", str(figures)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=800, check=True).stdout
+    content = json.loads(figures.read_bytes())
+    (failed,) = content["failures"]
+    assert f"4 nodes, of which failed: {failed['partner']} in round {failed['round']}" in told
+    assert len(content["round_seconds"]) == 2
+    assert content["cpu_seconds"]["worker"] > 0
+    assert all(30e6 < size < 1e9 for size in content["peak_bytes"].values())

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from compliance.agreement import Agreement
 from compliance.terms import Linkage, MatchTerms, Reveal, Role
 from federation.errors import MessageError, RefusedError
+from federation.jobs import match_outcome
 from federation.jobs.exchange import Relay, Say, Tolerant
 from federation.jobs.match import (
     PLACE,
@@ -30,6 +31,7 @@ from federation.jobs.match import (
     record_widths,
     size_mechanism,
 )
+from federation.jobs.match_outcome import MOST_BYTES, OutcomeForm
 from federation.messages import (
     Acknowledged,
     Body,
@@ -276,6 +278,57 @@ def test_the_secret_of_all_chunks_belongs_to_one_pair_set_and_cut() -> None:
 
 def place_bytes(*places: tuple[int, int]) -> bytes:
     return np.array(list(places), dtype=PLACE).tobytes()
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(1, 40),
+    st.sets(st.integers(0, 199)),
+    st.sampled_from([0, 1 << 20]),
+)
+def test_an_outcome_is_read_as_it_was_written_as_a_list_or_as_a_map(
+    buckets: int, capacity: int, told: set[int], room_in_message: int
+) -> None:
+    at = np.array(sorted(one for one in told if one < buckets * capacity), dtype=np.int64)
+    places = np.empty(len(at), dtype=PLACE)
+    places["bucket"], places["place"] = np.divmod(at, capacity)
+    form = OutcomeForm(room=max(1, len(at)), buckets=buckets, capacity=capacity)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(match_outcome, "MOST_BYTES", room_in_message)
+        payload = form.encode(places)
+        as_list, as_map = 8 * form.room, -(-buckets * capacity // 8)
+        assert len(payload) == form.size == (as_list if room_in_message else as_map)
+        assert form.decode(payload).tolist() == places.tolist()
+
+
+def test_a_map_names_as_many_places_as_can_be_and_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(match_outcome, "MOST_BYTES", 15)
+    form = OutcomeForm(room=2, buckets=3, capacity=7)  # 21 places in 3 bytes
+    assert form.decode(bytes([1, 0, 16])).tolist() == [(0, 0), (2, 6)]
+    for wrong in (b"", bytes(2), bytes(4)):
+        with pytest.raises(MessageError, match=f"got {len(wrong)} bytes, expected 3"):
+            form.decode(wrong)
+    with pytest.raises(MessageError, match="3 places, expected 2 at most"):
+        form.decode(bytes([7, 0, 0]))
+    ((beyond, _),) = form.decode(bytes([0, 0, 32])).tolist()
+    assert beyond == form.buckets  # which whoever looks there refuses
+
+
+def test_an_outcome_fits_a_message_as_a_list_or_as_a_map_or_says_why_not() -> None:
+    most = MOST_BYTES // 8
+    for room, places, size in (
+        (most, 10**9, 8 * most),  # few on one side: a list
+        (most + 1, 8 * MOST_BYTES, MOST_BYTES),  # more than half a thousand million places: a map
+    ):
+        form = OutcomeForm(room, 1, places)
+        assert (form.size, form.arithmetic) == (size, "")
+    told = OutcomeForm(most + 1, 4, 2 * MOST_BYTES + 1).arithmetic
+    assert told == (
+        "an outcome takes 8,372,225 pairs x 8 bytes = 66,977,800, or 535,822,340 places / 8 = "
+        "66,977,793, of the 66,977,792 bytes that one message tells"
+    )
 
 
 def test_places_ascend_and_come_once() -> None:

@@ -30,11 +30,15 @@ def contents(found: TokenBatch) -> set[tuple[bytes, int, int]]:
 @given(
     st.lists(st.lists(st.integers(0, 60), max_size=30), max_size=4),
     st.integers(1, 40),
+    st.sampled_from([1, 9, 1 << 16]),
 )
 def test_buckets_hold_every_token_once_where_the_hash_says(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], count: int
+    tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], count: int, together: int
 ) -> None:
-    written = MatchingSet.write(tmp_path_factory.mktemp("set"), [batch(part) for part in parts])
+    directory = tmp_path_factory.mktemp("set")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_set, "_TOGETHER", together)
+        written = MatchingSet.write(directory, [batch(part) for part in parts])
     buckets = [written.bucket(number, count) for number in range(count)]
     everyone = {number for part in parts for number in part}
     assert written.token_count == sum(len(found.tokens) for found in buckets) == len(everyone)
@@ -54,9 +58,12 @@ def test_one_hash_of_two_kinds_is_two_tokens(tmp_path: Path) -> None:
     assert sorted(written.bucket(0, 1).tokens[:, 0].tolist()) == [1, 2]
 
 
-def test_the_digest_follows_the_tokens_and_not_their_order_or_rows(tmp_path: Path) -> None:
+def test_the_digest_follows_the_tokens_and_not_their_order_or_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     numbers = list(range(50))
     written = MatchingSet.write(tmp_path / "a", [batch(numbers)])
+    monkeypatch.setattr(token_set, "_TOGETHER", 7)  # and not how many were sorted at once
     halves = [batch(numbers[30:])._replace(rows=np.arange(20)), batch(numbers[:30][::-1])]
     assert MatchingSet.write(tmp_path / "b", halves).digest == written.digest
     assert MatchingSet.write(tmp_path / "c", [batch(numbers[1:])]).digest != written.digest
@@ -91,6 +98,7 @@ def test_what_a_crash_leaves_is_no_set_and_is_swept_away(
     class Killed(BaseException):
         pass
 
+    monkeypatch.setattr(token_set, "_TOGETHER", 1)
     real = {name: getattr(token_set, name) for name in ("_append", "_sorted", "write_atomically")}
     steps = 0
 

@@ -398,14 +398,14 @@ def test_tampering_is_refused_and_tells_nothing(tampered: Callable[[], SealedMes
 
 
 @pytest.mark.parametrize(
-    "kind", ["match.outcome", "assist.fitted", "match.blinded", "train.update"]
+    "kind", ["erase.shown", "erase.batch", "match.outcome", "assist.fitted", "match.blinded"]
 )
-def test_only_what_tells_of_all_people_may_be_larger_than_a_piece(
+def test_no_message_of_a_job_may_be_larger_than_a_piece(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(sealed_messages, "PIECE_BYTES", 3)
     monkeypatch.setattr(sealed_messages, "MAX_PAYLOAD_BYTES", 5)
-    most = 5 if kind in {"match.outcome", "assist.fitted"} else 3
+    most = 5 if kind.startswith("erase") else 3
     messages.check_size(kind, bytes(most))
     with pytest.raises(MessageError, match=f"{kind} .* of {most + 1} bytes; at most {most} are"):
         messages.check_size(kind, bytes(most + 1))

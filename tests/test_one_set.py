@@ -11,24 +11,33 @@ import parties
 import pyarrow as pa
 import pytest
 import vertical
-from parties import PURPOSE, World
+from parties import PURPOSE, World, email
 from test_adoption import LATER
-from test_vertical_jobs import PEOPLE, elsewhere
+from test_vertical_jobs import PEOPLE
 from vertical import ALIGN, ask_for
 
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.lifecycle import amend
+from compliance.records import ErasureOutcome
 from compliance.terms import Artefact, Role
 from federation import adoption, artefacts
 from federation.coordinator import Coordinator, write_jobs
+from federation.erasing import Erasing
 from federation.errors import RefusedError, WorkspaceError
+from federation.holding import held
 from federation.jobs import align
 from federation.jobs.assist import HeldPart
 from federation.party import PartyFolder
 from federation.population import encoder_of
 from federation.specification import AlignSpec, JobSpec, VerticalScoreSpec
 from federation.training import assisted_brand, one_set
-from federation.training.summed import SUMMED, SummedPeople, summed_key, summed_people
+from federation.training.summed import (
+    SUMMED,
+    SummedPeople,
+    forget_summed,
+    summed_key,
+    summed_people,
+)
 from federation.trial.workspace import Workspace
 from privacy.randomness import Secret
 
@@ -61,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, _small_world: None) -> Wor
 
 @pytest.fixture
 def world(trained: World, tmp_path: Path) -> World:
-    return elsewhere(trained, tmp_path / "workspace")
+    return trained.apart(tmp_path / "workspace")
 
 
 def amended(
@@ -266,6 +275,23 @@ def test_whom_a_deleted_alignment_found_is_known_by_pseudonyms(world: World) -> 
     ask_for(world, AGAIN.model_copy(update={"absent_partners": 1}))
     with pytest.raises(RefusedError, match="below the minimum"):  # nobody is left to be scored
         world.run()
+
+
+def test_who_is_erased_is_taken_out_of_pseudonyms(world: World) -> None:
+    folder, now = world.folder("press"), world.now
+    deleted_alignment(world, "press")
+    before = summed_people(folder, "rows")
+    with held(folder.path, clock=lambda: now) as at:
+        erasing = Erasing(at.folder, at.agreement, at.gate, clock=lambda: now)
+        erasing.request("email", email(7))
+        (done,) = erasing.run()
+    steps = {step.target: step.outcome for step in done.execution.steps}
+    assert steps["sums rows"] is ErasureOutcome.DELETED
+    after = summed_people(folder, "rows")
+    same = np.array([a == b for a, b in zip(before.tokens, after.tokens, strict=True)])
+    assert (len(after), np.count_nonzero(~same)) == (COMMON, 1)
+    assert before.found_in(after).tolist() == same.tolist()
+    assert not forget_summed(folder, "rows", [vertical.record("press", 7)])
 
 
 def test_an_alignment_that_an_earlier_version_deleted_says_so(world: World) -> None:

@@ -128,6 +128,43 @@ def test_a_match_costs_what_was_planned(reveal: str, size_epsilon: float, tmp_pa
     assert (expected.epsilon_spent == 0) is (reveal == "both-learn-members")
 
 
+@pytest.mark.parametrize(
+    ("reveal", "told"), [("both-learn-members", True), ("brand-learns-members", False)]
+)
+def test_a_match_of_more_than_a_message_tells_of_says_so(reveal: str, told: bool) -> None:
+    content = match_alone(reveal, None, 1.0).model_dump(mode="json", exclude_unset=True)
+    for party in content["parties"]:
+        if "data" in party:
+            party["declared_rows"] = 600_000_000
+    (job,) = plan(Collaboration.model_validate(content)).jobs
+    words = (
+        "; with so many of retailer's it is refused: an outcome takes 600,000,000 pairs x 8 bytes "
+        "= 4,800,000,000, or 600,000,000 places / 8 = 75,000,000, of the 66,977,792 bytes that "
+        "one message tells"
+    )
+    assert job.note.endswith(words) is told
+    assert job.refused_by is None  # fewer may be brought
+    for party in content["parties"]:
+        if "data" in party:
+            party["declared_rows"] = 500_000_000
+    (job,) = plan(Collaboration.model_validate(content)).jobs
+    assert "refused" not in job.note
+
+
+def test_a_training_over_the_columns_of_more_than_a_message_tells_of_says_so() -> None:
+    file = Path(__file__).parents[1] / "examples" / "vertical" / "collaboration.toml"
+    content = load_collaboration(file).model_dump(mode="json", exclude_unset=True)
+    for rows in (16_744_446, 16_744_447):
+        for party in content["parties"]:
+            if "data" in party:
+                party["declared_rows"] = rows
+        jobs = plan(Collaboration.model_validate(content)).jobs
+        over = [job for job in jobs if job.computation.endswith("vertical")]
+        assert over
+        words = f"if all are aligned it is refused: {rows:,} people x 4 bytes = {4 * rows:,}, of"
+        assert [words in job.note for job in over] == [rows == 16_744_447] * len(over)
+
+
 def test_no_more_matches_than_agreed() -> None:
     content = match_alone("size-only", 1.0, budget=50.0).model_dump(mode="json", exclude_unset=True)
     content["jobs"] += [content["jobs"][0] | {"name": f"again-{number}"} for number in range(2)]

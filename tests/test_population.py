@@ -27,7 +27,6 @@ from federation.party import DataConfig, SeedRule
 from federation.population import (
     Population,
     Use,
-    _persons,
     encoder_for,
     open_source,
     read_population,
@@ -35,6 +34,7 @@ from federation.population import (
     schema_for,
     tokens_allowed,
 )
+from federation.population.persons import persons_of
 from federation.shelves import scratch
 from privacy.identifiers import IdentifierKind as Kind
 from privacy.identifiers import hash_column, psi_tokens
@@ -128,7 +128,8 @@ def read(
             Use(purpose, at, **use),
             scratch=beside,
         )
-        parts = zip(*population.tokens, strict=True)
+        nothing = TokenBatch(np.zeros((0, 33), np.uint8), *np.zeros((2, 0), np.int64))
+        parts = zip(*(nothing, *population.tokens), strict=True)
         return replace(population, tokens=TokenBatch(*map(np.concatenate, parts)))
 
 
@@ -317,7 +318,7 @@ def test_linked_rows_are_one_person_named_by_the_first(
     for one, other in pairs:
         joined = {person[one], person[other]}
         person = [min(joined) if name in joined else name for name in person]
-    found = _persons(count, np.array(pairs, dtype=np.uint32).reshape(-1, 2))
+    found = persons_of(count, np.array(pairs, dtype=np.uint32).reshape(-1, 2))
     assert found.tolist() == person
 
 
@@ -507,8 +508,11 @@ def test_what_is_on_disk_while_people_are_read_is_the_owners_alone_and_goes(tmp_
 
 
 @pytest.mark.parametrize("full", ["tokens/shelf-{token:02x}.bin", "people/shelf-{key:02x}.arrow"])
-def test_a_disk_that_fills_while_people_are_read_is_told(tmp_path: Path, full: str) -> None:
+def test_a_disk_that_fills_while_people_are_read_is_told(
+    tmp_path: Path, full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # /dev/full refuses every write as a full disk does.
+    monkeypatch.setattr("federation.shelves._TOGETHER", 1)
     file = tmp_path / "consents.csv"
     consenting("a").save(file)
     token = hash_column(["a@gmx.net"], Kind.EMAIL, recipe_for(AGREEMENT.match)).digests[0, -1]

@@ -201,6 +201,21 @@ def test_a_partner_that_comes_back_rejoins_at_the_next_match_and_is_in_no_job_of
         verify_party(folder.path)
 
 
+def test_a_partner_that_comes_during_a_run_is_in_its_next_job_though_nobody_waits_for_it(
+    world: World,
+) -> None:
+    again = MATCH_WITHOUT.model_copy(update={"name": "find2"})
+
+    def listen(_: str, __: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if unseal_header(answer.envelope, world.agreement).kind == "match.done":
+            world.away.clear()
+        return answer
+
+    world.listener = listen
+    run(world, MATCH_WITHOUT, again, away=["courier"])
+    assert missing_at_the_end(world) == {"find": ("courier",), "find2": ()}
+
+
 @pytest.mark.parametrize("spec", [TRAIN, MEASURE_WITHOUT.model_copy(update={"absent_partners": 0})])
 def test_a_job_that_needs_everybody_is_refused_on_a_match_without_somebody(
     world: World, spec: JobSpec

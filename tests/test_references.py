@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.errors import WorkspaceError
-from federation.gate import PeopleUsed
 from federation.members import Members, load_people, save_people
+from federation.people_used import PeopleUsed
 from federation.references import References
 
 NAMES = st.lists(st.text(max_size=6), max_size=12)

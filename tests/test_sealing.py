@@ -5,9 +5,11 @@ import hashlib
 import hmac
 import json
 import os
+import sqlite3
 import ssl
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from parties import NOW, World
 from test_party import in_killed_child
 from trials import write_every_job
 
-from compliance.errors import SealingError, SealingKeyError
+from compliance.errors import SealingError, SealingKeyError, StoreFormatError
 from compliance.sealing import UnsealingKey, is_sealed
 from compliance.terms import Role
 from federation import adoption, cli
@@ -467,6 +469,16 @@ class TestResealing:
             self.reseal(folder, KEY, OTHER)
         with pytest.raises(UnsealingError, match="does not open: it is sealed under key"):
             self.reseal(folder, None, OTHER)
+        assert files(folder.path) == before
+
+    def test_what_a_later_version_wrote_is_refused_and_nothing_is_written(
+        self, folder: PartyFolder
+    ) -> None:
+        with closing(sqlite3.connect(folder.subject_keys)) as connection:
+            connection.execute("PRAGMA user_version = 2")
+        before = files(folder.path)
+        with pytest.raises(StoreFormatError, match=r"subjects\.sqlite has format 2"):
+            self.reseal(folder, None, KEY)
         assert files(folder.path) == before
 
     @pytest.mark.parametrize(("before", "after"), [(None, KEY), (KEY, OTHER), (KEY, None)])

@@ -60,17 +60,20 @@ class TestFingerprints:
 class TestShelves:
     @settings(max_examples=30, deadline=None)
     @given(
-        st.lists(st.lists(st.sampled_from(["", "a", "b", "ä", "c" * 200]), max_size=9), max_size=4)
+        st.lists(st.lists(st.sampled_from(["", "a", "b", "ä", "c" * 200]), max_size=9), max_size=4),
+        st.sampled_from([1, 12, 1 << 16]),
     )
     def test_all_rows_of_a_subject_lie_on_its_shelf_in_order(
-        self, tmp_path_factory: pytest.TempPathFactory, parts: list[list[str]]
+        self, tmp_path_factory: pytest.TempPathFactory, parts: list[list[str]], held: int
     ) -> None:
         everyone = [subject for part in parts for subject in part]
-        first = 0
-        with Shelves(tmp_path_factory.mktemp("rows") / "shelves", ROWS) as shelves:
+        first, directory = 0, tmp_path_factory.mktemp("rows") / "shelves"
+        with pytest.MonkeyPatch.context() as patch, Shelves(directory, ROWS) as shelves:
+            patch.setattr("federation.shelves._TOGETHER", held)
             for part in parts:
                 shelves.put(batch(part, first))
                 first += len(part)
+        assert any(directory.iterdir()) is (first >= held)
         found: dict[str, list[int]] = defaultdict(list)
         for number in range(SHELVES):
             shelf = shelves.shelf(number)
@@ -108,10 +111,15 @@ class TestShelves:
             pass
         assert list(read_together(shelves)) == [(ROWS.empty_table(),)]
 
-    def test_only_the_owner_can_read_them(self, tmp_path: Path) -> None:
+    def test_only_the_owner_can_read_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("federation.shelves._TOGETHER", 1)
         with Shelves(tmp_path / "shelves", ROWS) as shelves:
             shelves.put(batch(["a", "b"]))
-        for path in (tmp_path / "shelves", *(tmp_path / "shelves").iterdir()):
+        files = list((tmp_path / "shelves").iterdir())
+        assert files
+        for path in (tmp_path / "shelves", *files):
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
 
@@ -129,8 +137,11 @@ class TestScratch:
             raise RuntimeError
         assert not directory.exists()
 
-    def test_a_full_disk_is_told_as_such(self, tmp_path: Path) -> None:
+    def test_a_full_disk_is_told_as_such(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         # /dev/full refuses every write as a full disk does.
+        monkeypatch.setattr("federation.shelves._TOGETHER", 1)
         subject = batch(["a"])
         number = int(fingerprints(subject.column("subject"))[0] >> np.uint64(56))
 

@@ -18,10 +18,10 @@ from trials import Document, document, party, save, training, write_tables, writ
 
 from connectors.errors import SourceFormatError
 from federation.audit import VerifiedParty, verify_party
-from federation.coordinator import ROLL_CALL
 from federation.errors import CollaborationError, RefusedError
 from federation.jobs.spread import ERASING
 from federation.progress import Progress, listening
+from federation.roll_call import ROLL_CALL
 from federation.trial.report import Report
 from federation.trial.simulation import simulate
 

@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compliance.errors import SubjectKeyError
+from compliance.errors import StoreFormatError, SubjectKeyError
+from compliance.formats import PRESENT
 from compliance.log.note import NoteKey
 from compliance.log.verifier import verify_log
 from compliance.log.writer import LogWriter
@@ -223,3 +226,27 @@ def test_after_destruction_proofs_verify_and_no_dictionary_links(tmp_path: Path)
             guessed.add(hmac.new(origin, candidate, hashlib.sha256).hexdigest())
             guessed.add(SubjectKey(bytes(32)).pseudonym(ORIGIN, candidate.decode()))
     assert not guessed & told
+
+
+def test_a_store_without_a_number_goes_on_and_bears_one(tmp_path: Path) -> None:
+    path = tmp_path / "keys.sqlite"
+    (before,) = keys_of(path).of(["anna"])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 0")  # as stores were before they bore one
+    (after,) = keys_of(path).of(["anna"])
+    assert after.commitment(b"a body") == before.commitment(b"a body")
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (PRESENT,)
+
+
+def test_a_store_that_a_later_version_wrote_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "keys.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE subject_key_2 (subject, key, made)")
+        connection.execute(f"PRAGMA user_version = {PRESENT + 1}")
+    before = path.read_bytes()
+    with pytest.raises(
+        StoreFormatError, match=r"format 2, and this version .* up to 1: install the version that"
+    ):
+        keys_of(path)
+    assert path.read_bytes() == before

@@ -19,7 +19,7 @@ from compliance import records
 from compliance.errors import InvalidAgreementError
 from compliance.terms import NoiseSource, Role
 from federation.audit import verify_party
-from federation.coordinator import ROLL_CALL, write_jobs
+from federation.coordinator import write_jobs
 from federation.errors import MessageError, PartyUnreachableError, RefusedError
 from federation.jobs.model import JointModel
 from federation.jobs.spread import ERASING
@@ -38,6 +38,7 @@ from federation.messages import (
     weights_to_bytes,
 )
 from federation.objections import policy_objections
+from federation.roll_call import ROLL_CALL
 from federation.specification import ExpandSpec, TrainSpec
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.ledger import ChargeState
@@ -224,6 +225,40 @@ def world(path: Path, spec: TrainSpec, **train: object) -> World:
     return made
 
 
+def matched(path: Path, **train: object) -> World:
+    """A world that has matched, and is about to train with noise."""
+    made = world(path, NOISED, **train)
+    write_jobs(made.folder("coordinator"), (MATCH,))
+    made.run()
+    write_jobs(made.folder("coordinator"), (MATCH, NOISED))
+    return made
+
+
+@pytest.fixture(scope="module")
+def matched_two(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return matched(tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def matched_three(tmp_path_factory: pytest.TempPathFactory) -> World:
+    with pytest.MonkeyPatch.context() as patch:
+        with_partners(patch, 3)
+        return matched(tmp_path_factory.mktemp("three"), absent_partners=1)
+
+
+@pytest.fixture
+def two(matched_two: World, tmp_path: Path) -> World:
+    """Two partners that have matched."""
+    return matched_two.apart(tmp_path / "workspace")
+
+
+@pytest.fixture
+def three(matched_three: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Three that have, of whom one may be missing."""
+    with_partners(monkeypatch, 3)
+    return matched_three.apart(tmp_path / "workspace")
+
+
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, World]:
     """A job with noise and one without, of three partners, brought to their end."""
@@ -338,88 +373,81 @@ def test_what_was_trained_can_be_verified_by_anybody(ended: Mapping[str, World])
 
 
 @pytest.mark.parametrize("phase", SumPhase)
-def test_a_partner_lost_at_any_phase_is_left_out_from_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: SumPhase
-) -> None:
-    with_partners(monkeypatch, 3)
-    made = world(tmp_path, NOISED, colluding_partners=0, absent_partners=1)
+def test_a_partner_lost_at_any_phase_is_left_out_from_there(three: World, phase: SumPhase) -> None:
     lost: list[int] = []
 
     def lose(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        body = made.read(question).body
+        body = three.read(question).body
         if isinstance(body, SumAsk) and (body.round, body.phase) == (1, phase):
-            made.unreachable.add("courier")
+            three.unreachable.add("courier")
             lost.append(1)
         return answer
 
     # The brand and the retailer are asked before the courier hears of the phase, or after it.
-    made.listener = lose
-    made.run()
+    three.listener = lose
+    three.run()
     assert lost
-    model = model_of(made, "brand")
+    model = model_of(three, "brand")
     assert model.making.parties == ("retailer", "shop-2")
-    assert not made.folder("courier").model("model").exists()
-    report = verify_party(made.folder("courier").path)
+    assert not three.folder("courier").model("model").exists()
+    report = verify_party(three.folder("courier").path)
     assert report.counts["release"] >= 1
 
 
 def test_more_missing_than_agreed_end_the_job_and_it_goes_on_when_they_are_back(
-    tmp_path: Path,
+    two: World,
 ) -> None:
-    made = world(tmp_path, NOISED)
     rounds = []
 
     def lose(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        body = made.read(question).body
+        body = two.read(question).body
         if isinstance(body, SumAsk):
             rounds.append(body.round)
             if (body.round, body.phase) == (2, SumPhase.SHARE):
-                made.unreachable.add("courier")
+                two.unreachable.add("courier")
         return answer
 
-    made.listener = lose
+    two.listener = lose
     with pytest.raises(PartyUnreachableError):
-        made.run()
-    made.unreachable.clear()
-    made.listener = lambda _, __, answer: answer
-    spent = made.statement("courier").epsilon_spent
-    made.run()
+        two.run()
+    two.unreachable.clear()
+    two.listener = lambda _, __, answer: answer
+    spent = two.statement("courier").epsilon_spent
+    two.run()
     assert max(rounds) == 2
-    assert model_of(made, "brand").making.parties == ("courier", "retailer")
-    assert spent < made.statement("courier").epsilon_spent <= 1.0
+    assert model_of(two, "brand").making.parties == ("courier", "retailer")
+    assert spent < two.statement("courier").epsilon_spent <= 1.0
 
 
 def test_who_was_left_out_once_stays_so_when_the_job_is_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    three: World,
 ) -> None:
-    with_partners(monkeypatch, 3)
-    made = world(tmp_path, NOISED, colluding_partners=0, absent_partners=1)
 
     def lose(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        body = made.read(question).body
+        body = three.read(question).body
         if isinstance(body, SumAsk) and (body.round, body.phase) == (1, SumPhase.CONFIRM):
-            made.unreachable.add("courier")
+            three.unreachable.add("courier")
         if isinstance(body, ModelPublished):
             raise KeyboardInterrupt
         return answer
 
-    made.listener = lose
+    three.listener = lose
     with pytest.raises(KeyboardInterrupt):
-        made.run()
-    made.unreachable.clear()
-    made.listener = lambda _, __, answer: answer
-    before = len(made.wire)
-    made.run()
-    assert asked_since(made, before) == []  # what was answered is kept
-    assert model_of(made, "brand").making.parties == ("retailer", "shop-2")
-    assert not made.folder("courier").model("model").exists()
-    assert (made.folder("courier").job("model") / "rows.npz").exists()
-    made.run()
-    assert model_of(made, "courier") == model_of(made, "brand")
-    assert secrets_of(made, "courier") == set()
-    before = len(made.wire)
-    made.run()
-    later = {made.read(message).header.job for message in made.wire[before:]}
+        three.run()
+    three.unreachable.clear()
+    three.listener = lambda _, __, answer: answer
+    before = len(three.wire)
+    three.run()
+    assert asked_since(three, before) == []  # what was answered is kept
+    assert model_of(three, "brand").making.parties == ("retailer", "shop-2")
+    assert not three.folder("courier").model("model").exists()
+    assert (three.folder("courier").job("model") / "rows.npz").exists()
+    three.run()
+    assert model_of(three, "courier") == model_of(three, "brand")
+    assert secrets_of(three, "courier") == set()
+    before = len(three.wire)
+    three.run()
+    later = {three.read(message).header.job for message in three.wire[before:]}
     assert later <= {ROLL_CALL, ERASING}  # whoever asked to be erased meanwhile
 
 
@@ -442,36 +470,34 @@ def secrets_of(made: World, name: str) -> set[str]:
 
 
 def test_a_killed_coordinator_goes_on_where_it_was_without_who_has_left_since(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    three: World,
 ) -> None:
-    with_partners(monkeypatch, 3)
-    made = world(tmp_path, NOISED, colluding_partners=0, absent_partners=1)
 
     def kill(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        body = made.read(question).body
+        body = three.read(question).body
         if isinstance(body, SumAsk) and body.round == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
     child = os.fork()
     if child == 0:
-        made.listener = kill
+        three.listener = kill
         try:
-            made.run()
+            three.run()
         finally:  # this process must not return
             os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    made.away.add("courier")
-    made.run()
-    assert asked_since(made, 0) == [("retailer", 2), ("shop-2", 2)]
-    assert model_of(made, "brand").making.parties == ("retailer", "shop-2")
+    three.away.add("courier")
+    three.run()
+    assert asked_since(three, 0) == [("retailer", 2), ("shop-2", 2)]
+    assert model_of(three, "brand").making.parties == ("retailer", "shop-2")
     for name, rounds in (("courier", 1), ("retailer", 2), ("shop-2", 2)):
-        charges = made.statement(name).charges
+        charges = three.statement(name).charges
         assert [one.charge_id for one in charges] == [
             f"model/sum.noised/coordinator/round-{number}" for number in range(1, rounds + 1)
         ]
         assert {one.state for one in charges} == {ChargeState.COMMITTED}
-    assert not list(made.folder("coordinator").job("model").glob("exchange-*"))
+    assert not list(three.folder("coordinator").job("model").glob("exchange-*"))
 
 
 def test_a_training_begins_without_as_many_as_agreed_and_a_match_without_nobody(
@@ -506,43 +532,34 @@ def test_a_training_begins_without_as_many_as_agreed_and_a_match_without_nobody(
 
 
 def test_rows_and_secrets_of_who_was_left_out_go_when_another_job_begins_or_the_agreement_ends(
-    asked: World, tmp_path: Path
+    two: World, tmp_path: Path
 ) -> None:
-    questions, _ = to_the_mask(asked)
-    asked.ask("retailer", questions["retailer"])
-    later = asked.copy(tmp_path / "later")
-    assert {"rows.npz", "mask.json", "weights.bin"} <= secrets_of(asked, "retailer")
+    questions, _ = to_the_mask(two)
+    two.ask("retailer", questions["retailer"])
+    later = two.copy(tmp_path / "later")
+    assert {"rows.npz", "mask.json", "weights.bin"} <= secrets_of(two, "retailer")
     another = NOISED.model_copy(update={"name": "another", "epsilon": 0.1})
-    asked.ask("retailer", ask(asked, SumPhase.ADVERTISE, ZEROS, spec=another))
-    assert secrets_of(asked, "retailer") == set()
-    assert secrets_of(asked, "courier") != set()
-    assert (asked.folder("retailer").job("another") / "rows.npz").exists()
-    assert refused(asked, ask(asked, SumPhase.CONFIRM, b"{}")) == "train"
+    two.ask("retailer", ask(two, SumPhase.ADVERTISE, ZEROS, spec=another))
+    assert secrets_of(two, "retailer") == set()
+    assert secrets_of(two, "courier") != set()
+    assert (two.folder("retailer").job("another") / "rows.npz").exists()
+    assert refused(two, ask(two, SumPhase.CONFIRM, b"{}")) == "train"
     later.now = later.agreement.valid_until
     assert refused(later, ask(later, SumPhase.CONFIRM, b"{}")) == "train"
     assert secrets_of(later, "retailer") == set()
 
 
-def test_a_round_follows_the_end_of_the_one_before_and_is_then_over(asked: World) -> None:
+def test_a_round_follows_the_end_of_the_one_before_and_is_then_over(two: World) -> None:
     """Else a round that was cut could be begun again, at weights of another's choice."""
-    second = ask(asked, SumPhase.ADVERTISE, weights_to_bytes(np.ones(WIDTH)), number=2)
-    assert refused(asked, second) == "message"
-    questions, _ = to_the_mask(asked)
-    asked.ask("retailer", questions["retailer"])
-    assert refused(asked, second) == "message"
-    assert {"rows.npz", "mask.json", "weights.bin"} <= secrets_of(asked, "retailer")
+    second = ask(two, SumPhase.ADVERTISE, weights_to_bytes(np.ones(WIDTH)), number=2)
+    assert refused(two, second) == "message"
+    questions, _ = to_the_mask(two)
+    two.ask("retailer", questions["retailer"])
+    assert refused(two, second) == "message"
+    assert {"rows.npz", "mask.json", "weights.bin"} <= secrets_of(two, "retailer")
 
 
 # --- a coordinator that breaks the protocol ---------------------------------------------------
-
-
-@pytest.fixture
-def asked(tmp_path: Path) -> World:
-    """Two partners that have matched."""
-    made = world(tmp_path, NOISED)
-    write_jobs(made.folder("coordinator"), (MATCH,))
-    made.run()
-    return made
 
 
 def ask(
@@ -566,8 +583,8 @@ def refused(made: World, message: SealedMessage, name: str = "retailer") -> str:
 
 
 @pytest.mark.parametrize("phase", list(SumPhase)[1:])
-def test_no_phase_comes_before_the_one_before_it(asked: World, phase: SumPhase) -> None:
-    assert refused(asked, ask(asked, phase, b"{}")) == "message"
+def test_no_phase_comes_before_the_one_before_it(two: World, phase: SumPhase) -> None:
+    assert refused(two, ask(two, phase, b"{}")) == "message"
 
 
 @pytest.mark.parametrize(
@@ -580,23 +597,23 @@ def test_no_phase_comes_before_the_one_before_it(asked: World, phase: SumPhase) 
     ],
     ids=["nothing", "too many", "no number", "endless"],
 )
-def test_weights_that_are_none_begin_nothing(asked: World, payload: bytes) -> None:
-    assert refused(asked, ask(asked, SumPhase.ADVERTISE, payload)) == "message"
-    assert isinstance(asked.ask("retailer", ask(asked, SumPhase.ADVERTISE, ZEROS)).body, SumSaid)
+def test_weights_that_are_none_begin_nothing(two: World, payload: bytes) -> None:
+    assert refused(two, ask(two, SumPhase.ADVERTISE, payload)) == "message"
+    assert isinstance(two.ask("retailer", ask(two, SumPhase.ADVERTISE, ZEROS)).body, SumSaid)
 
 
-def test_a_round_is_begun_once_and_repeats_its_answer(asked: World) -> None:
-    first = ask(asked, SumPhase.ADVERTISE, ZEROS)
-    answer = asked.handle("retailer", first)
-    assert asked.handle("retailer", first) == answer
+def test_a_round_is_begun_once_and_repeats_its_answer(two: World) -> None:
+    first = ask(two, SumPhase.ADVERTISE, ZEROS)
+    answer = two.handle("retailer", first)
+    assert two.handle("retailer", first) == answer
     elsewhere = weights_to_bytes(np.ones(WIDTH))
-    assert refused(asked, ask(asked, SumPhase.ADVERTISE, elsewhere)) == "message"
+    assert refused(two, ask(two, SumPhase.ADVERTISE, elsewhere)) == "message"
 
 
-def test_rounds_and_noise_that_the_job_does_not_have_are_refused(asked: World) -> None:
-    assert refused(asked, ask(asked, SumPhase.ADVERTISE, ZEROS, number=3)) == "message"
+def test_rounds_and_noise_that_the_job_does_not_have_are_refused(two: World) -> None:
+    assert refused(two, ask(two, SumPhase.ADVERTISE, ZEROS, number=3)) == "message"
     local = TrainSpec(name="other", match="find", epsilon=1, delta=1e-5, steps=10)
-    assert refused(asked, ask(asked, SumPhase.ADVERTISE, ZEROS, spec=local)) == "message"
+    assert refused(two, ask(two, SumPhase.ADVERTISE, ZEROS, spec=local)) == "message"
 
 
 def test_a_job_that_the_budget_cannot_bear_is_refused_before_anything_is_computed(
@@ -640,16 +657,16 @@ def to_the_mask(made: World) -> tuple[Mapping[str, SealedMessage], Server]:
 
 @pytest.mark.parametrize("difference", ["weights", "epsilon"])
 def test_partners_that_were_told_different_things_share_nothing(
-    asked: World, difference: str
+    two: World, difference: str
 ) -> None:
-    """Else one could be asked at weights that single it out, or counted on for more noise."""
+    """Else one could be two at weights that single it out, or counted on for more noise."""
     told = {"retailer": (NOISED, ZEROS), "courier": (NOISED, weights_to_bytes(np.ones(WIDTH)))}
     if difference == "epsilon":
         told["courier"] = (NOISED.model_copy(update={"epsilon": 0.5}), ZEROS)
     said = []
     for name, (spec, weights) in told.items():
-        question = ask(asked, SumPhase.ADVERTISE, weights, spec=spec, name=name)
-        said.append(json.loads(asked.ask(name, question).payload))
+        question = ask(two, SumPhase.ADVERTISE, weights, spec=spec, name=name)
+        said.append(json.loads(two.ask(name, question).payload))
     assert said[0]["aggregation"] != said[1]["aggregation"]
     for name, (spec, _) in told.items():
         for mixed in (said[0]["aggregation"], said[1]["aggregation"]):
@@ -659,8 +676,8 @@ def test_partners_that_were_told_different_things_share_nothing(
                     ({**one, "aggregation": mixed} for one in said), key=lambda one: one["sender"]
                 ),
             }
-            question = ask(asked, SumPhase.SHARE, json.dumps(roster).encode(), spec=spec, name=name)
-            assert refused(asked, question, name) == "message"
+            question = ask(two, SumPhase.SHARE, json.dumps(roster).encode(), spec=spec, name=name)
+            assert refused(two, question, name) == "message"
 
 
 def test_a_round_that_is_over_does_not_begin_again(ended: Mapping[str, World]) -> None:
@@ -671,43 +688,42 @@ def test_a_round_that_is_over_does_not_begin_again(ended: Mapping[str, World]) -
         assert refused(made, question) == "message"
 
 
-def test_a_phase_that_was_passed_is_not_had_again(asked: World) -> None:
-    questions, _ = to_the_mask(asked)
-    asked.ask("retailer", questions["retailer"])
+def test_a_phase_that_was_passed_is_not_had_again(two: World) -> None:
+    questions, _ = to_the_mask(two)
+    two.ask("retailer", questions["retailer"])
     elsewhere = weights_to_bytes(np.ones(WIDTH))
-    assert refused(asked, ask(asked, SumPhase.ADVERTISE, elsewhere)) == "message"
+    assert refused(two, ask(two, SumPhase.ADVERTISE, elsewhere)) == "message"
 
 
-def test_rows_of_a_refused_question_serve_no_other_match(asked: World) -> None:
-    bad = ask(asked, SumPhase.ADVERTISE, ZEROS[:-1])
-    assert refused(asked, bad) == "message"
-    assert not (asked.folder("retailer").job("model") / "rows.npz").exists()
+def test_rows_of_a_refused_question_serve_no_other_match(two: World) -> None:
+    bad = ask(two, SumPhase.ADVERTISE, ZEROS[:-1])
+    assert refused(two, bad) == "message"
+    assert not (two.folder("retailer").job("model") / "rows.npz").exists()
     other = NOISED.model_copy(update={"match": "never-run"})
-    assert refused(asked, ask(asked, SumPhase.ADVERTISE, ZEROS, spec=other)) == "train.match"
+    assert refused(two, ask(two, SumPhase.ADVERTISE, ZEROS, spec=other)) == "train.match"
 
 
-def test_another_partners_shares_are_no_reason_to_compute(asked: World) -> None:
-    questions, _ = to_the_mask(asked)
-    misled = asked.read(questions["courier"]).payload
-    assert refused(asked, ask(asked, SumPhase.MASK, misled)) == "message"
-    assert not asked.statement("retailer").charges
-    assert isinstance(asked.ask("retailer", questions["retailer"]).body, SumNoised)
-    assert len(asked.statement("retailer").charges) == 1
+def test_another_partners_shares_are_no_reason_to_compute(two: World) -> None:
+    questions, _ = to_the_mask(two)
+    misled = two.read(questions["courier"]).payload
+    assert refused(two, ask(two, SumPhase.MASK, misled)) == "message"
+    assert not two.statement("retailer").charges
+    assert isinstance(two.ask("retailer", questions["retailer"]).body, SumNoised)
+    assert len(two.statement("retailer").charges) == 1
 
 
-def test_consent_withdrawn_between_two_phases_stops_the_part(asked: World) -> None:
-    questions, _ = to_the_mask(asked)
-    asked.withdraw("retailer", [15])
-    assert refused(asked, questions["retailer"]) == "consent"
-    assert asked.statement("retailer").epsilon_spent == 0
+def test_consent_withdrawn_between_two_phases_stops_the_part(two: World) -> None:
+    questions, _ = to_the_mask(two)
+    two.withdraw("retailer", [15])
+    assert refused(two, questions["retailer"]) == "consent"
+    assert two.statement("retailer").epsilon_spent == 0
 
 
-def test_killed_at_any_renaming_a_part_is_the_same_and_charged_once(tmp_path: Path) -> None:
-    made = world(tmp_path / "one", NOISED)
-    write_jobs(made.folder("coordinator"), (MATCH,))
-    made.run()
-    questions, _ = to_the_mask(made)
-    undisturbed = made.copy(tmp_path / "undisturbed")
+def test_killed_at_any_renaming_a_part_is_the_same_and_charged_once(
+    two: World, tmp_path: Path
+) -> None:
+    questions, _ = to_the_mask(two)
+    undisturbed = two.copy(tmp_path / "undisturbed")
     expected = undisturbed.ask("retailer", questions["retailer"]).payload
     kills = 0
     for after in range(1, 40):
@@ -725,7 +741,7 @@ def test_killed_at_any_renaming_a_part_is_the_same_and_charged_once(tmp_path: Pa
 
             sys.addaudithook(hook)
             try:
-                made.handle("retailer", questions["retailer"])
+                two.handle("retailer", questions["retailer"])
             except BaseException:  # noqa: BLE001 -- this process must not return
                 os._exit(3)
             os._exit(0)
@@ -735,27 +751,26 @@ def test_killed_at_any_renaming_a_part_is_the_same_and_charged_once(tmp_path: Pa
             break
         kills += 1
     assert kills > 4
-    assert made.ask("retailer", questions["retailer"]).payload == expected
-    (charge,) = made.statement("retailer").charges
+    assert two.ask("retailer", questions["retailer"]).payload == expected
+    (charge,) = two.statement("retailer").charges
     assert charge.state is ChargeState.COMMITTED
-    verify_party(made.folder("retailer").path)
+    verify_party(two.folder("retailer").path)
 
 
 # --- partners that break the protocol ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", SumPhase)
-def test_a_partner_that_says_something_else_ends_the_job(tmp_path: Path, phase: SumPhase) -> None:
-    made = world(tmp_path, NOISED)
+def test_a_partner_that_says_something_else_ends_the_job(two: World, phase: SumPhase) -> None:
 
     def lie(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        asked = made.read(question)
+        asked = two.read(question)
         if name != "courier" or not isinstance(asked.body, SumAsk) or asked.body.phase is not phase:
             return answer
-        body = made.read(answer).body
-        words = json.loads(made.read(answer).payload)
+        body = two.read(answer).body
+        words = json.loads(two.read(answer).payload)
         words["sender"] = "retailer"
-        return made.parties.seal(
+        return two.parties.seal(
             "courier",
             "coordinator",
             "model",
@@ -764,17 +779,16 @@ def test_a_partner_that_says_something_else_ends_the_job(tmp_path: Path, phase: 
             answers=question.digest,
         )
 
-    made.listener = lie
+    two.listener = lie
     with pytest.raises(MessageError, match="courier"):
-        made.run()
+        two.run()
 
 
-def test_a_model_that_names_other_partners_or_less_noise_is_refused(tmp_path: Path) -> None:
-    made = world(tmp_path, NOISED)
+def test_a_model_that_names_other_partners_or_less_noise_is_refused(two: World) -> None:
     wrong: list[str] = []
 
     def watch(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        message = made.read(question)
+        message = two.read(question)
         if isinstance(message.body, ModelPublished) and name == "brand" and not wrong:
             model = json.loads(message.payload)
             for changes in (
@@ -786,27 +800,26 @@ def test_a_model_that_names_other_partners_or_less_noise_is_refused(tmp_path: Pa
             ):
                 lie = {**model, "making": {**model["making"], **changes}}
                 payload = json.dumps(lie).encode()
-                sealed = made.parties.seal("coordinator", "courier", "model", message.body, payload)
-                wrong.append(refused(made, sealed, "courier"))
+                sealed = two.parties.seal("coordinator", "courier", "model", message.body, payload)
+                wrong.append(refused(two, sealed, "courier"))
         return answer
 
-    made.listener = watch
-    made.run()
+    two.listener = watch
+    two.run()
     assert wrong == ["message"] * 5
 
 
-def test_a_refusal_ends_the_job_and_names_who_refused(tmp_path: Path) -> None:
-    made = world(tmp_path, NOISED)
+def test_a_refusal_ends_the_job_and_names_who_refused(two: World) -> None:
 
     def withdraw(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
-        body = made.read(question).body
+        body = two.read(question).body
         if isinstance(body, SumAsk) and body.phase is SumPhase.SHARE:
-            made.withdraw("courier", [25])
+            two.withdraw("courier", [25])
         return answer
 
-    made.listener = withdraw
+    two.listener = withdraw
     with pytest.raises(RefusedError) as raised:
-        made.run()
+        two.run()
     assert (raised.value.party, raised.value.term) == ("courier", "consent")
 
 

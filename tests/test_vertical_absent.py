@@ -9,7 +9,7 @@ import pytest
 import vertical
 from parties import World
 from sklearn.metrics import roc_auc_score
-from test_vertical_jobs import PEOPLE, elsewhere
+from test_vertical_jobs import PEOPLE
 from vertical import ALIGN, UNSAFE, ask_for, record
 
 from compliance.records import Refusal
@@ -57,7 +57,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture
 def world(grown: World, tmp_path: Path) -> World:
-    return elsewhere(grown, tmp_path / "workspace")
+    return grown.apart(tmp_path / "workspace")
 
 
 def run(world: World, *jobs: VerticalScoreSpec, away: str | None = None) -> list[str]:

@@ -29,6 +29,7 @@ from federation.collaboration import drafted_agreement, load_collaboration
 from federation.desk import Desk
 from federation.errors import CollaborationError, MessageError, PartyUnreachableError, RefusedError
 from federation.gate import Released
+from federation.jobs import message_room
 from federation.jobs.assist import HeldPart, PartnerSum, joined_keys
 from federation.messages import (
     AssistAsk,
@@ -78,35 +79,15 @@ def aligned(tmp_path_factory: pytest.TempPathFactory, _four_data_parties: None) 
 @pytest.fixture(scope="module")
 def trained(aligned: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """A world in which a model was trained on noised labels."""
-    found = elsewhere(aligned, tmp_path_factory.mktemp("trained") / "workspace")
+    found = aligned.apart(tmp_path_factory.mktemp("trained") / "workspace")
     ask_for(found, ALIGN, PRIVATE)
     found.run()
     return found
 
 
-def elsewhere(found: World, path: Path) -> World:
-    """A copy of a world whose tables are its own too."""
-    copied = found.copy(path)
-    for name in PEOPLE:
-        for file in (found.table(name), found.consents(name)):
-            shutil.copy(file, path.parent / file.name)
-            text = (path / name / "party.json").read_text()
-            (path / name / "party.json").write_text(
-                text.replace(str(file.parent), str(path.parent))
-            )
-    return World(
-        type(copied.workspace)(
-            path,
-            copied.agreement,
-            tuple(parties.PartyFolder(path / folder.name) for folder in copied.workspace.folders),
-        ),
-        found.now,
-    )
-
-
 @pytest.fixture
 def world(aligned: World, tmp_path: Path) -> World:
-    return elsewhere(aligned, tmp_path / "workspace")
+    return aligned.apart(tmp_path / "workspace")
 
 
 @contextmanager
@@ -141,7 +122,7 @@ def held(found: World, name: str) -> HeldPart:
 def test_a_model_over_columns_ranks_people_whose_label_nobody_knows(
     trained: World, tmp_path: Path
 ) -> None:
-    found = elsewhere(trained, tmp_path / "workspace")
+    found = trained.apart(tmp_path / "workspace")
     ask_for(found, ALIGN, PRIVATE, SCORE)
     found.run()
     ranked = scores(found)
@@ -303,6 +284,18 @@ def test_too_few_people_are_refused(world: World) -> None:
         world.run()
 
 
+def test_more_people_than_a_message_tells_of_are_refused_before_anything_is_charged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_room, "MOST_ALIGNED", COMMON - 1)
+    ask_for(world, ALIGN, PRIVATE)
+    told = "300 people x 4 bytes = 1,200, of the 1,196 bytes that one message tells: align fewer"
+    with pytest.raises(RefusedError, match=told) as refusal:
+        world.run()
+    assert refusal.value.term == "vertical.align"
+    assert not any(charge.charge_id.startswith("model") for charge in world.spent("brand").charges)
+
+
 def test_labels_of_one_class_are_refused_before_anything_is_charged(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -414,7 +407,7 @@ def test_no_residual_leaves_before_its_labels_are_paid_for_as_the_job_then_was(
 def test_a_scoring_waits_for_all_partners_since_sums_of_fewer_would_tell_of_the_one_away(
     trained: World, tmp_path: Path
 ) -> None:
-    found = elsewhere(trained, tmp_path / "workspace")
+    found = trained.apart(tmp_path / "workspace")
     ask_for(found, ALIGN, PRIVATE, SCORE)
 
     def leave(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
@@ -435,7 +428,7 @@ def test_a_scoring_waits_for_all_partners_since_sums_of_fewer_would_tell_of_the_
 
 
 def test_a_scoring_that_was_refused_leaves_another_free(trained: World, tmp_path: Path) -> None:
-    found = elsewhere(trained, tmp_path / "workspace")
+    found = trained.apart(tmp_path / "workspace")
     ask_for(found, ALIGN, PRIVATE, SCORE)
     with refusing(AssistScored), pytest.raises(RefusedError, match="not today"):
         found.run()

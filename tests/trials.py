@@ -102,13 +102,13 @@ def write_trial(directory: Path, content: Document | None = None) -> Path:
     return save(document() if content is None else content, directory / "trial.toml")
 
 
-def write_every_job(directory: Path, **agreement: Any) -> Path:
+def write_every_job(directory: Path, *, rounds: int = 2, **agreement: Any) -> Path:
     """Write a trial with every kind of training, over rows and over columns; return its file.
 
-    `agreement` are further terms.
+    `rounds` are those of a training with sums and noise; `agreement` are further terms.
     """
     content = document()
-    sums = {"noise": "distributed", "epsilon": 1.0, "delta": 1e-5, "rounds": 2}
+    sums = {"noise": "distributed", "epsilon": 1.0, "delta": 1e-5, "rounds": rounds}
     trees = {"model": "boosted-trees", "depth": 1, "rounds": 1}
     exact = trees | {"rounds": 2}
     content["jobs"] += [

@@ -112,15 +112,18 @@ def parts(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     So that a partial result, of which the coordinator tells as if it were whole, is found.
     """
     given: dict[tuple[str, str | None], set[str]] = defaultdict(set)
-    at_hand = {log.party for log in logs}
+    bringing = {
+        one.name for log in logs for each in log.versions for one in each.by_role(Role.PARTNER)
+    }
+    asked = {log.party for log in logs} & bringing  # who brings nothing is found otherwise
     for log in logs:
         for _, release in log.each(records.Release):
             if release.computation in PARTS:
                 given[log.party, release.job].add(release.release_id)
     for log, index, leaf in _results(logs):
         needed = leaf.rounds if isinstance(leaf, _MODEL) else 1
-        for party in leaf.parties:
-            if party in at_hand and len(given[party, leaf.job]) < needed:
+        for party in sorted(log.parties_of(leaf)):
+            if party in asked and len(given[party, leaf.job]) < needed:
                 text = f"names {party}, whose log, if it is no older copy, tells of no such part"
                 yield log.finding(FindingKind.PART_NOT_GIVEN, index, text)
 
@@ -132,7 +135,7 @@ def _results(
     for log in logs:
         brands = {one.name for each in log.versions for one in each.by_role(Role.BRAND)}
         for index, leaf in log.each(records.ModelTrained, records.MeasurementMade):
-            if not brands.intersection(leaf.parties):
+            if not brands.intersection(log.parties_of(leaf)):
                 yield log, index, leaf
 
 

@@ -292,7 +292,7 @@ class _States:
         due: the first moment later at which this may be another.
     """
 
-    last: NDArray[np.int64]
+    last: NDArray[np.int8]
     elsewhere: NDArray[np.bool_]
     separate: NDArray[np.int32]
     recipients: Mapping[str, NDArray[np.int32]]
@@ -304,24 +304,24 @@ class _States:
     @classmethod
     def fold(cls, events: Any, count: int, purpose: int, at: int, conditions: Conditions) -> Self:
         """Fold all events heard until a moment, whatever their order."""
-        subject, about, moment = (
-            events[name].to_numpy() for name in ("subject", "purpose", "moment")
-        )
-        kind, time = moment & 7, moment >> 3
-        heard, ours = time <= at, about == purpose
+        subject, moment = events["subject"].to_numpy(), events["moment"].to_numpy()
+        ours = events["purpose"].to_numpy() == purpose
+        kind, time = (moment & 7).astype(np.int8), moment >> 3
+        heard = time <= at
         elsewhere = np.zeros(count, dtype=np.bool_)
         elsewhere[subject[heard & ~ours & (kind != _CONTACTED)]] = True
-        decisive = np.full(count, -1)
         some = heard & ours & (kind >= _GIVEN)
-        np.maximum.at(decisive, subject[some], moment[some])
+        decisive = _latest(count, subject[some], moment[some])
+        last = np.where(decisive < 0, -1, decisive & 7).astype(np.int8)
+        del moment, decisive  # ten million events have columns of 80 MB
         # What was said before consent was last given no longer counts.
-        given, said = np.full(count, -1), np.full(count, -1)
         some = heard & ours & (kind == _GIVEN)
-        np.maximum.at(given, subject[some], time[some])
+        given = _latest(count, subject[some], time[some])
         yes = heard & ours & (kind <= _GIVEN) & (kind != _CONTACTED)
         yes &= (time >= given[subject]) & (given[subject] >= 0)
-        np.maximum.at(said, subject[yes], time[yes])
+        said = _latest(count, subject[yes], time[yes])
         last_words = np.flatnonzero(yes & (time == said[subject]))
+        del said
         recipients = {
             name: np.full(count, ANYBODY, dtype=np.int32)
             for name in ("separate", *events.column_names)
@@ -331,6 +331,7 @@ class _States:
             words = events[name].to_numpy()[last_words]
             np.bitwise_and.at(found, subject[last_words], words)
         separate = recipients.pop("separate")
+        del last_words, words
         sayings = (subject[yes], time[yes], kind[yes], events["expires"].to_numpy()[yes])
         expires = ends(Sayings(*sayings), given, conditions.validity)
         contacts = np.zeros(count, dtype=np.int64)
@@ -340,7 +341,6 @@ class _States:
             contacts = np.bincount(subject[late], minlength=count)
         due = min(time[~heard & (ours | (kind == _CONTACTED))].min(initial=NEVER), NEVER)
         due = min(int(due), int(expires[expires > at].min(initial=NEVER)))
-        last = np.where(decisive < 0, -1, decisive & 7)
         return cls(last, elsewhere, separate, recipients, expires, contacts, at, due)
 
     def outcomes(self, known: tuple[str, ...], conditions: Conditions) -> NDArray[np.uint8]:
@@ -361,6 +361,13 @@ class _States:
         ):
             outcomes[(outcomes == 0) & fails] = code(reason)
         return outcomes.astype(np.uint8, copy=False)
+
+
+def _latest(count: int, who: NDArray[np.int32], moment: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the latest of the moments of each of `count` people; -1 where there is none."""
+    found = np.full(count, -1)
+    np.maximum.at(found, who, moment)
+    return found
 
 
 def _words(bits: Any, words: tuple[str, ...], none: str) -> Any:

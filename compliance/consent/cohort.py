@@ -39,19 +39,20 @@ def cohort_root(key: bytes, parts: Iterable[Any]) -> str:
     """
     if len(key) != 32:
         raise ValueError(f"a cohort's key has 32 bytes, got {len(key)}")
-    leaves = [
-        leaf_hash(_leaf(key, place, part.cast(pa.large_string())))
-        for place, part in enumerate(parts)
-    ]
+    leaves = [leaf_hash(_leaf(key, place, part)) for place, part in enumerate(parts)]
     return (fold(peaks(leaves)) if leaves else EMPTY_ROOT).hex()
 
 
 def _leaf(key: bytes, place: int, part: Any) -> bytes:
+    head = place.to_bytes(8, "big") + len(part).to_bytes(8, "big")
+    if not len(part):
+        return hmac.digest(key, head, "sha256")
+    part = part.cast(pa.large_string())
     part = part.take(pc.array_sort_indices(part))
-    state = hmac.new(key, place.to_bytes(8, "big") + len(part).to_bytes(8, "big"), hashlib.sha256)
+    state = hmac.new(key, head, hashlib.sha256)
     state.update(pc.binary_length(part).to_numpy().astype(">u4").tobytes())
     _, offsets, content = part.buffers()
-    if content is not None and len(part):
+    if content is not None:
         edges = np.frombuffer(offsets, np.int64)[part.offset : part.offset + len(part) + 1]
         state.update(memoryview(content)[edges[0] : edges[-1]])
     return state.digest()

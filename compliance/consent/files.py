@@ -61,6 +61,14 @@ _BATCH_ROWS: Final = 65_536
 _BLOCK_BYTES: Final = 2 << 20  # of CSV; also the longest row that can be read
 _INSTANT: Final = pa.timestamp("us", "UTC")
 
+_TORN: Final = "with too many or too few fields"
+_NO_SUBJECT: Final = "without a subject"
+_NO_EVENT: Final = f"whose event is none of {', '.join(KINDS)}"
+_NO_TIME: Final = "whose time is not RFC 3339 with an offset, from 1970 to 2199"
+_NO_SCOPE: Final = "whose separate consents or expiry cannot be understood"
+_MISTAKES: Final = (_TORN, _NO_SUBJECT, _NO_EVENT, _NO_TIME, _NO_SCOPE)
+"""What can be wrong with a row, in the order in which it is told."""
+
 
 def read_events(
     path: Path,
@@ -93,7 +101,7 @@ def read_events(
         UnknownPurposeError: the file names other purposes.
     """
     torn: list[int] = []
-    rows = without_subject = without_event = without_time = without_scope = 0
+    rows, wrong = 0, Counter(dict.fromkeys(_MISTAKES, 0))
     parties = tuple(sorted(set(recipients)))
     schema = events_schema(parties)
     known = {purpose: place for place, purpose in enumerate(sorted(set(purposes)))}
@@ -112,28 +120,22 @@ def read_events(
             for some in recipient_columns(parties).values()
         ]
         expires, late = _expiries(batch, path)
-        without_scope += separate.null_count + late
         rows += len(batch)
-        without_subject += pc.sum(pc.equal(subject, "")).as_py() or 0
-        without_event += rank.null_count
-        without_time += time.null_count
+        wrong[_NO_SUBJECT] += pc.sum(pc.equal(subject, "")).as_py() or 0
+        wrong[_NO_EVENT] += rank.null_count
+        wrong[_NO_TIME] += time.null_count
+        wrong[_NO_SCOPE] += separate.null_count + late
         if number.null_count:
             told = _text(batch, "purpose", path)
             counts = pc.value_counts(told.filter(pc.is_null(number))).to_pylist()
             foreign.update({pair["values"]: pair["counts"] for pair in counts})
-        if not (without_subject or without_event or without_time or without_scope or foreign):
+        if not (wrong.total() or foreign):
             moment = pc.add(pc.multiply(time, 8), rank).cast(pa.int64())
             text = subject.cast(pa.large_string())
             columns = [text, number, moment, separate, named[0], expires, *named[1:]]
             yield pa.record_batch(columns, schema=schema)
-    mistakes = [
-        (len(torn), "with too many or too few fields"),
-        (without_subject, "without a subject"),
-        (without_event, f"whose event is none of {', '.join(KINDS)}"),
-        (without_time, "whose time is not RFC 3339 with an offset, from 1970 to 2199"),
-        (without_scope, "whose separate consents or expiry cannot be understood"),
-    ]
-    if found := [f"{count} {what}" for count, what in mistakes if count]:
+    wrong[_TORN] = len(torn)
+    if found := [f"{count} {what}" for what, count in wrong.items() if count]:
         raise ConsentError(
             f"consent file {path}: of {rows + len(torn)} rows {'; '.join(found)}: correct them"
         )

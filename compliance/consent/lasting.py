@@ -37,9 +37,9 @@ class Sayings:
         expires: first microsecond at which it no longer holds by its own words, or `NEVER`.
     """
 
-    who: NDArray[np.int64]
+    who: NDArray[np.int32]
     time: NDArray[np.int64]
-    kind: NDArray[np.int64]
+    kind: NDArray[np.int8]
     expires: NDArray[np.int64]
 
 

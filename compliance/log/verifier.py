@@ -112,10 +112,7 @@ def read_checkpoint(directory: Path) -> bytes:
         FileMissingError: there is none.
         LogError: it cannot be read.
     """
-    data = _read(directory, CHECKPOINT_PATH, NOTE_LIMIT)
-    if data is None:
-        raise FileMissingError(f"{CHECKPOINT_PATH}: missing from {directory}")
-    return data
+    return _required(directory, CHECKPOINT_PATH, NOTE_LIMIT)
 
 
 def read_public(directory: Path) -> bytes:
@@ -125,10 +122,7 @@ def read_public(directory: Path) -> bytes:
         FileMissingError: there is none.
         LogError: it cannot be read.
     """
-    data = _read(directory, _PUBLIC_PATH, NOTE_LIMIT)
-    if data is None:
-        raise FileMissingError(f"{_PUBLIC_PATH}: missing from {directory}")
-    return data
+    return _required(directory, _PUBLIC_PATH, NOTE_LIMIT)
 
 
 def read_tile(directory: Path, tile: Tile) -> bytes:
@@ -138,10 +132,7 @@ def read_tile(directory: Path, tile: Tile) -> bytes:
         FileMissingError: it is missing.
         LogError: it cannot be read.
     """
-    data = _read(directory, tile.path, tile.limit)
-    if data is None:
-        raise FileMissingError(f"{tile.path}: missing from {directory}")
-    return data
+    return _required(directory, tile.path, tile.limit)
 
 
 def find_tiles(directory: Path) -> Iterator[tuple[str, Tile | None]]:
@@ -175,6 +166,14 @@ def read_regular(path: Path, most: int) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         return file.read(most)
+
+
+def _required(directory: Path, path: str, limit: int) -> bytes:
+    """Read a file of a log that has to be there."""
+    data = _read(directory, path, limit)
+    if data is None:
+        raise FileMissingError(f"{path}: missing from {directory}")
+    return data
 
 
 def _read(directory: Path, path: str, limit: int) -> bytes | None:

@@ -11,6 +11,7 @@ numbers that are not counts, with free text, or with a field that is not always 
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -33,9 +34,9 @@ from compliance.records.leaf import (
 
 __all__ = ["Spelling"]
 
-_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,127}"
-_LABEL: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,62}"
-_REASON: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,31}"
+_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,127}+"
+_LABEL: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,62}+"
+_REASON: Final = "[A-Za-z0-9][A-Za-z0-9._:/ -]{0,31}+"
 _PLACE: Final = "(?:0|[1-9][0-9]?|1[01][0-9]|12[0-7])"
 
 _TIME: Final = (
@@ -46,10 +47,12 @@ _TIME: Final = (
 _Read = Callable[[str], object]
 
 
+@lru_cache(maxsize=256)  # many leaves say the same
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text[2:-2].split('","')) if len(text) > 2 else ()
 
 
+@lru_cache(maxsize=256)  # likewise
 def _told(text: str) -> tuple[str, ...] | tuple[int, ...]:
     """Read parties by name, or by places; raise ValueError where those do not rise."""
     if len(text) == 2 or text[1] == '"':

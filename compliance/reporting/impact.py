@@ -65,45 +65,8 @@ def impact_report(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) 
                 releases_table(logs),
             ),
         ),
-        Section(
-            title="Whether it is necessary and proportionate",
-            law="GDPR 35(7)(b); PIPL 56(1)",
-            lines=(
-                Blank(
-                    ask="Why the purposes are lawful and legitimate, and cannot be reached with "
-                    "less"
-                ),
-                Blank(ask="How people are told, and how they use their rights (GDPR 12 to 22)"),
-            ),
-            tables=(left_out_table(logs), _segments(logs), erasure_table(agreement, logs, at)),
-        ),
-        Section(
-            title="Risks to people",
-            law="GDPR 35(7)(c); PIPL 56(2)",
-            lines=(
-                *warnings(agreement),
-                *_happened(logs),
-                Fact(
-                    text="Models and counts bound what anybody can learn of one person by ε; a "
-                    "match tells whom match.reveal says, exactly, whatever ε is."
-                ),
-                Fact(
-                    text="Protection rests on parties that follow the protocol; a party that "
-                    "deviates is not prevented everywhere (docs/threat-model.md)."
-                ),
-                Blank(
-                    ask="Result of comity attack on each model: an empirical ε beside the "
-                    "stated one; it stays at the party and is in no log"
-                ),
-                Blank(ask="Likelihood and severity of each risk to people, and what is left of it"),
-            ),
-            tables=(
-                budget_summary(agreement, logs),
-                _models(logs),
-                _measurements(logs),
-                _unprotected(logs),
-            ),
-        ),
+        _necessity(agreement, logs, at),
+        _risks(agreement, logs),
         Section(
             title="What is done about them",
             law="GDPR 35(7)(d); PIPL 56(3)",
@@ -113,23 +76,74 @@ def impact_report(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) 
             ),
             tables=(evidence(logs),),
         ),
-        Section(
-            title="Advice, views and decision",
-            law="GDPR 35(2), 35(9), 35(11), 36; PIPL 56",
-            lines=(
-                Blank(ask="Advice of the data protection officer"),
-                Blank(ask="Views of the people concerned or their representatives"),
-                Blank(ask="Whether the authority has to be consulted first"),
-                Blank(ask="Decided by, on, and next review"),
-                Fact(
-                    text="Report and records of handling are kept for at least three years (PIPL "
-                    f"56): of this one, not before {at.year + 3}-{at:%m-%d}."
-                ),
-            ),
-        ),
+        _decision(at),
     )
     title = "Impact assessment (DPIA, PIA)"
     return make_report(ReportKind.IMPACT, title, agreement, logs, at, sections)
+
+
+def _necessity(agreement: Agreement, logs: Sequence[PartyLog], at: datetime) -> Section:
+    """Ask why less would not do, and show who was used and erased."""
+    return Section(
+        title="Whether it is necessary and proportionate",
+        law="GDPR 35(7)(b); PIPL 56(1)",
+        lines=(
+            Blank(
+                ask="Why the purposes are lawful and legitimate, and cannot be reached with less"
+            ),
+            Blank(ask="How people are told, and how they use their rights (GDPR 12 to 22)"),
+        ),
+        tables=(left_out_table(logs), _segments(logs), erasure_table(agreement, logs, at)),
+    )
+
+
+def _risks(agreement: Agreement, logs: Sequence[PartyLog]) -> Section:
+    """Show what was measured or logged of risks; people judge them."""
+    return Section(
+        title="Risks to people",
+        law="GDPR 35(7)(c); PIPL 56(2)",
+        lines=(
+            *warnings(agreement),
+            *_happened(logs),
+            Fact(
+                text="Models and counts bound what anybody can learn of one person by ε; a "
+                "match tells whom match.reveal says, exactly, whatever ε is."
+            ),
+            Fact(
+                text="Protection rests on parties that follow the protocol; a party that "
+                "deviates is not prevented everywhere (docs/threat-model.md)."
+            ),
+            Blank(
+                ask="Result of comity attack on each model: an empirical ε beside the "
+                "stated one; it stays at the party and is in no log"
+            ),
+            Blank(ask="Likelihood and severity of each risk to people, and what is left of it"),
+        ),
+        tables=(
+            budget_summary(agreement, logs),
+            _models(logs),
+            _measurements(logs),
+            _unprotected(logs),
+        ),
+    )
+
+
+def _decision(at: datetime) -> Section:
+    """Ask who was heard and who decided."""
+    return Section(
+        title="Advice, views and decision",
+        law="GDPR 35(2), 35(9), 35(11), 36; PIPL 56",
+        lines=(
+            Blank(ask="Advice of the data protection officer"),
+            Blank(ask="Views of the people concerned or their representatives"),
+            Blank(ask="Whether the authority has to be consulted first"),
+            Blank(ask="Decided by, on, and next review"),
+            Fact(
+                text="Report and records of handling are kept for at least three years (PIPL "
+                f"56): of this one, not before {at.year + 3}-{at:%m-%d}."
+            ),
+        ),
+    )
 
 
 def _happened(logs: Sequence[PartyLog]) -> list[Warn]:

@@ -83,43 +83,9 @@ def processing_report(agreement: Agreement, logs: Sequence[PartyLog], at: dateti
             ),
             tables=(releases_table(logs),),
         ),
-        Section(
-            title="To which countries",
-            law="GDPR 30(1)(e), 30(2)(c); PIPL 38",
-            lines=(
-                *agreed(agreement, "regions"),
-                Blank(
-                    ask="Countries in which each party and its processors keep and read data, "
-                    "and the safeguards of each transfer"
-                ),
-            ),
-        ),
-        Section(
-            title="For how long",
-            law="GDPR 30(1)(f)",
-            lines=(
-                Fact(
-                    text=f"In force from {iso(agreement.valid_from)} to before "
-                    f"{iso(agreement.valid_until)}.",
-                    term="valid_from, valid_until",
-                ),
-                *(
-                    tuple(agreed(agreement, "retention"))
-                    or (Blank(ask="Time limits for erasing each category of data"),)
-                ),
-            ),
-            tables=(_deleted(logs),),
-        ),
-        Section(
-            title="How it is protected",
-            law="GDPR 30(1)(g), 30(2)(d), 32(1); PIPL 51",
-            lines=(
-                *safeguards(agreement),
-                *warnings(agreement),
-                Blank(ask="Measures around the software: who has access to machines and keys"),
-            ),
-            tables=(evidence(logs),),
-        ),
+        _countries(agreement),
+        _duration(agreement, logs),
+        _protection(agreement, logs),
         Section(
             title="What was carried out on behalf of others",
             law="GDPR 30(2)(b)",
@@ -128,6 +94,55 @@ def processing_report(agreement: Agreement, logs: Sequence[PartyLog], at: dateti
     )
     title = "Records of processing activities"
     return make_report(ReportKind.PROCESSING, title, agreement, logs, at, sections)
+
+
+def _countries(agreement: Agreement) -> Section:
+    """Show the agreed regions; people know the countries."""
+    return Section(
+        title="To which countries",
+        law="GDPR 30(1)(e), 30(2)(c); PIPL 38",
+        lines=(
+            *agreed(agreement, "regions"),
+            Blank(
+                ask="Countries in which each party and its processors keep and read data, "
+                "and the safeguards of each transfer"
+            ),
+        ),
+    )
+
+
+def _duration(agreement: Agreement, logs: Sequence[PartyLog]) -> Section:
+    """Show how long it is in force, and what was deleted when."""
+    return Section(
+        title="For how long",
+        law="GDPR 30(1)(f)",
+        lines=(
+            Fact(
+                text=f"In force from {iso(agreement.valid_from)} to before "
+                f"{iso(agreement.valid_until)}.",
+                term="valid_from, valid_until",
+            ),
+            *(
+                tuple(agreed(agreement, "retention"))
+                or (Blank(ask="Time limits for erasing each category of data"),)
+            ),
+        ),
+        tables=(_deleted(logs),),
+    )
+
+
+def _protection(agreement: Agreement, logs: Sequence[PartyLog]) -> Section:
+    """Show what the agreement asks for, and what the logs have of it."""
+    return Section(
+        title="How it is protected",
+        law="GDPR 30(1)(g), 30(2)(d), 32(1); PIPL 51",
+        lines=(
+            *safeguards(agreement),
+            *warnings(agreement),
+            Blank(ask="Measures around the software: who has access to machines and keys"),
+        ),
+        tables=(evidence(logs),),
+    )
 
 
 def agreed(agreement: Agreement, block: str) -> Iterator[Fact]:

@@ -28,6 +28,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from compliance.formats import claim_format
 from federation.errors import FederationError
 from federation.safe import Safe
 from privacy.randomness import new_secret
@@ -72,6 +73,9 @@ class Answers:
     Args:
         directory: the party's folder.
         safe: how its secrets lie; in clear where left out.
+
+    Raises:
+        StoreFormatError: a later version wrote them.
     """
 
     def __init__(self, directory: Path, *, safe: Safe | None = None) -> None:
@@ -82,6 +86,7 @@ class Answers:
         self._lock = Lock()
         self._at_work: set[tuple[str, str]] = set()
         with self._connection() as connection:
+            claim_format(connection, path)
             connection.executescript(_TABLES)
             if connection.execute("SELECT key FROM secret").fetchone() is None:
                 fresh = bytes(new_secret())

@@ -43,6 +43,7 @@ from federation.observing.traces import Collector, traced
 from federation.party import PartyFolder
 from federation.population import tokens_allowed
 from federation.progress import ProgressListener, listening
+from federation.wire import installed
 from federation.workers import WorkerKind
 from privacy.psi.engines import choose_engine
 
@@ -189,7 +190,7 @@ def run_node(
     ):
         told = f"{folder.name} is connected to {config.superlink} as node {link.node_id}"
         tell(Notice(Event.NODE_CONNECTED, told, party=folder.name, node=link.node_id))
-        _MessageLoop(link, zygote, allowed, tell, watch).run()  # 4
+        _MessageLoop(folder.name, link, zygote, allowed, tell, watch).run()  # 4
 
 
 def _end(*_: object) -> NoReturn:
@@ -247,12 +248,14 @@ class _MessageLoop:
 
     def __init__(
         self,
+        party: str,
         link: SuperLink,
         zygote: Zygote,
         allowed: frozenset[str],
         tell: Tell,
         watch: _Watch,
     ) -> None:
+        self._party = party
         self._link = link
         self._zygote = zygote
         self._allowed = allowed
@@ -287,9 +290,12 @@ class _MessageLoop:
         if run != self._allowed_run:
             bundle = hashlib.sha256(self._link.bundle_of(run)).hexdigest()
             if bundle not in self._allowed:
-                told = f"refused run {run}: its app bundle is {bundle}, which is not allowed"
+                told = (
+                    f"refused run {run}: its app bundle is {bundle}, and {installed()} here allows "
+                    "another: install the coordinator's version, or allow it by --allow-bundle"
+                )
                 self._tell(Notice(Event.BUNDLE_REFUSED, told, run=run, bundle=bundle))
-                return question.failed(Failure.OTHER_BUNDLE, "this node allows no such app bundle")
+                return question.failed(Failure.OTHER_BUNDLE, f"{self._party} runs {installed()}")
             self._allowed_run = run
         begun, moment = time.time_ns(), time.monotonic()
         exchange = Exchange()

@@ -92,18 +92,10 @@ def join(
         EnrolmentError: step 1 or 2 fails.
         WorkspaceError: the folder is another party's, or a key in it is damaged.
     """
-    invitation = open_invitation(file)  # 1
-    if accepted != invitation.terms.digest:
-        raise EnrolmentError(
-            f"the terms have digest {invitation.terms.digest}, and {accepted} was accepted: read "
-            "them, and accept those"
-        )
-    place = path / "enrolment"
+    invitation, place = open_invitation(file), path / "enrolment"  # 1
     before = (place / "invitation.json").exists()
-    if now >= invitation.expires and not (before and (place / "registration.json").exists()):
-        raise EnrolmentError(
-            f"the invitation expired at {iso(invitation.expires)}: ask the coordinator for another"
-        )
+    in_time = (before and (place / "registration.json").exists()) or now < invitation.expires
+    _check_accepted(invitation, accepted, in_time=in_time)
     if before:  # 2
         _check_same(_accepted(PartyFolder(path)), invitation, path)
     folder = _prepare(path, invitation, means)
@@ -113,9 +105,7 @@ def join(
     write_atomically(place / "ca.pem", invitation.certificate.encode())  # 4
     if node is not None:
         write_atomically(path / "node.toml", _node_file(invitation))
-    folder.keep_secret(
-        folder.path / "enrolment" / "invitation.json", read_regular(file, ENVELOPE_LIMIT + 1)
-    )
+    folder.keep_secret(place / "invitation.json", read_regular(file, ENVELOPE_LIMIT + 1))
     statement = Statement(  # 5
         invitation=invitation.digest,
         draft=accepted,
@@ -133,6 +123,18 @@ def join(
         )
         write_atomically(kept, Registration.make(statement, keys).model_dump_json().encode())
     return Membership(folder, invitation)
+
+
+def _check_accepted(invitation: Invitation, accepted: str, *, in_time: bool) -> None:
+    if accepted != invitation.terms.digest:
+        raise EnrolmentError(
+            f"the terms have digest {invitation.terms.digest}, and {accepted} was accepted: read "
+            "them, and accept those"
+        )
+    if not in_time:
+        raise EnrolmentError(
+            f"the invitation expired at {iso(invitation.expires)}: ask the coordinator for another"
+        )
 
 
 class Membership:

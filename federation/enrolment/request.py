@@ -4,7 +4,8 @@ Guarantees: what is too long is not read, and what is malformed says where. Leav
 whether a request is granted (`register`), and what an answer is worth (`joining`).
 """
 
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
@@ -24,6 +25,8 @@ __all__ = [
     "Submission",
     "read_request",
 ]
+
+ParsedT = TypeVar("ParsedT")
 
 REQUEST_LIMIT: Final = 65_536
 """Bytes of the longest request; a registration has some 12,000."""
@@ -71,12 +74,23 @@ def read_request(data: bytes) -> Request:
     Raises:
         EnrolmentError: too long, or nothing of the kind.
     """
-    if len(data) > REQUEST_LIMIT:
-        raise EnrolmentError(f"expected a request of at most {REQUEST_LIMIT} bytes, got more")
+    return _parse_bounded(data, _REQUESTS.validate_json, REQUEST_LIMIT, "request to join")
+
+
+def _parse_bounded(
+    data: bytes, parse: Callable[[bytes], ParsedT], limit: int, named: str
+) -> ParsedT:
+    """Read what somebody sent, unless it is too long.
+
+    Raises:
+        EnrolmentError: it is, or is nothing of the kind.
+    """
+    if len(data) > limit:
+        raise EnrolmentError(f"no {named}: expected at most {limit} bytes, got more")
     try:
-        return _REQUESTS.validate_json(data)
+        return parse(data)
     except ValidationError as error:
-        raise EnrolmentError(f"no request to join: {describe(error)}") from error
+        raise EnrolmentError(f"no {named}: {describe(error)}") from error
 
 
 class Standing(Terms):
@@ -118,9 +132,5 @@ class Standing(Terms):
         Raises:
             EnrolmentError: too long, or none.
         """
-        if len(data) > STANDING_LIMIT:
-            raise EnrolmentError(f"expected an answer of at most {STANDING_LIMIT} bytes, got more")
-        try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
-            raise EnrolmentError(f"no answer of a coordinator: {describe(error)}") from error
+        named = "answer of a coordinator"
+        return _parse_bounded(data, cls.model_validate_json, STANDING_LIMIT, named)

@@ -29,7 +29,7 @@ story again.
 Leaves to others: what to say (`jobs`), how it travels (`channel`).
 """
 
-from federation.gate.departure import Departure, Leaf, Minimum, PeopleUsed
+from federation.gate.departure import Departure, Leaf, Minimum
 from federation.gate.door import Gate, Released
 
-__all__ = ["Departure", "Gate", "Leaf", "Minimum", "PeopleUsed", "Released"]
+__all__ = ["Departure", "Gate", "Leaf", "Minimum", "Released"]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from compliance import records
 from compliance.agreement import Agreement
-from federation.errors import RefusedError
 from federation.gate.departure import Departure
 from federation.gate.outbox import Outbox, release_digest, release_of
 from federation.gate.own_log import OwnLog
+from federation.party import PartyFolder
 from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import Event, to_json
 from privacy.accounting.ledger import ChargeState, Ledger
@@ -24,9 +24,14 @@ class Charges:
     """The privacy budget of one party, as its releases weigh on it."""
 
     def __init__(
-        self, party: str, agreement: Agreement, ledger: Ledger | None, outbox: Outbox, log: OwnLog
+        self,
+        folder: PartyFolder,
+        agreement: Agreement,
+        ledger: Ledger | None,
+        outbox: Outbox,
+        log: OwnLog,
     ) -> None:
-        self._party = party
+        self._folder = folder
         self._agreement = agreement
         self._ledger = ledger
         self._outbox = outbox
@@ -41,7 +46,7 @@ class Charges:
         ledger, cap = self._required_ledger(), self._agreement.budget.epsilon
         asked, spent = ledger.epsilon_if(charge), ledger.statement().epsilon_spent
         if asked > cap:
-            raise self._refusal(
+            raise self._folder.refusal(
                 "budget.epsilon",
                 f"epsilon spent would come to {asked:.4f}, past the cap of {cap:.4f} ({spent:.4f} "
                 "is spent): ask for a smaller epsilon or amend the agreement's budget; "
@@ -50,7 +55,7 @@ class Charges:
         try:
             ledger.check_period(charge, "the job")
         except PeriodExceededError as error:
-            raise self._refusal("budget.period.epsilon", str(error)) from error
+            raise self._folder.refusal("budget.period.epsilon", str(error)) from error
 
     def reserve(self, departure: Departure, charge_id: str) -> list[records.Record]:
         """Reserve what a departure costs, if it costs, and return the leaf of it.
@@ -64,7 +69,7 @@ class Charges:
         delta = self._agreement.budget.delta
         known = ledger.charge(charge_id)
         if known is not None and known.counts:  # this question is another, or it was recalled
-            raise self._refusal(
+            raise self._folder.refusal(
                 "budget.epsilon",
                 f"{charge_id!r} has left already, in answer to another question, and its charge "
                 "pays for one: run the job under another name",
@@ -72,10 +77,10 @@ class Charges:
         try:
             ledger.reserve(charge_id, departure.charge)
         except PeriodExceededError as error:
-            raise self._refusal("budget.period.epsilon", str(error)) from error
+            raise self._folder.refusal("budget.period.epsilon", str(error)) from error
         except BudgetExceededError as error:
             remedy = f"{error}; `comity plan` says what would fit"
-            raise self._refusal("budget.epsilon", remedy) from error
+            raise self._folder.refusal("budget.epsilon", remedy) from error
         statement = ledger.statement()
         return [
             self._log.leaf(
@@ -123,7 +128,7 @@ class Charges:
         try:
             self._required_ledger().renew(charge_id)
         except PeriodExceededError as error:
-            raise self._refusal("budget.period.epsilon", str(error)) from error
+            raise self._folder.refusal("budget.period.epsilon", str(error)) from error
 
     def settle(self) -> None:
         """Commit reserved charges whose bytes are in the outbox, and refund any other.
@@ -165,8 +170,5 @@ class Charges:
 
     def _required_ledger(self) -> Ledger:
         if self._ledger is None:
-            raise RuntimeError(f"{self._party} has no ledger, so it cannot release a charge")
+            raise RuntimeError(f"{self._folder.name} has no ledger, so it cannot release a charge")
         return self._ledger
-
-    def _refusal(self, term: str, remedy: str) -> RefusedError:
-        return RefusedError(party=self._party, term=term, remedy=remedy)

@@ -10,10 +10,11 @@ from compliance import records
 from compliance.agreement import Agreement
 from compliance.naming import tell_of
 from federation.consent_reading import ConsentReading, Heard, kept_cohort_root
-from federation.errors import RefusedError
-from federation.gate.departure import Departure, PeopleUsed
+from federation.erased import Erased
+from federation.gate.departure import Departure
 from federation.gate.own_log import OwnLog
 from federation.party import PartyFolder
+from federation.people_used import PeopleUsed
 
 __all__ = ["ConsentCheck"]
 
@@ -48,11 +49,11 @@ class ConsentCheck:
         if people is None:
             return []
         if self.reading is None:
-            raise self._refusal("consent", f"{self._folder.name} has no consent file: name one")
-        from federation.erased import Erased  # it reads populations, which name the gate's people
-
+            raise self._folder.refusal(
+                "consent", f"{self._folder.name} has no consent file: name one"
+            )
         if Erased(self._folder, self._agreement).is_among((people.keys, people.linked)):
-            raise self._refusal(
+            raise self._folder.refusal(
                 "consent",
                 "somebody was erased while the job ran: run the job under another name",
             )
@@ -67,7 +68,7 @@ class ConsentCheck:
             conditions=conditions,
         )
         if log_size is None:
-            raise self._refusal(
+            raise self._folder.refusal(
                 "consent",
                 "it changed for some people while the job ran: run the job under another name",
             )
@@ -106,6 +107,3 @@ class ConsentCheck:
 
     def _kept(self, job: str) -> Path:
         return self._folder.job(job) / "consents-read.json"
-
-    def _refusal(self, term: str, remedy: str) -> RefusedError:
-        return RefusedError(party=self._folder.name, term=term, remedy=remedy)

@@ -7,7 +7,6 @@ from compliance.agreement import Agreement
 from compliance.naming import tell_of
 from compliance.notice import Notice
 from federation.code import running_code
-from federation.errors import RefusedError
 from federation.gate.own_log import OwnLog
 from federation.party import PartyFolder, write_atomically
 from federation.versions import ending_notice
@@ -55,13 +54,13 @@ class Contract:
         """
         agreement = self._agreement
         if not agreement.valid_from <= now < agreement.valid_until:
-            raise self._refusal(
+            raise self._folder.refusal(
                 "valid_until",
                 f"the agreement is in force from {agreement.valid_from:%Y-%m-%d} to "
                 f"{agreement.valid_until:%Y-%m-%d}: sign one that covers today",
             )
         if (notice := self._note_end(now)) is not None:
-            raise self._refusal(
+            raise self._folder.refusal(
                 "termination",
                 f"{notice.party} ended the agreement as of {notice.effective_from:%Y-%m-%d}: sign "
                 "an amendment with all parties to go on",
@@ -91,6 +90,3 @@ class Contract:
             for leaf in self._log.leaves()
             if isinstance(leaf, records.AgreementEnded)
         )
-
-    def _refusal(self, term: str, remedy: str) -> RefusedError:
-        return RefusedError(party=self._folder.name, term=term, remedy=remedy)

@@ -1,36 +1,17 @@
 """What a party wants to say, and what the gate has to know of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from compliance import records
 from federation.messages import Body
-from federation.references import References
+from federation.people_used import PeopleUsed
 from privacy.accounting.events import Event
 
-__all__ = ["Departure", "Leaf", "Minimum", "PeopleUsed"]
+__all__ = ["Departure", "Leaf", "Minimum"]
 
 Leaf = Callable[..., records.Record]
 """A kind of leaf."""
-
-
-@dataclass(frozen=True)
-class PeopleUsed:
-    """The people that the bytes were made from.
-
-    Attributes:
-        purpose: for which they were used.
-        keys: the party's own record references, n of them.
-        rows: rows the party holds, eligible or not.
-        excluded: rows left out, by reason.
-        linked: further record references of the same people, whose "no" counts too.
-    """
-
-    purpose: str
-    keys: References
-    rows: int
-    excluded: Mapping[str, int] = field(default_factory=dict)
-    linked: References = field(default_factory=lambda: References.of(()))
 
 
 @dataclass(frozen=True)

@@ -4,29 +4,24 @@ Guarantees: `Released` objects, which alone can become a reply, come from here a
 """
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Final
 
-import numpy as np
 import rfc8785
-from numpy.typing import NDArray
 
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.erasure.completion import Completion
 from compliance.log.writer import LogWriter
-from compliance.policy import Question
 from compliance.signing import Envelope
 from federation import messages
 from federation.clock import Clock
-from federation.consent_reading import ConsentReading, Heard
 from federation.consent_recording import ConsentRecording
 from federation.enclosure import encrypt
 from federation.errors import RefusedError
 from federation.gate.charges import Charges
 from federation.gate.consent import ConsentCheck
 from federation.gate.contract import Contract
-from federation.gate.departure import Departure, Leaf, PeopleUsed
+from federation.gate.departure import Departure, Leaf
 from federation.gate.outbox import Outbox
 from federation.gate.own_log import OwnLog
 from federation.gate.policy import PolicyCheck
@@ -34,7 +29,6 @@ from federation.messages import Header, SealedMessage, content_digest
 from federation.party import PartyFolder
 from federation.routes import ROUTES
 from federation.specification import JobSpec
-from privacy.accounting.events import Event
 from privacy.accounting.ledger import Ledger
 
 __all__ = ["Gate", "Released"]
@@ -62,6 +56,12 @@ class Gate:
     """One party's door out. Use it under the party's lock: one process at a time.
 
     Attributes:
+        log: the party's own.
+        contract: that it is under.
+        policy: what it and the agreement permit.
+        consent: of its people.
+        outbox: its answers.
+        charges: on its privacy budget.
         spec: the job at work, once it is known.
     """
 
@@ -78,12 +78,12 @@ class Gate:
         self._agreement = agreement
         self._clock = clock
         self._identity = folder.identity_key()
-        self._log = OwnLog(folder, agreement, log, clock=clock)
-        self._contract = Contract(folder, agreement, self._log)
-        self._policy = PolicyCheck(folder, agreement, self._log)
-        self._consent = ConsentCheck(folder, agreement, self._log)
-        self._outbox = Outbox(folder.outbox)
-        self._charges = Charges(folder.name, agreement, ledger, self._outbox, self._log)
+        self.log = OwnLog(folder, agreement, log, clock=clock)
+        self.contract = Contract(folder, agreement, self.log)
+        self.policy = PolicyCheck(folder, agreement, self.log)
+        self.consent = ConsentCheck(folder, agreement, self.log)
+        self.outbox = Outbox(folder.outbox)
+        self.charges = Charges(folder, agreement, ledger, self.outbox, self.log)
         self.spec: JobSpec | None = None
 
     def release(self, departure: Departure) -> Released:
@@ -99,18 +99,18 @@ class Gate:
             return kept
         release_id = _release_id(header)
         now = self._clock()
-        self.check_in_force(now)  # 1
+        self.contract.check_in_force(now)  # 1
         spec = self.spec if self.spec and self.spec.name == departure.job else None
         # 2
-        decided = self._policy.check(departure, header, release_id=release_id, spec=spec, now=now)
-        consent = self._consent.check(departure, now)  # 3
+        decided = self.policy.check(departure, header, release_id=release_id, spec=spec, now=now)
+        consent = self.consent.check(departure, now)  # 3
         if departure.paid_by is not None:  # before 4, of which a refusal would tell too
-            self._charges.renew(departure.paid_by)  # a crash from here on leaves it too recent
+            self.charges.renew(departure.paid_by)  # a crash from here on leaves it too recent
         self._check_minimums(departure)  # 4
-        leaves = [decided, *consent, *self._charges.reserve(departure, release_id)]  # 5
+        leaves = [decided, *consent, *self.charges.reserve(departure, release_id)]  # 5
         sealed = self._seal(header, departure.payload)
         leaves.append(
-            self._log.leaf(
+            self.log.leaf(
                 records.Release,
                 departure.job,
                 release_id=release_id,
@@ -121,12 +121,12 @@ class Gate:
                 charge_id=release_id if departure.charge is not None else None,
             )
         )
-        leaves += [self._log.leaf(kind, departure.job, **told) for kind, told in departure.results]
-        self.record(*leaves)  # 6: a crash from here to the outbox leaves a leaf, and no bytes out
+        leaves += [self.log.leaf(kind, departure.job, **told) for kind, told in departure.results]
+        self.log.record(*leaves)  # 6: a crash before the outbox leaves a leaf, and no bytes out
         # 7: a crash from here on repeats these very bytes
-        self._outbox.keep(key, release_id, departure.paid_by, sealed)
+        self.outbox.keep(key, release_id, departure.paid_by, sealed)
         if departure.charge is not None:
-            self._charges.commit(release_id, departure.job)
+            self.charges.commit(release_id, departure.job)
         return Released(sealed, key=_KEY)  # 8
 
     def refuse(self, refusal: RefusedError, *, job: str, recipient: str, answers: str) -> Released:
@@ -145,63 +145,14 @@ class Gate:
         Raises:
             RefusedError: it cost, and does not fit what has left within the period by now.
         """
-        if (path := self._outbox.kept(answers)) is None:
+        if (path := self.outbox.kept(answers)) is None:
             return None
-        self._charges.renew_answer(path)
-        return Released(SealedMessage(*self._outbox.read(path)), key=_KEY)
-
-    def keeps_answer(self, question: str) -> bool:
-        """Tell whether a message got an answer, which is not deleted."""
-        return self._outbox.kept(question) is not None
-
-    def has_answered(self, question: str) -> bool:
-        """Tell whether a message got an answer, even if that is deleted since."""
-        return self._outbox.has_answered(question)
-
-    def has_sent(self, digest: str | None) -> bool:
-        """Tell whether this party has sent the message of that digest."""
-        return self._outbox.has_sent(digest)
-
-    def forget_payload(self, digest: str | None) -> None:
-        """Delete the payload of a message that this party has sent and will not repeat."""
-        self._outbox.forget_payload(digest)
-
-    def has_left(self, job: str, kind: str, recipient: str) -> bool:
-        """Tell whether what a job says once to a recipient has left."""
-        return self._outbox.has_left(job, kind, recipient)
-
-    @property
-    def consents(self) -> ConsentReading | None:
-        """The party's consents, as they are read at every use; None if it keeps none."""
-        return self._consent.reading
-
-    def keep_consents(
-        self, job: str, heard: Heard, rows: NDArray[np.bool_], people: PeopleUsed
-    ) -> None:
-        """Keep what was heard when the people of a job were read: see `ConsentCheck.keep`."""
-        self._consent.keep(job, heard, rows, people)
-
-    def check_in_force(self, now: datetime) -> None:
-        """Return only if the agreement is in force: see `Contract.check_in_force`."""
-        self._contract.check_in_force(now)
-
-    def check_budget(self, charge: Event) -> None:
-        """Refuse what the budget cannot bear: see `Charges.check`."""
-        self._charges.check(charge)
-
-    def decide(
-        self, asked: Question, *, job: str | None, release_id: str, recipient: str
-    ) -> records.Record:
-        """Return the leaf of the policies' yes, yet to be recorded: see `PolicyCheck.decide`."""
-        return self._policy.decide(asked, job=job, release_id=release_id, recipient=recipient)
-
-    def record(self, *leaves: records.Record) -> None:
-        """Append leaves to the party's log."""
-        self._log.record(*leaves)
+        self.charges.renew_answer(path)
+        return Released(SealedMessage(*self.outbox.read(path)), key=_KEY)
 
     def note(self, kind: Leaf, job: str | None, **fields: object) -> None:
         """Append one leaf about what this party did, its common fields filled in."""
-        self._log.note(kind, job, **fields)
+        self.log.note(kind, job, **fields)
 
     def complete(
         self, completion: Completion, *, is_told: Callable[[str], bool] = lambda _: False
@@ -237,17 +188,14 @@ class Gate:
         A reserved charge whose bytes are in the outbox is committed; any other is refunded. The
         log is told what it does not know yet: a crash may have come before a leaf, or after it.
         """
-        self._contract.tell()
+        self.contract.tell()
         ConsentRecording(self._folder, self._agreement, self.note).settle()
-        self._charges.settle()
+        self.charges.settle()
 
     def _check_minimums(self, departure: Departure) -> None:
         for minimum in departure.minimums:
             if minimum.found < minimum.required:
-                raise self._refusal(minimum.term, minimum.remedy)
-
-    def _refusal(self, term: str, remedy: str) -> RefusedError:
-        return RefusedError(party=self._folder.name, term=term, remedy=remedy)
+                raise self._folder.refusal(minimum.term, minimum.remedy)
 
     def _header(self, departure: Departure) -> Header:
         """Return the header with everything in clear; `_seal` encrypts what must be."""

@@ -38,6 +38,10 @@ class Outbox:
         whole = (path for path in answers if path.with_suffix(".bin").exists())  # see `artefacts`
         return next(whole, None)
 
+    def keeps_answer(self, question: str) -> bool:
+        """Tell whether a message got an answer, which is not deleted."""
+        return self.kept(question) is not None
+
     def read(self, path: Path) -> tuple[bytes, bytes]:
         """Return envelope and payload of an answer that is kept."""
         payload = path.with_suffix(".bin").read_bytes()

@@ -48,7 +48,7 @@ class PolicyCheck:
         """
         outside = header.model_copy(update={"body": travelling(departure.body)})
         if (problem := off_route(outside, self._agreement)) is not None:
-            raise self._refusal("parties", problem)
+            raise self._folder.refusal("parties", problem)
         kind = departure.body.kind
         route = ROUTES[kind]
         if route.concerns_people != (departure.people is not None):
@@ -106,13 +106,14 @@ class PolicyCheck:
     def _forbidden(self, decision: Decision) -> RefusedError:
         """Say which term of the agreement, or which clause of the party's own, forbids it."""
         if not decision.clauses:
-            return self._refusal("policy", "no permit of the agreement covers it: agree on it")
+            return self._folder.refusal(
+                "policy", "no permit of the agreement covers it: agree on it"
+            )
         agreed = [name for name in decision.clauses if name.startswith(AGREED)]
         if agreed:
             term = agreed[0].removeprefix(AGREED).partition(".")[0]
-            return self._refusal(term, decision.remedy or "agree on it")
+            return self._folder.refusal(term, decision.remedy or "agree on it")
         own = f"{self._folder.name}'s own policy forbids it by {', '.join(decision.clauses)}"
-        return self._refusal("policy", f"{own}: {decision.remedy or 'ask for another clause'}")
-
-    def _refusal(self, term: str, remedy: str) -> RefusedError:
-        return RefusedError(party=self._folder.name, term=term, remedy=remedy)
+        return self._folder.refusal(
+            "policy", f"{own}: {decision.remedy or 'ask for another clause'}"
+        )

@@ -147,6 +147,8 @@ class Answers(_Closed):
     unknown: _Requests = ()
 
 
+_Pair = tuple[str, str]
+
 _Said = TypeVar("_Said", Asked, News, Answers)
 
 _ROOM: Final[dict[type[BaseModel], int]] = {Asked: 192 << 10, News: 192 << 10, Answers: 512 << 10}
@@ -249,50 +251,77 @@ def coordinate_spreading(
         MessageError: a party broke the protocol.
     """
     refused: set[str] = set()
-    silent: set[tuple[str, str]] = set()  # pairs of which one would not, or was away
-
-    def heard(answers: Sequence[Message]) -> list[Message]:
-        refused.update(one.header.sender for one in answers if isinstance(one.body, Refused))
-        return [one for one in answers if not isinstance(one.body, Refused)]
-
-    def sealed(answers: Sequence[Message], kind: type[BaseModel]) -> Tolerant:
-        found = heard(answers)
-        for one in found:
-            expect_encrypted(one, kind)
-        return _each(Relay(one) for one in found)
-
+    silent: set[_Pair] = set()  # pairs of which one would not, or was away
     for number in range(1, ROUNDS + 1):
         look = EraseLook(attempt=attempt, round=number)
         answers = yield _each(Say(name, ERASING, look) for name in sorted(present))  # 1
-        standings = {one.header.sender: expect(one, EraseStanding) for one in heard(answers)}
+        heard = _heard(answers, refused)
+        standings = {one.header.sender: expect(one, EraseStanding) for one in heard}
         pairs = {(name, peer) for name, one in standings.items() for peer in one.batches} - silent
         news = {(name, peer) for name, one in standings.items() for peer in one.news} - silent
         if pairs:
-            shown = yield _each(  # 2
-                Say(peer, ERASING, EraseShow(attempt=attempt, round=number, origin=name))
-                for name, peer in sorted(pairs)
-                if peer in present
-            )
-            silent |= pairs - {(one.header.recipient, one.header.sender) for one in heard(shown)}
-            batches = yield sealed(shown, EraseShown)  # 3
-            told = yield sealed(batches, EraseBatch)  # 4
-            done = yield sealed(told, EraseHeard)  # 5
-            for one in heard(done):  # 6
-                expect(one, Acknowledged)
+            silent |= yield from _carry_batches(attempt, number, pairs, present, refused)
         if news:
-            said = yield _each(  # 7
-                Say(name, ERASING, EraseTell(attempt=attempt, round=number, peer=peer))
-                for name, peer in sorted(news)
-                if peer in present
-            )
-            silent |= news - {(one.header.sender, one.header.recipient) for one in heard(said)}
-            told = yield sealed(said, EraseTold)
-            done = yield sealed(told, EraseHeard)  # 8
-            for one in heard(done):  # 9
-                expect(one, Acknowledged)
+            silent |= yield from _carry_news(attempt, number, news, present, refused)
         if not pairs and not news:
             break
     return tuple(sorted(refused))
+
+
+def _carry_batches(
+    attempt: str, number: int, pairs: set[_Pair], present: Collection[str], refused: set[str]
+) -> Generator[Tolerant, Sequence[Message], set[_Pair]]:
+    """Carry requests, steps 2 to 6, between pairs of an origin and a recipient.
+
+    Returns:
+        Pairs of which the recipient would not, or was away.
+    """
+    shown = yield _each(  # 2
+        Say(peer, ERASING, EraseShow(attempt=attempt, round=number, origin=name))
+        for name, peer in sorted(pairs)
+        if peer in present
+    )
+    heard = _heard(shown, refused)
+    batches = yield _carried(heard, EraseShown)  # 3
+    told = yield _carried(_heard(batches, refused), EraseBatch)  # 4
+    done = yield _carried(_heard(told, refused), EraseHeard)  # 5
+    for one in _heard(done, refused):  # 6
+        expect(one, Acknowledged)
+    return pairs - {(one.header.recipient, one.header.sender) for one in heard}
+
+
+def _carry_news(
+    attempt: str, number: int, news: set[_Pair], present: Collection[str], refused: set[str]
+) -> Generator[Tolerant, Sequence[Message], set[_Pair]]:
+    """Carry completions and reminders, steps 7 to 9, between pairs of who tells and who hears.
+
+    Returns:
+        Pairs of which the first would not, or was away.
+    """
+    said = yield _each(  # 7
+        Say(name, ERASING, EraseTell(attempt=attempt, round=number, peer=peer))
+        for name, peer in sorted(news)
+        if peer in present
+    )
+    heard = _heard(said, refused)
+    told = yield _carried(heard, EraseTold)
+    done = yield _carried(_heard(told, refused), EraseHeard)  # 8
+    for one in _heard(done, refused):  # 9
+        expect(one, Acknowledged)
+    return news - {(one.header.sender, one.header.recipient) for one in heard}
+
+
+def _heard(answers: Sequence[Message], refused: set[str]) -> list[Message]:
+    """Return the answers that are none of `Refused`; who refused is added to those who did."""
+    refused.update(one.header.sender for one in answers if isinstance(one.body, Refused))
+    return [one for one in answers if not isinstance(one.body, Refused)]
+
+
+def _carried(heard: Sequence[Message], kind: type[BaseModel]) -> Tolerant:
+    """Carry on what parties said to each other, if it is of the expected kind, encrypted."""
+    for one in heard:
+        expect_encrypted(one, kind)
+    return _each(Relay(one) for one in heard)
 
 
 def _each(outgoing: Iterable[Say | Relay]) -> Tolerant:

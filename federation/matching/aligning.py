@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from compliance import records
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError, RefusedError
-from federation.gate import Leaf, Minimum, PeopleUsed, Released
+from federation.gate import Leaf, Minimum, Released
 from federation.jobs.align import AlignPlan, AlignState, count_mechanism, joined_sides
 from federation.jobs.exchange import expect
 from federation.matching.bringing import bring, commitment, commitment_key, people_of
@@ -51,6 +51,7 @@ from federation.messages import (
     Message,
 )
 from federation.party import write_atomically
+from federation.people_used import PeopleUsed
 from federation.population import recipe_for
 from federation.specification import AlignSpec
 from privacy.errors import PeerMessageError
@@ -117,7 +118,7 @@ class Aligning:
                 state = AlignState.model_validate_json(content)
             except (FileNotFoundError, ValidationError):
                 continue
-            answered = state.last and self._desk.gate.keeps_answer(state.ended[-1])
+            answered = state.last and self._desk.gate.outbox.keeps_answer(state.ended[-1])
             if answered or state.below_minimum:
                 _clear(secret.parent)
 

@@ -123,7 +123,7 @@ def _read(desk: Desk, job: str, directory: Path, key: str | None) -> MatchingSet
         place.mkdir(mode=0o700)
         people = desk.population(job, use, beside, place)  # 1
         save_people(place, people.used)
-        desk.gate.keep_consents(job, people.heard, people.heard_rows, people.used)  # 2
+        desk.gate.consent.keep(job, people.heard, people.heard_rows, people.used)  # 2
         desk.tell_findings(job, people)
         desk.tell(job, "brings its people to the match", people.used)
         return MatchingSet.write_sorted(directory / "set", people.tokens)  # 3

@@ -143,7 +143,7 @@ class DirectMatching:
     def _begin(self, message: Message) -> Released:  # 3
         body, sender = expect(message, MatchAccept), message.header.sender
         self._check_sides(self._name, sender)
-        if not self._desk.gate.has_sent(message.header.answers):
+        if not self._desk.gate.outbox.has_sent(message.header.answers):
             raise MessageError(f"match.accept for job {body.spec.name!r} answers nothing sent")
         link = self._check_end(body.side, body.link, sender)
         pair = self._load(body.spec, sender)

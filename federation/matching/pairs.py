@@ -34,17 +34,15 @@ from federation.errors import MessageError, RefusedError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.match import (
-    PLACE,
     Found,
     MatchPlan,
     MatchState,
     RecordPlan,
     learner_of,
-    named_places,
-    places_of,
     record_widths,
     size_mechanism,
 )
+from federation.jobs.match_outcome import OutcomeForm
 from federation.matching.bringing import (
     bring,
     check_side,
@@ -59,8 +57,6 @@ from federation.matching.token_match import TokenMatch
 from federation.matching.token_set import MatchingSet
 from federation.members import Members
 from federation.messages import (
-    MAX_PAYLOAD_BYTES,
-    PADDING_CHUNK_BYTES,
     MatchAccept,
     MatchBlinded,
     MatchDone,
@@ -83,7 +79,6 @@ from privacy.randomness import Secret, SecretStream
 __all__ = ["Matching"]
 
 _MINIMUM = "match.minimum_match"
-_MOST_PLACES = (MAX_PAYLOAD_BYTES - 2 * PADDING_CHUNK_BYTES) // PLACE.itemsize  # of one outcome
 _ANOTHER_SET = "job {job!r} began with another set: run it under another name"
 
 
@@ -157,7 +152,7 @@ class Matching:
             except (FileNotFoundError, ValidationError):
                 continue
             ended = state.heard[-1:] if state.last else ()
-            if state.below_minimum or any(map(self._desk.gate.keeps_answer, ended)):
+            if state.below_minimum or any(map(self._desk.gate.outbox.keeps_answer, ended)):
                 _clear(secret.parent)
 
     def _offer(self, message: Message) -> Released:
@@ -244,7 +239,7 @@ class Matching:
             released = self._desk.release(
                 message,
                 MatchOutcome(spec=pair.spec, size=told) if self._peer_learns else MatchDone(),
-                named_places(found.places, match.plan.room) if self._both else b"",
+                OutcomeForm.of(match.plan).encode(found.places) if self._both else b"",
                 recipient=pair.peer if self._peer_learns else self._desk.coordinator,
                 people=members.used,
                 minimums=(self._minimum(enough),),
@@ -266,8 +261,12 @@ class Matching:
             raise MessageError(f"{message.header.sender} told another outcome than was agreed")
         path, content, minimums = pair.size, str(body.size).encode(), tuple[Minimum, ...]()
         with self._heard(pair, match.count, message, last=True):
-            places = places_of(message.payload, match.plan.room if self._both else 0)
+            if not self._both and message.payload:
+                raise MessageError(
+                    f"outcome of {len(message.payload)} bytes; expected a size alone"
+                )
             if self._both:
+                places = OutcomeForm.of(match.plan).decode(message.payload)
                 members = pair.people.of_rows(match.rows_at(places))
                 path, content = self._members_file(pair), members.to_bytes()
                 minimums = (self._minimum(len(members)),)
@@ -415,7 +414,7 @@ class Matching:
         if ((self._name, peer) if learns else (peer, self._name)) not in self._pairs():
             raise self._desk.refusal("match.reveal", f"{message.header.kind} is not for {peer}")
         directory = self._directory(job, peer)
-        if not self._desk.gate.has_sent(message.header.answers):
+        if not self._desk.gate.outbox.has_sent(message.header.answers):
             raise MessageError(
                 f"{message.header.kind} for job {job!r} answers nothing that was sent"
             )
@@ -516,10 +515,10 @@ class Matching:
         learner, peer = (own, other) if learns else (other, own)
         if pair.widths is None:
             tokens = MatchPlan.of(pair.spec, self._terms, learner=learner, peer=peer)
-            self._require_room(tokens.room)
+            self._require_room(tokens)
             return TokenMatch(tokens, pair.directory, pair.own, people, pair.secret)
         plan = RecordPlan.of(pair.spec, pair.widths, learner=learner, peer=peer)
-        self._require_room(plan.room)
+        self._require_room(plan)
         one_to_one = self._terms.linkage is Linkage.ONE_TO_ONE
         return RecordMatch(
             plan,
@@ -531,14 +530,11 @@ class Matching:
             one_to_one=one_to_one,
         )
 
-    def _require_room(self, places: int) -> None:
+    def _require_room(self, plan: MatchPlan | RecordPlan) -> None:
         """Refuse, before anything is computed, sets whose outcome no message could hold."""
-        if self._both and places > _MOST_PLACES:
-            raise self._desk.refusal(
-                "match.reveal",
-                f"an outcome of up to {places} people, of the {_MOST_PLACES} that one message "
-                "tells: match fewer people at a time, or let one side learn",
-            )
+        if self._both and (told := OutcomeForm.of(plan).arithmetic):
+            remedy = f"{told}: match fewer people at a time, or let one side learn"
+            raise self._desk.refusal("match.reveal", remedy)
 
     def _within(self, bucket: int, match: _Match) -> None:
         if bucket >= match.count:

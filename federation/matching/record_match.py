@@ -6,8 +6,9 @@ with-PEER/
   found-N.bin    tags of chunk N: of the learner's records, and of the peer's
 ```
 
-Guarantees: tags are kept a chunk at a time, and put together a 256th at a time: what stays in
-memory is one edge of 8 bytes for each identifier that both have, and four bytes for each record.
+Guarantees: tags are kept a chunk at a time, and put together a 256th at a time, or several where
+they are few: what stays in memory is one edge of 8 bytes for each identifier that both have, and
+four bytes for each record.
 Tags that come again, in whatever chunk, are refused.
 
 Leaves to others: the protocol (`jobs.match.RecordPlan`), the rule (`privacy.linkage`), messages and
@@ -41,6 +42,8 @@ __all__ = ["RecordMatch"]
 _TAG: Final = np.dtype([("tag", "u1", TAG_BYTES), ("record", "<u4")])
 _SHELVES: Final = 256
 _EDGES: Final = np.dtype(("<u4", _SHELVES + 1))
+_TOGETHER: Final = 1 << 16
+"""Tags for which one reading waits: where they are few, it takes several shelves at once."""
 
 
 @dataclass(frozen=True)
@@ -167,11 +170,13 @@ class RecordMatch:
         """Return the learner's and the peer's record of each tag that both sets have."""
         rows = self._laid_out.rows
         edges = [self._edges(chunk) for chunk in range(self.plan.chunks)]
-        for shelf in range(_SHELVES):
+        several = min(max(1, _TOGETHER * _SHELVES // self.points), _SHELVES)
+        for shelf in range(0, _SHELVES, several):
+            ends = [shelf, min(shelf + several, _SHELVES)]
             mine, theirs = (
                 np.concatenate(
                     [
-                        self._read(chunk, side, *edges[chunk][side, shelf : shelf + 2].tolist())
+                        self._read(chunk, side, *edges[chunk][side, ends].tolist())
                         for chunk in range(self.plan.chunks)
                     ]
                 )

@@ -34,6 +34,8 @@ __all__ = ["MatchingSet", "TokenBatch", "TokenShelves"]
 _RECORD: Final = np.dtype([("token", "u1", 33), ("row", "<u4"), ("rank", "u1")])
 _SPREAD: Final = np.dtype([*_RECORD.descr, ("brought", "?")])
 _SHELVES: Final = 256
+_TOGETHER: Final = 1 << 16
+"""Tokens for which a sorting waits: where they are few, it takes several shelves at once."""
 
 
 class TokenBatch(NamedTuple):
@@ -179,6 +181,7 @@ class TokenShelves:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._sizes = np.zeros(_SHELVES, dtype=np.int64)
 
     def put(self, batch: TokenBatch, brought: NDArray[np.bool_] | None = None) -> None:
         """Put tokens where they belong.
@@ -199,9 +202,12 @@ class TokenShelves:
         for number in np.flatnonzero(np.diff(edges)).tolist():
             with _append(self._path(number)) as file:
                 file.write(records[edges[number] : edges[number + 1]].data)
+        self._sizes += np.diff(edges)
 
     def sort(self) -> NDArray[np.uint32]:
         """Sort every shelf by hash, kind and row; return rows that share a token.
+
+        Of several shelves that are sorted at once the first holds them all from then on.
 
         Returns:
             Pairs of rows, shape (m, 2); who shares one is linked over such pairs.
@@ -210,16 +216,16 @@ class TokenShelves:
             OSError: the disk is full, or cannot be written.
         """
         pairs = [np.zeros((0, 2), dtype=np.uint32)]
-        for number in range(_SHELVES):
-            records = self._read(number)
-            if len(records):
-                records = _sorted(records)
+        for numbers in self._together():
+            records = _sorted(np.concatenate([self._read(number) for number in numbers]))
+            for number in numbers:
                 self._path(number).unlink()
-                with _append(self._path(number)) as file:
-                    file.write(records.data)
-                again = ~_first_of_equal(records["token"])
-                rows = records["row"]
-                pairs.append(np.column_stack([rows[:-1], rows[1:]])[again[1:]])
+            self._sizes[numbers], self._sizes[numbers[0]] = 0, len(records)
+            with _append(self._path(numbers[0])) as file:
+                file.write(records.data)
+            again = ~_first_of_equal(records["token"])
+            rows = records["row"]
+            pairs.append(np.column_stack([rows[:-1], rows[1:]])[again[1:]])
         return np.concatenate(pairs)
 
     def batches(self, places: NDArray[np.int32] | None = None) -> Iterator[TokenBatch]:
@@ -229,7 +235,7 @@ class TokenShelves:
             places: of every row, its number among the people, below 0 where it is left out,
                 shape (n,); where there are none, rows stay what they are.
         """
-        for number in range(_SHELVES):
+        for number in np.flatnonzero(self._sizes).tolist():
             records = self._read(number)
             wanted = records["brought"]
             if places is not None:
@@ -243,9 +249,20 @@ class TokenShelves:
                 records["rank"].astype(np.int64),
             )
 
+    def _together(self) -> list[list[int]]:
+        """Return the shelves that hold anything, those in one list whose tokens are few."""
+        groups: list[list[int]] = []
+        size = _TOGETHER
+        for number in np.flatnonzero(self._sizes).tolist():
+            if size >= _TOGETHER:
+                groups.append([])
+                size = 0
+            groups[-1].append(number)
+            size += int(self._sizes[number])
+        return groups
+
     def _read(self, number: int) -> NDArray[np.void]:
-        path = self._path(number)
-        return np.fromfile(path, dtype=_SPREAD) if path.exists() else np.empty(0, dtype=_SPREAD)
+        return np.fromfile(self._path(number), dtype=_SPREAD)
 
     def _path(self, number: int) -> Path:
         return self._directory / f"shelf-{number:02x}.bin"

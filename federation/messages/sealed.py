@@ -13,6 +13,7 @@ from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
 from federation.errors import MessageError
 from federation.messages.header import MAX_PAYLOAD_BYTES, Body, Encrypted, Header
+from federation.wire import check_version
 
 __all__ = [
     "EVERYONE",
@@ -81,8 +82,8 @@ def content_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-_OF_ALL_PEOPLE = frozenset({"match.outcome", "assist.residuals", "assist.fitted", "assist.scored"})
-"""Kinds whose payload grows with the people of a job."""
+_OF_ALL_PEOPLE = frozenset({"erase.shown", "erase.batch"})
+"""Kinds that tell of all people of a party at once, and belong to no job."""
 
 
 def check_size(kind: str, payload: bytes) -> None:
@@ -145,6 +146,7 @@ def unseal_header(written: bytes, agreement: Agreement) -> Header:
     """Verify what somebody signed, whose payload is not at hand: steps 1 to 4 of `unseal`.
 
     Raises:
+        VersionError: it is of another version of the wire.
         MessageError: at the first step that fails.
     """
     # 1
@@ -157,6 +159,7 @@ def unseal_header(written: bytes, agreement: Agreement) -> Header:
         envelope = Envelope.from_json(written)
         if envelope.payload_type != HEADER_TYPE:
             raise MessageError(f"message of another type; expected {HEADER_TYPE}")
+        check_version(envelope.payload_bytes)
         header = Header.model_validate_json(envelope.payload_bytes)
         # 3
         envelope.verify_by(header.sender, _sender_key(agreement, header.sender))

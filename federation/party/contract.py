@@ -6,10 +6,10 @@ from pathlib import Path
 from compliance.agreement import Agreement, SignedAgreement
 from compliance.errors import InvalidAgreementError
 from compliance.log.verifier import read_regular
-from compliance.signing import ENVELOPE_LIMIT, Envelope
+from compliance.signing import ENVELOPE_LIMIT
 from federation.errors import WorkspaceError
 
-__all__ = ["contract_in", "read_agreement", "verified_agreement"]
+__all__ = ["read_agreement", "verified_agreement", "verified_in"]
 
 
 def _written_agreement(file: Path) -> bytes:
@@ -56,18 +56,16 @@ def verified_agreement(file: Path) -> Agreement:
     """
     content = _written_agreement(file)
     try:
-        return _verified(content)
+        return verified_in(content)
     except InvalidAgreementError as error:
         raise type(error)(f"{file}: {error}") from error
 
 
 @lru_cache(maxsize=4)
-def _verified(content: bytes) -> Agreement:
-    """Verify a contract once for all who hold the same bytes: what follows from them alone."""
+def verified_in(content: bytes) -> Agreement:
+    """Verify a contract once for all who hold the same bytes: what follows from them alone.
+
+    Raises:
+        InvalidAgreementError: they hold no contract, or one unsigned by somebody, or altered.
+    """
     return SignedAgreement.from_json(content).verify()
-
-
-@lru_cache(maxsize=4)
-def contract_in(content: bytes) -> bytes:
-    """Return what an envelope holds, unverified."""
-    return Envelope.from_json(content).payload_bytes

@@ -11,13 +11,14 @@ from compliance.signing import ENVELOPE_LIMIT
 from compliance.terms import DATA_ROLES, PartyTerm
 from connectors import Sink, open_sink
 from federation.clock import Clock, utc_now
-from federation.errors import WorkspaceError
+from federation.errors import RefusedError, WorkspaceError
 from federation.party.configuration import JOURNAL, PartyConfig, SegmentsConfig
-from federation.party.contract import contract_in, verified_agreement
+from federation.party.contract import verified_agreement, verified_in
 from federation.party.keys import PartyKeys
 from federation.party.writing import make_private, write_atomically
 from federation.safe import SafeRows
-from privacy.accounting.store import LedgerStore, ledger_store
+from privacy.accounting.store import LedgerStore
+from privacy.accounting.stores import ledger_store
 from privacy.randomness import new_secret
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class PartyFolder(PartyKeys):
         make_private(path)  # before anything lies in it
         write_atomically(file, content, mode=0o600)  # a database URL may hold a password
         return cls(path)
+
+    def refusal(self, term: str, remedy: str) -> RefusedError:
+        """Return this party's own refusal: the term, and the smallest change that would pass."""
+        return RefusedError(party=self.name, term=term, remedy=remedy)
 
     def open_log(self) -> "LogWriter":
         """Open the party's log to append to it.
@@ -157,9 +162,11 @@ class PartyFolder(PartyKeys):
 
         Raises:
             WorkspaceError: it was amended meanwhile.
+            InvalidAgreementError: what is here is unsigned by somebody, or altered.
         """
         written = read_regular(self.path / "agreement.json", ENVELOPE_LIMIT + 1)
-        if contract_in(written) != agreement.canonical_bytes or (self.next_agreement.exists()):
+        now = verified_in(written)
+        if now.digest != agreement.digest or self.next_agreement.exists():
             raise WorkspaceError(f"the agreement in {self.path} was amended meanwhile: ask again")
 
     def check_named(self, agreement: Agreement, file: Path) -> None:

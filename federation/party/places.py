@@ -82,6 +82,14 @@ class PartyPlaces:
         """Directory of what a job must remember."""
         return self.path / "jobs" / job
 
+    def ended(self, job: str) -> Path:
+        """File of what a job left, which the coordinator writes once it has ended."""
+        return self.job(job) / "ended.json"
+
+    def has_ended(self, job: str) -> bool:
+        """Tell whether a job has ended, at the coordinator: it is not run again."""
+        return self.ended(job).exists()
+
     def members(self, match: str) -> Path:
         """File of the members that a match found here."""
         return self.job(match) / "members.npz"

@@ -11,6 +11,7 @@ from compliance.errors import InvalidAgreementError
 from federation.budgets import budget_of
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
+from federation.jobs.message_room import message_note
 from federation.plan.align import draft_alignment
 from federation.plan.draft import Charges, Draft
 from federation.plan.expand import draft_expansion
@@ -147,9 +148,7 @@ class _Planner:
         if matches and repeats is not None:
             repeats = min(repeats, self._agreement.match.maximum_matches - self._matched)
         after = self.price({}) if refusal else tag
-        note = draft.note
-        if (absent := getattr(spec, "absent_partners", 0)) and not refusal:
-            note += f"; goes on without {absent} of its {len(self._setting.partners)} partners"
+        note = draft.note if refusal else draft.note + self._beside(spec)
         if refusal:
             self._setting.refused.add(spec.name)
         else:
@@ -170,6 +169,13 @@ class _Planner:
             remedy=refusal[1] if refusal else None,
             note=note,
         )
+
+    def _beside(self, spec: JobSpec) -> str:
+        """Say what else a reader should know of a job that is not refused."""
+        note = message_note(spec, self._agreement)
+        if absent := getattr(spec, "absent_partners", 0):
+            note += f"; goes on without {absent} of its {len(self._setting.partners)} partners"
+        return note
 
     def _too_many_matches(self) -> tuple[str, str] | None:
         """Refuse one match more than agreed, as all jobs are planned to run now."""

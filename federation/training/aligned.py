@@ -30,10 +30,12 @@ from numpy.typing import NDArray
 from compliance.terms import Role, VerticalTerms
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError, WorkspaceError
-from federation.gate import Minimum, PeopleUsed
+from federation.gate import Minimum
+from federation.jobs.message_room import check_aligned
 from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.members import Members, save_people
 from federation.party import LabelRule, write_atomically
+from federation.people_used import PeopleUsed
 from federation.population import Population, Use, encoder_of
 from federation.references import References
 from federation.shelves import scratch
@@ -153,7 +155,7 @@ def bring_aligned(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> Al
 
 
 def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
-    """Read the aligned people.
+    """Read the aligned people, if a message can tell of so many.
 
     1. Read everybody, with what the agreement says this party brings.
     2. Find the aligned ones, by reference; those who are there are who they were.
@@ -161,6 +163,7 @@ def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
     """
     folder, terms, job = desk.folder, vertical_terms(desk), spec.name
     members, alignment = aligned_members(desk, spec.align), desk.agreement.match.alignment
+    check_aligned(len(members), folder.name)
     if alignment is None:
         raise desk.refusal("match.alignment", "no alignment is agreed: agree on one")
     columns, rule = terms.held_by(folder.name), _label_rule(desk, spec)
@@ -190,7 +193,7 @@ def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
     if rule is not None and people.labels is not None:
         labels[present] = _labels(people.labels, rule)[place[present]]
     used = _save_used(desk, job, people, place[present])  # 3
-    desk.gate.keep_consents(job, people.heard, people.heard_rows, used)
+    desk.gate.consent.keep(job, people.heard, people.heard_rows, used)
     desk.tell_findings(job, people)
     if present.any() and not np.ptp(features[present], axis=0).any():
         desk.tell(job, "data: no column differs between people; they can add nothing")

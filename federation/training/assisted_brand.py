@@ -107,13 +107,13 @@ class AssistedBrand:
         charge: Event | None = None
         if spec.label_epsilon is not None:
             charge = label_charge(spec.label_epsilon)
-            desk.gate.check_budget(charge)
+            desk.gate.charges.check(charge)
         JoinedOnce.of(desk, message).note(desk, spec)
         rows = bring_aligned(desk, spec)
         question = self._drawn_by(spec)
         if question is None:
             self._noise_labels(message, spec, rows)
-        elif not desk.gate.keeps_answer(question):  # that one got no answer: this one may pay
+        elif not desk.gate.outbox.keeps_answer(question):  # unanswered: this one may pay
             self._keep_labels(message, *self._drawn(spec))
         mine = self._labelled(spec, rows)
         if not self._state_file(spec).exists():
@@ -197,7 +197,7 @@ class AssistedBrand:
         used, kept = desk.taking_part(job), state.kept_rounds
         settle = AssistSettle(spec=spec, rounds=len(state.steps), kept=kept, step=state.steps[-1])
         kind, others = settle.kind, (name for name in partners if name != partner)
-        if not all(desk.gate.has_left(job, kind, name) for name in others):
+        if not all(desk.gate.outbox.has_left(job, kind, name) for name in others):
             paid_by = self._paid(spec)
             return desk.release(message, settle, recipient=partner, people=used, paid_by=paid_by)
         held = HeldPart(
@@ -373,7 +373,7 @@ class AssistedBrand:
         """
         job, to = spec.name, self._desk.coordinator
         if spec.label_epsilon is None:
-            opened = self._desk.gate.has_left(job, AssistExact().kind, to)
+            opened = self._desk.gate.outbox.has_left(job, AssistExact().kind, to)
         else:
             paid = self._desk.ledger.charge(self._charge_id(spec))
             opened = (
@@ -382,7 +382,7 @@ class AssistedBrand:
                 and paid.event == label_charge(spec.label_epsilon)
             )
         question = self._drawn_by(spec)  # a charge pays for one draw, and no other
-        opened = opened and question is not None and self._desk.gate.keeps_answer(question)
+        opened = opened and question is not None and self._desk.gate.outbox.keeps_answer(question)
         if not opened:
             raise MessageError(f"the labels of job {job!r} are not paid for here: open it first")
 

@@ -36,7 +36,7 @@ from compliance import records
 from compliance.naming import tell_of
 from compliance.terms import Role
 from federation.desk import Desk, undamaged
-from federation.errors import MessageError, RefusedError, WorkspaceError
+from federation.errors import MessageError, WorkspaceError
 from federation.gate import Leaf, Minimum, Released
 from federation.jobs.assist import (
     HeldPart,
@@ -280,7 +280,7 @@ class Assisting:
         if file.exists():
             noted = ScoredOnce.load(file)
             same = noted.job == spec.name and (note is None or noted.question == note.question)
-            if not same and desk.gate.has_answered(noted.question):
+            if not same and desk.gate.outbox.has_answered(noted.question):
                 raise desk.refusal(
                     "vertical.align",
                     f"the people of alignment {spec.align!r} are scored with model {spec.train!r} "
@@ -337,10 +337,9 @@ def held_part(desk: Desk, train: str) -> HeldPart:
     try:
         held = HeldPart.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise RefusedError(
-            party=desk.folder.name,
-            term="vertical.columns",
-            remedy=f"vertical training {train!r} has not ended here: run it first",
+        raise desk.folder.refusal(
+            "vertical.columns",
+            f"vertical training {train!r} has not ended here: run it first",
         ) from error
     except ValidationError as error:
         raise WorkspaceError(f"{path} holds no part of a vertical model: train anew") from error

@@ -49,7 +49,7 @@ class LocalTraining:
         job, agreement, spec = message.header.job, desk.agreement, body.spec
         if (plan := HiddenPlan.of(spec, agreement)) is None:
             raise MessageError(f"job {job!r}: no counting of hidden positives is agreed")
-        desk.gate.check_budget(plan.charge)
+        desk.gate.charges.check(plan.charge)
         weights = weights_from_bytes(message.payload, body.width)
         encoder = encoder_for(agreement)
         if body.width != encoder.width:
@@ -83,7 +83,7 @@ class LocalTraining:
             body.spec, agreement, expected_rows=agreement.dataset(desk.folder.name).declared_rows
         )
         rounds_left = max(1, body.spec.rounds - body.round + 1)
-        desk.gate.check_budget(RepeatedEvent(event=plan.charge, count=rounds_left))
+        desk.gate.charges.check(RepeatedEvent(event=plan.charge, count=rounds_left))
         people = desk.people(job, agreement.train.purpose)
         members = desk.members(body.spec.match).among(people.keys)
         if body.round == 1:

@@ -43,9 +43,9 @@ from compliance.subject_keys import SubjectKey, SubjectKeys
 from federation.consent_reading import cohort_root_of, kept_cohort_root
 from federation.erased import Erased
 from federation.errors import WorkspaceError
-from federation.gate import PeopleUsed
 from federation.messages import content_digest
 from federation.party import PartyFolder, write_atomically
+from federation.people_used import PeopleUsed
 from federation.references import References
 from federation.safe import SafeRows
 from federation.specification import TrainSpec, VerticalTrainSpec

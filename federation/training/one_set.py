@@ -90,7 +90,7 @@ class JoinedOnce:
     def note(self, desk: Desk, spec: VerticalTrainSpec) -> None:
         """Write it, before the answer leaves; the first one that was answered counts."""
         path = desk.folder.job(spec.name) / f"{_JOINED}{spec.align}"
-        if path.exists() and desk.gate.has_answered(self.load(path).question):
+        if path.exists() and desk.gate.outbox.has_answered(self.load(path).question):
             return
         content = " ".join((self.question, self.columns, *self.partners))
         write_atomically(path, content.encode(), mode=0o600)
@@ -233,7 +233,7 @@ def _other_sums(desk: Desk, partners: tuple[str, ...]) -> Iterator[tuple[str, st
         columns = noted.columns
         if columns is None and desk.agreement.amends is None:
             columns = now[1]
-        if (noted.partners, columns) != now and desk.gate.has_answered(noted.question):
+        if (noted.partners, columns) != now and desk.gate.outbox.has_answered(noted.question):
             everybody = summed_people(desk.folder, path.name.removeprefix(_SCORED))
             yield noted.job, "scored", noted.among(path, everybody)
 
@@ -257,7 +257,7 @@ def _trainings(desk: Desk) -> Iterator[tuple[str, str, JoinedOnce]]:
     noted: set[str] = set()
     for path in sorted((desk.folder.path / "jobs").glob(f"*/{_JOINED}*")):
         joined = JoinedOnce.load(path)
-        if desk.gate.has_answered(joined.question):
+        if desk.gate.outbox.has_answered(joined.question):
             noted.add(path.parent.name)
             yield path.parent.name, path.name.removeprefix(_JOINED), joined
     for path in sorted((desk.folder.path / "jobs").glob("*/specification.json")):
@@ -267,7 +267,8 @@ def _trainings(desk: Desk) -> Iterator[tuple[str, str, JoinedOnce]]:
             spec = VerticalTrainSpec.model_validate_json(path.read_bytes())
         except ValidationError:  # another kind of job
             continue
-        if any(desk.gate.has_left(spec.name, kind, desk.coordinator) for kind in _BEGINNINGS):
+        has_left, coordinator = desk.gate.outbox.has_left, desk.coordinator
+        if any(has_left(spec.name, kind, coordinator) for kind in _BEGINNINGS):
             yield spec.name, spec.align, _joined_before(desk)
 
 

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.desk import Desk, undamaged
-from federation.errors import MessageError, RefusedError
-from federation.gate import PeopleUsed
+from federation.errors import MessageError
 from federation.members import save_people
 from federation.party import write_atomically
+from federation.people_used import PeopleUsed
 from federation.population import Population, Use, encoder_for
 from federation.shelves import scratch
 from federation.specification import TrainSpec
@@ -65,10 +65,9 @@ def bring_rows(desk: Desk, spec: TrainSpec) -> TrainingRows:
         people = _read(desk, spec.name)
         declared = desk.agreement.dataset(folder.name).declared_rows
         if len(people.keys) > declared:
-            raise RefusedError(
-                party=folder.name,
-                term="datasets.declared_rows",
-                remedy=f"more rows than the {declared} that its data set may bring: declare more",
+            raise folder.refusal(
+                "datasets.declared_rows",
+                f"more rows than the {declared} that its data set may bring: declare more",
             )
         members = desk.members(spec.match).among(people.keys)
         content = io.BytesIO()
@@ -94,6 +93,6 @@ def _read(desk: Desk, job: str) -> Population:
         place.mkdir(mode=0o700, parents=True)
         people = desk.population(job, use, beside, place)
         save_people(place, people.used)
-    desk.gate.keep_consents(job, people.heard, people.heard_rows, people.used)
+    desk.gate.consent.keep(job, people.heard, people.heard_rows, people.used)
     desk.tell_findings(job, people)
     return people

@@ -7,13 +7,13 @@ jobs/ALIGN/summed.npz   once its people were deleted: a pseudonym of each, in th
 Guarantees: who was in a sum over an alignment is told from others for as long as the party's folder
 lasts. Of a deleted alignment pseudonyms alone stay, under a key of the party's own: nobody who
 lacks it can tell whether a person is among them, and neither references nor identifiers can be read
-from them. An alignment of which no sum was made leaves nothing.
+from them. Who is erased is taken out. An alignment of which no sum was made leaves nothing.
 
 Leaves to others: which sums there were (`one_set`), when an alignment is deleted (`retaining`).
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
@@ -32,10 +32,20 @@ from federation.training.aligned import tokens_by_person
 from privacy.pseudonyms import PSEUDONYM_BYTES, pseudonyms
 from privacy.randomness import Secret, derive_secret
 
-__all__ = ["SUMMED", "SummedPeople", "keep_summed", "summed_key", "summed_people"]
+__all__ = [
+    "SUMMED",
+    "SummedPeople",
+    "forget_summed",
+    "is_summed",
+    "keep_summed",
+    "summed_key",
+    "summed_people",
+]
 
 SUMMED: Final = "summed.npz"
 """The file of pseudonyms, within the folder of an alignment."""
+
+_REFERENCES: Final = "references"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +76,8 @@ class SummedPeople:
         """Return their pseudonyms."""
         if self.are_pseudonyms:
             return self
-        references = pseudonyms(
-            _bytes_of(self.references.cast(pa.large_binary())), key, "references"
-        )
+        known = _bytes_of(self.references.cast(pa.large_binary()))
+        references = pseudonyms(known, key, _REFERENCES)
         tokens = pseudonyms(_bytes_of(self.tokens), key, "tokens")
         return SummedPeople(_fixed(references), _fixed(tokens), are_pseudonyms=True)
 
@@ -136,15 +145,52 @@ def keep_summed(folder: PartyFolder, align: str) -> None:
         return
     if found is None:  # it never ended, or is deleted already
         return
-    key, content = summed_key(folder), io.BytesIO()
-    told = found.under(key)
-    np.savez(
-        content,
-        references=_rows(told.references),
-        tokens=_rows(told.tokens),
-        key=_name_of(key),
-    )
-    write_atomically(path, content.getvalue(), mode=0o600)
+    told = found.under(summed_key(folder))
+    _save(folder, align, _rows(told.references), _rows(told.tokens))
+
+
+def is_summed(folder: PartyFolder, align: str, references: Sequence[str]) -> bool:
+    """Tell whether somebody is among those whom a deleted alignment found.
+
+    Raises:
+        WorkspaceError: what is kept of it is damaged, or under a key that is gone.
+    """
+    return bool(_bearing(folder, summed_people(folder, align), references).any())
+
+
+def forget_summed(folder: PartyFolder, align: str, references: Sequence[str]) -> bool:
+    """Take somebody out of whom a deleted alignment found, and tell whether they were there.
+
+    Of whoever is on the list of the erased no sum is made any more, of whichever partners.
+
+    Raises:
+        WorkspaceError: as `is_summed`, or the disk is full.
+    """
+    people = summed_people(folder, align)
+    gone = _bearing(folder, people, references)
+    if gone.any():
+        kept = [_rows(one) for one in (people.references, people.tokens)]
+        for rows in kept:
+            rows[gone] = 0  # the others keep their places
+        _save(folder, align, *kept)
+    return bool(gone.any())
+
+
+def _bearing(
+    folder: PartyFolder, people: SummedPeople, references: Sequence[str]
+) -> NDArray[np.bool_]:
+    asked = (one.encode() for one in references)
+    wanted = _fixed(pseudonyms(asked, summed_key(folder), _REFERENCES))
+    found = pc.is_in(people.references, value_set=wanted)
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _save(
+    folder: PartyFolder, align: str, references: NDArray[np.uint8], tokens: NDArray[np.uint8]
+) -> None:
+    content = io.BytesIO()
+    np.savez(content, references=references, tokens=tokens, key=_name_of(summed_key(folder)))
+    write_atomically(folder.job(align) / SUMMED, content.getvalue(), mode=0o600)
 
 
 def _sums_of(folder: PartyFolder, align: str) -> Iterator[Path]:
@@ -186,7 +232,7 @@ def _fixed(rows: NDArray[np.uint8]) -> pa.Array:
 
 def _rows(column: pa.Array) -> NDArray[np.uint8]:
     joined = b"".join(_bytes_of(column))
-    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, PSEUDONYM_BYTES)
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, PSEUDONYM_BYTES).copy()
 
 
 def _bytes_of(column: pa.Array) -> Iterator[bytes]:

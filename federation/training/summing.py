@@ -203,7 +203,7 @@ class Summing:
         weights = weights_from_bytes(message.payload, sums.asked_length(number))
         if number == 1:
             if (charge := whole_charge(sums, spec)) is not None:
-                desk.gate.check_budget(charge)
+                desk.gate.charges.check(charge)
             rows = bring_rows(desk, spec)
             desk.tell(spec.name, "takes part in secure sums", rows.used)
         else:

@@ -58,16 +58,7 @@ def simulate(
         report(Progress(collaboration.name, "agree", UNSAFE_SEED_WARNING))
     prepared = prepare_workspace(collaboration, file, workspace)  # 1
     report(Progress(collaboration.name, "agree", "every party has signed the agreement"))
-    open_jobs = any(
-        not (prepared.coordinator.job(spec.name) / "ended.json").exists()
-        for spec in collaboration.jobs
-    )
-    begun = time.monotonic()
-    if with_scene:  # 2
-        play(prepared, collaboration.jobs, clock=clock)
-    else:
-        run_embedded(prepared.coordinator.path, [folder.path for folder in prepared.people])
-    seconds = time.monotonic() - begun if open_jobs else None
+    seconds = _run(prepared, collaboration.jobs, clock, with_scene=with_scene)  # 2
     trained = [spec for spec in collaboration.jobs if isinstance(spec, TrainSpec)]
     measured: tuple[Measured, ...] = ()
     if collaboration.evaluate is not None and trained:  # 3
@@ -94,10 +85,22 @@ def simulate(
         degraded_scores(prepared, collaboration.jobs),
         hidden_shares(trained, prepared.coordinator),
     )
-    write_report(
-        result, measured, page=workspace / "report.html", data=workspace / "report.json"
-    )  # 5
+    page, data = workspace / "report.html", workspace / "report.json"
+    write_report(result, measured, page=page, data=data)  # 5
     return result
+
+
+def _run(
+    prepared: Workspace, jobs: Sequence[JobSpec], clock: Clock, *, with_scene: bool
+) -> float | None:
+    """Run the jobs; return how many seconds that took, or None where all had ended before."""
+    is_open = not all(prepared.coordinator.has_ended(spec.name) for spec in jobs)
+    begun = time.monotonic()
+    if with_scene:
+        play(prepared, jobs, clock=clock)
+    else:
+        run_embedded(prepared.coordinator.path, [folder.path for folder in prepared.people])
+    return time.monotonic() - begun if is_open else None
 
 
 def _measurements(prepared: Workspace, jobs: Sequence[JobSpec]) -> list[Measurement]:

@@ -248,7 +248,7 @@ def _list_jobs(workspace: Workspace, collaboration: Collaboration) -> None:
     asked = {spec.name: spec for spec in collaboration.jobs}
     for spec in read_jobs(coordinator) if file.exists() else ():
         now = asked.get(spec.name)
-        ended = (coordinator.job(spec.name) / "ended.json").exists()
+        ended = coordinator.has_ended(spec.name)
         begun = any(folder.job(spec.name).exists() for folder in workspace.people)
         if now != spec and (ended or (begun and now is not None)):
             raise WorkspaceError(

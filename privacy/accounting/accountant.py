@@ -214,23 +214,28 @@ def _expected_loss(mechanism: _Known) -> float:
 @lru_cache(maxsize=8)
 def _distribution(mechanism: _Known, count: int) -> Any:
     """Make the privacy loss distribution of `count` runs of `mechanism`."""
+    one = _distribution_of_one(mechanism)
+    return one if count == 1 else one.self_compose(count)
+
+
+@lru_cache(maxsize=8)
+def _distribution_of_one(mechanism: _Known) -> Any:
     from dp_accounting.pld import privacy_loss_distribution as pld
 
     match mechanism:
         case GaussianEvent(noise_multiplier=noise):
-            one = pld.from_gaussian_mechanism(noise, value_discretization_interval=_DISCRETISATION)
+            return pld.from_gaussian_mechanism(noise, value_discretization_interval=_DISCRETISATION)
         case SampledGaussianEvent(noise_multiplier=noise, sampling_probability=probability):
-            one = pld.from_gaussian_mechanism(
+            return pld.from_gaussian_mechanism(
                 noise, value_discretization_interval=_DISCRETISATION, sampling_prob=probability
             )
         case DiscreteLaplaceEvent(scale=scale, sensitivity=sensitivity):
-            one = pld.from_discrete_laplace_mechanism(
+            return pld.from_discrete_laplace_mechanism(
                 1.0 / scale,
                 sensitivity=sensitivity,
                 value_discretization_interval=_DISCRETISATION,
             )
         case RandomisedResponseEvent(flip_probability=flip):
-            one = pld.from_randomized_response(
+            return pld.from_randomized_response(
                 2.0 * flip, 2, value_discretization_interval=_DISCRETISATION
             )
-    return one if count == 1 else one.self_compose(count)

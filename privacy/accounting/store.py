@@ -12,8 +12,7 @@ becomes the next (`migrations`); PostgreSQL (`postgresql_store`).
 """
 
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import astuple, dataclass
 from datetime import datetime
@@ -30,7 +29,6 @@ __all__ = [
     "LedgerTransaction",
     "SqliteStore",
     "StoredCharge",
-    "ledger_store",
 ]
 
 BUSY_SECONDS: Final = 60
@@ -129,28 +127,6 @@ class LedgerStore(Protocol):
             LedgerError: the store is damaged, another's, or out of reach now.
         """
         ...
-
-
-def ledger_store(
-    place: Path | str, *, party: str, agreement: str, pause: Callable[[float], None] = time.sleep
-) -> LedgerStore:
-    """Return the store at a place.
-
-    Args:
-        place: a SQLite file, which is one party's under one agreement; or the URL of a PostgreSQL
-            database, which keeps the ledgers of many apart by both.
-        party: whose ledger it is.
-        agreement: digest of the agreement.
-        pause: waits for so many seconds between two attempts to reach a database.
-
-    Raises:
-        LedgerError: the URL is malformed or none of PostgreSQL's, or its driver is not installed.
-    """
-    if isinstance(place, Path):
-        return SqliteStore(place)
-    from privacy.accounting.postgresql_store import PostgresqlStore
-
-    return PostgresqlStore(place, party=party, agreement=agreement, pause=pause)
 
 
 class SqliteStore:

@@ -76,6 +76,8 @@ def count_repeats(rows: NDArray[np.uint8]) -> int:
     tails = _tails(rows)
     order = np.argsort(tails)
     same = tails[order[1:]] == tails[order[:-1]]
+    if not same.any():
+        return 0
     suspects = np.zeros(len(rows), dtype=np.bool_)
     suspects[order[1:][same]] = suspects[order[:-1][same]] = True
     return int(np.count_nonzero(suspects)) - len(np.unique(rows[suspects], axis=0))

@@ -33,7 +33,7 @@ the noise are left where they are.
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -269,19 +269,18 @@ def plan_distributed(
         ("width", width, 1, _MAXIMUM_WIDTH),
     )
     whole = calibrate_discrete_gaussian(epsilon=budget.epsilon, delta=budget.delta)
-    gradient = share_noise(
+    noise_for = partial(
+        share_noise, honest_parties=honest_parties, rows_per_person=max_parties_per_person
+    )
+    gradient = noise_for(
         length=width,
         clip=gradient_clip(clipping_norm),
         noise_multiplier=whole * math.sqrt(rounds / (1.0 - _MOMENTS_SHARE)),
-        honest_parties=honest_parties,
-        rows_per_person=max_parties_per_person,
     )
-    second = share_noise(
+    second = noise_for(
         length=width * (width + 1) // 2,
         clip=MOMENT_CLIP,
         noise_multiplier=whole / math.sqrt(_MOMENTS_SHARE),
-        honest_parties=honest_parties,
-        rows_per_person=max_parties_per_person,
     )
     cost = cost_within(budget, [gradient.charge(rounds), second.charge()])
     return DistributedPlan(

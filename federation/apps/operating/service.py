@@ -9,8 +9,8 @@
 ```
 
 Guarantees: SIGTERM and SIGINT end it cleanly, with its executor and what that runs; a second one
-over the same folder is refused; an executor that dies is started again. Flower's telemetry and
-update check are off, and nothing is installed.
+over the same folder is refused; an executor that dies is started again; a process whose event loop
+hangs ends (`alarm`). Flower's telemetry and update check are off, and nothing is installed.
 
 Leaves to others: who may call what (`public_listener`, `control_listener`), states (`journal`).
 """
@@ -30,6 +30,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import LOGGING_CONFIG
 
 from federation.apps.control_listener import control_app
+from federation.apps.operating.alarm import alarmed
 from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.operating.flower import (
     FlowerNodes,
@@ -91,8 +92,9 @@ def serve(
         folder: the coordinator's.
         tell: told in one line what an operator wants to know.
         clock: tells when now is.
-        log_format: where lines are JSON, nobody else writes to this process's output: the server's
-            go to Python's log, and the executor's to `executor.log`, which begins anew with it.
+        log_format: where lines are JSON, nobody else writes to this process's output, but for the
+            last words of one that hangs: the server's go to Python's log, and the executor's to
+            `executor.log`, which begins anew with it.
 
     Raises:
         WorkspaceError: the folder is not as it must be, or is served already.
@@ -169,7 +171,7 @@ class _Service:
     def run(self) -> None:
         """Serve until told to end."""
         self._dispatcher.recover()  # 4
-        asyncio.run(self._serve())
+        asyncio.run(self._serve_alarmed())
         if self._broken is not None:
             raise WorkspaceError(self._broken)
         self._tell(Notice(Event.COORDINATOR_ENDED, "the coordinator has ended"))
@@ -201,6 +203,10 @@ class _Service:
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
+
+    async def _serve_alarmed(self) -> None:
+        async with alarmed():
+            await self._serve()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,232 @@
+"""What the coordinator says to parties, and what it hears from them.
+
+Guarantees: what it says itself was released by its gate, and what it carries was sealed by a party;
+an answer is verified to be that party's, to that very question.
+
+Leaves to others: what is to be said (`jobs`), and who is waited for (`roll_call`).
+"""
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from typing import TypeVar
+
+from compliance.agreement import Agreement
+from compliance.terms import DATA_ROLES
+from federation.channel import Channel, Parcel
+from federation.errors import MessageError, PartyUnreachableError
+from federation.exchanges import KeptExchanges
+from federation.gate import Departure, Gate
+from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
+from federation.messages import (
+    EVERYONE,
+    Identify,
+    Message,
+    Present,
+    Refused,
+    SealedMessage,
+    SumAsk,
+    unseal,
+)
+from federation.progress import Progress, report
+from federation.roll_call import ROLL_CALL, RollCall
+from federation.routes import off_route
+
+__all__ = ["Conversation"]
+
+OutcomeT = TypeVar("OutcomeT")
+
+_NOBODY = frozenset[str]()
+
+
+class Conversation:
+    """A coordinator's messages with the parties, in one run.
+
+    Attributes:
+        gate: lets out what it says itself.
+        there: the nodes of the parties, as far as they are known.
+    """
+
+    def __init__(self, agreement: Agreement, gate: Gate, channel: Channel, *, name: str) -> None:
+        """Begin one.
+
+        Args:
+            agreement: its parties are spoken to.
+            gate: the coordinator's own.
+            channel: to the nodes.
+            name: the coordinator's.
+        """
+        self._agreement = agreement
+        self._channel = channel
+        self._name = name
+        self.gate = gate
+        self.there = RollCall(agreement, channel, self._identify)
+
+    @property
+    def nodes(self) -> Mapping[str, int]:
+        """The node of each party that is there."""
+        return self.there.nodes
+
+    @property
+    def people(self) -> frozenset[str]:
+        """The brand and its partners, there or not."""
+        return frozenset(
+            party.name for party in self._agreement.parties if party.role in DATA_ROLES
+        )
+
+    def tell(self, job: str, stage: str) -> None:
+        """Report where a job stands."""
+        report(Progress(self._name, job, stage))
+
+    def drive(
+        self,
+        job: Generator[Exchange, Sequence[Message], OutcomeT],
+        kept: KeptExchanges | None = None,
+        *,
+        out: Collection[str] = _NOBODY,
+    ) -> OutcomeT:
+        """Send what a job yields, verify the answers, hand them back, until it returns.
+
+        Args:
+            job: the job.
+            kept: what was had of its tolerant exchanges before; None where none of them are kept.
+            out: parties that it goes without.
+
+        Raises:
+            PartyUnreachableError: more answers are missing than it bears.
+            MessageError: a party broke the protocol.
+            RefusedError: the coordinator's gate, or the job, says no.
+        """
+        tolerant = 0
+        try:
+            exchange = next(job)
+            while True:
+                if not isinstance(exchange, Tolerant):
+                    answers = self.exchange(exchange, out=out)
+                elif kept is None:
+                    most = exchange.most_missing
+                    answers = self.exchange(exchange.outgoing, most_missing=most, out=out)
+                else:
+                    answers = self._tolerant(exchange, kept, tolerant, out)
+                    tolerant += 1
+                exchange = job.send(answers)
+        except StopIteration as end:
+            outcome: OutcomeT = end.value
+            return outcome
+
+    def exchange(
+        self,
+        outgoing: Sequence[Outgoing],
+        *,
+        most_missing: int = 0,
+        out: Collection[str] = _NOBODY,
+    ) -> list[Message]:
+        """Say everything; return the verified answers that came, in order.
+
+        Args:
+            outgoing: what to say.
+            most_missing: answers that may be missing, 0 or more.
+            out: parties that are not spoken to.
+
+        Raises:
+            PartyUnreachableError: more are missing, those included whose node is not there.
+        """
+        nodes = {name: node for name, node in self.nodes.items() if name not in out}
+        away = [name for name in map(_recipient, outgoing) if name not in nodes]
+        if len(away) > most_missing:
+            raise PartyUnreachableError(
+                f"no node of {', '.join(away)} is connected: start it, then run again"
+            )
+        for item in outgoing:
+            if _recipient(item) in away:
+                self._tell_missing(item)
+        outgoing = [item for item in outgoing if _recipient(item) not in away]
+        if not outgoing:
+            return []
+        for job, stage in dict.fromkeys((item.job, _stage(item)) for item in outgoing):
+            self.tell(job, stage)
+        sealed = [self._seal(item) for item in outgoing]
+        parcels = [Parcel(nodes[name], message, name) for name, message in sealed]
+        answers = self._channel.exchange(parcels, most_missing=most_missing - len(away))
+        verified = []
+        for item, (name, question), answer in zip(outgoing, sealed, answers, strict=True):
+            if answer is None:
+                self._tell_missing(item)
+                continue
+            verified.append(self._verified(name, question, answer, item.job))
+        return verified
+
+    def _tolerant(
+        self, exchange: Tolerant, kept: KeptExchanges, number: int, out: Collection[str]
+    ) -> list[Message]:
+        """Have an exchange that goes on without some parties, or have it as it was before."""
+        had = kept.had(number) if exchange.kept else None
+        if had is None:
+            left_out = _NOBODY if exchange.kept else kept.left_out
+            asked = [item for item in exchange.outgoing if _recipient(item) not in left_out]
+            spare = exchange.most_missing - (len(exchange.outgoing) - len(asked))
+            answers = self.exchange(asked, most_missing=spare, out=out)
+            there = {message.header.sender for message in answers}
+            named = map(_recipient, exchange.outgoing)
+            missing = [name for name in named if name not in there]
+            kept.keep(number, missing, answers if exchange.kept else ())
+            return answers
+        found = []
+        for item in exchange.outgoing:
+            name, question = self._seal(item)
+            if (answer := had.answer_of(name)) is not None:
+                found.append(self._verified(name, question, answer, item.job))
+        return found
+
+    def _identify(self, nodes: Sequence[int], may_miss: int) -> list[Message | None]:
+        """Ask nodes which parties they are."""
+        question = self.gate.release(Departure(ROLL_CALL, EVERYONE, Identify())).message
+        parcels = [Parcel(node, question) for node in nodes]
+        found: list[Message | None] = []
+        for answer in self._channel.exchange(parcels, most_missing=may_miss):
+            message = None if answer is None else self._verify(question, answer, ROLL_CALL)
+            if message is not None:
+                expect(message, Present)
+            found.append(message)
+        return found
+
+    def _tell_missing(self, item: Outgoing) -> None:
+        self.tell(item.job, f"goes on without {_recipient(item)}")
+
+    def _seal(self, item: Outgoing) -> tuple[str, SealedMessage]:
+        if isinstance(item, Relay):
+            return _recipient(item), item.message.sealed
+        departure = Departure(item.job, item.recipient, item.body, item.payload)
+        return item.recipient, self.gate.release(departure).message
+
+    def _verified(
+        self, name: str, question: SealedMessage, answer: SealedMessage, job: str
+    ) -> Message:
+        message = self._verify(question, answer, job)
+        if message.header.sender != name:
+            raise MessageError(f"{message.header.sender} answered a question to {name}")
+        return message
+
+    def _verify(self, question: SealedMessage, answer: SealedMessage, job: str) -> Message:
+        message = unseal(answer, self._agreement)
+        if message.header.answers != question.digest:
+            raise MessageError(
+                f"{message.header.sender} sent an answer to another question: refused as a replay"
+            )
+        if message.header.job != job and not isinstance(message.body, Refused):
+            raise MessageError(
+                f"{message.header.sender} answered job {job!r} under {message.header.job!r}"
+            )
+        if (problem := off_route(message.header, self._agreement)) is not None:
+            raise MessageError(f"{message.header.sender}: {problem}")
+        return message
+
+
+def _recipient(item: Outgoing) -> str:
+    return item.message.header.recipient if isinstance(item, Relay) else item.recipient
+
+
+def _stage(item: Outgoing) -> str:
+    if isinstance(item, Relay):
+        return f"carries {item.message.header.kind}"
+    if isinstance(item.body, SumAsk):
+        return f"says {item.body.kind}: {item.body.phase}, round {item.body.round}"
+    return f"says {item.body.kind}"

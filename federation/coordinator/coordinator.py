@@ -1,0 +1,202 @@
+"""A coordinator's run: who is there, job after job, what parties have to tell each other."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from compliance.agreement import Agreement
+from federation.artefacts import check_kept
+from federation.channel import Channel
+from federation.clock import Clock, utc_now
+from federation.coordinator.conversation import Conversation
+from federation.coordinator.execution import Execution
+from federation.coordinator.job_list import read_jobs
+from federation.coordinator.owed import OwedModels
+from federation.errors import RefusedError, WorkspaceError
+from federation.exchanges import KeptExchanges
+from federation.gate import Gate
+from federation.jobs.exchange import Say
+from federation.jobs.spread import ERASING, coordinate_spreading
+from federation.jobs.witness import coordinate_witnessing
+from federation.messages import RetrainAsk, RetrainTold
+from federation.party import PartyFolder, locked
+from federation.roll_call import ROLL_CALL
+from federation.specification import JobSpec
+from federation.successors import Retraining, Retrainings, are_agreed
+from federation.unmatched import unmatched
+from federation.witnessing import LogWitnessing
+
+__all__ = ["Coordinator"]
+
+
+class Coordinator:
+    """Runs an agreement's jobs from the coordinator's folder."""
+
+    def __init__(self, folder: PartyFolder, agreement: Agreement, *, clock: Clock) -> None:
+        self._folder = folder
+        self._agreement = agreement
+        self._clock = clock
+        self._owed = OwedModels(folder)
+
+    @classmethod
+    def open(cls, path: Path, *, clock: Clock = utc_now) -> Self:
+        """Open a coordinator's folder.
+
+        Raises:
+            WorkspaceError: it is none.
+            InvalidAgreementError: its agreement is unsigned by somebody, or altered.
+        """
+        folder = PartyFolder(path)
+        return cls(folder, folder.agreement(), clock=clock)
+
+    def run(self, channel: Channel, *, only: Collection[str] = ()) -> None:
+        """Run every listed job that has not ended yet, in order; then those of `successors`.
+
+        Args:
+            channel: to the parties' nodes.
+            only: names of jobs, where not all are to be run.
+
+        Raises:
+            WorkspaceError: a job of `only` is not listed.
+            RunCancelledError: the channel says that the run is no longer wanted.
+            RefusedError: a party, or the agreement, says no; the job stays open.
+            PartyUnreachableError: a party gave no answer; run again to go on.
+            MessageError: a party broke the protocol.
+        """
+        folder, asked = self._folder, read_jobs(self._folder)
+        if strange := sorted(set(only) - {spec.name for spec in asked}):
+            raise WorkspaceError(f"no job is called {', '.join(strange)}: list it in jobs.json")
+        wanted = [spec for spec in asked if not only or spec.name in only]
+        jobs = [spec for spec in wanted if not folder.has_ended(spec.name)]
+        listed = (*asked, *Retrainings(folder, self._agreement).specs)
+        ended = any(folder.has_ended(spec.name) for spec in asked)
+        may_retrain = not only and ended and are_agreed(self._agreement)
+        if not jobs and not self._owed.owing(listed) and not may_retrain:
+            self.spread(channel)
+            return
+        with self._conversation(channel) as talk:
+            with self._noting(talk, ROLL_CALL):
+                talk.there.seek(talk.people)
+                self._spread(talk)  # whatever keeps jobs from running
+            for spec in jobs:
+                with self._noting(talk, spec.name):
+                    execution = self._gathered(talk, spec, listed)
+                    self._owed.hand_over(talk, listed)
+                    execution.run()
+            with self._noting(talk, ROLL_CALL):
+                if jobs:
+                    self._witness(talk, jobs[-1])
+                else:
+                    self._owed.hand_over(talk, listed)
+            if may_retrain:
+                self._train_again(talk, asked)
+
+    def spread(self, channel: Channel) -> None:
+        """Carry requests to erase between parties, and run no job.
+
+        Nothing is carried where the agreement is no longer in force.
+
+        Raises:
+            MessageError: a party broke the protocol.
+        """
+        with self._conversation(channel) as talk:
+            try:
+                talk.gate.contract.check_in_force(self._clock())
+            except RefusedError as refusal:
+                talk.tell(ERASING, f"nothing is carried: {refusal}")
+                return
+            talk.there.seek(talk.people)
+            self._spread(talk)
+
+    @contextmanager
+    def _conversation(self, channel: Channel) -> Iterator[Conversation]:
+        """Hold the folder, with the log open, and speak with the parties."""
+        folder = self._folder
+        with locked(folder), folder.open_log() as log:
+            folder.check_current(self._agreement)
+            gate = Gate(folder, self._agreement, log, None, clock=self._clock)
+            gate.settle()
+            yield Conversation(self._agreement, gate, channel, name=folder.name)
+
+    @contextmanager
+    def _noting(self, talk: Conversation, at_work: str) -> Iterator[None]:
+        """Log a refusal of the coordinator's own: another party's is in that party's log."""
+        try:
+            yield
+        except RefusedError as refusal:
+            if refusal.party == self._folder.name:
+                talk.gate.note_refusal(refusal, at_work, release_id=at_work)
+            raise
+
+    def _gathered(self, talk: Conversation, spec: JobSpec, listed: Sequence[JobSpec]) -> Execution:
+        """Wait for the parties of a job, and return it, ready to be run."""
+        folder, agreement = self._folder, self._agreement
+        check_kept(folder, spec.name, spec)
+        kept = KeptExchanges(folder.job(spec.name))
+        out = unmatched(folder, agreement, spec, listed)
+        talk.there.gather(spec, kept.left_out | out)
+        return Execution(folder, agreement, talk, spec, kept, out, self._clock)
+
+    def _train_again(self, talk: Conversation, asked: Sequence[JobSpec]) -> None:
+        """Train again what parties have to retire (see `successors`).
+
+        Raises:
+            RefusedError: somebody refuses one; the others were run.
+        """
+        with self._noting(talk, ROLL_CALL):
+            talk.there.seek(talk.people)
+            again = self._hear_of_models(talk, asked)
+        listed = (*asked, *again.specs)
+        refused: RefusedError | None = None
+        ran: JobSpec | None = None
+        for one in again.open(self._clock()):
+            what = f"is to take the place of {one.model} by {one.due:%Y-%m-%d}"
+            talk.tell(one.spec.name, what)
+            ran = one.spec
+            try:
+                for ran in one.jobs:
+                    if not self._folder.has_ended(ran.name):
+                        with self._noting(talk, ran.name):
+                            self._gathered(talk, ran, listed).run()
+            except RefusedError as refusal:
+                refused = refused or _with_day(refusal, one)
+                if refusal.term == "consent":  # of whom it had read, somebody was erased
+                    again.give_up(one, asked)
+        if ran is not None:
+            with self._noting(talk, ROLL_CALL):
+                self._witness(talk, ran)
+        if refused is not None:
+            raise refused
+
+    def _hear_of_models(self, talk: Conversation, listed: Sequence[JobSpec]) -> Retrainings:
+        """Ask everybody who is there which models are due, or retired, and write it down."""
+        nonce = self._folder.fresh_secret(f"retrain/{self._clock().isoformat()}").hex()
+        names = sorted(talk.people & talk.nodes.keys())
+        outgoing = [Say(name, ROLL_CALL, RetrainAsk(nonce=nonce)) for name in names]
+        answers = talk.exchange(outgoing, most_missing=len(outgoing))
+        told = {one.header.sender: one.body for one in answers if isinstance(one.body, RetrainTold)}
+        known = Retrainings(self._folder, self._agreement)
+        known.hear({name: body.due for name, body in told.items()}, listed)
+        known.hear_retired((one for body in told.values() for one in body.retired), listed)
+        return known
+
+    def _spread(self, talk: Conversation) -> None:
+        """Have parties ask each other to erase people, and tell each other what was done."""
+        attempt = self._folder.fresh_secret(f"erasing/{self._clock().isoformat()}").hex()
+        present = talk.people & talk.nodes.keys()
+        for name in talk.drive(coordinate_spreading(attempt, present=present)):
+            talk.tell(ERASING, f"{name} refused something about an erasure: its log says what")
+        if any((self._folder.path / "jobs").glob("*/ended.json")):  # models may be there
+            self._hear_of_models(talk, read_jobs(self._folder))
+
+    def _witness(self, talk: Conversation, last: JobSpec) -> None:
+        """Show every party's log to every other, filed under the last job of the run."""
+        own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
+        talk.drive(coordinate_witnessing(self._agreement, last.name, own, present=talk.nodes))
+
+
+def _with_day(refusal: RefusedError, one: Retraining) -> RefusedError:
+    """Say of a training that was refused what comes of the model whose place it was to take."""
+    remedy = f"{refusal.remedy}; else model {one.model!r} is retired on {one.due:%Y-%m-%d}"
+    return RefusedError(party=refusal.party, term=refusal.term, remedy=remedy)
