@@ -18,6 +18,7 @@ import typer
 from trials import document, party, save, training, write_tables, write_trial
 
 from compliance.agreement import SignedAgreement
+from federation import terminal
 from federation.cli import app, main
 from federation.trial.report import Report
 
@@ -50,6 +51,8 @@ Run = Callable[..., Ended]
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in this process."""
     monkeypatch.setenv("COLUMNS", "200")
+    for console in (terminal.out, terminal.err):  # as wide as that, not as when they were made
+        monkeypatch.setattr(console, "_width", None)
 
     def command(*arguments: object) -> Ended:
         capsys.readouterr()

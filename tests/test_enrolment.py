@@ -165,6 +165,16 @@ class TestTheWholeWay:
             )
         assert files(enrolment.directory) == before
 
+    def test_a_folder_is_named_from_where_one_stands(
+        self, enrolment: Enrolment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = enrolment.invite("brand")
+        monkeypatch.chdir(enrolment.directory)
+        draft = open_invitation(file).terms.digest
+        member = join(file, Path("brand"), accepted=draft, means=None, now=enrolment.now)
+        assert Membership.open(Path("brand")).registration == member.registration
+        assert member.folder.path == enrolment.directory / "brand"
+
 
 class TestTokens:
     def test_a_second_join_in_a_name_with_other_keys_is_refused(self, enrolment: Enrolment) -> None:

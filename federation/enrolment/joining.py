@@ -92,7 +92,8 @@ def join(
         EnrolmentError: step 1 or 2 fails.
         WorkspaceError: the folder is another party's, or a key in it is damaged.
     """
-    invitation, place = open_invitation(file), path / "enrolment"  # 1
+    invitation, path = open_invitation(file), path.resolve()  # 1
+    place = path / "enrolment"
     before = (place / "invitation.json").exists()
     in_time = (before and (place / "registration.json").exists()) or now < invitation.expires
     _check_accepted(invitation, accepted, in_time=in_time)
