@@ -1,12 +1,13 @@
 """Which code a party runs, as one digest.
 
 Guarantees: the digest covers every file of the four packages where this process imports them from,
-whether a distribution's record lists it or not; compiled bytecode and the examples, which no party
-runs, are left out. The same files have the same digest however they were installed. Where files
-changed after a process had read them, nothing is said of what runs in it, or in a fork of it.
+whether a distribution's record lists it or not, and by links too; what Python has compiled for
+itself (`__pycache__`) and the examples, which no party runs, are left out. The same files have the
+same digest however they were installed. Where files changed after a process had read them, nothing
+is said of what runs in it, or in a fork of it.
 
-Leaves to others: Python itself and other distributions, an operator who patches a running process,
-and which digests are agreed (`compliance.policy`).
+Leaves to others: Python itself with its `__pycache__` and other distributions, an operator who
+patches a running process, and which digests are agreed (`compliance.policy`).
 """
 
 import hashlib
@@ -50,13 +51,12 @@ def listing(directories: dict[str, Path]) -> str:
         directories: name that paths begin with → directory.
     """
     files = {
-        f"{name}/{file.relative_to(directory).as_posix()}": file
+        path: file.path
         for name, directory in directories.items()
-        for file in directory.rglob("*")
-        if file.is_file() and file.suffix != ".pyc"
+        for path, file in _files(directory, name)
     }
     return "".join(
-        f"{hashlib.sha256(files[path].read_bytes()).hexdigest()}  {path}\n"
+        f"{hashlib.sha256(Path(files[path]).read_bytes()).hexdigest()}  {path}\n"
         for path in sorted(files)
         if not path.startswith(_EXAMPLES)
     )
@@ -82,10 +82,17 @@ def running_code() -> RunningCode:
     """Return what runs here; read once a process, as its code is.
 
     Raises:
-        WorkspaceError: files have changed since.
+        WorkspaceError: files have changed since, or cannot be read.
     """
-    marks, code = _read()
-    if _marks() != marks:
+    try:
+        marks, code = _read()
+        now = _marks()
+    except OSError as error:
+        raise WorkspaceError(
+            f"the installed code cannot be read ({error.strerror}): install it again, then start "
+            "the process again"
+        ) from error
+    if now != marks:
         raise WorkspaceError(
             "the installed code has changed since this process read it: start the process again"
         )
@@ -106,15 +113,23 @@ def _read() -> tuple[frozenset[tuple[str, int, int, int]], RunningCode]:
 def _marks() -> frozenset[tuple[str, int, int, int]]:
     """Return what tells each file from a later one in its place; reading all takes ten times it."""
     return frozenset(
-        mark for directory in _directories().values() for mark in _marks_in(str(directory))
+        (path, stat.st_ino, stat.st_size, stat.st_ctime_ns)
+        for name, directory in _directories().items()
+        for path, file in _files(directory, name)
+        for stat in (file.stat(),)
     )
 
 
-def _marks_in(directory: str) -> Iterator[tuple[str, int, int, int]]:
+def _files(directory: Path, name: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield every file that could be imported from a directory, by links too, with its path.
+
+    Bytecode counts but for what Python itself keeps: it is imported where there is no source.
+    """
+    is_kept = directory.name == "__pycache__"
     with os.scandir(directory) as found:
         for one in found:
+            path = f"{name}/{one.name}"
             if one.is_dir():
-                yield from _marks_in(one.path)
-            elif not one.name.endswith(".pyc"):
-                stat = one.stat()
-                yield one.path, stat.st_ino, stat.st_size, stat.st_ctime_ns
+                yield from _files(Path(one.path), path)
+            elif one.is_file() and not (is_kept and one.name.endswith(".pyc")):
+                yield path, one

@@ -56,6 +56,7 @@ class RollCall:
         )
         self._nodes: dict[str, int] = {}
         self._waited_for: frozenset[str] = frozenset()
+        self._silent: frozenset[int] = frozenset()
 
     @property
     def nodes(self) -> Mapping[str, int]:
@@ -95,12 +96,16 @@ class RollCall:
 
         It asks those that are there already before it waits, so that it can say for whom. Nodes
         that are known are not asked again. One that is there and gives no answer is taken for one
-        of those that are missing: nobody is waited for in its place.
+        of those that are missing: nobody is waited for in its place, nor is its own answer again
+        where it may be missing.
         """
-        if not wanted - self._nodes.keys():
+        absent = wanted - self._nodes.keys()
+        if not absent:
             return
         patient, self._waited_for = wanted - self._waited_for, self._waited_for | wanted
         asked: dict[int, str | None] = {node: name for name, node in self._nodes.items()}
+        if len(absent) <= may_miss:
+            asked |= dict.fromkeys(self._silent)
         at_least = 0
         while True:
             nodes = self._channel.nodes(at_least)
@@ -118,6 +123,7 @@ class RollCall:
                 report(Progress(self._name, job, f"waits for {', '.join(sorted(missing))}"))
             at_least = len(nodes) + len(missing) - silent
         self._nodes |= found
+        self._silent = frozenset(node for node, name in asked.items() if name is None)
 
 
 def spare(spec: JobSpec, agreement: Agreement) -> int:

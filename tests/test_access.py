@@ -22,9 +22,13 @@ from compliance.policy import Policy
 from compliance.signing import Envelope, SigningKey
 from compliance.terms import COUNTRIES, RELEASES_ROWS, Classification, Computation, Reveal
 from federation import code
+from federation.api.configuration import ApiConfig
+from federation.api.server import make_server
+from federation.api.telling import Teller
 from federation.approvals import approvals_of, job_digest, keep_approvals
 from federation.approving import encode_approvals
 from federation.cli import app
+from federation.clock import utc_now
 from federation.code import listing, running_code
 from federation.coordinator import write_jobs
 from federation.errors import RefusedError, WorkspaceError
@@ -283,12 +287,28 @@ class TestCode:
         (tmp_path / "inner").mkdir()
         (tmp_path / "a.py").write_text("pass")
         first = listing({"federation": tmp_path})
-        (tmp_path / "a.pyc").write_text("compiled")
+        (tmp_path / "__pycache__").mkdir()
+        (tmp_path / "__pycache__" / "a.cpython-311.pyc").write_text("compiled")
         (tmp_path / "examples").mkdir()
         (tmp_path / "examples" / "b.py").write_text("pass")
         assert listing({"federation": tmp_path}) == first
         (tmp_path / "inner" / "planted.py").write_text("pass")
         assert listing({"federation": tmp_path}).count("\n") == first.count("\n") + 1
+
+    def test_what_python_would_import_in_place_of_a_file_counts(self, tmp_path: Path) -> None:
+        package, elsewhere = tmp_path / "package", tmp_path / "elsewhere"
+        for one in (package, elsewhere):
+            one.mkdir()
+            (one / "__init__.py").write_text("")
+        (package / "clock.py").write_text("")
+        first = listing({"federation": package})
+        (package / "clock").symlink_to(elsewhere)
+        linked = listing({"federation": package})
+        assert "federation/clock/__init__.py" in linked
+        (elsewhere / "__init__.py").rename(elsewhere / "__init__.pyc")
+        assert "federation/clock/__init__.pyc" in listing({"federation": package})
+        (package / "clock").unlink()
+        assert listing({"federation": package}) == first
 
     @pytest.mark.parametrize("change", ["altered", "replaced", "added", "taken away"])
     def test_nothing_is_said_of_code_that_changed_since_it_was_read(
@@ -300,7 +320,9 @@ class TestCode:
         monkeypatch.setattr(code, "_directories", lambda: {"federation": tmp_path})
         monkeypatch.setattr(code, "_read", cache(code._read.__wrapped__))
         running = running_code()
-        (tmp_path / "a.pyc").write_text("compiled")
+        (tmp_path / "__pycache__").mkdir()
+        (tmp_path / "__pycache__" / "a.cpython-311.pyc").write_text("compiled")
+        (tmp_path / "nowhere.py").symlink_to(tmp_path / "nothing")
         assert running_code() == running
         match change:
             case "altered":
@@ -314,6 +336,19 @@ class TestCode:
                 (tmp_path / "inner" / "b.py").touch()
             case _:
                 file.unlink()
+        with pytest.raises(WorkspaceError, match="start the process again"):
+            running_code()
+
+    def test_an_api_tells_of_no_code_that_came_after_it_began(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        directory = World.make(tmp_path / "world").folder("retailer").path
+        (tmp_path / "code").mkdir()
+        monkeypatch.setattr(code, "_directories", lambda: {"federation": tmp_path / "code"})
+        monkeypatch.setattr(code, "_read", cache(code._read.__wrapped__))
+        with Teller(directory, clock=utc_now) as teller:
+            make_server(directory, ApiConfig(port=0), teller)
+        (tmp_path / "code" / "a.py").touch()
         with pytest.raises(WorkspaceError, match="start the process again"):
             running_code()
 

@@ -424,12 +424,16 @@ def test_an_answer_of_an_earlier_run_is_a_replay(made: World, tmp_path: Path) ->
 
 
 class Absent:
-    """A channel to some of the nodes, in any order; `waits` is how often its deadline passed."""
+    """A channel to some of the nodes, in any order; `waits` is how often its deadline passed.
+
+    `asked` are the nodes that something was said to.
+    """
 
     def __init__(self, world: World, nodes: Sequence[int]) -> None:
         self._world = world
         self._nodes = nodes
         self.waits = 0
+        self.asked: list[int] = []
 
     def nodes(self, at_least: int) -> Sequence[int]:
         self.waits += at_least > len(self._nodes)
@@ -438,6 +442,7 @@ class Absent:
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0
     ) -> Sequence[SealedMessage | None]:
+        self.asked += [parcel.node for parcel in parcels]
         return self._world.exchange(parcels, most_missing=most_missing)
 
 
@@ -489,6 +494,19 @@ def test_a_node_that_is_there_and_silent_has_nobody_wait_for_another_in_its_plac
     with pytest.raises(PartyUnreachableError, match="no answer from courier"):
         open_coordinator(world).run(channel)
     assert channel.waits == 0
+
+
+def test_a_node_that_is_silent_is_asked_once_in_a_run_that_can_do_without(world: World) -> None:
+    jobs = [
+        MATCH.model_copy(update={"name": name, "absent_partners": 1})
+        for name in ("find", "find-more")
+    ]
+    write_jobs(world.folder("coordinator"), jobs)
+    channel = Absent(world, [0, 1, 2])
+    world.unreachable = {"courier"}
+    open_coordinator(world).run(channel)
+    assert outcomes(world) == [(one.name, "done") for one in jobs]
+    assert channel.asked.count(2) == 1
 
 
 # --- what it refuses itself ---------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import (
     PullMessagesRequest,
     PullMessagesResponse,
@@ -251,6 +252,20 @@ def test_a_refusal_is_not_held(asked: bytes) -> None:
     async def calls(client: httpx.AsyncClient) -> None:
         answer = await client.post(FLEET_PULL, content=asked)
         assert answer.status_code == HTTPStatus.UNAUTHORIZED
+
+    during(Prompt(superlink, hold_seconds=HOLD), calls)
+
+
+def test_a_stranger_does_not_learn_by_the_server_apps_number_when_answers_come() -> None:
+    superlink = Superlink()
+
+    async def calls(client: httpx.AsyncClient) -> None:
+        pulled = asyncio.create_task(client.post(RUNTIME_PULL, content=pull_for("a")))
+        await superlink.was_asked.wait()
+        superlink.status = HTTPStatus.UNAUTHORIZED
+        answer = await client.post(FLEET_PULL, content=pull_of(SUPERLINK_NODE_ID))
+        assert answer.status_code == HTTPStatus.UNAUTHORIZED
+        pulled.cancel()
 
     during(Prompt(superlink, hold_seconds=HOLD), calls)
 

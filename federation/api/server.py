@@ -1,8 +1,10 @@
 """A party's API at work: it listens, and has the log told.
 
 Guarantees: one process serves a party at a time; when it is stopped, requests at work are answered
-first. Leaves to others: transport security (it listens on loopback: put a reverse proxy before it),
-what is answered (`application`).
+first. The log is told of the code that it began with.
+
+Leaves to others: transport security (it listens on loopback: put a reverse proxy before it), what
+is answered (`application`).
 """
 
 import fcntl
@@ -19,6 +21,7 @@ from federation.api.application import create_application
 from federation.api.configuration import ApiConfig
 from federation.api.telling import Teller
 from federation.clock import Clock, utc_now
+from federation.code import running_code
 from federation.errors import WorkspaceError
 
 __all__ = ["make_server", "serve"]
@@ -50,6 +53,7 @@ def make_server(
     ready: Callable[[int], None] = _nobody_asked,
 ) -> uvicorn.Server:
     """Return a server of a party's API, which listens once it is run, and says at which port."""
+    running_code()  # before anything can be put in its place
     app = create_application(directory, config, said=teller.want, clock=clock)
     return _Server(
         uvicorn.Config(

@@ -36,9 +36,12 @@ __all__ = ["HOLD_SECONDS", "Prompt"]
 HOLD_SECONDS: Final = 1.0
 """How long a call waits for news: a run that was cancelled, or a node that is gone, shows then."""
 
+_NOBODY: Final = (0, 1)
+
 
 def _node(body: bytes) -> tuple[int, int]:
-    return PullMessagesRequest.FromString(body).node.node_id, 1
+    node = PullMessagesRequest.FromString(body).node.node_id
+    return (node, 1) if node != SUPERLINK_NODE_ID else _NOBODY  # the ServerApp's news are its own
 
 
 def _server_app(body: bytes) -> tuple[int, int]:
@@ -60,7 +63,6 @@ _PUSHES: Final[Mapping[str, Callable[[bytes], Iterable[int]]]] = {
     "/v1/runtime/push-messages": _nodes,
 }
 """Of a call by its path: whom each message in a body is for."""
-_NOBODY: Final = (0, 1)
 
 
 class _News:
