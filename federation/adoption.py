@@ -272,9 +272,9 @@ def _tell(
     """Append what the log does not say yet of the versions that the party obeyed."""
     told = set[str]()
     if log.tree_size:
-        leaves = _written(folder, log)
-        first, last = leaves[0], leaves[-1]
-        told = {leaf.agreement for leaf in leaves if isinstance(leaf, records.AgreementSigned)}
+        written = _written(folder, log)
+        first, last = written[0], written[-1]
+        told = {leaf.agreement for leaf in written if isinstance(leaf, records.AgreementSigned)}
         digests = [one.digest for one in succession.versions]
         if first.agreement in digests:  # where the log was pruned, entries before it told these
             told.update(digests[: digests.index(first.agreement) + 1])

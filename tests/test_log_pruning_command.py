@@ -120,6 +120,7 @@ def test_a_party_whose_log_was_pruned_takes_over_the_next_version(
     made: World, folder: PartyFolder, tmp_path: Path
 ) -> None:
     now, file = later(folder), tmp_path / "next.json"
+    folder.open_ledger(made.agreement, begun=False)
     prune_log(folder.path, 299, now=now)
     terms = {"valid_from": now, "valid_until": now + timedelta(days=30)}
     after = amend(made.agreement, terms)
