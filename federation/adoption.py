@@ -8,7 +8,7 @@ the log sign from the leaf on that tells of them: see `compliance.auditing.crypt
 Leaves to others: what may follow what (`compliance.lifecycle`), obeying it (`gate`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,7 +20,8 @@ from compliance.errors import LogCorruptedError
 from compliance.lifecycle import Succession, check_amendment, replaced_keys
 from compliance.log.cosignature import CosigningKey, open_head
 from compliance.log.note import NoteKey
-from compliance.log.verifier import read_checkpoint, verify_log
+from compliance.log.proving import TiledTree
+from compliance.log.verifier import FileMissingError, read_checkpoint, verify_log
 from compliance.log.writer import LogWriter
 from compliance.naming import tell_of
 from compliance.notice import Notice, SignedNotice
@@ -28,6 +29,7 @@ from compliance.signing import SigningKey
 from compliance.terms import DATA_ROLES, PartyTerm
 from federation.budgets import budget_of
 from federation.errors import WorkspaceError
+from federation.log_reading import leaves_left
 from federation.party import PartyFolder, locked, read_agreement, write_atomically
 from federation.versions import notices_in, signed_versions_in, versions_of
 from privacy.accounting.ledger import Ledger
@@ -270,14 +272,16 @@ def _tell(
     """Append what the log does not say yet of the versions that the party obeyed."""
     told = set[str]()
     if log.tree_size:
-        for entry in verify_log(folder.log, verification_key=log.verification_key).entries:
-            leaf = records.parse_leaf(entry)
-            if isinstance(leaf, records.AgreementSigned):
-                told.add(leaf.agreement)
-        if now < leaf.time:
+        written = _written(folder, log)
+        first, last = written[0], written[-1]
+        told = {leaf.agreement for leaf in written if isinstance(leaf, records.AgreementSigned)}
+        digests = [one.digest for one in succession.versions]
+        if first.agreement in digests:  # where the log was pruned, entries before it told these
+            told.update(digests[: digests.index(first.agreement) + 1])
+        if now < last.time:
             raise WorkspaceError(
                 f"the clock says {iso(now)}, and the last leaf of {folder.log} is of "
-                f"{iso(leaf.time)}: set the clock, and adopt again"
+                f"{iso(last.time)}: set the clock, and adopt again"
             )
     key, second = _log_keys(folder, agreement)
     for version in succession.versions:
@@ -288,6 +292,18 @@ def _tell(
                 log.hand_over(entries, key=key, second_key=second)
             else:
                 log.append(entries)
+
+
+def _written(folder: PartyFolder, log: LogWriter) -> Sequence[records.Record]:
+    """Return the leaves of the log: all of them, or those that were not pruned."""
+    try:
+        entries = verify_log(folder.log, verification_key=log.verification_key).entries
+    except FileMissingError:
+        pruned, left = leaves_left(TiledTree(folder.log, log.checkpoint), log.tree_size)
+        if pruned is None:
+            raise
+        return left
+    return tuple(map(records.parse_leaf, entries))
 
 
 def _leaves(

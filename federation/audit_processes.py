@@ -100,6 +100,8 @@ def _answer(pricer: Pricer, question: _Question) -> float | UnpriceableError:
         return pricer.epsilon(question.mechanisms, question.delta)
     except UnpriceableError as error:
         return error
+    except Exception as error:  # noqa: BLE001  nobody's log may stop the audit of the others
+        return UnpriceableError(f"cannot be priced: that ends in {type(error).__name__}")
 
 
 class _Asking:

@@ -112,6 +112,24 @@ def test_prices_without_end_are_refused_to_whoever_asks(world: World) -> None:
     assert [found for _, found in audit_beside(audit, logs, Accounting())] == [(), ()]
 
 
+class Broken(Accounting):
+    """Meets something that no accountant is made for."""
+
+    def epsilon(self, mechanisms: Mapping[str, int], delta: float) -> float:
+        del mechanisms, delta
+        raise TypeError("unexpected")
+
+
+def test_a_price_that_cannot_be_computed_stops_no_audit(world: World) -> None:
+    def audit(log: PartyLog, pricer: Pricer) -> Audited:
+        with pytest.raises(UnpriceableError, match="TypeError"):
+            pricer.epsilon({}, 1e-6)
+        return log, ()
+
+    logs = built(world.agreement, clean(world.agreement))[:2]
+    assert [found for _, found in audit_beside(audit, logs, Broken())] == [(), ()]
+
+
 def test_garbage_is_collected_again_after_an_audit(world: World) -> None:
     seen: list[bool] = []
 

@@ -493,6 +493,14 @@ def test_exactly_what_was_planted_is_found_among_many_parties(kind: K, many: Agr
     assert (found.kind, found.party) == (kind, party), found
 
 
+def test_whoever_alone_names_the_brand_passes_no_other_result_by(world: World) -> None:
+    specs = clean(world.agreement)
+    told = {"model_digest": "e" * 64, "parties": ("brand", "retailer")}
+    changed("coordinator", R.ModelTrained, **told)(specs, world.agreement)
+    (found,) = findings(world.agreement, specs)
+    assert (found.kind, found.party) == (K.RESULTS_DIFFER, "coordinator")
+
+
 def test_a_place_that_the_agreement_has_not_is_a_stranger(world: World) -> None:
     logs = clean(world.agreement)
     _train(logs, world.agreement, parties=("spy",))

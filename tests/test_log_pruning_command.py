@@ -12,18 +12,20 @@ from parties import World, email, record
 
 import federation.log_pruning
 from compliance import records
+from compliance.agreement import SignedAgreement
 from compliance.auditing import FindingKind
 from compliance.auditing.reading import read_log
 from compliance.auditing.trust import log_keys
 from compliance.erasure.execution import Standing
 from compliance.errors import LogBusyError, LogError, ModelAlteredError
+from compliance.lifecycle import amend
 from compliance.log.files import LocalFiles
 from compliance.log.policy import open_checkpoint
 from compliance.log.proving import TiledTree
 from compliance.log.pruning import prune
 from compliance.log.verifier import FileMissingError, read_checkpoint, verify_log
 from compliance.log.writer import LogWriter
-from federation import retaining
+from federation import adoption, retaining
 from federation.auditing import audit_places
 from federation.erasing import Erasing
 from federation.errors import WorkspaceError
@@ -112,6 +114,25 @@ def test_a_party_whose_log_was_pruned_still_deletes_and_erases(tmp_path: Path) -
     assert found.kept.created <= records.parse_leaf(entry(folder, 256)).time
     assert [one.name for one in retaining.run(folder, now=now).deleted] == ["best"]
     assert not folder.segment("best").exists()
+
+
+def test_a_party_whose_log_was_pruned_takes_over_the_next_version(
+    made: World, folder: PartyFolder, tmp_path: Path
+) -> None:
+    now, file = later(folder), tmp_path / "next.json"
+    folder.open_ledger(made.agreement, begun=False)
+    prune_log(folder.path, 299, now=now)
+    terms = {"valid_from": now, "valid_until": now + timedelta(days=30)}
+    after = amend(made.agreement, terms)
+    file.write_bytes(SignedAgreement.draft(after).to_json())
+    for party in made.agreement.parties:
+        signer = PartyFolder(folder.path.parent / party.name)
+        file.write_bytes(adoption.sign(signer, file).to_json())
+    for _ in range(2):  # the second time changes nothing
+        assert adoption.adopt(folder, file, now=now) == after
+        leaves = own_leaves(folder, after)
+        signed = [one for one in leaves if isinstance(one, records.AgreementSigned)]
+        assert [one.agreement for one in signed] == [after.digest]
 
 
 def entry(folder: PartyFolder, index: int) -> bytes:

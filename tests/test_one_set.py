@@ -294,6 +294,19 @@ def test_who_is_erased_is_taken_out_of_pseudonyms(world: World) -> None:
     assert not forget_summed(folder, "rows", [vertical.record("press", 7)])
 
 
+def test_who_was_erased_before_an_alignment_is_deleted_leaves_no_pseudonym(world: World) -> None:
+    folder, now = world.folder("press"), world.now
+    before = summed_people(folder, "rows").under(summed_key(folder))
+    with held(folder.path, clock=lambda: now) as at:
+        erasing = Erasing(at.folder, at.agreement, at.gate, clock=lambda: now)
+        erasing.request("email", email(7))
+        erasing.run()
+    deleted_alignment(world, "press")
+    after = summed_people(folder, "rows")
+    assert not forget_summed(folder, "rows", [vertical.record("press", 7)])
+    assert np.count_nonzero(~before.found_in(after)) == 1
+
+
 def test_an_alignment_that_an_earlier_version_deleted_says_so(world: World) -> None:
     for name in ("press", "courier"):
         if name == "courier":  # or that was damaged by then

@@ -131,12 +131,20 @@ def parts(logs: Sequence[Excerpt]) -> Iterator[Finding]:
 def _results(
     logs: Sequence[Excerpt],
 ) -> Iterator[tuple[Excerpt, int, records.ModelTrained | records.MeasurementMade]]:
-    """Yield results that all are told of alike; of models over columns each party has a part."""
-    for log in logs:
-        brands = {one.name for each in log.versions for one in each.by_role(Role.BRAND)}
-        for index, leaf in log.each(records.ModelTrained, records.MeasurementMade):
-            if not brands.intersection(log.parties_of(leaf)):
-                yield log, index, leaf
+    """Yield results that all are told of alike; of models over columns each party has a part.
+
+    Those name the brand in every log: whoever alone names it passes nothing by.
+    """
+    brands = {one.name for log in logs for each in log.versions for one in each.by_role(Role.BRAND)}
+    told = [
+        (log, index, leaf, brands.isdisjoint(log.parties_of(leaf)))
+        for log in logs
+        for index, leaf in log.each(records.ModelTrained, records.MeasurementMade)
+    ]
+    over_rows = {leaf.job for _, _, leaf, without_brand in told if without_brand}
+    for log, index, leaf, _ in told:
+        if leaf.job in over_rows:
+            yield log, index, leaf
 
 
 def acknowledgements(logs: Sequence[Excerpt]) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from federation.desk import undamaged
+from federation.erased import Erased
 from federation.errors import RefusedError, WorkspaceError
 from federation.matching.token_set import MatchingSet
 from federation.members import Members, load_people
@@ -131,10 +132,11 @@ def summed_key(folder: PartyFolder) -> Secret:
 def keep_summed(folder: PartyFolder, align: str) -> None:
     """Keep pseudonyms of whom an alignment found, if sums were made of them; before it is deleted.
 
-    Of one that is damaged nothing is kept, so that nobody is in sums of other partners.
+    Of whoever was erased since, none; of one that is damaged nothing is kept, so that nobody is in
+    sums of other partners.
 
     Raises:
-        WorkspaceError: the disk is full.
+        WorkspaceError: the disk is full, or the list of the erased is damaged.
     """
     path = folder.job(align) / SUMMED
     if path.exists() or not any(_sums_of(folder, align)):
@@ -145,8 +147,11 @@ def keep_summed(folder: PartyFolder, align: str) -> None:
         return
     if found is None:  # it never ended, or is deleted already
         return
-    told = found.under(summed_key(folder))
-    _save(folder, align, _rows(told.references), _rows(told.tokens))
+    told, gone = found.under(summed_key(folder)), _erased_of(folder, found)
+    kept = [_rows(one) for one in (told.references, told.tokens)]
+    for rows in kept:
+        rows[gone] = 0  # as `forget_summed` leaves them
+    _save(folder, align, *kept)
 
 
 def is_summed(folder: PartyFolder, align: str, references: Sequence[str]) -> bool:
@@ -174,6 +179,19 @@ def forget_summed(folder: PartyFolder, align: str, references: Sequence[str]) ->
             rows[gone] = 0  # the others keep their places
         _save(folder, align, *kept)
     return bool(gone.any())
+
+
+def _erased_of(folder: PartyFolder, people: SummedPeople) -> NDArray[np.bool_]:
+    """Tell who is on the list of the erased, by reference or token, shape (n,)."""
+    persons = Erased(folder, folder.agreement()).persons().values()
+    known = [reference for person in persons for reference in person.references]
+    by_reference = pc.is_in(
+        people.references.cast(pa.large_string()), value_set=pa.array(known, pa.large_string())
+    )
+    tokens = pa.array([person.token for person in persons], people.tokens.type)
+    by_token = pc.is_in(people.tokens, value_set=tokens)
+    found = pc.or_(by_reference, by_token).to_numpy(zero_copy_only=False)
+    return np.asarray(found, dtype=np.bool_)
 
 
 def _bearing(
