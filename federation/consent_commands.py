@@ -233,19 +233,18 @@ def check(
     Example: comity consent check out/demo/retailer find-seeds
     """
     from compliance.errors import ConsentError
-    from compliance.log.verifier import verify_log
-    from compliance.records import ConsentUsed, parse_leaf
+    from compliance.records import ConsentUsed
     from federation.consent_reading import ConsentReading
+    from federation.log_reading import own_leaves
     from federation.members import load_people
     from federation.party import PartyFolder
     from federation.shelves import scratch
 
     folder = PartyFolder(directory)
     agreement = folder.agreement()
-    entries = verify_log(folder.log, verification_key=agreement.party(folder.name).log_key).entries
     leaves = [
         leaf
-        for leaf in map(parse_leaf, entries)
+        for leaf in own_leaves(folder, agreement)
         if isinstance(leaf, ConsentUsed) and leaf.job == job
     ]
     if not leaves:

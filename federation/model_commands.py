@@ -45,10 +45,9 @@ def manifest(
 
     Example: comity model manifest out/demo/retailer march-2 --request rq-4d0f…
     """
-    from compliance.log.verifier import verify_log
-    from compliance.records import parse_leaf
     from federation.erased import Erased, find_entry
     from federation.errors import WorkspaceError
+    from federation.log_reading import own_leaves
     from federation.party import PartyFolder, locked
     from federation.training.manifests import Manifest
 
@@ -61,8 +60,7 @@ def manifest(
                 f"{folder.path} has no manifest of a training {job!r}: none was written before "
                 "manifests were, nor where a party brought no rows"
             )
-        key = agreement.party(folder.name).log_key
-        found.check(map(parse_leaf, verify_log(folder.log, verification_key=key).entries))
+        found.check(own_leaves(folder, agreement))
         told = _plain(folder, found)
         if request is not None:
             entry = find_entry(folder, request)

@@ -181,15 +181,16 @@ class TestAtTheGate:
         folder = world.folder("coordinator")
         folder.policy.write_text(NO_TRAINING)
         world.folder("retailer").policy.write_text(
-            '@id("closed") @remedy("ask tomorrow") forbid (principal, action, resource);'
+            '@id("closed") @remedy("ask privacy@retailer") forbid (principal, action, resource);'
         )
-        with pytest.raises(RefusedError, match=r"closed: ask tomorrow") as caught:
+        with pytest.raises(RefusedError, match=r"closed: ask privacy@retailer") as caught:
             world.run()
         assert (caught.value.party, caught.value.term) == ("retailer", "policy")
         decided, refused = world.leaves("retailer")[-2:]
         assert isinstance(decided, records.AccessDecided)
         assert isinstance(refused, records.Refusal)
         assert refused.term == "policy"
+        assert refused.remedy.endswith("closed: ask privacy at retailer")
 
     def test_the_same_text_is_compiled_once_and_the_file_read_at_each_use(
         self, world: World

@@ -179,7 +179,8 @@ class Gate:
             release_id=release_id,
             computation="refused",
             term=refusal.term,
-            remedy=messages.printable(refusal.remedy)[:300],
+            # A party's own words, in its policy, may hold an address; no leaf does.
+            remedy=messages.printable(refusal.remedy).replace("@", " at ")[:300],
         )
 
     def settle(self) -> None:
