@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from compliance.agreement import Agreement
 from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
-from federation.errors import MessageError
+from federation.errors import MessageError, StrangerError
 from federation.messages.header import MAX_PAYLOAD_BYTES, Body, Encrypted, Header
 from federation.wire import check_version
 
@@ -103,7 +103,7 @@ def _sender_key(agreement: Agreement, sender: str) -> VerifyingKey:
     for party in agreement.parties:
         if party.name == sender:
             return VerifyingKey.from_base64(party.identity_key)
-    raise MessageError(
+    raise StrangerError(
         f"message from {sender!r}, who is no party of agreement {agreement.name!r} "
         f"(parties: {', '.join(party.name for party in agreement.parties)})"
     )
@@ -147,6 +147,7 @@ def unseal_header(written: bytes, agreement: Agreement) -> Header:
 
     Raises:
         VersionError: it is of another version of the wire.
+        StrangerError: its sender is no party of the agreement.
         MessageError: at the first step that fails.
     """
     # 1

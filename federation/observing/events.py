@@ -42,6 +42,8 @@ class Event(StrEnum):
     NODE_TAKEN_NO_LONGER = "node.taken_no_longer"
     EXECUTOR_ENDED = "executor.ended"
     RUN_BEGAN = "run.began"
+    PARTY_OF_ANOTHER_VERSION = "party.of_another_version"
+    """A run takes it for absent."""
     RUN_ENDED = "run.ended"
 
 

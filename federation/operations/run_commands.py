@@ -93,6 +93,7 @@ def status(
         lines.append(
             f"{one.number:>4}  {one.state:<10}  {at}  {jobs}" + (f": {why}" if why else "")
         )
+        lines += [f"      {absent.told}" for absent in one.absent_now]
     answer(found, *(lines or ["nothing was run yet"]), as_json=as_json)
 
 

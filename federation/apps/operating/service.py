@@ -139,17 +139,18 @@ class _Service:
         superlink = superlink_app(state, secret)
         self._nodes = FlowerNodes(superlink)
         self._refused_keys: frozenset[str] = frozenset()
+        audit = AuditFile(folder.audit, clock=clock)
         self._dispatcher = Dispatcher(
             RunJournal(folder.runs, clock=clock),
             FlowerRuns(superlink),
             party=folder.party,
             deadline_seconds=folder.config.deadline_seconds,
             tell=tell,
+            audit=audit.write,
         )
         self._executor: subprocess.Popen[bytes] | None = None
         self._ending = asyncio.Event()
         self._broken: str | None = None
-        audit = AuditFile(folder.audit, clock=clock)
         accounts, prompt = Accounts.of(folder), Prompt(Riding(superlink, FlowerObjects(superlink)))
         public = public_app(prompt, _mounts(folder), ready=self._is_ready)
         control = control_app(
