@@ -53,6 +53,7 @@ from federation.own_rows import KeptModel, OwnRows
 from federation.party import PartyFolder
 from federation.population import encoder_for
 from federation.trial.workspace import Workspace, prepare_workspace
+from federation.wire import installed
 from privacy.randomness import SecretStream, new_secret
 
 ROOT = Path(__file__).resolve().parent.parent
