@@ -226,6 +226,28 @@ def test_flower_runs_the_app_that_it_finds_installed(tmp_path: Path) -> None:
     assert (place / "comity_bundle" / "server_app.py").read_text() == "planted = True"
 
 
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_home_of_flower_that_is_no_directory_is_told_and_nothing_is_lost(
+    tmp_path: Path, *, is_link: bool
+) -> None:
+    elsewhere, home = tmp_path / "elsewhere", tmp_path / "flower"
+    (elsewhere / "kept").mkdir(parents=True)
+    if is_link:
+        home.symlink_to(elsewhere)
+    else:
+        home.write_text("kept")
+    with pytest.raises(WorkspaceError, match=r"flower is a (link|file): .* remove it"):
+        flower.begin_anew(tmp_path / "state.sqlite", home)
+    assert (elsewhere / "kept").is_dir()
+    assert home.exists()
+
+
+def test_a_link_of_flowers_home_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "flower").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(WorkspaceError, match="flower is a link"):
+        flower.begin_anew(tmp_path / "state.sqlite", tmp_path / "flower")
+
+
 def test_a_state_that_is_damaged_is_told(tmp_path: Path) -> None:
     (tmp_path / "state.sqlite").write_text("no database at all, but text" * 50)
     with pytest.raises(WorkspaceError, match="remove it"):

@@ -76,10 +76,22 @@ def begin_anew(database: Path, home: Path) -> None:
         home: Flower's.
 
     Raises:
-        WorkspaceError: the state is damaged, or somebody has it open.
+        WorkspaceError: the state is damaged, or somebody has it open; or the home is no directory,
+            or not this process's to empty.
     """
-    if home.exists():
-        shutil.rmtree(home)
+    if home.is_symlink() or home.is_file():
+        raise WorkspaceError(
+            f"{home} is a {'link' if home.is_symlink() else 'file'}: expected a directory of "
+            "Flower's, or nothing, since it is emptied at each start; remove it"
+        )
+    try:
+        if home.exists():
+            shutil.rmtree(home)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{home} cannot be emptied ({error.strerror}: {error.filename}): remove it, or give it "
+            "to the user whom the coordinator runs as"
+        ) from error
     os.close(os.open(database, os.O_WRONLY | os.O_CREAT, 0o600))
     database.chmod(0o600)  # its journals get the same
     try:
