@@ -212,6 +212,38 @@ def test_a_grid_of_flowers_own_notices_nothing(riding: Line) -> None:
     assert (calls["push-object"], calls["pull-object"]) == (3, 3)
 
 
+@pytest.mark.parametrize("broken", ["get", "delete", "put", "_cleanup_push_session"])
+def test_whatever_breaks_once_flower_has_handed_out_a_message_it_goes_by_flowers_calls(
+    riding: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    layer: Any = riding.superlink.app
+    state = layer._objects._app.state.linkstate_factory.state()
+    place = state if broken.startswith("_") else state.object_store
+    honest, failures = getattr(place, broken), []
+
+    def break_first(*arguments: Any, **named: Any) -> Any:
+        if not failures:
+            failures.append(broken)
+            raise OSError("no space left on device, said of person@example.org")
+        return honest(*arguments, **named)
+
+    carrier = PiggybackGrid(riding.grid)
+    (sent,) = carrier.push_messages([riding.question(b"question")])
+    question = riding.node.pull() if broken in {"put", "_cleanup_push_session"} else None
+    monkeypatch.setattr(place, broken, break_first)
+    question = question or riding.node.pull()
+    assert question is not None
+    assert from_record(question.put_together().content).payload == b"question"
+    riding.node.push(riding.answer(question, b"answer"))
+    (reply,) = carrier.pull_messages([sent])
+    assert from_record(reply.content).payload == b"answer"
+    assert failures == [broken]
+    assert "OSError" in caplog.text or broken == "put"
+    assert "@" not in caplog.text
+    monkeypatch.undo()
+    riding.store.clear()
+
+
 def posted(line: Line, path: str, body: bytes, **headers: str) -> HTTPStatus:
     headers |= {"content-type": "application/protobuf"}
     answer = httpx.post(f"http://{line.address}{path}", content=body, headers=headers)

@@ -9,6 +9,7 @@ Leaves to others: who may call what (`public_listener`, `control_listener`), whe
 fails when they move.
 """
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -59,6 +60,7 @@ __all__ = [
     "superlink_app",
 ]
 
+_logger: Final = logging.getLogger("comity.apps")
 _ACCOUNT: Final = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
 _STAYS: Final = frozenset({"alembic_version", "node", "nonce_store"})
 """Tables of Flower's state that outlive a process."""
@@ -184,7 +186,10 @@ class FlowerObjects:
         contents = [store.get(name) or b"" for name in names]
         if not all(contents) or sum(map(len, contents)) > most:
             return ()
-        store.delete(message)
+        try:
+            store.delete(message)
+        except Exception as error:  # noqa: BLE001 -- Flower has handed the message out: it must go
+            _logger.error("objects of a message that has gone stay (%s)", type(error).__name__)  # noqa: TRY400 -- a text may quote them
         return contents
 
     def put(self, session: str, contents: Mapping[str, bytes]) -> bool:
