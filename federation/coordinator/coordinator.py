@@ -20,7 +20,7 @@ from federation.jobs.exchange import Say
 from federation.jobs.spread import ERASING, coordinate_spreading
 from federation.jobs.witness import coordinate_witnessing
 from federation.messages import RetrainAsk, RetrainTold
-from federation.party import PartyFolder, locked
+from federation.party import PartyFolder, locked, write_atomically
 from federation.roll_call import ROLL_CALL
 from federation.specification import JobSpec
 from federation.successors import Retraining, Retrainings, are_agreed
@@ -72,7 +72,8 @@ class Coordinator:
         listed = (*asked, *Retrainings(folder, self._agreement).specs)
         ended = any(folder.has_ended(spec.name) for spec in asked)
         may_retrain = not only and ended and are_agreed(self._agreement)
-        if not jobs and not self._owed.owing(listed) and not may_retrain:
+        owing = self._owed.owing(listed) or self._unwitnessed.exists()
+        if not jobs and not owing and not may_retrain:
             self.spread(channel)
             return
         with self._conversation(channel) as talk:
@@ -83,12 +84,11 @@ class Coordinator:
                 with self._noting(talk, spec.name):
                     execution = self._gathered(talk, spec, listed)
                     self._owed.hand_over(talk, listed)
-                    execution.run()
+                    self._run(execution)
             with self._noting(talk, ROLL_CALL):
-                if jobs:
-                    self._witness(talk, jobs[-1])
-                else:
+                if not jobs:
                     self._owed.hand_over(talk, listed)
+                self._witness(talk)
             if may_retrain:
                 self._train_again(talk, asked)
 
@@ -149,23 +149,20 @@ class Coordinator:
             again = self._hear_of_models(talk, asked)
         listed = (*asked, *again.specs)
         refused: RefusedError | None = None
-        ran: JobSpec | None = None
         for one in again.open(self._clock()):
             what = f"is to take the place of {one.model} by {one.due:%Y-%m-%d}"
             talk.tell(one.spec.name, what)
-            ran = one.spec
             try:
-                for ran in one.jobs:
-                    if not self._folder.has_ended(ran.name):
-                        with self._noting(talk, ran.name):
-                            self._gathered(talk, ran, listed).run()
+                for spec in one.jobs:
+                    if not self._folder.has_ended(spec.name):
+                        with self._noting(talk, spec.name):
+                            self._run(self._gathered(talk, spec, listed))
             except RefusedError as refusal:
                 refused = refused or _with_day(refusal, one)
                 if refusal.term == "consent":  # of whom it had read, somebody was erased
                     again.give_up(one, asked)
-        if ran is not None:
-            with self._noting(talk, ROLL_CALL):
-                self._witness(talk, ran)
+        with self._noting(talk, ROLL_CALL):
+            self._witness(talk)
         if refused is not None:
             raise refused
 
@@ -190,10 +187,23 @@ class Coordinator:
         if any((self._folder.path / "jobs").glob("*/ended.json")):  # models may be there
             self._hear_of_models(talk, read_jobs(self._folder))
 
-    def _witness(self, talk: Conversation, last: JobSpec) -> None:
-        """Show every party's log to every other, filed under the last job of the run."""
-        own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
-        talk.drive(coordinate_witnessing(self._agreement, last.name, own, present=talk.nodes))
+    def _run(self, execution: Execution) -> None:
+        """Run a job; from here on logs are to be shown, whether or not this run comes to it."""
+        write_atomically(self._unwitnessed, execution.spec.name.encode())
+        execution.run()
+
+    @property
+    def _unwitnessed(self) -> Path:
+        """The name of the last job that ran, until logs were shown."""
+        return self._folder.path / "unwitnessed"
+
+    def _witness(self, talk: Conversation) -> None:
+        """Show every party's log to every other, if a job ran since, filed under the last one."""
+        if self._unwitnessed.exists():
+            job = self._unwitnessed.read_text()
+            own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
+            talk.drive(coordinate_witnessing(self._agreement, job, own, present=talk.nodes))
+            self._unwitnessed.unlink()
 
 
 def _with_day(refusal: RefusedError, one: Retraining) -> RefusedError:
