@@ -24,7 +24,8 @@ from compliance.terms import ModelFamily, NoiseSource
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
 from federation.found_attack import FoundAttack, too_few_coins
-from federation.jobs.sums import NoisedSums, sums_for
+from federation.jobs.linear_sums import NoisedSums
+from federation.jobs.sums import sums_for
 from federation.jobs.train import training_plan
 from federation.own_rows import KeptModel, OwnRows
 from federation.progress import Progress, report
