@@ -61,7 +61,8 @@ from federation.messages import (
 from federation.party import write_atomically
 from federation.population import recipe_for, tokens_allowed
 from federation.rr22.configuration import Rr22Config
-from federation.rr22.link import MAKE_ENVIRONMENT, DirectLink
+from federation.rr22.link import DirectLink
+from federation.rr22.program import MAKE_ENVIRONMENT
 from federation.specification import MatchSpec
 from privacy.certificates import OwnCertificate, check_certificate
 from privacy.identifiers import recipe_fingerprint
