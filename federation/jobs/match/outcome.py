@@ -9,7 +9,8 @@ Guarantees: both sides derive the form and its length from what both announced: 
 does not show. A list goes wherever it has room in a message, and a map where it has not. Where
 neither has, that is known, with the arithmetic, before a point travels.
 
-Leaves to others: which places there are (`match`), and whether somebody stands there (`matching`).
+Leaves to others: which places there are (the plans), and whether somebody stands there
+(`matching`).
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import MessageError
-from federation.jobs.match import PLACE, MatchPlan, RecordPlan, named_places, places_of
+from federation.jobs.match.places import PLACE, named_places, places_of
+from federation.jobs.match.record_plan import RecordPlan
+from federation.jobs.match.token_plan import MatchPlan
 from federation.messages import PADDING_CHUNK_BYTES, PIECE_BYTES
 
 __all__ = ["MOST_BYTES", "OutcomeForm"]
