@@ -97,7 +97,9 @@ class Footprint(threading.Thread):
         """Return what each part has used since the processes began; peaks since `forget_peaks`."""
         self.look()
         there = self._parts()
-        seconds = dict.fromkeys((*PARTS["coordinator"], *(() if self._apart else PARTS["node"])), 0.0)
+        seconds = dict.fromkeys(
+            (*PARTS["coordinator"], *(() if self._apart else PARTS["node"])), 0.0
+        )
         for _, (parts, _) in there:
             seconds |= dict.fromkeys(parts, 0.0)
         for pid, (parts, place) in there:
