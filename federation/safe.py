@@ -73,7 +73,9 @@ PARTY_SECRETS: Final = Secrets(
         *(f"jobs/*/{name}" for name in ("secret", "seed", "commitment")),
         *(f"jobs/*/with-*/{name}" for name in ("secret", "commitment", "state.json")),
         "jobs/*/round-*/*.json",
-        "erasures/showing/*.npz",
+        "erasures/showing/*.npz",  # of earlier versions
+        "erasures/showing/*/*",
+        "erasures/asking/*.json",
         "enrolment/invitation.json",
         "api/clients.json",
     ),

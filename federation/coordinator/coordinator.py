@@ -17,7 +17,7 @@ from federation.errors import RefusedError, WorkspaceError
 from federation.exchanges import KeptExchanges
 from federation.gate import Gate
 from federation.jobs.exchange import Say
-from federation.jobs.spread import ERASING, coordinate_spreading
+from federation.jobs.spread import ERASING, coordinate_spreading, parts_of
 from federation.jobs.witness import coordinate_witnessing
 from federation.messages import RetrainAsk, RetrainTold
 from federation.party import PartyFolder, locked, write_atomically
@@ -182,7 +182,8 @@ class Coordinator:
         """Have parties ask each other to erase people, and tell each other what was done."""
         attempt = self._folder.fresh_secret(f"erasing/{self._clock().isoformat()}").hex()
         present = talk.people & talk.nodes.keys()
-        for name in talk.drive(coordinate_spreading(attempt, present=present)):
+        parts = {name: parts_of(self._agreement, name) for name in present}
+        for name in talk.drive(coordinate_spreading(attempt, parts=parts)):
             talk.tell(ERASING, f"{name} refused something about an erasure: its log says what")
         if any((self._folder.path / "jobs").glob("*/ended.json")):  # models may be there
             self._hear_of_models(talk, read_jobs(self._folder))

@@ -4,8 +4,8 @@
  coordinator              origin                      recipient
 1 erase.look ──►   every party: carries out what is pending; says for whom it has something
 2 erase.show ───────────────────────────────────────► blinds its people
-3                         ◄────── erase.shown ──
-4                         ── erase.batch ──────────►  keeps the requests
+3                         ◄────── erase.shown ──      a part of them; 3 and 4 again for each
+4                         ── erase.batch ──────────►  keeps the requests, which the last one has
 5                         ◄────── erase.heard ──      acknowledged
 6                         acknowledged
 7 erase.tell ──►          ── erase.told ───────────►  completions, reminders
@@ -18,13 +18,14 @@ told, in the next.
 
 Guarantees: no I/O; a party that is away, or refuses, is left out, and hinders nobody. Whoever
 carries these sees who speaks to whom, and neither whom it is about nor how many requests there are:
-every payload has one size. A request is signed by its origin, for its recipient alone.
+every payload has one size. A request is signed by its origin, for its recipient alone. What is
+on its way at a time is bounded, however many people and parties there are.
 
 Leaves to others: the batch itself (`jobs.erase`), keeping what is said (`followed`, `erasing`),
 what a party does with each message (`spreading`).
 """
 
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Final, TypeVar
 
 import numpy as np
@@ -38,7 +39,7 @@ from compliance.errors import describe
 from compliance.signing import SigningKey
 from compliance.terms import DATA_ROLES
 from federation.errors import MessageError
-from federation.jobs.erase import BATCH_PLACES
+from federation.jobs.erase import BATCH_PLACES, Parts
 from federation.jobs.exchange import Relay, Say, Tolerant, expect, expect_encrypted, rows_of
 from federation.messages import (
     Acknowledged,
@@ -53,6 +54,7 @@ from federation.messages import (
     Message,
     Refused,
 )
+from federation.population import tokens_allowed
 from privacy.psi import SenderReply
 from privacy.psi.blinding import TAG_BYTES
 from privacy.psi.field import ELEMENT_BYTES
@@ -72,6 +74,7 @@ __all__ = [
     "encode",
     "issuer_for",
     "keys_of",
+    "parts_of",
     "people_of",
     "read_batch",
 ]
@@ -80,6 +83,11 @@ ERASING: Final = "erasing"
 """What these messages are filed under, which belong to no job."""
 
 ROUNDS: Final = 4
+
+_AT_ONCE_BYTES: Final = 1 << 25
+"""Points that are on their way at once, to all parties together."""
+
+_SHOWN: Final = "erase.shown"
 
 _KEY_ID: Final = "identity"
 _DOMAIN: Final = "comity.invalid"  # RFC 6761: nobody's; a party is known by its agreement alone
@@ -180,26 +188,33 @@ def decode(payload: bytes, kind: type[_Said]) -> _Said:
         raise MessageError(f"news of erasures: {describe(error)}") from error
 
 
-def batch_bytes(reply: SenderReply, asked: Asked) -> bytes:
-    """Write a batch."""
-    return reply.tags.tobytes() + reply.blinded.tobytes() + encode(asked)
+def batch_bytes(reply: SenderReply, asked: Asked | None) -> bytes:
+    """Write a batch; the requests go with the last part alone."""
+    said = reply.tags.tobytes() + reply.blinded.tobytes()
+    return said if asked is None else said + encode(asked)
 
 
-def read_batch(payload: bytes, capacity: int) -> tuple[SenderReply, Asked]:
+def read_batch(payload: bytes, parts: Parts, part: int) -> tuple[SenderReply, Asked | None]:
     """Read a batch.
 
     Args:
         payload: as it came.
-        capacity: points that were shown for it.
+        parts: that are shown.
+        part: to which it answers.
 
     Raises:
-        MessageError: of another size, or malformed.
+        MessageError: there is no such part, or it is of another size, or malformed.
     """
+    if part > parts.last:
+        raise MessageError(f"a batch for part {part}; expected 0 to {parts.last}")
+    capacity = parts.size(part)
     ends = capacity * TAG_BYTES
     points = ends + BATCH_PLACES * ELEMENT_BYTES
     tags: NDArray[np.uint8] = rows_of(payload[:ends], capacity, TAG_BYTES)
-    blinded = rows_of(payload[ends:points], BATCH_PLACES, ELEMENT_BYTES)
-    return SenderReply(tags, blinded), decode(payload[points:], Asked)
+    is_last = part == parts.last
+    between = payload[ends:points] if is_last else payload[ends:]
+    reply = SenderReply(tags, rows_of(between, BATCH_PLACES, ELEMENT_BYTES))
+    return reply, decode(payload[points:], Asked) if is_last else None
 
 
 def domain_of(party: str) -> str:
@@ -232,14 +247,19 @@ def people_of(agreement: Agreement) -> tuple[str, ...]:
     return tuple(party.name for party in agreement.parties if party.role in DATA_ROLES)
 
 
+def parts_of(agreement: Agreement, party: str) -> Parts:
+    """Return how a party's people are shown: by as many points as its agreed rows allow."""
+    return Parts(max(1, tokens_allowed(agreement, party)))
+
+
 def coordinate_spreading(
-    attempt: str, *, present: Collection[str]
+    attempt: str, *, parts: Mapping[str, Parts]
 ) -> Generator[Tolerant, Sequence[Message], tuple[str, ...]]:
     """Carry requests, acknowledgements and completions, at the coordinator.
 
     Args:
         attempt: 32 random bytes in hexadecimal, that name this exchange.
-        present: data parties whose nodes are there.
+        parts: of the people of each data party whose node is there.
 
     Yields:
         What to send next; resumed with the answers that came.
@@ -250,7 +270,7 @@ def coordinate_spreading(
     Raises:
         MessageError: a party broke the protocol.
     """
-    refused: set[str] = set()
+    refused, present = set[str](), parts.keys()
     silent: set[_Pair] = set()  # pairs of which one would not, or was away
     for number in range(1, ROUNDS + 1):
         look = EraseLook(attempt=attempt, round=number)
@@ -260,7 +280,7 @@ def coordinate_spreading(
         pairs = {(name, peer) for name, one in standings.items() for peer in one.batches} - silent
         news = {(name, peer) for name, one in standings.items() for peer in one.news} - silent
         if pairs:
-            silent |= yield from _carry_batches(attempt, number, pairs, present, refused)
+            silent |= yield from _carry_batches(attempt, number, pairs, parts, refused)
         if news:
             silent |= yield from _carry_news(attempt, number, news, present, refused)
         if not pairs and not news:
@@ -269,25 +289,51 @@ def coordinate_spreading(
 
 
 def _carry_batches(
-    attempt: str, number: int, pairs: set[_Pair], present: Collection[str], refused: set[str]
+    attempt: str, number: int, pairs: set[_Pair], parts: Mapping[str, Parts], refused: set[str]
 ) -> Generator[Tolerant, Sequence[Message], set[_Pair]]:
     """Carry requests, steps 2 to 6, between pairs of an origin and a recipient.
 
     Returns:
         Pairs of which the recipient would not, or was away.
     """
-    shown = yield _each(  # 2
-        Say(peer, ERASING, EraseShow(attempt=attempt, round=number, origin=name))
-        for name, peer in sorted(pairs)
-        if peer in present
-    )
-    heard = _heard(shown, refused)
-    batches = yield _carried(heard, EraseShown)  # 3
-    told = yield _carried(_heard(batches, refused), EraseBatch)  # 4
-    done = yield _carried(_heard(told, refused), EraseHeard)  # 5
-    for one in _heard(done, refused):  # 6
-        expect(one, Acknowledged)
-    return pairs - {(one.header.recipient, one.header.sender) for one in heard}
+    there = sorted(pair for pair in pairs if pair[1] in parts)
+    reached: set[_Pair] = set()
+    for some in _together(there, parts):
+        asked = (
+            Say(peer, ERASING, EraseShow(attempt=attempt, round=number, origin=name))
+            for name, peer in some
+        )
+        heard = _heard((yield _each(asked)), refused)  # 2
+        reached |= {(one.header.recipient, one.header.sender) for one in heard}
+        for _ in range(max(parts[peer].count for _, peer in some)):
+            batches = yield _carried(heard, EraseShown)  # 3
+            told = yield _carried(_heard(batches, refused), EraseBatch)  # 4
+            said = _heard(told, refused)
+            heard = [one for one in said if one.header.kind == _SHOWN]  # their next part
+            ended = [one for one in said if one.header.kind != _SHOWN]
+            done = yield _carried(ended, EraseHeard)  # 5
+            for one in _heard(done, refused):  # 6
+                expect(one, Acknowledged)
+            if not heard:
+                break
+        for one in heard:
+            raise MessageError(f"{one.header.sender} shows more people than its agreed rows allow")
+    return pairs - reached
+
+
+def _together(pairs: Sequence[_Pair], parts: Mapping[str, Parts]) -> Iterator[list[_Pair]]:
+    """Yield pairs whose people are shown at once: one, or as many as have room together."""
+    some: list[_Pair] = []
+    room = _AT_ONCE_BYTES
+    for pair in pairs:
+        size = parts[pair[1]].size(0) * ELEMENT_BYTES
+        if some and size > room:
+            yield some
+            some, room = [], _AT_ONCE_BYTES
+        some.append(pair)
+        room -= size
+    if some:
+        yield some
 
 
 def _carry_news(
@@ -317,11 +363,12 @@ def _heard(answers: Sequence[Message], refused: set[str]) -> list[Message]:
     return [one for one in answers if not isinstance(one.body, Refused)]
 
 
-def _carried(heard: Sequence[Message], kind: type[BaseModel]) -> Tolerant:
+def _carried(heard: Iterable[Message], kind: type[BaseModel]) -> Tolerant:
     """Carry on what parties said to each other, if it is of the expected kind, encrypted."""
-    for one in heard:
+    carried = tuple(heard)
+    for one in carried:
         expect_encrypted(one, kind)
-    return _each(Relay(one) for one in heard)
+    return _each(Relay(one) for one in carried)
 
 
 def _each(outgoing: Iterable[Say | Relay]) -> Tolerant:

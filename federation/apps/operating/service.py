@@ -31,6 +31,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from federation.apps.control_listener import control_app
 from federation.apps.operating.alarm import alarmed
+from federation.apps.operating.allocator import ALLOCATOR_ENVIRONMENT, map_large_blocks
 from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.operating.flower import (
     FlowerNodes,
@@ -101,6 +102,7 @@ def serve(
     """
     with folder.served():  # 1
         check_scripts(Path(sys.executable).parent)
+        map_large_blocks()
         folder.renew(clock())
         folder.check_certificate(clock())
         secret = new_secret()  # 2
@@ -318,8 +320,7 @@ class _Service:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
-            "MALLOC_ARENA_MAX": "2",  # glibc: what large messages took goes back to the system
-            "MALLOC_MMAP_THRESHOLD_": "1048576",
+            **ALLOCATOR_ENVIRONMENT,
             "PATH": os.pathsep.join([str(binaries), os.environ.get("PATH", os.defpath)]),
         }
 
