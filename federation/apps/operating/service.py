@@ -21,9 +21,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -54,7 +54,6 @@ from federation.operations.accounts import Accounts
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorFolder, host_of, port_of
 from federation.operations.journal import RunJournal
-from federation.party import write_atomically
 from privacy.randomness import new_secret
 
 __all__ = ["check_scripts", "serve"]
@@ -66,6 +65,11 @@ _SCRIPTS: Final = ("flower-superexec", "flwr-serverapp")
 _STOP_SECONDS: Final = 3
 _ENROLMENT: Final = "/v1/enrolment"
 _FLOWER_HOME: Final = "flower"
+_REMAINS: Final = (
+    *("superlink.sqlite", "superlink.sqlite-wal", "superlink.sqlite-shm"),
+    *("superlink.sqlite-journal", "executor.secret"),
+)
+"""What earlier versions kept on disk, in clear."""
 _CONNECTIONS: Final = 512
 _WILD: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- recognised, not listened at
 
@@ -83,7 +87,7 @@ def serve(
 
     1. Refuse a folder that another process serves, a machine without Flower's commands, and a
        certificate that nobody would take.
-    2. Make the executor's secret anew. 3. Open Flower's state, in which nodes alone are left.
+    2. Draw the executor's secret. 3. Begin with an empty state of Flower's, and take the nodes.
     4. Stop what was at work when an earlier process died.
     5. Listen; start the executor once the control listener answers.
     6. Look after runs, nodes and the executor until told to end.
@@ -104,7 +108,6 @@ def serve(
         folder.renew(clock())
         folder.check_certificate(clock())
         secret = new_secret()  # 2
-        write_atomically(folder.executor_secret, secret, mode=0o600)
         _Service(folder, secret, tell=tell, clock=clock, log_format=log_format).run()
 
 
@@ -134,9 +137,9 @@ class _Service:
         self._folder = folder
         self._tell = tell
         self._is_quiet = log_format is LogFormat.JSON
-        state = folder.path / "superlink.sqlite"  # 3
-        begin_anew(state, folder.path / _FLOWER_HOME)
-        superlink = superlink_app(state, secret)
+        self._secret = secret
+        begin_anew(folder.path / _FLOWER_HOME, (folder.path / name for name in _REMAINS))  # 3
+        superlink = superlink_app(secret)
         self._nodes = FlowerNodes(superlink)
         self._refused_keys: frozenset[str] = frozenset()
         self._dispatcher = Dispatcher(
@@ -170,6 +173,7 @@ class _Service:
 
     def run(self) -> None:
         """Serve until told to end."""
+        self._reconcile_nodes()
         self._dispatcher.recover()  # 4
         asyncio.run(self._serve_alarmed())
         if self._broken is not None:
@@ -296,7 +300,7 @@ class _Service:
             *(str(binaries / "flower-superexec"), "--parent-pid", str(os.getpid())),
             *("--runtime-api-address", f"{host}:{port_of(control)}"),
             *("--root-certificates", str(folder.ca_certificate)),
-            *("--superexec-auth-secret-file", str(folder.executor_secret)),
+            *("--superexec-auth-secret-file", "/dev/stdin"),  # a pipe: it is on no disk
         ]
         with (
             (folder.path / "executor.log").open("wb") if self._is_quiet else nullcontext()
@@ -304,11 +308,14 @@ class _Service:
             self._executor = subprocess.Popen(  # noqa: S603 -- Flower's own, with our own arguments
                 command,
                 env=self._environment(binaries),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
+        line = cast("IO[bytes]", self._executor.stdin)
+        with suppress(BrokenPipeError), line:  # of one that ended at once, which the next look sees
+            line.write(self._secret)
 
     def _environment(self, binaries: Path) -> Mapping[str, str]:
         kept = {name: one for name, one in os.environ.items() if not name.startswith("FLWR_")}
