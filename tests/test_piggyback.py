@@ -35,8 +35,8 @@ from federation.apps.operating.flower import FlowerNodes, FlowerObjects, FlowerR
 from federation.apps.operating.riding import Riding
 from federation.apps.piggyback import RIDING_BYTES, may_ride, riders, with_riders, with_wish
 from federation.apps.superlink import RunOverError, SuperLink
-from federation.errors import SuperLinkError
 from federation.channel import INLINE_BYTES, from_record, to_record
+from federation.errors import SuperLinkError
 from federation.messages import SealedMessage
 
 KEY = ec.generate_private_key(ec.SECP256R1())

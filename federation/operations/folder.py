@@ -9,6 +9,7 @@ FOLDER/                 readable by its owner only
   nodes/NAME.pub        the key of party NAME's node: who may connect
   runs/                 the journal of runs
   audit.jsonl           calls that were refused
+  refused.json          how many of them no leaf tells of yet
   flower/               Flower's home, made anew at each start
   enrolment/            who is invited, and who has joined
   party/                the coordinator's folder as a party
@@ -306,6 +307,11 @@ class CoordinatorFolder:
     def audit(self) -> Path:
         """Calls that were refused."""
         return self.path / "audit.jsonl"
+
+    @property
+    def refused(self) -> Path:
+        """How many calls were refused that no leaf tells of yet."""
+        return self.path / "refused.json"
 
     @contextmanager
     def served(self) -> Iterator[None]:

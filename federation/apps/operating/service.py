@@ -29,6 +29,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import LOGGING_CONFIG
 
+from compliance.errors import ComplianceError
 from federation.apps.control_listener import control_app
 from federation.apps.operating.alarm import alarmed
 from federation.apps.operating.dispatcher import Dispatcher
@@ -42,11 +43,11 @@ from federation.apps.operating.flower import (
 )
 from federation.apps.operating.promptness import Prompt
 from federation.apps.operating.riding import Riding
-from federation.apps.operating.server import PromptConnection, QuietServer
+from federation.apps.operating.server import PromptConnection, QuietServer, counted
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import Clock, utc_now
-from federation.errors import WorkspaceError
+from federation.errors import FederationError, WorkspaceError
 from federation.observing.coordinator_view import metrics_app
 from federation.observing.events import Event, Notice
 from federation.observing.formats import LogFormat
@@ -54,6 +55,7 @@ from federation.operations.accounts import Accounts
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorFolder, host_of, port_of
 from federation.operations.journal import RunJournal
+from federation.operations.refused_calls import RefusalTally
 from privacy.randomness import new_secret
 
 __all__ = ["check_scripts", "serve"]
@@ -90,7 +92,7 @@ def serve(
     2. Draw the executor's secret. 3. Begin with an empty state of Flower's, and take the nodes.
     4. Stop what was at work when an earlier process died.
     5. Listen; start the executor once the control listener answers.
-    6. Look after runs, nodes and the executor until told to end.
+    6. Look after runs, nodes, the executor and the count of refusals until told to end.
 
     Args:
         folder: the coordinator's.
@@ -153,6 +155,8 @@ class _Service:
         self._ending = asyncio.Event()
         self._broken: str | None = None
         audit = AuditFile(folder.audit, clock=clock)
+        self._refused = RefusalTally(folder, clock=clock)
+        self._untold: str | None = None
         accounts, prompt = Accounts.of(folder), Prompt(Riding(superlink, FlowerObjects(superlink)))
         public = public_app(prompt, _mounts(folder), ready=self._is_ready)
         control = control_app(
@@ -164,10 +168,14 @@ class _Service:
         config = folder.config
         self._servers = (
             self._server(
-                Refusals(control, listener="control", audit=audit), config.control, begins=True
+                Refusals(control, listener="control", audit=audit, count=self._refused.count),
+                config.control,
+                begins=True,
             ),
             self._server(
-                Refusals(public, listener="public", audit=audit), config.listen, begins=False
+                Refusals(public, listener="public", audit=audit, count=self._refused.count),
+                config.listen,
+                begins=False,
             ),
         )
 
@@ -184,7 +192,7 @@ class _Service:
         with self._folder.readable_server_key() as (key, password):
             config = self._config(app, address, key, password, begins=begins)
             config.load()  # reads the key
-        return QuietServer(config)
+        return counted(config, self._refused.count)
 
     def _config(
         self, app: ASGIApp, address: str, key: Path, password: str | None, *, begins: bool
@@ -231,6 +239,7 @@ class _Service:
             for server in self._servers:
                 server.should_exit = True
             await asyncio.gather(*serving)
+            await asyncio.to_thread(self._tell_of_refusals, at_once=True)
 
     async def _listen(self, server: QuietServer) -> None:
         try:
@@ -250,6 +259,7 @@ class _Service:
             if looks % every == 0:
                 self._keep_executor()
                 await asyncio.to_thread(self._reconcile_nodes)
+                await asyncio.to_thread(self._tell_of_refusals)
             await asyncio.to_thread(self._dispatcher.look)
             looks += 1
             try:
@@ -286,6 +296,18 @@ class _Service:
         for told in sorted(set(refused) - self._refused_keys):
             self._tell(told)
         self._refused_keys = frozenset(refused)
+
+    def _tell_of_refusals(self, *, at_once: bool = False) -> None:
+        """Keep the count of refused calls, and have the log tell of it; whatever hinders, serve."""
+        told = None
+        try:
+            self._refused.keep()
+            self._refused.tell(at_once=at_once)
+        except (FederationError, ComplianceError, OSError) as error:
+            told = f"the log does not tell yet of calls that were refused: {error}"
+        if told is not None and told != self._untold:
+            self._tell(told)
+        self._untold = told
 
     def _keep_executor(self) -> None:
         if self._executor is not None and self._executor.poll() is None:
