@@ -14,7 +14,7 @@ import asyncio
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 from uvicorn._types import ASGI3Application
@@ -126,11 +126,8 @@ def counted(config: uvicorn.Config, count: Count) -> QuietServer:
                 count(RefusedFor.HANDSHAKE)
                 raise
 
-    class Connection(PromptConnection):
-        pass
-
-    Connection.count = staticmethod(count)
-    config.http_protocol_class = Connection
+    kind = cast("type[PromptConnection]", config.http_protocol_class)
+    config.http_protocol_class = type(kind.__name__, (kind,), {"count": staticmethod(count)})
     if config.ssl is not None:
         config.ssl.sslobject_class = Handshake
     return QuietServer(config)
