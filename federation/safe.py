@@ -5,8 +5,7 @@ refused: whoever can write to the folder cannot put a secret of their own there.
 is sealed is refused. Nothing is sealed but what is listed here, so that whatever lists secrets
 (`resealing`) misses none.
 
-Leaves to others: the format (`compliance.sealing`), the key (`unsealing`), writing files. Not
-listed is what another program reads by path: Flower's `executor.secret`, made anew at each start.
+Leaves to others: the format (`compliance.sealing`), the key (`unsealing`), writing files.
 """
 
 from dataclasses import dataclass

@@ -103,6 +103,10 @@ def erasure(of: Any, **fields: Any) -> Spec:
     return {"of": of, "job": None, "request": "r1"} | fields
 
 
+REFUSED: Spec = {"of": records.CallsRefused, "job": None, "since": timedelta(minutes=1)}
+REFUSED |= {"refused": {"token": 3}}
+
+
 def ended(peer: str) -> Spec:
     return erasure(records.ErasureCompleted, peer=peer, completion_digest="3" * 64)
 
@@ -196,7 +200,7 @@ def built(
             fields = {key: value for key, value in spec.items() if key != "of"}
             if fields.get("purpose", "") is None:
                 fields["purpose"] = agreement.match.purpose
-            for key in ("deadline", "due", "time"):
+            for key in ("deadline", "due", "since", "time"):
                 if isinstance(fields.get(key), timedelta):
                     fields[key] = begun + fields[key]
             for key in {"parties", "recipients", "missing"} & fields.keys():
@@ -351,6 +355,13 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.FOREIGN_PARTY: ("brand", changed("brand", R.ConsentUsed, party="courier")),
     K.FOREIGN_AGREEMENT: ("brand", changed("brand", R.ConsentUsed, agreement="f" * 64)),
     K.TIME_BACKWARDS: ("brand", changed("brand", R.ConsentUsed, time=timedelta(minutes=-1))),
+    K.CALLS_COUNTED_TWICE: (
+        "coordinator",
+        all_of(
+            added("coordinator", REFUSED),
+            again("coordinator", R.CallsRefused),
+        ),
+    ),
     K.OUTSIDE_VALIDITY: (
         "courier",
         all_of(

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPSConnection
@@ -35,8 +36,9 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from httpx import HTTPStatusError
 from trials import document, toml, training, write_trial
 
-from compliance.records import JobEnded
+from compliance.records import CallsRefused, JobEnded
 from federation import cli
+from federation.apps import BUNDLE
 from federation.apps.control_listener import CONTROL_CALLS
 from federation.apps.superlink import SuperLink
 from federation.audit import verify_party
@@ -195,7 +197,7 @@ class TestRuns:
         assert run.state is RunState.STOPPED
         assert "process ended" in run.told
 
-    def test_resumed_again_it_is_done_and_nodes_kept_their_keys(
+    def test_resumed_again_it_is_done_by_nodes_that_came_back_by_themselves(
         self, coordinated: Coordinated, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit) as left:
@@ -210,7 +212,8 @@ class TestRuns:
         models = coordinated.models()
         assert len(models) == 3
         assert len(set(models)) == 1
-        assert "may connect" not in coordinated.coordination.processes.told("up-again")
+        for name in ("brand", "retailer"):  # whose processes are those of before
+            assert coordinated.coordination.processes.process(f"node-{name}").poll() is None
         for folder in coordinated.workspace.people:
             verify_party(folder.path)  # the budget too
         leaves = verify_party(coordinated.party.path).leaves
@@ -467,3 +470,32 @@ class TestAttacks:
         assert executors
         assert not any(Path(f"/proc/{pid}").exists() for pid in executors)
         assert "resume" in coordinated.local.run(run.number).told
+
+    def test_its_log_tells_of_every_call_that_was_refused(self, coordinated: Coordinated) -> None:
+        leaves = verify_party(coordinated.party.path).leaves
+        told = Counter[str]()
+        for leaf in leaves:
+            if isinstance(leaf, CallsRefused):
+                told.update(leaf.refused)
+        lines = Counter(str(line["reason"]) for line in coordinated.coordination.refusals())
+        assert {"token", "role", "executor", "node", "body", "call"} <= lines.keys()
+        assert told.pop("handshake") >= 2  # whose clients trusted another root
+        assert told == lines
+        assert coordinated.local.refused() == told | {"handshake": 2}
+
+    def test_no_secret_of_flowers_and_no_state_is_on_its_disk(
+        self, coordinated: Coordinated
+    ) -> None:
+        """All that lies in the folder, whose every file docs/secrets.md speaks for."""
+        folder = coordinated.coordination.folder
+        files = [file for file in folder.path.rglob("*") if file.is_file()]
+        places = {file: file.relative_to(folder.path).parts[0] for file in files}
+        assert set(places.values()) == {
+            *("coordinator.toml", "certificates", "tokens.json", ".tokens.json.lock", "nodes"),
+            *("runs", "audit.jsonl", "refused.json", "flower", "party", "lock"),
+        }
+        flowers = {file.name: file.read_bytes() for file in files if places[file] == "flower"}
+        bundle = {file.name: file for file in BUNDLE.rglob("*") if file.suffix in {".py", ".toml"}}
+        assert flowers.keys() == bundle.keys()
+        for name in bundle.keys() - {"pyproject.toml"}:  # which Flower writes out otherwise
+            assert flowers[name] == bundle[name].read_bytes()

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -37,6 +36,7 @@ from federation.apps.operating.riding import Riding
 from federation.apps.piggyback import RIDING_BYTES, may_ride, riders, with_riders, with_wish
 from federation.apps.superlink import RunOverError, SuperLink
 from federation.channel import INLINE_BYTES, from_record, to_record
+from federation.errors import SuperLinkError
 from federation.messages import SealedMessage
 
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -121,8 +121,8 @@ def serving(app: ASGIApp) -> Iterator[str]:
 
 
 @contextmanager
-def lined(directory: Path, *, rides: bool) -> Iterator[Line]:
-    app = superlink_app(directory / "state.sqlite", b"secret")
+def lined(*, rides: bool) -> Iterator[Line]:
+    app = superlink_app(b"secret")
     public = public_key_to_bytes(KEY.public_key())
     FlowerNodes(app).register(public, "brand")
     run = FlowerRuns(app).start({"coordinator": "/nowhere", "run": "/nowhere/000001"})
@@ -146,16 +146,16 @@ def lined(directory: Path, *, rides: bool) -> Iterator[Line]:
 
 
 @pytest.fixture(scope="module")
-def riding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+def riding() -> Iterator[Line]:
     """A coordinator's."""
-    with lined(tmp_path_factory.mktemp("riding"), rides=True) as line:
+    with lined(rides=True) as line:
         yield line
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+def stock() -> Iterator[Line]:
     """Flower's own."""
-    with lined(tmp_path_factory.mktemp("stock"), rides=False) as line:
+    with lined(rides=False) as line:
         yield line
 
 
@@ -285,3 +285,21 @@ def test_a_node_gets_the_objects_of_no_message_but_its_own(riding: Line) -> None
     assert sent in riding.store.store
     assert riding.node.pull() is not None
     assert not riding.store.store
+
+
+def test_a_node_comes_back_to_a_superlink_that_began_anew_and_to_none_that_has_not_its_key() -> (
+    None
+):
+    with lined(rides=True) as line:
+        _, question = asked(line)
+        answer, number = line.answer(question, b"answer"), line.node.node_id
+        again = line.superlink.app = superlink_app(b"another")
+        FlowerNodes(again).register(public_key_to_bytes(KEY.public_key()), "brand")
+        with pytest.raises(RunOverError):
+            line.node.push(answer)
+        assert line.node.node_id != number
+        assert line.node.pull() is None
+        line.superlink.app = superlink_app(b"a third")
+        with pytest.raises(SuperLinkError, match="registers the node's public key") as refused:
+            line.node.pull()
+        assert not isinstance(refused.value, RunOverError)

@@ -37,6 +37,7 @@ _OF_ONE: Final = (
     leaves.rotations,
     leaves.order,
     leaves.validity,
+    leaves.refused_calls,
     leaves.decisions,
     leaves.routes,
     leaves.consent,

@@ -41,6 +41,7 @@ class FindingKind(StrEnum):
     TIME_BACKWARDS = "time-backwards"
     OUTSIDE_VALIDITY = "outside-validity"
     AFTER_END = "after-end"
+    CALLS_COUNTED_TWICE = "calls-counted-twice"
     UNKNOWN_COMPUTATION = "unknown-computation"
     OFF_ROUTE = "off-route"
     UNDECIDED = "undecided"

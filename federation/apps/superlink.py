@@ -1,7 +1,8 @@
 """A node's end of the line to a SuperLink: Flower's Fleet interface, and nothing beside it.
 
 Guarantees: the line is TLS, and the SuperLink knows the node by its key; a SuperLink that is away
-is called again until it is back; whatever else it says becomes an error of ours. No port is opened
+is called again until it is back, and one that began anew is told who this is; whatever else it says
+becomes an error of ours. No port is opened
 here. How long an answer took is not told.
 
 Leaves to others: what is done with a message (`launchers`), who may ask (`compliance`). It leans on
@@ -55,6 +56,8 @@ _AWAY: Final = frozenset({502, 503, 504})
 _OVER: Final = frozenset({403})
 _UNKNOWN: Final = frozenset({403, 500})
 """How Flower answers a push of a run that has ended, or that it knows no longer."""
+_STRANGE: Final = 401
+"""How Flower answers whoever it does not know by this number."""
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 10.0
 _OBJECT_PAUSE: Final = 0.02
@@ -113,11 +116,16 @@ class SuperLink:
         self._address = address
         self._tell = tell
         self._heard = heard
-        request = ActivateNodeRequest(
+        self._returning = threading.Lock()
+        self._introduction = ActivateNodeRequest(
             public_key=public_key_to_bytes(key), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
         )
-        self.node_id = self._call(client.ActivateNode, request).node_id
-        self._node = Node(node_id=self.node_id)
+        self.node_id = 0
+        self.node_id = self._call(client.ActivateNode, self._introduction).node_id
+
+    @property
+    def _node(self) -> Node:
+        return Node(node_id=self.node_id)
 
     @classmethod
     @contextmanager
@@ -168,7 +176,11 @@ class SuperLink:
                     client.DeactivateNode(DeactivateNodeRequest(node_id=link.node_id))
 
     def pull(self) -> CarriedMessage | None:
-        """Return the next message for this node, whole, if there is one."""
+        """Return the next message for this node, whole, if there is one.
+
+        Raises:
+            RunOverError: the SuperLink began anew, or has not all of the message.
+        """
         request = with_wish(PullMessagesRequest(node=self._node))
         answer = self._call(self._client.PullMessages, request)
         if not answer.messages_list:
@@ -237,14 +249,18 @@ class SuperLink:
 
     def _beat(self, ended: threading.Event) -> None:
         """Tell the SuperLink again and again that this node is there."""
-        request = SendNodeHeartbeatRequest(
-            node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
-        )
         while not ended.is_set():
-            taken = False
-            with suppress(HTTPStatusError, TransportError):
+            taken, number = False, self.node_id
+            request = SendNodeHeartbeatRequest(
+                node=Node(node_id=number), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+            )
+            try:
                 taken = self._client.SendNodeHeartbeat(request).success
                 self._heard()
+            except HTTPStatusError as error:
+                taken = error.response.status_code == _STRANGE and self._returns(number)
+            except TransportError:
+                pass
             ended.wait(_HEARTBEAT_SECONDS if taken else 1.0)
 
     def _call(
@@ -256,6 +272,7 @@ class SuperLink:
     ) -> _Answer:
         """Call the SuperLink until it answers."""
         pause, away = _FIRST_PAUSE, False
+        number = getattr(request, "node", Node()).node_id
         while True:
             try:
                 answer = method(request)
@@ -272,7 +289,7 @@ class SuperLink:
                 ) from error
             except HTTPStatusError as error:
                 if error.response.status_code not in _AWAY:
-                    raise self._refusal(error, over) from error
+                    raise self._refusal(error, over, number) from error
                 told = f"HTTP {error.response.status_code}"
             else:
                 self._heard()
@@ -287,12 +304,24 @@ class SuperLink:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _refusal(self, error: HTTPStatusError, over: frozenset[int]) -> SuperLinkError:
+    def _refusal(self, error: HTTPStatusError, over: frozenset[int], number: int) -> SuperLinkError:
+        """Return what a refusal means to a node that called by a number, which is 0 at first."""
         code = error.response.status_code
         told = f"the SuperLink at {self._address} does not take this node's call (HTTP {code})"
-        if code in over:
+        if code in over or (code == _STRANGE and number and self._returns(number)):
             return RunOverError(f"{told}: the run has ended")
         return SuperLinkError(
             f"{told}: its operator registers the node's public key, or reads why in its log; then "
             "start the node again"
         )
+
+    def _returns(self, number: int) -> bool:
+        """Whether a SuperLink that does not know a number knows this node by another.
+
+        One that began anew, which has none of its runs any more, gives out new ones.
+        """
+        with self._returning:
+            if self.node_id == number:
+                with suppress(HTTPStatusError, TransportError):
+                    self.node_id = self._client.ActivateNode(self._introduction).node_id
+            return self.node_id != number
