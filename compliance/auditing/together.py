@@ -10,8 +10,9 @@ from typing import Final
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing.contract import chain, obeys
-from compliance.auditing.excerpt import ACKNOWLEDGED, PARTS, Excerpt
+from compliance.auditing.excerpt import ACKNOWLEDGED, PARTS, Excerpt, is_in_job
 from compliance.auditing.finding import Finding, FindingKind
+from compliance.auditing.results import is_to_leave
 from compliance.auditing.trust import every_party
 from compliance.terms import Role
 
@@ -23,11 +24,13 @@ __all__ = [
     "one_contract",
     "one_result",
     "parts",
-    "same_models",
+    "same_results",
+    "told_jobs",
     "unpaid",
 ]
 
 _MODEL: Final = records.ModelTrained
+_RESULTS: Final = (records.ModelTrained, records.MeasurementMade)
 _CHARGING: Final[tuple[type[records.Record], ...]] = (
     records.Release,
     records.BudgetRefunded,
@@ -76,19 +79,19 @@ def commitments(logs: Sequence[Excerpt]) -> Iterator[Finding]:
             yield theirs.finding(FindingKind.MATCH_DIFFERS, index, text)
 
 
-def same_models(logs: Sequence[Excerpt]) -> Iterator[Finding]:
-    """A model of one digest has one privacy guarantee, whoever tells of it."""
-    told: dict[str, tuple[Excerpt, records.ModelTrained]] = {}
+def same_results(logs: Sequence[Excerpt]) -> Iterator[Finding]:
+    """A model, or a measurement, of one digest was made in one way, whoever tells of it."""
+    told: dict[tuple[str, str], tuple[str, tuple[object, ...]]] = {}
     for log in logs:
-        for index, leaf in log.each(records.ModelTrained):
-            whose, first = told.setdefault(leaf.model_digest, (log, leaf))
-            if (leaf.epsilon, leaf.delta, log.parties_of(leaf)) != (
-                first.epsilon,
-                first.delta,
-                whose.parties_of(first),
-            ):
-                text = f"says other things of a model than the log of {whose.party} does"
-                yield log.finding(FindingKind.MODELS_DIFFER, index, text)
+        for index, leaf in log.each(*_RESULTS):
+            is_model = isinstance(leaf, _MODEL)
+            rounds = leaf.rounds if is_model else None
+            said = (leaf.epsilon, leaf.delta, log.parties_of(leaf), log.missing_of(leaf), rounds)
+            whose, first = told.setdefault((leaf.kind, _digest(leaf)), (log.party, said))
+            if said != first:
+                text = f"says other things of that result than the log of {whose} does"
+                kind = FindingKind.MODELS_DIFFER if is_model else FindingKind.RESULTS_DIFFER
+                yield log.finding(kind, index, text)
 
 
 def one_result(logs: Sequence[Excerpt]) -> Iterator[Finding]:
@@ -99,7 +102,7 @@ def one_result(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """
     told: dict[tuple[str, str | None], tuple[Excerpt, str]] = {}
     for log, index, leaf in _results(logs):
-        digest = leaf.model_digest if isinstance(leaf, _MODEL) else leaf.measurement_digest
+        digest = _digest(leaf)
         whose, first = told.setdefault((leaf.kind, leaf.job), (log, digest))
         if digest != first:
             text = f"is of another result of the job than the log of {whose.party} tells of"
@@ -128,6 +131,49 @@ def parts(logs: Sequence[Excerpt]) -> Iterator[Finding]:
                 yield log.finding(FindingKind.PART_NOT_GIVEN, index, text)
 
 
+def told_jobs(logs: Sequence[Excerpt]) -> Iterator[Finding]:
+    """The coordinator's log tells of each job that others took part in, and of what it left them.
+
+    Said once of a job. What it left is not asked for while the job may be under way, nor where the
+    coordinator's log alone says that something is missing.
+    """
+    told: dict[str, set[tuple[str, str | None]]] = {log.party: set() for log in logs}
+    for log in logs:
+        for _, leaf in log.each(records.JobStarted, records.JobEnded, *_RESULTS):
+            if isinstance(leaf, records.JobStarted):
+                told[log.party].discard(("job.ended", leaf.job))
+            if isinstance(leaf, records.JobEnded) and is_to_leave(leaf):
+                continue
+            told[log.party].add((leaf.kind, leaf.job))
+    left = {(log.party, index) for log, index, _ in _results(logs)}
+    said: set[tuple[str, str | None]] = set()
+    for log in logs:
+        for index, leaf in log.each(records.Release, *_RESULTS):
+            is_left = (log.party, index) in left
+            if not is_left and not is_in_job(leaf):
+                continue
+            whose = log.coordinator_of(leaf)
+            if whose == log.party or (known := told.get(whose)) is None:
+                continue
+            if ("job.started", leaf.job) not in known:
+                kind = FindingKind.JOB_NOT_TOLD
+                text = f"is of a job of which the log of {whose}, if no older copy, tells nothing"
+            elif (
+                is_left and ("job.ended", leaf.job) in known and (leaf.kind, leaf.job) not in known
+            ):
+                kind = FindingKind.RESULT_NOT_TOLD
+                text = f"is of a job that left nothing by the log of {whose}"
+            else:
+                continue
+            if (whose, leaf.job) not in said:
+                said.add((whose, leaf.job))
+                yield log.finding(kind, index, text)
+
+
+def _digest(leaf: records.ModelTrained | records.MeasurementMade) -> str:
+    return leaf.model_digest if isinstance(leaf, _MODEL) else leaf.measurement_digest
+
+
 def _results(
     logs: Sequence[Excerpt],
 ) -> Iterator[tuple[Excerpt, int, records.ModelTrained | records.MeasurementMade]]:
@@ -139,7 +185,7 @@ def _results(
     told = [
         (log, index, leaf, brands.isdisjoint(log.parties_of(leaf)))
         for log in logs
-        for index, leaf in log.each(records.ModelTrained, records.MeasurementMade)
+        for index, leaf in log.each(*_RESULTS)
     ]
     over_rows = {leaf.job for _, _, leaf, without_brand in told if without_brand}
     for log, index, leaf, _ in told:
