@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from parties import World
 from test_adoption import TERMINATION, amended
-from test_auditing import ENDED, K, Logs, R, built, clean, place, read, said
+from test_auditing import ENDED, K, Logs, R, built, clean, job, place, read, said
 
 from compliance import records
 from compliance.agreement import Agreement
@@ -55,6 +55,7 @@ def going_on(first: Agreement, second: Agreement) -> Logs:
         *said("next", "expand.done", "coordinator", read("next")),
         {"of": R.SegmentWritten, "job": "next", "segment": "next", "rows": 20, "share": 0.01},
     ]
+    logs["coordinator"] += job("next", "expand")
     for specs in logs.values():
         start = place(specs, R.AgreementSigned, 1)
         for number, spec in enumerate(specs[start:]):

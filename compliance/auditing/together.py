@@ -137,14 +137,7 @@ def told_jobs(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     Said once of a job. What it left is not asked for while the job may be under way, nor where the
     coordinator's log alone says that something is missing.
     """
-    told: dict[str, set[tuple[str, str | None]]] = {log.party: set() for log in logs}
-    for log in logs:
-        for _, leaf in log.each(records.JobStarted, records.JobEnded, *_RESULTS):
-            if isinstance(leaf, records.JobStarted):
-                told[log.party].discard(("job.ended", leaf.job))
-            if isinstance(leaf, records.JobEnded) and is_to_leave(leaf):
-                continue
-            told[log.party].add((leaf.kind, leaf.job))
+    told = {log.party: _told_in(log) for log in logs}
     left = {(log.party, index) for log, index, _ in _results(logs)}
     said: set[tuple[str, str | None]] = set()
     for log in logs:
@@ -153,21 +146,30 @@ def told_jobs(logs: Sequence[Excerpt]) -> Iterator[Finding]:
             if not is_left and not is_in_job(leaf):
                 continue
             whose = log.coordinator_of(leaf)
-            if whose == log.party or (known := told.get(whose)) is None:
+            if whose == log.party or whose not in told or (whose, leaf.job) in said:
                 continue
+            known, what = told[whose], (leaf.kind, leaf.job)
             if ("job.started", leaf.job) not in known:
                 kind = FindingKind.JOB_NOT_TOLD
                 text = f"is of a job of which the log of {whose}, if no older copy, tells nothing"
-            elif (
-                is_left and ("job.ended", leaf.job) in known and (leaf.kind, leaf.job) not in known
-            ):
+            elif is_left and ("job.ended", leaf.job) in known and what not in known:
                 kind = FindingKind.RESULT_NOT_TOLD
                 text = f"is of a job that left nothing by the log of {whose}"
             else:
                 continue
-            if (whose, leaf.job) not in said:
-                said.add((whose, leaf.job))
-                yield log.finding(kind, index, text)
+            said.add((whose, leaf.job))
+            yield log.finding(kind, index, text)
+
+
+def _told_in(log: Excerpt) -> set[tuple[str, str | None]]:
+    """Return kinds of leaves and their jobs: which began, ended without a result, and left one."""
+    told: set[tuple[str, str | None]] = set()
+    for _, leaf in log.each(records.JobStarted, records.JobEnded, *_RESULTS):
+        if isinstance(leaf, records.JobStarted):
+            told.discard(("job.ended", leaf.job))
+        if not isinstance(leaf, records.JobEnded) or not is_to_leave(leaf):
+            told.add((leaf.kind, leaf.job))
+    return told
 
 
 def _digest(leaf: records.ModelTrained | records.MeasurementMade) -> str:
