@@ -248,8 +248,8 @@ def test_rows_leave_after_enough_people_approved(
     agreed = world.agreement.model_copy(update={"approval": terms})
     logs = clean(agreed)
     everybody = approvals(("ann", "brand"), ("bob", "retailer"))
-    for party, job in (("brand", "find"), ("retailer", "find")):
-        logs[party][1:1] = [one | {"job": job} for one in everybody]
+    for party, name in (("brand", "find"), ("retailer", "find")):
+        logs[party][1:1] = [one | {"job": name} for one in everybody]
     logs["retailer"][1:1] = [one | {"job": "best"} for one in approvals(*people)]
     found = alone(agreed, logs)
     expected = set() if enough else {(K.UNAPPROVED, "retailer")}
