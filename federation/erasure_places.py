@@ -35,6 +35,7 @@ from federation.leaves_told import is_told
 from federation.log_reading import own_leaves
 from federation.outcomes import saw, took_part
 from federation.party import PartyFolder, SegmentsConfig, write_atomically
+from federation.party.abandoned import remove_abandoned
 from federation.population import open_source
 from federation.references import References
 from federation.retraining import RetrainingQueue
@@ -58,7 +59,11 @@ class ErasurePlaces:
         self._terms = agreement.erasure or ErasureTerms()
 
     def settle(self) -> None:
-        """Have results that a crash left beside their places there, or nowhere: before `listed`."""
+        """Have results that a crash left beside their places there, or nowhere: before `listed`.
+
+        What a killed process had read to work with goes, whoever is in it.
+        """
+        remove_abandoned(self._folder.path)
         for question, waiting in self._folder.pending_results().items():
             if self._gate.outbox.keeps_answer(question):
                 self._folder.keep_pending(question)
