@@ -530,6 +530,33 @@ def test_whoever_alone_names_the_brand_passes_no_other_result_by(world: World) -
     assert (found.kind, found.party) == (K.RESULTS_DIFFER, "coordinator")
 
 
+@pytest.mark.parametrize(
+    ("by_rows", "expected"),
+    [(False, [("brand", "courier"), ("coordinator", "courier")]), (True, [("brand", "courier")])],
+    ids=["as if over columns", "over rows"],
+)
+def test_brand_and_coordinator_together_name_nobody_who_did_nothing(
+    by_rows: bool, expected: list[tuple[str, str]], world: World
+) -> None:
+    """Naming the brand too does not make a model over rows one over columns."""
+    logs = clean(world.agreement)
+    if by_rows:
+        logs["coordinator"].pop(place(logs["coordinator"], R.ModelTrained))
+        logs["retailer"].pop(place(logs["retailer"], R.ModelTrained))  # it never got it
+        changed("coordinator", R.JobEnded, 1, outcome="failed")(logs, world.agreement)
+        told = {"parties": ("brand", "courier", "retailer")}
+        changed("brand", R.ModelTrained, **told)(logs, world.agreement)
+    else:
+        source = logs["brand"][place(logs["brand"], R.ModelTrained)]
+        model = source | {"job": "columns", "model_digest": "ee" * 32}
+        model |= {"parties": ("brand", "courier")}
+        logs["brand"] += [*said("columns", "assist.heard", "coordinator", read("columns")), model]
+        logs["coordinator"] += job("columns", "train-vertical", dict(model))
+    found = [one for one in findings(world.agreement, logs) if one.kind is K.PART_NOT_GIVEN]
+    named = [(one.party, re.search(r"names (\w+)", one.sentence)) for one in found]
+    assert sorted((party, name and name[1]) for party, name in named)[: len(expected)] == expected
+
+
 def test_a_job_that_failed_leaves_nothing_at_anybody(world: World) -> None:
     logs = clean(world.agreement)
     changed("coordinator", R.JobEnded, 1, outcome="failed")(logs, world.agreement)

@@ -101,7 +101,9 @@ def one_result(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     was, is found.
     """
     told: dict[tuple[str, str | None], tuple[Excerpt, str]] = {}
-    for log, index, leaf in _results(logs):
+    for log, index, leaf, is_over_rows in _results(logs):
+        if not is_over_rows:
+            continue
         digest = _digest(leaf)
         whose, first = told.setdefault((leaf.kind, leaf.job), (log, digest))
         if digest != first:
@@ -112,23 +114,31 @@ def one_result(logs: Sequence[Excerpt]) -> Iterator[Finding]:
 def parts(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """Whoever is named for a result gave its part: of a model one a round, of a measurement one.
 
-    So that a partial result, of which the coordinator tells as if it were whole, is found.
+    So that a partial result, of which the coordinator tells as if it were whole, is found. Of a
+    model over columns it is enough to have said something in its job.
     """
     given: dict[tuple[str, str | None], set[str]] = defaultdict(set)
+    said: set[tuple[str, str | None]] = set()
     bringing = {
         one.name for log in logs for each in log.versions for one in each.by_role(Role.PARTNER)
     }
-    asked = {log.party for log in logs} & bringing  # who brings nothing is found otherwise
+    at_hand = {log.party for log in logs}
     for log in logs:
         for _, release in log.each(records.Release):
             if release.computation in PARTS:
                 given[log.party, release.job].add(release.release_id)
-    for log, index, leaf in _results(logs):
+            if is_in_job(release):
+                said.add((log.party, release.job))
+    for log, index, leaf, is_over_rows in _results(logs):
+        asked = at_hand & log.parties_of(leaf)
         needed = leaf.rounds if isinstance(leaf, _MODEL) else 1
-        for party in sorted(log.parties_of(leaf)):
-            if party in asked and len(given[party, leaf.job]) < needed:
-                text = f"names {party}, whose log, if it is no older copy, tells of no such part"
-                yield log.finding(FindingKind.PART_NOT_GIVEN, index, text)
+        if is_over_rows:  # who brings nothing is found otherwise
+            lacking = {one for one in asked & bringing if len(given[one, leaf.job]) < needed}
+        else:
+            lacking = {one for one in asked if (one, leaf.job) not in said}
+        for party in sorted(lacking):
+            text = f"names {party}, whose log, if it is no older copy, tells of no such part"
+            yield log.finding(FindingKind.PART_NOT_GIVEN, index, text)
 
 
 def told_jobs(logs: Sequence[Excerpt]) -> Iterator[Finding]:
@@ -138,7 +148,7 @@ def told_jobs(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     coordinator's log alone says that something is missing.
     """
     told = {log.party: _told_in(log) for log in logs}
-    left = {(log.party, index) for log, index, _ in _results(logs)}
+    left = {(log.party, index) for log, index, _, is_over_rows in _results(logs) if is_over_rows}
     said: set[tuple[str, str | None]] = set()
     for log in logs:
         for index, leaf in log.each(records.Release, *_RESULTS):
@@ -178,21 +188,20 @@ def _digest(leaf: records.ModelTrained | records.MeasurementMade) -> str:
 
 def _results(
     logs: Sequence[Excerpt],
-) -> Iterator[tuple[Excerpt, int, records.ModelTrained | records.MeasurementMade]]:
-    """Yield results that all are told of alike; of models over columns each party has a part.
+) -> Iterator[tuple[Excerpt, int, records.ModelTrained | records.MeasurementMade, bool]]:
+    """Yield results, and whether they are over rows: so that all are told of alike.
 
-    Those name the brand in every log: whoever alone names it passes nothing by.
+    Of models over columns each party has a part of its own. They name the brand in every log, and
+    nobody gives a part over rows: whoever alone names it passes nothing by.
     """
     brands = {one.name for log in logs for each in log.versions for one in each.by_role(Role.BRAND)}
-    told = [
-        (log, index, leaf, brands.isdisjoint(log.parties_of(leaf)))
-        for log in logs
-        for index, leaf in log.each(*_RESULTS)
-    ]
-    over_rows = {leaf.job for _, _, leaf, without_brand in told if without_brand}
-    for log, index, leaf, _ in told:
-        if leaf.job in over_rows:
-            yield log, index, leaf
+    told = [(log, index, leaf) for log in logs for index, leaf in log.each(*_RESULTS)]
+    over_rows = {leaf.job for log, _, leaf in told if brands.isdisjoint(log.parties_of(leaf))}
+    for log in logs:
+        parts_of = (leaf for _, leaf in log.each(records.Release) if leaf.computation in PARTS)
+        over_rows.update(leaf.job for leaf in parts_of)
+    for log, index, leaf in told:
+        yield log, index, leaf, leaf.job in over_rows
 
 
 def acknowledgements(logs: Sequence[Excerpt]) -> Iterator[Finding]:
