@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -16,7 +16,9 @@ import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
@@ -263,6 +265,58 @@ def test_what_is_no_object_is_not_stored(riding: Line) -> None:
     taken = riding.client.PushMessages(pushing(riding, answer, contents))
     assert nonsense in taken.objects_to_push
     assert not riding.store.store[nonsense].is_available
+    riding.store.clear()
+
+
+def renamed(answer: CarriedMessage, root: ObjectTree, *contents: bytes) -> CarriedMessage:
+    """An answer whose outermost object is another one, and further objects."""
+    head = type(answer.head).FromString(answer.head.SerializeToString())
+    head.metadata.message_id = root.object_id
+    made = riders(with_riders(PushMessagesRequest(), contents).SerializeToString())
+    return CarriedMessage(head, root, {**answer.objects, **made})
+
+
+def no_message(answer: CarriedMessage) -> CarriedMessage:
+    return renamed(answer, answer.tree.children[0])
+
+
+def without_parts(answer: CarriedMessage) -> CarriedMessage:
+    return renamed(answer, ObjectTree(object_id=answer.tree.object_id))
+
+
+def rewritten(answer: CarriedMessage, before: bytes, after: bytes) -> CarriedMessage:
+    content = answer.objects[answer.tree.object_id].replace(before, after)
+    (name,) = riders(with_riders(PushMessagesRequest(), [content]).SerializeToString())
+    root = ObjectTree(object_id=name, children=answer.tree.children)
+    return renamed(answer, root, content)
+
+
+def to_another_question(answer: CarriedMessage) -> CarriedMessage:
+    return rewritten(answer, answer.head.metadata.reply_to_message_id.encode(), 64 * b"f")
+
+
+def scrawled(answer: CarriedMessage) -> CarriedMessage:
+    body = answer.objects[answer.tree.object_id].partition(b"\x00")[2]
+    return rewritten(answer, body, bytes(len(body)))
+
+
+@pytest.mark.parametrize("rides", [True, False])
+@pytest.mark.parametrize("forge", [no_message, without_parts, to_another_question, scrawled])
+def test_an_answer_that_is_none_is_its_own_nodes_failure(
+    riding: Line,
+    monkeypatch: pytest.MonkeyPatch,
+    forge: Callable[[CarriedMessage], CarriedMessage],
+    *,
+    rides: bool,
+) -> None:
+    if not rides:
+        for module in (grid, superlink, operating.riding):
+            monkeypatch.setattr(module, "RIDING_BYTES", 100)
+    sent, question = asked(riding)
+    riding.node.push(forge(riding.answer(question, b"answer")))
+    (reply,) = PiggybackGrid(riding.grid).pull_messages([sent])
+    assert reply.metadata.reply_to_message_id == sent
+    assert reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE
     riding.store.clear()
 
 
