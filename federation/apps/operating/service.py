@@ -41,6 +41,7 @@ from federation.apps.operating.flower import (
     superlink_app,
 )
 from federation.apps.operating.promptness import Prompt
+from federation.apps.operating.pushes import Pushes
 from federation.apps.operating.riding import Riding
 from federation.apps.operating.server import PromptConnection, QuietServer
 from federation.apps.public_listener import public_app
@@ -150,7 +151,8 @@ class _Service:
         self._ending = asyncio.Event()
         self._broken: str | None = None
         audit = AuditFile(folder.audit, clock=clock)
-        accounts, prompt = Accounts.of(folder), Prompt(Riding(superlink, FlowerObjects(superlink)))
+        accounts, riding = Accounts.of(folder), Riding(superlink, FlowerObjects(superlink))
+        prompt = Prompt(Pushes(riding))
         public = public_app(prompt, _mounts(folder), ready=self._is_ready)
         control = control_app(
             prompt,
