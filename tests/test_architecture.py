@@ -271,7 +271,8 @@ ALLOWED = {
             *("socket.recv_fds", "socket.send_fds", "socket.socket", "socket.socketpair"),
         }
     ),
-    # what Flower's own client raises
+    # what Flower's own client returns and raises
+    "federation/apps/credential.py": frozenset({"http.HTTPStatus", "httpx.Response"}),
     "federation/apps/superlink.py": frozenset({"httpx.HTTPStatusError", "httpx.TransportError"}),
     # a coordinator's two listeners, and Flower's executor beside them, on its own machine
     "federation/apps/control_listener.py": frozenset(
@@ -315,6 +316,7 @@ ALLOWED = {
             *("starlette.types.Message", *ASGI),
         }
     ),
+    "federation/apps/operating/pushes.py": frozenset({"http.HTTPStatus", *ASGI}),
     "federation/apps/operating/riding.py": frozenset(
         {"starlette.concurrency.run_in_threadpool", *ASGI}
     ),

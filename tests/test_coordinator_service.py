@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from deployment import (
     children,
     free_ports,
     listening_sockets,
+    write_node_key,
 )
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.interceptors import (
@@ -40,7 +44,7 @@ from compliance.records import CallsRefused, JobEnded
 from federation import cli
 from federation.apps import BUNDLE
 from federation.apps.control_listener import CONTROL_CALLS
-from federation.apps.superlink import SuperLink
+from federation.apps.superlink import SuperLink, read_node_key
 from federation.audit import verify_party
 from federation.clock import utc_now
 from federation.collaboration import load_collaboration
@@ -154,6 +158,36 @@ def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinate
             observed,
         )
     assert [pid for pid, _ in processes.environments()] == []
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A node that the coordinator takes, in this process."""
+
+    coordination: Coordination
+    key: ec.EllipticCurvePrivateKey
+
+    @contextmanager
+    def connected(self, ahead: timedelta) -> Iterator[tuple[SuperLink, list[str]]]:
+        """Connect with a clock that is ahead by so much."""
+        told: list[str] = []
+        with SuperLink.connected(
+            self.coordination.folder.config.address,
+            root_certificates=self.coordination.folder.ca_certificate,
+            key=self.key,
+            tell=told.append,
+            clock=lambda: utc_now() + ahead,
+        ) as link:
+            yield link, told
+
+
+@pytest.fixture(scope="module")
+def admitted(coordinated: Coordinated, tmp_path_factory: pytest.TempPathFactory) -> Admitted:
+    coordination = coordinated.coordination
+    private, public = write_node_key(tmp_path_factory.mktemp("admitted"), "tourist")
+    (coordination.folder.nodes / "tourist.pub").write_bytes(public.read_bytes())
+    coordination.processes.wait_until_told("up-again", "tourist's node may connect", seconds=20)
+    return Admitted(coordination, read_node_key(private))
 
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS)]
@@ -389,6 +423,26 @@ class TestAttacks:
         assert {(line["listener"], line["path"]) for line in lines} == {
             ("public", "/v1/fleet/activate-node")
         }
+
+    @pytest.mark.parametrize("minutes", [0.2, 10, -10])
+    def test_a_node_whose_clock_is_wrong_is_taken_all_the_same_and_says_so(
+        self, admitted: Admitted, minutes: float
+    ) -> None:
+        with admitted.connected(timedelta(minutes=minutes)) as (link, told):
+            assert link.pull() is None
+        (line,) = told
+        found = re.search(r"clock is (\d+) s (ahead of|behind) the SuperLink's", line)
+        assert found is not None
+        assert int(found[1]) == pytest.approx(abs(60 * minutes), abs=10)  # it is a busy machine
+        assert found[2] == ("ahead of" if minutes > 0 else "behind")
+
+    def test_a_node_whose_clock_is_too_wrong_is_told_so(self, admitted: Admitted) -> None:
+        told = "clock and its own are 20 minutes apart, and 15 are taken"
+        with (
+            pytest.raises(SuperLinkError, match=told),
+            admitted.connected(timedelta(minutes=20)),
+        ):
+            raise AssertionError("it is taken")
 
     def test_an_operator_does_not_speak_to_a_coordinator_of_another_root(
         self, coordinated: Coordinated, tmp_path: Path

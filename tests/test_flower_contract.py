@@ -53,6 +53,7 @@ CONFIG = {
 }
 CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.cli.build.build_fab_from_disk": lambda it: takes(it, "app"),
+    "flwr.common.constant.FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": lambda it: it == 5 << 20,
     "flwr.common.constant.HEARTBEAT_DEFAULT_INTERVAL": lambda it: it > 0,
     "flwr.common.constant.HEARTBEAT_PATIENCE": lambda it: it > 1,
     "flwr.common.constant.ISOLATION_MODE_PROCESS": lambda it: it == "process",
@@ -69,6 +70,9 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.proto.fleet_pb2.PullMessagesRequest": lambda it: has(it, "node"),
     "flwr.proto.fleet_pb2.PullMessagesResponse": lambda it: (
         has(it, "messages_list", "message_object_trees") and skips(it)
+    ),
+    "flwr.proto.fleet_pb2.PushMessagesRequest": lambda it: has(
+        it, "node", "messages_list", "message_object_trees"
     ),
     "flwr.proto.fleet_pb2.PushMessagesResponse": lambda it: has(
         it, "objects_to_push", "session_id"

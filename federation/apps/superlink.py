@@ -40,11 +40,12 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from httpx import HTTPStatusError, TransportError
 
 from federation.apps.carriage import CarriedMessage
+from federation.apps.credential import MOST_APART, Credential, apart
 from federation.apps.piggyback import RIDING_BYTES, riders, with_riders, with_wish
+from federation.clock import Clock, utc_now
 from federation.errors import SuperLinkError, WorkspaceError
 from federation.observing.events import Event, Notice
 from federation.party import PartyFolder
@@ -111,11 +112,13 @@ class SuperLink:
         key: ec.EllipticCurvePublicKey,
         tell: Callable[[str], None],
         heard: Callable[[], None],
+        clock: Clock = utc_now,
     ) -> None:
         self._client = client
         self._address = address
         self._tell = tell
         self._heard = heard
+        self._clock = clock
         self._returning = threading.Lock()
         self._introduction = ActivateNodeRequest(
             public_key=public_key_to_bytes(key), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
@@ -137,6 +140,7 @@ class SuperLink:
         key: ec.EllipticCurvePrivateKey,
         tell: Callable[[str], None],
         heard: Callable[[], None] = lambda: None,
+        clock: Clock = utc_now,
     ) -> Iterator[Self]:
         """Connect for the length of the block, and say good-bye after it.
 
@@ -146,10 +150,12 @@ class SuperLink:
             key: the node's.
             tell: told in one line that the SuperLink is away, or back.
             heard: called whenever it has answered, by two threads.
+            clock: this machine's.
 
         Raises:
             WorkspaceError: the file holds no certificates.
-            SuperLinkError: it does not take this node, or its certificate is another's.
+            SuperLinkError: it does not take this node, its certificate is another's, or clocks are
+                too far apart.
         """
         public = key.public_key()
         roots = None if root_certificates is None else root_certificates.read_bytes()
@@ -159,12 +165,12 @@ class SuperLink:
                 address,
                 insecure=False,
                 root_certificates=roots,
-                interceptors=[version, NodeAuthHttpInterceptor(key, public)],
+                interceptors=[version, Credential(key, tell=tell, clock=clock)],
             )
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             raise WorkspaceError(f"{root_certificates} holds no certificates in PEM") from error
         with client:
-            link = cls(client, address, public, tell, heard)
+            link = cls(client, address, public, tell, heard, clock)
             ended = threading.Event()
             heart = threading.Thread(target=link._beat, args=(ended,), daemon=True)
             heart.start()
@@ -310,6 +316,13 @@ class SuperLink:
         told = f"the SuperLink at {self._address} does not take this node's call (HTTP {code})"
         if code in over or (code == _STRANGE and number and self._returns(number)):
             return RunOverError(f"{told}: the run has ended")
+        ahead = apart(error.response, self._clock())
+        if ahead is not None and abs(ahead) > MOST_APART:
+            minutes = abs(round(ahead.total_seconds() / 60))
+            return SuperLinkError(
+                f"{told}: this machine's clock and its own are {minutes} minutes apart, and "
+                f"{MOST_APART.seconds // 60} are taken: set the wrong one right, and start the node"
+            )
         return SuperLinkError(
             f"{told}: its operator registers the node's public key, or reads why in its log; then "
             "start the node again"

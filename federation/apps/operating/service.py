@@ -43,6 +43,7 @@ from federation.apps.operating.flower import (
     superlink_app,
 )
 from federation.apps.operating.promptness import Prompt
+from federation.apps.operating.pushes import Pushes
 from federation.apps.operating.riding import Riding
 from federation.apps.operating.server import PromptConnection, QuietServer, counted
 from federation.apps.public_listener import public_app
@@ -159,7 +160,8 @@ class _Service:
         audit = AuditFile(folder.audit, clock=clock)
         self._refused = RefusalTally(folder, clock=clock)
         self._untold: str | None = None
-        accounts, prompt = Accounts.of(folder), Prompt(Riding(superlink, FlowerObjects(superlink)))
+        accounts, riding = Accounts.of(folder), Riding(superlink, FlowerObjects(superlink))
+        prompt = Prompt(Pushes(riding))
         public = public_app(prompt, _mounts(folder), ready=self._is_ready)
         control = control_app(
             prompt,
