@@ -13,7 +13,7 @@ from federation.coordinator.conversation import Conversation
 from federation.coordinator.execution import Execution
 from federation.coordinator.job_list import read_jobs
 from federation.coordinator.owed import OwedModels
-from federation.errors import RefusedError, WorkspaceError
+from federation.errors import PartyUnreachableError, RefusedError, WorkspaceError
 from federation.exchanges import KeptExchanges
 from federation.gate import Gate
 from federation.jobs.exchange import Say
@@ -78,7 +78,7 @@ class Coordinator:
         with self._conversation(channel) as talk:
             with self._noting(talk, ROLL_CALL):
                 talk.there.seek(talk.people)
-                self._spread(talk)  # whatever keeps jobs from running
+                silent = self._spread(talk)  # whatever keeps jobs from running
             for spec in jobs:
                 with self._noting(talk, spec.name):
                     execution = self._gathered(talk, spec, listed)
@@ -90,7 +90,7 @@ class Coordinator:
                 else:
                     self._owed.hand_over(talk, listed)
             if may_retrain:
-                self._train_again(talk, asked)
+                self._train_again(talk, asked, silent)
 
     def spread(self, channel: Channel) -> None:
         """Carry requests to erase between parties, and run no job.
@@ -138,16 +138,29 @@ class Coordinator:
         talk.there.gather(spec, kept.left_out | out)
         return Execution(folder, agreement, talk, spec, kept, out, self._clock)
 
-    def _train_again(self, talk: Conversation, asked: Sequence[JobSpec]) -> None:
+    def _train_again(
+        self, talk: Conversation, asked: Sequence[JobSpec], silent: Collection[str]
+    ) -> None:
         """Train again what parties have to retire (see `successors`).
+
+        Args:
+            talk: with the parties.
+            asked: the jobs that were listed.
+            silent: who may not know yet of everybody that asked to be erased, and would bring them.
 
         Raises:
             RefusedError: somebody refuses one; the others were run.
+            PartyUnreachableError: somebody is silent: what was trained now would soon be due again.
         """
         with self._noting(talk, ROLL_CALL):
             talk.there.seek(talk.people)
             again = self._hear_of_models(talk, asked)
         listed = (*asked, *again.specs)
+        if silent and (wait := [one.spec.name for one in again.open(self._clock())]):
+            raise PartyUnreachableError(
+                f"{', '.join(sorted(silent))} gave no answer about who is to be erased, without "
+                f"whom {', '.join(wait)} is trained: run again"
+            )
         refused: RefusedError | None = None
         ran: JobSpec | None = None
         for one in again.open(self._clock()):
@@ -181,14 +194,20 @@ class Coordinator:
         known.hear_retired((one for body in told.values() for one in body.retired), listed)
         return known
 
-    def _spread(self, talk: Conversation) -> None:
-        """Have parties ask each other to erase people, and tell each other what was done."""
+    def _spread(self, talk: Conversation) -> Collection[str]:
+        """Have parties ask each other to erase people, and tell each other what was done.
+
+        Returns:
+            Who is there, and gave no answer.
+        """
         attempt = self._folder.fresh_secret(f"erasing/{self._clock().isoformat()}").hex()
         present = talk.people & talk.nodes.keys()
-        for name in talk.drive(coordinate_spreading(attempt, present=present)):
+        spread = talk.drive(coordinate_spreading(attempt, present=present))
+        for name in sorted(spread.refused):
             talk.tell(ERASING, f"{name} refused something about an erasure: its log says what")
         if any((self._folder.path / "jobs").glob("*/ended.json")):  # models may be there
             self._hear_of_models(talk, read_jobs(self._folder))
+        return spread.silent
 
     def _witness(self, talk: Conversation, last: JobSpec) -> None:
         """Show every party's log to every other, filed under the last job of the run."""
