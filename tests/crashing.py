@@ -50,8 +50,8 @@ KILLED = -signal.SIGKILL
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 WIRE = "wire"
 """File of what left each party: name and digest."""
-ANEW = ("present", "witness.", "erase.", "retrain.", "refused")
-"""What is said anew in every run, whoever was killed."""
+ANEW = ("present", "acknowledged", "witness.", "erase.", "retrain.", "refused")
+"""What is said anew in every run, and nothing is worked out for."""
 IN_ALL = 25
 """Somebody whom all three know."""
 STOPPED = 3

@@ -12,7 +12,7 @@ from federation.clock import Clock, utc_now
 from federation.coordinator.conversation import Conversation
 from federation.coordinator.execution import Execution
 from federation.coordinator.job_list import read_jobs
-from federation.coordinator.owed import OwedModels
+from federation.coordinator.owed import OwedHeads, OwedModels
 from federation.errors import PartyUnreachableError, RefusedError, WorkspaceError
 from federation.exchanges import KeptExchanges
 from federation.gate import Gate
@@ -38,6 +38,7 @@ class Coordinator:
         self._agreement = agreement
         self._clock = clock
         self._owed = OwedModels(folder)
+        self._heads = OwedHeads(folder)
 
     @classmethod
     def open(cls, path: Path, *, clock: Clock = utc_now) -> Self:
@@ -72,7 +73,8 @@ class Coordinator:
         listed = (*asked, *Retrainings(folder, self._agreement).specs)
         ended = any(folder.has_ended(spec.name) for spec in asked)
         may_retrain = not only and ended and are_agreed(self._agreement)
-        if not jobs and not self._owed.owing(listed) and not may_retrain:
+        owes = self._owed.owing(listed) or self._heads.job is not None
+        if not jobs and not owes and not may_retrain:
             self.spread(channel)
             return
         with self._conversation(channel) as talk:
@@ -83,12 +85,12 @@ class Coordinator:
                 with self._noting(talk, spec.name):
                     execution = self._gathered(talk, spec, listed)
                     self._owed.hand_over(talk, listed)
+                    self._heads.owe(spec.name)
                     execution.run()
             with self._noting(talk, ROLL_CALL):
-                if jobs:
-                    self._witness(talk, jobs[-1])
-                else:
+                if not jobs:
                     self._owed.hand_over(talk, listed)
+                self._witness(talk)
             if may_retrain:
                 self._train_again(talk, asked, silent)
 
@@ -162,23 +164,22 @@ class Coordinator:
                 f"whom {', '.join(wait)} is trained: run again"
             )
         refused: RefusedError | None = None
-        ran: JobSpec | None = None
         for one in again.open(self._clock()):
             what = f"is to take the place of {one.model} by {one.due:%Y-%m-%d}"
             talk.tell(one.spec.name, what)
-            ran = one.spec
             try:
-                for ran in one.jobs:
-                    if not self._folder.has_ended(ran.name):
-                        with self._noting(talk, ran.name):
-                            self._gathered(talk, ran, listed).run()
+                for spec in one.jobs:
+                    if not self._folder.has_ended(spec.name):
+                        with self._noting(talk, spec.name):
+                            execution = self._gathered(talk, spec, listed)
+                            self._heads.owe(spec.name)
+                            execution.run()
             except RefusedError as refusal:
                 refused = refused or _with_day(refusal, one)
                 if refusal.term == "consent":  # of whom it had read, somebody was erased
                     again.give_up(one, asked)
-        if ran is not None:
-            with self._noting(talk, ROLL_CALL):
-                self._witness(talk, ran)
+        with self._noting(talk, ROLL_CALL):
+            self._witness(talk)
         if refused is not None:
             raise refused
 
@@ -209,10 +210,19 @@ class Coordinator:
             self._hear_of_models(talk, read_jobs(self._folder))
         return spread.silent
 
-    def _witness(self, talk: Conversation, last: JobSpec) -> None:
-        """Show every party's log to every other, filed under the last job of the run."""
+    def _witness(self, talk: Conversation) -> None:
+        """Show every party's log to every other, filed under the last job, if that is owed.
+
+        Whoever is there and gives no answer has its log shown at the next run.
+        """
+        if (last := self._heads.job) is None:
+            return
         own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
-        talk.drive(coordinate_witnessing(self._agreement, last.name, own, present=talk.nodes))
+        carried = coordinate_witnessing(self._agreement, last, own, present=talk.nodes)
+        if silent := talk.drive(carried):
+            talk.tell(last, f"logs are shown again at the next run: {', '.join(sorted(silent))}")
+        else:
+            self._heads.settle()
 
 
 def _with_day(refusal: RefusedError, one: Retraining) -> RefusedError:
