@@ -218,7 +218,8 @@ class Coordinator:
         if (last := self._heads.job) is None:
             return
         own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
-        carried = coordinate_witnessing(self._agreement, last, own, present=talk.nodes)
+        nonce = self._folder.fresh_secret(f"witness/{self._clock().isoformat()}")
+        carried = coordinate_witnessing(self._agreement, last, own, nonce=nonce, present=talk.nodes)
         if silent := talk.drive(carried):
             talk.tell(last, f"logs are shown again at the next run: {', '.join(sorted(silent))}")
         else:

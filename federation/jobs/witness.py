@@ -140,7 +140,7 @@ def decode_answers(payload: bytes) -> tuple[Answer, ...]:
 
 
 def coordinate_witnessing(
-    agreement: Agreement, job: str, own: Head, *, present: Collection[str]
+    agreement: Agreement, job: str, own: Head, *, nonce: bytes, present: Collection[str]
 ) -> Generator[Tolerant, Sequence[Message], frozenset[str]]:
     """Carry heads and cosignatures, at the coordinator, which takes part itself.
 
@@ -148,6 +148,7 @@ def coordinate_witnessing(
         agreement: whose parties have cosigning keys.
         job: what the messages are filed under.
         own: the coordinator's own log, and itself as a witness.
+        nonce: fresh, so that nobody shows the head that it showed before.
         present: data parties whose nodes are there.
 
     Yields:
@@ -168,7 +169,7 @@ def coordinate_witnessing(
     for number in range(1, ROUNDS + 1):
         if not present:
             break
-        shown = yield _say(dict.fromkeys(present, b""), job, WitnessShow(round=number))  # 1
+        shown = yield _say(dict.fromkeys(present, nonce), job, WitnessShow(round=number))  # 1
         requests = [
             request
             for message in _those(shown, WitnessShown)
