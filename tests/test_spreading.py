@@ -817,6 +817,7 @@ class Flaky:
         return found
 
 
+@pytest.mark.timeout(7200)
 def test_every_request_ends_closed_or_overdue_whatever_fails(
     made: World, tmp_path: Path, thorough: bool
 ) -> None:
@@ -875,6 +876,7 @@ def killed(world: World, renamings: int) -> bool:
     return ended != 0
 
 
+@pytest.mark.timeout(7200)
 def test_killed_at_any_step_nothing_is_lost_and_nothing_is_done_twice(
     made: World, tmp_path: Path, thorough: bool
 ) -> None:

@@ -16,16 +16,19 @@
 Up to `ROUNDS` times, until nobody has anything to say: what came in one round is carried out, and
 told, in the next.
 
-Guarantees: no I/O; a party that is away, or refuses, is left out, and hinders nobody. Whoever
-carries these sees who speaks to whom, and neither whom it is about nor how many requests there are:
-every payload has one size. A request is signed by its origin, for its recipient alone. What is
-on its way at a time is bounded, however many people and parties there are.
+Guarantees: no I/O; a party that is away, refuses, or gives no answer is left out, and hinders
+nobody: what it did not acknowledge goes to it in the next run. Whoever carries these sees who
+speaks to whom, and neither whom it is about nor how many requests there are: every payload has one
+size. A request is signed by its origin, for its recipient alone. What is on its way at a time is
+bounded, however many people and parties there are.
 
 Leaves to others: the batch itself (`jobs.erase`), keeping what is said (`followed`, `erasing`),
 what a party does with each message (`spreading`).
 """
 
+from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeVar
 
 import numpy as np
@@ -67,6 +70,7 @@ __all__ = [
     "Completed",
     "News",
     "Reminder",
+    "Spread",
     "batch_bytes",
     "coordinate_spreading",
     "decode",
@@ -252,9 +256,23 @@ def parts_of(agreement: Agreement, party: str) -> Parts:
     return Parts(max(1, tokens_allowed(agreement, party)))
 
 
+@dataclass(frozen=True)
+class Spread:
+    """What the coordinator knows once requests were carried.
+
+    Attributes:
+        refused: parties that refused something; their logs say why.
+        silent: parties that gave no answer to something, though they were there: they may not know
+            yet who asked to be erased.
+    """
+
+    refused: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+
+
 def coordinate_spreading(
     attempt: str, *, parts: Mapping[str, Parts]
-) -> Generator[Tolerant, Sequence[Message], tuple[str, ...]]:
+) -> Generator[Tolerant, Sequence[Message], Spread]:
     """Carry requests, acknowledgements and completions, at the coordinator.
 
     Args:
@@ -265,58 +283,56 @@ def coordinate_spreading(
         What to send next; resumed with the answers that came.
 
     Returns:
-        Parties that refused something; their logs say why.
+        Who refused, and who was silent.
 
     Raises:
         MessageError: a party broke the protocol.
     """
-    refused, present = set[str](), parts.keys()
-    silent: set[_Pair] = set()  # pairs of which one would not, or was away
+    spread, present = Spread(), parts.keys()
+    left: set[_Pair] = set()  # pairs of which one would not, or was away: not again in this run
     for number in range(1, ROUNDS + 1):
         look = EraseLook(attempt=attempt, round=number)
-        answers = yield _each(Say(name, ERASING, look) for name in sorted(present))  # 1
-        heard = _heard(answers, refused)
+        looks = _each(Say(name, ERASING, look) for name in sorted(present))
+        heard = yield from _exchanged(looks, spread)  # 1
         standings = {one.header.sender: expect(one, EraseStanding) for one in heard}
-        pairs = {(name, peer) for name, one in standings.items() for peer in one.batches} - silent
-        news = {(name, peer) for name, one in standings.items() for peer in one.news} - silent
+        pairs = {(name, peer) for name, one in standings.items() for peer in one.batches} - left
+        news = {(name, peer) for name, one in standings.items() for peer in one.news} - left
         if pairs:
-            silent |= yield from _carry_batches(attempt, number, pairs, parts, refused)
+            left |= yield from _carry_batches(attempt, number, pairs, parts, spread)
         if news:
-            silent |= yield from _carry_news(attempt, number, news, present, refused)
+            left |= yield from _carry_news(attempt, number, news, present, spread)
         if not pairs and not news:
             break
-    return tuple(sorted(refused))
+    return spread
 
 
 def _carry_batches(
-    attempt: str, number: int, pairs: set[_Pair], parts: Mapping[str, Parts], refused: set[str]
+    attempt: str, number: int, pairs: set[_Pair], parts: Mapping[str, Parts], spread: Spread
 ) -> Generator[Tolerant, Sequence[Message], set[_Pair]]:
     """Carry requests, steps 2 to 6, between pairs of an origin and a recipient.
 
     Returns:
-        Pairs of which the recipient would not, or was away.
+        Pairs of which one would not, or was away.
     """
     there = sorted(pair for pair in pairs if pair[1] in parts)
     reached: set[_Pair] = set()
     for some in _together(there, parts):
-        asked = (
+        shows = _each(
             Say(peer, ERASING, EraseShow(attempt=attempt, round=number, origin=name))
             for name, peer in some
         )
-        heard = _heard((yield _each(asked)), refused)  # 2
-        reached |= {(one.header.recipient, one.header.sender) for one in heard}
+        shown = yield from _exchanged(shows, spread)  # 2
         for _ in range(max(parts[peer].count for _, peer in some)):
-            batches = yield _carried(heard, EraseShown)  # 3
-            told = yield _carried(_heard(batches, refused), EraseBatch)  # 4
-            said = _heard(told, refused)
-            heard = [one for one in said if one.header.kind == _SHOWN]  # their next part
-            ended = [one for one in said if one.header.kind != _SHOWN]
-            done = yield _carried(ended, EraseHeard)  # 5
-            for one in _heard(done, refused):  # 6
-                expect(one, Acknowledged)
-            if not heard:
+            batches = yield from _exchanged(_carried(shown, EraseShown), spread)  # 3
+            told = yield from _exchanged(_carried(batches, EraseBatch), spread)  # 4
+            shown = [one for one in told if one.header.kind == _SHOWN]  # their next part
+            ended = [one for one in told if one.header.kind != _SHOWN]
+            reached |= {(one.header.recipient, one.header.sender) for one in ended}
+            for one in (yield from _exchanged(_carried(ended, EraseHeard), spread)):  # 5
+                expect(one, Acknowledged)  # 6
+            if not shown:
                 break
-        for one in heard:
+        for one in shown:
             raise MessageError(f"{one.header.sender} shows more people than its agreed rows allow")
     return pairs - reached
 
@@ -337,29 +353,33 @@ def _together(pairs: Sequence[_Pair], parts: Mapping[str, Parts]) -> Iterator[li
 
 
 def _carry_news(
-    attempt: str, number: int, news: set[_Pair], present: Collection[str], refused: set[str]
+    attempt: str, number: int, news: set[_Pair], present: Collection[str], spread: Spread
 ) -> Generator[Tolerant, Sequence[Message], set[_Pair]]:
     """Carry completions and reminders, steps 7 to 9, between pairs of who tells and who hears.
 
     Returns:
         Pairs of which the first would not, or was away.
     """
-    said = yield _each(  # 7
+    tells = _each(
         Say(name, ERASING, EraseTell(attempt=attempt, round=number, peer=peer))
         for name, peer in sorted(news)
         if peer in present
     )
-    heard = _heard(said, refused)
-    told = yield _carried(heard, EraseTold)
-    done = yield _carried(_heard(told, refused), EraseHeard)  # 8
-    for one in _heard(done, refused):  # 9
-        expect(one, Acknowledged)
-    return news - {(one.header.sender, one.header.recipient) for one in heard}
+    said = yield from _exchanged(tells, spread)  # 7
+    told = yield from _exchanged(_carried(said, EraseTold), spread)
+    for one in (yield from _exchanged(_carried(told, EraseHeard), spread)):  # 8
+        expect(one, Acknowledged)  # 9
+    return news - {(one.header.sender, one.header.recipient) for one in said}
 
 
-def _heard(answers: Sequence[Message], refused: set[str]) -> list[Message]:
-    """Return the answers that are none of `Refused`; who refused is added to those who did."""
-    refused.update(one.header.sender for one in answers if isinstance(one.body, Refused))
+def _exchanged(
+    exchange: Tolerant, spread: Spread
+) -> Generator[Tolerant, Sequence[Message], list[Message]]:
+    """Return the answers that are none of `Refused`; note who refused, and who was silent."""
+    answers = yield exchange
+    asked = Counter(one.recipient for one in exchange.outgoing)
+    spread.silent.update(asked - Counter(one.header.sender for one in answers))
+    spread.refused.update(one.header.sender for one in answers if isinstance(one.body, Refused))
     return [one for one in answers if not isinstance(one.body, Refused)]
 
 
