@@ -20,7 +20,8 @@ from compliance.signing import SigningKey
 from privacy.psi.portable import PortableEngine
 from privacy.psi.two_party import receiver_blind, receiver_intersect, sender_reply
 from privacy.randomness import SecretStream, new_secret
-from privacy.training.dp_sgd import GradientEngine, LogisticGradient, ModuleGradient
+from privacy.training.gradients import GradientEngine, LogisticGradient
+from privacy.training.module_gradient import ModuleGradient
 
 
 def cpu(work: Callable[[], object], repeats: int = 3) -> float:

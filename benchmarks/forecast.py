@@ -39,16 +39,10 @@ from privacy.accounting.price import (
 from privacy.randomness import SecretStream, seeded_secret
 from privacy.training import Network
 from privacy.training.binning import grid_of
-from privacy.training.dp_sgd import (
-    DpSgdParameters,
-    GradientEngine,
-    LogisticGradient,
-    RidgeGradient,
-    UnsafeNoNoiseWarning,
-    train,
-)
+from privacy.training.dp_sgd import DpSgdParameters, UnsafeNoNoiseWarning, train
 from privacy.training.encoding import CategoricalFeature, Encoder, Feature, NumericFeature, Scale
 from privacy.training.evaluation import ranking_quality
+from privacy.training.gradients import GradientEngine, LogisticGradient, RidgeGradient
 from privacy.training.random_boosting import (
     TREES,
     RandomBoostingPlan,

@@ -13,6 +13,7 @@ Leaves to others: attacks and bounds (`privacy.attacks`), rows (`own_rows`).
 """
 
 import warnings
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,8 @@ from compliance.terms import ModelFamily, NoiseSource
 from federation.clock import Clock, utc_now
 from federation.errors import WorkspaceError
 from federation.found_attack import FoundAttack, too_few_coins
-from federation.jobs.sums import NoisedSums, sums_for
+from federation.jobs.linear_sums import NoisedSums
+from federation.jobs.sums import sums_for
 from federation.jobs.train import training_plan
 from federation.own_rows import KeptModel, OwnRows
 from federation.progress import Progress, report
@@ -41,7 +43,7 @@ from privacy.attacks import (
     attack_by_shadows,
 )
 from privacy.errors import InvalidParameterError
-from privacy.randomness import SecretStream, derive_secret
+from privacy.randomness import Secret, SecretStream, derive_secret
 from privacy.training.distributed import DistributedPlan
 from privacy.training.dp_sgd import UnsafeNoNoiseWarning
 from privacy.training.newton import UnsafeExactSumsWarning
@@ -120,21 +122,12 @@ def attack(
     secret = folder.fresh_secret(f"attack/{kept.model.digest}")
     rows = _sample(OwnRows.read(kept, clock), SecretStream(secret, "rows"))
     claim = Claim(spec.epsilon, spec.delta or _NO_DELTA, _CONFIDENCE)
-    exposure = None
+    watched = _Watched(kept, training, rows, secret, claim)
     with warnings.catch_warnings():  # the option and the agreement name the danger themselves
         warnings.simplefilter("ignore", UnsafeNoNoiseWarning)
         warnings.simplefilter("ignore", UnsafeExactSumsWarning)
-        seed = derive_secret(secret, "canaries")
-        tell = partial(_tell, kept, "plants canaries")
-        planted = attack_by_canaries(  # 2
-            training, *rows, seed, claim=claim, canaries=canaries, on_run=tell
-        )
-        if models:  # 3
-            seed = derive_secret(secret, "shadows")
-            tell = partial(_tell, kept, "trains shadow models")
-            exposure = attack_by_shadows(
-                training, *rows, seed, claim=claim, models=models, on_run=tell
-            )
+        planted = watched.by_canaries(canaries)  # 2
+        exposure = watched.by_shadows(models) if models else None  # 3
     found = Attack(
         party=folder.name,
         job=spec.name,
@@ -153,6 +146,31 @@ def attack(
     )
     found.keep(folder)  # 4
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Watched:
+    """A model's training as an attacker sees it, and all that attacks on it take."""
+
+    kept: KeptModel
+    training: WatchedTraining
+    rows: tuple[NDArray[np.float64], NDArray[np.float64]]
+    secret: Secret
+    claim: Claim
+
+    def by_canaries(self, canaries: int) -> Canaries:
+        seed = derive_secret(self.secret, "canaries")
+        tell = partial(_tell, self.kept, "plants canaries")
+        return attack_by_canaries(
+            self.training, *self.rows, seed, claim=self.claim, canaries=canaries, on_run=tell
+        )
+
+    def by_shadows(self, models: int) -> Exposure:
+        seed = derive_secret(self.secret, "shadows")
+        tell = partial(_tell, self.kept, "trains shadow models")
+        return attack_by_shadows(
+            self.training, *self.rows, seed, claim=self.claim, models=models, on_run=tell
+        )
 
 
 def _check(canaries: int, models: int) -> None:

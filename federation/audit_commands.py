@@ -7,7 +7,7 @@ Leaves to others: the checks (`compliance.auditing`).
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +18,7 @@ from federation.terminal import JsonFlag, answer, counted
 
 if TYPE_CHECKING:
     from compliance.agreement import Agreement
-    from compliance.auditing import Excerpt
+    from compliance.auditing import Excerpt, Finding
 
 __all__ = ["audit_command"]
 
@@ -67,12 +67,21 @@ def audit_command(
             now=datetime.now(UTC),
             limits=Limits(seconds, megabytes * 1_000_000),
         )
+    document, lines = _told(logs, findings, repriced=repriced)
+    answer(document, *lines, as_json=as_json)
+    if findings:
+        raise typer.Exit(1)
+
+
+def _told(
+    logs: "Sequence[Excerpt]", findings: "Sequence[Finding]", *, repriced: bool
+) -> tuple[dict[str, object], list[str]]:
+    """Return what is answered: the document, and the lines that say the same."""
     parties = {log.party for log in logs}
     unread = sorted({one.party for one in findings} - parties)
     unseen = sorted(_with_logs(log.agreement for log in logs) - parties - set(unread))
-
     approved = {job: sorted(people) for job, people in sorted(_approved(logs).items())}
-    document = {
+    document: dict[str, object] = {
         "logs": [
             {
                 "party": log.party,
@@ -99,9 +108,7 @@ def audit_command(
         lines.append(f"not looked at: {', '.join(unseen)}")
     if not repriced:
         lines.append("prices were not recomputed, which needs the `node` extra")
-    answer(document, *lines, as_json=as_json)
-    if findings:
-        raise typer.Exit(1)
+    return document, lines
 
 
 def _approved(logs: "Iterable[Excerpt]") -> dict[str, set[str]]:

@@ -108,25 +108,9 @@ def audit_places(
     own = tuple(map(read_agreement, agreements))
     if own:
         Succession.of(own)
-    findings: list[Finding] = []
-    located: list[_Place] = []
-    for number, place in enumerate(places):  # 1
-        for found in _located(place, own, scratch / str(number), limits):
-            if isinstance(found, Finding):
-                findings.append(found)
-            else:
-                located.append(found)
-    findings.extend(_given_twice(located))
-    findings.extend(one_contract([(one.party, one.versions.versions) for one in located]))
-    twice = {party for party, number in Counter(one.party for one in located).items() if number > 1}
-    logs: list[_Log] = []
-    for one in located:  # 2
-        report(Progress(one.party, "audit", "its log is taken"))
-        if (problem := _fetched(one)) is not None:
-            findings.append(problem)
-            continue
-        where = one.where if one.party in twice else None
-        logs.append(_Log(one.party, one.directory, one.versions, one.heads.public, where))
+    located, findings = _places(places, own, scratch, limits)  # 1
+    logs, untaken = _logs(located)  # 2
+    findings += untaken
     rules = _rules([one.versions for one in logs], now)
     if rules is None:
         return (), tuple(findings), True
@@ -230,6 +214,38 @@ def _rules(successions: Sequence[Succession], now: datetime) -> Rules | None:
     every = {one.digest: one for versions in successions for one in versions.versions}
     each = {digest: rules_for(one, now=now) for digest, one in every.items()}
     return Rules(latest.computations, latest.pricer, now, latest.allowed_code, each)
+
+
+def _places(
+    places: Sequence[str], own: Sequence[SignedAgreement], scratch: Path, limits: Limits
+) -> tuple[list[_Place], list[Finding]]:
+    """Find every log that is to be read, and what is amiss before any is."""
+    findings: list[Finding] = []
+    located: list[_Place] = []
+    for number, place in enumerate(places):
+        for found in _located(place, own, scratch / str(number), limits):
+            if isinstance(found, Finding):
+                findings.append(found)
+            else:
+                located.append(found)
+    findings.extend(_given_twice(located))
+    findings.extend(one_contract([(one.party, one.versions.versions) for one in located]))
+    return located, findings
+
+
+def _logs(located: Sequence[_Place]) -> tuple[list[_Log], list[Finding]]:
+    """Take every log, from where it is served too; tell which could not be taken."""
+    findings: list[Finding] = []
+    logs: list[_Log] = []
+    twice = {party for party, number in Counter(one.party for one in located).items() if number > 1}
+    for one in located:
+        report(Progress(one.party, "audit", "its log is taken"))
+        if (problem := _fetched(one)) is not None:
+            findings.append(problem)
+            continue
+        where = one.where if one.party in twice else None
+        logs.append(_Log(one.party, one.directory, one.versions, one.heads.public, where))
+    return logs, findings
 
 
 def _located(

@@ -216,6 +216,29 @@ class ConsentReading:
                 the one asked about.
             OSError: the disk is full, or cannot be written.
         """
+        digest, rows, events = self._laid_out(directory, first)
+
+        def decided() -> Iterator[tuple[NDArray[np.uint32], ConsentDecision]]:
+            for asked, said in read_together(people, events):
+                book = ConsentBook.of(
+                    said.to_batches(), purposes=self._purposes, recipients=self._recipients
+                )
+                subjects = asked["subject"].combine_chunks()
+                yield (
+                    asked["row"].to_numpy(),
+                    book.decide(subjects, purpose=purpose, at=at, conditions=conditions),
+                )
+
+        joined = ConsentDecision.joined(decided(), count=count)
+        decision = ConsentDecision(joined.outcomes, rows, joined.next_event)
+        return Heard(digest, purpose, at, decision, conditions)
+
+    def _laid_out(self, directory: Path, first: int | None) -> tuple[str, int, Shelves]:
+        """Read the file onto shelves by subject: its digest, how many rows, and the events.
+
+        Raises:
+            ConsentError: as `decide`.
+        """
         size = size_of(self._file)
         digest = self._digest(size)
         with Shelves(directory, events_schema(self._recipients)) as events:
@@ -235,21 +258,7 @@ class ConsentReading:
                 f"consent file {self._file} changed while it was read: replace it by renaming "
                 "a whole one, then run again"
             )
-
-        def decided() -> Iterator[tuple[NDArray[np.uint32], ConsentDecision]]:
-            for asked, said in read_together(people, events):
-                book = ConsentBook.of(
-                    said.to_batches(), purposes=self._purposes, recipients=self._recipients
-                )
-                subjects = asked["subject"].combine_chunks()
-                yield (
-                    asked["row"].to_numpy(),
-                    book.decide(subjects, purpose=purpose, at=at, conditions=conditions),
-                )
-
-        joined = ConsentDecision.joined(decided(), count=count)
-        decision = ConsentDecision(joined.outcomes, rows, joined.next_event)
-        return Heard(digest, purpose, at, decision, conditions)
+        return digest, rows, events
 
     def keep(
         self, heard: Heard, rows: NDArray[np.bool_], people: Sequence[References], *, kept: Path

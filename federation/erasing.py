@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -49,6 +50,9 @@ from federation.progress import Progress, report
 from federation.remembered import references_remembered
 
 __all__ = ["Erasing", "Kept"]
+
+
+_GONE: Final = frozenset({ErasureOutcome.NOT_HELD, ErasureOutcome.UNKNOWN})
 
 
 class Doing(BaseModel):
@@ -340,8 +344,9 @@ class Erasing:
             targets = (SOURCE, *self._places.listed())
             execution = kept.execution.model_copy(update={"targets": targets})
             kept = self._write(kept.with_(execution=execution))
+        token = self._erased.person(kept.entry).token if kept.named else None
         for target in kept.execution.pending:  # 3
-            kept = self._deal_with(target, references, kept)
+            kept = self._deal_with(target, references, token, kept)
         return kept
 
     def _complete(self, kept: Kept) -> Kept:
@@ -360,18 +365,20 @@ class Erasing:
         signed = self._gate.complete(completion, is_told=told)  # 4
         return self._write(kept.with_(execution=kept.execution.completed(completion, signed)))
 
-    def _deal_with(self, target: str, references: tuple[str, ...], kept: Kept) -> Kept:
+    def _deal_with(
+        self, target: str, references: tuple[str, ...], token: bytes | None, kept: Kept
+    ) -> Kept:
         """Do one step: once as far as anybody can tell, wherever it is cut."""
         request, doing = kept.execution.request, kept.doing
         cut = doing is not None and doing.target == target
         if doing is None or not cut:
-            held = target in kept.deleted or self._places.holds(target, references)
+            held = target in kept.deleted or self._places.holds(target, references, token)
             doing = Doing(target=target, held=held)
             kept = self._write(kept.with_(doing=doing))
         step = self._places.deal_with(
-            target, references, request=request, asked=kept.asked, cut=cut
+            target, references, request=request, asked=kept.asked, cut=cut, token=token
         )
-        if doing.held and step.outcome is ErasureOutcome.NOT_HELD:  # it went before the cut
+        if doing.held and step.outcome in _GONE:  # it went before the cut
             step = step.model_copy(update={"outcome": ErasureOutcome.DELETED})
         digest = step.committed(request, kept.execution.nonce)
         told = {"request": request, "target": target, "outcome_digest": digest}

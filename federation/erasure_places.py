@@ -35,6 +35,7 @@ from federation.leaves_told import is_told
 from federation.log_reading import own_leaves
 from federation.outcomes import saw, took_part
 from federation.party import PartyFolder, SegmentsConfig, write_atomically
+from federation.party.abandoned import remove_abandoned
 from federation.population import open_source
 from federation.references import References
 from federation.retraining import RetrainingQueue
@@ -58,7 +59,11 @@ class ErasurePlaces:
         self._terms = agreement.erasure or ErasureTerms()
 
     def settle(self) -> None:
-        """Have results that a crash left beside their places there, or nowhere: before `listed`."""
+        """Have results that a crash left beside their places there, or nowhere: before `listed`.
+
+        What a killed process had read to work with goes, whoever is in it.
+        """
+        remove_abandoned(self._folder.path)
         for question, waiting in self._folder.pending_results().items():
             if self._gate.outbox.keeps_answer(question):
                 self._folder.keep_pending(question)
@@ -82,15 +87,15 @@ class ErasurePlaces:
             *(f"{DELIVERY} {job}" for job in on_the_way(self._folder)),  # a sink may refuse: last
         )
 
-    def holds(self, target: str, references: tuple[str, ...]) -> bool:
+    def holds(self, target: str, references: tuple[str, ...], token: bytes | None = None) -> bool:
         """Tell whether a place holds the person, of places that do not know once it was deleted."""
+        place, _, name = target.partition(" ")
+        if place == "sums":
+            return is_summed(self._folder, name, references, token)
         if not references:
             return False
         if target == KEYS:
             return self._folder.open_subject_keys().has_any(references)
-        place, _, name = target.partition(" ")
-        if place == "sums":
-            return is_summed(self._folder, name, references)
         if place not in {"segment", DELIVERY}:
             return False
         try:
@@ -122,6 +127,7 @@ class ErasurePlaces:
         request: str,
         asked: datetime,
         cut: bool,
+        token: bytes | None = None,
     ) -> Step:
         """Erase somebody at a place.
 
@@ -131,11 +137,14 @@ class ErasurePlaces:
             request: to erase them.
             asked: when it was made.
             cut: whether it may have been tried before.
+            token: of the identifier that they named, where anybody here is meant.
 
         Raises:
             ConnectorError: the place cannot be reached.
         """
         place, _, name = target.partition(" ")
+        if place == "sums" and forget_summed(self._folder, name, references, token):
+            return Step(target=target, outcome=ErasureOutcome.DELETED)
         if not references and target not in {SOURCE, KEYS}:
             return Step(target=target, outcome=ErasureOutcome.UNKNOWN)
         if place == "model":
@@ -147,8 +156,7 @@ class ErasurePlaces:
         elif place == "rows":
             outcome = self._rows(name, references)
         elif place == "sums":
-            gone = forget_summed(self._folder, name, references)
-            outcome = ErasureOutcome.DELETED if gone else ErasureOutcome.NOT_HELD
+            outcome = ErasureOutcome.NOT_HELD
         elif place == "match":
             held = took_part(self._folder, name, references)
             outcome = ErasureOutcome.SUPPRESSED if held else ErasureOutcome.NOT_HELD

@@ -5,13 +5,16 @@ Guarantees: parses, calls, prints. Leaves to others: everything else (`federatio
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from federation.observing.formats import LogFormat
 from federation.progress import Progress
 from federation.terminal import err
+
+if TYPE_CHECKING:
+    from federation.apps.launchers import NodeConfig
 
 __all__ = ["node_app"]
 
@@ -80,15 +83,7 @@ def node_up(
     from federation.apps.zygote import set_environment
 
     set_environment()
-    from federation.apps.launchers import NodeConfig, run_node
-    from federation.watch import line
-
-    def tell(told: str) -> None:
-        err.print(told, markup=False)
-
-    def show(progress: Progress) -> None:
-        if not progress.total:  # a long step's pace is of interest at a terminal only
-            err.print(line(progress))
+    from federation.apps.launchers import NodeConfig
 
     given = {
         "party": party,
@@ -99,11 +94,28 @@ def node_up(
         "observe": observe,
         "traces": traces,
     }
-    node = NodeConfig.of(config, given)
+    _run(NodeConfig.of(config, given), log_format)
+
+
+def _run(node: "NodeConfig", log_format: LogFormat) -> None:
+    """Run a node, which tells on standard error what it does."""
+    from federation.apps.launchers import run_node
+
     if log_format is LogFormat.JSON:
         from federation.observing.json_lines import JsonLines
 
         lines = JsonLines(sys.stderr)
         lines.take_over()
         run_node(node, tell=lines.tell, listener=lines.progress, observers=[lines.answered])
-    run_node(node, tell=tell, listener=show)
+    run_node(node, tell=_tell, listener=_show)
+
+
+def _tell(told: str) -> None:
+    err.print(told, markup=False)
+
+
+def _show(progress: Progress) -> None:
+    from federation.watch import line
+
+    if not progress.total:  # a long step's pace is of interest at a terminal only
+        err.print(line(progress))

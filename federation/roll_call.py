@@ -20,7 +20,7 @@ from compliance.terms import NoiseSource, Role
 from federation.channel import Channel
 from federation.errors import PartyUnreachableError, RefusedError, VersionError
 from federation.jobs.assist import spare_scorers
-from federation.jobs.sums import partners_of, spare_partners
+from federation.jobs.secure_sum import partners_of, spare_partners
 from federation.messages import Message
 from federation.progress import Progress, report
 from federation.specification import (

@@ -217,7 +217,6 @@ LINK = frozenset(
         "asyncio.Server",
         "asyncio.StreamReader",
         "asyncio.StreamWriter",
-        "asyncio.create_subprocess_exec",
         "asyncio.create_task",
         "asyncio.gather",
         "asyncio.get_running_loop",
@@ -229,9 +228,6 @@ LINK = frozenset(
         "asyncio.sleep",
         "asyncio.start_server",
         "asyncio.start_unix_server",
-        "asyncio.subprocess.DEVNULL",
-        "asyncio.subprocess.PIPE",
-        "asyncio.subprocess.Process",
         "asyncio.timeout",
         "asyncio.wait",
         "asyncio.wait_for",
@@ -275,7 +271,8 @@ ALLOWED = {
             *("socket.recv_fds", "socket.send_fds", "socket.socket", "socket.socketpair"),
         }
     ),
-    # what Flower's own client raises
+    # what Flower's own client returns and raises
+    "federation/apps/credential.py": frozenset({"http.HTTPStatus", "httpx.Response"}),
     "federation/apps/superlink.py": frozenset({"httpx.HTTPStatusError", "httpx.TransportError"}),
     # a coordinator's two listeners, and Flower's executor beside them, on its own machine
     "federation/apps/control_listener.py": frozenset(
@@ -319,6 +316,7 @@ ALLOWED = {
             *("starlette.types.Message", *ASGI),
         }
     ),
+    "federation/apps/operating/pushes.py": frozenset({"http.HTTPStatus", *ASGI}),
     "federation/apps/operating/riding.py": frozenset(
         {"starlette.concurrency.run_in_threadpool", *ASGI}
     ),
@@ -362,9 +360,16 @@ ALLOWED = {
             "urllib.parse.urlsplit",
         }
     ),
-    # the one link between two parties that the coordinator does not carry, and its program: only
-    # after both gates have let out that it may be opened, and to a certificate told beforehand
+    # the one link between two parties that the coordinator does not carry: only after both gates
+    # have let out that it may be opened, and to a certificate told beforehand
     "federation/rr22/link.py": LINK,
+    # what speaks through it, which opens no connection itself
+    "federation/rr22/program.py": frozenset(
+        {
+            *("asyncio", "asyncio.create_subprocess_exec", "asyncio.wait_for"),
+            *(f"asyncio.subprocess.{name}" for name in ("DEVNULL", "PIPE", "Process")),
+        }
+    ),
     # what a coordinator's control listener shows of it
     "federation/observing/coordinator_view.py": frozenset(
         {

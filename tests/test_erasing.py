@@ -402,6 +402,17 @@ def test_a_view_in_postgresql_is_suppressed_and_a_table_that_went_holds_nobody(
     assert outcome_at(without, "segment table", email) is ErasureOutcome.NOT_HELD
 
 
+def test_what_a_killed_command_had_read_goes_with_whoever_is_erased(party: Path) -> None:
+    reference, email = chosen(party)
+    left = party / "jobs" / "model" / "own-rows.tmp"
+    left.mkdir(parents=True)
+    (left / "people").write_text(reference)
+    with opened(party) as erasing:
+        erasing.request("email", email)
+        erasing.run()
+    assert not left.exists()
+
+
 def test_what_went_before_a_cut_is_told_as_deleted(
     party: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

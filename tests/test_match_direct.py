@@ -25,7 +25,7 @@ from federation.audit import verify_all
 from federation.embedded import run_embedded
 from federation.errors import MessageError, RefusedError
 from federation.jobs.exchange import Relay, Say
-from federation.jobs.match_direct import MOST_LINKS, DirectPlan, DirectState, coordinate_direct
+from federation.jobs.match.direct import MOST_LINKS, DirectPlan, DirectState, coordinate_direct
 from federation.messages import (
     Body,
     Encrypted,

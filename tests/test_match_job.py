@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from compliance.agreement import Agreement
 from compliance.terms import Linkage, MatchTerms, Reveal, Role
 from federation.errors import MessageError, RefusedError
-from federation.jobs import match_outcome
 from federation.jobs.exchange import Relay, Say, Tolerant
 from federation.jobs.match import (
     PLACE,
@@ -31,7 +30,8 @@ from federation.jobs.match import (
     record_widths,
     size_mechanism,
 )
-from federation.jobs.match_outcome import MOST_BYTES, OutcomeForm
+from federation.jobs.match import outcome as match_outcome
+from federation.jobs.match.outcome import MOST_BYTES, OutcomeForm
 from federation.messages import (
     Acknowledged,
     Body,

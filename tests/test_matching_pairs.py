@@ -39,7 +39,6 @@ from compliance.terms import Linkage, Reveal
 from federation.audit import verify_all, verify_party
 from federation.collaboration import Collaboration
 from federation.errors import RefusedError
-from federation.jobs import match_outcome
 from federation.jobs.match import (
     MatchPlan,
     RecordPlan,
@@ -47,6 +46,7 @@ from federation.jobs.match import (
     places_of,
     record_widths,
 )
+from federation.jobs.match import outcome as match_outcome
 from federation.matching import record_match, token_set
 from federation.matching.record_set import NOBODY, RecordSet
 from federation.matching.token_set import MatchingSet

@@ -347,6 +347,23 @@ def test_parties_that_erase_and_delete_at_different_times_tell_the_same_people_a
         assert not (folder.job("later") / "forgotten-rows").exists()
 
 
+def test_who_is_known_by_a_pseudonym_alone_is_taken_out_by_the_identifier(world: World) -> None:
+    folder, now = world.folder("press"), world.now
+    deleted_alignment(world, "press")
+    before = summed_people(folder, "rows")
+    table = pd.read_csv(world.table("press"))
+    gone = table["record"] == vertical.record("press", 7)
+    table[~gone].to_csv(world.table("press"), index=False)  # and no match knows them any more
+    with held(folder.path, clock=lambda: now) as at:
+        erasing = Erasing(at.folder, at.agreement, at.gate, clock=lambda: now)
+        for person, outcome in ((7, ErasureOutcome.DELETED), (999, ErasureOutcome.UNKNOWN)):
+            asked = erasing.request("email", email(person)).execution.request
+            done = next(one for one in erasing.run() if one.execution.request == asked)
+            steps = {step.target: step.outcome for step in done.execution.steps}
+            assert steps["sums rows"] is outcome
+    assert np.count_nonzero(~before.found_in(summed_people(folder, "rows"))) == 1
+
+
 def test_an_alignment_that_an_earlier_version_deleted_says_so(world: World) -> None:
     for name in ("press", "courier"):
         if name == "courier":  # or that was damaged by then

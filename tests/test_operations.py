@@ -833,7 +833,10 @@ class TestPublicListener:
 
     def test_refused_calls_leave_a_line_without_what_was_said(self, tmp_path: Path) -> None:
         audit = AuditFile(tmp_path / "audit.jsonl", clock=lambda: NOW)
-        app = Refusals(TestControlListener.app, listener="control", audit=audit)
+        counts = list[str]()
+        app = Refusals(
+            TestControlListener.app, listener="control", audit=audit, count=counts.append
+        )
         headers = {"Authorization": "Bearer viewer"}
         for secret in ("Bearer guessed", "Bearer viewer"):
             client(app).post("/v1/control/start-run", headers={"Authorization": secret})
@@ -845,6 +848,7 @@ class TestPublicListener:
             (403, "viewer"),
             (404, None),
         ]
+        assert [one["reason"] for one in lines] == counts == ["token", "role", "call"]
         assert len(lines[-1]["path"]) == 120
         assert "guessed" not in (tmp_path / "audit.jsonl").read_text()
 

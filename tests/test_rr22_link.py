@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from federation.errors import FederationError, PartyUnreachableError, WorkspaceError
 from federation.rr22 import link as module
+from federation.rr22 import program as program_module
 from federation.rr22.configuration import Rr22Config
 from federation.rr22.link import DirectLink, Found
 from privacy.certificates import OwnCertificate, check_certificate
@@ -285,7 +286,7 @@ def test_no_failure_quotes_a_tag(ends: Ends) -> None:
 
 def test_the_script_says_so_where_spu_is_not_installed(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-I", module._WORKER],
+        [sys.executable, "-I", program_module._WORKER],
         input=b"{}\n",
         cwd=tmp_path,
         capture_output=True,

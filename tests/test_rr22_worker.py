@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.rr22 import link
+from federation.rr22 import program as module
 
 LIBPSI = """
 import json, os, time
@@ -73,7 +73,7 @@ def spu(tmp_path: Path) -> Path:
 def start(spu: Path, directory: Path) -> subprocess.Popen[str]:
     directory.mkdir()
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, spu, link._WORKER],
+        [sys.executable, "-c", RUN, spu, module._WORKER],
         cwd=directory,
         text=True,
         stdin=subprocess.PIPE,

@@ -22,8 +22,9 @@ from federation.audit import verify_party
 from federation.coordinator import write_jobs
 from federation.errors import MessageError, PartyUnreachableError, RefusedError
 from federation.jobs.model import JointModel
+from federation.jobs.secure_sum import AgreedKeys, partners_of, sum_plan
 from federation.jobs.spread import ERASING
-from federation.jobs.sums import AgreedKeys, partners_of, sum_plan, sums_for, whole_charge
+from federation.jobs.sums import sums_for, whole_charge
 from federation.messages import (
     ModelPublished,
     Refused,

@@ -27,7 +27,7 @@ from privacy.accounting.accountant import epsilon_of
 from privacy.accounting.events import DiscreteLaplaceEvent
 from privacy.errors import InvalidParameterError
 from privacy.randomness import SecretStream, seeded_secret
-from privacy.training.dp_sgd import LogisticGradient
+from privacy.training.gradients import LogisticGradient
 from privacy.training.unlabelled import (
     CELLS,
     UNLABELLED_WEIGHT,

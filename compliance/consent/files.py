@@ -21,10 +21,11 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -101,45 +102,104 @@ def read_events(
         UnknownPurposeError: the file names other purposes.
     """
     torn: list[int] = []
-    rows, wrong = 0, Counter(dict.fromkeys(_MISTAKES, 0))
     parties = tuple(sorted(set(recipients)))
     schema = events_schema(parties)
     known = {purpose: place for place, purpose in enumerate(sorted(set(purposes)))}
-    foreign: Counter[str] = Counter()
+    seen = _Seen(path)
     for whole in _read(path, torn, size):
-        batch = whole if first is None else whole.slice(0, first - rows)
+        batch = whole if first is None else whole.slice(0, first - seen.rows)
         if not len(batch):
             break
-        subject = _text(batch, "subject", path)
-        rank = _coded(batch, "event", path, _RANKS.get)
-        number = _coded(batch, "purpose", path, known.get)
-        time = _microseconds(batch, "time", path)
-        separate = _coded(batch, "separate", path, _separate, absent=0)
-        named = [
-            _coded(batch, "recipients", path, partial(_named, known=some), absent=ANYBODY)
-            for some in recipient_columns(parties).values()
-        ]
+        columns = _Columns.of(batch, path, known, parties)
+        seen.take(batch, columns)
+        if seen.all_sound:
+            yield columns.events(schema)
+    seen.refuse_mistakes(len(torn))
+    refuse_purposes(seen.foreign, purposes, f"consent file {path}")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What the rows of a batch say, column by column; null where one cannot be read.
+
+    Attributes:
+        subject: text, empty where there is none.
+        rank: place of the event among `KINDS`.
+        number: place of the purpose among those declared.
+        time: microseconds since 1970.
+        separate: bits, as `separate_bits` says.
+        named: bits of recipients, a column for each of `recipient_columns`.
+        expires: microseconds since 1970; `NEVER` where the consent does not.
+        late: how many rows' expiry cannot be read.
+    """
+
+    subject: Any
+    rank: Any
+    number: Any
+    time: Any
+    separate: Any
+    named: Sequence[Any]
+    expires: Any
+    late: int
+
+    @classmethod
+    def of(cls, batch: Any, path: Path, known: Mapping[str, int], parties: tuple[str, ...]) -> Self:
         expires, late = _expiries(batch, path)
-        rows += len(batch)
-        wrong[_NO_SUBJECT] += pc.sum(pc.equal(subject, "")).as_py() or 0
-        wrong[_NO_EVENT] += rank.null_count
-        wrong[_NO_TIME] += time.null_count
-        wrong[_NO_SCOPE] += separate.null_count + late
-        if number.null_count:
-            told = _text(batch, "purpose", path)
-            counts = pc.value_counts(told.filter(pc.is_null(number))).to_pylist()
-            foreign.update({pair["values"]: pair["counts"] for pair in counts})
-        if not (wrong.total() or foreign):
-            moment = pc.add(pc.multiply(time, 8), rank).cast(pa.int64())
-            text = subject.cast(pa.large_string())
-            columns = [text, number, moment, separate, named[0], expires, *named[1:]]
-            yield pa.record_batch(columns, schema=schema)
-    wrong[_TORN] = len(torn)
-    if found := [f"{count} {what}" for what, count in wrong.items() if count]:
-        raise ConsentError(
-            f"consent file {path}: of {rows + len(torn)} rows {'; '.join(found)}: correct them"
+        return cls(
+            subject=_text(batch, "subject", path),
+            rank=_coded(batch, "event", path, _RANKS.get),
+            number=_coded(batch, "purpose", path, known.get),
+            time=_microseconds(batch, "time", path),
+            separate=_coded(batch, "separate", path, _separate, absent=0),
+            named=[
+                _coded(batch, "recipients", path, partial(_named, known=some), absent=ANYBODY)
+                for some in recipient_columns(parties).values()
+            ],
+            expires=expires,
+            late=late,
         )
-    refuse_purposes(foreign, purposes, f"consent file {path}")
+
+    def events(self, schema: Any) -> Any:
+        """Return them as a record batch, once all are sound."""
+        moment = pc.add(pc.multiply(self.time, 8), self.rank).cast(pa.int64())
+        text = self.subject.cast(pa.large_string())
+        columns = [text, self.number, moment, self.separate, self.named[0], self.expires]
+        return pa.record_batch([*columns, *self.named[1:]], schema=schema)
+
+
+class _Seen:
+    """What was read of a file so far, and everything that is wrong with it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wrong = Counter(dict.fromkeys(_MISTAKES, 0))
+        self.rows = 0
+        self.foreign: Counter[str] = Counter()
+
+    @property
+    def all_sound(self) -> bool:
+        return not (self._wrong.total() or self.foreign)
+
+    def take(self, batch: Any, columns: _Columns) -> None:
+        """Count a batch, and the mistakes in it."""
+        self.rows += len(batch)
+        self._wrong[_NO_SUBJECT] += pc.sum(pc.equal(columns.subject, "")).as_py() or 0
+        self._wrong[_NO_EVENT] += columns.rank.null_count
+        self._wrong[_NO_TIME] += columns.time.null_count
+        self._wrong[_NO_SCOPE] += columns.separate.null_count + columns.late
+        if columns.number.null_count:
+            told = _text(batch, "purpose", self._path)
+            counts = pc.value_counts(told.filter(pc.is_null(columns.number))).to_pylist()
+            self.foreign.update({pair["values"]: pair["counts"] for pair in counts})
+
+    def refuse_mistakes(self, torn: int) -> None:
+        """Return only if every row of the file was sound; `torn` others could not be read."""
+        self._wrong[_TORN] = torn
+        if found := [f"{count} {what}" for what, count in self._wrong.items() if count]:
+            raise ConsentError(
+                f"consent file {self._path}: of {self.rows + torn} rows {'; '.join(found)}: "
+                "correct them"
+            )
 
 
 def read_rows(path: Path, *, size: int | None = None) -> Iterator[Any]:

@@ -141,16 +141,16 @@ class Conversation:
             VersionError, RefusedError: more are missing, and one of them speaks another version.
         """
         nodes = {name: node for name, node in self.nodes.items() if name not in out}
-        away = [name for name in map(_recipient, outgoing) if name not in nodes]
+        away = [item.recipient for item in outgoing if item.recipient not in nodes]
         if len(away) > most_missing:
             self._raise_of_versions(away)
             raise PartyUnreachableError(
                 f"no node of {', '.join(away)} is connected: start it, then run again"
             )
         for item in outgoing:
-            if _recipient(item) in away:
+            if item.recipient in away:
                 self._tell_missing(item)
-        outgoing = [item for item in outgoing if _recipient(item) not in away]
+        outgoing = [item for item in outgoing if item.recipient not in away]
         if not outgoing:
             return []
         for job, stage in dict.fromkeys((item.job, _stage(item)) for item in outgoing):
@@ -196,7 +196,7 @@ class Conversation:
                 continue
             self._tell_missing(item)
         if len(outgoing) - len(verified) > spare:
-            self._raise_of_versions(map(_recipient, outgoing))
+            self._raise_of_versions(item.recipient for item in outgoing)
         return verified
 
     def _tolerant(
@@ -206,11 +206,11 @@ class Conversation:
         had = kept.had(number) if exchange.kept else None
         if had is None:
             left_out = _NOBODY if exchange.kept else kept.left_out
-            asked = [item for item in exchange.outgoing if _recipient(item) not in left_out]
+            asked = [item for item in exchange.outgoing if item.recipient not in left_out]
             spare = exchange.most_missing - (len(exchange.outgoing) - len(asked))
             answers = self.exchange(asked, most_missing=spare, out=out)
             there = {message.header.sender for message in answers}
-            named = map(_recipient, exchange.outgoing)
+            named = [item.recipient for item in exchange.outgoing]
             missing = [name for name in named if name not in there]
             others = self.there.versions_of(missing)
             kept.keep(number, missing, answers if exchange.kept else (), others=tuple(others))
@@ -277,11 +277,11 @@ class Conversation:
             raise error
 
     def _tell_missing(self, item: Outgoing) -> None:
-        self.tell(item.job, f"goes on without {_recipient(item)}")
+        self.tell(item.job, f"goes on without {item.recipient}")
 
     def _seal(self, item: Outgoing) -> tuple[str, SealedMessage]:
         if isinstance(item, Relay):
-            return _recipient(item), item.message.sealed
+            return item.recipient, item.message.sealed
         departure = Departure(item.job, item.recipient, item.body, item.payload)
         return item.recipient, self.gate.release(departure).message
 
@@ -306,10 +306,6 @@ class Conversation:
         if (problem := off_route(message.header, self._agreement)) is not None:
             raise MessageError(f"{message.header.sender}: {problem}")
         return message
-
-
-def _recipient(item: Outgoing) -> str:
-    return item.message.header.recipient if isinstance(item, Relay) else item.recipient
 
 
 def _stage(item: Outgoing) -> str:

@@ -28,7 +28,7 @@ from federation.jobs.assist import coordinate_columns
 from federation.jobs.exchange import Exchange, Say, expect
 from federation.jobs.expand import Expanded, coordinate_expand
 from federation.jobs.match import Matched, coordinate_match
-from federation.jobs.match_direct import coordinate_direct
+from federation.jobs.match.direct import coordinate_direct
 from federation.jobs.measure import Measurement, coordinate_measure
 from federation.jobs.model import JointModel
 from federation.jobs.sums import coordinate_sums

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from rich.console import Console
 
 from federation.terminal import JsonFlag, answer, err, out, print_document
 
 if TYPE_CHECKING:
     from compliance.agreement import Agreement
     from compliance.terms import PartyTerm
+    from federation.enrolment.invitation import Invitation
     from federation.enrolment.joining import Membership
     from federation.enrolment.request import Standing
     from federation.enrolment.store import EnrolmentStore
@@ -134,22 +136,14 @@ def join(
 
     Example: comity party join brand.invitation --folder /srv/comity/brand --data brand.toml
     """
-    from compliance.rendering import render_draft
     from federation.enrolment import joining
     from federation.enrolment.means import load_means
     from federation.secrets_commands import warn_of_clear_secrets
 
     found = joining.open_invitation(invitation)
     means = None if data is None else load_means(data, found.terms, found.party)
-    console, key = err if as_json else out, found.coordinator.verifying_key.fingerprint
-    if accept is None:
-        print_document(render_draft(found.terms), console)
-    console.print(
-        f"You are invited as {found.party} ({found.role}) by the coordinator "
-        f"{found.coordinator.name} at {found.address}, whose key is {key}: compare it over "
-        "another channel.",
-        markup=False,
-    )
+    key = found.coordinator.verifying_key.fingerprint
+    _show_invitation(found, err if as_json else out, is_unattended=accept is not None)
     _check_key(key, coordinator_key, is_unattended=accept is not None)
     if accept is None:
         _ask("Does your organisation accept these terms?")
@@ -273,6 +267,20 @@ def _coordinators(folder: Path) -> "EnrolmentStore | None":
 
     found = PartyFolder(folder)
     return EnrolmentStore(found.path.parent) if found.config.role is Role.COORDINATOR else None
+
+
+def _show_invitation(found: "Invitation", console: "Console", *, is_unattended: bool) -> None:
+    """Show who invites whom; the terms too, unless their digest was accepted beforehand."""
+    from compliance.rendering import render_draft
+
+    if not is_unattended:
+        print_document(render_draft(found.terms), console)
+    console.print(
+        f"You are invited as {found.party} ({found.role}) by the coordinator "
+        f"{found.coordinator.name} at {found.address}, whose key is "
+        f"{found.coordinator.verifying_key.fingerprint}: compare it over another channel.",
+        markup=False,
+    )
 
 
 def _check_key(key: str, expected: str | None, *, is_unattended: bool) -> None:

@@ -18,7 +18,7 @@ from compliance.terms import Labels, ModelFamily
 from federation.jobs.bodies import LinearBody, ModelBody, NetworkBody, network_of
 from federation.specification import NetworkShape, TrainSpec
 from privacy.randomness import SecretStream, seeded_secret
-from privacy.training.dp_sgd import GradientEngine, LogisticGradient, RidgeGradient
+from privacy.training.gradients import GradientEngine, LogisticGradient, RidgeGradient
 from privacy.training.unlabelled import UNLABELLED_WEIGHT
 
 __all__ = ["gradient_engine", "initial_weights", "is_linear", "trained_body"]

@@ -3,7 +3,7 @@
 Guarantees: whatever passes `check_aligned`, or whose `OutcomeForm` has room, is told in messages of
 64 MiB at most; what does not is refused with the arithmetic before anything is computed or paid.
 
-Leaves to others: the bound itself (`federation.messages`), outcomes (`match_outcome`).
+Leaves to others: the bound itself (`federation.messages`), outcomes (`match.outcome`).
 """
 
 from typing import Final
@@ -12,7 +12,7 @@ from compliance.agreement import Agreement
 from compliance.terms import Reveal, Role
 from federation.errors import RefusedError
 from federation.jobs.match import learner_of
-from federation.jobs.match_outcome import MOST_BYTES, OutcomeForm
+from federation.jobs.match.outcome import MOST_BYTES, OutcomeForm
 from federation.population import tokens_allowed
 from federation.specification import JobSpec, MatchSpec, VerticalScoreSpec, VerticalTrainSpec
 from privacy.training.learners import PENALTIES

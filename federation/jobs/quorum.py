@@ -4,7 +4,7 @@ Guarantees: no I/O; an exchange that may go without some partners says so, and w
 names who was missing, in the agreement's order.
 
 Leaves to others: waiting for parties (`roll_call`), what was answered before a crash (`exchanges`),
-secure sums, whose quorum the agreement sets (`sums`).
+secure sums, whose quorum the agreement sets (`secure_sum`).
 """
 
 from collections.abc import Collection, Sequence

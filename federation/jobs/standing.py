@@ -1,6 +1,6 @@
 """What every way of training by secure sums is: the same at all parties, from what all know.
 
-Leaves to others: the ways themselves (`sums` for linear models, `tree_sums` for trees).
+Leaves to others: the ways themselves (`linear_sums`, `tree_sums`).
 """
 
 from collections.abc import Sequence

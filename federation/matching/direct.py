@@ -12,7 +12,7 @@ attempt, and the other's has arrived; a bucket that was found is never matched a
 crash; what an opened link has cost is on disk before it is opened; nothing of a match that passes
 the agreed number, size or change leaves.
 
-Leaves to others: the steps (`jobs.match_direct`), the link (`rr22.link`), what may leave (`gate`).
+Leaves to others: the steps (`jobs.match.direct`), the link (`rr22.link`), what may leave (`gate`).
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.match import learner_of, size_mechanism
-from federation.jobs.match_direct import DirectPlan, DirectState
+from federation.jobs.match.direct import DirectPlan, DirectState
 from federation.matching.bringing import (
     bring,
     check_side,
@@ -61,7 +61,8 @@ from federation.messages import (
 from federation.party import write_atomically
 from federation.population import recipe_for, tokens_allowed
 from federation.rr22.configuration import Rr22Config
-from federation.rr22.link import MAKE_ENVIRONMENT, DirectLink
+from federation.rr22.link import DirectLink
+from federation.rr22.program import MAKE_ENVIRONMENT
 from federation.specification import MatchSpec
 from privacy.certificates import OwnCertificate, check_certificate
 from privacy.identifiers import recipe_fingerprint

@@ -42,7 +42,7 @@ from federation.jobs.match import (
     record_widths,
     size_mechanism,
 )
-from federation.jobs.match_outcome import OutcomeForm
+from federation.jobs.match.outcome import OutcomeForm
 from federation.matching.bringing import (
     bring,
     check_side,

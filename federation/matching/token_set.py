@@ -86,7 +86,8 @@ class MatchingSet:
             shelves = TokenShelves(beside)
             for batch in batches:
                 shelves.put(batch)
-            shelves.sort()
+            for _ in shelves.sorting():
+                pass
             return cls.write_sorted(directory, shelves.batches())
 
     @classmethod
@@ -205,17 +206,20 @@ class TokenShelves:
         self._sizes += np.diff(edges)
 
     def sort(self) -> NDArray[np.uint32]:
-        """Sort every shelf by hash, kind and row; return rows that share a token.
+        """Sort every shelf; return all pairs of `sorting`."""
+        return np.concatenate([np.zeros((0, 2), dtype=np.uint32), *self.sorting()])
+
+    def sorting(self) -> Iterator[NDArray[np.uint32]]:
+        """Sort one shelf after the other by hash, kind and row; yield rows that share a token.
 
         Of several shelves that are sorted at once the first holds them all from then on.
 
-        Returns:
+        Yields:
             Pairs of rows, shape (m, 2); who shares one is linked over such pairs.
 
         Raises:
             OSError: the disk is full, or cannot be written.
         """
-        pairs = [np.zeros((0, 2), dtype=np.uint32)]
         for numbers in self._together():
             records = _sorted(np.concatenate([self._read(number) for number in numbers]))
             for number in numbers:
@@ -225,8 +229,7 @@ class TokenShelves:
                 file.write(records.data)
             again = ~_first_of_equal(records["token"])
             rows = records["row"]
-            pairs.append(np.column_stack([rows[:-1], rows[1:]])[again[1:]])
-        return np.concatenate(pairs)
+            yield np.column_stack([rows[:-1], rows[1:]])[again[1:]]
 
     def batches(self, places: NDArray[np.int32] | None = None) -> Iterator[TokenBatch]:
         """Yield the sorted tokens that are brought, each once, with its least row.

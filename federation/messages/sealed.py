@@ -19,7 +19,6 @@ __all__ = [
     "EVERYONE",
     "HEADER_TYPE",
     "PADDING_CHUNK_BYTES",
-    "PIECE_BYTES",
     "Message",
     "SealedMessage",
     "check_size",
@@ -35,9 +34,6 @@ EVERYONE = "everyone"
 """Recipient of the one question that goes to nodes whose party is not known yet."""
 
 MAX_HEADER_BYTES = 64 * 1024
-
-PIECE_BYTES = 1 << 26
-"""What a payload holds at most that need not hold something of all people at once."""
 
 PADDING_CHUNK_BYTES = 64 * 1024
 """What is encrypted is padded to a multiple of this, which alone shows of its size."""
@@ -82,20 +78,16 @@ def content_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-_OF_ALL_PEOPLE = frozenset({"erase.shown", "erase.batch"})
-"""Kinds that tell of all people of a party at once, and belong to no job."""
-
-
 def check_size(kind: str, payload: bytes) -> None:
-    """Refuse a payload that is larger than its kind may be.
+    """Refuse a payload that is larger than any may be.
 
     Raises:
         MessageError: it is.
     """
-    most = MAX_PAYLOAD_BYTES if kind in _OF_ALL_PEOPLE else PIECE_BYTES
-    if len(payload) > most:
+    if len(payload) > MAX_PAYLOAD_BYTES:
         raise MessageError(
-            f"{kind} with a payload of {len(payload)} bytes; at most {most} are accepted"
+            f"{kind} with a payload of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are "
+            "accepted"
         )
 
 
@@ -124,13 +116,8 @@ def unseal(sealed: SealedMessage, agreement: Agreement) -> Message:
     Raises:
         MessageError: at the first step that fails; nothing of the message may be used.
     """
-    # 1
-    if len(sealed.payload) > MAX_PAYLOAD_BYTES:
-        raise MessageError(
-            f"payload of {len(sealed.payload)} bytes; at most {MAX_PAYLOAD_BYTES} are accepted"
-        )
+    check_size("message", sealed.payload)  # 1
     header = unseal_header(sealed.envelope, agreement)  # 1 to 4
-    check_size(header.kind, sealed.payload)
     # 5
     if len(sealed.payload) != header.payload_bytes:
         raise MessageError(

@@ -30,6 +30,7 @@ class Event(StrEnum):
     NODE_CONNECTED = "node.connected"
     SUPERLINK_AWAY = "superlink.away"
     SUPERLINK_BACK = "superlink.back"
+    CLOCKS_DIFFER = "clocks.differ"
     RUN_OVER = "run.over"
     """A run ended before its message was answered."""
     BUNDLE_REFUSED = "bundle.refused"

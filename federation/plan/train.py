@@ -7,7 +7,8 @@ from compliance.terms import ModelFamily, NoiseSource
 from federation.assumptions import tables
 from federation.hidden_share import PlannedShare
 from federation.jobs.hidden import HiddenPlan
-from federation.jobs.sums import Sums, sums_for, whole_charge
+from federation.jobs.standing import Sums
+from federation.jobs.sums import sums_for, whole_charge
 from federation.jobs.train import training_plan
 from federation.objections import policy_objections
 from federation.plan.draft import Charges, Draft

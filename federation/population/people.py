@@ -116,9 +116,8 @@ def read_population(
     listed = rows_listed(rows.people, rows.count, use.suppressed, scratch / "suppressed")
     person = rows.persons()
     chosen = Chosen.of(person, asked, heard.decision.allowed & ~listed)  # 4, 5
-    apart = np.zeros(rows.count, dtype=np.bool_)
-    apart[person[rows_listed(rows.people, rows.count, use.apart, scratch / "apart")]] = True
-    apart = apart[person[chosen.keep]]
+    listed_apart = rows_listed(rows.people, rows.count, use.apart, scratch / "apart")
+    apart = _any_row(person, listed_apart)[chosen.keep]
     del person
     features, labels = rows.features(chosen.keep)
     return Population(
@@ -138,6 +137,13 @@ def read_population(
         apart=apart,
         labels=labels,
     )
+
+
+def _any_row(person: NDArray[np.integer], rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which rows are of a person of whom some row is among `rows`."""
+    people = np.zeros(len(person), dtype=np.bool_)
+    people[person[rows]] = True
+    return people[person]
 
 
 def _excluded(

@@ -1,5 +1,6 @@
 """Matching over a direct link between two parties, by a program in an environment of its own.
 
-`configuration` says where that environment and the party's address are, `link` starts the program
-and carries what it says, `worker` is the program's script, which nobody here imports.
+`configuration` says where that environment and the party's address are. `link` is the tunnel to
+the other party; `program` starts, asks and ends what speaks through it, whose script is `worker`,
+which nobody here imports.
 """

@@ -21,15 +21,13 @@ Leaves to others: whether the link may be opened at all (`gate`), what is matche
 """
 
 import asyncio
-import json
 import shutil
 import ssl
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,34 +35,24 @@ from numpy.typing import NDArray
 from federation.errors import PartyUnreachableError, WorkspaceError
 from federation.party import write_atomically
 from federation.rr22.configuration import Rr22Config
+from federation.rr22.program import Program, write_tags
 from privacy.certificates import OwnCertificate
 from privacy.errors import WorkerError
-from privacy.psi.rr22 import from_lines, to_lines
 from privacy.randomness import new_secret
 
-__all__ = ["MAKE_ENVIRONMENT", "DirectLink", "Found"]
+__all__ = ["DirectLink", "Found"]
 
-MAKE_ENVIRONMENT: Final = (
-    "make it with `python3.11 -m venv DIRECTORY` and `DIRECTORY/bin/pip install --no-deps "
-    "spu==0.9.5`, and name DIRECTORY/bin/python in party.json"
-)
-
-_WORKER: Final = Path(__file__).with_name("worker.py")
 _IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 -- the directory in it is this user's alone
 _CHUNK_BYTES: Final = 1 << 18
-_MOST_ANSWER_BYTES: Final = 1 << 12
 _BINDING_BYTES: Final = 32
 _RETRY_SECONDS: Final = 0.1
 _MEETING_SECONDS: Final = 120.0
 _FINDING_SECONDS: Final = 90.0
 _MATCHING_SECONDS: Final = 300.0  # a coordinator waits ten minutes for an answer, by default
 _PARTING_SECONDS: Final = 10.0
-_ENDING_SECONDS: Final = 1.0
 _HANDSHAKE_SECONDS: Final = 10.0
 _STREAMS: Final = 2
-_HEAD: Final = b"id\n"
 _READY: Final = b"\n"
-_GO: Final = b"go\n"
 _GREETING_BYTES: Final = 4_096
 _TRIES: Final = 2
 _STALLED: Final = 0.9
@@ -140,7 +128,7 @@ class DirectLink:
                 f"{self.scratch} is too long for a socket in it: name another rr22.scratch"
             )
         with _private(self.scratch):
-            (self.scratch / "own.csv").write_bytes(_HEAD + to_lines(tags))  # 1
+            write_tags(self.scratch, tags)  # 1
             return asyncio.run(self._match(len(tags)))
 
     async def _match(self, count: int) -> Found:
@@ -165,66 +153,40 @@ class DirectLink:
                     f"{_MEETING_SECONDS:g} s: see that it can be reached there, then run again"
                 ) from error
             program = await self._start()
-            stack.push_async_callback(_end, program)
+            stack.push_async_callback(program.end)
             try:
                 async with asyncio.timeout(_MATCHING_SECONDS):
-                    answer = await self._answer(program, tunnel)  # 3
+                    told = await self._answer(program, tunnel)  # 3
             except TimeoutError as error:
                 raise WorkerError(
                     f"a bucket took more than {_MATCHING_SECONDS:g} s over the direct link to "
                     f"{self.peer}: it was given up; see that both machines are not overloaded"
                 ) from error
-        told = answer["done"]
-        if not isinstance(told, int) or not 0 <= told <= count:
-            raise self._unreadable()
-        return Found(self._read(told), tunnel.received_bytes, tunnel.sent_bytes)  # 4
+        tags = program.found(told, most=count)  # 4
+        return Found(tags, tunnel.received_bytes, tunnel.sent_bytes)
 
     @property
     def _place(self) -> str:
         return f"at {self.dial}" if self.dial else f"at {self.config.listen}, where we wait"
 
-    async def _start(self) -> Process:
-        python = self.config.python
-        try:
-            program = await asyncio.create_subprocess_exec(
-                python,
-                "-I",
-                _WORKER,
-                cwd=self.scratch,
-                env={"PATH": "/usr/bin:/bin", "TMPDIR": str(self.scratch), "LC_ALL": "C.UTF-8"},
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=DEVNULL,
-                limit=_MOST_ANSWER_BYTES,
-                start_new_session=True,  # it ends itself and tidies up when we are gone
-            )
-        except OSError as error:
-            raise WorkspaceError(
-                f"rr22.python {python} cannot be started: {error.strerror}: {MAKE_ENVIRONMENT}"
-            ) from error
-        question = {
-            "learns": self.learns,
-            "input": "own.csv",
-            "output": "found.csv",
-            "own": f"unix:{self.scratch / 'own.sock'}",
-            "peer": f"unix:{self.scratch / 'peer.sock'}",
-            "seconds": int(_MATCHING_SECONDS),
-        }
-        if program.stdin is not None:  # it stays open: its end tells the program that we are gone
-            program.stdin.write(json.dumps(question).encode() + b"\n")
-        return program
+    async def _start(self) -> Program:
+        return await Program.start(
+            self.config.python,
+            self.scratch,
+            peer=self.peer,
+            learns=self.learns,
+            seconds=_MATCHING_SECONDS,
+        )
 
-    async def _answer(self, program: Process, tunnel: "_Tunnel") -> dict[str, Any]:
+    async def _answer(self, program: Program, tunnel: "_Tunnel") -> object:
         """Bring both programs together, and wait for ours to answer while the tunnel is there."""
-        if program.stdout is None or program.stdin is None:
-            raise RuntimeError("the program was started with pipes")
-        await self._line(program, "ready")
+        await program.ready()
         try:
             await tunnel.agree()
         except (OSError, EOFError) as error:
             raise self._broken() from error
-        program.stdin.write(_GO)
-        answer = asyncio.create_task(self._line(program, "done"))
+        program.go()
+        answer = asyncio.create_task(program.answer())
         carrying = asyncio.create_task(tunnel.carry())
         both = {answer, carrying}
         begun = asyncio.get_running_loop().time()
@@ -246,60 +208,11 @@ class DirectLink:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
 
-    async def _line(self, program: Process, expected: str) -> dict[str, Any]:
-        """Read a line of the program's, and raise what it means if it is not the expected one."""
-        if program.stdout is None:
-            raise RuntimeError("the program was started with a pipe")
-        try:
-            content = await program.stdout.readline()
-        except ValueError as error:  # a line longer than the limit
-            raise self._unreadable() from error
-        told = _parse(content)
-        if expected in told:
-            return told
-        if told.get("failed") == "environment":
-            raise WorkspaceError(
-                f"rr22.python {self.config.python} has not what is needed: {MAKE_ENVIRONMENT}"
-            )
-        if "failed" in told:
-            raise WorkerError(
-                f"the program of the direct link to {self.peer} failed: run again; finished "
-                "buckets are kept"
-            )
-        if content:
-            raise self._unreadable()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(program.wait(), _PARTING_SECONDS)
-        raise WorkerError(
-            f"the program of the direct link to {self.peer} ended without an answer (exit code "
-            f"{program.returncode}): if it was killed, give it more memory; then run again"
-        )
-
     def _broken(self) -> PartyUnreachableError:
         return PartyUnreachableError(
             f"the direct link to {self.peer} broke while a bucket was matched: run again; finished "
             "buckets are kept"
         )
-
-    def _unreadable(self) -> WorkerError:
-        return WorkerError(
-            f"the program of the direct link to {self.peer} gave no answer that can be read: see "
-            "that rr22.python is the environment's"
-        )
-
-    def _read(self, told: int) -> NDArray[np.uint8]:
-        if not self.learns:
-            return np.empty((0, 16), dtype=np.uint8)
-        file = self.scratch / "found.csv"
-        content = file.read_bytes() if file.exists() else b""
-        head, _, lines = content.replace(b'"', b"").partition(b"\n")
-        tags = from_lines(lines)
-        if head + b"\n" != _HEAD or len(tags) != told:
-            raise WorkerError(
-                f"the program of the direct link to {self.peer} told {told} matches and wrote "
-                f"{len(tags)}: nothing of it was used; run again"
-            )
-        return tags
 
 
 class _StalledError(Exception):
@@ -485,24 +398,6 @@ class _Tunnel:
                 sink.write(chunk)
                 await sink.drain()
         sink.close()
-
-
-async def _end(program: Process) -> None:
-    """Let a program end, and end it if it does not."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(program.wait(), _ENDING_SECONDS)
-    if program.returncode is None:
-        with suppress(ProcessLookupError):
-            program.kill()
-    await program.wait()
-
-
-def _parse(content: bytes) -> dict[str, Any]:
-    try:
-        answer = json.loads(content)
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -53,6 +53,7 @@ SUMMED: Final = "summed.npz"
 
 _FORGOTTEN: Final = "forgotten-"
 _REFERENCES: Final = "references"
+_TOKENS: Final = "tokens"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,7 @@ class SummedPeople:
             return self
         known = _bytes_of(self.references.cast(pa.large_binary()))
         references = pseudonyms(known, key, _REFERENCES)
-        tokens = pseudonyms(_bytes_of(self.tokens), key, "tokens")
+        tokens = pseudonyms(_bytes_of(self.tokens), key, _TOKENS)
         return SummedPeople(_fixed(references), _fixed(tokens), are_pseudonyms=True)
 
     def found_in(self, others: "SummedPeople") -> NDArray[np.bool_]:
@@ -162,25 +163,36 @@ def keep_summed(folder: PartyFolder, align: str) -> None:
     _save(folder, align, *kept)
 
 
-def is_summed(folder: PartyFolder, align: str, references: Sequence[str]) -> bool:
+def is_summed(
+    folder: PartyFolder, align: str, references: Sequence[str], token: bytes | None = None
+) -> bool:
     """Tell whether somebody is among those whom a deleted alignment found.
+
+    Args:
+        folder: the party's.
+        align: the alignment.
+        references: under which they are or were held.
+        token: of the identifier that they named, if that is known.
 
     Raises:
         WorkspaceError: what is kept of it is damaged, or under a key that is gone.
     """
-    return bool(_bearing(folder, summed_people(folder, align), references).any())
+    return bool(_bearing(folder, summed_people(folder, align), references, token).any())
 
 
-def forget_summed(folder: PartyFolder, align: str, references: Sequence[str]) -> bool:
+def forget_summed(
+    folder: PartyFolder, align: str, references: Sequence[str], token: bytes | None = None
+) -> bool:
     """Take somebody out of whom a deleted alignment found, and tell whether they were there.
 
     Of whoever is on the list of the erased no sum is made any more, of whichever partners.
+    Arguments are those of `is_summed`.
 
     Raises:
         WorkspaceError: as `is_summed`, or the disk is full.
     """
     people = summed_people(folder, align)
-    gone = _bearing(folder, people, references)
+    gone = _bearing(folder, people, references, token)
     if gone.any():
         _note_forgotten(folder, align, people.those(gone))
         kept = [_rows(one) for one in (people.references, people.tokens)]
@@ -248,12 +260,18 @@ def _erased_of(folder: PartyFolder, people: SummedPeople) -> NDArray[np.bool_]:
 
 
 def _bearing(
-    folder: PartyFolder, people: SummedPeople, references: Sequence[str]
+    folder: PartyFolder, people: SummedPeople, references: Sequence[str], token: bytes | None
 ) -> NDArray[np.bool_]:
-    asked = (one.encode() for one in references)
-    wanted = _fixed(pseudonyms(asked, summed_key(folder), _REFERENCES))
-    found = pc.is_in(people.references, value_set=wanted)
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
+    known = [one.encode() for one in references]
+    tokens = [] if token is None else [token]
+    found = np.zeros(len(people), dtype=np.bool_)
+    for asked, label, column in (
+        (known, _REFERENCES, people.references),
+        (tokens, _TOKENS, people.tokens),
+    ):
+        wanted = _fixed(pseudonyms(asked, summed_key(folder), label))
+        found |= pc.is_in(column, value_set=wanted).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _save(

@@ -28,15 +28,9 @@ from federation.desk import Desk, undamaged
 from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
-from federation.jobs.sums import (
-    AgreedKeys,
-    Sums,
-    partners_of,
-    ring_of,
-    sum_plan,
-    sums_for,
-    whole_charge,
-)
+from federation.jobs.secure_sum import AgreedKeys, partners_of, ring_of, sum_plan
+from federation.jobs.standing import Sums
+from federation.jobs.sums import sums_for, whole_charge
 from federation.messages import (
     Digest,
     Message,

@@ -26,12 +26,12 @@ from privacy.randomness import SecretStream
 from privacy.training.distributed import (
     DescentState,
     DistributedPlan,
-    SharedNoise,
     party_contribution,
     server_step,
     start_descent,
 )
-from privacy.training.dp_sgd import DpSgdParameters, GradientEngine, LogisticGradient, train
+from privacy.training.dp_sgd import DpSgdParameters, train
+from privacy.training.gradients import GradientEngine, LogisticGradient
 from privacy.training.integer_sums import FRACTION_BITS
 from privacy.training.newton import (
     averaging_contribution,
@@ -40,6 +40,7 @@ from privacy.training.newton import (
     start_from_average,
     unsafe_exact_plan,
 )
+from privacy.training.shared_noise import SharedNoise
 
 __all__ = [
     "Flaw",

@@ -1,7 +1,8 @@
 """Training on people's rows so that the model tells next to nothing of any one of them.
 
-`encoding` turns columns into bounded rows. `dp_sgd` trains at one party with clipped and noised
-gradients. `distributed` trains over parties that each add a share of the noise, on `integer_sums`.
+`encoding` turns columns into bounded rows. `dp_sgd` trains at one party on noised sums of clipped
+`gradients` (of torch modules: `module_gradient`). `distributed` trains over parties that each add
+a share of the noise (`shared_noise`), on `integer_sums`.
 `newton` trains over parties exactly, and protects nobody. `networks` are small networks that
 numbers describe. `evaluation` says how good the ranking is (in simulations, where the truth is
 known), `bootstrap` how sure that is, `fairness` for whom.
@@ -17,22 +18,12 @@ from privacy.training.bootstrap import (
 from privacy.training.distributed import (
     DescentState,
     DistributedPlan,
-    SharedNoise,
     party_contribution,
     plan_distributed,
     server_step,
     start_descent,
 )
-from privacy.training.dp_sgd import (
-    DpSgdParameters,
-    GradientEngine,
-    LogisticGradient,
-    ModuleClipping,
-    ModuleGradient,
-    RidgeGradient,
-    UnsafeNoNoiseWarning,
-    train,
-)
+from privacy.training.dp_sgd import DpSgdParameters, UnsafeNoNoiseWarning, train
 from privacy.training.encoding import CategoricalFeature, Encoder, Feature, NumericFeature, Scale
 from privacy.training.evaluation import (
     RankingQuality,
@@ -41,6 +32,8 @@ from privacy.training.evaluation import (
     ranking_quality,
 )
 from privacy.training.fairness import FOUR_FIFTHS, GroupFigures, compare_groups
+from privacy.training.gradients import GradientEngine, LogisticGradient, RidgeGradient
+from privacy.training.module_gradient import ModuleClipping, ModuleGradient
 from privacy.training.networks import Activation, Network
 from privacy.training.newton import (
     ExactPlan,
@@ -52,6 +45,7 @@ from privacy.training.newton import (
     start_from_average,
     unsafe_exact_plan,
 )
+from privacy.training.shared_noise import SharedNoise
 
 __all__ = [
     "FOUR_FIFTHS",

@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError
 from privacy.training.binning import Grid
-from privacy.training.distributed import check_bounds
 from privacy.training.integer_sums import MAXIMUM_ROWS
 from privacy.training.newton import UnsafeExactSumsWarning
+from privacy.training.shared_noise import check_bounds
 from privacy.training.trees import (
     CURVATURE_UNIT,
     GRADIENT_UNIT,

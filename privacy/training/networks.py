@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError
 from privacy.randomness import SecretStream
-from privacy.training.dp_sgd import ModuleGradient
+from privacy.training.module_gradient import ModuleGradient
 
 __all__ = ["Activation", "Network"]
 

@@ -45,13 +45,7 @@ from privacy.accounting import (
 from privacy.errors import InvalidParameterError
 from privacy.randomness import SecretStream
 from privacy.training.binning import Grid
-from privacy.training.distributed import (
-    SharedNoise,
-    Sharing,
-    cost_within,
-    honest_of,
-    share_noise,
-)
+from privacy.training.shared_noise import SharedNoise, Sharing, cost_within, honest_of, share_noise
 from privacy.training.trees import (
     CURVATURE_UNIT,
     GRADIENT_UNIT,

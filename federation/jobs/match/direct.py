@@ -2,7 +2,7 @@
 
 ```
 coordinator              learner                               peer
-1  match.request   ──►   2 as in `jobs.match`; each end of the link has its certificate told
+1  match.request   ──►   2 as in a match; each end of the link has its certificate told
                          match.offer                ──────►    match.accept
                          3 holds and binds itself
    collects        ◄──   match.ready
@@ -40,7 +40,7 @@ from compliance.agreement import Agreement
 from compliance.terms import Role
 from federation.errors import MessageError
 from federation.jobs.exchange import Outgoing, Relay, Say, expect, expect_encrypted
-from federation.jobs.match import learner_of
+from federation.jobs.match.pair import learner_of
 from federation.messages import (
     LinkSide,
     MatchAccept,

@@ -9,7 +9,8 @@ Guarantees: both sides derive the form and its length from what both announced: 
 does not show. A list goes wherever it has room in a message, and a map where it has not. Where
 neither has, that is known, with the arithmetic, before a point travels.
 
-Leaves to others: which places there are (`match`), and whether somebody stands there (`matching`).
+Leaves to others: which places there are (the plans), and whether somebody stands there
+(`matching`).
 """
 
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.errors import MessageError
-from federation.jobs.match import PLACE, MatchPlan, RecordPlan, named_places, places_of
-from federation.messages import PADDING_CHUNK_BYTES, PIECE_BYTES
+from federation.jobs.match.places import PLACE, named_places, places_of
+from federation.jobs.match.record_plan import RecordPlan
+from federation.jobs.match.token_plan import MatchPlan
+from federation.messages import MAX_PAYLOAD_BYTES, PADDING_CHUNK_BYTES
 
 __all__ = ["MOST_BYTES", "OutcomeForm"]
 
-MOST_BYTES: Final = PIECE_BYTES - 2 * PADDING_CHUNK_BYTES
+MOST_BYTES: Final = MAX_PAYLOAD_BYTES - 2 * PADDING_CHUNK_BYTES
 """What a message holds of an outcome, beside all that encrypting adds."""
 
 _PIECE: Final = 1 << 20
