@@ -26,7 +26,7 @@ def contents(found: TokenBatch) -> set[tuple[bytes, int, int]]:
     return {(token.tobytes(), row, rank) for token, row, rank in zip(*found, strict=True)}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(st.integers(0, 60), max_size=30), max_size=4),
     st.integers(1, 40),
