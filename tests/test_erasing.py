@@ -426,6 +426,17 @@ def test_no_hash_of_whoever_was_erased_stays_of_the_last_set(party: Path) -> Non
     assert file.stat().st_mode & 0o077 == 0
 
 
+def test_a_damaged_last_set_is_told_and_hinders_no_request(party: Path) -> None:
+    _, email = chosen(party)
+    (file,) = (party / "matches").glob("last-set*.bin")
+    file.write_bytes(b"cut")
+    with opened(party) as erasing:
+        request = erasing.request("email", email).execution.request
+        with pytest.raises(WorkspaceError, match="is damaged: restore it"):
+            erasing.run()
+        assert erasing.receipt(request)
+
+
 def test_what_a_killed_command_had_read_goes_with_whoever_is_erased(party: Path) -> None:
     reference, email = chosen(party)
     left = party / "jobs" / "model" / "own-rows.tmp"
