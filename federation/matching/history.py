@@ -34,7 +34,23 @@ from federation.errors import RefusedError, WorkspaceError
 from federation.matching.token_set import MatchingSet
 from federation.party import write_atomically
 
-__all__ = ["MatchHistory"]
+__all__ = ["MatchHistory", "forget_tokens"]
+
+
+def forget_tokens(directory: Path, tokens: NDArray[np.uint8]) -> None:
+    """Take tokens, shape (n, 33), out of the last sets: nobody tells by these that they were there.
+
+    Whoever is erased is in no later set, and so counts as gone in no comparison.
+
+    Raises:
+        WorkspaceError: a last set is damaged, or the disk is full.
+    """
+    gone = np.ascontiguousarray(tokens[:, -8:]).view("<u8").ravel()
+    for file in sorted(directory.glob("last-set*.bin")):
+        hashes = _hashes_in(file)
+        stay = ~np.isin(hashes, gone)
+        if not stay.all():
+            write_atomically(file, hashes[stay].tobytes(), mode=0o600)
 
 
 class _Match(BaseModel):
@@ -166,11 +182,15 @@ class MatchHistory:
     def _last_set(self, key: str | None) -> NDArray[np.uint64] | None:
         file = self._last_set_file(key)
         try:
-            content = file.read_bytes()
+            return _hashes_in(file)
         except FileNotFoundError as error:
             if not any(one.key == key for one in self._matches):
                 return None
             raise WorkspaceError(f"{file} is missing: restore it from a backup") from error
-        if len(content) % 8:
-            raise WorkspaceError(f"{file} is damaged: restore it from a backup")
-        return np.frombuffer(content, dtype="<u8").astype(np.uint64)
+
+
+def _hashes_in(file: Path) -> NDArray[np.uint64]:
+    content = file.read_bytes()
+    if len(content) % 8:
+        raise WorkspaceError(f"{file} is damaged: restore it from a backup")
+    return np.frombuffer(content, dtype="<u8").astype(np.uint64)
