@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPSConnection
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -495,6 +496,7 @@ class TestAttacks:
             *("runs", "audit.jsonl", "refused.json", "flower", "party", "lock"),
         }
         flowers = {file.name: file.read_bytes() for file in files if places[file] == "flower"}
+        UUID(flowers.pop("source").decode())  # by which telemetry would know it
         bundle = {file.name: file for file in BUNDLE.rglob("*") if file.suffix in {".py", ".toml"}}
         assert flowers.keys() == bundle.keys()
         for name in bundle.keys() - {"pyproject.toml"}:  # which Flower writes out otherwise
