@@ -46,6 +46,7 @@ from federation.apps.operating.promptness import Prompt
 from federation.apps.operating.pushes import Pushes
 from federation.apps.operating.riding import Riding
 from federation.apps.operating.server import PromptConnection, QuietServer, counted
+from federation.apps.operating.systemd import Standing, tell_systemd
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import Clock, utc_now
@@ -237,8 +238,10 @@ class _Service:
                 where = f"{self._folder.config.listen}, operators at {self._folder.config.control}"
                 words = f"the coordinator answers parties at {where}"
                 self._tell(Notice(Event.COORDINATOR_LISTENS, words))
+                tell_systemd(Standing.READY)
                 await self._look_after()  # 6
         finally:
+            tell_systemd(Standing.STOPPING)
             await asyncio.to_thread(self._stop_executor)  # it says good-bye to who still listens
             await asyncio.to_thread(self._dispatcher.end)
             for server in self._servers:
