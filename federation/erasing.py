@@ -305,7 +305,12 @@ class Erasing:
         """Carry out requests: one that cannot be hinders no other; the first error is raised."""
         dealt: list[Kept] = []
         wrong: list[Exception] = []
-        for one, references in zip(kept, self._find(kept), strict=True):  # 2
+        found = self._find(kept)  # 2
+        try:
+            self._forget_last_sets(kept, found)
+        except FederationError as error:
+            wrong.append(error)
+        for one, references in zip(kept, found, strict=True):
             report(Progress(self._folder.name, "erase", f"carries out {one.execution.request}"))
             try:
                 dealt.append(self._deal(one, references))
@@ -317,6 +322,11 @@ class Erasing:
         if wrong:
             raise wrong[0]
         return done
+
+    def _forget_last_sets(self, kept: Sequence[Kept], found: Sequence[tuple[str, ...]]) -> None:
+        if kept:  # whoever is meant
+            named = [self._erased.person(one.entry).token for one in kept if one.named]
+            self._places.forget_last_sets(named, tuple(chain.from_iterable(found)))
 
     def receipt(self, request: str) -> tuple[bytes, Outcomes]:
         """Return the signed completion of a request, and the outcomes that it binds to.

@@ -9,11 +9,12 @@ held is known by asking `holds` before the first try.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from pydantic import ValidationError
 
 from compliance import records
@@ -33,11 +34,13 @@ from federation.jobs.assist import HeldPart
 from federation.jobs.model import JointModel
 from federation.leaves_told import is_told
 from federation.log_reading import own_leaves
+from federation.matching.history import forget_tokens
 from federation.outcomes import saw, took_part
 from federation.party import PartyFolder, SegmentsConfig, write_atomically
 from federation.party.abandoned import remove_abandoned
 from federation.population import open_source
 from federation.references import References
+from federation.remembered import tokens_of
 from federation.retraining import RetrainingQueue
 from federation.training.summed import SUMMED, forget_summed, is_summed
 from federation.vertical_rows import is_part
@@ -70,6 +73,16 @@ class ErasurePlaces:
             else:
                 for path in waiting:
                     path.unlink()
+
+    def forget_last_sets(self, tokens: Sequence[bytes], references: Sequence[str]) -> None:
+        """Take people out of what the next match is held against; once more changes nothing.
+
+        Raises:
+            WorkspaceError: what is kept of a match is damaged.
+        """
+        known = tokens_of(self._folder, references)
+        named = np.frombuffer(b"".join(tokens), np.uint8).reshape(-1, known.shape[1])
+        forget_tokens(self._folder.path / "matches", np.concatenate([named, known]))
 
     def listed(self) -> tuple[str, ...]:
         """Return every place but the source, as they are now."""

@@ -33,6 +33,9 @@ from typing import Any, NoReturn
 from parties import NOW, PEOPLE, World, email
 from trials import write_every_job
 
+from compliance.errors import ComplianceError
+from compliance.log import files
+from compliance.log.files import LocalFiles
 from compliance.records import Record, Release
 from federation.auditing import audit_places
 from federation.channel import Parcel
@@ -331,29 +334,37 @@ def repeated(here: End, there: End, name: str) -> int:
     return (released(here) - released(there)).total()
 
 
+def differences_of(name: str, end: End, whole: End) -> Iterator[str]:
+    """Say what is not as it would be of a party's ledger, requests and log."""
+    if end.charges[name] != whole.charges[name]:
+        yield f"charges of {name}"
+    if end.erased[name] != whole.erased[name]:
+        yield f"erasures at {name}"
+    counts, before = (Counter(one.kind for one in each.leaves[name]) for each in (end, whole))
+    if counts["budget.committed"] != before["budget.committed"]:
+        yield f"budget.committed of {name}"
+    for kind in ("model.trained", "segment.written"):  # told before it is done: perhaps twice
+        if not 0 <= counts[kind] - before[kind] <= 1:
+            yield f"{kind} of {name}"
+    reserved = counts["budget.reserved"]
+    if reserved != counts["budget.committed"] + counts["budget.refunded"]:
+        yield f"reserved and neither paid nor refunded by {name}"
+    if reserved > before["budget.reserved"] + 1 or repeated(end, whole, name) > 1:
+        yield f"more than one round repeated by {name}"
+
+
 def differences(world: World, whole: End) -> list[str]:
     """What is not as in the run that nobody disturbed."""
-    end = End.of(world)
+    try:
+        end = End.of(world)
+    except ComplianceError as error:
+        return [f"a log does not hold: {error}"]
     wrong = [
         one for one in sorted(end.made | whole.made) if end.made.get(one) != whole.made.get(one)
     ]
     wrong += unpaid(world, end, whole)
     for name in PEOPLE:
-        if end.charges[name] != whole.charges[name]:
-            wrong.append(f"charges of {name}")
-        if end.erased[name] != whole.erased[name]:
-            wrong.append(f"erasures at {name}")
-        counts, before = (Counter(one.kind for one in each.leaves[name]) for each in (end, whole))
-        if counts["budget.committed"] != before["budget.committed"]:
-            wrong.append(f"budget.committed of {name}")
-        for kind in ("model.trained", "segment.written"):  # told before it is done: perhaps twice
-            if not 0 <= counts[kind] - before[kind] <= 1:
-                wrong.append(f"{kind} of {name}")
-        reserved = counts["budget.reserved"]
-        if reserved != counts["budget.committed"] + counts["budget.refunded"]:
-            wrong.append(f"reserved and neither paid nor refunded by {name}")
-        if reserved > before["budget.reserved"] + 1 or repeated(end, whole, name) > 1:
-            wrong.append(f"more than one round repeated by {name}")
+        wrong += differences_of(name, end, whole)
     wrong += [f"an auditor finds {kind}" for kind in end.findings - whole.findings]
     for folder in world.workspace.folders:
         with locked(folder):  # whoever holds it next sweeps
@@ -495,7 +506,14 @@ def main(directory: Path, every: int, offset: int, named: Collection[str]) -> in
     return wrong
 
 
+def sync_in_turn(_: LocalFiles, paths: Collection[Path]) -> None:
+    """Flush files one after another, so that steps come in one order."""
+    for path in paths:
+        files._sync(path)
+
+
 if __name__ == "__main__":
+    LocalFiles.sync = sync_in_turn  # type: ignore[method-assign]
     with listening(lambda _: None):
         each, _, later = sys.argv[2].partition("+")
         sys.exit(min(1, main(Path(sys.argv[1]), int(each), int(later or 0), sys.argv[3:])))

@@ -403,9 +403,7 @@ DEPARTURES = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=AGREEMENTS, wanted=st.lists(DEPARTURES, min_size=3, max_size=5))
 def test_no_bytes_leave_without_leaf_clause_consent_and_charge(
     changes: dict[str, Any],

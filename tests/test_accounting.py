@@ -115,7 +115,6 @@ def exact_deltas(noise: np.ndarray, shift: int, probability: float, epsilon: flo
 
 
 class TestEvents:
-    @settings(deadline=None)
     @given(events)
     def test_are_read_back_from_their_canonical_json(self, event: Event) -> None:
         text = to_json(event)
@@ -235,7 +234,6 @@ class TestEvents:
         with pytest.raises(InvalidParameterError):
             from_json(text)
 
-    @settings(deadline=None)
     @given(st.text(), st.recursive(st.none() | st.floats() | st.text(), st.lists, max_leaves=5))
     def test_leak_no_other_error_from_json(self, text: str, value: object) -> None:
         for candidate in (text, json.dumps(value), json.dumps({"kind": value})):
@@ -250,7 +248,7 @@ class TestAccountant:
     def test_prices_nothing_at_zero(self) -> None:
         assert Accountant().epsilon(DELTA) == 0.0
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(events, st.integers(1, 5))
     def test_composing_n_times_equals_n_compositions_exactly(self, event: Event, n: int) -> None:
         at_once = Accountant().compose(event, n).epsilon(DELTA)
@@ -260,24 +258,24 @@ class TestAccountant:
         assert one_by_one.epsilon(DELTA) == at_once
         assert epsilon_of([RepeatedEvent(event=event, count=n)], DELTA) == at_once
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(st.lists(events, min_size=1, max_size=4), st.randoms())
     def test_order_and_grouping_do_not_matter(self, parts: list[Event], random: object) -> None:
         shuffled = sorted(parts, key=lambda _: random.random())
         whole = ComposedEvent(events=tuple(parts))
         assert epsilon_of(parts, DELTA) == epsilon_of(shuffled, DELTA) == epsilon_of([whole], DELTA)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(st.lists(events, max_size=3), events)
     def test_more_composition_never_lowers_epsilon(self, parts: list[Event], more: Event) -> None:
         assert epsilon_of([*parts, more], DELTA) >= epsilon_of(parts, DELTA) - RESOLUTION
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(events)
     def test_less_noise_never_lowers_epsilon(self, event: Event) -> None:
         assert epsilon_of([quieter(event)], DELTA) >= epsilon_of([event], DELTA) - RESOLUTION
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=10)
     @given(events)
     def test_a_smaller_delta_never_lowers_epsilon(self, event: Event) -> None:
         prices = [epsilon_of([event], delta) for delta in (0.1, 1e-3, DELTA, MINIMUM_DELTA)]
@@ -579,7 +577,7 @@ class TestCalibration:
         assert time.process_time() - start < 2.0
         assert noise == pytest.approx(11.011, abs=0.002)
 
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=8)
     @given(
         epsilon=st.floats(0.1, 2.0),
         delta=st.sampled_from([1e-4, 1e-6, 1e-9]),

@@ -55,7 +55,7 @@ jobs = st.sampled_from(
 
 
 class TestPriceTag:
-    @settings(max_examples=6, deadline=None)
+    @settings(max_examples=6)
     @given(jobs, st.sampled_from([(), SPENT]), st.sampled_from([0.5, 3.0]))
     def test_says_what_the_ledger_would(
         self, job: tuple[Event, ...], spent: tuple[Event, ...], cap: float
@@ -68,7 +68,7 @@ class TestPriceTag:
         assert tag.smallest_budget - 0.01 < tag.epsilon_spent <= tag.smallest_budget
         assert float(f"{tag.smallest_budget:.2f}") == tag.smallest_budget
 
-    @settings(max_examples=6, deadline=None)
+    @settings(max_examples=6)
     @given(jobs, st.sampled_from([(), SPENT]))
     def test_counts_further_runs_exactly(
         self, job: tuple[Event, ...], spent: tuple[Event, ...]
@@ -93,7 +93,7 @@ class TestPriceTag:
 
 
 class TestSearches:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         asked=st.floats(0.01, 100),
         share=st.floats(1e-4, 0.999),
@@ -132,7 +132,7 @@ class TestSearches:
 
         assert largest_within(after, spent=0.0, cap=0.3, asked=1.0) is None
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(asked=st.floats(1e-9, 10), factor=st.floats(1.001, 1e6))
     def test_the_smallest_is_reached_and_one_less_is_not(self, asked: float, factor: float) -> None:
         least = asked * factor

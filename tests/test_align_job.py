@@ -367,7 +367,7 @@ def round_the_ring(plan: AlignPlan, held: Sequence[Sequence[int]]) -> list[list[
 sets = st.lists(st.integers(0, 15), unique=True, max_size=14)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(held=st.lists(sets, min_size=3, max_size=4), bucket_points=st.sampled_from([64, 80]))
 def test_everybody_finds_the_plain_intersection_in_one_order(
     held: list[list[int]], bucket_points: int

@@ -50,7 +50,7 @@ def described(fuzzed: Site) -> schemathesis.BaseSchema:
 def test_a_route_answers_as_it_is_described(
     described: schemathesis.BaseSchema, fuzzed: Site, method: str, path: str
 ) -> None:
-    @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=6, suppress_health_check=list(HealthCheck))
     @given(described[path][method].as_strategy())
     def asked(case: schemathesis.Case) -> None:
         answer = case.call(headers={"Authorization": f"Bearer {fuzzed.key}"})

@@ -255,6 +255,8 @@ ALLOWED = {
     "privacy/psi/vector/program.py": frozenset(
         {"ctypes", "ctypes.CFUNCTYPE", "ctypes.c_uint64", "ctypes.c_void_p"}
     ),
+    # how the C library hands out memory has no name in Python
+    "federation/apps/operating/allocator.py": frozenset({"ctypes", "ctypes.CDLL"}),
     # a party's own worker processes, which it asks for in its configuration
     "federation/workers.py": frozenset(
         {"concurrent.futures.ProcessPoolExecutor", "multiprocessing.get_context"}

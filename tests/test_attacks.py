@@ -71,7 +71,7 @@ class TestGuesses:
         unpaid = [epsilon_lower_bound(Guesses(coins, coins, v), 0.0, 0.95) for v in range(201)]
         assert right.pmf(np.flatnonzero(np.array(unpaid) > 0.0)).sum() > 0.05
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.integers(1, 500), st.sampled_from([0.9, 0.95, 0.99]))
     def test_flawless_guesses_have_a_closed_form(self, made: int, confidence: float) -> None:
         accuracy = (1 - confidence) ** (1 / made)  # q^r = 1 - confidence
@@ -80,7 +80,7 @@ class TestGuesses:
         assert found == pytest.approx(expected, abs=1e-9)
         assert found <= expected + 1e-9
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.data())
     def test_the_p_value_is_that_of_the_papers_own_program(self, data: st.DataObject) -> None:
         coins = data.draw(st.integers(1, 300))
@@ -95,7 +95,7 @@ class TestGuesses:
         expected = min(1.0, binom.sf(correct - 1, made, q) + alpha * delta * 2 * coins)
         assert p_value(Guesses(coins, made, correct), epsilon, delta) == pytest.approx(expected)
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(st.integers(1, 400), st.sampled_from([0.0, 1e-5, 1e-3]), st.data())
     def test_more_right_guesses_never_prove_less_and_a_larger_delta_never_more(
         self, made: int, delta: float, data: st.DataObject

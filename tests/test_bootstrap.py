@@ -36,7 +36,7 @@ def people(count: int, label: str = "people") -> tuple[NDArray[np.float64], NDAr
 
 
 class TestIntervals:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(ranked)
     def test_the_figures_are_those_of_the_ranking(self, rows: list) -> None:
         scores, labels = (np.array(one) for one in zip(*rows, strict=True))
@@ -49,7 +49,7 @@ class TestIntervals:
             assert one.value == pytest.approx(getattr(expected, name))
             assert one.low <= one.high
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=10)
     @given(ranked, st.randoms())
     def test_equal_scores_have_no_order(self, rows: list, random: object) -> None:
         def found(pairs: list) -> RankingIntervals:
@@ -119,7 +119,7 @@ class TestCalibration:
             CalibrationBin(2, pytest.approx(0.9), 0.0),
         )
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(ranked, st.integers(1, 12))
     def test_everybody_is_in_one_bin(self, rows: list, bins: int) -> None:
         scores, labels = (np.array(one) for one in zip(*rows, strict=True))

@@ -263,7 +263,7 @@ class Oracle:
         )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(STEPS, max_size=25))
 def test_charges_and_clocks_in_any_order_are_as_the_plain_rules_say(steps: list[Step]) -> None:
     clock, oracle, day = Clock(), Oracle(), 0

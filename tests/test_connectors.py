@@ -317,9 +317,7 @@ class TestEveryConnector:
         assert report.duplicate == {"record": 1, "email": 1, "phone": 0}
         assert seen[-1] == 5
 
-    @settings(
-        max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_reading_and_deleting_agree_with_a_plain_list(
         self, make: Make, data: st.DataObject
@@ -467,9 +465,7 @@ class TestEveryFile:
         assert people_file.read_bytes() == whole[: int(len(whole) * kept)]
         assert list(people_file.parent.iterdir()) == [people_file]
 
-    @settings(
-        max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_damage_raises_only_connector_errors_that_quote_nothing(
         self, people_file: Path, data: st.DataObject
@@ -962,9 +958,7 @@ def column_of(
 
 
 class TestQuality:
-    @settings(
-        max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text("0123456789.eE+- _xnaif", max_size=8) | st.floats().map(repr))
     @example("1e999")
     @example("nan")
@@ -1043,9 +1037,7 @@ class TestQuality:
         assert values == [datetime(2024, 1, 1, tzinfo=UTC)]
         assert report.wrong_type == {"a": 0}
 
-    @settings(
-        max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
+    @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(given=st.lists(st.none() | st.sampled_from(("a", "A", " a", "", " ", "b", "ß"))))
     def test_duplicates_are_the_rows_beyond_the_first(
         self, tmp_path: Path, given: list[str | None]

@@ -616,7 +616,6 @@ class TestFiles:
         assert str(tmp_path / name) in str(caught.value)
         assert SECRET not in told(caught)
 
-    @settings(deadline=None)  # it waits for the disk
     @given(
         content=st.binary(max_size=200)
         | st.text(st.sampled_from('",\n\rsubject'), max_size=80).map(

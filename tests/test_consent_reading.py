@@ -210,7 +210,7 @@ def test_a_purpose_that_is_not_agreed_is_an_error(party: Party) -> None:
         party.ask(purpose="profiling")
 
 
-@settings(deadline=None, max_examples=40)  # it waits for the disk
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(
@@ -250,7 +250,7 @@ def heard_of(party: Party, directory: Path, subjects: Sequence[str], at: datetim
     )
 
 
-@settings(deadline=None, max_examples=40)  # it waits for the disk
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

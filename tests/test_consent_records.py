@@ -98,7 +98,7 @@ class TestJournal:
 
 
 class TestInterleavings:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(seed=st.integers(0, 2**32 - 1))
     def test_nobody_is_used_after_a_withdrawal(self, seed: int) -> None:
         steps = np.random.default_rng(seed).integers(0, 3, (20, 6))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from http.client import HTTPSConnection
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -549,6 +550,7 @@ class TestAttacks:
             *("runs", "audit.jsonl", "refused.json", "flower", "party", "lock"),
         }
         flowers = {file.name: file.read_bytes() for file in files if places[file] == "flower"}
+        UUID(flowers.pop("source").decode())  # by which telemetry would know it
         bundle = {file.name: file for file in BUNDLE.rglob("*") if file.suffix in {".py", ".toml"}}
         assert flowers.keys() == bundle.keys()
         for name in bundle.keys() - {"pyproject.toml"}:  # which Flower writes out otherwise

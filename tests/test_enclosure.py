@@ -97,7 +97,7 @@ FREE = PADDING_CHUNK_BYTES - LENGTHS.size - len(CONTENT)
 # --- what comes through, and what shows -----------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.binary(max_size=300) | st.integers(0, 3 * PADDING_CHUNK_BYTES).map(bytes))
 @example(b"")
 @example(bytes(FREE))
@@ -108,7 +108,7 @@ def test_the_recipient_reads_what_was_said(payload: bytes) -> None:
     assert message.header.body == Encrypted(encrypts="match.blinded")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 3 * PADDING_CHUNK_BYTES), st.integers(0, 2**32))
 def test_all_that_shows_is_the_address_the_kind_and_a_rounded_size(size: int, bucket: int) -> None:
     body = MatchBlinded(spec=MATCH, bucket=bucket)
@@ -237,7 +237,7 @@ def test_what_is_not_packed_as_agreed_is_refused_and_not_told(plaintext: bytes) 
     assert POINTS.hex() not in str(caught.value)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.binary(max_size=50))
 def test_any_lengths_are_read_or_refused(first: int, second: int, content: bytes) -> None:
     plaintext = (LENGTHS.pack(first, second) + content).ljust(PADDING_CHUNK_BYTES, b"\0")

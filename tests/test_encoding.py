@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -37,7 +37,6 @@ def encode_one(age: float = 40.0, gain: float = 0.0, job: object = None) -> list
     return (ENCODER.encode(columns([(age, gain, job)]))[0] * 2.0).tolist()
 
 
-@settings(deadline=None)
 @given(tables)
 def test_every_row_has_a_norm_of_at_most_one(rows: list) -> None:
     encoded = ENCODER.encode(columns(rows))
@@ -45,7 +44,6 @@ def test_every_row_has_a_norm_of_at_most_one(rows: list) -> None:
     assert (np.linalg.norm(encoded, axis=1) <= 1 + 1e-12).all()
 
 
-@settings(deadline=None)
 @given(bounds, st.lists(numbers, min_size=1), st.sampled_from(Scale))
 def test_whatever_the_bounds_a_number_weighs_at_most_one(
     bounds: tuple, values: list, scale: Scale
@@ -54,7 +52,6 @@ def test_whatever_the_bounds_a_number_weighs_at_most_one(
     assert (np.abs(encoded) <= 1.0).all()
 
 
-@settings(deadline=None)
 @given(tables)
 def test_a_row_is_encoded_alone_as_among_others(rows: list) -> None:
     together = ENCODER.encode(columns(rows))

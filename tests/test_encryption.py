@@ -61,14 +61,14 @@ def test_the_reference_opens_what_was_published() -> None:
     assert found == published["pt"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_the_reference_opens_what_we_seal(plaintext: bytes, context: bytes) -> None:
     sealed = KEY.public.seal(plaintext, context)
     assert reference.unseal(SEED, sealed, context) == plaintext
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.binary(max_size=200), st.binary(max_size=200), st.binary(min_size=32, max_size=32))
 def test_we_open_what_the_reference_seals(
     plaintext: bytes, context: bytes, ephemeral: bytes
@@ -81,7 +81,7 @@ def test_we_open_what_the_reference_seals(
 # --- sealing and opening ------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_what_was_sealed_opens(plaintext: bytes, context: bytes) -> None:
     sealed = KEY.public.seal(plaintext, context)
@@ -140,7 +140,7 @@ def test_an_encapsulation_of_low_order_is_refused(point: bytes) -> None:
         KEY.open(sealed[:1088] + point + sealed[1120:], CONTEXT)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=SEAL_BYTES + 100), st.binary(max_size=20))
 def test_noise_does_not_open(sealed: bytes, context: bytes) -> None:
     with pytest.raises(PeerMessageError):

@@ -849,7 +849,7 @@ class TestGarbage:
         self.check(begun, request_bytes)
 
     @given(data=st.data())
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_no_changed_byte_passes(self, begun: Any, data: st.DataObject) -> None:
         _, request, _ = begun
         place = data.draw(st.integers(0, len(request) - 1))

@@ -21,7 +21,7 @@ def arrays(rows: list[tuple[float, bool]]) -> tuple[NDArray, NDArray]:
     return np.array(scores), np.array(labels)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ranked, st.data())
 def test_lift_is_its_expected_value_over_all_orders_of_ties(
     rows: list, data: st.DataObject
@@ -33,7 +33,6 @@ def test_lift_is_its_expected_value_over_all_orders_of_ties(
     assert lift(*arrays(rows), best / len(rows)) == pytest.approx(found / base)
 
 
-@settings(deadline=None)
 @given(ranked)
 def test_auc_is_the_chance_that_a_positive_outranks_a_negative(rows: list) -> None:
     positives = [score for score, label in rows if label]
@@ -42,7 +41,6 @@ def test_auc_is_the_chance_that_a_positive_outranks_a_negative(rows: list) -> No
     assert ranking_quality(*arrays(rows)).auc == pytest.approx(np.mean(wins))
 
 
-@settings(deadline=None)
 @given(ranked, st.randoms())
 def test_the_order_of_rows_does_not_matter(rows: list, random: object) -> None:
     shuffled = sorted(rows, key=lambda _: random.random())

@@ -126,7 +126,7 @@ def chosen(keys: list[str], scores: np.ndarray, seeds: np.ndarray, size: int) ->
     return best.to_pylist()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(scored(), st.integers(0, 30), st.randoms(use_true_random=False))
 @pytest.mark.parametrize("block", [3, 1 << 18])
 def test_the_best_who_are_no_seeds_are_chosen_in_whatever_order_they_stand(
@@ -153,7 +153,6 @@ def test_constant_scores_are_decided_by_key_alone() -> None:
 SHARES = st.floats(0.001, 0.5)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), SHARES | st.integers(3, 25))
 def test_one_person_changes_the_size_by_one_at_most(people: int, asked: float) -> None:
     """Else the noise on a count would not cover the segment."""
@@ -165,7 +164,7 @@ def test_one_person_changes_the_size_by_one_at_most(people: int, asked: float) -
     assert here >= agreement.expand.minimum_segment
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), SHARES)
 def test_a_larger_share_only_adds_people(people: int, share: float) -> None:
     sizes = [

@@ -6,7 +6,7 @@ import numpy as np
 import phonenumbers
 import pytest
 from email_validator import EmailNotValidError, validate_email
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -210,7 +210,6 @@ class TestNormaliseEmail:
             expected = f"{validated.local_part}@{validated.ascii_domain}"
         assert normalise_email(value, EmailRule.AS_WRITTEN) == expected
 
-    @settings(deadline=None)  # the first domain of a kind loads its tables
     @given(
         values=st.lists(st.one_of(addresses, st.text(max_size=5), st.sampled_from(NEARLY_PLAIN))),
         rule=st.sampled_from(RULES),

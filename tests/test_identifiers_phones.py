@@ -65,7 +65,7 @@ def spellings(draw: st.DrawFn) -> tuple[str, str]:
     return "".join(a + b for a, b in zip(between, [*written, ""], strict=False)), home
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=700)
 @given(spellings())
 @example(("+1 242 322 0000", "US"))
 @example(("0 11 15-2345-6789", "AR"))
@@ -115,7 +115,7 @@ def test_every_region_and_prefix_is_read_as_the_library_reads_it(start: int) -> 
                 assert normalise_phone(spelling, region) == by_library(spelling, region), region
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.text(
         st.sampled_from("+0123456789  -()./x#*,;~[]\t\n\u00a0\uff0b\uff11\u0661aBc")

@@ -183,7 +183,7 @@ def test_places_of_all_parties_take_as_much_as_names_may() -> None:
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)  # the first builds the agreement
+@settings(max_examples=30)
 def test_whoever_holds_the_agreement_has_the_names_again(data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from(everybody()), unique=True))
     parties = tell_of(names, many())

@@ -305,7 +305,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=12, stateful_step_count=15, deadline=None)
+TestLedgerMachine.settings = settings(max_examples=12, stateful_step_count=15)
 
 
 class TestStore:

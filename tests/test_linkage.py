@@ -142,7 +142,7 @@ class TestRule:
         assert pairs(linkage) == expected
         assert counts(linkage) == told
 
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=400)
     @given(edges_)
     def test_equals_the_rule_applied_pair_by_pair(self, edges: list[Edge]) -> None:
         linkage = resolved(edges)

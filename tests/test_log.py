@@ -204,7 +204,7 @@ def test_a_tree_has_the_root_of_each_of_its_beginnings_and_the_content_of_its_ti
 # Writing and reading
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batches=st.lists(st.sampled_from([0, 1, 2, 200, 255, 256, 257, 600]), max_size=5))
 def test_what_is_appended_is_what_verifies(
     tmp_path_factory: pytest.TempPathFactory, batches: list[int]
@@ -885,7 +885,7 @@ def test_a_pruned_log_still_proves_what_is_left_and_grows(tmp_path: Path) -> Non
         verified(tmp_path)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 700), st.data())
 def test_proofs_from_tiles_are_those_of_all_leaves(
     tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject

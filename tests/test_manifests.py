@@ -95,9 +95,7 @@ def test_every_answer_of_a_training_is_in_it_and_the_log_tells_the_same(world: W
     assert Manifest.open(world.folder(PARTNER), "other") is None
 
 
-@settings(
-    max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     withdrawn=st.sets(st.sampled_from(PEOPLE[PARTNER]), max_size=5),
     erased=st.sets(st.sampled_from(PEOPLE[PARTNER]), max_size=2),
@@ -144,9 +142,7 @@ answers = st.lists(
 )
 
 
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=answers)
 def test_only_what_left_counts(
     trained: World, tmp_path_factory: pytest.TempPathFactory, answers: list[Any]

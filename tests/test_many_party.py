@@ -67,7 +67,7 @@ numbers = st.lists(st.integers(0, 12), unique=True, max_size=10)
 
 
 class TestRing:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.lists(numbers, min_size=3, max_size=4))
     def test_every_party_finds_what_all_have_in_the_same_order(self, sets: list[list[int]]) -> None:
         capacity = 20 + 4 * ring().most_dummies

@@ -393,7 +393,7 @@ sets = st.lists(st.integers(0, 30), unique=True, max_size=20)
 
 
 @pytest.mark.parametrize(("reveal", "linkage"), LINKAGES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(mine=sets, theirs=sets, bucket_points=st.sampled_from([7, 12, 64]))
 def test_a_match_over_several_buckets_is_the_plain_answer(
     reveal: Reveal, linkage: Linkage, mine: list[int], theirs: list[int], bucket_points: int
@@ -575,7 +575,7 @@ def script(learner: str, peer: str, buckets: int, *, tells: bool) -> list[Messag
     return [*said, heard(peer if tells else learner, "coordinator", DONE)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     which=st.sampled_from(sorted(AGREEMENTS)),
     pairs=st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=3, max_size=3),
@@ -613,7 +613,7 @@ def resumed(job: Any, answers: Sequence[Message]) -> tuple[Any, Any]:
         return [], end.value
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     reveal=st.sampled_from([Reveal.PARTNER_LEARNS_MEMBERS, Reveal.BRAND_LEARNS_MEMBERS]),
     buckets=st.lists(st.integers(1, 4), min_size=3, max_size=3),

@@ -173,7 +173,7 @@ def test_a_set_may_change_by_the_agreed_share_of_the_last_one(
     assert f"{share:.0%}" in caught.value.remedy
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     before=st.sets(st.integers(0, 30), max_size=20),
     now=st.sets(st.integers(0, 30), max_size=20),

@@ -32,7 +32,7 @@ def contents(own: MatchingSet) -> dict[bytes, int]:
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     borne=st.lists(st.integers(0, 3), min_size=1, max_size=20),
     chunks=st.integers(1, 4),

@@ -230,7 +230,7 @@ def test_a_strategy_makes_every_kind_of_body() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_what_was_sealed_comes_back_the_same(kind: str, data: st.DataObject) -> None:
     body = data.draw(bodies[kind])
@@ -245,7 +245,7 @@ def test_what_was_sealed_comes_back_the_same(kind: str, data: st.DataObject) -> 
     assert (header.agreement, header.answers) == (AGREEMENT.digest, answers)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.from_regex(r"[a-z][a-z.]{0,62}", fullmatch=True), st.binary(max_size=200))
 def test_of_what_is_encrypted_the_kind_is_told(kind: str, payload: bytes) -> None:
     sealed = PARTIES.seal("brand", "retailer", "find", Encrypted(encrypts=kind), payload)
@@ -454,7 +454,7 @@ def test_every_byte_of_the_payload_matters() -> None:
             unseal(replace(sealed, payload=bytes(payload)), AGREEMENT)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300), st.binary(max_size=10))
 def test_noise_is_refused(envelope: bytes, payload: bytes) -> None:
     with pytest.raises(MessageError):
@@ -468,7 +468,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(sorted(Header.model_fields)), json_values)
 def test_a_signed_header_with_any_value_anywhere_is_read_or_refused(
     field: str, value: object

@@ -178,7 +178,7 @@ def message(payload: bytes) -> Message:
     return Message(to_record(SealedMessage(b"{}", payload)), 5, "query")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.binary(max_size=100) | st.integers(0, 2).map(lambda more: bytes(INLINE_BYTES + more)))
 def test_a_message_that_is_taken_apart_travels_whole(payload: bytes) -> None:
     sent = message(payload)

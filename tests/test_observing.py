@@ -327,7 +327,7 @@ class TestExchange:
         said = world.handle("retailer", NO_MESSAGE)
         assert exchange_of(asked.envelope, said.envelope).outcome is Outcome.REFUSED
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(
         st.binary(max_size=60)
         | st.recursive(
@@ -446,7 +446,7 @@ class TestJsonLines:
         assert [one["kind"] for one in found] == [one.kind for one in exchanges]
         assert {one["event"] for one in found} == {"message.answered"}
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(
         st.dictionaries(
             st.sampled_from(sorted(FIELDS)) | st.text(max_size=8),

@@ -287,7 +287,7 @@ def slowly(
     return sorted(used), +why
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tables, st.sets(records_, max_size=3), st.booleans())
 def test_rows_are_used_as_if_decided_one_by_one(
     table: list[Row], said_no: set[str], seeds_only: bool
@@ -301,7 +301,7 @@ def test_rows_are_used_as_if_decided_one_by_one(
     assert excluded(population) == why
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 40).flatmap(
         lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))
@@ -322,7 +322,7 @@ def test_linked_rows_are_one_person_named_by_the_first(
     assert found.tolist() == person
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables, st.sets(records_, max_size=3))
 def test_every_token_is_its_persons_and_occurs_once(table: list[Row], said_no: set[str]) -> None:
     everyone = {"k1", "k2", "k3", "k4", "k5", "k6"}

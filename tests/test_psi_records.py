@@ -103,7 +103,7 @@ def sides(width: int) -> st.SearchStrategy[Side]:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(mine=sides(3), theirs=sides(2), chunk_points=st.integers(1, 12))
 def test_two_records_share_as_many_tags_as_tokens(
     mine: Side, theirs: Side, chunk_points: int

@@ -23,7 +23,7 @@ def large(values: list[str]) -> pa.Array:
 
 
 class TestReferences:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(names=NAMES, cuts=st.lists(st.integers(0, 12), max_size=3), data=st.data())
     def test_they_are_the_same_in_memory_and_on_disk_however_cut(
         self,
@@ -45,7 +45,6 @@ class TestReferences:
             assert [name for batch in one.batches() for name in batch.to_pylist()] == names
             assert one.at(rows).to_pylist() == [names[row] for row in rows]
 
-    @settings(deadline=None)
     @given(NAMES, NAMES)
     def test_different_references_have_different_digests(
         self, names: list[str], others: list[str]
@@ -96,7 +95,6 @@ class TestMembers:
         assert load_people(tmp_path) == people
         assert stat.S_IMODE((tmp_path / "people.json").stat().st_mode) == 0o600
 
-    @settings(deadline=None)
     @given(st.lists(st.integers(0, 2)))
     def test_rows_count_once_in_the_order_of_the_match(self, rows: list[int]) -> None:
         nobody = Members(PeopleUsed("", References.of("abc"), 3), np.zeros(0, dtype=np.uint32))

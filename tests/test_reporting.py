@@ -218,7 +218,7 @@ def check_citations(make: Maker, agreement: Agreement, whole: Sequence[PartyLog]
 class TestCitations:
     @pytest.mark.parametrize("name", MAKERS)
     @given(whole=logs())
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     def test_every_figure_follows_from_the_leaves_that_it_cites(
         self, name: str, agreement: Agreement, whole: tuple[PartyLog, ...]
     ) -> None:
@@ -243,7 +243,7 @@ class TestCitations:
 
 class TestTotals:
     @given(whole=logs())
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def test_agree_with_a_naive_count(
         self, agreement: Agreement, whole: tuple[PartyLog, ...]
     ) -> None:

@@ -333,7 +333,7 @@ def test_what_is_no_single_certificate_is_refused(wrong: str) -> None:
         check_certificate(wrong)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(max_size=300))
 def test_no_text_makes_the_check_raise_anything_else(text: str) -> None:
     with pytest.raises(PeerMessageError):
@@ -360,7 +360,7 @@ def test_a_tag_is_the_cbc_mac_of_kind_and_hash() -> None:
     assert mac not in token.tobytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(count=st.integers(0, 60), room=st.integers(1, 20), shared=st.integers(0, 60))
 def test_equal_tokens_meet_under_one_key_whatever_the_dummies(
     count: int, room: int, shared: int

@@ -56,7 +56,7 @@ def aggregations(draw: st.DrawFn) -> tuple[Plan, dict[str, int]]:
 
 
 class TestHonestParties:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(aggregations(), st.integers(0, 2**32))
     def test_the_sum_is_exact_or_there_are_too_few(
         self, drawn: tuple[Plan, dict[str, int]], seed: int
@@ -89,7 +89,7 @@ class TestHonestParties:
         expected = plain_sum(plan, simulation.inputs, aggregate.parties)
         assert np.array_equal(aggregate.total, expected)
 
-    @settings(max_examples=3, deadline=None)
+    @settings(max_examples=3)
     @given(st.data())
     def test_few_neighbours_give_the_same_sum(self, data: st.DataObject) -> None:
         plan = plan_of(
@@ -645,7 +645,7 @@ class TestLyingParty:
         with pytest.raises(InvalidParameterError, match="5 entries of 64 bits"):
             simulation.clients[A].mask(simulation.states[A], simulation.told[A], vector)
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     # X25519 ignores three low bits and the highest one of a key: another key, the same masks.
     @given(st.integers(3, 253), st.booleans(), st.integers(0, 2))
     def test_a_share_that_does_not_fit_gives_no_sum(

@@ -28,7 +28,6 @@ def batch(subjects: list[str], first: int = 0) -> pa.RecordBatch:
 
 
 class TestFingerprints:
-    @settings(deadline=None)
     @given(TEXTS, st.integers(0, 5))
     @example(["a" * 127, "a" * 128, "a" * 129, "a" * 128 + "b"], 0)
     def test_a_text_has_one_fingerprint_wherever_it_stands(
@@ -58,7 +57,7 @@ class TestFingerprints:
 
 
 class TestShelves:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         st.lists(st.lists(st.sampled_from(["", "a", "b", "ä", "c" * 200]), max_size=9), max_size=4),
         st.sampled_from([1, 12, 1 << 16]),

@@ -878,8 +878,9 @@ def killed(world: World, renamings: int) -> bool:
 
 @pytest.mark.timeout(7200)
 def test_killed_at_any_step_nothing_is_lost_and_nothing_is_done_twice(
-    made: World, tmp_path: Path, thorough: bool
+    made: World, tmp_path: Path, thorough: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(erase, "PART_POINTS", 64)  # two parts
     asked = made.copy(tmp_path / "asked")
     request = ask(asked, "brand", SHARED).execution.request
     step = 1 if thorough else 61

@@ -158,7 +158,7 @@ class TestGradientEngine:
 
 
 class TestOracles:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(
         seed=st.integers(0, 2**32),
         rows=st.integers(0, 30),

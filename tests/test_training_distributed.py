@@ -74,7 +74,7 @@ def trained(plan: DistributedPlan, *, absent: dict[int, int] | None = None) -> D
 
 
 class TestPlan:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(
         st.integers(1, 300),
         st.lists(st.integers(1, 10**7), min_size=2, max_size=12),

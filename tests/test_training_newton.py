@@ -54,7 +54,7 @@ def gradient(features: NDArray, labels: NDArray, state: NewtonState) -> NDArray:
 
 
 class TestModel:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(st.integers(0, 1000), st.lists(st.integers(1, 600), max_size=4))
     def test_is_the_one_tables_model_however_rows_are_dealt(
         self, seed: int, cuts: list[int]

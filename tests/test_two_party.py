@@ -63,7 +63,7 @@ def run(
 
 
 class TestTwoParty:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         own=st.lists(st.integers(0, 40), unique=True, max_size=25),
         theirs=st.lists(st.integers(0, 40), unique=True, max_size=25),

@@ -115,7 +115,7 @@ def test_the_standard_error_is_how_far_estimates_lie_apart(rows: int, scale: flo
     assert errors.mean() == pytest.approx(shares.std(), rel=0.35)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 1e4))
 def test_expected_counts_are_of_all_people(seeds: int, others: int, sigma: float) -> None:
     counts = ScoreCounts.expected(seeds + others, seeds, sigma)
@@ -150,7 +150,7 @@ def test_where_nothing_is_left_to_say_nothing_is_said() -> None:
         assert counts.frequency() is None
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.floats(-9, 9), st.booleans()), max_size=60),
     st.tuples(st.floats(-9, 9), st.booleans()),

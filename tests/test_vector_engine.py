@@ -92,7 +92,7 @@ scalars = st.one_of(
 @on_every_kind
 class TestEqualsThePortableEngine:
     @given(us=st.lists(coordinates, min_size=1, max_size=3), scalar=scalars)
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_multiplying_any_coordinates_by_any_scalar(
         self, kind: InstructionSet, us: list[int], scalar: bytes
     ) -> None:
@@ -115,7 +115,7 @@ class TestEqualsThePortableEngine:
         ),
         st.binary(min_size=1, max_size=255),
     )
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_hashing_tokens_of_any_width_in_any_domain(
         self, kind: InstructionSet, tokens: list[bytes], domain: bytes
     ) -> None:
@@ -421,7 +421,7 @@ def limbs_within(kind: InstructionSet) -> st.SearchStrategy[NDArray[np.uint64]]:
 @on_every_kind
 class TestLimbs:
     @given(data=st.data())
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_operations_equal_whole_numbers_and_keep_their_bounds(
         self, kind: InstructionSet, data: st.DataObject
     ) -> None:
@@ -447,7 +447,7 @@ class TestLimbs:
                 assert all(map(int.__le__, found_limbs.max(axis=1).tolist(), most)), name
 
     @given(data=st.data())
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_words_are_canonical_whatever_the_limbs(
         self, kind: InstructionSet, data: st.DataObject
     ) -> None:
@@ -473,7 +473,7 @@ class TestLimbs:
             assert zeros == [0 if number else 2**64 - 1 for number in expected]
 
     @given(data=st.data())
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_numbers_of_words_are_cut_where_asked(
         self, kind: InstructionSet, data: st.DataObject
     ) -> None:

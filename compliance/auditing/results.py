@@ -117,7 +117,8 @@ def jobs(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     del rules
     started: dict[str | None, int] = {}
     left: set[tuple[type[records.Record], str | None]] = set()
-    for index, leaf in log.each(records.JobStarted, records.JobEnded, *_LEFT.values()):
+    kinds = (records.JobStarted, records.JobEnded, records.ModelTrained, records.MeasurementMade)
+    for index, leaf in log.each(*kinds):
         if isinstance(leaf, records.JobStarted):
             for job, before in list(started.items()):
                 if job != leaf.job:

@@ -84,13 +84,13 @@ def same_results(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     told: dict[tuple[str, str], tuple[str, tuple[object, ...]]] = {}
     for log in logs:
         for index, leaf in log.each(*_RESULTS):
-            is_model = isinstance(leaf, _MODEL)
-            rounds = leaf.rounds if is_model else None
+            rounds = leaf.rounds if isinstance(leaf, _MODEL) else None
             said = (leaf.epsilon, leaf.delta, log.parties_of(leaf), log.missing_of(leaf), rounds)
             whose, first = told.setdefault((leaf.kind, _digest(leaf)), (log.party, said))
             if said != first:
                 text = f"says other things of that result than the log of {whose} does"
-                kind = FindingKind.MODELS_DIFFER if is_model else FindingKind.RESULTS_DIFFER
+                counts = isinstance(leaf, records.MeasurementMade)
+                kind = FindingKind.RESULTS_DIFFER if counts else FindingKind.MODELS_DIFFER
                 yield log.finding(kind, index, text)
 
 

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from compliance.consent.columns import rfc_3339
 from compliance.consent.decision import (
     UNCONDITIONAL,
     Conditions,
@@ -51,7 +52,6 @@ from compliance.consent.files import (
     read_events,
     reason_of,
     refuse_purposes,
-    rfc_3339,
     write_atomically,
 )
 from compliance.consent.lasting import Sayings, ends

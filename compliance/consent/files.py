@@ -21,29 +21,16 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, parquet
 
-from compliance.consent.events import (
-    ANYBODY,
-    END,
-    EPOCH,
-    KINDS,
-    NEVER,
-    SEPARATE,
-    events_schema,
-    recipient_bits,
-    recipient_columns,
-    separate_bits,
-)
+from compliance.consent.columns import Columns, expiries_in, microseconds_in, rfc_3339, text_in
+from compliance.consent.events import KINDS, NEVER, events_schema
 from compliance.errors import ConsentError, UnknownPurposeError
 
 __all__ = ["JOURNAL", "read_events", "read_rows"]
@@ -51,8 +38,6 @@ __all__ = ["JOURNAL", "read_events", "read_rows"]
 _COLUMNS: Final = ("subject", "purpose", "event", "time")
 _OPTIONAL: Final = ("separate", "recipients", "expires")
 _FEW: Final = ("purpose", "event", "separate", "recipients")  # different texts in a column
-_RANKS: Final = {kind.value: rank for rank, kind in enumerate(KINDS)}
-_RFC_3339: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$"
 JOURNAL: Final = ("subject", "purpose", "event", "separate", "recipients", "expires", "time")
 """Columns of a journal, in their order: `time` ends a row."""
 _ENDINGS: Final = (".csv", ".csv.gz", ".parquet")
@@ -60,7 +45,6 @@ _PURPOSE: Final = re.compile(r"[A-Za-z][A-Za-z0-9._:/ -]{0,126}")
 _SHOWN_PURPOSES: Final = 20
 _BATCH_ROWS: Final = 65_536
 _BLOCK_BYTES: Final = 2 << 20  # of CSV; also the longest row that can be read
-_INSTANT: Final = pa.timestamp("us", "UTC")
 
 _TORN: Final = "with too many or too few fields"
 _NO_SUBJECT: Final = "without a subject"
@@ -110,61 +94,12 @@ def read_events(
         batch = whole if first is None else whole.slice(0, first - seen.rows)
         if not len(batch):
             break
-        columns = _Columns.of(batch, path, known, parties)
+        columns = Columns.of(batch, path, known, parties)
         seen.take(batch, columns)
         if seen.all_sound:
             yield columns.events(schema)
     seen.refuse_mistakes(len(torn))
     refuse_purposes(seen.foreign, purposes, f"consent file {path}")
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """What the rows of a batch say, column by column; null where one cannot be read.
-
-    Attributes:
-        subject: text, empty where there is none.
-        rank: place of the event among `KINDS`.
-        number: place of the purpose among those declared.
-        time: microseconds since 1970.
-        separate: bits, as `separate_bits` says.
-        named: bits of recipients, a column for each of `recipient_columns`.
-        expires: microseconds since 1970; `NEVER` where the consent does not.
-        late: how many rows' expiry cannot be read.
-    """
-
-    subject: Any
-    rank: Any
-    number: Any
-    time: Any
-    separate: Any
-    named: Sequence[Any]
-    expires: Any
-    late: int
-
-    @classmethod
-    def of(cls, batch: Any, path: Path, known: Mapping[str, int], parties: tuple[str, ...]) -> Self:
-        expires, late = _expiries(batch, path)
-        return cls(
-            subject=_text(batch, "subject", path),
-            rank=_coded(batch, "event", path, _RANKS.get),
-            number=_coded(batch, "purpose", path, known.get),
-            time=_microseconds(batch, "time", path),
-            separate=_coded(batch, "separate", path, _separate, absent=0),
-            named=[
-                _coded(batch, "recipients", path, partial(_named, known=some), absent=ANYBODY)
-                for some in recipient_columns(parties).values()
-            ],
-            expires=expires,
-            late=late,
-        )
-
-    def events(self, schema: Any) -> Any:
-        """Return them as a record batch, once all are sound."""
-        moment = pc.add(pc.multiply(self.time, 8), self.rank).cast(pa.int64())
-        text = self.subject.cast(pa.large_string())
-        columns = [text, self.number, moment, self.separate, self.named[0], self.expires]
-        return pa.record_batch([*columns, *self.named[1:]], schema=schema)
 
 
 class _Seen:
@@ -180,7 +115,7 @@ class _Seen:
     def all_sound(self) -> bool:
         return not (self._wrong.total() or self.foreign)
 
-    def take(self, batch: Any, columns: _Columns) -> None:
+    def take(self, batch: Any, columns: Columns) -> None:
         """Count a batch, and the mistakes in it."""
         self.rows += len(batch)
         self._wrong[_NO_SUBJECT] += pc.sum(pc.equal(columns.subject, "")).as_py() or 0
@@ -188,7 +123,7 @@ class _Seen:
         self._wrong[_NO_TIME] += columns.time.null_count
         self._wrong[_NO_SCOPE] += columns.separate.null_count + columns.late
         if columns.number.null_count:
-            told = _text(batch, "purpose", self._path)
+            told = text_in(batch, "purpose", self._path)
             counts = pc.value_counts(told.filter(pc.is_null(columns.number))).to_pylist()
             self.foreign.update({pair["values"]: pair["counts"] for pair in counts})
 
@@ -213,20 +148,14 @@ def read_rows(path: Path, *, size: int | None = None) -> Iterator[Any]:
     """
     for batch in _read(path, [], size):
         empty = pa.array([""] * len(batch), pa.string())
-        told = {name: _text(batch, name, path) for name in JOURNAL[:3]}
+        told = {name: text_in(batch, name, path) for name in JOURNAL[:3]}
         for name in JOURNAL[3:5]:
-            told[name] = _text(batch, name, path) if name in batch.schema.names else empty
-        expires, _ = _expiries(batch, path)
+            told[name] = text_in(batch, name, path) if name in batch.schema.names else empty
+        expires, _ = expiries_in(batch, path)
         unlimited = pc.equal(expires, NEVER)
         told["expires"] = pc.fill_null(rfc_3339(pc.if_else(unlimited, None, expires)), "")
-        told["time"] = rfc_3339(_microseconds(batch, "time", path))
+        told["time"] = rfc_3339(microseconds_in(batch, "time", path))
         yield pa.record_batch(told)
-
-
-def rfc_3339(microseconds: Any) -> Any:
-    """Spell microseconds since 1970, null where one is."""
-    time = microseconds.cast(pa.timestamp("us")).cast(pa.string())
-    return pc.replace_substring(pc.binary_join_element_wise(time, "Z", ""), " ", "T")
 
 
 def refuse_purposes(foreign: Counter[str], allowed: Collection[str], where: str) -> None:
@@ -308,84 +237,6 @@ def _wanted(found: Sequence[str], path: Path) -> list[str]:
 def _sound(batch: Any) -> Any:
     batch.validate(full=True)
     return batch
-
-
-def _text(table: Any, name: str, path: Path) -> Any:
-    column = table[name]
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
-    ):
-        raise ConsentError(
-            f"consent file {path}: expected text in column {name}, got {column.type}"
-        )
-    return pc.fill_null(column.cast(pa.string()), "")
-
-
-def _separate(text: str) -> int | None:
-    words = text.split()
-    return separate_bits(words) if set(words) <= set(SEPARATE) else None
-
-
-def _named(text: str, known: tuple[str, ...]) -> int | None:
-    return recipient_bits(text.split() or None, known)
-
-
-def _coded(
-    batch: Any, name: str, path: Path, read: Callable[[str], int | None], *, absent: int = 0
-) -> Any:
-    """Return what a column of few different texts says, null where it cannot be read."""
-    if name not in batch.schema.names:
-        return pa.array(np.full(len(batch), absent, dtype=np.int32))
-    column = batch[name]
-    if not (pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)):
-        column = _text(batch, name, path).dictionary_encode()
-    values = [None if text is None else read(text) for text in column.dictionary.to_pylist()]
-    nothing = read("")
-    return pa.array([*values, nothing], pa.int32()).take(
-        pc.fill_null(column.indices.cast(pa.int32()), len(values))
-    )
-
-
-def _expiries(batch: Any, path: Path) -> tuple[Any, int]:
-    """Return when consents end, and how many rows do not say so as they must."""
-    if "expires" not in batch.schema.names:
-        return pa.array(np.full(len(batch), NEVER)), 0
-    column = batch["expires"]
-    empty = (
-        pc.is_null(column)
-        if pa.types.is_timestamp(column.type)
-        else pc.equal(_text(batch, "expires", path), "")
-    )
-    found = pc.if_else(empty, NEVER, _microseconds(batch, "expires", path))
-    return found, found.null_count
-
-
-def _microseconds(table: Any, name: str, path: Path) -> Any:
-    """Return microseconds since 1970, null where the time is malformed or out of range."""
-    column = table[name]
-    if pa.types.is_timestamp(column.type):
-        if column.type.tz is None:
-            raise ConsentError(
-                f"consent file {path}: column {name} has no time zone: write it as UTC"
-            )
-        time = column.cast(_INSTANT, safe=False)
-    else:
-        time = _instants(_text(table, name, path))
-    in_range = pc.and_(pc.greater_equal(time, EPOCH), pc.less(time, END))
-    return pc.if_else(in_range, time, None).cast(pa.int64())
-
-
-def _instants(text: Any) -> Any:
-    """Return the moments that texts tell, null where one is malformed."""
-    text = pc.if_else(pc.match_substring_regex(text, _RFC_3339), text, None)
-    try:
-        return text.cast(_INSTANT)
-    except pa.ArrowInvalid:  # no such day, or more than six digits of a second
-        import pandas as pd
-
-        parsed = pd.to_datetime(text.to_pandas(), errors="coerce", utc=True, format="ISO8601")
-        return pa.array(parsed.dt.as_unit("us"))
 
 
 def encode(table: Any, path: Path) -> bytes:

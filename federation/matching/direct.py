@@ -20,18 +20,18 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compliance import records
-from compliance.terms import MatchProtocol, Role
+from compliance.terms import MatchProtocol
 from federation.desk import Desk, undamaged
 from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
-from federation.jobs.match import learner_of, size_mechanism
+from federation.jobs.match import size_mechanism
 from federation.jobs.match.direct import DirectPlan, DirectState
 from federation.matching.bringing import (
     bring,
@@ -41,6 +41,7 @@ from federation.matching.bringing import (
     people_of,
 )
 from federation.matching.history import MatchHistory
+from federation.matching.sides import Sides, bound
 from federation.matching.token_set import MatchingSet
 from federation.members import Members
 from federation.messages import (
@@ -73,8 +74,6 @@ from privacy.randomness import Secret, SecretStream, derive_secret
 
 __all__ = ["DirectMatching"]
 
-_MINIMUM: Final = "match.minimum_match"
-
 
 @dataclass(frozen=True)
 class _Pair:
@@ -106,6 +105,7 @@ class DirectMatching:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._sides = Sides(desk)
         self._terms = desk.agreement.match
         self._name = desk.folder.name
 
@@ -138,7 +138,10 @@ class DirectMatching:
         pair = self._save(pair, pair.state.meet(body.side, link))
         accept = MatchAccept(spec=body.spec, side=pair.state.own, link=self._end_of(pair))
         return self._desk.release(
-            message, accept, people=pair.people.used, results=(self._bound(pair),)
+            message,
+            accept,
+            people=pair.people.used,
+            results=(bound(pair.peer, pair.state),),
         )
 
     def _begin(self, message: Message) -> Released:  # 3
@@ -154,7 +157,7 @@ class DirectMatching:
             MatchReady(buckets=self._plan(pair).buckets.count),
             recipient=self._desk.coordinator,
             people=pair.people.used,
-            results=(self._bound(pair),),
+            results=(bound(pair.peer, pair.state),),
         )
 
     def _permit(self, message: Message) -> Released:  # 5
@@ -221,12 +224,14 @@ class DirectMatching:
         rows = self._found(pair)
         members = pair.people.of_rows(rows)
         size, mechanism = len(members), size_mechanism(self._terms)
-        minimum = Minimum(_MINIMUM, size, self._terms.minimum_match)
+        minimum = self._sides.minimum(size)
         if minimum.found < minimum.required:  # the gate refuses; who they are is not kept
             pair = self._save(pair, pair.state.model_copy(update={"below_minimum": True}))
             _clear(pair.directory)
         self._desk.tell(pair.spec.name, "knows which of its people are members", rows=size)
-        with self._desk.result(self._members_file(pair), message, members.to_bytes()):
+        with self._desk.result(
+            self._sides.members_file(pair.spec.name, pair.peer), message, members.to_bytes()
+        ):
             if mechanism is None:
                 return self._done(message, pair, minimum)
             stream = SecretStream(pair.open_secret, "match size")
@@ -266,7 +271,7 @@ class DirectMatching:
     def _begin_pair(self, spec: MatchSpec, peer: str, *, label: str) -> _Pair:
         """Begin a pair's match, or go on with it: the set is read once for a job."""
         self._config()
-        directory, folder = self._directory(spec.name, peer), self._desk.folder
+        directory, folder = self._sides.directory(spec.name, peer), self._desk.folder
         history = MatchHistory.open(folder.path / "matches", folder.name)
         history.check_count(spec.name, peer, self._terms, at=self._desk.clock())
         own = bring(
@@ -302,7 +307,7 @@ class DirectMatching:
 
     def _load(self, spec: MatchSpec, peer: str) -> _Pair:
         """Go on with a pair's match."""
-        directory, job = self._directory(spec.name, peer), spec.name
+        directory, job = self._sides.directory(spec.name, peer), spec.name
         own = MatchingSet.open(self._desk.folder.job(job) / "set")
         try:
             with undamaged(directory):
@@ -323,11 +328,7 @@ class DirectMatching:
         """Refuse to go on where fewer matched than agreed."""
         if state.below_minimum:
             _clear(directory)
-            raise self._desk.refusal(
-                _MINIMUM,
-                f"fewer than {self._terms.minimum_match} matched, and who they are was not kept: "
-                "run the job under another name",
-            )
+            raise self._sides.too_few()
 
     def _save(self, pair: _Pair, state: DirectState | None = None) -> _Pair:
         now = pair.state if state is None else state
@@ -362,7 +363,7 @@ class DirectMatching:
         return config
 
     def _check_sides(self, learner: str, peer: str) -> None:
-        if (learner, peer) not in self._pairs():
+        if not self._sides.are_agreed(learner, peer):
             raise self._desk.refusal(
                 "match.reveal", f"nothing of a match between {learner} and {peer} is agreed"
             )
@@ -405,16 +406,6 @@ class DirectMatching:
             scratch=DirectLink.scratch_of(config, f"{self._name[:16]}-{folder}"),
         )
 
-    def _bound(self, pair: _Pair) -> tuple[type[records.MatchBound], Mapping[str, object]]:
-        if pair.state.other is None:
-            raise RuntimeError("a pair is bound when both sides have spoken")
-        told = {
-            "peer": pair.peer,
-            "own_commitment": pair.state.own.commitment,
-            "peer_commitment": pair.state.other.commitment,
-        }
-        return records.MatchBound, told
-
     def _opened(
         self, pair: _Pair, bucket: int
     ) -> tuple[type[records.LinkOpened], Mapping[str, object]]:
@@ -443,24 +434,11 @@ class DirectMatching:
         return pair.state.link
 
     def _learns(self, pair: _Pair) -> bool:
-        return (self._name, pair.peer) in self._pairs()
-
-    def _pairs(self) -> list[tuple[str, str]]:
-        agreement = self._desk.agreement
-        return [learner_of(agreement, one.name) for one in agreement.by_role(Role.PARTNER)]
+        return self._sides.learns(pair.peer)
 
     def _within(self, bucket: int, plan: DirectPlan) -> None:
         if bucket >= plan.buckets.count:
             raise MessageError(f"bucket {bucket} of {plan.buckets.count}")
-
-    def _directory(self, job: str, peer: str) -> Path:
-        return self._desk.folder.job(job) / f"with-{peer}"
-
-    def _members_file(self, pair: _Pair) -> Path:
-        """Where members go: a partner has one match, with the brand."""
-        role = self._desk.agreement.party(self._name).role
-        members = self._desk.folder.members(pair.spec.name)
-        return members if role is Role.PARTNER else pair.directory / members.name
 
     @staticmethod
     def _certificate(secret: Secret) -> OwnCertificate:

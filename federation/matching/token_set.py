@@ -34,6 +34,7 @@ __all__ = ["MatchingSet", "TokenBatch", "TokenShelves"]
 _RECORD: Final = np.dtype([("token", "u1", 33), ("row", "<u4"), ("rank", "u1")])
 _SPREAD: Final = np.dtype([*_RECORD.descr, ("brought", "?")])
 _SHELVES: Final = 256
+_BLOCK: Final = 1 << 18
 _TOGETHER: Final = 1 << 16
 """Tokens for which a sorting waits: where they are few, it takes several shelves at once."""
 
@@ -160,12 +161,21 @@ class MatchingSet:
             part["rank"].astype(np.int64),
         )
 
-    def hashes(self) -> NDArray[np.uint64]:
-        """Return the last 64 bits of every token's hash, ascending, each once."""
-        tails = np.ascontiguousarray(self._records()["token"][:, -8:]).view("<u8").reshape(-1)
-        first = np.ones(len(tails), dtype=np.bool_)
-        first[1:] = tails[1:] != tails[:-1]  # the records are sorted by them
-        return tails[first].astype(np.uint64)
+    def hashes(self) -> Iterator[NDArray[np.uint64]]:
+        """Yield the last 64 bits of every token's hash, ascending, each once, block by block."""
+        before = np.empty(0, dtype=np.uint64)
+        for begin in range(0, self.token_count, _BLOCK):
+            count = min(_BLOCK, self.token_count - begin)
+            records = np.fromfile(
+                self.directory / "tokens.bin", _RECORD, count, offset=begin * _RECORD.itemsize
+            )
+            tails = np.ascontiguousarray(records["token"][:, -8:]).view("<u8").reshape(-1)
+            first = np.ones(count, dtype=np.bool_)
+            first[1:] = tails[1:] != tails[:-1]  # the records are sorted by them
+            first[0] = not len(before) or tails[0] != before
+            before = tails[-1:]
+            if first.any():
+                yield tails[first].astype(np.uint64)
 
     def _records(self) -> NDArray[np.void]:
         if self.token_count == 0:  # nothing can be mapped of an empty file

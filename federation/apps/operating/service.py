@@ -32,7 +32,12 @@ from uvicorn.config import LOGGING_CONFIG
 from compliance.errors import ComplianceError
 from federation.apps.control_listener import control_app
 from federation.apps.operating.alarm import alarmed
-from federation.apps.operating.allocator import ALLOCATOR_ENVIRONMENT, map_large_blocks
+from federation.apps.operating.allocator import (
+    ALLOCATOR_ENVIRONMENT,
+    collect,
+    map_large_blocks,
+    set_aside,
+)
 from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.operating.flower import (
     FlowerNodes,
@@ -46,6 +51,7 @@ from federation.apps.operating.promptness import Prompt
 from federation.apps.operating.pushes import Pushes
 from federation.apps.operating.riding import Riding
 from federation.apps.operating.server import PromptConnection, QuietServer, counted
+from federation.apps.operating.systemd import Standing, tell_systemd
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import Clock, utc_now
@@ -65,6 +71,7 @@ __all__ = ["check_scripts", "serve"]
 _START_SECONDS: Final = 0.02
 _LOOK_SECONDS: Final = 0.2
 _NODES_SECONDS: Final = 1.0
+_COLLECT_SECONDS: Final = 5.0
 _SCRIPTS: Final = ("flower-superexec", "flwr-serverapp")
 _STOP_SECONDS: Final = 3
 _ENROLMENT: Final = "/v1/enrolment"
@@ -237,8 +244,10 @@ class _Service:
                 where = f"{self._folder.config.listen}, operators at {self._folder.config.control}"
                 words = f"the coordinator answers parties at {where}"
                 self._tell(Notice(Event.COORDINATOR_LISTENS, words))
+                tell_systemd(Standing.READY)
                 await self._look_after()  # 6
         finally:
+            tell_systemd(Standing.STOPPING)
             await asyncio.to_thread(self._stop_executor)  # it says good-bye to who still listens
             await asyncio.to_thread(self._dispatcher.end)
             for server in self._servers:
@@ -259,7 +268,10 @@ class _Service:
 
     async def _look_after(self) -> None:
         looks = 0
-        every = round(_NODES_SECONDS / _LOOK_SECONDS)
+        every, collecting = (
+            round(one / _LOOK_SECONDS) for one in (_NODES_SECONDS, _COLLECT_SECONDS)
+        )
+        set_aside()
         while not self._ending.is_set():
             if looks % every == 0:
                 self._keep_executor()
@@ -267,6 +279,8 @@ class _Service:
                 await asyncio.to_thread(self._tell_of_refusals)
             await asyncio.to_thread(self._dispatcher.look)
             looks += 1
+            if looks % collecting == 0:
+                collect()
             try:
                 await asyncio.wait_for(self._ending.wait(), _LOOK_SECONDS)
             except TimeoutError:
