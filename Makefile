@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Tests start hundreds of processes, which must not compile all modules each for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo lint test compiled explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-consent-strings bench-policies bench-manifest bench-many docs pins clean
+.PHONY: demo lint test compiled explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-consent-strings bench-policies bench-manifest bench-many bench-gigabyte docs pins clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -76,6 +76,9 @@ bench-manifest: $(VENV)/.test  ## measure a manifest of a million people
 
 bench-many: $(VENV)/.test  ## measure jobs of a hundred parties, of whom one in ten fails in every round
 	$(BIN)/python benchmarks/many_parties.py
+
+bench-gigabyte: $(VENV)/.test  ## measure a match of a gigabyte by every process of a deployment
+	$(BIN)/python benchmarks/deployed_match.py
 
 bench-deploy: $(VENV)/.test  ## measure a deployment beside Flower's own: exchanges, blobs, rounds, memory; and one of twenty nodes
 	$(BIN)/python benchmarks/deploy.py

@@ -144,6 +144,19 @@ class Diary:
             epsilon_cap=budget.epsilon,
         )
 
+    def trained(self, job: str, partners: list[str]) -> None:
+        """A model was made of the partners' people."""
+        terms = self._agreement.train
+        self.write(
+            records.ModelTrained,
+            job,
+            model_digest=digest("model", job),
+            rounds=1,
+            parties=partners,
+            epsilon=terms.epsilon,
+            delta=terms.delta,
+        )
+
     def erase(self, number: int, peers: list[str]) -> None:
         """Somebody asked to be erased."""
         request = f"request-{number}"
@@ -215,7 +228,10 @@ def one_day(
                 own.write(
                     records.SegmentWritten, job, segment=job, rows=1200, share=0.05, size=None
                 )
-        centre.write(records.JobEnded, job, computation=kind, outcome="done")
+        made = kind != "train" or charged
+        if kind == "train" and made:
+            centre.trained(job, partners)
+        centre.write(records.JobEnded, job, computation=kind, outcome="done" if made else "failed")
     for party in (brand, *partners):
         diaries[party].erase(day, [peer for peer in (brand, *partners) if peer != party])
         diaries[party].write(

@@ -133,8 +133,17 @@ class Machine:
     stock: bool
     start: dict[str, Any] = field(default_factory=dict)
 
-    def measure(self, stage: str, count: int, *, pause: float = 0.0) -> Figures:
-        """Run a stage of the app, and return what it took."""
+    def measure(
+        self, stage: str, count: int, *, pause: float = 0.0, patience: float = _PATIENCE_SECONDS
+    ) -> Figures:
+        """Run a stage of the app, and return what it took.
+
+        Args:
+            stage: its name.
+            count: how often something is done in it.
+            pause: seconds between two times.
+            patience: seconds that it may take.
+        """
         results = self.scratch / f"{stage}.json"
         config: dict[str, Any] = {
             "coordinator": str(self.coordinator),
@@ -143,11 +152,12 @@ class Machine:
             "count": count,
             "pause-seconds": pause,
             "stock": self.stock,
+            "patience-seconds": patience,
         }
         self.footprint.forget_peaks()
         before, begun = self.footprint.used(), time.time()
         self._begin(config)
-        wait_for(results, seconds=_PATIENCE_SECONDS)
+        wait_for(results, seconds=patience)
         after, told = self.footprint.used(), json.loads(results.read_text())
         return Figures(
             told["begun"] - begun,
@@ -187,20 +197,33 @@ def node_environment() -> Mapping[str, str]:
 
 
 @contextmanager
-def started(workspace: Workspace, directory: Path, *, stock: bool) -> Iterator[Machine]:
-    """Start a coordinator and a node at every party, and end them after the block."""
+def started(
+    workspace: Workspace, directory: Path, *, stock: bool = False, apart: bool = False
+) -> Iterator[Machine]:
+    """Start a coordinator and a node at every party, and end them after the block.
+
+    Args:
+        workspace: the parties.
+        directory: for them, not there yet.
+        stock: whether by Flower's own commands.
+        apart: whether the processes of each node are told apart; of our own commands.
+    """
     directory.mkdir()
     with Processes(directory / "flower", node_environment()) as processes:
-        start = _start_stock if stock else _start_own
-        yield from start(workspace, directory, processes)
+        if stock:
+            yield from _start_stock(workspace, directory, processes)
+        else:
+            yield from _start_own(workspace, directory, processes, apart=apart)
 
 
-def _start_own(workspace: Workspace, directory: Path, processes: Processes) -> Iterator[Machine]:
+def _start_own(
+    workspace: Workspace, directory: Path, processes: Processes, *, apart: bool
+) -> Iterator[Machine]:
     options = ["--allow-bundle", hashlib.sha256(_bundle()).hexdigest()]
     begun = time.perf_counter()
     own = Coordination(processes, directory, workspace.coordinator.path)
     up = own.up()
-    with Footprint({"coordinator": up.pid}) as footprint:
+    with Footprint({"coordinator": up.pid}, apart=apart) as footprint:
         own.wait_until_ready()
         answers = time.perf_counter() - begun
         folders = workspace.people

@@ -44,13 +44,15 @@ class Footprint(threading.Thread):
 
     Args:
         commands: the process of each command; what is not the `coordinator` is a node.
+        apart: whether what nodes take is told for each, and not for the largest of all.
     """
 
-    def __init__(self, commands: Mapping[str, int]) -> None:
+    def __init__(self, commands: Mapping[str, int], *, apart: bool = False) -> None:
         super().__init__(daemon=True)
         self._ended = threading.Event()
         self._strangers: set[int] = set()
-        self._part = {pid: (PARTS.get(name, PARTS["node"]), 0) for name, pid in commands.items()}
+        self._apart = apart
+        self._part = {pid: (self._parts_of(name), 0) for name, pid in commands.items()}
         self._lock = threading.Lock()
         self._peak: dict[str, int] = {}
 
@@ -58,7 +60,7 @@ class Footprint(threading.Thread):
         """Look at another command, too."""
         with self._lock:
             self._strangers.discard(pid)
-            self._part[pid] = PARTS.get(name, PARTS["node"]), 0
+            self._part[pid] = self._parts_of(name), 0
 
     def run(self) -> None:
         """Look again and again."""
@@ -94,8 +96,13 @@ class Footprint(threading.Thread):
     def used(self) -> dict[str, Used]:
         """Return what each part has used since the processes began; peaks since `forget_peaks`."""
         self.look()
-        seconds = dict.fromkeys((*PARTS["coordinator"], *PARTS["node"]), 0.0)
-        for pid, (parts, place) in self._parts():
+        there = self._parts()
+        seconds = dict.fromkeys(
+            (*PARTS["coordinator"], *(() if self._apart else PARTS["node"])), 0.0
+        )
+        for _, (parts, _) in there:
+            seconds |= dict.fromkeys(parts, 0.0)
+        for pid, (parts, place) in there:
             with suppress(OSError):
                 own, ended = _cpu_seconds(pid)
                 seconds[parts[place]] += own
@@ -118,6 +125,12 @@ class Footprint(threading.Thread):
                 size = _KB * int(text.partition("\nPss:")[2].split()[0])
                 found[parts[place]] = found.get(parts[place], 0) + size
         return found
+
+    def _parts_of(self, name: str) -> tuple[str, ...]:
+        parts = PARTS.get(name, PARTS["node"])
+        if name in PARTS or not self._apart:
+            return parts
+        return tuple(f"{part} of {name.removeprefix('node-')}" for part in parts)
 
     def _parts(self) -> list[tuple[int, tuple[tuple[str, ...], int]]]:
         with self._lock:

@@ -7,7 +7,7 @@ and one that leaps ahead makes nothing due before a second run has found it ther
 Leaves to others: finding artefacts, deleting them and keeping the mark (`federation.retaining`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from compliance.errors import RetentionError, describe
+from compliance.errors import RetentionError
 from compliance.records.leaf import Name, Sentence
 from compliance.terms import Artefact, RetentionTerm
 
@@ -87,11 +87,30 @@ class Hold(_Closed):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise RetentionError(f"no hold: {describe(error)}") from error
+            raise RetentionError(_mistakes(error, given)) from error
 
     def covers(self, kept: "Kept") -> bool:
         """Tell whether an artefact is to be kept."""
         return self.artefact is kept.artefact and self.name in (None, kept.name)
+
+
+_EXPECTED: Final[Mapping[str, str]] = {
+    "hold": "1 to 63 lowercase letters, digits and dashes, no dash first, such as case-12",
+    "artefact": f"one of {', '.join(Artefact)}",
+    "name": "the name of a job",
+    "reason": "one line of 1 to 300 characters that names nobody, without '@'",
+}
+
+
+def _mistakes(error: ValidationError, given: Mapping[str, str | None]) -> str:
+    """Say what was expected in place of what is malformed, which may name a person."""
+    fields = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors())
+    told = []
+    for field in fields:
+        size = len(given.get(field) or "")
+        got = f"another text of {size} characters" if size else "nothing"
+        told.append(f"{field}: expected {_EXPECTED[field]}, got {got}")
+    return f"no hold was placed: {'; '.join(told)}: give it anew"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Guarantees: parses, calls, prints. Leaves to others: everything else (`approvals
 
 import json
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -140,11 +141,14 @@ def digest(
     """
     from federation.code import code_listing, running_code
 
+    listing = code_listing() if listed else ""
     if listed and not as_json:
-        sys.stdout.write(code_listing())
+        sys.stdout.write(listing)
         return
     code = running_code()
-    answer(code, code.digest, as_json=as_json)
+    rows = [line.split("  ", 1) for line in listing.splitlines()]
+    files = [{"digest": digest, "path": path} for digest, path in rows]
+    answer(asdict(code) | ({"files": files} if listed else {}), code.digest, as_json=as_json)
 
 
 def _read_key(file: Path) -> "SigningKey":

@@ -7,6 +7,7 @@ second, because Flower's own waits three seconds between looks.
 Leaves to others: what is said and whether it can be believed (`messages`, `coordinator`).
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.common.constant import ErrorCode
 
-from federation.errors import MessageError, PartyUnreachableError, VersionError
+from federation.errors import MessageError, PartyUnreachableError, RefusedError, VersionError
 from federation.messages import SealedMessage, printable
-from federation.wire import REMEDY, installed
+from federation.wire import other_bundle
 
 __all__ = ["Channel", "GridChannel", "NodesGrid", "Parcel", "from_record", "to_record"]
 
@@ -37,11 +38,22 @@ _AS_IT_IS = "comity.bytes"
 
 @dataclass(frozen=True)
 class Parcel:
-    """A sealed message, the node it goes to, and the party there where that is known."""
+    """A sealed message, the node it goes to, and the party there where that is known.
+
+    Attributes:
+        node: where it goes.
+        message: what goes there.
+        party: whose node that is.
+        on_version: told at once that the node runs another version, which then counts as no answer
+            and not as one of those missing; what it raises ends the exchange.
+        patience_seconds: how long the answer is waited for where the channel would wait longer.
+    """
 
     node: int
     message: SealedMessage
     party: str | None = None
+    on_version: Callable[[VersionError | RefusedError], None] | None = None
+    patience_seconds: float = math.inf
 
     @property
     def addressee(self) -> str:
@@ -71,7 +83,8 @@ class Channel(Protocol):
 
         Raises:
             PartyUnreachableError: more are missing, or as many nodes failed.
-            VersionError: a node runs another version of this project: it is there, and says no.
+            VersionError: a node runs another version of this project, and its parcel has nobody
+                who is told.
             MessageError: an answer is no message of ours.
         """
         ...
@@ -181,24 +194,30 @@ class GridChannel:
         self._check_wanted()
         sent = self._send(parcels)
         answers: dict[str, SealedMessage | None] = {}
+        missing: set[str] = set()
         begun = self._clock()
         while True:
             looked = self._clock()
-            answers |= self._collect(
-                {one: sent[one] for one in sent if one not in answers},
-                most_missing - sum(answer is None for answer in answers.values()),
-            )
+            asked = {one: sent[one] for one in sent if one not in answers}
+            found, failed = self._collect(asked, most_missing - len(missing))
+            answers |= found
+            missing |= failed
+            waited = self._clock() - begun
+            late = {
+                one: parcel
+                for one, parcel in asked.items()
+                if one not in answers and waited > min(self._deadline, parcel.patience_seconds)
+            }
+            if len(missing) + len(late) > most_missing and late:
+                silent = ", ".join(parcel.addressee for parcel in late.values())
+                raise PartyUnreachableError(
+                    f"no answer from {silent} within {self._deadline:g} s: look at what runs "
+                    "there, then run again"
+                )
+            missing |= late.keys()
+            answers |= dict.fromkeys(late)
             if len(answers) == len(sent):
                 return [answers[one] for one in sent]
-            waited = self._clock() - begun
-            if waited > self._deadline:
-                if len(sent) - sum(one is not None for one in answers.values()) <= most_missing:
-                    return [answers.get(one) for one in sent]
-                silent = [parcel.addressee for one, parcel in sent.items() if one not in answers]
-                raise PartyUnreachableError(
-                    f"no answer from {', '.join(silent)} within {self._deadline:g} s: look at "
-                    "what runs there, then run again"
-                )
             pause = min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS)
             time.sleep(max(0.0, looked + pause - self._clock()))
             self._check_wanted()
@@ -222,24 +241,31 @@ class GridChannel:
         return dict(zip(taken, parcels, strict=True))
 
     def _collect(
-        self, missing: Mapping[str, Parcel], may_fail: int
-    ) -> Mapping[str, SealedMessage | None]:
-        """Pull the answers that are there, by the id of the message that each one answers."""
+        self, asked: Mapping[str, Parcel], may_fail: int
+    ) -> tuple[Mapping[str, SealedMessage | None], set[str]]:
+        """Pull the answers that are there, by the id of the message that each one answers.
+
+        Returns:
+            The answers, and which of them are missing because the node failed.
+        """
         found: dict[str, SealedMessage | None] = {}
-        for reply in self._grid.pull_messages(list(missing)):
+        failed: set[str] = set()
+        for reply in self._grid.pull_messages(list(asked)):
             question = reply.metadata.reply_to_message_id
-            if question not in missing:
+            if question not in asked:
                 continue
-            addressee = missing[question].addressee
+            parcel, addressee = asked[question], asked[question].addressee
             if reply.has_error() and reply.error.code == ErrorCode.INVALID_FAB:
-                raise VersionError(
-                    f"{addressee} takes no run of {installed()}; it says: "
-                    f"{printable(reply.error.reason or 'nothing')[:_REASON_LENGTH]}: {REMEDY}, or "
-                    "have that node allow this version's bundle"
-                )
-            if reply.has_error() and may_fail > 0:
+                said = printable(reply.error.reason or "")[:_REASON_LENGTH]
+                error = other_bundle(addressee, said)
+                if parcel.on_version is None:
+                    raise error
                 found[question] = None
-                may_fail -= 1
+                parcel.on_version(error)
+                continue
+            if reply.has_error() and len(failed) < may_fail:
+                found[question] = None
+                failed.add(question)
                 continue
             if reply.has_error():
                 raise PartyUnreachableError(
@@ -250,4 +276,4 @@ class GridChannel:
                 found[question] = from_record(reply.content)
             except MessageError as error:
                 raise MessageError(f"{addressee} answered with a {error}") from error
-        return found
+        return found, failed

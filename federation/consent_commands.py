@@ -196,14 +196,14 @@ def show(
 
     Example: comity consent show out/demo/retailer R1 lookalike-audiences
     """
+    from federation.consent_intake import other_purpose
     from federation.consent_reading import ConsentReading
     from federation.party import PartyFolder
 
     folder = PartyFolder(directory)
     agreement, file = folder.agreement(), _file(folder)
     if purpose not in agreement.purposes:
-        known = ", ".join(agreement.purposes)
-        raise typer.BadParameter(f"the agreement declares {known}, got another purpose")
+        raise typer.BadParameter(other_purpose(agreement))
     reading = ConsentReading(file, agreement.purposes, agreement=agreement, party=folder.name)
     decision = reading.said_by([subject]).decide(
         [subject],  # type: ignore[arg-type]

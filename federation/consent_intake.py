@@ -26,7 +26,7 @@ from compliance.errors import UnknownPurposeError
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, write_atomically
 
-__all__ = ["BEYOND", "ConsentIntake", "Told"]
+__all__ = ["BEYOND", "ConsentIntake", "Told", "other_purpose"]
 
 BEYOND: Final = 2**62
 """What the log is said to know of while rows come that it need not know of."""
@@ -39,6 +39,15 @@ class Told(BaseModel):
 
     rows: int = Field(ge=0)
     size: int = Field(ge=0)
+
+
+def other_purpose(agreement: Agreement) -> str:
+    """Say what was expected of a purpose that is not agreed, which may be a person's reference."""
+    return (
+        "expected a purpose that the agreement declares, which are "
+        f"{', '.join(agreement.purposes)}, got another: name one of these, or have the agreement "
+        "amended"
+    )
 
 
 class ConsentIntake:
@@ -56,8 +65,7 @@ class ConsentIntake:
             UnknownPurposeError: it does not.
         """
         if not set(purposes) <= set(self._agreement.purposes):
-            known = ", ".join(self._agreement.purposes)
-            raise UnknownPurposeError(f"the agreement declares {known}, got another purpose")
+            raise UnknownPurposeError(other_purpose(self._agreement))
 
     def take(self, *events: ConsentEvent) -> int:
         """Append events, all of them or none; return the place of the last one's row, from 1.

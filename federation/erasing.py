@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -49,6 +50,9 @@ from federation.progress import Progress, report
 from federation.remembered import references_remembered
 
 __all__ = ["Erasing", "Kept"]
+
+
+_GONE: Final = frozenset({ErasureOutcome.NOT_HELD, ErasureOutcome.UNKNOWN})
 
 
 class Doing(BaseModel):
@@ -301,7 +305,12 @@ class Erasing:
         """Carry out requests: one that cannot be hinders no other; the first error is raised."""
         dealt: list[Kept] = []
         wrong: list[Exception] = []
-        for one, references in zip(kept, self._find(kept), strict=True):  # 2
+        found = self._find(kept)  # 2
+        try:
+            self._forget_last_sets(kept, found)
+        except FederationError as error:
+            wrong.append(error)
+        for one, references in zip(kept, found, strict=True):
             report(Progress(self._folder.name, "erase", f"carries out {one.execution.request}"))
             try:
                 dealt.append(self._deal(one, references))
@@ -313,6 +322,11 @@ class Erasing:
         if wrong:
             raise wrong[0]
         return done
+
+    def _forget_last_sets(self, kept: Sequence[Kept], found: Sequence[tuple[str, ...]]) -> None:
+        if kept:  # whoever is meant
+            named = [self._erased.person(one.entry).token for one in kept if one.named]
+            self._places.forget_last_sets(named, tuple(chain.from_iterable(found)))
 
     def receipt(self, request: str) -> tuple[bytes, Outcomes]:
         """Return the signed completion of a request, and the outcomes that it binds to.
@@ -340,8 +354,9 @@ class Erasing:
             targets = (SOURCE, *self._places.listed())
             execution = kept.execution.model_copy(update={"targets": targets})
             kept = self._write(kept.with_(execution=execution))
+        token = self._erased.person(kept.entry).token if kept.named else None
         for target in kept.execution.pending:  # 3
-            kept = self._deal_with(target, references, kept)
+            kept = self._deal_with(target, references, token, kept)
         return kept
 
     def _complete(self, kept: Kept) -> Kept:
@@ -360,18 +375,20 @@ class Erasing:
         signed = self._gate.complete(completion, is_told=told)  # 4
         return self._write(kept.with_(execution=kept.execution.completed(completion, signed)))
 
-    def _deal_with(self, target: str, references: tuple[str, ...], kept: Kept) -> Kept:
+    def _deal_with(
+        self, target: str, references: tuple[str, ...], token: bytes | None, kept: Kept
+    ) -> Kept:
         """Do one step: once as far as anybody can tell, wherever it is cut."""
         request, doing = kept.execution.request, kept.doing
         cut = doing is not None and doing.target == target
         if doing is None or not cut:
-            held = target in kept.deleted or self._places.holds(target, references)
+            held = target in kept.deleted or self._places.holds(target, references, token)
             doing = Doing(target=target, held=held)
             kept = self._write(kept.with_(doing=doing))
         step = self._places.deal_with(
-            target, references, request=request, asked=kept.asked, cut=cut
+            target, references, request=request, asked=kept.asked, cut=cut, token=token
         )
-        if doing.held and step.outcome is ErasureOutcome.NOT_HELD:  # it went before the cut
+        if doing.held and step.outcome in _GONE:  # it went before the cut
             step = step.model_copy(update={"outcome": ErasureOutcome.DELETED})
         digest = step.committed(request, kept.execution.nonce)
         told = {"request": request, "target": target, "outcome_digest": digest}

@@ -9,11 +9,12 @@ held is known by asking `holds` before the first try.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from pydantic import ValidationError
 
 from compliance import records
@@ -33,10 +34,13 @@ from federation.jobs.assist import HeldPart
 from federation.jobs.model import JointModel
 from federation.leaves_told import is_told
 from federation.log_reading import own_leaves
+from federation.matching.history import forget_tokens
 from federation.outcomes import saw, took_part
 from federation.party import PartyFolder, SegmentsConfig, write_atomically
+from federation.party.abandoned import remove_abandoned
 from federation.population import open_source
 from federation.references import References
+from federation.remembered import tokens_of
 from federation.retraining import RetrainingQueue
 from federation.training.summed import SUMMED, forget_summed, is_summed
 from federation.vertical_rows import is_part
@@ -58,13 +62,27 @@ class ErasurePlaces:
         self._terms = agreement.erasure or ErasureTerms()
 
     def settle(self) -> None:
-        """Have results that a crash left beside their places there, or nowhere: before `listed`."""
+        """Have results that a crash left beside their places there, or nowhere: before `listed`.
+
+        What a killed process had read to work with goes, whoever is in it.
+        """
+        remove_abandoned(self._folder.path)
         for question, waiting in self._folder.pending_results().items():
             if self._gate.outbox.keeps_answer(question):
                 self._folder.keep_pending(question)
             else:
                 for path in waiting:
                     path.unlink()
+
+    def forget_last_sets(self, tokens: Sequence[bytes], references: Sequence[str]) -> None:
+        """Take people out of what the next match is held against; once more changes nothing.
+
+        Raises:
+            WorkspaceError: what is kept of a match is damaged.
+        """
+        known = tokens_of(self._folder, references)
+        named = np.frombuffer(b"".join(tokens), np.uint8).reshape(-1, known.shape[1])
+        forget_tokens(self._folder.path / "matches", np.concatenate([named, known]))
 
     def listed(self) -> tuple[str, ...]:
         """Return every place but the source, as they are now."""
@@ -82,15 +100,15 @@ class ErasurePlaces:
             *(f"{DELIVERY} {job}" for job in on_the_way(self._folder)),  # a sink may refuse: last
         )
 
-    def holds(self, target: str, references: tuple[str, ...]) -> bool:
+    def holds(self, target: str, references: tuple[str, ...], token: bytes | None = None) -> bool:
         """Tell whether a place holds the person, of places that do not know once it was deleted."""
+        place, _, name = target.partition(" ")
+        if place == "sums":
+            return is_summed(self._folder, name, references, token)
         if not references:
             return False
         if target == KEYS:
             return self._folder.open_subject_keys().has_any(references)
-        place, _, name = target.partition(" ")
-        if place == "sums":
-            return is_summed(self._folder, name, references)
         if place not in {"segment", DELIVERY}:
             return False
         try:
@@ -122,6 +140,7 @@ class ErasurePlaces:
         request: str,
         asked: datetime,
         cut: bool,
+        token: bytes | None = None,
     ) -> Step:
         """Erase somebody at a place.
 
@@ -131,11 +150,14 @@ class ErasurePlaces:
             request: to erase them.
             asked: when it was made.
             cut: whether it may have been tried before.
+            token: of the identifier that they named, where anybody here is meant.
 
         Raises:
             ConnectorError: the place cannot be reached.
         """
         place, _, name = target.partition(" ")
+        if place == "sums" and forget_summed(self._folder, name, references, token):
+            return Step(target=target, outcome=ErasureOutcome.DELETED)
         if not references and target not in {SOURCE, KEYS}:
             return Step(target=target, outcome=ErasureOutcome.UNKNOWN)
         if place == "model":
@@ -147,8 +169,7 @@ class ErasurePlaces:
         elif place == "rows":
             outcome = self._rows(name, references)
         elif place == "sums":
-            gone = forget_summed(self._folder, name, references)
-            outcome = ErasureOutcome.DELETED if gone else ErasureOutcome.NOT_HELD
+            outcome = ErasureOutcome.NOT_HELD
         elif place == "match":
             held = took_part(self._folder, name, references)
             outcome = ErasureOutcome.SUPPRESSED if held else ErasureOutcome.NOT_HELD

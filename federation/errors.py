@@ -7,7 +7,8 @@ FederationError
 ├── WorkspaceError       the workspace holds something else: name another, or finish the old one
 ├── PartyBusyError       a job holds the party's folder: ask again a little later
 ├── MessageError         bytes from another party break the protocol: nothing of them was used
-│   └── VersionError     ... or are of another version of Comity: install the same on both sides
+│   ├── VersionError     ... or are of another version of Comity: install the same on both sides
+│   └── StrangerError    ... or are of nobody who signed the agreement
 ├── RefusedError         a term of the agreement says no: its text names the term and the remedy
 ├── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
 ├── EnrolmentError       an invitation, or an answer to it, does not hold: operator and party talk
@@ -35,6 +36,7 @@ __all__ = [
     "RefusedError",
     "RunCancelledError",
     "RunStateError",
+    "StrangerError",
     "SuperLinkError",
     "UnsealingError",
     "VersionError",
@@ -79,7 +81,19 @@ class MessageError(FederationError):
 
 
 class VersionError(MessageError):
-    """A party runs a version of this project that does not fit the one here."""
+    """A party runs a version of this project that does not fit the one here.
+
+    Attributes:
+        party: whose message or node it is, by its own account, which nobody has verified.
+    """
+
+    def __init__(self, told: str, *, party: str | None = None) -> None:
+        self.party = party
+        super().__init__(told)
+
+
+class StrangerError(MessageError):
+    """A message is of somebody who is no party of the agreement."""
 
 
 class RefusedError(FederationError):

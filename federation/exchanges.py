@@ -14,10 +14,11 @@ Leaves to others: holding an answer against its question (`coordinator`), which 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from compliance.canonical import is_unsaid
 from federation.errors import WorkspaceError
 from federation.messages import Message, SealedMessage
 from federation.party import write_atomically
@@ -49,10 +50,12 @@ class Had(_Closed):
     Attributes:
         missing: parties that were asked, and did not answer.
         answers: of all the others; none where these are asked again.
+        others: those missing that spoke another version.
     """
 
     missing: tuple[str, ...]
     answers: tuple[_Answer, ...]
+    others: Annotated[tuple[str, ...], Field(exclude_if=is_unsaid)] = ()
 
     def answer_of(self, party: str) -> SealedMessage | None:
         """Return what a party answered; None where it was missing."""
@@ -87,6 +90,11 @@ class KeptExchanges:
         return frozenset(name for had in self._had for name in had.missing)
 
     @property
+    def others(self) -> frozenset[str]:
+        """Who was missing from any because it spoke another version."""
+        return frozenset(name for had in self._had for name in had.others)
+
+    @property
     def heard_last(self) -> frozenset[str]:
         """Who answered in the last one."""
         return frozenset(one.sender for one in self._had[-1].answers) if self._had else frozenset()
@@ -95,10 +103,18 @@ class KeptExchanges:
         """Return the exchange of that number, from 0, if it was had."""
         return self._had[number] if number < len(self._had) else None
 
-    def keep(self, number: int, missing: Sequence[str], answers: Sequence[Message] = ()) -> None:
+    def keep(
+        self,
+        number: int,
+        missing: Sequence[str],
+        answers: Sequence[Message] = (),
+        *,
+        others: Sequence[str] = (),
+    ) -> None:
         """Keep the exchange of that number, which follows those had, or was had once more."""
         had = Had(
             missing=tuple(missing),
+            others=tuple(others),
             answers=tuple(
                 _Answer(
                     sender=one.header.sender,

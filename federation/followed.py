@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.erasure.following import Action, Event, Following, Happening, Schedule
+from compliance.erasure.following import Action, Event, Following, Happening, Schedule, State
 from federation.clock import Clock
 from federation.erasing import Kept
 from federation.errors import WorkspaceError
@@ -99,10 +99,13 @@ class Followed:
             self._look_at_the_clock(peer)
 
     def unsent(self, peer: str, now: datetime) -> tuple[Following, ...]:
-        """Return requests that are to be sent to a party now, for the first time or again."""
+        """Return requests that are to be sent to a party now, for the first time or again.
+
+        What left and got no answer is sent again at once: the answer was lost.
+        """
         due = {Action.SEND, Action.REMIND}
         found = (one for one in self.at(peer) if not one.is_acknowledged)
-        return tuple(one for one in found if one.next_action(now) in due)
+        return tuple(one for one in found if one.state is State.SENT or one.next_action(now) in due)
 
     def unfinished(self, peer: str, now: datetime) -> tuple[Following, ...]:
         """Return requests of which a party, which has acknowledged them, is to be reminded now."""

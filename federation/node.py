@@ -27,6 +27,7 @@ from federation.messages import Identify, SealedMessage, unseal
 from federation.party import PartyFolder, locked
 from federation.progress import Progress, report
 from federation.routes import off_route
+from federation.wire import VERSION_TERM
 from federation.work import Work
 from privacy.errors import PrivacyError
 
@@ -107,7 +108,7 @@ class Node:
         if isinstance(error, RefusedError):
             return error
         if isinstance(error, VersionError):
-            return RefusedError(party=name, term="version", remedy=str(error))
+            return RefusedError(party=name, term=VERSION_TERM, remedy=str(error))
         term = next(term for kind, term in TERM_OF.items() if isinstance(error, kind))
         return self._folder.refusal(term, _DETAILS_INSIDE)
 

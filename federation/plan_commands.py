@@ -50,7 +50,8 @@ def plan(
 
     with watched():
         report(Progress("plan", file.stem, "is read, and held against the tables that it names"))
-        planned = make_plan(load_collaboration(file), positives=positives, auc=auc)
+        read = load_collaboration(file)
+        planned = make_plan(read, positives=positives, auc=auc, directory=file.parent)
     if as_json:
         print_json(planned)
     else:
@@ -92,6 +93,8 @@ def _print_plan(planned: "Plan") -> None:
             out.print(f"  {job.hidden_share.sentence}", markup=False)
             if job.hidden_share.warning:
                 out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
+    for fuller in planned.fuller:
+        out.print(f"[bold yellow]warning[/] {escape(fuller.sentence)}")
     _print_budget(planned)
 
 

@@ -32,6 +32,7 @@ class Progress:
         epsilon_left: what the agreement still allows at this party.
         done: steps done so far of a long stage.
         total: steps of the long stage in all; 0 for a stage told once.
+        absent: the party, or else the node, that the stage says is absent for its version.
     """
 
     party: str
@@ -43,6 +44,7 @@ class Progress:
     epsilon_left: float | None = None
     done: int = 0
     total: int = 0
+    absent: str | None = None
 
 
 ProgressListener = Callable[[Progress], None]

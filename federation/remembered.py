@@ -20,7 +20,7 @@ from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.members import load_people
 from federation.party import PartyFolder
 
-__all__ = ["references_remembered", "tokens_remembered"]
+__all__ = ["references_remembered", "tokens_of", "tokens_remembered"]
 
 _BATCH: Final = 1 << 20
 
@@ -54,6 +54,22 @@ def references_remembered(
         ):
             found[place].append(reference)
     return tuple(tuple(dict.fromkeys(one)) for one in found)
+
+
+def tokens_of(folder: PartyFolder, references: Sequence[str]) -> NDArray[np.uint8]:
+    """Return the tokens, shape (n, 33), under which kept matches know whoever has the references.
+
+    Raises:
+        WorkspaceError: what is kept of a match is damaged.
+    """
+    wanted = pa.array(references, pa.large_string())
+    found = [np.zeros((0, 33), np.uint8)]
+    for own, directory in _sets(folder):
+        known = load_people(directory / "people").keys.batches()
+        asked = [pc.is_in(batch, value_set=wanted).to_numpy(False) for batch in known]
+        theirs = np.flatnonzero(np.concatenate([np.zeros(0, np.bool_), *asked]))
+        found += [batch.tokens[np.isin(batch.rows, theirs)] for batch in _batches(own)]
+    return np.concatenate(found)
 
 
 def tokens_remembered(folder: PartyFolder) -> Iterator[NDArray[np.uint8]]:

@@ -4,17 +4,21 @@ Guarantees: everybody a job could use is waited for, until the channel's deadlin
 before each job after that it is looked who has come meanwhile. Whoever a job cannot do without and
 is not there then is named. Whom it waits for is told at once. Parties that a job can do without are
 as many partners as it says itself (`absent_partners`), and in a training by secure sums as many as
-the agreement says.
+the agreement says. Who speaks another version is absent, told at once, and waited for by nobody; it
+is asked again before each job, in passing. A node of nobody who signed is let be.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
 from federation.channel import Channel
-from federation.errors import PartyUnreachableError
+from federation.errors import PartyUnreachableError, RefusedError, VersionError
 from federation.jobs.assist import spare_scorers
 from federation.jobs.secure_sum import partners_of, spare_partners
 from federation.messages import Message
@@ -28,13 +32,33 @@ from federation.specification import (
     VerticalScoreSpec,
 )
 
-__all__ = ["ROLL_CALL", "RollCall", "spare"]
+__all__ = ["ROLL_CALL", "OtherVersion", "RollCall", "spare"]
 
 ROLL_CALL = "roll-call"
 """What the question to all nodes is filed under, which belongs to no job."""
 
-Identify = Callable[[Sequence[int], int], Sequence[Message | None]]
-"""Asks nodes which parties they are; the second argument is how many may give no answer."""
+PASSING_SECONDS: Final = 10.0
+"""How long a node of another version is waited for that may have been updated meanwhile."""
+
+Identify = Callable[[Sequence[int], int, float], Sequence[Message | None]]
+"""Asks nodes which parties they are.
+
+The second argument is how many may give no answer, the third for how many seconds one is waited for
+at most. Nodes of other versions, and strangers', are noted and give none.
+"""
+
+
+@dataclass(frozen=True)
+class OtherVersion:
+    """A node that does not speak with the version here.
+
+    Attributes:
+        party: whose it is, perhaps by its own account alone; None where it gives none.
+        error: what it is told by, where somebody cannot do without it.
+    """
+
+    party: str | None
+    error: VersionError | RefusedError
 
 
 class RollCall:
@@ -57,11 +81,35 @@ class RollCall:
         self._nodes: dict[str, int] = {}
         self._waited_for: frozenset[str] = frozenset()
         self._silent: frozenset[int] = frozenset()
+        self._others: dict[int, OtherVersion] = {}
+        self._strangers: set[int] = set()
 
     @property
     def nodes(self) -> Mapping[str, int]:
         """The node of each party that is there."""
         return self._nodes
+
+    def note_other(self, node: int, other: OtherVersion, job: str) -> None:
+        """Take a node for absent that speaks another version, and tell of it once."""
+        known, self._others[node] = self._others.get(node), other
+        for name in [name for name, one in self._nodes.items() if one == node]:
+            del self._nodes[name]
+        if known is None or str(known.error) != str(other.error):
+            who = other.party or f"node {node}"
+            told = f"takes {who} for absent: {other.error}"
+            report(Progress(self._name, job, told, absent=who))
+
+    def note_stranger(self, node: int) -> None:
+        """Let a node be that is nobody's who signed the agreement, and say so once."""
+        if node not in self._strangers:
+            self._strangers.add(node)
+            told = f"lets node {node} be: it is of nobody who signed this agreement"
+            report(Progress(self._name, ROLL_CALL, told))
+
+    def versions_of(self, names: Iterable[str]) -> Mapping[str, VersionError | RefusedError]:
+        """Return why they are absent, of those parties who are so for their version alone."""
+        others = {one.party: one.error for one in self._others.values()}
+        return {name: others[name] for name in names if name in others and name not in self._nodes}
 
     def gather(self, spec: JobSpec, left_out: frozenset[str]) -> None:
         """Find the parties of a job, and wait for those who were not waited for yet.
@@ -72,6 +120,8 @@ class RollCall:
 
         Raises:
             PartyUnreachableError: a party that it cannot do without is not there.
+            VersionError: it is there, and speaks another version.
+            RefusedError: likewise, as it says itself.
         """
         partners = frozenset(partners_of(self._agreement))
         most = spare(spec, self._agreement)
@@ -81,6 +131,8 @@ class RollCall:
         self._look(wanted, most, spec.name)
         missing = wanted - self._nodes.keys()
         if missing - dispensable or len(missing) > most:
+            if others := self._versions_that_may_be_of(missing):
+                raise others[0]
             without = f"{most} of its partners at most" if most else "none of them"
             raise PartyUnreachableError(
                 f"no node of {', '.join(sorted(missing))} is connected, and job {spec.name!r} can "
@@ -91,19 +143,38 @@ class RollCall:
         """Find parties that are to be told something; it is no error if they do not come."""
         self._look(wanted, len(wanted), ROLL_CALL)
 
+    def _versions_that_may_be_of(
+        self, missing: frozenset[str]
+    ) -> Sequence[VersionError | RefusedError]:
+        """Return why parties may be missing: a node that gives no name may be any one's."""
+        of_nobody = [one.error for one in self._others.values() if one.party is None]
+        return [*self.versions_of(sorted(missing)).values(), *of_nobody]
+
+    def _ask_others_again(self) -> None:
+        """Ask nodes of other versions, in passing, whether they have been updated."""
+        there = set(self._channel.nodes(0))
+        again = [node for node in self._others if node in there]
+        answers = self._identify(again, len(again), PASSING_SECONDS) if again else ()
+        for node, answer in zip(again, answers, strict=True):
+            if answer is not None:
+                del self._others[node]
+                self._nodes[answer.header.sender] = node
+
     def _look(self, wanted: frozenset[str], may_miss: int, job: str) -> None:
         """Find the parties' nodes; a node of somebody else takes nobody's place.
 
         It asks those that are there already before it waits, so that it can say for whom. Nodes
         that are known are not asked again. One that is there and gives no answer is taken for one
         of those that are missing: nobody is waited for in its place, nor is its own answer again
-        where it may be missing.
+        where it may be missing. So is one of another version, unless it says whose it is.
         """
-        absent = wanted - self._nodes.keys()
-        if not absent:
+        if not wanted - self._nodes.keys():
             return
+        self._ask_others_again()
+        absent = wanted - self._nodes.keys()
         patient, self._waited_for = wanted - self._waited_for, self._waited_for | wanted
         asked: dict[int, str | None] = {node: name for name, node in self._nodes.items()}
+        asked |= dict.fromkeys((*self._others, *self._strangers))
         if len(absent) <= may_miss:
             asked |= dict.fromkeys(self._silent)
         at_least = 0
@@ -111,19 +182,33 @@ class RollCall:
             nodes = self._channel.nodes(at_least)
             fresh = [node for node in dict.fromkeys(nodes) if node not in asked]
             needed = len(wanted - set(asked.values())) - may_miss
-            answers = self._identify(fresh, max(0, len(fresh) - max(0, needed))) if fresh else ()
+            most = max(0, len(fresh) - max(0, needed))
+            answers = self._identify(fresh, most, math.inf) if fresh else ()
             for node, answer in zip(fresh, answers, strict=True):
                 asked[node] = None if answer is None else answer.header.sender
             found = {name: node for node, name in asked.items() if name is not None}
-            missing = (wanted - found.keys()) & patient
-            silent = sum(name is None for name in asked.values())
+            missing = (wanted - found.keys() - self._claimed) & patient
+            silent = sum(
+                name is None and not self._takes_nobodys_place(node) for node, name in asked.items()
+            )
             if len(missing) <= silent or len(nodes) < at_least:  # the deadline has passed
                 break
             if at_least == 0:
                 report(Progress(self._name, job, f"waits for {', '.join(sorted(missing))}"))
             at_least = len(nodes) + len(missing) - silent
         self._nodes |= found
-        self._silent = frozenset(node for node, name in asked.items() if name is None)
+        nameless = {node for node, name in asked.items() if name is None}
+        self._silent = frozenset(nameless - self._others.keys() - self._strangers)
+
+    @property
+    def _claimed(self) -> frozenset[str]:
+        """Whose the nodes of other versions say they are."""
+        return frozenset(one.party for one in self._others.values() if one.party is not None)
+
+    def _takes_nobodys_place(self, node: int) -> bool:
+        """Tell whether a node is none of those that are missing, or says of which one it is."""
+        other = self._others.get(node)
+        return node in self._strangers or (other is not None and other.party is not None)
 
 
 def spare(spec: JobSpec, agreement: Agreement) -> int:

@@ -5,8 +5,7 @@ refused: whoever can write to the folder cannot put a secret of their own there.
 is sealed is refused. Nothing is sealed but what is listed here, so that whatever lists secrets
 (`resealing`) misses none.
 
-Leaves to others: the format (`compliance.sealing`), the key (`unsealing`), writing files. Not
-listed is what another program reads by path: Flower's `executor.secret`, made anew at each start.
+Leaves to others: the format (`compliance.sealing`), the key (`unsealing`), writing files.
 """
 
 from dataclasses import dataclass
@@ -73,7 +72,9 @@ PARTY_SECRETS: Final = Secrets(
         *(f"jobs/*/{name}" for name in ("secret", "seed", "commitment")),
         *(f"jobs/*/with-*/{name}" for name in ("secret", "commitment", "state.json")),
         "jobs/*/round-*/*.json",
-        "erasures/showing/*.npz",
+        "erasures/showing/*.npz",  # of earlier versions
+        "erasures/showing/*/*",
+        "erasures/asking/*.json",
         "enrolment/invitation.json",
         "api/clients.json",
     ),

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from connectors import fingerprints
 from federation.errors import WorkspaceError
+from federation.party.abandoned import in_use
 from federation.references import owners_file
 
 __all__ = ["SHELVES", "Shelves", "read_together", "scratch"]
@@ -140,13 +141,16 @@ def read_together(*several: Shelves) -> Iterator[tuple[pa.Table, ...]]:
 def scratch(directory: Path) -> Iterator[Path]:
     """Lend an empty directory, the owner's alone; remove it, or what a crash left there before.
 
+    Where a crash leaves it and nobody lends it again, `remove_abandoned` finds it.
+
     Raises:
         WorkspaceError: the disk is full, or cannot be written, by whoever it is lent to.
     """
     try:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, mode=0o700)
-        yield directory
+        with in_use(directory):
+            yield directory
     except OSError as error:
         raise WorkspaceError(
             f"{directory} cannot hold what is read of the people: "

@@ -16,7 +16,7 @@ reach) is reported, and tried at the next look; a message that is wrong in one r
 the others; a batch names nobody twice.
 
 Leaves to others: what a request is (`compliance.erasure`), what is kept (`erasing`, `followed`,
-`showing`), when it travels (`jobs.spread`).
+`showing`, `asking`), when it travels (`jobs.spread`).
 """
 
 import hashlib
@@ -42,6 +42,7 @@ from compliance.erasure.wire import (
 )
 from compliance.errors import ComplianceError, ErasureError
 from connectors.errors import ConnectorError
+from federation.asking import Asking, Askings
 from federation.desk import Desk
 from federation.erased import Erased
 from federation.erasing import Erasing, Kept
@@ -54,8 +55,6 @@ from federation.jobs.erase import (
     blinded_identifier,
     make_batch,
     place_of,
-    rows_asked,
-    show_people,
 )
 from federation.jobs.exchange import expect, rows_of
 from federation.jobs.spread import (
@@ -71,6 +70,7 @@ from federation.jobs.spread import (
     encode,
     issuer_for,
     keys_of,
+    parts_of,
     people_of,
     read_batch,
 )
@@ -86,8 +86,7 @@ from federation.messages import (
     EraseTold,
     Message,
 )
-from federation.population import tokens_allowed
-from federation.showing import Showings
+from federation.showing import Showing, Showings
 from privacy.psi.field import ELEMENT_BYTES
 
 __all__ = ["Spreading"]
@@ -106,6 +105,7 @@ class Spreading:
         self._erasing = Erasing(*known, clock=desk.clock)
         self._followed = Followed(*known, clock=desk.clock)
         self._showings = Showings(desk.folder, desk.agreement)
+        self._askings = Askings(desk.folder)
 
     @property
     def steps(self) -> Mapping[type[object], Callable[[Message], Released]]:
@@ -125,6 +125,7 @@ class Spreading:
         expect(message, EraseLook)
         now = self._desk.clock()
         self._showings.forget(now)
+        self._askings.forget(now)
         try:
             self._erasing.run_pending()
         except (ConnectorError, ComplianceError, FederationError) as error:
@@ -142,64 +143,105 @@ class Spreading:
     def _show(self, message: Message) -> Released:
         desk, origin = self._desk, expect(message, EraseShow).origin
         self._check_holds_people(origin)
-        showing = self._showings.begin(origin, message.sealed.digest, now=desk.clock())
-        capacity = self._capacity(desk.folder.name)
-        points = show_people(
-            showing.tokens,
-            showing.secret,
-            engine=desk.engine(ERASING, capacity),
-            capacity=capacity,
-        )
-        body = EraseShown(showing=showing.name)
-        return desk.release(message, body, points.tobytes(), recipient=origin)
+        showing = self._showings.show(origin, message.sealed.digest, now=desk.clock())
+        return self._show_part(message, origin, showing)
+
+    def _show_part(self, message: Message, origin: str, showing: Showing) -> Released:
+        desk, part = self._desk, showing.part
+        engine = desk.engine(ERASING, parts_of(desk.agreement, desk.folder.name).size(part))
+        points = self._showings.points(origin, showing, engine=engine).tobytes()
+        body = EraseShown(showing=showing.name, part=part)
+        return desk.release(message, body, points, recipient=origin)
 
     def _ask(self, message: Message) -> Released:
-        """Ask a recipient that has shown its people for as much as a batch holds."""
-        desk, peer, now = self._desk, message.header.sender, self._desk.clock()
-        showing = expect(message, EraseShown).showing
-        erased = Erased(desk.folder, desk.agreement)
-        waiting: dict[bytes, Following] = {}  # who has asked again waits for the next batch
-        for one in self._followed.unsent(peer, now):
-            waiting.setdefault(erased.person(one.request).token, one)
-        persons = tuple(waiting)[:BATCH_PLACES]
-        asked = [waiting[person] for person in persons]
-        if not asked:
-            raise MessageError(f"{peer} shows its people, and there is nothing to ask it now")
-        capacity = self._capacity(peer)
+        """Answer a part of a recipient's people: with what it is asked for once it is the last."""
+        desk, peer, body = self._desk, message.header.sender, expect(message, EraseShown)
+        parts = parts_of(desk.agreement, peer)
+        if body.part > parts.last:
+            raise MessageError(f"{peer} shows part {body.part}; expected 0 to {parts.last}")
+        capacity = parts.size(body.part)
+        points = rows_of(message.payload, capacity, ELEMENT_BYTES)
+        asking = self._asking(message, body).see(body.part, message.payload)
+        persons = self._persons(asking.requests)
         batch = make_batch(
             np.frombuffer(b"".join(persons), np.uint8).reshape(len(persons), -1),
-            rows_of(message.payload, capacity, ELEMENT_BYTES),
-            desk.folder.fresh_secret(f"erase/{message.sealed.digest}"),
+            points,
+            asking.secret,
             engine=desk.engine(ERASING, capacity),
             capacity=capacity,
         )
-        tokens = [
-            self._request(one, int(place), now)
-            for one, place in zip(asked, batch.places, strict=True)
-        ]
+        self._askings.keep(peer, asking)
+        is_last = body.part == parts.last
+        asked = self._sign(peer, asking.requests, batch.places.tolist()) if is_last else None
+        said = EraseBatch(showing=body.showing, part=body.part)
+        released = desk.release(message, said, batch_bytes(batch.reply, asked))
+        desk.gate.outbox.forget_payload(message.header.answers)  # the part before is done
+        return released
+
+    def _asking(self, message: Message, shown: EraseShown) -> Asking:
+        """Return the batch for a showing: the first part begins one, of as much as it holds."""
+        desk, peer, now = self._desk, message.header.sender, self._desk.clock()
+        if (known := self._askings.find(peer, shown.showing)) is not None:
+            return known
+        if shown.part:
+            raise MessageError(f"{peer} goes on with what it did not begin to show, or long ago")
+        erased = Erased(desk.folder, desk.agreement)
+        waiting: dict[bytes, str] = {}  # who has asked again waits for the next batch
+        for one in self._followed.unsent(peer, now):
+            waiting.setdefault(erased.person(one.request).token, one.request)
+        if not waiting:
+            raise MessageError(f"{peer} shows its people, and there is nothing to ask it now")
+        return Asking(
+            showing=shown.showing,
+            begun=now,
+            hidden=desk.folder.fresh_secret(f"erase/{message.sealed.digest}").hex(),
+            requests=tuple(waiting.values())[:BATCH_PLACES],
+        )
+
+    def _persons(self, requests: Iterable[str]) -> list[bytes]:
+        erased = Erased(self._desk.folder, self._desk.agreement)
+        return [erased.person(one).token for one in requests]
+
+    def _sign(self, peer: str, requests: Iterable[str], places: Iterable[int]) -> Asked:
+        """Sign requests for a recipient, by their places in the batch, and note that they go."""
+        now = self._desk.clock()
+        followings = {one.request: one for one in self._followed.at(peer)}
+        tokens = {
+            name: self._request(followings[name], place, now)
+            for name, place in zip(requests, places, strict=True)
+        }
         sent = [
-            (one.request, Event(happening=Happening.SENT, time=now, evidence=_digest(token)))
-            for one, token in zip(asked, tokens, strict=True)
+            (name, Event(happening=Happening.SENT, time=now, evidence=_digest(token)))
+            for name, token in tokens.items()
         ]
         self._followed.note(peer, sent)  # 1
-        payload = batch_bytes(batch.reply, Asked(tokens=tuple(tokens)))
-        return desk.release(message, EraseBatch(showing=showing), payload)
+        return Asked(tokens=tuple(tokens.values()))
 
     def _take(self, message: Message) -> Released:
-        """Keep the requests in a batch, and acknowledge them."""
+        """Compare a part; at the last keep the requests in the batch, and acknowledge them."""
+        desk, origin, body = self._desk, message.header.sender, expect(message, EraseBatch)
+        showing = self._showings.find(origin, body.showing)
+        parts = parts_of(desk.agreement, desk.folder.name)
+        reply, asked = read_batch(message.payload, parts, body.part)
+        engine = desk.engine(ERASING, BATCH_PLACES)
+        showing = self._showings.take(origin, showing, body.part, reply, engine=engine)
+        if asked is None:
+            released = self._show_part(message, origin, showing)
+        else:
+            released = self._keep_all(message, asked, showing.persons)
+            self._showings.end(origin)
+        desk.gate.outbox.forget_payload(message.header.answers)  # a point for each of a part
+        return released
+
+    def _keep_all(self, message: Message, asked: Asked, persons: Mapping[int, bytes]) -> Released:
+        """Keep requests, and acknowledge them.
+
+        Args:
+            message: that they came with.
+            asked: the requests.
+            persons: who stands at which place, of the people held.
+        """
         desk, origin = self._desk, message.header.sender
-        showing = self._showings.find(origin, expect(message, EraseBatch).showing)
-        capacity = self._capacity(desk.folder.name)
-        reply, asked = read_batch(message.payload, capacity)
-        places = rows_asked(
-            len(showing.tokens),
-            showing.secret,
-            reply,
-            engine=desk.engine(ERASING, BATCH_PLACES),
-            capacity=capacity,
-        )
-        held = np.flatnonzero(places >= 0)
-        persons = dict(zip(places[held].tolist(), map(bytes, showing.tokens[held]), strict=True))
         answers, kept = [], []
         for token in asked.tokens:
             try:
@@ -215,10 +257,7 @@ class Spreading:
         self._erasing.look_for(kept)
         done = tuple(_completed(one) for one in kept if one.execution.completion)
         said = encode(Answers(acknowledgements=tuple(answers), completions=done))
-        released = desk.release(message, EraseHeard(), said)
-        self._showings.end(origin)
-        desk.gate.outbox.forget_payload(message.header.answers)  # as large as all its people
-        return released
+        return desk.release(message, EraseHeard(), said)
 
     def _tell(self, message: Message) -> Released:
         """Tell a party which of its requests are done, and which of this one's are waited for."""
@@ -268,7 +307,8 @@ class Spreading:
         for error in wrong:
             raise error
         released = desk.release(message, Acknowledged(), recipient=desk.coordinator)
-        desk.gate.outbox.forget_payload(message.header.answers)  # a tag for each of its people
+        desk.gate.outbox.forget_payload(message.header.answers)  # a tag for each of a part
+        self._askings.end(peer)
         return released
 
     def _hear(
@@ -391,10 +431,6 @@ class Spreading:
     def _acknowledge(self, token: str, code: ResultCode, now: datetime) -> str:
         name = self._desk.folder.fresh_secret(f"acknowledgement/{_digest(token)}").hex()[:32]
         return self._issuer.acknowledge(token, code, jti=name, now=now)
-
-    def _capacity(self, party: str) -> int:
-        """Return how many points stand for a party's people: as many as its agreed rows allow."""
-        return max(1, tokens_allowed(self._desk.agreement, party))
 
     def _check_holds_people(self, party: str) -> None:
         if party == self._desk.folder.name or party not in people_of(self._desk.agreement):

@@ -1,12 +1,14 @@
 """The terminal: what a command answers, in lines for people or as JSON for programs.
 
-Guarantees: results go to standard output, everything else to standard error. JSON is one document.
+Guarantees: results go to standard output, everything else to standard error. JSON is one document,
+as RFC 8259 has it: where a number is undefined or infinite, it has null.
 Names, paths and other people's texts are printed as they are: nothing in them is markup.
 
 Leaves to others: what is answered (the modules of commands), progress (`watch`).
 """
 
 import json
+import math
 import sys
 from typing import Annotated, ClassVar, Final
 
@@ -50,7 +52,17 @@ def answer(document: object, *lines: str, as_json: bool) -> None:
 
 def print_json(document: object) -> None:
     """Print a document on standard output, for programs."""
-    sys.stdout.write(json.dumps(to_jsonable_python(document), indent=2) + "\n")
+    told = _finite(to_jsonable_python(document))
+    sys.stdout.write(json.dumps(told, indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: object) -> object:
+    """Return a value of JSON without what JSON has no spelling for."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _WholeTable(TableElement):

@@ -12,6 +12,7 @@ protect against.
 
 from collections.abc import Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -108,14 +109,21 @@ def view(
 
 
 def _check_named(columns: Sequence[str], agreement: Agreement) -> None:
-    if not 1 <= len(columns) <= _MOST_COLUMNS or len(set(columns)) != len(columns):
-        raise InvalidParameterError(
-            f"expected one column, or two of different names, got {len(columns)}"
-        )
     features = [feature.name for feature in agreement.features]
-    if not set(columns) <= set(features):
+    expected = "expected one column, or two of different names"
+    if not columns:
+        raise InvalidParameterError(f"{expected}, got none: name one of {', '.join(features)}")
+    if len(columns) > _MOST_COLUMNS:
+        told = f"{expected}, got {len(columns)}: leave out others than two"
+        raise InvalidParameterError(told)
+    if len(set(columns)) != len(columns):
+        raise InvalidParameterError(f"{expected}, got one of them twice: name it once")
+    if others := [one for one in columns if one not in features]:
+        near = get_close_matches(others[0], features, n=1)
+        remedy = "name one of these, or have the agreement amended"
         raise InvalidParameterError(
-            f"expected columns among the agreed features {', '.join(features)}, got another"
+            f"expected columns among the agreed features {', '.join(features)}, got another: "
+            + (f"did you mean {near[0]!r}?" if near else remedy)
         )
 
 
@@ -157,7 +165,8 @@ def _cells(desk: Desk, terms: MeasureTerms, columns: Sequence[str]) -> Cells:
     if missing := [column for column in columns if column not in edges]:
         raise desk.refusal(
             "measure.columns",
-            f"{missing[0]} is not agreed for counting: name one of {', '.join(edges)}",
+            f"expected columns that are agreed for counting, which are {', '.join(edges)}, got "
+            f"{missing[0]!r}: name these, or have measure.columns of the agreement amended",
         )
     categories = {feature.name: feature.categories for feature in desk.agreement.features}
     return Cells(

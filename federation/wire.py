@@ -10,6 +10,7 @@ to do, on whichever side it is seen first, and tells nothing else.
 Leaves to others: parsing (`messages`), refusing (`node`, `coordinator`).
 """
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Final
 
@@ -17,12 +18,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from federation.errors import VersionError
 
-__all__ = ["REMEDY", "WIRE_VERSION", "check_version", "installed"]
+__all__ = ["REMEDY", "VERSION_TERM", "WIRE_VERSION", "check_version", "installed", "other_bundle"]
 
 WIRE_VERSION: Final = 1
 """What this version of the project speaks."""
 
+VERSION_TERM: Final = "version"
+"""What a node refuses a message of another version under."""
+
 REMEDY: Final = "install the same version of Comity on both sides, then run again"
+"""What is to be done where nobody can tell who is behind."""
+
+_SAID: Final = re.compile(
+    r"([a-z][a-z0-9-]{0,62}) runs Comity ([0-9]+(?:\.[0-9]+)*)[0-9A-Za-z.+-]*"
+)
+_RELEASE: Final = re.compile(r"Comity ([0-9]+(?:\.[0-9]+)*)")
 
 
 class _Spoken(BaseModel):
@@ -58,5 +68,36 @@ def check_version(header: bytes) -> None:
     if spoken.version != WIRE_VERSION:
         raise VersionError(
             f"a message of {spoken.sender}'s speaks version {spoken.version} of the wire, and "
-            f"{installed()} here speaks {WIRE_VERSION}: {REMEDY}"
+            f"{installed()} here speaks {WIRE_VERSION}: "
+            f"{_remedy(spoken.sender, is_behind=spoken.version < WIRE_VERSION)}",
+            party=spoken.sender,
         )
+
+
+def other_bundle(addressee: str, said: str) -> VersionError:
+    """Return the error of a node that takes no run of the bundle installed here.
+
+    Args:
+        addressee: whom an operator would look for.
+        said: what the node says of itself, in printable characters: `NAME runs Comity VERSION`.
+    """
+    party, remedy = None, REMEDY
+    if (found := _SAID.fullmatch(said)) is not None:
+        party, theirs = found[1], _numbers(found[2])
+        ours = _RELEASE.match(installed())
+        if ours is not None and theirs != _numbers(ours[1]):
+            remedy = _remedy(party, is_behind=theirs < _numbers(ours[1]))
+    told = (
+        f"{addressee} takes no run of {installed()}; it says: {said or 'nothing'}: {remedy}, or "
+        "have that node allow this version's bundle"
+    )
+    return VersionError(told, party=party)
+
+
+def _remedy(party: str, *, is_behind: bool) -> str:
+    """Say whose Comity is to be updated, of a party's and the one here."""
+    return f"update Comity {f'at {party}' if is_behind else 'here'}, then run again"
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(one) for one in release.split("."))

@@ -1,13 +1,15 @@
 """Kill one party's process before one of its steps, run again, and see that nothing was lost.
 
 A step is what others can see afterwards: a message taken, a file flushed, renamed or removed, a
-transaction about to be committed, an answer given. Every message is handled
-in a forked process, as a node's worker handles it; the coordinator's process forks them. Killed
-is the worker (the node, before it has taken a message or when it has answered, is the same on
-disk), or the coordinator.
+transaction about to be committed, an answer given. Killed is the coordinator, or the process in
+which a party handles a message: a worker; or the node, before it has taken the message and when it
+has answered. Workers end with their node, so that a node killed in between leaves on disk what a
+killed worker leaves.
 
-As a script: `crashing.py DIRECTORY EVERY [JOB/PARTY …]`: kills at every `EVERY`-th step of each
-party in each job, or in those named, beginning with a different one in each; prints a line of JSON
+As a script: `crashing.py DIRECTORY EVERY[+OFFSET] [JOB/PARTY …]`: kills at every `EVERY`-th step of
+each party in each job and in an erasure, or in those named, beginning with a different one in each,
+`OFFSET` steps later: with all offsets below `EVERY`, every step. With offset 0 it kills besides
+before the first message of each party is taken and when its last is answered. Prints a line of JSON
 for each job and party.
 """
 
@@ -19,7 +21,7 @@ import signal
 import sqlite3
 import stat
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,22 +30,33 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from parties import NOW, PEOPLE, World
+from parties import NOW, PEOPLE, World, email
 from trials import write_every_job
 
-from federation.audit import verify_party
+from compliance.errors import ComplianceError
+from compliance.log import files
+from compliance.log.files import LocalFiles
+from compliance.records import Record, Release
 from federation.auditing import audit_places
 from federation.channel import Parcel
 from federation.collaboration import load_collaboration
 from federation.coordinator import read_jobs, write_jobs
+from federation.erasing import Erasing, Kept
 from federation.errors import PartyUnreachableError
-from federation.messages import SealedMessage
+from federation.messages import SealedMessage, unseal
 from federation.party import locked
 from federation.progress import listening
 from federation.specification import JobSpec, MeasureSpec
 from federation.trial.workspace import prepare_workspace
 
 KILLED = -signal.SIGKILL
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+WIRE = "wire"
+"""File of what left each party: name and digest."""
+ANEW = ("present", "acknowledged", "witness.", "erase.", "retrain.", "refused")
+"""What is said anew in every run, and nothing is worked out for."""
+IN_ALL = 25
+"""Somebody whom all three know."""
 STOPPED = 3
 """How a coordinator leaves that went without an answer."""
 CHANGES = {"os.rename": 1, "os.remove": 0, "os.link": 1}
@@ -116,8 +129,8 @@ class Steps:
 
 
 @dataclass
-class ForkedWorld(World):
-    """A world whose nodes have a process for every message, of which one may be killed."""
+class WatchedWorld(World):
+    """A world whose wire is kept on disk; a victim's node has a process for every message."""
 
     steps: Steps | None = None
 
@@ -127,10 +140,25 @@ class ForkedWorld(World):
         answers: list[SealedMessage | None] = []
         for parcel in parcels:
             name = list(PEOPLE)[parcel.node]
-            answers.append(self._forked(name, parcel.message))
+            answer = self._answered(name, parcel.message)
+            if answer is not None and unseal(answer, self.agreement).header.kind != "refused":
+                with (self.workspace.path / WIRE).open("a") as wire:
+                    wire.write(f"{name} {answer.digest}\n")
+            answers.append(answer)
             if answers.count(None) > most_missing:
                 raise PartyUnreachableError(f"{name} failed before it could answer")
         return answers
+
+    def _answered(self, name: str, message: SealedMessage) -> SealedMessage | None:
+        if self.steps is None:
+            return self.handle(name, message)
+        if self.steps.victim == name:
+            return self._forked(name, message)
+        self.steps.acting = name
+        try:
+            return self.handle(name, message)
+        finally:
+            self.steps.acting = "coordinator"
 
     def _forked(self, name: str, message: SealedMessage) -> SealedMessage | None:
         """Have a message answered in a process of its own; None if that died."""
@@ -153,6 +181,7 @@ class ForkedWorld(World):
         ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if ended == KILLED:
             (self.steps.root / f"killed-{name}").touch()
+            self.steps.at = 0  # once
         if ended:
             return None
         envelope, payload, self.steps.taken = pickle.loads(told)  # noqa: S301 -- from our own child
@@ -175,21 +204,25 @@ def leaving() -> Iterator[NoReturn]:
         os._exit(code)
 
 
-def forked(work: Callable[[], object], steps: Steps, place: Path) -> int:
-    """Run something in a process whose steps are seen; return how it ended; keep the steps."""
+def forked(
+    work: Callable[[], object], steps: Steps | None = None, place: Path | None = None
+) -> int:
+    """Run something in a process; return how it ended; see and keep its steps, if any."""
     child = os.fork()
     if child == 0:
         with leaving():
-            steps.watch()
+            if steps is not None:
+                steps.watch()
             work()
-            place.write_text(json.dumps(steps.taken))
+            if steps is not None and place is not None:
+                place.write_text(json.dumps(steps.taken))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def outcome(workspace: Path) -> Mapping[str, bytes]:
-    """All that a collaboration is for, by file."""
+    """All that a collaboration is for, and whose data are left, by file."""
     patterns = ("models/*", "segments/*", "jobs/*/members.npz", "jobs/*/measurement.json")
-    patterns += ("jobs/*/aligned.npz",)
+    patterns += ("jobs/*/aligned.npz", "data/*.csv")
     return {
         str(path.relative_to(workspace)): path.read_bytes()
         for pattern in patterns
@@ -204,141 +237,283 @@ def charges(workspace: Path, name: str) -> list[tuple[str, ...]]:
         return found.fetchall()
 
 
-def findings(world: World) -> list[str]:
+def findings(world: World) -> Counter[str]:
     """What kinds of things an auditor of everybody's logs objects to."""
     with TemporaryDirectory() as scratch:
         places = [str(world.workspace.path)]
         _, found, _ = audit_places(
             places, agreements=(), policy=None, scratch=Path(scratch), now=world.now
         )
-    return [str(one.kind) for one in found]
+    return Counter(str(one.kind) for one in found)
 
 
-def compare(world: World, whole: World) -> list[str]:
+def erased(workspace: Path, name: str) -> dict[str, tuple[bool, set[tuple[str, str]]]]:
+    """What a party did about each request to erase: whether it is done, and where what came of it."""
+    kept = {
+        path.stem: Kept.model_validate_json(path.read_bytes()).execution
+        for path in (workspace / name / "erasures").glob("*.json")
+    }
+    return {
+        entry: (one.completion is not None, {(step.target, step.outcome) for step in one.steps})
+        for entry, one in kept.items()
+    }
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a world has come to.
+
+    Attributes:
+        made: what there is, by file.
+        charges: each party's ledger.
+        leaves: each party's log.
+        erased: each party's requests.
+        findings: of an auditor, by kind.
+    """
+
+    made: Mapping[str, bytes]
+    charges: Mapping[str, list[tuple[str, ...]]]
+    leaves: Mapping[str, tuple[Record, ...]]
+    erased: Mapping[str, dict[str, tuple[bool, set[tuple[str, str]]]]]
+    findings: Counter[str]
+
+    @classmethod
+    def of(cls, world: World) -> "End":
+        """Look at a world."""
+        path = world.workspace.path
+        return cls(
+            outcome(path),
+            {name: charges(path, name) for name in PEOPLE},
+            {name: world.leaves(name) for name in PEOPLE},
+            {name: erased(path, name) for name in PEOPLE},
+            findings(world),
+        )
+
+
+def unpaid(world: World, end: End, whole: End) -> Iterator[str]:
+    """Say what left a party, as its channel saw, though no charge of its own pays for it."""
+    states = {name: {one: state for one, _, state in end.charges[name]} for name in PEOPLE}
+    costs = {
+        (leaf.job, leaf.computation)
+        for name in PEOPLE
+        for leaf in whole.leaves[name]
+        if isinstance(leaf, Release) and leaf.charge_id is not None
+    }
+    left: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for line in (world.workspace.path / WIRE).read_text().splitlines():
+        name, digest = line.split()
+        told = [
+            leaf
+            for leaf in end.leaves[name]
+            if isinstance(leaf, Release) and leaf.content_digest == digest
+        ]
+        if not told:
+            yield f"{name} let out what its log does not tell of"
+        for leaf in told:
+            if (leaf.job, leaf.computation) not in costs:
+                continue
+            if leaf.charge_id is None or states[name].get(leaf.charge_id) != "committed":
+                yield f"{name} let out {leaf.release_id} uncharged"
+            else:
+                left[name, leaf.charge_id].add(digest)
+    for (name, charge_id), digests in left.items():
+        if len(digests) > 1:
+            yield f"{name} let out more than {charge_id} pays for"
+
+
+def repeated(here: End, there: End, name: str) -> int:
+    """Count what a party worked out for a job more often than where nobody was killed."""
+
+    def released(end: End) -> Counter[tuple[str | None, str]]:
+        return Counter(
+            (leaf.job, leaf.computation)
+            for leaf in end.leaves[name]
+            if isinstance(leaf, Release) and not leaf.computation.startswith(ANEW)
+        )
+
+    return (released(here) - released(there)).total()
+
+
+def differences_of(name: str, end: End, whole: End) -> Iterator[str]:
+    """Say what is not as it would be of a party's ledger, requests and log."""
+    if end.charges[name] != whole.charges[name]:
+        yield f"charges of {name}"
+    if end.erased[name] != whole.erased[name]:
+        yield f"erasures at {name}"
+    counts, before = (Counter(one.kind for one in each.leaves[name]) for each in (end, whole))
+    if counts["budget.committed"] != before["budget.committed"]:
+        yield f"budget.committed of {name}"
+    for kind in ("model.trained", "segment.written"):  # told before it is done: perhaps twice
+        if not 0 <= counts[kind] - before[kind] <= 1:
+            yield f"{kind} of {name}"
+    reserved = counts["budget.reserved"]
+    if reserved != counts["budget.committed"] + counts["budget.refunded"]:
+        yield f"reserved and neither paid nor refunded by {name}"
+    if reserved > before["budget.reserved"] + 1 or repeated(end, whole, name) > 1:
+        yield f"more than one round repeated by {name}"
+
+
+def differences(world: World, whole: End) -> list[str]:
     """What is not as in the run that nobody disturbed."""
-    here, there = world.workspace.path, whole.workspace.path
-    wrong = []
-    found, expected = outcome(here), outcome(there)
-    wrong += [one for one in sorted(found | expected) if found.get(one) != expected.get(one)]
+    try:
+        end = End.of(world)
+    except ComplianceError as error:
+        return [f"a log does not hold: {error}"]
+    wrong = [
+        one for one in sorted(end.made | whole.made) if end.made.get(one) != whole.made.get(one)
+    ]
+    wrong += unpaid(world, end, whole)
     for name in PEOPLE:
-        if charges(here, name) != charges(there, name):
-            wrong.append(f"charges of {name}")
-        counts, before = verify_party(here / name).counts, verify_party(there / name).counts
-        if counts.get("budget.committed") != before.get("budget.committed"):
-            wrong.append(f"budget.committed of {name}")
-        for kind in ("model.trained", "segment.written"):  # told before it is done: perhaps twice
-            if not 0 <= counts.get(kind, 0) - before.get(kind, 0) <= 1:
-                wrong.append(f"{kind} of {name}")
-        reserved = counts.get("budget.reserved", 0)
-        if reserved != counts.get("budget.committed", 0) + counts.get("budget.refunded", 0):
-            wrong.append(f"reserved and neither paid nor refunded by {name}")
-        if reserved > before.get("budget.reserved", 0) + 1:
-            wrong.append(f"more than one round repeated by {name}")
-    objections = Counter(findings(world)) - Counter(findings(whole))
-    wrong += [f"an auditor finds {kind}" for kind in objections]
+        wrong += differences_of(name, end, whole)
+    wrong += [f"an auditor finds {kind}" for kind in end.findings - whole.findings]
     for folder in world.workspace.folders:
         with locked(folder):  # whoever holds it next sweeps
             pass
+    here = world.workspace.path
     left = [str(path.relative_to(here)) for path in here.rglob("*.tmp")]
     return wrong + [f"{one} is left" for one in left]
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A job, or an erasure: a run leads from one world to another.
+
+    Attributes:
+        name: of the job; `erase`.
+        kind: of the job; `erase`.
+        before: where nothing of it was done.
+        after: where all of it was, and nobody was killed.
+        end: how that looks.
+    """
+
+    name: str
+    kind: str
+    before: World
+    after: World
+    end: End
+
+
 class Matrix:
-    """Every job of one collaboration, run undisturbed once, and as often again as there are kills."""
+    """All of one collaboration, run undisturbed once, and as often again as there are kills."""
 
     def __init__(self, directory: Path) -> None:
-        file = write_every_job(directory / "trial", measure=MEASURE)
+        erasure = {"deadline_days": 10, "retrain_days": 20}
+        file = write_every_job(directory / "trial", measure=MEASURE, erasure=erasure)
         made = prepare_workspace(load_collaboration(file), file, directory / "made")
         self._directory = directory
         self._made = World(made, NOW)
         coordinator = self._made.folder("coordinator")
         self.jobs: tuple[JobSpec, ...] = (*read_jobs(coordinator), COUNT)
-        self._before: World = self._made
 
-    def each(self) -> Iterator[tuple[JobSpec, World, World]]:
-        """Run job after job in this process; yield each with the worlds before and after it."""
+    def each(self) -> Iterator[Stage]:
+        """Run job after job in this process; once there are a model and a segment, erase too."""
         before = self._made
         for number, spec in enumerate(self.jobs):
             after = before.copy(self._directory / f"after-{number}")
             write_jobs(after.folder("coordinator"), self.jobs[: number + 1])
             after.run()
-            yield spec, before, after
+            yield Stage(spec.name, spec.kind, before, after, End.of(after))
+            if spec.kind == "expand":
+                yield self._erasure(after)
             if before is not self._made:
                 shutil.rmtree(before.workspace.path)
             before = after
-        self.last = before
 
-    def kill(self, before: World, after: World, victim: str, at: int) -> list[str]:
-        """Run the job that lies between two worlds, killed at a step; say what went wrong."""
-        place = self._directory / "tried"
-        shutil.rmtree(place, ignore_errors=True)
-        world = before.copy(place)
-        jobs = read_jobs(after.folder("coordinator"))
-        write_jobs(world.folder("coordinator"), jobs)
-        killed = place / f"killed-{victim}"
-        steps = Steps(place, victim, at)
-        ended = forked(self._forking(world, steps).run, steps, self._directory / "steps")
+    def _erasure(self, trained: World) -> Stage:
+        """Have somebody ask the brand to be erased everywhere, who is in all that was made."""
+        before = trained.copy(self._directory / "asked")
+        with before.node("brand").desk() as desk:
+            erasing = Erasing(desk.folder, desk.agreement, desk.gate, clock=before.clock)
+            erasing.request("email", email(IN_ALL))
+        after = before.copy(self._directory / "erased")
+        after.run()
+        return Stage("erase", "erase", before, after, End.of(after))
+
+    def kill(self, stage: Stage, victim: str, at: int) -> list[str]:
+        """Run a stage, killed at a step, and run it again; say what went wrong."""
+        world = self._begin(stage, "tried", victim, at)
+        assert world.steps is not None
+        ended = forked(world.run, world.steps, self._directory / "steps")
         # without a worker a run stops, or goes on where the job may
         if (ended == KILLED) != (victim == "coordinator") or ended not in {KILLED, STOPPED, 0}:
             return [f"ended with {ended}"]
-        if victim != "coordinator" and not killed.exists():
+        if victim != "coordinator" and not (world.workspace.path / f"killed-{victim}").exists():
             return ["nobody was killed"]
-        again = Steps(place, victim)
-        world.now += timedelta(hours=1)
-        ended = forked(self._forking(world, again).run, again, self._directory / "steps")
-        if ended:
-            return [f"ended with {ended} when run again"]
-        return compare(world, after)
+        # whoever asks to be erased is told of again after a day
+        for later in (DAY, DAY) if stage.kind == "erase" else (HOUR,):
+            world = WatchedWorld(world.workspace, world.now + later)
+            if ended := forked(world.run):
+                return [f"ended with {ended} when run again"]
+        return differences(world, stage.end)
 
-    def steps(self, before: World, after: World, victim: str) -> list[str]:
-        """Return the steps of a party in the job that lies between two worlds."""
-        place = self._directory / "counted"
-        shutil.rmtree(place, ignore_errors=True)
-        world = before.copy(place)
-        write_jobs(world.folder("coordinator"), read_jobs(after.folder("coordinator")))
-        steps = Steps(place, victim)
-        if forked(self._forking(world, steps).run, steps, self._directory / "steps"):
+    def steps(self, stage: Stage, victim: str) -> list[str]:
+        """Return the steps of a party in a stage."""
+        world = self._begin(stage, "counted", victim)
+        assert world.steps is not None
+        if forked(world.run, world.steps, self._directory / "steps"):
             raise AssertionError(f"{victim}: the steps could not be counted")
-        if wrong := compare(world, after):
+        if wrong := differences(world, stage.end):
             raise AssertionError(f"processes of their own make something else: {wrong}")
         found: list[str] = json.loads((self._directory / "steps").read_text())
         return found
 
-    @staticmethod
-    def _forking(world: World, steps: Steps) -> ForkedWorld:
-        return ForkedWorld(world.workspace, world.now, steps=steps)
+    def _begin(self, stage: Stage, place: str, victim: str, at: int = 0) -> WatchedWorld:
+        """Return a world in which a stage has yet to be run."""
+        path = self._directory / place
+        shutil.rmtree(path, ignore_errors=True)
+        world = stage.before.copy(path)
+        write_jobs(world.folder("coordinator"), read_jobs(stage.after.folder("coordinator")))
+        (path / WIRE).touch()
+        return WatchedWorld(world.workspace, world.now, steps=Steps(path, victim, at))
 
 
-def main(directory: Path, every: int, named: Collection[str]) -> int:
+def points(taken: Sequence[str], first: int, every: int, offset: int) -> list[int]:
+    """Return at which steps to kill, from 1."""
+    every = min(every, len(taken))
+    found = set(range(1 + (first + offset) % every, len(taken) + 1, every))
+    if not offset and "take" in taken:
+        found |= {taken.index("take") + 1, len(taken) - taken[::-1].index("answer")}
+    return sorted(found)
+
+
+def main(directory: Path, every: int, offset: int, named: Collection[str]) -> int:
     """Kill, and print what was killed; return how often something was wrong."""
     matrix = Matrix(directory)
     wrong = 0
     turn = 0
     left = set(named)
-    for spec, before, after in matrix.each():
-        victims = [
-            one for one in (*PEOPLE, "coordinator") if not named or f"{spec.name}/{one}" in named
-        ]
-        for victim in victims:
-            taken = matrix.steps(before, after, victim)
+    for stage in matrix.each():
+        for victim in (*PEOPLE, "coordinator"):
             turn += 1
-            points = range(1 + turn * 7 % min(every, len(taken)), len(taken) + 1, every)
-            for at in points:
-                problems = matrix.kill(before, after, victim, at)
+            if named and f"{stage.name}/{victim}" not in left:
+                continue
+            taken = matrix.steps(stage, victim)
+            killed = points(taken, turn * 7, every, offset)
+            for at in killed:
+                problems = matrix.kill(stage, victim, at)
                 if problems:
                     wrong += 1
-                    sys.stderr.write(f"{spec.name} {victim} {at} {taken[at - 1]}: {problems}\n")
+                    where = f"{stage.name} {victim} {at} {taken[at - 1]}"
+                    sys.stderr.write(f"{where}: {problems}\n")
                     sys.stderr.flush()
-            told = {"job": spec.name, "kind": spec.kind, "victim": victim, "steps": len(taken)}
-            kinds = Counter(taken)
-            sys.stdout.write(json.dumps(told | {"killed": len(points), "kinds": kinds}) + "\n")
+            told = {"job": stage.name, "kind": stage.kind, "victim": victim, "steps": len(taken)}
+            told |= {"killed": len(killed), "kinds": Counter(taken[at - 1] for at in killed)}
+            sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
-            left.discard(f"{spec.name}/{victim}")
+            left.discard(f"{stage.name}/{victim}")
         if named and not left:
             break
     return wrong
 
 
+def sync_in_turn(_: LocalFiles, paths: Collection[Path]) -> None:
+    """Flush files one after another, so that steps come in one order."""
+    for path in paths:
+        files._sync(path)
+
+
 if __name__ == "__main__":
+    LocalFiles.sync = sync_in_turn  # type: ignore[method-assign]
     with listening(lambda _: None):
-        sys.exit(min(1, main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])))
+        each, _, later = sys.argv[2].partition("+")
+        sys.exit(min(1, main(Path(sys.argv[1]), int(each), int(later or 0), sys.argv[3:])))

@@ -38,6 +38,7 @@ from federation.party import PartyFolder
 from federation.routes import ROUTES
 from federation.specification import ExpandSpec, MatchSpec, TrainSpec
 from federation.trial.workspace import Workspace, prepare_workspace
+from federation.wire import other_bundle
 from privacy.accounting.ledger import Budget, Ledger, Statement
 from privacy.encryption import DecryptionKey
 from privacy.randomness import seeded_secret
@@ -257,6 +258,8 @@ class World:
     """Parties whose nodes give no answer."""
     away: set[str] = field(default_factory=set)
     """Parties whose nodes are not connected."""
+    outdated: dict[str, str] = field(default_factory=dict)
+    """Parties whose nodes take no run of this version, and the version that they run."""
 
     @classmethod
     def make(
@@ -334,9 +337,17 @@ class World:
         answers: list[SealedMessage | None] = []
         for parcel in parcels:
             name = names[parcel.node]
+            if name in self.outdated:
+                error = other_bundle(parcel.addressee, f"{name} runs Comity {self.outdated[name]}")
+                if parcel.on_version is None:
+                    raise error
+                parcel.on_version(error)
+                answers.append(None)
+                continue
             if name in self.unreachable:
-                if answers.count(None) == most_missing:
+                if most_missing == 0:
                     raise PartyUnreachableError(f"no answer from {name}")
+                most_missing -= 1
                 answers.append(None)
                 continue
             answer = self.handle(name, parcel.message)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -248,6 +248,15 @@ class TestApprovals:
         assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
         told = CliRunner().invoke(app, ["code", "digest"])
         assert told.stdout.strip() == running_code().digest
+
+    def test_a_program_gets_the_files_that_are_digested_too(self) -> None:
+        code = asdict(running_code())
+        plain = CliRunner().invoke(app, ["code", "digest", "--list"]).stdout
+        told = json.loads(CliRunner().invoke(app, ["code", "digest", "--list", "--json"]).stdout)
+        files = told.pop("files")
+        assert told == code
+        assert "".join(f"{one['digest']}  {one['path']}\n" for one in files) == plain
+        assert json.loads(CliRunner().invoke(app, ["code", "digest", "--json"]).stdout) == code
 
 
 class TestRegions:

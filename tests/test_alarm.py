@@ -72,7 +72,7 @@ signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))  # a loop runs handler
 
 
 @pytest.mark.deployment
-def test_a_coordinator_tells_systemd_of_its_rounds_and_ends_with_1_where_it_hangs(
+def test_a_coordinator_tells_systemd_how_it_stands_and_ends_with_1_where_it_hangs(
     tmp_path: Path,
 ) -> None:
     """As it is installed, but for its patience, and a signal on which its loop hangs."""
@@ -91,6 +91,8 @@ def test_a_coordinator_tells_systemd_of_its_rounds_and_ends_with_1_where_it_hang
         systemd.settimeout(START_SECONDS)
         coordination = Coordination(processes, tmp_path, None)
         up = coordination.up()
+        while (told := systemd.recv(100)) != b"READY=1":
+            assert told == b"WATCHDOG=1"  # its loop goes round while it opens its listeners
         assert systemd.recv(100) == b"WATCHDOG=1"
         with coordination.client() as client:
             assert client.get(f"{coordination.public}/health").status_code == 200

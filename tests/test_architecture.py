@@ -255,6 +255,8 @@ ALLOWED = {
     "privacy/psi/vector/program.py": frozenset(
         {"ctypes", "ctypes.CFUNCTYPE", "ctypes.c_uint64", "ctypes.c_void_p"}
     ),
+    # how the C library hands out memory has no name in Python
+    "federation/apps/operating/allocator.py": frozenset({"ctypes", "ctypes.CDLL"}),
     # a party's own worker processes, which it asks for in its configuration
     "federation/workers.py": frozenset(
         {"concurrent.futures.ProcessPoolExecutor", "multiprocessing.get_context"}
@@ -271,7 +273,8 @@ ALLOWED = {
             *("socket.recv_fds", "socket.send_fds", "socket.socket", "socket.socketpair"),
         }
     ),
-    # what Flower's own client raises
+    # what Flower's own client returns and raises
+    "federation/apps/credential.py": frozenset({"http.HTTPStatus", "httpx.Response"}),
     "federation/apps/superlink.py": frozenset({"httpx.HTTPStatusError", "httpx.TransportError"}),
     # a coordinator's two listeners, and Flower's executor beside them, on its own machine
     "federation/apps/control_listener.py": frozenset(
@@ -315,6 +318,7 @@ ALLOWED = {
             *("starlette.types.Message", *ASGI),
         }
     ),
+    "federation/apps/operating/pushes.py": frozenset({"http.HTTPStatus", *ASGI}),
     "federation/apps/operating/riding.py": frozenset(
         {"starlette.concurrency.run_in_threadpool", *ASGI}
     ),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parties import World
+from parties import PURPOSE, World
 from test_agreement import party_terms
 
 import federation.audit
@@ -99,8 +99,18 @@ def read(job: str) -> Spec:
     return {"of": records.ConsentUsed, "job": job, "purpose": None} | fields
 
 
+def job(name: str, computation: str, *between: Spec, outcome: str = "done") -> list[Spec]:
+    """A job, as the coordinator tells of it."""
+    started = {"of": records.JobStarted, "job": name, "computation": computation}
+    return [started, *between, started | {"of": records.JobEnded, "outcome": outcome}]
+
+
 def erasure(of: Any, **fields: Any) -> Spec:
     return {"of": of, "job": None, "request": "r1"} | fields
+
+
+REFUSED: Spec = {"of": records.CallsRefused, "job": None, "since": timedelta(minutes=1)}
+REFUSED |= {"refused": {"token": 3}}
 
 
 def ended(peer: str) -> Spec:
@@ -176,10 +186,14 @@ def clean(agreement: Agreement) -> Logs:
         "coordinator": [
             dict(opened),
             *said("roll-call", "identify", "everyone"),
-            {"of": records.JobStarted, "job": "model", "computation": "train"},
-            *said("model", "model.published", "retailer", content_digest=SENT),
-            dict(trained),
-            {"of": records.JobEnded, "job": "model", "computation": "train", "outcome": "done"},
+            *job("find", "match"),
+            *job(
+                "model",
+                "train",
+                *said("model", "model.published", "retailer", content_digest=SENT),
+                dict(trained),
+            ),
+            *job("best", "expand"),
         ],
     }
 
@@ -196,7 +210,7 @@ def built(
             fields = {key: value for key, value in spec.items() if key != "of"}
             if fields.get("purpose", "") is None:
                 fields["purpose"] = agreement.match.purpose
-            for key in ("deadline", "due", "time"):
+            for key in ("deadline", "due", "since", "time"):
                 if isinstance(fields.get(key), timedelta):
                     fields[key] = begun + fields[key]
             for key in {"parties", "recipients", "missing"} & fields.keys():
@@ -269,6 +283,8 @@ ENDED |= {"notice_digest": "8" * 64}
 DUE: Spec = {"of": R.ModelDue, "job": "model", "model_digest": MODEL, "due": timedelta(days=9)}
 PRESENT = said("roll-call", "present", "coordinator")
 OTHER_JOB: Spec = {"of": R.JobStarted, "job": "other", "computation": "match"}
+COUNTED: Spec = {"of": R.MeasurementMade, "job": "counts", "measurement_digest": "dd" * 32}
+COUNTED |= {"parties": ("retailer",), "epsilon": 0.1, "delta": None}
 PRUNED: Spec = {"of": R.LogPruned, "job": None, "kept_from": 999, "root_hash": "9" * 64}
 REFUND: Spec = {"of": R.BudgetRefunded, "job": "model", "charge_id": "c", "reason": "taken back"}
 
@@ -318,6 +334,8 @@ def test_no_job_forgets_what_the_log_told_of_before(
     logs = clean(world.agreement)
     begin = len(logs["brand"])
     logs["brand"] += [dict(leaf) for leaf in leaves]
+    for name in {leaf["job"] for leaf in leaves} - {None}:
+        logs["coordinator"] += job(name, "match")
     found = findings(world.agreement, logs)
     assert {one.kind for one in found} <= {K.CONSENT_FORGOTTEN}
     assert [tuple(at - begin for at in one.leaves) for one in found] == expected
@@ -334,14 +352,14 @@ def _reserve(logs: Logs, agreement: Agreement, **fields: Any) -> None:
 
 def _measure(logs: Logs, agreement: Agreement) -> None:
     _reserve(logs, agreement)
-    job = said("model", "measure.counts", "coordinator", read("model"), charge_id="c")
-    logs["courier"] += job
+    logs["courier"] += said("model", "measure.counts", "coordinator", read("model"), charge_id="c")
 
 
 def _train(logs: Logs, agreement: Agreement, **fields: Any) -> None:
     source = logs["retailer"][place(logs["retailer"], R.ModelTrained)]
     logs["courier"].append(source | {"model_digest": "ee" * 32, "job": "theirs"} | fields)
     del logs["retailer"]  # whose part in it would be asked for
+    del logs["coordinator"]  # that would have to tell of it
 
 
 PLANTED: dict[K, tuple[str, Plant]] = {
@@ -351,6 +369,13 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.FOREIGN_PARTY: ("brand", changed("brand", R.ConsentUsed, party="courier")),
     K.FOREIGN_AGREEMENT: ("brand", changed("brand", R.ConsentUsed, agreement="f" * 64)),
     K.TIME_BACKWARDS: ("brand", changed("brand", R.ConsentUsed, time=timedelta(minutes=-1))),
+    K.CALLS_COUNTED_TWICE: (
+        "coordinator",
+        all_of(
+            added("coordinator", REFUSED),
+            again("coordinator", R.CallsRefused),
+        ),
+    ),
     K.OUTSIDE_VALIDITY: (
         "courier",
         all_of(
@@ -361,7 +386,7 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.AFTER_END: ("courier", added("courier", ENDED, *PRESENT)),
     K.UNKNOWN_COMPUTATION: (
         "courier",
-        added("courier", *said("x", "train.more", "coordinator")),
+        added("courier", *said("model", "train.more", "coordinator")),
     ),
     K.OFF_ROUTE: ("courier", added("courier", *said("x", "present", "brand"))),
     K.UNDECIDED: ("brand", removed("brand", R.AccessDecided)),
@@ -401,7 +426,14 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.MODEL_OF_STRANGER: ("courier", lambda logs, one: _train(logs, one, parties=("spy",))),
     K.MODELS_DIFFER: ("brand", changed("brand", R.ModelTrained, epsilon=0.5)),
     K.RESULTS_DIFFER: ("brand", changed("brand", R.ModelTrained, model_digest="e" * 64)),
-    K.PART_NOT_GIVEN: ("brand", changed("brand", R.ModelTrained, rounds=2)),
+    K.PART_NOT_GIVEN: (
+        "brand",
+        all_of(
+            changed("brand", R.ModelTrained, rounds=2),
+            removed("retailer", R.ModelTrained),
+            lambda logs, _: logs.pop("coordinator") and None,
+        ),
+    ),
     K.MODEL_RETIRED: ("brand", added("brand", RETIRED, at=1)),
     K.SEGMENT_OVER_SHARE: (
         "retailer",
@@ -415,7 +447,15 @@ PLANTED: dict[K, tuple[str, Plant]] = {
     K.OTHER_RECIPIENTS: ("brand", changed("brand", R.ConsentUsed, recipients=("courier",))),
     K.TOO_MANY_MATCHES: ("courier", often),
     K.MATCH_DIFFERS: ("retailer", changed("brand", R.MatchBound, peer_commitment="e" * 64)),
-    K.JOB_NOT_STARTED: ("coordinator", removed("coordinator", R.JobStarted)),
+    K.JOB_NOT_STARTED: (
+        "coordinator",
+        added("coordinator", OTHER_JOB | {"of": R.JobEnded, "outcome": "failed"}),
+    ),
+    K.JOB_NOT_TOLD: (
+        "retailer",
+        all_of(removed("coordinator", R.JobStarted, 2), removed("coordinator", R.JobEnded, 2)),
+    ),
+    K.RESULT_NOT_TOLD: ("coordinator", removed("coordinator", R.ModelTrained)),
     K.JOB_NEVER_ENDED: (
         "coordinator",
         added("coordinator", OTHER_JOB, at=1),
@@ -499,6 +539,141 @@ def test_whoever_alone_names_the_brand_passes_no_other_result_by(world: World) -
     changed("coordinator", R.ModelTrained, **told)(specs, world.agreement)
     (found,) = findings(world.agreement, specs)
     assert (found.kind, found.party) == (K.RESULTS_DIFFER, "coordinator")
+
+
+@pytest.mark.parametrize(
+    ("by_rows", "expected"),
+    [(False, [("brand", "courier"), ("coordinator", "courier")]), (True, [("brand", "courier")])],
+    ids=["as if over columns", "over rows"],
+)
+def test_brand_and_coordinator_together_name_nobody_who_did_nothing(
+    by_rows: bool, expected: list[tuple[str, str]], world: World
+) -> None:
+    """Naming the brand too does not make a model over rows one over columns."""
+    logs = clean(world.agreement)
+    if by_rows:
+        logs["coordinator"].pop(place(logs["coordinator"], R.ModelTrained))
+        logs["retailer"].pop(place(logs["retailer"], R.ModelTrained))  # it never got it
+        changed("coordinator", R.JobEnded, 1, outcome="failed")(logs, world.agreement)
+        told = {"parties": ("brand", "courier", "retailer")}
+        changed("brand", R.ModelTrained, **told)(logs, world.agreement)
+    else:
+        source = logs["brand"][place(logs["brand"], R.ModelTrained)]
+        model = source | {"job": "columns", "model_digest": "ee" * 32}
+        model |= {"parties": ("brand", "courier")}
+        logs["brand"] += [*said("columns", "assist.heard", "coordinator", read("columns")), model]
+        logs["coordinator"] += job("columns", "train-vertical", dict(model))
+    found = [one for one in findings(world.agreement, logs) if one.kind is K.PART_NOT_GIVEN]
+    named = [(one.party, re.search(r"names (\w+)", one.sentence)) for one in found]
+    assert sorted((party, name and name[1]) for party, name in named)[: len(expected)] == expected
+
+
+def test_a_job_that_failed_leaves_nothing_at_anybody(world: World) -> None:
+    logs = clean(world.agreement)
+    changed("coordinator", R.JobEnded, 1, outcome="failed")(logs, world.agreement)
+    removed("coordinator", R.ModelTrained)(logs, world.agreement)
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.RESULT_NOT_TOLD, "retailer")
+    logs["coordinator"] += job("model", "train")[:1]  # it goes on
+    assert findings(world.agreement, logs) == ()
+    logs["coordinator"] += job("model", "match")[1:]  # as if it had been another
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.RESULT_NOT_TOLD, "retailer")
+
+
+@pytest.mark.parametrize("gone", ["coordinator", "retailer"])
+def test_what_a_log_that_is_not_given_tells_is_not_asked(gone: str, world: World) -> None:
+    logs = clean(world.agreement)
+    for kind in (R.JobStarted, R.JobEnded):
+        removed("coordinator", kind, 2)(logs, world.agreement)
+    del logs[gone]
+    assert findings(world.agreement, logs) == ()
+
+
+@pytest.fixture(scope="module")
+def counting(world: World) -> Agreement:
+    """The agreement, with terms of measuring."""
+    terms = world.agreement.model_dump(exclude_none=True)
+    columns = [{"name": world.agreement.features[0].name, "edges": [20.0, 30.0]}]
+    counts = {"columns": columns, "noise": ["discrete-gaussian"], "minimum_cell": 5}
+    terms["measure"] = counts | {"purpose": PURPOSE, "epsilon": 0.5, "delta": 1e-6}
+    return Agreement.from_terms(terms)
+
+
+MEASURED: dict[str, tuple[K | None, str, Plant]] = {
+    "clean": (None, "", all_of()),
+    "of the brand": (
+        K.MEASUREMENT_OF_STRANGER,
+        "coordinator",
+        changed("coordinator", R.MeasurementMade, parties=("brand",)),
+    ),
+    "too much": (
+        K.OVER_MEASURED,
+        "coordinator",
+        all_of(
+            changed("coordinator", R.MeasurementMade, epsilon=0.6),
+            removed("brand", R.MeasurementMade),
+        ),
+    ),
+    "too likely to fail": (
+        K.OVER_MEASURED,
+        "coordinator",
+        all_of(
+            changed("coordinator", R.MeasurementMade, delta=0.5),
+            removed("brand", R.MeasurementMade),
+        ),
+    ),
+    "told otherwise": (
+        K.RESULTS_DIFFER,
+        "coordinator",
+        changed("coordinator", R.MeasurementMade, epsilon=0.2),
+    ),
+    "missing otherwise": (
+        K.RESULTS_DIFFER,
+        "coordinator",
+        changed("coordinator", R.MeasurementMade, missing=("courier",)),
+    ),
+    "not told": (K.RESULT_NOT_TOLD, "coordinator", removed("coordinator", R.MeasurementMade)),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_measurement_is_held_against_what_a_model_is(name: str, counting: Agreement) -> None:
+    kind, party, plant = MEASURED[name]
+    logs = clean(counting)
+    del logs["retailer"]  # whose part would be asked for
+    logs["brand"].append(dict(COUNTED))
+    logs["coordinator"] += job("counts", "measure", dict(COUNTED))
+    plant(logs, counting)
+    found = {(one.kind, one.party) for one in findings(counting, logs)}
+    if name == "of the brand":  # which its log contradicts
+        found.remove((K.RESULTS_DIFFER, "coordinator"))
+    assert found == ({(kind, party)} if kind else set())
+
+
+def test_counts_that_nobody_agreed_on_are_found_where_they_are_told(world: World) -> None:
+    logs = clean(world.agreement)
+    logs["courier"].append(COUNTED | {"parties": ("courier",)})
+    logs["coordinator"] += job("counts", "measure", dict(COUNTED), outcome="failed")
+    kinds = [one.kind for one in findings(world.agreement, logs) if one.party == "courier"]
+    assert K.OVER_MEASURED in kinds
+
+
+@pytest.mark.parametrize("field", ["rounds", "missing"])
+def test_a_model_is_told_of_alike_in_all_there_is(field: str, world: World) -> None:
+    logs = clean(world.agreement)
+    del logs["retailer"]
+    told = {"rounds": 9, "missing": ("courier",)}[field]
+    changed("coordinator", R.ModelTrained, **{field: told})(logs, world.agreement)
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.MODELS_DIFFER, "coordinator")
+
+
+def test_a_model_that_fails_likelier_than_agreed_is_over_the_terms(world: World) -> None:
+    logs = clean(world.agreement)
+    _train(logs, world.agreement, delta=0.5)
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.MODEL_OVER_TERMS, "courier")
 
 
 def test_a_place_that_the_agreement_has_not_is_a_stranger(world: World) -> None:
@@ -781,7 +956,14 @@ def test_every_kind_but_those_of_a_cheating_witnessed_log_is_planted_here() -> N
     elsewhere = {K.UNREADABLE, K.MALFORMED_LEAF, K.NOT_PUBLIC, K.REWRITTEN, K.SPLIT_VIEW}
     elsewhere |= {K.KEY_NOT_IN_FORCE, K.VERSION_MISSING, K.ROTATED_OTHERWISE}
     elsewhere |= {K.GIVEN_TWICE, K.AGREEMENT_DIFFERS, K.CODE_NOT_ALLOWED, K.OVER_PERIOD}
-    elsewhere |= {K.UNAPPROVED, K.OTHER_VERSION, K.OTHER_PURPOSE, K.PRUNED_OTHERWISE, K.PRUNED}
+    elsewhere |= {
+        K.MEASUREMENT_OF_STRANGER,
+        K.UNAPPROVED,
+        K.OTHER_VERSION,
+        K.OTHER_PURPOSE,
+        K.PRUNED_OTHERWISE,
+        K.PRUNED,
+    }
     assert set(K) == {*PLANTED, *FILES, *elsewhere}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from parties import World
 from test_adoption import TERMINATION, amended
-from test_auditing import ENDED, K, Logs, R, built, clean, place, read, said
+from test_auditing import ENDED, K, Logs, R, built, clean, job, place, read, said
 
 from compliance import records
 from compliance.agreement import Agreement
@@ -55,6 +55,7 @@ def going_on(first: Agreement, second: Agreement) -> Logs:
         *said("next", "expand.done", "coordinator", read("next")),
         {"of": R.SegmentWritten, "job": "next", "segment": "next", "rows": 20, "share": 0.01},
     ]
+    logs["coordinator"] += job("next", "expand")
     for specs in logs.values():
         start = place(specs, R.AgreementSigned, 1)
         for number, spec in enumerate(specs[start:]):
@@ -247,8 +248,8 @@ def test_rows_leave_after_enough_people_approved(
     agreed = world.agreement.model_copy(update={"approval": terms})
     logs = clean(agreed)
     everybody = approvals(("ann", "brand"), ("bob", "retailer"))
-    for party, job in (("brand", "find"), ("retailer", "find")):
-        logs[party][1:1] = [one | {"job": job} for one in everybody]
+    for party, name in (("brand", "find"), ("retailer", "find")):
+        logs[party][1:1] = [one | {"job": name} for one in everybody]
     logs["retailer"][1:1] = [one | {"job": "best"} for one in approvals(*people)]
     found = alone(agreed, logs)
     expected = set() if enough else {(K.UNAPPROVED, "retailer")}

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import click
 import pytest
 import typer
+from pydantic import BaseModel
 from trials import document, party, save, training, write_tables, write_trial
 
 from compliance.agreement import SignedAgreement
@@ -23,6 +25,26 @@ from federation.cli import app, main
 from federation.trial.report import Report
 
 COMITY = Path(sys.executable).with_name("comity")
+
+
+def test_json_has_null_for_numbers_that_json_has_no_spelling_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Told(BaseModel):
+        area: float
+        by_group: dict[str, float]
+
+    told = Told(area=math.nan, by_group={"a": math.inf, "b": 0.5})
+    terminal.print_json({"model": told, "all": (-math.inf, [math.nan, 1], True, "NaN")})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found == {
+        "model": {"area": None, "by_group": {"a": None, "b": 0.5}},
+        "all": [None, [None, 1], True, "NaN"],
+    }
 
 
 def test_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:

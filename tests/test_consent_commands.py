@@ -124,6 +124,9 @@ def test_a_reference_that_no_row_has_is_recorded_and_said(
 def test_a_purpose_that_is_not_agreed_is_a_mistake_and_no_answer(desk: Desk) -> None:
     code, said = desk.run("show", SUBJECT, "profiling")
     assert (code, "profiling" in said, SUBJECT in said) == (2, False, False)
+    words = " ".join(said.replace("│", " ").split())
+    assert f"which are {PURPOSE}" in words
+    assert "got another: name one of these, or have the agreement amended" in words
     desk.run("import")
     desk.say("refuse")
     code, said = desk.run("show", SUBJECT, PURPOSE)

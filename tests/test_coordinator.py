@@ -22,6 +22,7 @@ from parties import (
 from pydantic import BaseModel
 
 from compliance import records
+from federation.audit import verify_party
 from federation.channel import Parcel
 from federation.coordinator import Coordinator, read_jobs, write_jobs
 from federation.errors import MessageError, PartyUnreachableError, RefusedError, WorkspaceError
@@ -44,6 +45,7 @@ from federation.messages import (
     weights_from_bytes,
 )
 from federation.progress import Progress, listening
+from federation.roll_call import ROLL_CALL
 
 
 @pytest.fixture(scope="module")
@@ -176,33 +178,47 @@ class CutError(Exception):
     """The line went dead."""
 
 
+FAR = 1_000
+"""More exchanges than any run has."""
+
+
 class Dying:
     """A channel that dies before its n-th exchange, or after it."""
 
     def __init__(self, world: World, after: int, *, answered: bool) -> None:
-        self._world = world
-        self._left = after
+        self.world = world
+        self.left = after
         self._answered = answered
 
     def nodes(self, at_least: int) -> Sequence[int]:
-        return self._world.nodes(at_least)
+        return self.world.nodes(at_least)
 
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0
     ) -> Sequence[SealedMessage | None]:
-        self._left -= 1
-        if self._left < 0 and not self._answered:
+        self.left -= 1
+        if self.left < 0 and not self._answered:
             raise CutError
-        answers = self._world.exchange(parcels, most_missing=most_missing)
-        if self._left < 0:
+        answers = self.world.exchange(parcels, most_missing=most_missing)
+        if self.left < 0:
             raise CutError
         return answers
 
 
 def in_jobs(world: World, name: str) -> list[str]:
-    """What a party's log tells, but for looks at erasures, which belong to every run."""
-    leaves = world.leaves(name)
-    return [leaf.kind for leaf in leaves if leaf.job != ERASING]
+    """What a party's log tells, but for what every run asks anew, until it is shown to others.
+
+    That is who is there, how erasures stand, and, once something was trained, whether it is to be
+    trained anew: a run after a cut asks the last where a single one had nothing to ask of.
+    """
+    leaves = world.leaves(name)[: first_shown(world, name)]
+    return [leaf.kind for leaf in leaves if leaf.job not in (ERASING, ROLL_CALL)]
+
+
+def first_shown(world: World, name: str) -> int:
+    """How many leaves a party's log had when it was first shown to others."""
+    names = [getattr(leaf, "release_id", "") for leaf in world.leaves(name)]
+    return next(place for place, one in enumerate(names) if "/witness.shown/" in one)
 
 
 def test_interrupted_anywhere_a_run_goes_on_and_charges_nothing_twice(
@@ -212,8 +228,13 @@ def test_interrupted_anywhere_a_run_goes_on_and_charges_nothing_twice(
     whole = fresh.copy(tmp_path / "whole")
     whole.run()
     model = whole.folder("coordinator").model("model").read_bytes()
-    cuts = [(0, True), (2, True), (4, False), (1, False), (4, True), (7, True)]
-    for after, answered in cuts if thorough else cuts[:3]:
+    cuts = [(0, True), (4, False), (12, True)]
+    if thorough:
+        counted = Dying(fresh.copy(tmp_path / "counted"), FAR, answered=True)
+        Coordinator.open(counted.world.folder("coordinator").path, clock=fresh.clock).run(counted)
+        cuts = [(after, at) for after in range(FAR - counted.left) for at in (False, True)]
+        assert len(cuts) > 20
+    for after, answered in cuts:
         world = fresh.copy(tmp_path / f"{after} {answered}")
         coordinator = Coordinator.open(world.folder("coordinator").path, clock=world.clock)
         with pytest.raises(CutError):
@@ -225,6 +246,9 @@ def test_interrupted_anywhere_a_run_goes_on_and_charges_nothing_twice(
             segment = world.folder(name).segment("best").read_bytes()
             assert segment == whole.folder(name).segment("best").read_bytes()
             assert in_jobs(world, name) == in_jobs(whole, name)
+            public = verify_party(world.folder(name).path).public_size
+            assert public is not None
+            assert public >= first_shown(world, name)
         assert [job for job, outcome in outcomes(world) if outcome == "done"] == [
             spec.name for spec in JOBS
         ]

@@ -3,12 +3,17 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from http.client import HTTPSConnection
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -25,6 +30,7 @@ from deployment import (
     children,
     free_ports,
     listening_sockets,
+    write_node_key,
 )
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.interceptors import (
@@ -35,10 +41,11 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from httpx import HTTPStatusError
 from trials import document, toml, training, write_trial
 
-from compliance.records import JobEnded
+from compliance.records import CallsRefused, JobEnded
 from federation import cli
+from federation.apps import BUNDLE
 from federation.apps.control_listener import CONTROL_CALLS
-from federation.apps.superlink import SuperLink
+from federation.apps.superlink import SuperLink, read_node_key
 from federation.audit import verify_party
 from federation.clock import utc_now
 from federation.collaboration import load_collaboration
@@ -154,6 +161,36 @@ def coordinated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinate
     assert [pid for pid, _ in processes.environments()] == []
 
 
+@dataclass(frozen=True)
+class Admitted:
+    """A node that the coordinator takes, in this process."""
+
+    coordination: Coordination
+    key: ec.EllipticCurvePrivateKey
+
+    @contextmanager
+    def connected(self, ahead: timedelta) -> Iterator[tuple[SuperLink, list[str]]]:
+        """Connect with a clock that is ahead by so much."""
+        told: list[str] = []
+        with SuperLink.connected(
+            self.coordination.folder.config.address,
+            root_certificates=self.coordination.folder.ca_certificate,
+            key=self.key,
+            tell=told.append,
+            clock=lambda: utc_now() + ahead,
+        ) as link:
+            yield link, told
+
+
+@pytest.fixture(scope="module")
+def admitted(coordinated: Coordinated, tmp_path_factory: pytest.TempPathFactory) -> Admitted:
+    coordination = coordinated.coordination
+    private, public = write_node_key(tmp_path_factory.mktemp("admitted"), "tourist")
+    (coordination.folder.nodes / "tourist.pub").write_bytes(public.read_bytes())
+    coordination.processes.wait_until_told("up-again", "tourist's node may connect", seconds=20)
+    return Admitted(coordination, read_node_key(private))
+
+
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(2 * START_SECONDS + RUN_SECONDS)]
 
 
@@ -195,7 +232,7 @@ class TestRuns:
         assert run.state is RunState.STOPPED
         assert "process ended" in run.told
 
-    def test_resumed_again_it_is_done_and_nodes_kept_their_keys(
+    def test_resumed_again_it_is_done_by_nodes_that_came_back_by_themselves(
         self, coordinated: Coordinated, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit) as left:
@@ -210,7 +247,8 @@ class TestRuns:
         models = coordinated.models()
         assert len(models) == 3
         assert len(set(models)) == 1
-        assert "may connect" not in coordinated.coordination.processes.told("up-again")
+        for name in ("brand", "retailer"):  # whose processes are those of before
+            assert coordinated.coordination.processes.process(f"node-{name}").poll() is None
         for folder in coordinated.workspace.people:
             verify_party(folder.path)  # the budget too
         leaves = verify_party(coordinated.party.path).leaves
@@ -387,6 +425,26 @@ class TestAttacks:
             ("public", "/v1/fleet/activate-node")
         }
 
+    @pytest.mark.parametrize("minutes", [0.2, 10, -10])
+    def test_a_node_whose_clock_is_wrong_is_taken_all_the_same_and_says_so(
+        self, admitted: Admitted, minutes: float
+    ) -> None:
+        with admitted.connected(timedelta(minutes=minutes)) as (link, told):
+            assert link.pull() is None
+        (line,) = told
+        found = re.search(r"clock is (\d+) s (ahead of|behind) the SuperLink's", line)
+        assert found is not None
+        assert int(found[1]) == pytest.approx(abs(60 * minutes), abs=10)  # it is a busy machine
+        assert found[2] == ("ahead of" if minutes > 0 else "behind")
+
+    def test_a_node_whose_clock_is_too_wrong_is_told_so(self, admitted: Admitted) -> None:
+        told = "clock and its own are 20 minutes apart, and 15 are taken"
+        with (
+            pytest.raises(SuperLinkError, match=told),
+            admitted.connected(timedelta(minutes=20)),
+        ):
+            raise AssertionError("it is taken")
+
     def test_an_operator_does_not_speak_to_a_coordinator_of_another_root(
         self, coordinated: Coordinated, tmp_path: Path
     ) -> None:
@@ -467,3 +525,33 @@ class TestAttacks:
         assert executors
         assert not any(Path(f"/proc/{pid}").exists() for pid in executors)
         assert "resume" in coordinated.local.run(run.number).told
+
+    def test_its_log_tells_of_every_call_that_was_refused(self, coordinated: Coordinated) -> None:
+        leaves = verify_party(coordinated.party.path).leaves
+        told = Counter[str]()
+        for leaf in leaves:
+            if isinstance(leaf, CallsRefused):
+                told.update(leaf.refused)
+        lines = Counter(str(line["reason"]) for line in coordinated.coordination.refusals())
+        assert {"token", "role", "executor", "node", "body", "call"} <= lines.keys()
+        assert told.pop("handshake") >= 2  # whose clients trusted another root
+        assert told == lines
+        assert coordinated.local.refused() == told | {"handshake": 2}
+
+    def test_no_secret_of_flowers_and_no_state_is_on_its_disk(
+        self, coordinated: Coordinated
+    ) -> None:
+        """All that lies in the folder, whose every file docs/secrets.md speaks for."""
+        folder = coordinated.coordination.folder
+        files = [file for file in folder.path.rglob("*") if file.is_file()]
+        places = {file: file.relative_to(folder.path).parts[0] for file in files}
+        assert set(places.values()) == {
+            *("coordinator.toml", "certificates", "tokens.json", ".tokens.json.lock", "nodes"),
+            *("runs", "audit.jsonl", "refused.json", "flower", "party", "lock"),
+        }
+        flowers = {file.name: file.read_bytes() for file in files if places[file] == "flower"}
+        UUID(flowers.pop("source").decode())  # by which telemetry would know it
+        bundle = {file.name: file for file in BUNDLE.rglob("*") if file.suffix in {".py", ".toml"}}
+        assert flowers.keys() == bundle.keys()
+        for name in bundle.keys() - {"pyproject.toml"}:  # which Flower writes out otherwise
+            assert flowers[name] == bundle[name].read_bytes()

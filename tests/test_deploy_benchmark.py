@@ -48,6 +48,23 @@ def test_a_small_deployment_is_measured(tmp_path: Path, thorough: bool) -> None:
     assert "met" not in done.stdout.split()
 
 
+def test_a_small_match_is_measured_by_every_process(tmp_path: Path, thorough: bool) -> None:
+    if not thorough:
+        pytest.skip("other tests deploy as much")
+    file = tmp_path / "match.json"
+    command = [
+        *(sys.executable, str(BENCHMARKS / "deployed_match.py"), "--size", "600"),
+        *("--json", str(file)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    told = json.loads(file.read_text())
+    nodes = {f"{part} of {name}" for part in ("node", "worker") for name in ("brand", "retailer")}
+    assert told["peak_bytes"].keys() >= {"superlink", "executor", "serverapp", *nodes}
+    assert told["said_bytes"]["all"] > 600 * (32 + 32 + 12)
+    assert all(told["cpu_seconds"][part] > 0 for part in ("superlink", "worker of brand"))
+    assert "met     at most 600 MB resident anywhere" in done.stdout
+
+
 def figures(rounds: list[float], blobs: float, peak: float) -> dict[str, Any]:
     stages = {
         "rounds": {"seconds": rounds},

@@ -17,6 +17,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from federation.unsealing import SOURCES
+
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "comity"
@@ -112,6 +114,23 @@ class TestChart:
         deployment = rendered({"postgresql": {"existingSecret": "ledger"}})["Deployment"]
         (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
         assert container["envFrom"] == [{"secretRef": {"name": "ledger"}}]
+
+    @pytest.mark.parametrize("values", [{"node": {"serveLog": True}}, COORDINATOR])
+    def test_every_container_finds_the_unsealing_key_as_a_file(
+        self, values: dict[str, Any]
+    ) -> None:
+        made = rendered(values | {"unsealing": {"existingSecret": "sealed"}})
+        pod = made["Deployment"]["spec"]["template"]["spec"]
+        (volume,) = [one for one in pod["volumes"] if one["name"] == "unsealing"]
+        assert volume["secret"]["secretName"] == "sealed"
+        assert volume["secret"]["defaultMode"] == 0o440
+        for container in pod["initContainers"] + pod["containers"]:
+            (variable,) = container["env"]
+            assert variable["name"] in SOURCES
+            (mount,) = [one for one in container["volumeMounts"] if one["name"] == "unsealing"]
+            (item,) = volume["secret"]["items"]
+            assert variable["value"] == f"{mount['mountPath']}/{item['path']}"
+            assert mount["readOnly"]
 
     @pytest.mark.parametrize(
         ("values", "folder"),

@@ -53,6 +53,7 @@ from federation.own_rows import KeptModel, OwnRows
 from federation.party import PartyFolder
 from federation.population import encoder_for
 from federation.trial.workspace import Workspace, prepare_workspace
+from federation.wire import installed
 from privacy.randomness import SecretStream, new_secret
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -273,6 +274,27 @@ class TestDeployment:
         told = deployed.processes.told("supernode-brand")
         assert any(digest_of(other) in line and "refused" in line for line in told.splitlines())
         assert not list(tmp_path.parent.parent.glob("**/shipped-code-ran"))
+
+    def test_nodes_of_another_version_are_told_of_at_once_and_stop_no_run_that_can_do_without(
+        self, deployed: Deployed, tmp_path: Path
+    ) -> None:
+        other = shutil.copytree(BUNDLE, tmp_path / "other")
+        project = other / "pyproject.toml"
+        written = project.read_text()
+        project.write_text(written.replace('version = "0.1.0"', 'version = "0.0.9"'))
+        assert project.read_text() != written
+        told = deployed.deployment.run(
+            f'coordinator="{deployed.workspace.coordinator.path}" deadline-seconds={RUN_SECONDS}',
+            app=other,
+            seconds=START_SECONDS,
+            name="run-outdated",
+        )
+        lines = told.splitlines()
+        assert "done: every job has ended" in lines
+        for folder in deployed.workspace.people:
+            absent = f"takes {folder.name} for absent: node "
+            (line,) = (one for one in lines if absent in one)
+            assert f"takes no run of {installed()}; it says: {folder.name} runs" in line
 
     def test_a_worker_that_is_killed_costs_one_answer_and_no_code_of_an_allowed_bundle_runs(
         self, deployed: Deployed

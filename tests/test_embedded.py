@@ -109,16 +109,21 @@ class DrippingGrid(EmbeddedGrid):
         return [*super().pull_messages(stray), *super().pull_messages(wanted)]
 
 
-@pytest.mark.parametrize("most_missing", [0, 3])
-def test_a_node_of_another_version_is_no_node_that_failed(most_missing: int) -> None:
+@pytest.fixture
+def other_version_grid() -> Iterator[OtherVersionGrid]:
     places = [Path(f"node-{number}") for number in range(len(NODES))]
     grid = OtherVersionGrid(places, app=app_of(told_back))
+    yield grid
+    grid.close()
+
+
+@pytest.mark.parametrize("most_missing", [0, 3])
+def test_a_node_of_another_version_is_no_node_that_failed(
+    other_version_grid: OtherVersionGrid, most_missing: int
+) -> None:
     parcels = [Parcel(node, question(1)) for node in NODES]
-    try:
-        with pytest.raises(VersionError) as raised:
-            GridChannel(grid).exchange(parcels, most_missing=most_missing)
-    finally:
-        grid.close()
+    with pytest.raises(VersionError) as raised:
+        GridChannel(other_version_grid).exchange(parcels, most_missing=most_missing)
     told = str(raised.value)
     assert told.startswith(f"node {NODES[1]} takes no run of {installed()}; it says: retailer runs")
     assert "Comity 9.9 [2J!!" in told
@@ -126,6 +131,28 @@ def test_a_node_of_another_version_is_no_node_that_failed(most_missing: int) -> 
         "on both sides, then run again, or have that node allow this version's bundle"
     )
     assert len(told) < 400
+
+
+def test_whoever_is_told_of_another_version_at_once_has_no_answer_and_nobody_missing(
+    other_version_grid: OtherVersionGrid,
+) -> None:
+    told: list[FederationError] = []
+    parcels = [Parcel(node, question(1), on_version=told.append) for node in NODES]
+    answers = GridChannel(other_version_grid).exchange(parcels)
+    assert [type(error) for error in told] == [VersionError]
+    expected = [expected_back(parcel) for parcel in parcels]
+    assert list(answers) == [expected[0], None, expected[2]]
+
+
+def test_what_whoever_is_told_of_another_version_raises_ends_the_exchange(
+    other_version_grid: OtherVersionGrid,
+) -> None:
+    def refuse(error: FederationError) -> None:
+        raise WorkspaceError("enough") from error
+
+    parcels = [Parcel(node, question(1), on_version=refuse) for node in NODES]
+    with pytest.raises(WorkspaceError, match="enough"):
+        GridChannel(other_version_grid).exchange(parcels, most_missing=3)
 
 
 class ChannelContract:
@@ -210,6 +237,29 @@ class ChannelContract:
         with pytest.raises(PartyUnreachableError, match=f"node {NODES[1]} failed") as raised:
             channel.exchange([Parcel(node, question(1)) for node in NODES])
         assert "example.com" not in str(raised.value)
+
+    def test_who_is_asked_in_passing_is_not_waited_for_as_long_as_the_others(
+        self, open_channel: Callable[..., Channel]
+    ) -> None:
+        released = threading.Event()
+
+        def silent_in_the_middle(message: Message, context: Context) -> RecordDict:
+            if context.node_id == NODES[1]:
+                released.wait(30)
+            return told_back(message, context)
+
+        channel = open_channel(silent_in_the_middle)
+        parcels = [
+            Parcel(node, question(1), patience_seconds=0.2 if node == NODES[1] else 40.0)
+            for node in NODES
+        ]
+        try:
+            answers = channel.exchange(parcels, most_missing=1)
+            assert [answer is None for answer in answers] == [False, True, False]
+            with pytest.raises(PartyUnreachableError, match=f"no answer from node {NODES[1]}"):
+                channel.exchange(parcels)
+        finally:
+            released.set()
 
     @pytest.mark.parametrize("most_missing", [0, 1, 2])
     def test_as_many_may_be_missing_as_the_exchange_allows_silent_or_failed(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import sqlalchemy as sa
@@ -37,6 +38,8 @@ from federation.erasure_places import ErasurePlaces
 from federation.errors import RefusedError, WorkspaceError
 from federation.expanding import Expanding
 from federation.gate import Gate
+from federation.matching.token_set import MatchingSet
+from federation.members import load_people
 from federation.own_rows import KeptModel, OwnRows
 from federation.party import PartyFolder, locked
 from privacy.randomness import new_secret
@@ -400,6 +403,49 @@ def test_a_view_in_postgresql_is_suppressed_and_a_table_that_went_holds_nobody(
     assert (reference,) in execute(postgres, f"SELECT record FROM {table}")
     execute(postgres, f"DROP VIEW {table}")
     assert outcome_at(without, "segment table", email) is ErasureOutcome.NOT_HELD
+
+
+def test_no_hash_of_whoever_was_erased_stays_of_the_last_set(party: Path) -> None:
+    """Whoever copies it needs no key to try candidates."""
+    reference, email = chosen(party)
+    (file,) = (party / "matches").glob("last-set*.bin")
+    (own,) = map(MatchingSet.open, (party / "jobs").glob("*/set"))
+    assert own is not None
+    people = load_people(own.directory.parent / "people").keys
+    tokens, rows, _ = own.bucket(0, 1)
+    mine = people.at(rows).to_numpy(zero_copy_only=False) == reference
+    tails = tokens[mine][:, -8:].copy().view("<u8").ravel()
+    before = np.frombuffer(file.read_bytes(), "<u8")
+    assert len(tails)
+    assert np.isin(tails, before).all()
+    with opened(party) as erasing:
+        erasing.request("email", email)
+        erasing.run()
+    after = np.frombuffer(file.read_bytes(), "<u8")
+    assert after.tolist() == sorted(set(before.tolist()) - set(tails.tolist()))
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_damaged_last_set_is_told_and_hinders_no_request(party: Path) -> None:
+    _, email = chosen(party)
+    (file,) = (party / "matches").glob("last-set*.bin")
+    file.write_bytes(b"cut")
+    with opened(party) as erasing:
+        request = erasing.request("email", email).execution.request
+        with pytest.raises(WorkspaceError, match="is damaged: restore it"):
+            erasing.run()
+        assert erasing.receipt(request)
+
+
+def test_what_a_killed_command_had_read_goes_with_whoever_is_erased(party: Path) -> None:
+    reference, email = chosen(party)
+    left = party / "jobs" / "model" / "own-rows.tmp"
+    left.mkdir(parents=True)
+    (left / "people").write_text(reference)
+    with opened(party) as erasing:
+        erasing.request("email", email)
+        erasing.run()
+    assert not left.exists()
 
 
 def test_what_went_before_a_cut_is_told_as_deleted(

@@ -2,10 +2,7 @@
 
 import ast
 import inspect
-import sqlite3
-import stat
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +13,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.install import install_from_fab
 from flwr.server.superlink.linkstate import LinkState
-from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
 from flwr.superlink.main import create_app
 
 from federation.apps import BUNDLE
@@ -54,6 +53,7 @@ CONFIG = {
 }
 CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.cli.build.build_fab_from_disk": lambda it: takes(it, "app"),
+    "flwr.common.constant.FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": lambda it: it == 5 << 20,
     "flwr.common.constant.HEARTBEAT_DEFAULT_INTERVAL": lambda it: it > 0,
     "flwr.common.constant.HEARTBEAT_PATIENCE": lambda it: it > 1,
     "flwr.common.constant.ISOLATION_MODE_PROCESS": lambda it: it == "process",
@@ -70,6 +70,9 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.proto.fleet_pb2.PullMessagesRequest": lambda it: has(it, "node"),
     "flwr.proto.fleet_pb2.PullMessagesResponse": lambda it: (
         has(it, "messages_list", "message_object_trees") and skips(it)
+    ),
+    "flwr.proto.fleet_pb2.PushMessagesRequest": lambda it: has(
+        it, "node", "messages_list", "message_object_trees"
     ),
     "flwr.proto.fleet_pb2.PushMessagesResponse": lambda it: has(
         it, "objects_to_push", "session_id"
@@ -92,17 +95,15 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
         and takes(it.get_run_status, "run_ids")
         and takes(it.stop_run, "run_id")
         and isinstance(it.object_store, property)
-        and takes(SqlLinkState._cleanup_push_session, "session_id", "cleanup_messages")
+        and takes(it.activate_node, "node_id", "heartbeat_interval")
+        and takes(InMemoryLinkState._cleanup_push_session, "session_id", "cleanup_messages")
     ),
     "flwr.supercore.auth.typing.AccountInfo": lambda it: takes(it, "flwr_aid", "account_name"),
+    "flwr.supercore.constant.FLWR_IN_MEMORY_DB_NAME": lambda it: isinstance(
+        ObjectStoreFactory(it).store(), InMemoryObjectStore
+    ),
     "flwr.supercore.constant.NodeStatus": lambda it: it.UNREGISTERED == "unregistered",
     "flwr.supercore.inflatable.inflatable_object.iterate_object_tree": lambda it: takes(it, "tree"),
-    "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore": lambda it: (
-        takes(it.preregister, "run_id", "object_tree")
-        and takes(it.put, "object_id", "object_content")
-        and takes(it.get, "object_id")
-        and takes(it.delete, "object_id")
-    ),
     "flwr.supercore.primitives.asymmetric.public_key_to_bytes": callable,
     "flwr.superlink.auth_plugin.NoOpControlAuthnPlugin": takes,
     "flwr.superlink.cli.flower_superlink.SuperLinkLifespan": lambda it: (
@@ -162,59 +163,38 @@ def test_the_calls_that_are_let_through_are_flowers(calls: dict[str, set[str]]) 
     assert calls["fleet"] - FLEET_CALLS == {"register-node", "unregister-node"}
 
 
-def test_a_superlink_answers_by_what_its_state_says(tmp_path: Path) -> None:
-    app = flower.superlink_app(tmp_path / "state.sqlite", b"secret")
-    assert isinstance(app.state.linkstate_factory.state(), LinkState)
+def test_a_superlink_answers_by_what_its_state_says() -> None:
+    app = flower.superlink_app(b"secret")
+    state = app.state.linkstate_factory.state()
+    assert isinstance(state, LinkState)
+    assert isinstance(state.object_store, InMemoryObjectStore)
     assert app.state.superexec_auth_secret == b"secret"
     assert app.state.enable_supernode_auth is True
     runs, nodes = flower.FlowerRuns(app), flower.FlowerNodes(app)
     nodes.register(b"key", "brand")
     assert nodes.known().keys() == {b"key"}
+    assert nodes.contacts() == {}
     nodes.unregister(nodes.known()[b"key"])
     assert nodes.known() == {}
     with pytest.raises(ValueError, match="in use"):
         nodes.register(b"key", "brand")
     number = runs.start({"coordinator": "/nowhere", "run": "/nowhere/000001"})
     assert not runs.has_ended(number)
-    again = flower.FlowerRuns(flower.superlink_app(tmp_path / "state.sqlite", b"other"))
-    again.stop_all()
-    assert again.has_ended(number)
-    assert again.has_ended(number + 1)
+    runs.stop_all()
+    assert runs.has_ended(number)
+    assert runs.has_ended(number + 1)
 
 
-def test_what_lies_in_flowers_files_at_a_start_is_nodes_and_no_run(tmp_path: Path) -> None:
+def test_nothing_of_flowers_lies_in_the_folder_at_a_start(tmp_path: Path) -> None:
     """Whoever writes to a copy of the folder, and has no key, leaves nothing there that is run."""
-    state, home = tmp_path / "state.sqlite", tmp_path / "flower"
-    for _ in range(2):
-        flower.begin_anew(state, home)  # the first time there is nothing
-    app = flower.superlink_app(state, b"secret")
-    nodes = flower.FlowerNodes(app)
-    nodes.register(b"key", "brand")
-    known, run = nodes.known(), flower.FlowerRuns(app).start({"coordinator": "/nowhere"})
-    app.state.linkstate_factory.state()._engine.dispose()
-    with closing(sqlite3.connect(state)) as connection, connection:
-        planted = "CREATE TRIGGER t AFTER INSERT ON node BEGIN DELETE FROM node; END"
-        connection.execute(planted)
+    home, remains = tmp_path / "flower", [tmp_path / "state.sqlite", tmp_path / "state.sqlite-wal"]
+    flower.begin_anew(home, remains)  # the first time there is nothing
     (home / "apps").mkdir(parents=True)
     (home / "apps" / "server_app.py").write_text("raise SystemExit")
-    flower.begin_anew(state, home)
-    assert not home.exists()
-    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
-    with closing(sqlite3.connect(state)) as connection:
-        tables = "SELECT name FROM sqlite_schema WHERE type = 'table'"
-        rows = {name: rows_of(connection, name) for (name,) in connection.execute(tables)}
-        left = {name for name, count in rows.items() if count} - {"sqlite_sequence"}
-        assert left == {"alembic_version", "node"}
-    again = flower.superlink_app(state, b"other")
-    assert flower.FlowerNodes(again).known() == known
-    assert flower.FlowerRuns(again).has_ended(run)
-    flower.FlowerNodes(again).register(b"another", "retailer")
-    assert len(flower.FlowerNodes(again).known()) == 2
-
-
-def rows_of(connection: sqlite3.Connection, table: str) -> int:
-    (count,) = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()
-    return int(count)
+    remains[0].write_text("of an earlier version")
+    (tmp_path / "coordinator.toml").touch()
+    flower.begin_anew(home, remains)
+    assert [file.name for file in tmp_path.iterdir()] == ["coordinator.toml"]
 
 
 def test_flower_runs_the_app_that_it_finds_installed(tmp_path: Path) -> None:
@@ -226,10 +206,26 @@ def test_flower_runs_the_app_that_it_finds_installed(tmp_path: Path) -> None:
     assert (place / "comity_bundle" / "server_app.py").read_text() == "planted = True"
 
 
-def test_a_state_that_is_damaged_is_told(tmp_path: Path) -> None:
-    (tmp_path / "state.sqlite").write_text("no database at all, but text" * 50)
-    with pytest.raises(WorkspaceError, match="remove it"):
-        flower.begin_anew(tmp_path / "state.sqlite", tmp_path / "flower")
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_home_of_flower_that_is_no_directory_is_told_and_nothing_is_lost(
+    tmp_path: Path, *, is_link: bool
+) -> None:
+    elsewhere, home = tmp_path / "elsewhere", tmp_path / "flower"
+    (elsewhere / "kept").mkdir(parents=True)
+    if is_link:
+        home.symlink_to(elsewhere)
+    else:
+        home.write_text("kept")
+    with pytest.raises(WorkspaceError, match=r"flower is a (link|file): .* remove it"):
+        flower.begin_anew(home, ())
+    assert (elsewhere / "kept").is_dir()
+    assert home.exists()
+
+
+def test_a_link_of_flowers_home_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "flower").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(WorkspaceError, match="flower is a link"):
+        flower.begin_anew(tmp_path / "flower", ())
 
 
 @pytest.mark.parametrize("make", [lambda _: None, Path.mkdir, lambda file: file.write_text("key")])

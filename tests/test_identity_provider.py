@@ -611,7 +611,8 @@ class TestCoordinator:
             everything,
             find_operator=lambda token: accounts.find(token, now=NOW, tell=told.append),
         )
-        client = TestClient(Refusals(app, listener="control", audit=audit))
+        counts = list[str]()
+        client = TestClient(Refusals(app, listener="control", audit=audit, count=counts.append))
 
         def status(method: str, token: str) -> int:
             headers = {"Authorization": f"Bearer {token}"}
@@ -629,6 +630,7 @@ class TestCoordinator:
         assert len(told) == 1
         assert "jwks.json cannot be read" in told[0]
         lines = (tmp_path / "audit.jsonl").read_text()
+        assert len(lines.splitlines()) == len(counts)
         assert '"operator": "oidc:alice"' in lines
         assert viewer[:20] not in lines
 

@@ -21,6 +21,7 @@ from compliance.log.tiles import ENTRY_LIMIT
 from compliance.naming import named, tell_of
 from compliance.records import LEAF_LIMIT, Record, parse_leaf, to_leaf
 from compliance.records import leaf as fields
+from compliance.records.calls import RefusedCalls
 from compliance.records.leaf import (
     CLAUSES_BYTES,
     EVENT_BYTES,
@@ -90,6 +91,7 @@ LARGEST: list[tuple[object, Any]] = [
     (fields.Recipients, PLACES),
     (fields.Missing, PLACES),
     (fields.Clauses, ("n" * 128,) * 7 + ("n" * (CLAUSES_BYTES - 7 * 131 - 4),)),
+    (RefusedCalls, dict.fromkeys(records.RefusedFor, 2**53 - 1)),
     (bool, False),
 ]
 """What takes most bytes of each kind of value that fields have."""
@@ -111,6 +113,9 @@ LARGER: list[tuple[object, Any]] = [
     (fields.Recipients, ("n" * 100,) * 4),
     (fields.Missing, ("n" * 100,) * 4),
     (fields.Missing, (*PLACES, 0)),
+    (RefusedCalls, {records.RefusedFor.CALL: 2**53}),
+    (RefusedCalls, {"somebody's own word": 1}),
+    (RefusedCalls, {}),
     (fields.Clauses, ("n" * 128,) * 8),
     (fields.Clauses, ("n",) * (MOST_CLAUSES + 1)),
 ]

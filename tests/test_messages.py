@@ -19,6 +19,7 @@ from compliance.erasure.retraining import DueModel
 from compliance.signing import Envelope
 from federation import messages
 from federation.errors import MessageError
+from federation.jobs import erase
 from federation.messages import (
     Body,
     Encrypted,
@@ -202,8 +203,8 @@ bodies: dict[str, st.SearchStrategy[Any]] = {
     "erase.show": st.builds(
         messages.EraseShow, attempt=digests, round=st.integers(1, 4), origin=names
     ),
-    "erase.shown": st.builds(messages.EraseShown, showing=digests),
-    "erase.batch": st.builds(messages.EraseBatch, showing=digests),
+    "erase.shown": st.builds(messages.EraseShown, showing=digests, part=st.integers(0, 200)),
+    "erase.batch": st.builds(messages.EraseBatch, showing=digests, part=st.integers(0, 200)),
     "erase.tell": st.builds(
         messages.EraseTell, attempt=digests, round=st.integers(1, 4), peer=names
     ),
@@ -397,18 +398,12 @@ def test_tampering_is_refused_and_tells_nothing(tampered: Callable[[], SealedMes
     assert PAYLOAD.hex() not in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "kind", ["erase.shown", "erase.batch", "match.outcome", "assist.fitted", "match.blinded"]
-)
-def test_no_message_of_a_job_may_be_larger_than_a_piece(
-    monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr(sealed_messages, "PIECE_BYTES", 3)
-    monkeypatch.setattr(sealed_messages, "MAX_PAYLOAD_BYTES", 5)
-    most = 5 if kind.startswith("erase") else 3
-    messages.check_size(kind, bytes(most))
-    with pytest.raises(MessageError, match=f"{kind} .* of {most + 1} bytes; at most {most} are"):
-        messages.check_size(kind, bytes(most + 1))
+@pytest.mark.parametrize("kind", ["erase.shown", "match.outcome"])
+def test_no_message_may_be_larger_than_any(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(sealed_messages, "MAX_PAYLOAD_BYTES", 3)
+    messages.check_size(kind, bytes(3))
+    with pytest.raises(MessageError, match=f"{kind} .* of 4 bytes; at most 3 are"):
+        messages.check_size(kind, bytes(4))
 
 
 def test_a_bucket_of_any_memory_limit_is_a_piece() -> None:
@@ -416,17 +411,12 @@ def test_a_bucket_of_any_memory_limit_is_a_piece() -> None:
     plan = plan_buckets(1 << 30, 1 << 30, bucket_points=points)
     numbers = 8 * plan.sender_capacity
     reply = TAG_BYTES * plan.receiver_capacity + ELEMENT_BYTES * plan.sender_capacity + numbers
-    assert reply + 2 * messages.PADDING_CHUNK_BYTES < messages.PIECE_BYTES
+    assert reply + 2 * messages.PADDING_CHUNK_BYTES < messages.MAX_PAYLOAD_BYTES
 
 
-def test_a_message_that_is_too_large_for_its_kind_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sealed_messages, "PIECE_BYTES", len(PAYLOAD))
-    unseal(sample(), AGREEMENT)
-    monkeypatch.setattr(sealed_messages, "PIECE_BYTES", len(PAYLOAD) - 1)
-    with pytest.raises(MessageError, match="at most"):
-        unseal(sample(), AGREEMENT)
+def test_a_part_of_the_people_shown_is_a_piece() -> None:
+    reply = erase.PART_POINTS * TAG_BYTES + erase.BATCH_PLACES * ELEMENT_BYTES + (192 << 10)
+    assert max(erase.PART_POINTS * ELEMENT_BYTES, reply) < messages.MAX_PAYLOAD_BYTES // 4
 
 
 @pytest.mark.parametrize("limit", ["MAX_PAYLOAD_BYTES", "MAX_HEADER_BYTES"])

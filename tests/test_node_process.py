@@ -10,15 +10,17 @@ import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import flwr
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from flwr.app import Message
+from flwr.supercore.protobuf.client import ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
+from httpx import Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +69,7 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
         it > superlink._HEARTBEAT_SECONDS > it / 3
     ),
     "flwr.common.constant.SUPERLINK_NODE_ID": lambda it: it == 1,
+    "flwr.common.constant.TIMESTAMP_HEADER": lambda it: it == "flwr-timestamp",
     "flwr.common.serde.message_from_proto": lambda it: takes(it, "message_proto"),
     "flwr.common.serde.message_to_proto": lambda it: takes(it, "message"),
     "flwr.proto.fab_pb2.GetFabRequest": lambda it: has(it, "node", "hash_str", "run_id"),
@@ -96,6 +99,8 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.proto.runtime_pb2.PushAppMessagesRequest": lambda it: has(
         it, "messages_list", "message_object_trees"
     ),
+    "flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER": lambda it: it == "flwr-public-key",
+    "flwr.supercore.constant.FLEET_HTTP_SIGNATURE_HEADER": lambda it: it == "flwr-signature",
     "flwr.supercore.inflatable.inflatable_object.get_all_nested_objects": lambda it: takes(
         it, "obj"
     ),
@@ -120,6 +125,15 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.supercore.primitives.asymmetric.public_key_to_bytes": lambda it: it(
         CURVE.public_key()
     ).startswith(b"-----BEGIN PUBLIC KEY-----"),
+    "flwr.supercore.primitives.asymmetric.sign_message": lambda it: takes(
+        it, "private_key", "message"
+    ),
+    "flwr.supercore.protobuf.client.ProtobufCall": lambda it: (
+        get_args(it) == ([ProtobufRequestContext], Response)
+    ),
+    "flwr.supercore.protobuf.client.ProtobufRequestContext": lambda it: takes(
+        it, "rpc_method", "message", "request"
+    ),
     "flwr.superlink.grid.http_grid.HttpGrid": lambda it: (
         isinstance(it._runtime_client, property)
         and all(takes(getattr(RuntimeHttpClient, name), "request") for name in MESSAGE_CALLS)
@@ -130,9 +144,6 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
             it.from_server_address,
             *("server_address", "insecure", "root_certificates", "interceptors"),
         )
-    ),
-    "flwr.supernode.node_auth_http_interceptor.NodeAuthHttpInterceptor": lambda it: takes(
-        it, "private_key", "public_key"
     ),
 }
 """What each name of Flower that is not public must be for a node."""

@@ -307,6 +307,63 @@ def test_who_was_erased_before_an_alignment_is_deleted_leaves_no_pseudonym(world
     assert np.count_nonzero(~before.found_in(after)) == 1
 
 
+def erase(world: World, name: str, person: int) -> None:
+    """Have a party erase somebody, and nobody else."""
+    now = world.now
+    with held(world.folder(name).path, clock=lambda: now) as at:
+        erasing = Erasing(at.folder, at.agreement, at.gate, clock=lambda: now)
+        erasing.request("email", email(person))
+        erasing.run()
+
+
+def test_parties_that_erase_and_delete_at_different_times_tell_the_same_people_apart(
+    world: World,
+) -> None:
+    """Else their masks would not go away, and a scoring without a partner would be lost."""
+    ask_for(world, LATER_ROWS)
+    world.run()
+
+    def told() -> set[str]:
+        found = set()
+        for name in ("brand", "press", "courier"):
+            with world.node(name).desk() as desk:
+                found.add(one_set.digest_of(one_set.trained_on(desk, "later")))
+        return found
+
+    everybody = told()
+    assert len(everybody) == 1
+    deleted_alignment(world, "press")
+    erase(world, "press", 7)  # the others have yet to
+    assert told() == everybody
+    erase(world, "brand", 7)
+    deleted_alignment(world, "brand")
+    assert told() == everybody
+    erase(world, "courier", 7)  # which keeps the alignment
+    assert told() == everybody
+    for name in ("press", "brand"):
+        folder = world.folder(name)
+        assert (folder.job("later") / "forgotten-rows").exists()
+        artefacts.remove(folder, Artefact.MATCH, "later")
+        assert not (folder.job("later") / "forgotten-rows").exists()
+
+
+def test_who_is_known_by_a_pseudonym_alone_is_taken_out_by_the_identifier(world: World) -> None:
+    folder, now = world.folder("press"), world.now
+    deleted_alignment(world, "press")
+    before = summed_people(folder, "rows")
+    table = pd.read_csv(world.table("press"))
+    gone = table["record"] == vertical.record("press", 7)
+    table[~gone].to_csv(world.table("press"), index=False)  # and no match knows them any more
+    with held(folder.path, clock=lambda: now) as at:
+        erasing = Erasing(at.folder, at.agreement, at.gate, clock=lambda: now)
+        for person, outcome in ((7, ErasureOutcome.DELETED), (999, ErasureOutcome.UNKNOWN)):
+            asked = erasing.request("email", email(person)).execution.request
+            done = next(one for one in erasing.run() if one.execution.request == asked)
+            steps = {step.target: step.outcome for step in done.execution.steps}
+            assert steps["sums rows"] is outcome
+    assert np.count_nonzero(~before.found_in(summed_people(folder, "rows"))) == 1
+
+
 def test_an_alignment_that_an_earlier_version_deleted_says_so(world: World) -> None:
     for name in ("press", "courier"):
         if name == "courier":  # or that was damaged by then

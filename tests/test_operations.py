@@ -33,6 +33,7 @@ from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.coordinator import read_jobs, write_jobs
 from federation.errors import CollaborationError, RunCancelledError, RunStateError, WorkspaceError
+from federation.observing.events import Event, Notice
 from federation.operations import run_commands
 from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
 from federation.operations.control_api import control_api
@@ -525,6 +526,37 @@ class TestDispatcher:
         }
         assert journal.run(number).state is stopped.get(state, state)
 
+    def test_who_is_absent_for_its_version_is_told_of_once_and_is_a_line_of_the_audit(
+        self, journal: RunJournal
+    ) -> None:
+        engine, told, audit = Engine(), list[str](), list[Mapping[str, object]]()
+        dispatcher = Dispatcher(
+            *(journal, engine),
+            party=Path("/srv/party"),
+            deadline_seconds=5,
+            tell=told.append,
+            audit=audit.append,
+        )
+        number = journal.submit([], by="alice").number
+        for attempt in (1, 2):
+            dispatcher.look()
+            for _ in range(2):
+                journal.note_absent(number, attempt, "courier", told="takes courier for absent")
+                dispatcher.look()
+            journal.change(number, RunState.STOPPED, by="coordinator")
+            engine.ended.add(attempt)
+            dispatcher.look()
+            assert [one.attempt for one in journal.run(number).absent_now] == [attempt]
+            journal.resume(number, by="alice")
+        line = {"run": number, "absent": "courier", "told": "takes courier for absent"}
+        assert audit == [line, line]
+        noted = [one for one in told if isinstance(one, Notice) and "absent" in one]
+        assert [(one.event, one.fields["party"]) for one in noted] == 2 * [
+            (Event.PARTY_OF_ANOTHER_VERSION, "courier")
+        ]
+        assert journal.run(number).absent_now == ()
+        assert len(RunJournal(journal.path).run(number).absent) == 2
+
     def test_a_run_that_the_engine_does_not_start_is_stopped(self, journal: RunJournal) -> None:
         engine = Engine()
         engine.breaks = True
@@ -602,6 +634,22 @@ class TestOrders:
         with pytest.raises(SystemExit):
             cli.main(["status", "--json", "--config", str(folder.path)])
         assert json.loads(capsys.readouterr().out) == [run.model_dump(mode="json")]
+
+    def test_status_shows_who_is_absent_for_its_version(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        runs, journal = LocalRuns(folder, by="alice"), RunJournal(folder.runs)
+        number = runs.submit(Order(job=MATCH)).number
+        journal.change(number, RunState.RUNNING, by="coordinator")
+        journal.note_absent(number, 1, "courier", told="takes courier for absent: update it")
+        for arguments in (["status"], ["status", "--json"]):
+            with pytest.raises(SystemExit):
+                cli.main([*arguments, "--config", str(folder.path)])
+        human, _, document = capsys.readouterr().out.partition("[\n")
+        assert human.splitlines()[-1] == "      takes courier for absent: update it"
+        (one,) = json.loads(f"[{document}")
+        told = {"attempt": 1, "party": "courier", "told": "takes courier for absent: update it"}
+        assert one["absent"] == [told]
 
     @pytest.mark.parametrize("as_json", [False, True])
     @pytest.mark.parametrize("told", ["", "stopped: refused by brand:  bring  more"], ids=len)
@@ -785,7 +833,10 @@ class TestPublicListener:
 
     def test_refused_calls_leave_a_line_without_what_was_said(self, tmp_path: Path) -> None:
         audit = AuditFile(tmp_path / "audit.jsonl", clock=lambda: NOW)
-        app = Refusals(TestControlListener.app, listener="control", audit=audit)
+        counts = list[str]()
+        app = Refusals(
+            TestControlListener.app, listener="control", audit=audit, count=counts.append
+        )
         headers = {"Authorization": "Bearer viewer"}
         for secret in ("Bearer guessed", "Bearer viewer"):
             client(app).post("/v1/control/start-run", headers={"Authorization": secret})
@@ -797,6 +848,7 @@ class TestPublicListener:
             (403, "viewer"),
             (404, None),
         ]
+        assert [one["reason"] for one in lines] == counts == ["token", "role", "call"]
         assert len(lines[-1]["path"]) == 120
         assert "guessed" not in (tmp_path / "audit.jsonl").read_text()
 

@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -22,6 +23,8 @@ from compliance.errors import ComplianceError, UnsignedAgreementError
 from compliance.terms import Role
 from federation.errors import WorkspaceError
 from federation.party import DataConfig, PartyConfig, PartyFolder, locked, write_atomically
+from federation.party.abandoned import remove_abandoned
+from federation.shelves import scratch
 
 CONFIG = PartyConfig(name="retailer", role=Role.PARTNER)
 
@@ -380,6 +383,29 @@ def test_what_a_killed_holder_left_half_written_goes_when_the_folder_is_held_aga
         (folder.path / ".result.2.tmp").write_bytes(b"being written")
     with locked(folder):  # the last holder ended well: nothing is looked for
         assert len(left()) == 1
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_what_a_killed_process_had_read_of_people_goes_and_what_is_in_use_stays(
+    folder: PartyFolder, is_held: bool
+) -> None:
+    places = (folder.path / "view.tmp", folder.path / "jobs" / "model" / "own-rows.tmp")
+    child = os.fork()
+    if child == 0:
+        with ExitStack() as at_work:
+            if is_held:
+                at_work.enter_context(locked(folder))
+            for place in places:
+                (at_work.enter_context(scratch(place)) / "people").write_bytes(b"R-7")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert all(place.exists() for place in places)
+    with scratch(folder.path / "jobs" / "other" / "own-rows.tmp") as lent:
+        with locked(folder):
+            assert [place.exists() for place in places] == [not is_held] * 2
+            remove_abandoned(folder.path)
+            assert not any(place.exists() for place in places)
+        assert lent.exists()
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

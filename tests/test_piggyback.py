@@ -1,14 +1,15 @@
 """Small messages go and come with all their objects in one call, and by Flower's calls otherwise."""
 
+import hashlib
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -16,8 +17,11 @@ import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
@@ -33,13 +37,16 @@ from federation.apps import grid, operating, superlink
 from federation.apps.carriage import CarriedMessage
 from federation.apps.grid import PiggybackGrid
 from federation.apps.operating.flower import FlowerNodes, FlowerObjects, FlowerRuns, superlink_app
+from federation.apps.operating.pushes import MOST_OBJECTS, Pushes
 from federation.apps.operating.riding import Riding
 from federation.apps.piggyback import RIDING_BYTES, may_ride, riders, with_riders, with_wish
 from federation.apps.superlink import RunOverError, SuperLink
 from federation.channel import INLINE_BYTES, from_record, to_record
+from federation.errors import SuperLinkError
 from federation.messages import SealedMessage
+from federation.messages.header import MAX_PAYLOAD_BYTES
 
-KEY = ec.generate_private_key(ec.SECP256R1())
+KEY, OTHER_KEY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
 
 
 @given(st.lists(st.binary(max_size=50)), st.integers(0, 1 << 63))
@@ -121,41 +128,45 @@ def serving(app: ASGIApp) -> Iterator[str]:
 
 
 @contextmanager
-def lined(directory: Path, *, rides: bool) -> Iterator[Line]:
-    app = superlink_app(directory / "state.sqlite", b"secret")
+def lined(*, rides: bool) -> Iterator[Line]:
+    app = superlink_app(b"secret")
     public = public_key_to_bytes(KEY.public_key())
     FlowerNodes(app).register(public, "brand")
+    FlowerNodes(app).register(public_key_to_bytes(OTHER_KEY.public_key()), "retailer")
     run = FlowerRuns(app).start({"coordinator": "/nowhere", "run": "/nowhere/000001"})
     state: Any = app.state.linkstate_factory.state()
     (task,) = state.get_tasks()
     token = state.claim_task(task.task_id)
     state.activate_task(task.task_id)
-    counted = Counted(Riding(app, FlowerObjects(app)) if rides else app)
+    counted = Counted(Pushes(Riding(app, FlowerObjects(app))) if rides else app)
     with serving(counted) as address:
         stock_grid = HttpGrid(address, insecure=True, token=token)
         (described,) = state.get_run_info(run_ids=[run])
         stock_grid.set_run(described)
-        version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
-        shown = NodeAuthHttpInterceptor(KEY, KEY.public_key())
-        client = FleetHttpClient.from_server_address(
-            address, insecure=True, root_certificates=None, interceptors=[version, shown]
-        )
-        with client:
+        with called_by(KEY, address) as client:
             yield Line(counted, state.object_store, stock_grid, client, address)
         stock_grid.close()
 
 
+def called_by(key: ec.EllipticCurvePrivateKey, address: str) -> FleetHttpClient:
+    version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
+    shown = NodeAuthHttpInterceptor(key, key.public_key())
+    return FleetHttpClient.from_server_address(
+        address, insecure=True, root_certificates=None, interceptors=[version, shown]
+    )
+
+
 @pytest.fixture(scope="module")
-def riding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+def riding() -> Iterator[Line]:
     """A coordinator's."""
-    with lined(tmp_path_factory.mktemp("riding"), rides=True) as line:
+    with lined(rides=True) as line:
         yield line
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+def stock() -> Iterator[Line]:
     """Flower's own."""
-    with lined(tmp_path_factory.mktemp("stock"), rides=False) as line:
+    with lined(rides=False) as line:
         yield line
 
 
@@ -212,6 +223,38 @@ def test_a_grid_of_flowers_own_notices_nothing(riding: Line) -> None:
     assert (calls["push-object"], calls["pull-object"]) == (3, 3)
 
 
+@pytest.mark.parametrize("broken", ["get", "delete", "put", "_cleanup_push_session"])
+def test_whatever_breaks_once_flower_has_handed_out_a_message_it_goes_by_flowers_calls(
+    riding: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    layer: Any = riding.superlink.app
+    state = layer._objects._app.state.linkstate_factory.state()
+    place = state if broken.startswith("_") else state.object_store
+    honest, failures = getattr(place, broken), []
+
+    def break_first(*arguments: Any, **named: Any) -> Any:
+        if not failures:
+            failures.append(broken)
+            raise OSError("no space left on device, said of person@example.org")
+        return honest(*arguments, **named)
+
+    carrier = PiggybackGrid(riding.grid)
+    (sent,) = carrier.push_messages([riding.question(b"question")])
+    question = riding.node.pull() if broken in {"put", "_cleanup_push_session"} else None
+    monkeypatch.setattr(place, broken, break_first)
+    question = question or riding.node.pull()
+    assert question is not None
+    assert from_record(question.put_together().content).payload == b"question"
+    riding.node.push(riding.answer(question, b"answer"))
+    (reply,) = carrier.pull_messages([sent])
+    assert from_record(reply.content).payload == b"answer"
+    assert failures == [broken]
+    assert "OSError" in caplog.text or broken == "put"
+    assert "@" not in caplog.text
+    monkeypatch.undo()
+    riding.store.clear()
+
+
 def posted(line: Line, path: str, body: bytes, **headers: str) -> HTTPStatus:
     headers |= {"content-type": "application/protobuf"}
     answer = httpx.post(f"http://{line.address}{path}", content=body, headers=headers)
@@ -266,6 +309,97 @@ def test_what_is_no_object_is_not_stored(riding: Line) -> None:
     riding.store.clear()
 
 
+def test_nobody_answers_in_anothers_place_who_knows_what_he_was_asked(riding: Line) -> None:
+    sent, question = asked(riding)
+    with called_by(OTHER_KEY, riding.address) as client:
+        other = SuperLink(client, riding.address, OTHER_KEY.public_key(), print, lambda: None)
+        forged = riding.answer(question, b"forged")
+        with pytest.raises(SuperLinkError, match="400"):
+            other.push(forged)
+        forged.head.metadata.src_node_id = other.node_id
+        other.push(forged)  # which Flower passes over
+    riding.node.push(riding.answer(question, b"answer"))
+    (reply,) = PiggybackGrid(riding.grid).pull_messages([sent])
+    assert from_record(reply.content).payload == b"answer"
+
+
+def test_no_answer_has_more_objects_than_the_largest_message(riding: Line) -> None:
+    _, question = asked(riding)
+    answer = riding.answer(question, b"answer")
+    own = sum(1 for _ in iterate_object_tree(answer.tree))
+    names = (hashlib.sha256(number.to_bytes(2)).hexdigest() for number in range(MOST_OBJECTS))
+    more = [ObjectTree(object_id=name) for name in names]
+    answer.tree.children[0].children.extend(more[own:])
+    taken = riding.client.PushMessages(pushing(riding, answer, []))
+    assert len(taken.objects_to_push) == MOST_OBJECTS
+    riding.store.clear()
+    _, question = asked(riding)
+    answer = riding.answer(question, b"answer")
+    answer.tree.children[0].children.extend(more[own - 1 :])
+    with pytest.raises(SuperLinkError, match="413"):
+        riding.node.push(answer)
+    assert not riding.store.store
+
+
+def test_the_largest_message_has_no_more_objects_than_are_taken() -> None:
+    record = to_record(SealedMessage(b"{}", Random(1).randbytes(MAX_PAYLOAD_BYTES)))
+    carried = CarriedMessage.take_apart(Message(record, 1, "query"))
+    count = sum(1 for _ in iterate_object_tree(carried.tree))
+    assert count <= MOST_OBJECTS <= 2 * count
+
+
+def renamed(answer: CarriedMessage, root: ObjectTree, *contents: bytes) -> CarriedMessage:
+    """An answer whose outermost object is another one, and further objects."""
+    head = type(answer.head).FromString(answer.head.SerializeToString())
+    head.metadata.message_id = root.object_id
+    made = riders(with_riders(PushMessagesRequest(), contents).SerializeToString())
+    return CarriedMessage(head, root, {**answer.objects, **made})
+
+
+def no_message(answer: CarriedMessage) -> CarriedMessage:
+    return renamed(answer, answer.tree.children[0])
+
+
+def without_parts(answer: CarriedMessage) -> CarriedMessage:
+    return renamed(answer, ObjectTree(object_id=answer.tree.object_id))
+
+
+def rewritten(answer: CarriedMessage, before: bytes, after: bytes) -> CarriedMessage:
+    content = answer.objects[answer.tree.object_id].replace(before, after)
+    (name,) = riders(with_riders(PushMessagesRequest(), [content]).SerializeToString())
+    root = ObjectTree(object_id=name, children=answer.tree.children)
+    return renamed(answer, root, content)
+
+
+def to_another_question(answer: CarriedMessage) -> CarriedMessage:
+    return rewritten(answer, answer.head.metadata.reply_to_message_id.encode(), 64 * b"f")
+
+
+def scrawled(answer: CarriedMessage) -> CarriedMessage:
+    body = answer.objects[answer.tree.object_id].partition(b"\x00")[2]
+    return rewritten(answer, body, bytes(len(body)))
+
+
+@pytest.mark.parametrize("rides", [True, False])
+@pytest.mark.parametrize("forge", [no_message, without_parts, to_another_question, scrawled])
+def test_an_answer_that_is_none_is_its_own_nodes_failure(
+    riding: Line,
+    monkeypatch: pytest.MonkeyPatch,
+    forge: Callable[[CarriedMessage], CarriedMessage],
+    *,
+    rides: bool,
+) -> None:
+    if not rides:
+        for module in (grid, superlink, operating.riding):
+            monkeypatch.setattr(module, "RIDING_BYTES", 100)
+    sent, question = asked(riding)
+    riding.node.push(forge(riding.answer(question, b"answer")))
+    (reply,) = PiggybackGrid(riding.grid).pull_messages([sent])
+    assert reply.metadata.reply_to_message_id == sent
+    assert reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE
+    riding.store.clear()
+
+
 def test_a_run_that_a_superlink_knows_no_longer_has_ended(riding: Line) -> None:
     _, question = asked(riding)
     answer = riding.answer(question, b"answer")
@@ -285,3 +419,21 @@ def test_a_node_gets_the_objects_of_no_message_but_its_own(riding: Line) -> None
     assert sent in riding.store.store
     assert riding.node.pull() is not None
     assert not riding.store.store
+
+
+def test_a_node_comes_back_to_a_superlink_that_began_anew_and_to_none_that_has_not_its_key() -> (
+    None
+):
+    with lined(rides=True) as line:
+        _, question = asked(line)
+        answer, number = line.answer(question, b"answer"), line.node.node_id
+        again = line.superlink.app = superlink_app(b"another")
+        FlowerNodes(again).register(public_key_to_bytes(KEY.public_key()), "brand")
+        with pytest.raises(RunOverError):
+            line.node.push(answer)
+        assert line.node.node_id != number
+        assert line.node.pull() is None
+        line.superlink.app = superlink_app(b"a third")
+        with pytest.raises(SuperLinkError, match="registers the node's public key") as refused:
+            line.node.pull()
+        assert not isinstance(refused.value, RunOverError)

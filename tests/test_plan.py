@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import parties
 import pytest
 from trials import Document, document, save, training, write_tables
@@ -29,6 +30,32 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def planned(content: Document, tables: Path) -> Plan:
     return plan(load_collaboration(save(content, tables / "trial.toml")))
+
+
+def test_a_table_of_more_rows_than_are_declared_is_told_of_and_what_becomes_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tables(tmp_path)
+    content = document()
+    held = load_collaboration(save(content, tmp_path / "trial.toml"))
+    rows = {
+        one.name: len(pd.read_csv(tmp_path / one.data.path)) for one in held.parties if one.data
+    }
+    assert plan(held, directory=tmp_path).fuller == ()
+    content["parties"][1]["declared_rows"] = rows["retailer"] - 1
+    file = save(content, tmp_path / "fewer.toml")
+    (told,) = plan(load_collaboration(file), directory=tmp_path).fuller
+    assert (told.party, told.declared_rows, told.rows) == (
+        "retailer",
+        rows["retailer"] - 1,
+        rows["retailer"],
+    )
+    with pytest.raises(SystemExit) as left:
+        main(["plan", str(file)])
+    assert left.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"warning retailer declares {told.declared_rows} rows, and its table has" in said
+    assert f"declare {told.rows} at least" in said
 
 
 def match_alone(reveal: str, size_epsilon: float | None, budget: float) -> Collaboration:

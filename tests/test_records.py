@@ -22,6 +22,7 @@ from compliance.records import (
     BudgetCommitted,
     BudgetRefunded,
     BudgetReserved,
+    CallsRefused,
     CodeReleased,
     ConsentRecorded,
     ConsentUsed,
@@ -131,6 +132,7 @@ EXAMPLES: list[Record] = [
         job_digest=DIGEST,
         approval_digest=DIGEST,
     ),
+    CallsRefused(**COMMON | {"job": None}, since=NOON, refused={"token": 3, "node": 1}),
     CodeReleased(**COMMON, package="comity", package_version="1.2.3", code_digest=DIGEST),
     KeyRotated(**COMMON, key="log_key", old_key_digest=DIGEST, new_key_digest="0f" * 32),
     ConsentRecorded(

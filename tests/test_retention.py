@@ -286,6 +286,44 @@ class TestHolds:
         kinds = [leaf.kind for leaf in verify_party(retailer.path).leaves]
         assert kinds.count("hold.placed") == kinds.count("hold.lifted") == 1
 
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            (
+                ("Case 12: a@b.example", "model", "an order"),
+                (
+                    "hold: expected 1 to 63 lowercase letters, digits and dashes, no dash first, such "
+                    "as case-12, got another text of 20 characters"
+                ),
+            ),
+            (("case", "mode1", "an order"), "artefact: expected one of match, model, "),
+            (
+                ("case", "model", "asked by a@b.example"),
+                (
+                    "reason: expected one line of 1 to 300 characters that names nobody, without '@', "
+                    "got another text of 20 characters"
+                ),
+            ),
+            (
+                ("case", "model", ""),
+                (
+                    "reason: expected one line of 1 to 300 characters that names nobody, without '@', "
+                    "got nothing"
+                ),
+            ),
+        ],
+        ids=["name", "artefact", "reason", "no reason"],
+    )
+    def test_what_is_malformed_is_told_with_what_was_expected_and_without_what_was_given(
+        self, given: tuple[str, str, str], told: str
+    ) -> None:
+        with pytest.raises(RetentionError) as raised:
+            Hold.of(*given)
+        said = str(raised.value)
+        assert said.startswith(f"no hold was placed: {told}")
+        assert said.endswith(": give it anew")
+        assert "@b" not in said
+
     def test_one_whose_file_is_lost_is_in_force(self, retailer: PartyFolder) -> None:
         retaining.place(retailer, hold(), now=NOW)
         shutil.rmtree(retailer.path / "retention" / "holds")

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -28,13 +28,14 @@ from compliance.terms import Artefact
 from federation import retaining
 from federation import retraining as module
 from federation.artefacts import remove
+from federation.channel import Parcel
 from federation.cli import main
 from federation.coordinator import Coordinator, write_jobs
 from federation.erased import Erased
 from federation.erasing import Erasing
-from federation.errors import RefusedError, WorkspaceError
+from federation.errors import PartyUnreachableError, RefusedError, WorkspaceError
 from federation.gate import Gate
-from federation.messages import content_digest
+from federation.messages import SealedMessage, content_digest, unseal
 from federation.outcomes import arriving, saw
 from federation.party import locked
 from federation.retraining import RetrainingQueue
@@ -280,6 +281,42 @@ def test_whom_the_brand_erased_is_in_no_label_of_the_next_model(world: World) ->
     for match, there in (("find", True), ("find-2", False)):
         found = world.listed("retailer", f"{match}/members.npz")
         assert (parties.record("retailer", person) in found) is there
+
+
+class Deaf:
+    """A channel on which nobody hears whom others ask them to erase."""
+
+    def __init__(self, world: World) -> None:
+        self.nodes = world.nodes
+        self._world = world
+
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
+        kinds = {unseal(one.message, self._world.agreement).header.kind for one in parcels}
+        if kinds == {"erase.batch"}:
+            assert most_missing == len(parcels)
+            return [None for _ in parcels]
+        return self._world.exchange(parcels, most_missing=most_missing)
+
+
+def test_a_model_is_trained_again_once_everybody_there_heard_who_is_erased(world: World) -> None:
+    with world.node("brand").desk() as desk:
+        erasing = Erasing(desk.folder, desk.agreement, desk.gate, clock=world.clock)
+        erasing.request("email", parties.email(25))
+        erasing.run()  # its model is due, and the others' have yet to be
+    coordinator = world.folder("coordinator")
+    waits = "courier, retailer gave no answer about who .* model-2 is trained: run again"
+    with pytest.raises(PartyUnreachableError, match=waits):
+        Coordinator.open(coordinator.path, clock=world.clock).run(Deaf(world))
+    assert not coordinator.has_ended("find-2")
+    world.now += timedelta(hours=1)
+    world.run()
+    for name in ("retailer", "courier"):
+        assert parties.record(name, 25) not in set(pd.read_csv(world.table(name))["record"])
+        charged = [one.charge_id.split("/")[0] for one in world.statement(name).charges]
+        assert charged == [*2 * ["model"], *2 * ["model-2"]]  # two rounds of each, and no third
+        assert queue(world, name) == {"model": (S.REPLACED, "model-2")}
 
 
 def test_once_its_match_is_deleted_a_model_without_a_manifest_may_have_seen_everybody(

@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from parties import MATCH, PEOPLE, World, email, record
 from renamings import killed_at
 
@@ -28,6 +30,7 @@ from federation.coordinator import Coordinator, write_jobs
 from federation.erasing import Erasing, Kept
 from federation.errors import PartyUnreachableError, WorkspaceError
 from federation.followed import Followed
+from federation.jobs import erase
 from federation.jobs.erase import blinded_identifier, make_batch, request_tokens
 from federation.jobs.exchange import rows_of
 from federation.jobs.spread import (
@@ -37,12 +40,14 @@ from federation.jobs.spread import (
     Completed,
     News,
     Reminder,
+    _together,
     batch_bytes,
     decode,
     domain_of,
     encode,
     issuer_for,
     keys_of,
+    parts_of,
 )
 from federation.messages import SealedMessage
 from federation.population import recipe_for
@@ -72,6 +77,24 @@ def world(made: World, tmp_path: Path) -> World:
 
 def spread(world: World) -> None:
     Coordinator.open(world.folder("coordinator").path, clock=world.clock).spread(world)
+
+
+def left_of_showing(world: World) -> list[str]:
+    """What is left of people shown and asked about: all of it is to go with the answer."""
+    large = {one.payload for one in world.wire if world.read(one).header.kind in LARGE}
+    found = []
+    for name in PEOPLE:
+        erasures = world.folder(name).erasures
+        found += [one.name for one in erasures.glob("showing/*") if one.suffix != ".json"]
+        found += [one.name for one in erasures.glob("asking/*")]
+        found += [name for payload in world.outbox(name).values() if payload in large]
+    return found
+
+
+def said(world: World, kind: str, sender: str | None = None) -> list[Any]:
+    """Messages of a kind that went over the wire, each once, as their recipients read them."""
+    read = [world.read(one) for one in {one.digest: one for one in world.wire}.values()]
+    return [one for one in read if one.body.kind == kind and sender in {None, one.header.sender}]
 
 
 def ask(world: World, party: str, person: int) -> Kept:
@@ -129,10 +152,7 @@ def test_a_request_goes_to_everybody_who_acknowledge_carry_out_and_tell(world: W
         assert len(people(world, name)) == len(PEOPLE[name]) - 1
         assert kept(world, name)[request].execution.completion
     assert set(states(world, "brand", request).values()) == {State.COMPLETED}
-    large = [one for one in world.wire if world.read(one).header.kind in LARGE]
-    for name in PEOPLE:  # what is as large as all people of a party is not kept
-        assert not {one.payload for one in large} & set(world.outbox(name).values())
-        assert not list((world.folder(name).erasures / "showing").glob("*.npz"))
+    assert left_of_showing(world) == []
     assert erasures(world, "brand") == {
         "erasure.requested": 1,
         "erasure.step": 1,
@@ -384,7 +404,8 @@ class Talk:
         )
 
     def batch(self, shown: Any, tokens: Sequence[str], *, person: int = SHARED) -> SealedMessage:
-        capacity = len(shown.payload) // 32
+        capacity, part = len(shown.payload) // 32, shown.body.part
+        is_last = part == parts_of(self.world.agreement, "courier").last
         batch = make_batch(
             request_tokens("email", email(person), recipe_for(self.world.agreement.match)),
             rows_of(shown.payload, capacity, 32),
@@ -393,8 +414,9 @@ class Talk:
             capacity=capacity,
         )
         self.place = int(batch.places[0])
-        payload = batch_bytes(batch.reply, Asked.model_construct(tokens=tuple(tokens)))
-        return self.say(messages.EraseBatch(showing=shown.body.showing), payload, shown)
+        asked = Asked.model_construct(tokens=tuple(tokens)) if is_last else None
+        body = messages.EraseBatch(showing=shown.body.showing, part=part)
+        return self.say(body, batch_bytes(batch.reply, asked), shown)
 
     def say(self, body: Any, payload: bytes, answers: Any = None) -> SealedMessage:
         digest = None if answers is None else answers.sealed.digest
@@ -622,6 +644,150 @@ def test_a_recipient_gets_nothing_for_more_people_than_are_agreed(world: World) 
     assert world.read(world.handle("brand", said)).body.kind == "refused"
 
 
+# --- in parts -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Have people be shown 30 points at a time; how many parts that makes."""
+    monkeypatch.setattr(erase, "PART_POINTS", 30)
+    return 4
+
+
+def test_people_in_whatever_part_are_found(world: World, in_parts: int) -> None:
+    persons = range(SHARED, SHARED + 4)
+    for person in (*persons, BRANDS):
+        ask(world, "brand", person)
+    spread(world)
+    for name in ("courier", "retailer"):
+        assert not {record(name, one) for one in persons} & people(world, name)
+        assert len(people(world, name)) == len(PEOPLE[name]) - len(persons)
+        shown = said(world, "erase.shown", name)
+        assert [one.body.part for one in shown] == list(range(in_parts))
+        assert [len(one.payload) for one in shown] == [30 * 32] * 3 + [10 * 32]
+        points = [one.payload[at : at + 32] for one in shown for at in range(0, 960, 32)]
+        assert len({one for one in points if one}) == 100  # no dummy comes twice
+    batches = said(world, "erase.batch")
+    assert {len(one.payload) for one in batches if one.body.part < 3} == {30 * 12 + 64 * 32}
+    assert left_of_showing(world) == []
+    assert findings(world) == []
+
+
+@pytest.mark.parametrize("lost", ["erase.batch", "erase.shown"])
+def test_a_showing_that_was_cut_short_goes_on_where_it_was(
+    world: World, in_parts: int, lost: str
+) -> None:
+    request = ask(world, "brand", SHARED).execution.request
+    world.away = {"retailer"}
+
+    def listener(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        body = world.read(answer).body
+        if body.kind == lost and body.part == 2:
+            world.unreachable = {name}
+            raise PartyUnreachableError("its answer is lost")
+        return answer
+
+    world.listener = listener
+    with pytest.raises(PartyUnreachableError):
+        spread(world)
+    first = [one.body.part for one in said(world, "erase.shown", "courier")]
+    world.wire.clear()
+    world.unreachable, world.listener = set(), lambda _, __, answer: answer
+    spread(world)
+    again = [one.body.part for one in said(world, "erase.shown", "courier")]
+    assert again == [2, 3]
+    assert set(first + again) == set(range(in_parts))
+    times = json.loads((world.folder("courier").erasures / "showing" / "brand.json").read_bytes())
+    assert len(times) == 1  # people were read once
+    world.now += DAY
+    spread(world)
+    assert states(world, "brand", request)["courier"] is State.COMPLETED
+    assert record("courier", SHARED) not in people(world, "courier")
+
+
+def test_a_showing_begins_anew_after_an_hour_and_where_a_part_is_never_answered(
+    talk: Talk, in_parts: int
+) -> None:
+    def answered(shown: Any) -> Any:
+        return talk.heard(talk.batch(shown, ()))
+
+    first = answered(talk.shown("a" * 64))
+    assert first.body.part == 1
+    again = talk.shown("b" * 64)
+    assert (again.body, again.payload) == (first.body, first.payload)
+    anew = talk.shown("c" * 64)  # twice without an answer
+    assert (anew.body.part, anew.body.showing == first.body.showing) == (0, False)
+    second = answered(anew)
+    assert second.body.part == 1
+    talk.world.now += timedelta(hours=1)
+    assert talk.shown("d" * 64).body.part == 0
+
+
+def test_a_part_counts_once(talk: Talk, in_parts: int) -> None:
+    first = talk.shown("a" * 64)
+    batch = talk.batch(first, ())
+    second = talk.heard(batch)
+    assert talk.heard(talk.batch(first, ())).payload == second.payload  # sealed anew, said again
+    other = talk.batch(second, (), person=SHARED + 1)
+    assert talk.heard(other).body.kind == "refused"  # another batch than of the part before
+    skipped = messages.EraseBatch(showing=first.body.showing, part=2)
+    payload = talk.world.read(batch).payload
+    assert talk.heard(talk.say(skipped, payload, second)).body.kind == "refused"
+    beyond = messages.EraseBatch(showing=first.body.showing, part=in_parts)
+    assert talk.heard(talk.say(beyond, payload, second)).body.kind == "refused"
+    assert talk.heard(talk.batch(second, ())).body.part == 2
+
+
+def test_an_origin_answers_a_part_for_the_same_points_alone(world: World, in_parts: int) -> None:
+    ask(world, "brand", SHARED)
+    world.away = {"retailer"}
+    kept_up: list[SealedMessage] = []
+
+    def listener(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if world.read(answer).body.kind == "erase.batch":
+            kept_up.append(question)
+            raise PartyUnreachableError("its answer is lost")
+        return answer
+
+    world.listener = listener
+    with pytest.raises(PartyUnreachableError):
+        spread(world)
+    shown = world.read(kept_up[0])
+
+    def answer(part: int, payload: bytes, showing: str = shown.body.showing) -> Any:
+        body = messages.EraseShown(showing=showing, part=part)
+        told = world.parties.seal("courier", "brand", ERASING, body, payload, answers="0" * 64)
+        return world.read(world.handle("brand", told))
+
+    again = answer(0, shown.payload)
+    assert (again.body.kind, again.body.part) == ("erase.batch", 0)
+    backwards = shown.payload[32:] + shown.payload[:32]
+    assert answer(0, backwards).body.kind == "refused"
+    for part, size in ((2, 30), (3, 10), (4, 30)):
+        assert answer(part, shown.payload[: 32 * size]).body.kind == "refused"
+    assert answer(1, shown.payload, showing="0" * 64).body.kind == "refused"
+    assert answer(1, backwards).body.part == 1
+
+
+def test_more_identifiers_than_are_agreed_are_shown_to_nobody(talk: Talk) -> None:
+    table = pd.read_csv(talk.world.table("courier"), dtype=str)
+    many = [table.assign(email=[f"{copy}-{one}" for one in table["email"]]) for copy in range(3)]
+    pd.concat(many).to_csv(talk.world.table("courier"), index=False)
+    refused = talk.shown()
+    assert (refused.body.kind, refused.body.term) == ("refused", "datasets.declared_rows")
+    assert left_of_showing(talk.world) == []
+
+
+@given(st.lists(st.integers(1, 5 * erase.PART_POINTS), min_size=1, max_size=12))
+def test_what_is_on_its_way_at_once_is_bounded(sizes: list[int]) -> None:
+    parts = {f"shop-{number}": erase.Parts(size) for number, size in enumerate(sizes)}
+    pairs = [(one, other) for one in parts for other in parts]
+    groups = list(_together(pairs, parts))
+    assert [pair for some in groups for pair in some] == pairs
+    for some in groups:
+        assert len(some) == 1 or sum(32 * parts[peer].size(0) for _, peer in some) <= 1 << 25
+
+
 # --- whatever fails -------------------------------------------------------------------------------
 
 
@@ -650,6 +816,7 @@ class Flaky:
         return found
 
 
+@pytest.mark.timeout(7200)
 def test_every_request_ends_closed_or_overdue_whatever_fails(
     made: World, tmp_path: Path, thorough: bool
 ) -> None:
@@ -688,9 +855,11 @@ def killed(world: World, renamings: int) -> bool:
     return ended != 0
 
 
+@pytest.mark.timeout(7200)
 def test_killed_at_any_step_nothing_is_lost_and_nothing_is_done_twice(
-    made: World, tmp_path: Path, thorough: bool
+    made: World, tmp_path: Path, thorough: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(erase, "PART_POINTS", 64)  # two parts
     asked = made.copy(tmp_path / "asked")
     request = ask(asked, "brand", SHARED).execution.request
     step = 1 if thorough else 61

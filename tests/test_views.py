@@ -140,7 +140,11 @@ class TestWhatDecides:
 
     def test_without_terms_of_counting_there_is_no_permit(self, tmp_path: Path) -> None:
         world = World.make(tmp_path)
-        with pytest.raises(RefusedError, match="no permit of the agreement covers it"):
+        told = (
+            "no permit of the agreement covers view.counts from own analyst to retailer: ask for what it has "
+            "terms for, or have it amended"
+        )
+        with pytest.raises(RefusedError, match=told):
             look(world, "colour")
         decided, refusal = world.leaves("retailer")[-2:]
         assert isinstance(decided, records.AccessDecided)
@@ -177,16 +181,38 @@ class TestWhatDecides:
 
     def test_a_feature_that_is_not_agreed_for_counting_is_refused(self, tmp_path: Path) -> None:
         world = World.make(tmp_path, measure=MEASURE | {"columns": [{"name": "colour"}]})
-        with pytest.raises(RefusedError, match=r"measure\.columns"):
+        told = (
+            "refused by retailer under measure.columns: expected columns that are agreed for "
+            "counting, which are colour, got 'age': name these, or have measure.columns of the "
+            "agreement amended"
+        )
+        with pytest.raises(RefusedError) as refused:
             look(world, "age")
+        assert str(refused.value) == told
         assert isinstance(world.leaves("retailer")[-1], records.Refusal)
 
-    @pytest.mark.parametrize("columns", [(), ("age", "age"), ("email",), ("age", "colour", "x")])
+    @pytest.mark.parametrize(
+        ("columns", "told"),
+        [
+            ((), "got none: name one of age, colour"),
+            (("age", "age"), "got one of them twice: name it once"),
+            (("age", "colour", "x"), "got 3: leave out others than two"),
+            (
+                ("email",),
+                (
+                    "expected columns among the agreed features age, colour, got another: name one of "
+                    "these, or have the agreement amended"
+                ),
+            ),
+            (("color", "age"), "got another: did you mean 'colour'?"),
+        ],
+    )
     def test_what_is_no_column_to_count_by_is_a_mistake(
-        self, world: World, columns: tuple[str, ...]
+        self, world: World, columns: tuple[str, ...], told: str
     ) -> None:
-        with pytest.raises(InvalidParameterError, match="expected"):
+        with pytest.raises(InvalidParameterError, match="expected") as raised:
             look(world, *columns)
+        assert str(raised.value).endswith(told)
 
     def test_not_after_the_agreement(self, world: World) -> None:
         world.now = world.agreement.valid_until

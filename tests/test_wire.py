@@ -13,7 +13,7 @@ from parties import World
 from compliance import records
 from federation.errors import RefusedError, VersionError
 from federation.messages import EVERYONE, Header, Identify, Refused, SealedMessage
-from federation.wire import REMEDY, WIRE_VERSION, check_version, installed
+from federation.wire import REMEDY, WIRE_VERSION, check_version, installed, other_bundle
 
 OTHER = WIRE_VERSION + 1
 LATER = {"version": OTHER, "what_only_it_knows": True}
@@ -43,7 +43,7 @@ def test_a_node_that_is_asked_in_another_version_names_both_and_the_remedy(world
     answer = world.ask("brand", asked)
     told = (
         f"a message of coordinator's speaks version {OTHER} of the wire, and {installed()} here "
-        f"speaks {WIRE_VERSION}: {REMEDY}"
+        f"speaks {WIRE_VERSION}: update Comity here, then run again"
     )
     assert answer.body == Refused(term="version", remedy=told)
     (leaf,) = (one for one in world.leaves("brand") if isinstance(one, records.Refusal))
@@ -61,7 +61,10 @@ def test_a_coordinator_that_is_answered_in_another_version_names_the_party_and_b
         return world.parties.sign(name, json.dumps(content).encode(), answer.payload)
 
     world.listener = listen
-    told = rf"retailer's speaks version {version} of the wire, and Comity .* here speaks 1: install"
+    remedy = f"update Comity {'at retailer' if version < WIRE_VERSION else 'here'}, then run again"
+    told = (
+        rf"retailer's speaks version {version} of the wire, and Comity .* here speaks 1: {remedy}"
+    )
     with pytest.raises(VersionError, match=told):
         world.run()
     assert not any(isinstance(one, records.JobStarted) for one in world.leaves("coordinator"))
@@ -81,6 +84,28 @@ def test_a_run_with_a_node_that_refuses_the_version_stops_and_says_so(world: Wor
         RefusedError, match=f"refused by courier under version: .* version {OTHER} of"
     ):
         world.run()
+
+
+@pytest.mark.parametrize(
+    ("said", "party", "remedy"),
+    [
+        ("retailer runs Comity 0.0.9", "retailer", "update Comity at retailer, then run again"),
+        ("retailer runs Comity 0.10.0rc1", "retailer", "update Comity here, then run again"),
+        (f"retailer runs {installed()}", "retailer", REMEDY),
+        ("retailer runs Comity of no version", None, REMEDY),
+        ("retailer runs Comity 0.0.9 \u2190", None, REMEDY),
+        ("", None, REMEDY),
+    ],
+)
+def test_a_node_that_takes_no_bundle_of_ours_is_told_of_with_both_versions_and_who_is_behind(
+    said: str, party: str | None, remedy: str
+) -> None:
+    error = other_bundle("retailer (node 7)", said)
+    assert error.party == party
+    assert str(error) == (
+        f"retailer (node 7) takes no run of {installed()}; it says: {said or 'nothing'}: {remedy}, "
+        "or have that node allow this version's bundle"
+    )
 
 
 @given(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from parties import ROLES, World
+from parties import MATCH, ROLES, World
 
 from compliance.errors import LogCorruptedError, LogError, NotPublicError
 from compliance.log.checkpoint import Checkpoint
@@ -28,9 +28,11 @@ from compliance.records import to_leaf
 from compliance.signing import SigningKey
 from compliance.terms import PartyTerm, Role
 from federation.audit import verify_all, verify_party
+from federation.coordinator import write_jobs
 from federation.errors import RefusedError
 from federation.jobs.witness import Answer
 from federation.log_sharing import check_receipt, make_receipt, make_server
+from federation.messages import SealedMessage
 from federation.witnesses import log_keys, policy_for, witness_in
 from federation.witnessing import LogWitnessing
 
@@ -53,6 +55,39 @@ def test_every_log_is_public_at_the_end_of_a_run(ended: World) -> None:
         assert party.public_size is not None
         assert 0 < party.public_size < party.tree_size  # its own last words came after
         assert set(party.cosigned_by) == set(ROLES) - {name}
+
+
+def test_a_showing_that_was_cut_is_made_up_for_though_no_job_is_left(tmp_path: Path) -> None:
+    world = World.make(tmp_path)
+    write_jobs(world.folder("coordinator"), (MATCH,))
+
+    def cut(_: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if world.read(question).header.kind == "witness.ask":
+            raise ConnectionResetError
+        return answer
+
+    def silent(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if (name, world.read(question).header.kind) == ("brand", "witness.show"):
+            world.unreachable = {"retailer"}
+        return answer
+
+    def public() -> set[str]:
+        found = {name: verify_party(world.folder(name).path).public_size for name in ROLES}
+        return {name for name, size in found.items() if size is not None}
+
+    world.listener = cut  # the coordinator goes while it carries them
+    with pytest.raises(ConnectionResetError):
+        world.run()
+    assert public() == set()
+    world.listener = silent
+    world.run()
+    assert "retailer" not in public()
+    world.listener, world.unreachable = World.listener, set()
+    world.run()
+    assert public() == set(ROLES)
+    world.wire.clear()
+    world.run()  # once is enough
+    assert not any(world.read(one).header.kind.startswith("witness.") for one in world.wire)
 
 
 def test_what_each_keeps_of_the_others_is_what_they_hold(ended: World) -> None:

@@ -15,8 +15,9 @@ from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.party_log import Kind, Other, PartyLog, finding_of
 from compliance.naming import named, version_of
 from compliance.records.leaf import Leaf
+from compliance.terms import Role
 
-__all__ = ["ACKNOWLEDGED", "PARTS", "Excerpt"]
+__all__ = ["ACKNOWLEDGED", "PARTS", "Excerpt", "is_in_job"]
 
 ACKNOWLEDGED = "acknowledged"
 """What is said where a message came; its release is named after that message."""
@@ -24,7 +25,12 @@ ACKNOWLEDGED = "acknowledged"
 PARTS = frozenset({"train.update", "sum.noised", "sum.exact", "measure.counts"})
 """What a party gives to a model over rows, once a round, and to a measurement, once."""
 
+_IN_JOBS = frozenset({"match", "align", "train", "sum", "assist", "expand", "measure"})
+"""First words of what a party says in a job that the coordinator has begun."""
+
 _KEPT = (
+    records.JobStarted,
+    records.JobEnded,
     records.MatchBound,
     records.ModelTrained,
     records.MeasurementMade,
@@ -33,6 +39,11 @@ _KEPT = (
     records.ApprovalReceived,
     records.ErasureCompleted,
 )
+
+
+def is_in_job(leaf: records.Record) -> bool:
+    """Tell whether a party releases what it says in a job alone."""
+    return isinstance(leaf, records.Release) and leaf.computation.partition(".")[0] in _IN_JOBS
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Excerpt:
         cosigned_by: who cosigned that head.
         sent: beginnings of the digests of all messages that left, 16 hexadecimal digits each.
         kept: leaves with their indexes, in order; of releases those with a charge, parts of
-            results, and those that acknowledge a message.
+            results, those that acknowledge a message, and the first of each job.
     """
 
     party: str
@@ -64,10 +75,14 @@ class Excerpt:
     def of(cls, log: PartyLog) -> "Excerpt":
         """Take from a log what others are held against."""
         releases = list(log.each(records.Release))
+        first = {leaf.job: index for index, leaf in reversed(releases) if is_in_job(leaf)}
+        begun = frozenset(first.values())
         told = [
             (index, leaf)
             for index, leaf in releases
-            if leaf.charge_id is not None or leaf.computation in {ACKNOWLEDGED, *PARTS}
+            if leaf.charge_id is not None
+            or leaf.computation in {ACKNOWLEDGED, *PARTS}
+            or index in begun
         ]
         return cls(
             party=log.party,
@@ -97,6 +112,15 @@ class Excerpt:
     def parties_of(self, leaf: records.ModelTrained | records.MeasurementMade) -> frozenset[str]:
         """Return the names of whose people a result is made."""
         return frozenset(named(leaf.parties, version_of(leaf, self.versions)))
+
+    def missing_of(self, leaf: records.ModelTrained | records.MeasurementMade) -> frozenset[str]:
+        """Return the names of partners that a result goes without."""
+        return frozenset(named(leaf.missing, version_of(leaf, self.versions)))
+
+    def coordinator_of(self, leaf: records.Record) -> str:
+        """Return the name of who coordinates under the version that a leaf is under."""
+        (coordinator,) = version_of(leaf, self.versions).by_role(Role.COORDINATOR)
+        return coordinator.name
 
     def finding(self, kind: FindingKind, index: int, text: str) -> Finding:
         """Return a finding about a kept leaf; `text` says what it does."""

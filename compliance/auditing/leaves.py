@@ -25,6 +25,7 @@ __all__ = [
     "decisions",
     "opening",
     "order",
+    "refused_calls",
     "rotations",
     "routes",
     "validity",
@@ -137,6 +138,22 @@ def validity(log: PartyLog, rules: Rules) -> Iterator[Finding]:
         elif not agreement.valid_from <= leaf.time < agreement.valid_until:
             text = "releases at a time for which the agreement is not in force"
             yield log.finding(FindingKind.OUTSIDE_VALIDITY, index, text)
+
+
+def refused_calls(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """Calls that a coordinator refused are told once, window after window."""
+    del rules
+    last: tuple[int, records.CallsRefused] | None = None
+    for index, leaf in log.each(records.CallsRefused):
+        if not isinstance(leaf, records.CallsRefused):
+            continue
+        if leaf.since > leaf.time:
+            text = "tells of calls that were refused after it"
+            yield log.finding(FindingKind.CALLS_COUNTED_TWICE, index, text)
+        elif last is not None and leaf.since <= last[1].since:
+            text = "tells of refused calls from when on an earlier leaf had told of them"
+            yield log.finding(FindingKind.CALLS_COUNTED_TWICE, (last[0], index), text)
+        last = index, leaf
 
 
 def decisions(log: PartyLog, rules: Rules) -> Iterator[Finding]:

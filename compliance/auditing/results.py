@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from operator import itemgetter
+from typing import Final
 
 from compliance import records
 from compliance.auditing.finding import Finding, FindingKind
@@ -16,7 +17,10 @@ from compliance.auditing.rules import Rules
 from compliance.naming import named
 from compliance.terms import DATA_ROLES, NoiseSource, Role
 
-__all__ = ["code", "jobs", "matches", "models", "segments"]
+__all__ = ["code", "is_to_leave", "jobs", "matches", "measurements", "models", "segments"]
+
+_LEFT: Final = {"train": records.ModelTrained, "measure": records.MeasurementMade}
+"""What a job leaves at whoever runs it, by its kind."""
 
 
 def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
@@ -39,9 +43,34 @@ def models(log: PartyLog, rules: Rules) -> Iterator[Finding]:
         if leaf.epsilon is not None and leaf.epsilon > most:
             text = f"states epsilon {leaf.epsilon:g}, and a job may ask for {most:g} at most"
             yield log.finding(FindingKind.MODEL_OVER_TERMS, index, text)
+        likeliest = max(terms.delta, agreement.budget.delta if vertical else 0.0)
+        if leaf.delta is not None and leaf.delta > likeliest:
+            text = f"states delta {leaf.delta:g}, and a job may ask for {likeliest:g} at most"
+            yield log.finding(FindingKind.MODEL_OVER_TERMS, index, text)
         if (before := retired.get(leaf.model_digest)) is not None:
             text = "takes up a model that was retired"
             yield log.finding(FindingKind.MODEL_RETIRED, (before, index), text)
+
+
+def measurements(log: PartyLog, rules: Rules) -> Iterator[Finding]:
+    """Counts are of partners' people, and within the terms."""
+    for index, leaf, agreement, _ in log.walk(rules, records.MeasurementMade):
+        terms = agreement.measure
+        counted = {party.name for party in agreement.by_role(Role.PARTNER)}
+        if strangers := sorted(set(named(leaf.parties, agreement)) - counted):
+            text = f"counts people of {', '.join(strangers)}, who is no partner"
+            yield log.finding(FindingKind.MEASUREMENT_OF_STRANGER, index, text)
+        if terms is None:
+            text = "tells of counts, and the agreement allows none"
+            yield log.finding(FindingKind.OVER_MEASURED, index, text)
+            continue
+        for name, said, most in (
+            ("epsilon", leaf.epsilon, terms.epsilon),
+            ("delta", leaf.delta or 0.0, terms.delta or 0.0),
+        ):
+            if said > most:
+                text = f"states {name} {said:g}, and a job may ask for {most:g} at most"
+                yield log.finding(FindingKind.OVER_MEASURED, index, text)
 
 
 def segments(log: PartyLog, rules: Rules) -> Iterator[Finding]:
@@ -81,10 +110,15 @@ def matches(log: PartyLog, rules: Rules) -> Iterator[Finding]:
 
 
 def jobs(log: PartyLog, rules: Rules) -> Iterator[Finding]:
-    """A job that ended was started, and one that started ended, or was started again."""
+    """A job that ended was started, and one that started ended, or was started again.
+
+    One that is done left what it was for.
+    """
     del rules
     started: dict[str | None, int] = {}
-    for index, leaf in log.each(records.JobStarted, records.JobEnded):
+    left: set[tuple[type[records.Record], str | None]] = set()
+    kinds = (records.JobStarted, records.JobEnded, records.ModelTrained, records.MeasurementMade)
+    for index, leaf in log.each(*kinds):
         if isinstance(leaf, records.JobStarted):
             for job, before in list(started.items()):
                 if job != leaf.job:
@@ -92,8 +126,18 @@ def jobs(log: PartyLog, rules: Rules) -> Iterator[Finding]:
                     yield log.finding(FindingKind.JOB_NEVER_ENDED, before, text)
                     del started[job]
             started[leaf.job] = index
-        elif isinstance(leaf, records.JobEnded) and started.pop(leaf.job, None) is None:
+        elif not isinstance(leaf, records.JobEnded):
+            left.add((type(leaf), leaf.job))
+        elif started.pop(leaf.job, None) is None:
             yield log.finding(FindingKind.JOB_NOT_STARTED, index, "ends a job that was not started")
+        elif is_to_leave(leaf) and (_LEFT[leaf.computation], leaf.job) not in left:
+            text = "ends a job as done, and nothing tells of its result"
+            yield log.finding(FindingKind.RESULT_NOT_TOLD, index, text)
+
+
+def is_to_leave(leaf: records.JobEnded) -> bool:
+    """Tell whether a job that ended so has left a model, or counts, at whoever ran it."""
+    return leaf.outcome == "done" and leaf.computation in _LEFT
 
 
 def code(log: PartyLog, rules: Rules) -> Iterator[Finding]:

@@ -10,8 +10,9 @@ from typing import Final
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing.contract import chain, obeys
-from compliance.auditing.excerpt import ACKNOWLEDGED, PARTS, Excerpt
+from compliance.auditing.excerpt import ACKNOWLEDGED, PARTS, Excerpt, is_in_job
 from compliance.auditing.finding import Finding, FindingKind
+from compliance.auditing.results import is_to_leave
 from compliance.auditing.trust import every_party
 from compliance.terms import Role
 
@@ -23,11 +24,13 @@ __all__ = [
     "one_contract",
     "one_result",
     "parts",
-    "same_models",
+    "same_results",
+    "told_jobs",
     "unpaid",
 ]
 
 _MODEL: Final = records.ModelTrained
+_RESULTS: Final = (records.ModelTrained, records.MeasurementMade)
 _CHARGING: Final[tuple[type[records.Record], ...]] = (
     records.Release,
     records.BudgetRefunded,
@@ -76,19 +79,19 @@ def commitments(logs: Sequence[Excerpt]) -> Iterator[Finding]:
             yield theirs.finding(FindingKind.MATCH_DIFFERS, index, text)
 
 
-def same_models(logs: Sequence[Excerpt]) -> Iterator[Finding]:
-    """A model of one digest has one privacy guarantee, whoever tells of it."""
-    told: dict[str, tuple[Excerpt, records.ModelTrained]] = {}
+def same_results(logs: Sequence[Excerpt]) -> Iterator[Finding]:
+    """A model, or a measurement, of one digest was made in one way, whoever tells of it."""
+    told: dict[tuple[str, str], tuple[str, tuple[object, ...]]] = {}
     for log in logs:
-        for index, leaf in log.each(records.ModelTrained):
-            whose, first = told.setdefault(leaf.model_digest, (log, leaf))
-            if (leaf.epsilon, leaf.delta, log.parties_of(leaf)) != (
-                first.epsilon,
-                first.delta,
-                whose.parties_of(first),
-            ):
-                text = f"says other things of a model than the log of {whose.party} does"
-                yield log.finding(FindingKind.MODELS_DIFFER, index, text)
+        for index, leaf in log.each(*_RESULTS):
+            rounds = leaf.rounds if isinstance(leaf, _MODEL) else None
+            said = (leaf.epsilon, leaf.delta, log.parties_of(leaf), log.missing_of(leaf), rounds)
+            whose, first = told.setdefault((leaf.kind, _digest(leaf)), (log.party, said))
+            if said != first:
+                text = f"says other things of that result than the log of {whose} does"
+                counts = isinstance(leaf, records.MeasurementMade)
+                kind = FindingKind.RESULTS_DIFFER if counts else FindingKind.MODELS_DIFFER
+                yield log.finding(kind, index, text)
 
 
 def one_result(logs: Sequence[Excerpt]) -> Iterator[Finding]:
@@ -98,8 +101,10 @@ def one_result(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     was, is found.
     """
     told: dict[tuple[str, str | None], tuple[Excerpt, str]] = {}
-    for log, index, leaf in _results(logs):
-        digest = leaf.model_digest if isinstance(leaf, _MODEL) else leaf.measurement_digest
+    for log, index, leaf, is_over_rows in _results(logs):
+        if not is_over_rows:
+            continue
+        digest = _digest(leaf)
         whose, first = told.setdefault((leaf.kind, leaf.job), (log, digest))
         if digest != first:
             text = f"is of another result of the job than the log of {whose.party} tells of"
@@ -109,42 +114,94 @@ def one_result(logs: Sequence[Excerpt]) -> Iterator[Finding]:
 def parts(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """Whoever is named for a result gave its part: of a model one a round, of a measurement one.
 
-    So that a partial result, of which the coordinator tells as if it were whole, is found.
+    So that a partial result, of which the coordinator tells as if it were whole, is found. Of a
+    model over columns it is enough to have said something in its job.
     """
     given: dict[tuple[str, str | None], set[str]] = defaultdict(set)
+    said: set[tuple[str, str | None]] = set()
     bringing = {
         one.name for log in logs for each in log.versions for one in each.by_role(Role.PARTNER)
     }
-    asked = {log.party for log in logs} & bringing  # who brings nothing is found otherwise
+    at_hand = {log.party for log in logs}
     for log in logs:
         for _, release in log.each(records.Release):
             if release.computation in PARTS:
                 given[log.party, release.job].add(release.release_id)
-    for log, index, leaf in _results(logs):
+            if is_in_job(release):
+                said.add((log.party, release.job))
+    for log, index, leaf, is_over_rows in _results(logs):
+        asked = at_hand & log.parties_of(leaf)
         needed = leaf.rounds if isinstance(leaf, _MODEL) else 1
-        for party in sorted(log.parties_of(leaf)):
-            if party in asked and len(given[party, leaf.job]) < needed:
-                text = f"names {party}, whose log, if it is no older copy, tells of no such part"
-                yield log.finding(FindingKind.PART_NOT_GIVEN, index, text)
+        if is_over_rows:  # who brings nothing is found otherwise
+            lacking = {one for one in asked & bringing if len(given[one, leaf.job]) < needed}
+        else:
+            lacking = {one for one in asked if (one, leaf.job) not in said}
+        for party in sorted(lacking):
+            text = f"names {party}, whose log, if it is no older copy, tells of no such part"
+            yield log.finding(FindingKind.PART_NOT_GIVEN, index, text)
+
+
+def told_jobs(logs: Sequence[Excerpt]) -> Iterator[Finding]:
+    """The coordinator's log tells of each job that others took part in, and of what it left them.
+
+    Said once of a job. What it left is not asked for while the job may be under way, nor where the
+    coordinator's log alone says that something is missing.
+    """
+    told = {log.party: _told_in(log) for log in logs}
+    left = {(log.party, index) for log, index, _, is_over_rows in _results(logs) if is_over_rows}
+    said: set[tuple[str, str | None]] = set()
+    for log in logs:
+        for index, leaf in log.each(records.Release, *_RESULTS):
+            is_left = (log.party, index) in left
+            if not is_left and not is_in_job(leaf):
+                continue
+            whose = log.coordinator_of(leaf)
+            if whose == log.party or whose not in told or (whose, leaf.job) in said:
+                continue
+            known, what = told[whose], (leaf.kind, leaf.job)
+            if ("job.started", leaf.job) not in known:
+                kind = FindingKind.JOB_NOT_TOLD
+                text = f"is of a job of which the log of {whose}, if no older copy, tells nothing"
+            elif is_left and ("job.ended", leaf.job) in known and what not in known:
+                kind = FindingKind.RESULT_NOT_TOLD
+                text = f"is of a job that left nothing by the log of {whose}"
+            else:
+                continue
+            said.add((whose, leaf.job))
+            yield log.finding(kind, index, text)
+
+
+def _told_in(log: Excerpt) -> set[tuple[str, str | None]]:
+    """Return kinds of leaves and their jobs: which began, ended without a result, and left one."""
+    told: set[tuple[str, str | None]] = set()
+    for _, leaf in log.each(records.JobStarted, records.JobEnded, *_RESULTS):
+        if isinstance(leaf, records.JobStarted):
+            told.discard(("job.ended", leaf.job))
+        if not isinstance(leaf, records.JobEnded) or not is_to_leave(leaf):
+            told.add((leaf.kind, leaf.job))
+    return told
+
+
+def _digest(leaf: records.ModelTrained | records.MeasurementMade) -> str:
+    return leaf.model_digest if isinstance(leaf, _MODEL) else leaf.measurement_digest
 
 
 def _results(
     logs: Sequence[Excerpt],
-) -> Iterator[tuple[Excerpt, int, records.ModelTrained | records.MeasurementMade]]:
-    """Yield results that all are told of alike; of models over columns each party has a part.
+) -> Iterator[tuple[Excerpt, int, records.ModelTrained | records.MeasurementMade, bool]]:
+    """Yield results, and whether they are over rows: so that all are told of alike.
 
-    Those name the brand in every log: whoever alone names it passes nothing by.
+    Of models over columns each party has a part of its own. They name the brand in every log, and
+    nobody gives a part over rows: whoever alone names it passes nothing by.
     """
     brands = {one.name for log in logs for each in log.versions for one in each.by_role(Role.BRAND)}
-    told = [
-        (log, index, leaf, brands.isdisjoint(log.parties_of(leaf)))
-        for log in logs
-        for index, leaf in log.each(records.ModelTrained, records.MeasurementMade)
-    ]
-    over_rows = {leaf.job for _, _, leaf, without_brand in told if without_brand}
-    for log, index, leaf, _ in told:
-        if leaf.job in over_rows:
-            yield log, index, leaf
+    told = [(log, index, leaf) for log in logs for index, leaf in log.each(*_RESULTS)]
+    over_rows = {leaf.job for log, _, leaf in told if brands.isdisjoint(log.parties_of(leaf))}
+    for log in logs:
+        parts_of = (leaf for _, leaf in log.each(records.Release) if leaf.computation in PARTS)
+        over_rows.update(leaf.job for leaf in parts_of)
+    for log, index, leaf in told:
+        yield log, index, leaf, leaf.job in over_rows
 
 
 def acknowledgements(logs: Sequence[Excerpt]) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from compliance.errors import RecordError, describe
 from compliance.log.tiles import ENTRY_LIMIT
 from compliance.records.access import AccessDecided, AgreementSigned, Refusal, Release
 from compliance.records.budget import BudgetCommitted, BudgetRefunded, BudgetReserved
+from compliance.records.calls import CallsRefused, RefusedFor
 from compliance.records.consent import ConsentRecorded, ConsentUsed
 from compliance.records.contract import AgreementEnded, ApprovalReceived, CodeReleased, KeyRotated
 from compliance.records.erasure import (
@@ -55,6 +56,7 @@ __all__ = [
     "BudgetCommitted",
     "BudgetRefunded",
     "BudgetReserved",
+    "CallsRefused",
     "CodeReleased",
     "ConsentRecorded",
     "ConsentUsed",
@@ -78,6 +80,7 @@ __all__ = [
     "ModelTrained",
     "Record",
     "Refusal",
+    "RefusedFor",
     "Release",
     "SegmentWritten",
     "SubjectCorrected",
@@ -107,6 +110,7 @@ Record = Annotated[
     | SegmentWritten
     | JobStarted
     | JobEnded
+    | CallsRefused
     | AgreementEnded
     | ApprovalReceived
     | CodeReleased

@@ -140,9 +140,11 @@ class JobEnded(Leaf):
         computation: what it did.
         outcome: how it ended.
         missing: partners that it went on without, where the party knows.
+        of_another_version: those of them whose nodes ran another version, where the party knows.
     """
 
     kind: Literal["job.ended"] = "job.ended"
     computation: Name
     outcome: Name
     missing: Missing = ()
+    of_another_version: Missing = ()

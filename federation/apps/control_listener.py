@@ -28,6 +28,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from compliance.records import RefusedFor
 from federation.apps.refusals import Bounded, refuse
 from federation.operations.roles import OperatorRole
 from federation.operations.tokens import Operator
@@ -119,16 +120,19 @@ def control_app(
             app = superlink if path.startswith(_CONTROL) else mounted
             await _operated(app, find_operator, scope, receive, send)
         else:
-            await refuse(send, HTTPStatus.NOT_FOUND, "there is no such call")
+            await refuse(
+                scope, send, RefusedFor.CALL, HTTPStatus.NOT_FOUND, "there is no such call"
+            )
 
     return Bounded(listener, limit=_limit)
 
 
 async def _runtime(superlink: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"].removeprefix(_RUNTIME) not in RUNTIME_CALLS:
-        await refuse(send, HTTPStatus.NOT_FOUND, "there is no such call")
+        await refuse(scope, send, RefusedFor.CALL, HTTPStatus.NOT_FOUND, "there is no such call")
     elif not _is_here(scope):
-        await refuse(send, HTTPStatus.FORBIDDEN, "the executor runs on the coordinator's machine")
+        told = "the executor runs on the coordinator's machine"
+        await refuse(scope, send, RefusedFor.EXECUTOR, HTTPStatus.FORBIDDEN, told)
     else:
         await superlink(scope, receive, send)
 
@@ -143,15 +147,17 @@ async def _operated(
     operator = await run_in_threadpool(find_operator, _token(scope))  # 1
     if operator is None:
         told = "expected an operator's token that is good now: `comity coordinator token add`"
-        await refuse(send, HTTPStatus.UNAUTHORIZED, told)
+        await refuse(scope, send, RefusedFor.TOKEN, HTTPStatus.UNAUTHORIZED, told)
         return
     scope.setdefault("state", {})["operator"] = operator
     needed = _role(scope["method"], scope["path"])  # 2
     if needed is None:
-        await refuse(send, HTTPStatus.FORBIDDEN, "nobody may make this call")
+        await refuse(
+            scope, send, RefusedFor.CALL, HTTPStatus.FORBIDDEN, "nobody may make this call"
+        )
     elif not operator.role.may(needed):  # 3
         told = f"{operator.name} is {operator.role}, and this needs {needed}: ask an admin"
-        await refuse(send, HTTPStatus.FORBIDDEN, told)
+        await refuse(scope, send, RefusedFor.ROLE, HTTPStatus.FORBIDDEN, told)
     else:
         await app(scope, receive, send)
 

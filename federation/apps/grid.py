@@ -1,6 +1,7 @@
 """Flower's Grid over HTTP, by which small messages go and come whole, in one call (`piggyback`).
 
-Guarantees: messages go and come as by Flower's own; a reply whose objects do not come says so.
+Guarantees: messages go and come as by Flower's own; a reply whose objects do not come, or are not
+those of a reply to what was asked, says so, and no other reply is lost by it.
 
 Leaves to others: when to look for replies (`federation.channel`). It leans on names of Flower that
 are not public; `tests/test_node_process.py` fails when they move.
@@ -80,8 +81,7 @@ class PiggybackGrid:
         for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             names = [*dict.fromkeys(one.object_id for one in iterate_object_tree(tree))]
             if came.keys() >= set(names):
-                objects = {name: came[name] for name in names}
-                yield put_together(head.metadata.message_id, objects)
+                yield _reply(head, {name: came[name] for name in names})
             else:
                 yield self._pulled(head, names)
 
@@ -97,13 +97,32 @@ class PiggybackGrid:
                 backoff_cap=_LONGEST_PAUSE_SECONDS,
             )
         except ObjectPullError as error:
-            head.ClearField("content")
-            head.error.code = ErrorCode.MESSAGE_UNAVAILABLE
-            head.error.reason = str(error)
-            return message_from_proto(head)
+            return _unavailable(head, str(error))
         self._client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(
                 node=_SUPERLINK, run_id=run, message_object_id=head.metadata.message_id
             )
         )
-        return put_together(head.metadata.message_id, objects)
+        return _reply(head, objects)
+
+
+def _reply(head: MessageHead, objects: dict[str, bytes]) -> Message:
+    """Return the reply that a node's objects make.
+
+    Flower compares what the node wrote into the head, and never what it wrote into the objects.
+    """
+    try:
+        reply = put_together(head.metadata.message_id, objects)
+        is_reply = reply.metadata.reply_to_message_id == head.metadata.reply_to_message_id
+        if is_reply and reply.has_content() != reply.has_error():
+            return reply
+    except Exception as error:  # noqa: BLE001 -- Flower raises whatever it meets in foreign objects
+        return _unavailable(head, f"its objects are no message ({type(error).__name__})")
+    return _unavailable(head, "its objects are another message's")
+
+
+def _unavailable(head: MessageHead, reason: str) -> Message:
+    head.ClearField("content")
+    head.error.code = ErrorCode.MESSAGE_UNAVAILABLE
+    head.error.reason = reason
+    return message_from_proto(head)

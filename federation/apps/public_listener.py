@@ -22,6 +22,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from compliance.records import RefusedFor
 from federation.apps.refusals import Bounded, refuse
 
 __all__ = ["FLEET_CALLS", "public_app"]
@@ -59,7 +60,9 @@ def public_app(
     async def fleet(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if not path.startswith(_FLEET) or path.removeprefix(_FLEET) not in FLEET_CALLS:
-            await refuse(send, HTTPStatus.NOT_FOUND, "there is no such call")
+            await refuse(
+                scope, send, RefusedFor.CALL, HTTPStatus.NOT_FOUND, "there is no such call"
+            )
             return
         await superlink(scope, receive, send)
 

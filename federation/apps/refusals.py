@@ -1,10 +1,11 @@
 """What is let through to an ASGI app, how much of it, and a line for everything that was not.
 
 Guarantees: a body says its length beforehand and keeps to a limit, or nothing of it is read; every
-answer that refuses a call leaves one line, with no body, no header and no token in it. The lines
-stay within 40 MB, whoever calls how often: the oldest go first.
+answer that refuses a call is counted for its reason, and leaves one line, with no body, no header
+and no token in it. The lines stay within 40 MB, whoever calls how often: the oldest go first.
 
-Leaves to others: which calls there are (`public_listener`, `control_listener`).
+Leaves to others: which calls there are (`public_listener`, `control_listener`), what becomes of the
+count (`federation.operations.refused_calls`).
 """
 
 import json
@@ -18,14 +19,25 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from compliance.records import RefusedFor
 from federation.clock import Clock, utc_now
 
-__all__ = ["AuditFile", "Bounded", "Refusals", "refuse"]
+__all__ = ["AuditFile", "Bounded", "Count", "Refusals", "refuse"]
+
+Count = Callable[[RefusedFor], None]
+"""Counts one refusal."""
 
 _REFUSING: Final = range(400, 500)
 _LONGEST_PATH: Final = 120
 _FILE_BYTES: Final = 8_000_000
 _FILES: Final = 4
+_REASON: Final = "refused_for"
+_REASONS: Final = (
+    ("/v1/runtime/", RefusedFor.EXECUTOR),
+    ("/v1/fleet/", RefusedFor.NODE),
+    ("/v1/enrolment", RefusedFor.ENROLMENT),
+)
+"""Of whatever is refused further on, by the beginning of its path."""
 
 
 class AuditFile:
@@ -59,12 +71,14 @@ class Refusals:
         app: whose answers are looked at.
         listener: what the lines call it.
         audit: where they go.
+        count: told why, of each.
     """
 
-    def __init__(self, app: ASGIApp, *, listener: str, audit: AuditFile) -> None:
+    def __init__(self, app: ASGIApp, *, listener: str, audit: AuditFile, count: Count) -> None:
         self._app = app
         self._listener = listener
         self._audit = audit
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a call on, and look at the answer's status."""
@@ -77,6 +91,8 @@ class Refusals:
             if message["type"] == "http.response.start" and message["status"] in _REFUSING:
                 state = scope.get("state", {})
                 operator = state.get("operator")
+                reason = state.get(_REASON) or _reason_of(path)
+                self._count(reason)
                 self._audit.write(
                     {
                         "listener": self._listener,
@@ -85,6 +101,7 @@ class Refusals:
                         "method": scope["method"],
                         "path": path,
                         "status": message["status"],
+                        "reason": reason,
                     }
                 )
             await send(message)
@@ -111,19 +128,23 @@ class Bounded:
             return
         headers = Headers(scope=scope)
         if "transfer-encoding" in headers:
-            await refuse(send, HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length")
+            told = "expected a Content-Length"
+            await refuse(scope, send, RefusedFor.BODY, HTTPStatus.LENGTH_REQUIRED, told)
             return
         length, limit = headers.get("content-length", "0"), self._limit(scope["path"])
         if not length.isascii() or not length.isdigit() or len(length) > 18 or int(length) > limit:
             told = f"expected a body of at most {limit} bytes"
-            await refuse(send, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, told)
+            await refuse(scope, send, RefusedFor.BODY, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, told)
             return
         await self._app(scope, receive, send)
 
 
-async def refuse(send: Send, status: HTTPStatus, told: str, *, kind: str = "Refused") -> None:
-    """Answer a call with a status, and a sentence in JSON."""
-    body = json.dumps({"kind": kind, "told": told}).encode()
+async def refuse(
+    scope: Scope, send: Send, reason: RefusedFor, status: HTTPStatus, told: str
+) -> None:
+    """Answer a call with a status, and a sentence in JSON, for a reason."""
+    scope.setdefault("state", {})[_REASON] = reason
+    body = json.dumps({"kind": "Refused", "told": told}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -134,3 +155,7 @@ async def refuse(send: Send, status: HTTPStatus, told: str, *, kind: str = "Refu
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": int(status), "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _reason_of(path: str) -> RefusedFor:
+    return next((why for begin, why in _REASONS if path.startswith(begin)), RefusedFor.REQUEST)

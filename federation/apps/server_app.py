@@ -63,6 +63,8 @@ class _Printer:
     def __call__(self, progress: Progress) -> None:
         if progress.total == 0:
             self._print(line(progress))
+        if progress.absent is not None and self._run is not None:
+            self._run.note_absent(progress.absent, progress.stage)
 
     def end(self, told: str, state: RunState) -> None:
         """Print the last line, and say in the journal how the run ended."""
@@ -102,6 +104,9 @@ class _JournalledRun:
 
     def tell(self, told: str) -> None:
         self._journal.tell(self._number, told)
+
+    def note_absent(self, party: str, told: str) -> None:
+        self._journal.note_absent(self._number, self._attempt, party, told=told)
 
     def end(self, state: RunState, told: str) -> None:
         words = told.partition(": ")[2] if state is RunState.STOPPED else ""

@@ -1,7 +1,8 @@
 """A node's end of the line to a SuperLink: Flower's Fleet interface, and nothing beside it.
 
 Guarantees: the line is TLS, and the SuperLink knows the node by its key; a SuperLink that is away
-is called again until it is back; whatever else it says becomes an error of ours. No port is opened
+is called again until it is back, and one that began anew is told who this is; whatever else it says
+becomes an error of ours. No port is opened
 here. How long an answer took is not told.
 
 Leaves to others: what is done with a message (`launchers`), who may ask (`compliance`). It leans on
@@ -39,11 +40,12 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from httpx import HTTPStatusError, TransportError
 
 from federation.apps.carriage import CarriedMessage
+from federation.apps.credential import MOST_APART, Credential, apart
 from federation.apps.piggyback import RIDING_BYTES, riders, with_riders, with_wish
+from federation.clock import Clock, utc_now
 from federation.errors import SuperLinkError, WorkspaceError
 from federation.observing.events import Event, Notice
 from federation.party import PartyFolder
@@ -55,6 +57,8 @@ _AWAY: Final = frozenset({502, 503, 504})
 _OVER: Final = frozenset({403})
 _UNKNOWN: Final = frozenset({403, 500})
 """How Flower answers a push of a run that has ended, or that it knows no longer."""
+_STRANGE: Final = 401
+"""How Flower answers whoever it does not know by this number."""
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 10.0
 _OBJECT_PAUSE: Final = 0.02
@@ -108,16 +112,23 @@ class SuperLink:
         key: ec.EllipticCurvePublicKey,
         tell: Callable[[str], None],
         heard: Callable[[], None],
+        clock: Clock = utc_now,
     ) -> None:
         self._client = client
         self._address = address
         self._tell = tell
         self._heard = heard
-        request = ActivateNodeRequest(
+        self._clock = clock
+        self._returning = threading.Lock()
+        self._introduction = ActivateNodeRequest(
             public_key=public_key_to_bytes(key), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
         )
-        self.node_id = self._call(client.ActivateNode, request).node_id
-        self._node = Node(node_id=self.node_id)
+        self.node_id = 0
+        self.node_id = self._call(client.ActivateNode, self._introduction).node_id
+
+    @property
+    def _node(self) -> Node:
+        return Node(node_id=self.node_id)
 
     @classmethod
     @contextmanager
@@ -129,6 +140,7 @@ class SuperLink:
         key: ec.EllipticCurvePrivateKey,
         tell: Callable[[str], None],
         heard: Callable[[], None] = lambda: None,
+        clock: Clock = utc_now,
     ) -> Iterator[Self]:
         """Connect for the length of the block, and say good-bye after it.
 
@@ -138,10 +150,12 @@ class SuperLink:
             key: the node's.
             tell: told in one line that the SuperLink is away, or back.
             heard: called whenever it has answered, by two threads.
+            clock: this machine's.
 
         Raises:
             WorkspaceError: the file holds no certificates.
-            SuperLinkError: it does not take this node, or its certificate is another's.
+            SuperLinkError: it does not take this node, its certificate is another's, or clocks are
+                too far apart.
         """
         public = key.public_key()
         roots = None if root_certificates is None else root_certificates.read_bytes()
@@ -151,12 +165,12 @@ class SuperLink:
                 address,
                 insecure=False,
                 root_certificates=roots,
-                interceptors=[version, NodeAuthHttpInterceptor(key, public)],
+                interceptors=[version, Credential(key, tell=tell, clock=clock)],
             )
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             raise WorkspaceError(f"{root_certificates} holds no certificates in PEM") from error
         with client:
-            link = cls(client, address, public, tell, heard)
+            link = cls(client, address, public, tell, heard, clock)
             ended = threading.Event()
             heart = threading.Thread(target=link._beat, args=(ended,), daemon=True)
             heart.start()
@@ -168,7 +182,11 @@ class SuperLink:
                     client.DeactivateNode(DeactivateNodeRequest(node_id=link.node_id))
 
     def pull(self) -> CarriedMessage | None:
-        """Return the next message for this node, whole, if there is one."""
+        """Return the next message for this node, whole, if there is one.
+
+        Raises:
+            RunOverError: the SuperLink began anew, or has not all of the message.
+        """
         request = with_wish(PullMessagesRequest(node=self._node))
         answer = self._call(self._client.PullMessages, request)
         if not answer.messages_list:
@@ -237,14 +255,18 @@ class SuperLink:
 
     def _beat(self, ended: threading.Event) -> None:
         """Tell the SuperLink again and again that this node is there."""
-        request = SendNodeHeartbeatRequest(
-            node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
-        )
         while not ended.is_set():
-            taken = False
-            with suppress(HTTPStatusError, TransportError):
+            taken, number = False, self.node_id
+            request = SendNodeHeartbeatRequest(
+                node=Node(node_id=number), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+            )
+            try:
                 taken = self._client.SendNodeHeartbeat(request).success
                 self._heard()
+            except HTTPStatusError as error:
+                taken = error.response.status_code == _STRANGE and self._returns(number)
+            except TransportError:
+                pass
             ended.wait(_HEARTBEAT_SECONDS if taken else 1.0)
 
     def _call(
@@ -256,6 +278,7 @@ class SuperLink:
     ) -> _Answer:
         """Call the SuperLink until it answers."""
         pause, away = _FIRST_PAUSE, False
+        number = getattr(request, "node", Node()).node_id
         while True:
             try:
                 answer = method(request)
@@ -272,7 +295,7 @@ class SuperLink:
                 ) from error
             except HTTPStatusError as error:
                 if error.response.status_code not in _AWAY:
-                    raise self._refusal(error, over) from error
+                    raise self._refusal(error, over, number) from error
                 told = f"HTTP {error.response.status_code}"
             else:
                 self._heard()
@@ -287,12 +310,31 @@ class SuperLink:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _refusal(self, error: HTTPStatusError, over: frozenset[int]) -> SuperLinkError:
+    def _refusal(self, error: HTTPStatusError, over: frozenset[int], number: int) -> SuperLinkError:
+        """Return what a refusal means to a node that called by a number, which is 0 at first."""
         code = error.response.status_code
         told = f"the SuperLink at {self._address} does not take this node's call (HTTP {code})"
-        if code in over:
+        if code in over or (code == _STRANGE and number and self._returns(number)):
             return RunOverError(f"{told}: the run has ended")
+        ahead = apart(error.response, self._clock())
+        if ahead is not None and abs(ahead) > MOST_APART:
+            minutes = abs(round(ahead.total_seconds() / 60))
+            return SuperLinkError(
+                f"{told}: this machine's clock and its own are {minutes} minutes apart, and "
+                f"{MOST_APART.seconds // 60} are taken: set the wrong one right, and start the node"
+            )
         return SuperLinkError(
             f"{told}: its operator registers the node's public key, or reads why in its log; then "
             "start the node again"
         )
+
+    def _returns(self, number: int) -> bool:
+        """Whether a SuperLink that does not know a number knows this node by another.
+
+        One that began anew, which has none of its runs any more, gives out new ones.
+        """
+        with self._returning:
+            if self.node_id == number:
+                with suppress(HTTPStatusError, TransportError):
+                    self.node_id = self._client.ActivateNode(self._introduction).node_id
+            return self.node_id != number

@@ -1,18 +1,27 @@
 """What the coordinator says to parties, and what it hears from them.
 
 Guarantees: what it says itself was released by its gate, and what it carries was sealed by a party;
-an answer is verified to be that party's, to that very question.
+an answer is verified to be that party's, to that very question. Whoever turns out to speak another
+version is missing, as if it were silent, and spoken to no more in this run; where it may not be
+missing, that ends the exchange.
 
 Leaves to others: what is to be said (`jobs`), and who is waited for (`roll_call`).
 """
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from compliance.agreement import Agreement
 from compliance.terms import DATA_ROLES
 from federation.channel import Channel, Parcel
-from federation.errors import MessageError, PartyUnreachableError
+from federation.errors import (
+    MessageError,
+    PartyUnreachableError,
+    RefusedError,
+    StrangerError,
+    VersionError,
+)
 from federation.exchanges import KeptExchanges
 from federation.gate import Departure, Gate
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
@@ -27,8 +36,9 @@ from federation.messages import (
     unseal,
 )
 from federation.progress import Progress, report
-from federation.roll_call import ROLL_CALL, RollCall
+from federation.roll_call import ROLL_CALL, OtherVersion, RollCall
 from federation.routes import off_route
+from federation.wire import VERSION_TERM
 
 __all__ = ["Conversation"]
 
@@ -128,30 +138,65 @@ class Conversation:
 
         Raises:
             PartyUnreachableError: more are missing, those included whose node is not there.
+            VersionError, RefusedError: more are missing, and one of them speaks another version.
         """
         nodes = {name: node for name, node in self.nodes.items() if name not in out}
-        away = [name for name in map(_recipient, outgoing) if name not in nodes]
+        away = [item.recipient for item in outgoing if item.recipient not in nodes]
         if len(away) > most_missing:
+            self._raise_of_versions(away)
             raise PartyUnreachableError(
                 f"no node of {', '.join(away)} is connected: start it, then run again"
             )
         for item in outgoing:
-            if _recipient(item) in away:
+            if item.recipient in away:
                 self._tell_missing(item)
-        outgoing = [item for item in outgoing if _recipient(item) not in away]
+        outgoing = [item for item in outgoing if item.recipient not in away]
         if not outgoing:
             return []
         for job, stage in dict.fromkeys((item.job, _stage(item)) for item in outgoing):
             self.tell(job, stage)
+        return self._ask(outgoing, nodes, most_missing - len(away))
+
+    def _ask(
+        self, outgoing: Sequence[Outgoing], nodes: Mapping[str, int], spare: int
+    ) -> list[Message]:
+        """Say everything to those who are there; return the verified answers that came, in order.
+
+        Args:
+            outgoing: what to say.
+            nodes: those of the recipients.
+            spare: answers that may be missing, 0 or more.
+
+        Raises:
+            PartyUnreachableError, VersionError, RefusedError: as `exchange`.
+        """
         sealed = [self._seal(item) for item in outgoing]
-        parcels = [Parcel(nodes[name], message, name) for name, message in sealed]
-        answers = self._channel.exchange(parcels, most_missing=most_missing - len(away))
+        others = 0
+
+        def note(name: str, job: str, error: VersionError | RefusedError) -> None:
+            nonlocal others
+            others += 1
+            self.there.note_other(nodes[name], OtherVersion(name, error), job)
+            if others > spare:
+                raise error
+
+        noting = [
+            partial(note, name, item.job) for item, (name, _) in zip(outgoing, sealed, strict=True)
+        ]
+        parcels = [
+            Parcel(nodes[name], message, name, on_version=one)
+            for (name, message), one in zip(sealed, noting, strict=True)
+        ]
+        answers = self._channel.exchange(parcels, most_missing=spare)
         verified = []
-        for item, (name, question), answer in zip(outgoing, sealed, answers, strict=True):
-            if answer is None:
-                self._tell_missing(item)
+        for item, parcel, answer in zip(outgoing, parcels, answers, strict=True):
+            message = self._spoken(parcel, answer, item.job)
+            if message is not None:
+                verified.append(message)
                 continue
-            verified.append(self._verified(name, question, answer, item.job))
+            self._tell_missing(item)
+        if len(outgoing) - len(verified) > spare:
+            self._raise_of_versions(item.recipient for item in outgoing)
         return verified
 
     def _tolerant(
@@ -161,13 +206,14 @@ class Conversation:
         had = kept.had(number) if exchange.kept else None
         if had is None:
             left_out = _NOBODY if exchange.kept else kept.left_out
-            asked = [item for item in exchange.outgoing if _recipient(item) not in left_out]
+            asked = [item for item in exchange.outgoing if item.recipient not in left_out]
             spare = exchange.most_missing - (len(exchange.outgoing) - len(asked))
             answers = self.exchange(asked, most_missing=spare, out=out)
             there = {message.header.sender for message in answers}
-            named = map(_recipient, exchange.outgoing)
+            named = [item.recipient for item in exchange.outgoing]
             missing = [name for name in named if name not in there]
-            kept.keep(number, missing, answers if exchange.kept else ())
+            others = self.there.versions_of(missing)
+            kept.keep(number, missing, answers if exchange.kept else (), others=tuple(others))
             return answers
         found = []
         for item in exchange.outgoing:
@@ -176,32 +222,74 @@ class Conversation:
                 found.append(self._verified(name, question, answer, item.job))
         return found
 
-    def _identify(self, nodes: Sequence[int], may_miss: int) -> list[Message | None]:
+    def _identify(
+        self, nodes: Sequence[int], may_miss: int, patience: float
+    ) -> list[Message | None]:
         """Ask nodes which parties they are."""
         question = self.gate.release(Departure(ROLL_CALL, EVERYONE, Identify())).message
-        parcels = [Parcel(node, question) for node in nodes]
+        parcels = [
+            Parcel(
+                node,
+                question,
+                on_version=partial(self._note_node, node),
+                patience_seconds=patience,
+            )
+            for node in nodes
+        ]
         found: list[Message | None] = []
-        for answer in self._channel.exchange(parcels, most_missing=may_miss):
-            message = None if answer is None else self._verify(question, answer, ROLL_CALL)
+        answers = self._channel.exchange(parcels, most_missing=may_miss)
+        for parcel, answer in zip(parcels, answers, strict=True):
+            try:
+                message = self._spoken(parcel, answer, ROLL_CALL)
+            except StrangerError:
+                self.there.note_stranger(parcel.node)
+                message = None
             if message is not None:
                 expect(message, Present)
             found.append(message)
         return found
 
+    def _note_node(self, node: int, error: VersionError | RefusedError) -> None:
+        self.there.note_other(node, OtherVersion(error.party, error), ROLL_CALL)
+
+    def _spoken(self, parcel: Parcel, answer: SealedMessage | None, job: str) -> Message | None:
+        """Verify an answer; None, and noted, where one side is of another version than this."""
+        if answer is None:
+            return None
+        error: VersionError | RefusedError
+        try:
+            message = self._verified(parcel.party, parcel.message, answer, job)
+            body = message.body
+            if not isinstance(body, Refused) or body.term != VERSION_TERM:
+                return message
+            sender = message.header.sender
+            error = RefusedError(party=sender, term=body.term, remedy=body.remedy)
+        except VersionError as caught:
+            error = caught
+        if parcel.on_version is None:
+            raise error
+        parcel.on_version(error)
+        return None
+
+    def _raise_of_versions(self, names: Iterable[str]) -> None:
+        """Raise why one of some parties is missing, if it is for its version."""
+        for error in self.there.versions_of(names).values():
+            raise error
+
     def _tell_missing(self, item: Outgoing) -> None:
-        self.tell(item.job, f"goes on without {_recipient(item)}")
+        self.tell(item.job, f"goes on without {item.recipient}")
 
     def _seal(self, item: Outgoing) -> tuple[str, SealedMessage]:
         if isinstance(item, Relay):
-            return _recipient(item), item.message.sealed
+            return item.recipient, item.message.sealed
         departure = Departure(item.job, item.recipient, item.body, item.payload)
         return item.recipient, self.gate.release(departure).message
 
     def _verified(
-        self, name: str, question: SealedMessage, answer: SealedMessage, job: str
+        self, name: str | None, question: SealedMessage, answer: SealedMessage, job: str
     ) -> Message:
         message = self._verify(question, answer, job)
-        if message.header.sender != name:
+        if name is not None and message.header.sender != name:
             raise MessageError(f"{message.header.sender} answered a question to {name}")
         return message
 
@@ -218,10 +306,6 @@ class Conversation:
         if (problem := off_route(message.header, self._agreement)) is not None:
             raise MessageError(f"{message.header.sender}: {problem}")
         return message
-
-
-def _recipient(item: Outgoing) -> str:
-    return item.message.header.recipient if isinstance(item, Relay) else item.recipient
 
 
 def _stage(item: Outgoing) -> str:

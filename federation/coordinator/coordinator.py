@@ -12,12 +12,12 @@ from federation.clock import Clock, utc_now
 from federation.coordinator.conversation import Conversation
 from federation.coordinator.execution import Execution
 from federation.coordinator.job_list import read_jobs
-from federation.coordinator.owed import OwedModels
-from federation.errors import RefusedError, WorkspaceError
+from federation.coordinator.owed import OwedHeads, OwedModels
+from federation.errors import PartyUnreachableError, RefusedError, WorkspaceError
 from federation.exchanges import KeptExchanges
 from federation.gate import Gate
 from federation.jobs.exchange import Say
-from federation.jobs.spread import ERASING, coordinate_spreading
+from federation.jobs.spread import ERASING, coordinate_spreading, parts_of
 from federation.jobs.witness import coordinate_witnessing
 from federation.messages import RetrainAsk, RetrainTold
 from federation.party import PartyFolder, locked
@@ -38,6 +38,7 @@ class Coordinator:
         self._agreement = agreement
         self._clock = clock
         self._owed = OwedModels(folder)
+        self._heads = OwedHeads(folder)
 
     @classmethod
     def open(cls, path: Path, *, clock: Clock = utc_now) -> Self:
@@ -72,25 +73,26 @@ class Coordinator:
         listed = (*asked, *Retrainings(folder, self._agreement).specs)
         ended = any(folder.has_ended(spec.name) for spec in asked)
         may_retrain = not only and ended and are_agreed(self._agreement)
-        if not jobs and not self._owed.owing(listed) and not may_retrain:
+        owes = self._owed.owing(listed) or self._heads.job is not None
+        if not jobs and not owes and not may_retrain:
             self.spread(channel)
             return
         with self._conversation(channel) as talk:
             with self._noting(talk, ROLL_CALL):
                 talk.there.seek(talk.people)
-                self._spread(talk)  # whatever keeps jobs from running
+                silent = self._spread(talk)  # whatever keeps jobs from running
             for spec in jobs:
                 with self._noting(talk, spec.name):
                     execution = self._gathered(talk, spec, listed)
                     self._owed.hand_over(talk, listed)
+                    self._heads.owe(spec.name)
                     execution.run()
             with self._noting(talk, ROLL_CALL):
-                if jobs:
-                    self._witness(talk, jobs[-1])
-                else:
+                if not jobs:
                     self._owed.hand_over(talk, listed)
+                self._witness(talk)
             if may_retrain:
-                self._train_again(talk, asked)
+                self._train_again(talk, asked, silent)
 
     def spread(self, channel: Channel) -> None:
         """Carry requests to erase between parties, and run no job.
@@ -138,34 +140,46 @@ class Coordinator:
         talk.there.gather(spec, kept.left_out | out)
         return Execution(folder, agreement, talk, spec, kept, out, self._clock)
 
-    def _train_again(self, talk: Conversation, asked: Sequence[JobSpec]) -> None:
+    def _train_again(
+        self, talk: Conversation, asked: Sequence[JobSpec], silent: Collection[str]
+    ) -> None:
         """Train again what parties have to retire (see `successors`).
+
+        Args:
+            talk: with the parties.
+            asked: the jobs that were listed.
+            silent: who may not know yet of everybody that asked to be erased, and would bring them.
 
         Raises:
             RefusedError: somebody refuses one; the others were run.
+            PartyUnreachableError: somebody is silent: what was trained now would soon be due again.
         """
         with self._noting(talk, ROLL_CALL):
             talk.there.seek(talk.people)
             again = self._hear_of_models(talk, asked)
         listed = (*asked, *again.specs)
+        if silent and (wait := [one.spec.name for one in again.open(self._clock())]):
+            raise PartyUnreachableError(
+                f"{', '.join(sorted(silent))} gave no answer about who is to be erased, without "
+                f"whom {', '.join(wait)} is trained: run again"
+            )
         refused: RefusedError | None = None
-        ran: JobSpec | None = None
         for one in again.open(self._clock()):
             what = f"is to take the place of {one.model} by {one.due:%Y-%m-%d}"
             talk.tell(one.spec.name, what)
-            ran = one.spec
             try:
-                for ran in one.jobs:
-                    if not self._folder.has_ended(ran.name):
-                        with self._noting(talk, ran.name):
-                            self._gathered(talk, ran, listed).run()
+                for spec in one.jobs:
+                    if not self._folder.has_ended(spec.name):
+                        with self._noting(talk, spec.name):
+                            execution = self._gathered(talk, spec, listed)
+                            self._heads.owe(spec.name)
+                            execution.run()
             except RefusedError as refusal:
                 refused = refused or _with_day(refusal, one)
                 if refusal.term == "consent":  # of whom it had read, somebody was erased
                     again.give_up(one, asked)
-        if ran is not None:
-            with self._noting(talk, ROLL_CALL):
-                self._witness(talk, ran)
+        with self._noting(talk, ROLL_CALL):
+            self._witness(talk)
         if refused is not None:
             raise refused
 
@@ -181,19 +195,36 @@ class Coordinator:
         known.hear_retired((one for body in told.values() for one in body.retired), listed)
         return known
 
-    def _spread(self, talk: Conversation) -> None:
-        """Have parties ask each other to erase people, and tell each other what was done."""
+    def _spread(self, talk: Conversation) -> Collection[str]:
+        """Have parties ask each other to erase people, and tell each other what was done.
+
+        Returns:
+            Who is there, and gave no answer.
+        """
         attempt = self._folder.fresh_secret(f"erasing/{self._clock().isoformat()}").hex()
         present = talk.people & talk.nodes.keys()
-        for name in talk.drive(coordinate_spreading(attempt, present=present)):
+        parts = {name: parts_of(self._agreement, name) for name in present}
+        spread = talk.drive(coordinate_spreading(attempt, parts=parts))
+        for name in sorted(spread.refused):
             talk.tell(ERASING, f"{name} refused something about an erasure: its log says what")
         if any((self._folder.path / "jobs").glob("*/ended.json")):  # models may be there
             self._hear_of_models(talk, read_jobs(self._folder))
+        return spread.silent
 
-    def _witness(self, talk: Conversation, last: JobSpec) -> None:
-        """Show every party's log to every other, filed under the last job of the run."""
+    def _witness(self, talk: Conversation) -> None:
+        """Show every party's log to every other, filed under the last job, if that is owed.
+
+        Whoever is there and gives no answer has its log shown at the next run.
+        """
+        if (last := self._heads.job) is None:
+            return
         own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
-        talk.drive(coordinate_witnessing(self._agreement, last.name, own, present=talk.nodes))
+        nonce = self._folder.fresh_secret(f"witness/{self._clock().isoformat()}")
+        carried = coordinate_witnessing(self._agreement, last, own, nonce=nonce, present=talk.nodes)
+        if silent := talk.drive(carried):
+            talk.tell(last, f"logs are shown again at the next run: {', '.join(sorted(silent))}")
+        else:
+            self._heads.settle()
 
 
 def _with_day(refusal: RefusedError, one: Retraining) -> RefusedError:

@@ -151,6 +151,7 @@ class Execution:
         model = outcome if isinstance(outcome, JointModel) else None
         counted = outcome.counted if isinstance(outcome, Expanded) else ()
         missing = _missing(outcome)
+        others = tuple(name for name in missing if name in self.kept.others)
         if isinstance(outcome, Measurement):
             self._keep_measurement(outcome)
         if model is not None:
@@ -161,6 +162,7 @@ class Execution:
             computation=spec.kind,
             outcome="done",
             missing=tell_of(missing, self.agreement),
+            of_another_version=tell_of(others, self.agreement),
         )
         if model is not None and isinstance(spec, TrainSpec):
             hidden = ToldShare.of(model, self.agreement, spec)
@@ -173,10 +175,12 @@ class Execution:
             "model": model.digest if model else None,
             "counts": [one.model_dump() for one in counted],
             "missing": list(missing),
+            "of_another_version": list(others),
         }
         write_atomically(self.folder.ended(spec.name), json.dumps(ended).encode())
         self.kept.forget()
-        without = f" without {', '.join(missing)}" if missing else ""
+        names = [f"{name} (of another version)" if name in others else name for name in missing]
+        without = f" without {', '.join(names)}" if names else ""
         talk.tell(spec.name, f"has ended{without}")
 
     def _keep_model(self, model: JointModel) -> None:

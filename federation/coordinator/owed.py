@@ -1,4 +1,10 @@
-"""Who has yet to get the model of a training that has ended: they were not there then."""
+"""What a coordinator has yet to do though its job has ended: models to hand over, heads to show.
+
+```
+COORDINATOR/jobs/JOB/owed.json   who has yet to get the model: they were not there then
+COORDINATOR/unshown              logs have grown by a job, which it names, and have yet to be shown
+```
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +18,29 @@ from federation.party import PartyFolder, write_atomically
 from federation.progress import Progress, report
 from federation.specification import JobSpec, TrainSpec
 
-__all__ = ["OwedModels"]
+__all__ = ["OwedHeads", "OwedModels"]
 
 _NAMES = TypeAdapter(tuple[str, ...])
+
+
+class OwedHeads:
+    """Whether parties' logs have yet to be shown to their witnesses; kept on disk."""
+
+    def __init__(self, folder: PartyFolder) -> None:
+        self._path = folder.path / "unshown"
+
+    @property
+    def job(self) -> str | None:
+        """The job by which logs have grown; None where all were shown."""
+        return self._path.read_text(encoding="ascii") if self._path.exists() else None
+
+    def owe(self, job: str) -> None:
+        """Write down, before a job begins, that logs will have to be shown."""
+        write_atomically(self._path, job.encode())
+
+    def settle(self) -> None:
+        """Write down that they were."""
+        self._path.unlink(missing_ok=True)
 
 
 class OwedModels:

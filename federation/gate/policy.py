@@ -101,13 +101,17 @@ class PolicyCheck:
         if decision.allowed:
             return decided
         self._log.record(decided)
-        raise self._forbidden(decision)
+        raise self._forbidden(asked, decision)
 
-    def _forbidden(self, decision: Decision) -> RefusedError:
+    def _forbidden(self, asked: Question, decision: Decision) -> RefusedError:
         """Say which term of the agreement, or which clause of the party's own, forbids it."""
         if not decision.clauses:
+            whom = f"from {asked.sender} to {asked.recipient}"
+            what = asked.action if asked.purpose is None else f"{asked.action} for {asked.purpose}"
             return self._folder.refusal(
-                "policy", "no permit of the agreement covers it: agree on it"
+                "policy",
+                f"no permit of the agreement covers {what} {whom}: ask for what it has terms for, "
+                "or have it amended",
             )
         agreed = [name for name in decision.clauses if name.startswith(AGREED)]
         if agreed:

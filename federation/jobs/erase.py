@@ -8,7 +8,8 @@
 
 The two-party protocol of `privacy.psi`, the wrong way round: who holds the people learns the
 outcome. A batch has `BATCH_PLACES` places, filled up with dummies and shuffled; a request travels
-as the number of its place (`BLINDED`).
+as the number of its place (`BLINDED`). People are shown in `Parts`, each under a secret of its own,
+and compared with the same batch each time.
 
 Guarantees, against parties that follow the protocol: a recipient learns which of its own people are
 to be erased, and nothing of anybody else, whatever lists of candidates it has; the origin learns
@@ -17,8 +18,9 @@ many requests a batch has; a recipient sees that by the requests that come with 
 
 Leaves to others: a fresh secret for each batch and recipient; how many points a recipient may bring
 (who adds candidates to its own set learns whether these are to be erased: the agreement declares
-its rows), how often it is asked (`showing`), and carrying the points (`jobs.spread`). Learning
-takes one pass over the recipient's people: so requests wait for a batch.
+its rows), that a part is answered for the same points each time (`asking`), how often it is asked
+(`showing`), and carrying the points (`jobs.spread`). Learning takes one pass over the recipient's
+people: so requests wait for a batch.
 """
 
 from collections.abc import Mapping
@@ -41,12 +43,14 @@ from privacy.psi import (
     sender_places,
     sender_reply,
 )
-from privacy.randomness import Secret
+from privacy.randomness import Secret, derive_secret
 
 __all__ = [
     "BATCH_PLACES",
     "BLINDED",
+    "PART_POINTS",
     "Batch",
+    "Parts",
     "blinded_identifier",
     "make_batch",
     "place_of",
@@ -58,6 +62,9 @@ __all__ = [
 BATCH_PLACES: Final = 64
 """Identifiers that stand in a batch, dummies among them."""
 
+PART_POINTS: Final = 1 << 18
+"""Points of a part, 8 MiB: memory depends on it, and it is the same at both sides."""
+
 BLINDED: Final = ("comity-place", "psi-1")
 """Type and format of an identifier that is told as its place in a batch."""
 
@@ -66,6 +73,31 @@ KINDS: Final[Mapping[str, IdentifierKind]] = {
     "phone": IdentifierKind.PHONE,
 }
 """What people say who they are by, and what it is here."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How the points that stand for a recipient's people are cut: all parts full but the last.
+
+    Attributes:
+        points: of all parts, 1 or more.
+    """
+
+    points: int
+
+    @property
+    def count(self) -> int:
+        """How many parts there are."""
+        return -(-self.points // PART_POINTS)
+
+    @property
+    def last(self) -> int:
+        """Number of the last one."""
+        return self.count - 1
+
+    def size(self, part: int) -> int:
+        """Return how many points a part has, the first being part 0."""
+        return min(PART_POINTS, self.points - part * PART_POINTS)
 
 
 @dataclass(frozen=True)
@@ -98,10 +130,18 @@ def request_tokens(kind: str, value: str, recipe: Recipe) -> NDArray[np.uint8]:
 
 
 def show_people(
-    tokens: NDArray[np.uint8], secret: Secret, *, engine: CurveEngine, capacity: int
+    tokens: NDArray[np.uint8], secret: Secret, part: int, *, engine: CurveEngine, capacity: int
 ) -> Points:
-    """Step 1, at the recipient: blind all its people's tokens; see `receiver_blind`."""
-    return receiver_blind(tokens, secret, engine=engine, capacity=capacity)
+    """Step 1, at the recipient: blind the tokens of a part of its people; see `receiver_blind`.
+
+    Args:
+        tokens: (n, 33) distinct tokens, in no other part.
+        secret: of the showing.
+        part: which one.
+        engine: the curve's arithmetic.
+        capacity: points of the part.
+    """
+    return receiver_blind(tokens, _secret_of(secret, part), engine=engine, capacity=capacity)
 
 
 def make_batch(
@@ -112,14 +152,16 @@ def make_batch(
     engine: CurveEngine,
     capacity: int,
 ) -> Batch:
-    """Step 2, at the origin: blind the persons of a batch for one recipient.
+    """Step 2, at the origin: blind the persons of a batch for a part of one recipient's people.
+
+    Their points are the same for every part: so are the persons that a place stands for.
 
     Args:
         tokens: (n, 33) distinct tokens, at most `BATCH_PLACES`.
-        shown: what the recipient sent.
-        secret: for this batch and recipient only.
+        shown: the part that the recipient sent.
+        secret: for this batch and showing only.
         engine: the curve's arithmetic.
-        capacity: points that the recipient may bring.
+        capacity: points of the part.
 
     Raises:
         ErasureError: too many tokens.
@@ -144,19 +186,38 @@ def make_batch(
 def rows_asked(
     count: int,
     secret: Secret,
+    part: int,
     reply: SenderReply,
     *,
     engine: CurveEngine,
     capacity: int,
 ) -> NDArray[np.int64]:
-    """Step 3, at the recipient: the place in the batch of each of its tokens, (count,), or -1.
+    """Step 3, at the recipient: the place in the batch of each token of a part, (count,), or -1.
+
+    Args:
+        count: how many tokens the part has.
+        secret: of the showing.
+        part: which one.
+        reply: to it.
+        engine: the curve's arithmetic.
+        capacity: points of the part.
 
     Raises:
         PeerMessageError: the reply breaks the protocol.
     """
     return receiver_intersect(
-        count, secret, reply, engine=engine, capacity=capacity, sender_capacity=BATCH_PLACES
+        count,
+        _secret_of(secret, part),
+        reply,
+        engine=engine,
+        capacity=capacity,
+        sender_capacity=BATCH_PLACES,
     )
+
+
+def _secret_of(secret: Secret, part: int) -> Secret:
+    """Return the secret of a part: two of one secret would have the same dummies."""
+    return derive_secret(secret, f"part {part}")
 
 
 def blinded_identifier(place: int) -> Identifier:

@@ -50,6 +50,11 @@ class Relay:
         """The job that the message belongs to."""
         return self.message.header.job
 
+    @property
+    def recipient(self) -> str:
+        """Whom it is carried to."""
+        return self.message.header.recipient
+
 
 Outgoing = Say | Relay
 

@@ -4,8 +4,8 @@
  coordinator              origin                      recipient
 1 erase.look ──►   every party: carries out what is pending; says for whom it has something
 2 erase.show ───────────────────────────────────────► blinds its people
-3                         ◄────── erase.shown ──
-4                         ── erase.batch ──────────►  keeps the requests
+3                         ◄────── erase.shown ──      a part of them; 3 and 4 again for each
+4                         ── erase.batch ──────────►  keeps the requests, which the last one has
 5                         ◄────── erase.heard ──      acknowledged
 6                         acknowledged
 7 erase.tell ──►          ── erase.told ───────────►  completions, reminders
@@ -16,15 +16,19 @@
 Up to `ROUNDS` times, until nobody has anything to say: what came in one round is carried out, and
 told, in the next.
 
-Guarantees: no I/O; a party that is away, or refuses, is left out, and hinders nobody. Whoever
-carries these sees who speaks to whom, and neither whom it is about nor how many requests there are:
-every payload has one size. A request is signed by its origin, for its recipient alone.
+Guarantees: no I/O; a party that is away, refuses, or gives no answer is left out, and hinders
+nobody: what it did not acknowledge goes to it in the next run. Whoever carries these sees who
+speaks to whom, and neither whom it is about nor how many requests there are: every payload has one
+size. A request is signed by its origin, for its recipient alone. What is on its way at a time is
+bounded, however many people and parties there are.
 
 Leaves to others: the batch itself (`jobs.erase`), keeping what is said (`followed`, `erasing`),
 what a party does with each message (`spreading`).
 """
 
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeVar
 
 import numpy as np
@@ -38,7 +42,7 @@ from compliance.errors import describe
 from compliance.signing import SigningKey
 from compliance.terms import DATA_ROLES
 from federation.errors import MessageError
-from federation.jobs.erase import BATCH_PLACES
+from federation.jobs.erase import BATCH_PLACES, Parts
 from federation.jobs.exchange import Relay, Say, Tolerant, expect, expect_encrypted, rows_of
 from federation.messages import (
     Acknowledged,
@@ -53,6 +57,7 @@ from federation.messages import (
     Message,
     Refused,
 )
+from federation.population import tokens_allowed
 from privacy.psi import SenderReply
 from privacy.psi.blinding import TAG_BYTES
 from privacy.psi.field import ELEMENT_BYTES
@@ -65,6 +70,7 @@ __all__ = [
     "Completed",
     "News",
     "Reminder",
+    "Spread",
     "batch_bytes",
     "coordinate_spreading",
     "decode",
@@ -72,6 +78,7 @@ __all__ = [
     "encode",
     "issuer_for",
     "keys_of",
+    "parts_of",
     "people_of",
     "read_batch",
 ]
@@ -80,6 +87,11 @@ ERASING: Final = "erasing"
 """What these messages are filed under, which belong to no job."""
 
 ROUNDS: Final = 4
+
+_AT_ONCE_BYTES: Final = 1 << 25
+"""Points that are on their way at once, to all parties together."""
+
+_SHOWN: Final = "erase.shown"
 
 _KEY_ID: Final = "identity"
 _DOMAIN: Final = "comity.invalid"  # RFC 6761: nobody's; a party is known by its agreement alone
@@ -180,26 +192,33 @@ def decode(payload: bytes, kind: type[_Said]) -> _Said:
         raise MessageError(f"news of erasures: {describe(error)}") from error
 
 
-def batch_bytes(reply: SenderReply, asked: Asked) -> bytes:
-    """Write a batch."""
-    return reply.tags.tobytes() + reply.blinded.tobytes() + encode(asked)
+def batch_bytes(reply: SenderReply, asked: Asked | None) -> bytes:
+    """Write a batch; the requests go with the last part alone."""
+    said = reply.tags.tobytes() + reply.blinded.tobytes()
+    return said if asked is None else said + encode(asked)
 
 
-def read_batch(payload: bytes, capacity: int) -> tuple[SenderReply, Asked]:
+def read_batch(payload: bytes, parts: Parts, part: int) -> tuple[SenderReply, Asked | None]:
     """Read a batch.
 
     Args:
         payload: as it came.
-        capacity: points that were shown for it.
+        parts: that are shown.
+        part: to which it answers.
 
     Raises:
-        MessageError: of another size, or malformed.
+        MessageError: there is no such part, or it is of another size, or malformed.
     """
+    if part > parts.last:
+        raise MessageError(f"a batch for part {part}; expected 0 to {parts.last}")
+    capacity = parts.size(part)
     ends = capacity * TAG_BYTES
     points = ends + BATCH_PLACES * ELEMENT_BYTES
     tags: NDArray[np.uint8] = rows_of(payload[:ends], capacity, TAG_BYTES)
-    blinded = rows_of(payload[ends:points], BATCH_PLACES, ELEMENT_BYTES)
-    return SenderReply(tags, blinded), decode(payload[points:], Asked)
+    is_last = part == parts.last
+    between = payload[ends:points] if is_last else payload[ends:]
+    reply = SenderReply(tags, rows_of(between, BATCH_PLACES, ELEMENT_BYTES))
+    return reply, decode(payload[points:], Asked) if is_last else None
 
 
 def domain_of(party: str) -> str:
@@ -232,96 +251,144 @@ def people_of(agreement: Agreement) -> tuple[str, ...]:
     return tuple(party.name for party in agreement.parties if party.role in DATA_ROLES)
 
 
+def parts_of(agreement: Agreement, party: str) -> Parts:
+    """Return how a party's people are shown: by as many points as its agreed rows allow."""
+    return Parts(max(1, tokens_allowed(agreement, party)))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What the coordinator knows once requests were carried.
+
+    Attributes:
+        refused: parties that refused something; their logs say why.
+        silent: parties that gave no answer to something, though they were there: they may not know
+            yet who asked to be erased.
+    """
+
+    refused: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+
+
 def coordinate_spreading(
-    attempt: str, *, present: Collection[str]
-) -> Generator[Tolerant, Sequence[Message], tuple[str, ...]]:
+    attempt: str, *, parts: Mapping[str, Parts]
+) -> Generator[Tolerant, Sequence[Message], Spread]:
     """Carry requests, acknowledgements and completions, at the coordinator.
 
     Args:
         attempt: 32 random bytes in hexadecimal, that name this exchange.
-        present: data parties whose nodes are there.
+        parts: of the people of each data party whose node is there.
 
     Yields:
         What to send next; resumed with the answers that came.
 
     Returns:
-        Parties that refused something; their logs say why.
+        Who refused, and who was silent.
 
     Raises:
         MessageError: a party broke the protocol.
     """
-    refused: set[str] = set()
-    silent: set[_Pair] = set()  # pairs of which one would not, or was away
+    spread, present = Spread(), parts.keys()
+    left: set[_Pair] = set()  # pairs of which one would not, or was away: not again in this run
     for number in range(1, ROUNDS + 1):
         look = EraseLook(attempt=attempt, round=number)
-        answers = yield _each(Say(name, ERASING, look) for name in sorted(present))  # 1
-        heard = _heard(answers, refused)
+        looks = _each(Say(name, ERASING, look) for name in sorted(present))
+        heard = yield from _exchanged(looks, spread)  # 1
         standings = {one.header.sender: expect(one, EraseStanding) for one in heard}
-        pairs = {(name, peer) for name, one in standings.items() for peer in one.batches} - silent
-        news = {(name, peer) for name, one in standings.items() for peer in one.news} - silent
+        pairs = {(name, peer) for name, one in standings.items() for peer in one.batches} - left
+        news = {(name, peer) for name, one in standings.items() for peer in one.news} - left
         if pairs:
-            silent |= yield from _carry_batches(attempt, number, pairs, present, refused)
+            left |= yield from _carry_batches(attempt, number, pairs, parts, spread)
         if news:
-            silent |= yield from _carry_news(attempt, number, news, present, refused)
+            left |= yield from _carry_news(attempt, number, news, present, spread)
         if not pairs and not news:
             break
-    return tuple(sorted(refused))
+    return spread
 
 
 def _carry_batches(
-    attempt: str, number: int, pairs: set[_Pair], present: Collection[str], refused: set[str]
+    attempt: str, number: int, pairs: set[_Pair], parts: Mapping[str, Parts], spread: Spread
 ) -> Generator[Tolerant, Sequence[Message], set[_Pair]]:
     """Carry requests, steps 2 to 6, between pairs of an origin and a recipient.
 
     Returns:
-        Pairs of which the recipient would not, or was away.
+        Pairs of which one would not, or was away.
     """
-    shown = yield _each(  # 2
-        Say(peer, ERASING, EraseShow(attempt=attempt, round=number, origin=name))
-        for name, peer in sorted(pairs)
-        if peer in present
-    )
-    heard = _heard(shown, refused)
-    batches = yield _carried(heard, EraseShown)  # 3
-    told = yield _carried(_heard(batches, refused), EraseBatch)  # 4
-    done = yield _carried(_heard(told, refused), EraseHeard)  # 5
-    for one in _heard(done, refused):  # 6
-        expect(one, Acknowledged)
-    return pairs - {(one.header.recipient, one.header.sender) for one in heard}
+    there = sorted(pair for pair in pairs if pair[1] in parts)
+    reached: set[_Pair] = set()
+    for some in _together(there, parts):
+        shows = _each(
+            Say(peer, ERASING, EraseShow(attempt=attempt, round=number, origin=name))
+            for name, peer in some
+        )
+        shown = yield from _exchanged(shows, spread)  # 2
+        for _ in range(max(parts[peer].count for _, peer in some)):
+            batches = yield from _exchanged(_carried(shown, EraseShown), spread)  # 3
+            told = yield from _exchanged(_carried(batches, EraseBatch), spread)  # 4
+            shown = [one for one in told if one.header.kind == _SHOWN]  # their next part
+            ended = [one for one in told if one.header.kind != _SHOWN]
+            reached |= {(one.header.recipient, one.header.sender) for one in ended}
+            for one in (yield from _exchanged(_carried(ended, EraseHeard), spread)):  # 5
+                expect(one, Acknowledged)  # 6
+            if not shown:
+                break
+        for one in shown:
+            raise MessageError(f"{one.header.sender} shows more people than its agreed rows allow")
+    return pairs - reached
+
+
+def _together(pairs: Sequence[_Pair], parts: Mapping[str, Parts]) -> Iterator[list[_Pair]]:
+    """Yield pairs whose people are shown at once: one, or as many as have room together."""
+    some: list[_Pair] = []
+    room = _AT_ONCE_BYTES
+    for pair in pairs:
+        size = parts[pair[1]].size(0) * ELEMENT_BYTES
+        if some and size > room:
+            yield some
+            some, room = [], _AT_ONCE_BYTES
+        some.append(pair)
+        room -= size
+    if some:
+        yield some
 
 
 def _carry_news(
-    attempt: str, number: int, news: set[_Pair], present: Collection[str], refused: set[str]
+    attempt: str, number: int, news: set[_Pair], present: Collection[str], spread: Spread
 ) -> Generator[Tolerant, Sequence[Message], set[_Pair]]:
     """Carry completions and reminders, steps 7 to 9, between pairs of who tells and who hears.
 
     Returns:
         Pairs of which the first would not, or was away.
     """
-    said = yield _each(  # 7
+    tells = _each(
         Say(name, ERASING, EraseTell(attempt=attempt, round=number, peer=peer))
         for name, peer in sorted(news)
         if peer in present
     )
-    heard = _heard(said, refused)
-    told = yield _carried(heard, EraseTold)
-    done = yield _carried(_heard(told, refused), EraseHeard)  # 8
-    for one in _heard(done, refused):  # 9
-        expect(one, Acknowledged)
-    return news - {(one.header.sender, one.header.recipient) for one in heard}
+    said = yield from _exchanged(tells, spread)  # 7
+    told = yield from _exchanged(_carried(said, EraseTold), spread)
+    for one in (yield from _exchanged(_carried(told, EraseHeard), spread)):  # 8
+        expect(one, Acknowledged)  # 9
+    return news - {(one.header.sender, one.header.recipient) for one in said}
 
 
-def _heard(answers: Sequence[Message], refused: set[str]) -> list[Message]:
-    """Return the answers that are none of `Refused`; who refused is added to those who did."""
-    refused.update(one.header.sender for one in answers if isinstance(one.body, Refused))
+def _exchanged(
+    exchange: Tolerant, spread: Spread
+) -> Generator[Tolerant, Sequence[Message], list[Message]]:
+    """Return the answers that are none of `Refused`; note who refused, and who was silent."""
+    answers = yield exchange
+    asked = Counter(one.recipient for one in exchange.outgoing)
+    spread.silent.update(asked - Counter(one.header.sender for one in answers))
+    spread.refused.update(one.header.sender for one in answers if isinstance(one.body, Refused))
     return [one for one in answers if not isinstance(one.body, Refused)]
 
 
-def _carried(heard: Sequence[Message], kind: type[BaseModel]) -> Tolerant:
+def _carried(heard: Iterable[Message], kind: type[BaseModel]) -> Tolerant:
     """Carry on what parties said to each other, if it is of the expected kind, encrypted."""
-    for one in heard:
+    carried = tuple(heard)
+    for one in carried:
         expect_encrypted(one, kind)
-    return _each(Relay(one) for one in heard)
+    return _each(Relay(one) for one in carried)
 
 
 def _each(outgoing: Iterable[Say | Relay]) -> Tolerant:

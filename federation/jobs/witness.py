@@ -140,31 +140,36 @@ def decode_answers(payload: bytes) -> tuple[Answer, ...]:
 
 
 def coordinate_witnessing(
-    agreement: Agreement, job: str, own: Head, *, present: Collection[str]
-) -> Generator[Tolerant, Sequence[Message], None]:
+    agreement: Agreement, job: str, own: Head, *, nonce: bytes, present: Collection[str]
+) -> Generator[Tolerant, Sequence[Message], frozenset[str]]:
     """Carry heads and cosignatures, at the coordinator, which takes part itself.
 
     Args:
         agreement: whose parties have cosigning keys.
         job: what the messages are filed under.
         own: the coordinator's own log, and itself as a witness.
+        nonce: fresh, so that nobody shows the head that it showed before.
         present: data parties whose nodes are there.
 
     Yields:
         What to send next; resumed with the answers that came.
+
+    Returns:
+        Who was there, and gave no answer: they have yet to be shown.
 
     Raises:
         RefusedError: a party found a split view.
         MessageError: a party broke the protocol.
     """
     if sum(party.cosigning_key is not None for party in agreement.parties) < 2:
-        return
+        return frozenset()
     (operator,) = (party.name for party in agreement.by_role(Role.COORDINATOR))
-    present = set(present)
+    there = frozenset(present)
+    present = set(there)
     for number in range(1, ROUNDS + 1):
         if not present:
-            return
-        shown = yield _say(dict.fromkeys(present, b""), job, WitnessShow(round=number))  # 1
+            break
+        shown = yield _say(dict.fromkeys(present, nonce), job, WitnessShow(round=number))  # 1
         requests = [
             request
             for message in _those(shown, WitnessShown)
@@ -191,9 +196,11 @@ def coordinate_witnessing(
         present &= {message.header.sender for message in said}
         kept = yield _say(told, job, WitnessTell(round=number))  # 5
         _those(kept, Acknowledged)
+        present &= {message.header.sender for message in kept}
         own.keep([answer for answer in answers if answer.log == operator])
         if all(answer.cosignature is not None for answer in answers):
-            return
+            break
+    return there - present
 
 
 def _say(

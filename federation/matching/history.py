@@ -34,7 +34,23 @@ from federation.errors import RefusedError, WorkspaceError
 from federation.matching.token_set import MatchingSet
 from federation.party import write_atomically
 
-__all__ = ["MatchHistory"]
+__all__ = ["MatchHistory", "forget_tokens"]
+
+
+def forget_tokens(directory: Path, tokens: NDArray[np.uint8]) -> None:
+    """Take tokens, shape (n, 33), out of the last sets: nobody tells by these that they were there.
+
+    Whoever is erased is in no later set, and so counts as gone in no comparison.
+
+    Raises:
+        WorkspaceError: a last set is damaged, or the disk is full.
+    """
+    gone = np.ascontiguousarray(tokens[:, -8:]).view("<u8").ravel()
+    for file in sorted(directory.glob("last-set*.bin")):
+        hashes = _hashes_in(file)
+        stay = ~np.isin(hashes, gone)
+        if not stay.all():
+            write_atomically(file, hashes[stay].tobytes(), mode=0o600)
 
 
 class _Match(BaseModel):
@@ -123,13 +139,14 @@ class MatchHistory:
             RefusedError: tokens that came or went are more than `maximum_change` of the last set.
             WorkspaceError: the last set is damaged, or lost though there was a match.
         """
-        last = self._last_set(key)
-        if last is None or len(last) == 0:  # nothing to differ from
+        size = self._last_size(key)
+        if not size:  # nothing to differ from
             return
-        now = own.hashes()
-        kept = len(np.intersect1d(last, now, assume_unique=True))
-        changed = len(last) + len(now) - 2 * kept
-        if changed > terms.maximum_change * len(last):
+        changed = size
+        for now in own.hashes():
+            kept = np.intersect1d(self._last_between(key, now[0], now[-1]), now, assume_unique=True)
+            changed += len(now) - 2 * len(kept)
+        if changed > terms.maximum_change * size:
             raise RefusedError(
                 party=self._party,
                 term="match.maximum_change",
@@ -148,9 +165,9 @@ class MatchHistory:
         last = self._last_set_file(key)
         if not (self._directory / "history.json").exists():  # 1
             self._write(self._matches)
-        keys: NDArray[np.uint64] = own.hashes()
-        if len(keys) or not last.exists():
-            write_atomically(last, keys.tobytes(), mode=0o600)  # 2
+        if own.token_count or not last.exists():
+            hashes = (block.astype("<u8").tobytes() for block in own.hashes())
+            write_atomically(last, hashes, mode=0o600)  # 2
         if any((one.job, one.peer) == (job, peer) for one in self._matches):
             return self
         matches = (*self._matches, _Match(time=at, job=job, peer=peer, key=key))
@@ -163,14 +180,26 @@ class MatchHistory:
     def _last_set_file(self, key: str | None) -> Path:
         return self._directory / (f"last-set-{key}.bin" if key else "last-set.bin")
 
-    def _last_set(self, key: str | None) -> NDArray[np.uint64] | None:
+    def _last_size(self, key: str | None) -> int:
+        """Return how many tokens the last set had; 0 where there is none."""
         file = self._last_set_file(key)
         try:
-            content = file.read_bytes()
+            return len(_hashes_in(file))
         except FileNotFoundError as error:
             if not any(one.key == key for one in self._matches):
-                return None
+                return 0
             raise WorkspaceError(f"{file} is missing: restore it from a backup") from error
-        if len(content) % 8:
-            raise WorkspaceError(f"{file} is damaged: restore it from a backup")
-        return np.frombuffer(content, dtype="<u8").astype(np.uint64)
+
+    def _last_between(self, key: str | None, low: np.uint64, high: np.uint64) -> NDArray[np.uint64]:
+        """Return the hashes of the last set from `low` to `high`."""
+        hashes = _hashes_in(self._last_set_file(key))
+        begin, end = np.searchsorted(hashes, low), np.searchsorted(hashes, high, side="right")
+        return np.array(hashes[begin:end], dtype=np.uint64)
+
+
+def _hashes_in(file: Path) -> NDArray[np.uint64]:
+    """Map a last set, which may be large, into memory."""
+    size = file.stat().st_size
+    if size % 8:
+        raise WorkspaceError(f"{file} is damaged: restore it from a backup")
+    return np.memmap(file, dtype="<u8", mode="r") if size else np.empty(0, dtype=np.uint64)

@@ -35,6 +35,7 @@ from privacy.randomness import Secret, SecretStream
 __all__ = ["TokenMatch"]
 
 _UNMATCHED = 2**32 - 1
+_BLOCK = 1 << 20
 
 
 class _Findings(NamedTuple):
@@ -84,7 +85,7 @@ class TokenMatch:
     def reply(self, bucket: int, payload: bytes, engine: CurveEngine) -> bytes:
         """Step 6, at the peer."""
         batch = self._batch(bucket)
-        numbers = self._numbers()[batch.rows]
+        numbers = self._numbers(batch.rows)
         return self.plan.reply(bucket, batch.tokens, numbers, payload, self._secret(bucket), engine)
 
     def compare(self, bucket: int, payload: bytes, engine: CurveEngine) -> None:
@@ -157,12 +158,23 @@ class TokenMatch:
     def _file(self, bucket: int) -> Path:
         return self.directory / f"found-{bucket:05d}.npz"
 
-    def _numbers(self) -> NDArray[np.uint64]:
-        """Return a random number for each record, by which a learner tells records apart."""
+    def _numbers(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return a random number for each record, by which a learner tells records apart.
+
+        They are drawn for all records, a block at a time.
+
+        Args:
+            rows: of the records, shape (n,).
+        """
+        numbers = np.zeros(len(rows), dtype=np.uint64)
         if not self.plan.links_records:
-            return np.zeros(self.people, dtype=np.uint64)
+            return numbers
         stream = SecretStream(self.secret, "match record numbers")
-        return np.frombuffer(stream.take(8 * self.people), dtype="<u8").astype(np.uint64)
+        for begin in range(0, self.people, _BLOCK):
+            drawn = np.frombuffer(stream.take(8 * min(_BLOCK, self.people - begin)), dtype="<u8")
+            here = np.flatnonzero((rows >= begin) & (rows < begin + _BLOCK))
+            numbers[here] = drawn[rows[here] - begin]
+        return numbers
 
     def _keep(self, bucket: int, compared: Comparison, batch: TokenBatch) -> None:
         order = np.argsort(compared.places)

@@ -34,6 +34,7 @@ __all__ = ["MatchingSet", "TokenBatch", "TokenShelves"]
 _RECORD: Final = np.dtype([("token", "u1", 33), ("row", "<u4"), ("rank", "u1")])
 _SPREAD: Final = np.dtype([*_RECORD.descr, ("brought", "?")])
 _SHELVES: Final = 256
+_BLOCK: Final = 1 << 18
 _TOGETHER: Final = 1 << 16
 """Tokens for which a sorting waits: where they are few, it takes several shelves at once."""
 
@@ -86,7 +87,8 @@ class MatchingSet:
             shelves = TokenShelves(beside)
             for batch in batches:
                 shelves.put(batch)
-            shelves.sort()
+            for _ in shelves.sorting():
+                pass
             return cls.write_sorted(directory, shelves.batches())
 
     @classmethod
@@ -159,12 +161,21 @@ class MatchingSet:
             part["rank"].astype(np.int64),
         )
 
-    def hashes(self) -> NDArray[np.uint64]:
-        """Return the last 64 bits of every token's hash, ascending, each once."""
-        tails = np.ascontiguousarray(self._records()["token"][:, -8:]).view("<u8").reshape(-1)
-        first = np.ones(len(tails), dtype=np.bool_)
-        first[1:] = tails[1:] != tails[:-1]  # the records are sorted by them
-        return tails[first].astype(np.uint64)
+    def hashes(self) -> Iterator[NDArray[np.uint64]]:
+        """Yield the last 64 bits of every token's hash, ascending, each once, block by block."""
+        before = np.empty(0, dtype=np.uint64)
+        for begin in range(0, self.token_count, _BLOCK):
+            count = min(_BLOCK, self.token_count - begin)
+            records = np.fromfile(
+                self.directory / "tokens.bin", _RECORD, count, offset=begin * _RECORD.itemsize
+            )
+            tails = np.ascontiguousarray(records["token"][:, -8:]).view("<u8").reshape(-1)
+            first = np.ones(count, dtype=np.bool_)
+            first[1:] = tails[1:] != tails[:-1]  # the records are sorted by them
+            first[0] = not len(before) or tails[0] != before
+            before = tails[-1:]
+            if first.any():
+                yield tails[first].astype(np.uint64)
 
     def _records(self) -> NDArray[np.void]:
         if self.token_count == 0:  # nothing can be mapped of an empty file
@@ -205,17 +216,20 @@ class TokenShelves:
         self._sizes += np.diff(edges)
 
     def sort(self) -> NDArray[np.uint32]:
-        """Sort every shelf by hash, kind and row; return rows that share a token.
+        """Sort every shelf; return all pairs of `sorting`."""
+        return np.concatenate([np.zeros((0, 2), dtype=np.uint32), *self.sorting()])
+
+    def sorting(self) -> Iterator[NDArray[np.uint32]]:
+        """Sort one shelf after the other by hash, kind and row; yield rows that share a token.
 
         Of several shelves that are sorted at once the first holds them all from then on.
 
-        Returns:
+        Yields:
             Pairs of rows, shape (m, 2); who shares one is linked over such pairs.
 
         Raises:
             OSError: the disk is full, or cannot be written.
         """
-        pairs = [np.zeros((0, 2), dtype=np.uint32)]
         for numbers in self._together():
             records = _sorted(np.concatenate([self._read(number) for number in numbers]))
             for number in numbers:
@@ -225,8 +239,7 @@ class TokenShelves:
                 file.write(records.data)
             again = ~_first_of_equal(records["token"])
             rows = records["row"]
-            pairs.append(np.column_stack([rows[:-1], rows[1:]])[again[1:]])
-        return np.concatenate(pairs)
+            yield np.column_stack([rows[:-1], rows[1:]])[again[1:]]
 
     def batches(self, places: NDArray[np.int32] | None = None) -> Iterator[TokenBatch]:
         """Yield the sorted tokens that are brought, each once, with its least row.

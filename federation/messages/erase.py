@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from compliance.agreement import MOST_PARTIES
+from compliance.canonical import is_unsaid
 from federation.messages.vocabulary import Closed, Digest, PartyName
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 EraseRound = Annotated[int, Field(ge=1, le=4)]
+Part = Annotated[int, Field(ge=0, lt=1 << 20, exclude_if=is_unsaid)]
 Peers = Annotated[tuple[PartyName, ...], Field(max_length=MOST_PARTIES)]
 
 
@@ -58,21 +60,29 @@ class EraseShow(Closed):
 
 
 class EraseShown(Closed):
-    """Data party to another: its people, blinded (payload: points).
+    """Data party to another: a part of its people, blinded (payload: points).
 
     Attributes:
         showing: names them, for the answer.
+        part: which part, from 0.
     """
 
     kind: Literal["erase.shown"] = "erase.shown"
     showing: Digest
+    part: Part = 0
 
 
 class EraseBatch(Closed):
-    """Data party to another: whom to erase (payload: tags, a batch of points, requests)."""
+    """Data party to another: whom to erase (payload: tags, a batch of points; at last requests).
+
+    Attributes:
+        showing: that is answered.
+        part: of it.
+    """
 
     kind: Literal["erase.batch"] = "erase.batch"
     showing: Digest
+    part: Part = 0
 
 
 class EraseTell(Closed):

@@ -80,7 +80,8 @@ from federation.specification import JobName
 
 __all__ = ["MAX_PAYLOAD_BYTES", "Body", "Encrypted", "Header"]
 
-MAX_PAYLOAD_BYTES = 1 << 30
+MAX_PAYLOAD_BYTES = 1 << 26
+"""What is larger goes in parts: a message is held in memory several times on its way."""
 
 Body = Annotated[
     Identify

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from compliance.agreement import Agreement
 from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
-from federation.errors import MessageError
+from federation.errors import MessageError, StrangerError
 from federation.messages.header import MAX_PAYLOAD_BYTES, Body, Encrypted, Header
 from federation.wire import check_version
 
@@ -19,7 +19,6 @@ __all__ = [
     "EVERYONE",
     "HEADER_TYPE",
     "PADDING_CHUNK_BYTES",
-    "PIECE_BYTES",
     "Message",
     "SealedMessage",
     "check_size",
@@ -35,9 +34,6 @@ EVERYONE = "everyone"
 """Recipient of the one question that goes to nodes whose party is not known yet."""
 
 MAX_HEADER_BYTES = 64 * 1024
-
-PIECE_BYTES = 1 << 26
-"""What a payload holds at most that need not hold something of all people at once."""
 
 PADDING_CHUNK_BYTES = 64 * 1024
 """What is encrypted is padded to a multiple of this, which alone shows of its size."""
@@ -82,20 +78,16 @@ def content_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-_OF_ALL_PEOPLE = frozenset({"erase.shown", "erase.batch"})
-"""Kinds that tell of all people of a party at once, and belong to no job."""
-
-
 def check_size(kind: str, payload: bytes) -> None:
-    """Refuse a payload that is larger than its kind may be.
+    """Refuse a payload that is larger than any may be.
 
     Raises:
         MessageError: it is.
     """
-    most = MAX_PAYLOAD_BYTES if kind in _OF_ALL_PEOPLE else PIECE_BYTES
-    if len(payload) > most:
+    if len(payload) > MAX_PAYLOAD_BYTES:
         raise MessageError(
-            f"{kind} with a payload of {len(payload)} bytes; at most {most} are accepted"
+            f"{kind} with a payload of {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are "
+            "accepted"
         )
 
 
@@ -103,7 +95,7 @@ def _sender_key(agreement: Agreement, sender: str) -> VerifyingKey:
     for party in agreement.parties:
         if party.name == sender:
             return VerifyingKey.from_base64(party.identity_key)
-    raise MessageError(
+    raise StrangerError(
         f"message from {sender!r}, who is no party of agreement {agreement.name!r} "
         f"(parties: {', '.join(party.name for party in agreement.parties)})"
     )
@@ -124,13 +116,8 @@ def unseal(sealed: SealedMessage, agreement: Agreement) -> Message:
     Raises:
         MessageError: at the first step that fails; nothing of the message may be used.
     """
-    # 1
-    if len(sealed.payload) > MAX_PAYLOAD_BYTES:
-        raise MessageError(
-            f"payload of {len(sealed.payload)} bytes; at most {MAX_PAYLOAD_BYTES} are accepted"
-        )
+    check_size("message", sealed.payload)  # 1
     header = unseal_header(sealed.envelope, agreement)  # 1 to 4
-    check_size(header.kind, sealed.payload)
     # 5
     if len(sealed.payload) != header.payload_bytes:
         raise MessageError(
@@ -147,6 +134,7 @@ def unseal_header(written: bytes, agreement: Agreement) -> Header:
 
     Raises:
         VersionError: it is of another version of the wire.
+        StrangerError: its sender is no party of the agreement.
         MessageError: at the first step that fails.
     """
     # 1

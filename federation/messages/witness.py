@@ -10,7 +10,7 @@ __all__ = ["WitnessAsk", "WitnessSaid", "WitnessShow", "WitnessShown", "WitnessT
 
 
 class WitnessShow(Closed):
-    """Coordinator to a data party: show your log's head to the other parties.
+    """Coordinator to a data party: show your log's head to the other parties (payload: a nonce).
 
     Attributes:
         round: 1, or 2 for those whose witnesses had seen another size.

@@ -18,6 +18,7 @@ from federation.observing.log_counts import LogCounts
 from federation.observing.metrics import TEXT, coordinator_metrics, exposition
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import RunJournal
+from federation.operations.refused_calls import refused_calls
 
 __all__ = ["metrics_app"]
 
@@ -39,8 +40,8 @@ def metrics_app(
 
     def metrics(_: Request) -> Response:
         with reading:
-            log.read_on()
-            told = exposition(coordinator_metrics(journal.all(), log, contacts()))
+            refused = refused_calls(folder, log)  # reads the log on
+            told = exposition(coordinator_metrics(journal.all(), log, contacts(), refused))
         return Response(told, headers={"content-type": TEXT, "cache-control": "no-store"})
 
     return Router([Route("/metrics", metrics)], redirect_slashes=False)

@@ -30,6 +30,7 @@ class Event(StrEnum):
     NODE_CONNECTED = "node.connected"
     SUPERLINK_AWAY = "superlink.away"
     SUPERLINK_BACK = "superlink.back"
+    CLOCKS_DIFFER = "clocks.differ"
     RUN_OVER = "run.over"
     """A run ended before its message was answered."""
     BUNDLE_REFUSED = "bundle.refused"
@@ -42,6 +43,8 @@ class Event(StrEnum):
     NODE_TAKEN_NO_LONGER = "node.taken_no_longer"
     EXECUTOR_ENDED = "executor.ended"
     RUN_BEGAN = "run.began"
+    PARTY_OF_ANOTHER_VERSION = "party.of_another_version"
+    """A run takes it for absent."""
     RUN_ENDED = "run.ended"
 
 

@@ -1,8 +1,8 @@
 """Counts of what a party's log says, read on from where they were left.
 
 Guarantees: holds no lock, writes nothing; each leaf is read once, however often it is asked; of a
-log whose first entries are pruned, what is left is counted. What is counted are releases and
-refusals: no kind of leaf that there is one of for a person.
+log whose first entries are pruned, what is left is counted. What is counted are releases, refusals,
+and calls refused: no kind of leaf that there is one of for a person.
 
 Leaves to others: whether the log is whole and true (`audit`): a number here is a figure for a
 screen, and no proof.
@@ -10,6 +10,7 @@ screen, and no proof.
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,22 @@ from compliance.log.checkpoint import Checkpoint
 from compliance.log.note import Note
 from compliance.log.tiles import TILE_WIDTH, Tile, decode_bundle
 from compliance.log.verifier import FileMissingError, read_checkpoint, read_tile
-from compliance.records import ModelTrained, Refusal, Release, parse_leaf
+from compliance.records import (
+    CallsRefused,
+    ModelTrained,
+    Refusal,
+    RefusedFor,
+    Release,
+    parse_leaf,
+)
 from federation.routes import ROUTES
 
 __all__ = ["LogCounts"]
 
-_COUNTED: Final = (b'"kind":"release"', b'"kind":"refusal"', b'"kind":"model.trained"')
+_COUNTED: Final = (
+    *(b'"kind":"release"', b'"kind":"refusal"', b'"kind":"model.trained"'),
+    b'"kind":"calls.refused"',
+)
 _OTHER: Final = "other"
 _MOST_TERMS: Final = 64
 
@@ -39,6 +50,8 @@ class LogCounts:
         bytes_released: likewise; of messages as they travelled.
         refusals: by term.
         rounds: of training, of models that were finished.
+        refused_calls: at a coordinator, by the reason.
+        refused_since: from when on the last leaf that tells of them does; None without one.
     """
 
     directory: Path
@@ -47,6 +60,8 @@ class LogCounts:
     bytes_released: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
+    refused_calls: Counter[RefusedFor] = field(default_factory=Counter)
+    refused_since: datetime | None = None
     _counted: int = 0
 
     def read_on(self) -> None:
@@ -95,3 +110,6 @@ class LogCounts:
             self.refusals[leaf.term if known else _OTHER] += 1
         elif isinstance(leaf, ModelTrained):
             self.rounds += leaf.rounds
+        elif isinstance(leaf, CallsRefused):
+            self.refused_calls.update(leaf.refused)
+            self.refused_since = leaf.since

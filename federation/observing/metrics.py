@@ -19,6 +19,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry
 
+from compliance.records import RefusedFor
 from federation.observing.figures import Figures, Obstacle
 from federation.observing.log_counts import LogCounts
 from federation.observing.tally import SECONDS, Count
@@ -124,7 +125,10 @@ def _log_metrics(log: LogCounts) -> Iterator[Metric]:
 
 
 def coordinator_metrics(
-    runs: Iterable[Run], log: LogCounts, contacts: Mapping[str, datetime]
+    runs: Iterable[Run],
+    log: LogCounts,
+    contacts: Mapping[str, datetime],
+    refused: Mapping[RefusedFor, int],
 ) -> Iterator[Metric]:
     """Yield what a coordinator tells of itself.
 
@@ -132,6 +136,7 @@ def coordinator_metrics(
         runs: all of them.
         log: counts of its log as a party.
         contacts: when each party's node was heard last, by the name of its key.
+        refused: how many calls were, by the reason.
     """
     states = [run.state for run in runs]
     family = GaugeMetricFamily("comity_runs", "Runs, by where they stand.", labels=["state"])
@@ -142,6 +147,12 @@ def coordinator_metrics(
         "comity_training_rounds", "Rounds of models that were finished.", value=log.rounds
     )
     yield from _log_metrics(log)
+    calls = CounterMetricFamily(
+        "comity_calls_refused", "Calls that were refused, by the reason.", labels=["reason"]
+    )
+    for reason in RefusedFor:
+        calls.add_metric([reason], refused.get(reason, 0))
+    yield calls
     contact = GaugeMetricFamily(
         "comity_party_contact_timestamp_seconds",
         "When a party's node was heard last.",

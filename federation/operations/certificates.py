@@ -33,7 +33,7 @@ _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC6325
 _AUTHORITY_DAYS: Final = 3650
 _SERVER_DAYS: Final = 397
 _RENEWED_DAYS: Final = 30
-_BEFORE: Final = timedelta(minutes=5)
+_BEFORE: Final = timedelta(hours=1)
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 

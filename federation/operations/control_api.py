@@ -4,6 +4,7 @@
 GET  /runs              every run            GET  /runs/N/lines?after=M   what it told
 GET  /runs/N            one run              POST /runs/N/cancel, /runs/N/resume
 POST /runs              queue one; body: an order
+GET  /refused           how many calls were refused, by the reason
 ```
 
 Guarantees: the answers are those of `LocalRuns`; an error answers with its kind and text, and no
@@ -13,7 +14,7 @@ Leaves to others: who calls, whether they may, and how long a body may be
 (`federation.apps.control_listener`), which puts an `Operator` into the request's state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -24,6 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from compliance.errors import ComplianceError, describe
+from compliance.records import RefusedFor
 from federation.errors import FederationError, RefusedError, RunStateError, WorkspaceError
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Run
@@ -45,6 +47,7 @@ class Problem(BaseModel):
 
 
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
+_REFUSED: Final = TypeAdapter(Mapping[RefusedFor, int])
 _STATUS: Final = {RunStateError: 409, WorkspaceError: 400, RefusedError: 403}
 
 
@@ -71,6 +74,7 @@ def control_api(folder: CoordinatorFolder) -> Starlette:
     routes = [
         Route("/runs", submit, methods=["POST"]),
         Route("/runs", answer(lambda runs, _: _RUNS.dump_json(runs.all()))),
+        Route("/refused", answer(lambda runs, _: _REFUSED.dump_json(runs.refused()))),
         Route("/runs/{number:int}", answer(lambda runs, one: _dump(runs.run(_number(one))))),
         Route(
             "/runs/{number:int}/lines",

@@ -6,11 +6,10 @@ FOLDER/                 readable by its owner only
   certificates/         a CA of its own, and the server's certificate that it vouches for; keys
                         are sealed where there is an unsealing key (see `safe`)
   tokens.json           operators' tokens, as hashes; likewise
-  executor.secret       by which the one executor proves itself, made anew at each start
   nodes/NAME.pub        the key of party NAME's node: who may connect
   runs/                 the journal of runs
   audit.jsonl           calls that were refused
-  superlink.sqlite      Flower's state: nodes; runs, of the process that is at work
+  refused.json          how many of them no leaf tells of yet
   flower/               Flower's home, made anew at each start
   enrolment/            who is invited, and who has joined
   party/                the coordinator's folder as a party
@@ -309,6 +308,11 @@ class CoordinatorFolder:
         """Calls that were refused."""
         return self.path / "audit.jsonl"
 
+    @property
+    def refused(self) -> Path:
+        """How many calls were refused that no leaf tells of yet."""
+        return self.path / "refused.json"
+
     @contextmanager
     def served(self) -> Iterator[None]:
         """Be the one process that serves this folder, for the length of the block.
@@ -335,11 +339,6 @@ class CoordinatorFolder:
     @property
     def _lock(self) -> Path:
         return self.path / "lock"
-
-    @property
-    def executor_secret(self) -> Path:
-        """By which the one executor proves itself."""
-        return self.path / "executor.secret"
 
 
 def _locks(file: IO[str]) -> bool:

@@ -29,13 +29,23 @@ from typing import Annotated, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from compliance.canonical import is_unsaid
 from compliance.errors import describe
 from federation.clock import Clock, utc_now
 from federation.errors import RunCancelledError, RunStateError, WorkspaceError
 from federation.party import write_atomically
 from federation.specification import JobName
 
-__all__ = ["COORDINATOR", "NEXT_STATES", "Lines", "Run", "RunJournal", "RunState", "RunStep"]
+__all__ = [
+    "COORDINATOR",
+    "NEXT_STATES",
+    "Absent",
+    "Lines",
+    "Run",
+    "RunJournal",
+    "RunState",
+    "RunStep",
+]
 
 COORDINATOR: Final = "coordinator"
 """Who changes a run's state, where no operator does."""
@@ -98,6 +108,20 @@ class RunStep(_Closed):
     told: str = ""
 
 
+class Absent(_Closed):
+    """A party that a run was told to be absent, since it speaks another version.
+
+    Attributes:
+        attempt: at the run, from 1.
+        party: its name; `node N` where it gave none.
+        told: both versions, and what is to be done.
+    """
+
+    attempt: Annotated[int, Field(ge=1)]
+    party: str
+    told: str
+
+
 class Run(_Closed):
     """A run, with all its past.
 
@@ -105,11 +129,13 @@ class Run(_Closed):
         number: counts from 1.
         jobs: names of the jobs that it is to run; empty for all that have not ended.
         steps: every state that it had, the present one last.
+        absent: parties of other versions, once for each attempt.
     """
 
     number: Annotated[int, Field(ge=1)]
     jobs: tuple[JobName, ...] = ()
     steps: Annotated[tuple[RunStep, ...], Field(min_length=1)]
+    absent: Annotated[tuple[Absent, ...], Field(exclude_if=is_unsaid)] = ()
 
     @property
     def state(self) -> RunState:
@@ -137,7 +163,12 @@ class Run(_Closed):
                 f"run {self.number} is {self.state} and cannot become {step.state}: "
                 f"{_REMEDY[self.state]}"
             )
-        return Run(number=self.number, jobs=self.jobs, steps=(*self.steps, step))
+        return self.model_copy(update={"steps": (*self.steps, step)})
+
+    @property
+    def absent_now(self) -> tuple[Absent, ...]:
+        """Parties of other versions in the present attempt, or the last one."""
+        return tuple(one for one in self.absent if one.attempt == self.attempt)
 
 
 _REMEDY: Final = {
@@ -270,6 +301,14 @@ class RunJournal:
                 step = RunStep(state=state, at=self._clock(), by=COORDINATOR, told=told)
                 self._write(run.after(step))
 
+    def note_absent(self, number: int, attempt: int, party: str, *, told: str) -> None:
+        """Note that a party is absent in an attempt, for its version, unless that is noted."""
+        one = Absent(attempt=attempt, party=party, told=told[:_LONGEST_LINE])
+        with self._locked():
+            run = self.run(number)
+            if all(known.party != party for known in run.absent if known.attempt == attempt):
+                self._write(run.model_copy(update={"absent": (*run.absent, one)}))
+
     def tell(self, number: int, line: str) -> None:
         """Add a line to what a run told."""
         one = " ".join(line.splitlines())[:_LONGEST_LINE]
@@ -298,7 +337,7 @@ class RunJournal:
         return Lines(lines=lines, after=max(after, 0) + len(whole))
 
     def _read(self, file: Path) -> Run:
-        """Return a run; it is parsed again once its file has grown, as with every step it does."""
+        """Return a run; it is parsed again once its file has grown, as with all that is added."""
         size, kept = self._parsed.get(file, (0, None))
         if kept is not None and file.stat().st_size == size:
             return kept

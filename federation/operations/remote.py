@@ -8,6 +8,7 @@ Leaves to others: what the answers mean (`runs`).
 
 import ssl
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,6 +16,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from compliance.errors import describe
+from compliance.records import RefusedFor
 from federation.errors import (
     CoordinatorUnreachableError,
     RefusedError,
@@ -29,6 +31,7 @@ from federation.operations.runs import Order
 __all__ = ["RemoteConfig", "RemoteRuns"]
 
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
+_COUNTS: Final = TypeAdapter(Mapping[RefusedFor, int])
 _SECONDS: Final = 20.0
 _LONGEST_ANSWER: Final = 1 << 24
 _REFUSED: Final = frozenset({401, 403})
@@ -123,6 +126,13 @@ class RemoteRuns:
         try:
             found = self._call("GET", f"/runs/{number}/lines?after={after}")
             return Lines.model_validate_json(found)
+        except ValidationError as error:
+            raise self._strange() from error
+
+    def refused(self) -> Mapping[RefusedFor, int]:
+        """Return how many calls were refused; see `Runs.refused`."""
+        try:
+            return _COUNTS.validate_json(self._call("GET", "/refused"))
         except ValidationError as error:
             raise self._strange() from error
 

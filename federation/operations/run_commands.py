@@ -76,7 +76,7 @@ def run(
 def status(
     number: NumberArgument = None, config: ConfigOption = HERE, as_json: JsonFlag = False
 ) -> None:
-    """Say where runs stand, and why.
+    """Say where runs stand, and why; and how many calls were refused, for which reason.
 
     Example: comity status --config /srv/comity/coordinator
     """
@@ -85,6 +85,7 @@ def status(
         at_work = {
             one.number: _last_line(runs, one.number) for one in found if one.state.is_at_work
         }
+        refused = {} if number is not None or as_json else runs.refused()
     lines = []
     for one in found:
         jobs = ", ".join(one.jobs) or "every job"
@@ -93,7 +94,12 @@ def status(
         lines.append(
             f"{one.number:>4}  {one.state:<10}  {at}  {jobs}" + (f": {why}" if why else "")
         )
-    answer(found, *(lines or ["nothing was run yet"]), as_json=as_json)
+        lines += [f"      {absent.told}" for absent in one.absent_now]
+    lines = lines or ["nothing was run yet"]
+    if refused:
+        counts = ", ".join(f"{why} {count}" for why, count in sorted(refused.items()))
+        lines.append(f"calls refused: {counts}")
+    answer(found, *lines, as_json=as_json)
 
 
 def logs(

@@ -9,12 +9,14 @@ Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`jou
 """
 
 import fcntl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compliance.agreement import Agreement
+from compliance.records import RefusedFor
 from federation.collaboration import read_document
 from federation.collaboration.contradictions import job_contradictions
 from federation.collaboration.mistakes import explain, overlooked, to_json
@@ -22,8 +24,10 @@ from federation.coordinator import read_jobs, write_jobs
 from federation.enrolment.store import EnrolmentStore
 from federation.errors import CollaborationError, WorkspaceError
 from federation.objections import policy_objections
+from federation.observing.log_counts import LogCounts
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Lines, Run, RunJournal
+from federation.operations.refused_calls import refused_calls
 from federation.party import PartyFolder
 from federation.specification import JobSpec
 from federation.successors import Retrainings
@@ -64,6 +68,10 @@ class Runs(Protocol):
 
     def lines(self, number: int, *, after: int = 0) -> Lines:
         """Return what a run told from a place on."""
+        ...
+
+    def refused(self) -> Mapping[RefusedFor, int]:
+        """Return how many calls the coordinator refused so far, by the reason."""
         ...
 
     def cancel(self, number: int) -> Run:
@@ -125,6 +133,10 @@ class LocalRuns:
     def lines(self, number: int, *, after: int = 0) -> Lines:
         """Return what it told; see `Runs.lines`."""
         return self._journal.lines(number, after=after)
+
+    def refused(self) -> Mapping[RefusedFor, int]:
+        """Return how many calls were refused; see `Runs.refused`."""
+        return refused_calls(self._folder, LogCounts(self._folder.party / "log"))
 
     def cancel(self, number: int) -> Run:
         """Cancel it; see `Runs.cancel`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from federation.errors import PartyBusyError
+from federation.party.abandoned import remove_abandoned
 from federation.party.folder import PartyFolder
 
 __all__ = ["locked"]
@@ -25,7 +26,7 @@ def locked(folder: PartyFolder, *, patience: float | None = None) -> Iterator[No
 
     While it is held the lock's file is a byte long, which takes no room on a disk that is full. If
     it is so already, its last holder was killed, or failed: what that had written and not yet put
-    in its place is removed, as nobody would find it later to erase it.
+    in its place, or read to work with, is removed, as nobody would find it later to erase it.
 
     Args:
         folder: the party's.
@@ -61,7 +62,8 @@ def _acquire(descriptor: int, until: float) -> None:
 
 
 def _sweep(directory: Path) -> None:
-    """Remove what processes that are gone had not put in its place."""
+    """Remove what processes that are gone had not put in its place, or had read of people."""
+    remove_abandoned(directory)
     for partial in directory.rglob(".*.tmp"):
         writer = partial.name.split(".")[-2]
         if not (writer.isdecimal() and writer != str(os.getpid()) and _is_alive(int(writer))):

@@ -5,6 +5,7 @@ Guarantees: files appear whole or not at all (`write_atomically`).
 
 import errno
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -17,8 +18,10 @@ __all__ = ["make_private", "write_atomically"]
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes], *, mode: int = 0o644) -> None:
     """Write a file so that a crash leaves either the old content or the new, never a part.
+
+    Content that is too large for memory comes in pieces.
 
     When it returns, content and name are on disk; new directories above are not made durable. Of
     several that write at once, in whatever thread or process, one's content is left, whole.
@@ -37,7 +40,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

@@ -11,7 +11,22 @@ Leaves to others: prices and forecasts (`privacy.accounting.price`), refusing in
 drawing (`cli`).
 """
 
-from federation.plan.planned import MinimumSize, Plan, PlannedJob, PlannedPeriod, TrainingForecast
+from federation.plan.planned import (
+    FullerTable,
+    MinimumSize,
+    Plan,
+    PlannedJob,
+    PlannedPeriod,
+    TrainingForecast,
+)
 from federation.plan.planner import plan
 
-__all__ = ["MinimumSize", "Plan", "PlannedJob", "PlannedPeriod", "TrainingForecast", "plan"]
+__all__ = [
+    "FullerTable",
+    "MinimumSize",
+    "Plan",
+    "PlannedJob",
+    "PlannedPeriod",
+    "TrainingForecast",
+    "plan",
+]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from compliance.terms import ModelFamily
 from federation.hidden_share import PlannedShare
 
-__all__ = ["MinimumSize", "Plan", "PlannedJob", "PlannedPeriod", "TrainingForecast"]
+__all__ = ["FullerTable", "MinimumSize", "Plan", "PlannedJob", "PlannedPeriod", "TrainingForecast"]
 
 
 class Closed(BaseModel):
@@ -114,6 +114,29 @@ class PlannedPeriod(Closed):
     epsilon_left: float
 
 
+class FullerTable(Closed):
+    """A table of more rows than its party declares.
+
+    Attributes:
+        party: whose.
+        declared_rows: as the file says.
+        rows: of the table now, whether they may be used or not.
+    """
+
+    party: str
+    declared_rows: int
+    rows: int
+
+    @property
+    def sentence(self) -> str:
+        """What becomes of it, and what to do."""
+        return (
+            f"{self.party} declares {self.declared_rows} rows, and its table has {self.rows}: a "
+            f"job that may use more than {self.declared_rows} of them is refused under "
+            f"datasets.declared_rows; declare {self.rows} at least, in a round figure"
+        )
+
+
 class Plan(Closed):
     """A whole collaboration, planned.
 
@@ -129,6 +152,7 @@ class Plan(Closed):
         max_parties_per_person: tables that one person may stand in, and is protected in; None where
             no job trains or measures over rows.
         period: the period that all of them run in, as if they ran now; None where none is agreed.
+        fuller: tables of more rows than are declared, of those that could be looked at.
     """
 
     name: str
@@ -140,6 +164,7 @@ class Plan(Closed):
     delta: float
     max_parties_per_person: int | None
     period: PlannedPeriod | None = None
+    fuller: tuple[FullerTable, ...] = ()
 
     @property
     def refused(self) -> Sequence[PlannedJob]:

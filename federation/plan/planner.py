@@ -5,6 +5,8 @@ that it leaves with the least. What is called the largest or smallest that would
 for.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from compliance.errors import InvalidAgreementError
@@ -17,10 +19,11 @@ from federation.plan.draft import Charges, Draft
 from federation.plan.expand import draft_expansion
 from federation.plan.match import draft_match
 from federation.plan.measure import draft_measurement
-from federation.plan.planned import Plan, PlannedJob, PlannedPeriod
+from federation.plan.planned import FullerTable, Plan, PlannedJob, PlannedPeriod
 from federation.plan.setting import Setting
 from federation.plan.train import draft_training
 from federation.plan.vertical import draft_vertical
+from federation.population import open_source
 from federation.progress import Progress, report
 from federation.specification import (
     AlignSpec,
@@ -48,6 +51,7 @@ def plan(
     positives: int | None = None,
     auc: float = REFERENCE_AUC,
     clock: Clock = utc_now,
+    directory: Path | None = None,
 ) -> Plan:
     """Plan every job of a checked collaboration, as if it were run now.
 
@@ -57,8 +61,11 @@ def plan(
             where left out.
         auc: what a model is taken to reach without noise, in (0.5, 1).
         clock: tells when now is.
+        directory: from which paths of tables are taken, whose rows are counted; none are where left
+            out.
 
     Raises:
+        ConnectorError: a table cannot be counted.
         InvalidParameterError: if `positives` is below 1 or not below the partners' declared rows,
             or `auc` is out of range.
     """
@@ -82,7 +89,17 @@ def plan(
         delta=agreement.budget.delta,
         max_parties_per_person=agreement.train.max_parties_per_person if over_rows else None,
         period=planner.period,
+        fuller=() if directory is None else tuple(_fuller(collaboration, directory)),
     )
+
+
+def _fuller(collaboration: Collaboration, directory: Path) -> Iterator[FullerTable]:
+    """Yield the tables of more rows than their parties declare."""
+    for party in collaboration.parties:
+        if party.data is not None and party.declared_rows is not None:
+            rows = open_source(party.data, directory).count()
+            if rows > party.declared_rows:
+                yield FullerTable(party=party.name, declared_rows=party.declared_rows, rows=rows)
 
 
 def _priced(planner: "_Planner", spec: JobSpec) -> PlannedJob:

@@ -43,7 +43,7 @@ from federation.jobs.assist import vertical_partners
 from federation.messages import AssistExact, AssistJoined, AssistNoised, Message
 from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
-from federation.training.summed import SummedPeople, summed_key, summed_people
+from federation.training.summed import SummedPeople, forgotten, summed_key, summed_people
 
 __all__ = ["JoinedOnce", "ScoredOnce", "check_one_set", "digest_of", "trained_on"]
 
@@ -180,6 +180,7 @@ def trained_on(desk: Desk, align: str) -> NDArray[np.bool_]:
     found = np.zeros(len(people), dtype=np.bool_)
     for other in sorted({other for _, other, _ in _trainings(desk)}):
         found |= _found_in(desk, people, summed_people(desk.folder, other))
+        found |= forgotten(desk.folder, align, other, len(people))
     return found
 
 

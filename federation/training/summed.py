@@ -1,13 +1,17 @@
 """Whom an alignment found, by what this party knows them by; also when retention has taken it.
 
 ```
-jobs/ALIGN/summed.npz   once its people were deleted: a pseudonym of each, in the shared order
+jobs/ALIGN/summed.npz        once its people were deleted: a pseudonym of each, in the shared order
+jobs/ALIGN/forgotten-OTHER   whose pseudonym was taken out of OTHER's, of this alignment's people
 ```
 
 Guarantees: who was in a sum over an alignment is told from others for as long as the party's folder
 lasts. Of a deleted alignment pseudonyms alone stay, under a key of the party's own: nobody who
 lacks it can tell whether a person is among them, and neither references nor identifiers can be read
-from them. Who is erased is taken out. An alignment of which no sum was made leaves nothing.
+from them. Who is erased is taken out, and stays known to have been there by their place in
+alignments that are still kept, for as long as these are: parties at which they were not erased yet,
+or which keep the alignment itself, tell the same. An alignment of which no sum was made leaves
+nothing.
 
 Leaves to others: which sums there were (`one_set`), when an alignment is deleted (`retaining`).
 """
@@ -37,6 +41,7 @@ __all__ = [
     "SUMMED",
     "SummedPeople",
     "forget_summed",
+    "forgotten",
     "is_summed",
     "keep_summed",
     "summed_key",
@@ -46,7 +51,9 @@ __all__ = [
 SUMMED: Final = "summed.npz"
 """The file of pseudonyms, within the folder of an alignment."""
 
+_FORGOTTEN: Final = "forgotten-"
 _REFERENCES: Final = "references"
+_TOKENS: Final = "tokens"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +86,7 @@ class SummedPeople:
             return self
         known = _bytes_of(self.references.cast(pa.large_binary()))
         references = pseudonyms(known, key, _REFERENCES)
-        tokens = pseudonyms(_bytes_of(self.tokens), key, "tokens")
+        tokens = pseudonyms(_bytes_of(self.tokens), key, _TOKENS)
         return SummedPeople(_fixed(references), _fixed(tokens), are_pseudonyms=True)
 
     def found_in(self, others: "SummedPeople") -> NDArray[np.bool_]:
@@ -148,37 +155,95 @@ def keep_summed(folder: PartyFolder, align: str) -> None:
     if found is None:  # it never ended, or is deleted already
         return
     told, gone = found.under(summed_key(folder)), _erased_of(folder, found)
+    if gone.any():
+        _note_forgotten(folder, align, told.those(gone))
     kept = [_rows(one) for one in (told.references, told.tokens)]
     for rows in kept:
         rows[gone] = 0  # as `forget_summed` leaves them
     _save(folder, align, *kept)
 
 
-def is_summed(folder: PartyFolder, align: str, references: Sequence[str]) -> bool:
+def is_summed(
+    folder: PartyFolder, align: str, references: Sequence[str], token: bytes | None = None
+) -> bool:
     """Tell whether somebody is among those whom a deleted alignment found.
+
+    Args:
+        folder: the party's.
+        align: the alignment.
+        references: under which they are or were held.
+        token: of the identifier that they named, if that is known.
 
     Raises:
         WorkspaceError: what is kept of it is damaged, or under a key that is gone.
     """
-    return bool(_bearing(folder, summed_people(folder, align), references).any())
+    return bool(_bearing(folder, summed_people(folder, align), references, token).any())
 
 
-def forget_summed(folder: PartyFolder, align: str, references: Sequence[str]) -> bool:
+def forget_summed(
+    folder: PartyFolder, align: str, references: Sequence[str], token: bytes | None = None
+) -> bool:
     """Take somebody out of whom a deleted alignment found, and tell whether they were there.
 
     Of whoever is on the list of the erased no sum is made any more, of whichever partners.
+    Arguments are those of `is_summed`.
 
     Raises:
         WorkspaceError: as `is_summed`, or the disk is full.
     """
     people = summed_people(folder, align)
-    gone = _bearing(folder, people, references)
+    gone = _bearing(folder, people, references, token)
     if gone.any():
+        _note_forgotten(folder, align, people.those(gone))
         kept = [_rows(one) for one in (people.references, people.tokens)]
         for rows in kept:
             rows[gone] = 0  # the others keep their places
         _save(folder, align, *kept)
     return bool(gone.any())
+
+
+def forgotten(folder: PartyFolder, align: str, other: str, count: int) -> NDArray[np.bool_]:
+    """Tell who of an alignment was taken out of the pseudonyms of another.
+
+    Args:
+        folder: the party's.
+        align: the alignment.
+        other: one that was deleted.
+        count: people of the first.
+
+    Returns:
+        Shape (count,), in the shared order.
+
+    Raises:
+        WorkspaceError: what was noted is damaged.
+    """
+    path = folder.job(align) / f"{_FORGOTTEN}{other}"
+    if not path.exists():
+        return np.zeros(count, dtype=np.bool_)
+    with undamaged(path):
+        bits = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        if len(bits) != (count + 7) // 8:
+            raise ValueError("it is of another number of people")
+        return np.unpackbits(bits, count=count).astype(np.bool_)
+
+
+def _note_forgotten(folder: PartyFolder, other: str, gone: SummedPeople) -> None:
+    """Note whose pseudonyms are about to be taken out of an alignment's, where they are kept."""
+    for path in sorted((folder.path / "jobs").glob("*/aligned.npz")):
+        align = path.parent.name
+        try:
+            people = None if align == other else _read(folder, align)
+        except WorkspaceError:  # damaged: no sum is made of it
+            continue
+        if people is None:
+            continue
+        erased = _erased_of(folder, people)
+        if not erased.any():
+            continue
+        noted = forgotten(folder, align, other, len(people))
+        noted[erased] |= people.those(erased).under(summed_key(folder)).found_in(gone)
+        file = path.with_name(f"{_FORGOTTEN}{other}")
+        write_atomically(file, np.packbits(noted).tobytes(), mode=0o600)
 
 
 def _erased_of(folder: PartyFolder, people: SummedPeople) -> NDArray[np.bool_]:
@@ -195,12 +260,18 @@ def _erased_of(folder: PartyFolder, people: SummedPeople) -> NDArray[np.bool_]:
 
 
 def _bearing(
-    folder: PartyFolder, people: SummedPeople, references: Sequence[str]
+    folder: PartyFolder, people: SummedPeople, references: Sequence[str], token: bytes | None
 ) -> NDArray[np.bool_]:
-    asked = (one.encode() for one in references)
-    wanted = _fixed(pseudonyms(asked, summed_key(folder), _REFERENCES))
-    found = pc.is_in(people.references, value_set=wanted)
-    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
+    known = [one.encode() for one in references]
+    tokens = [] if token is None else [token]
+    found = np.zeros(len(people), dtype=np.bool_)
+    for asked, label, column in (
+        (known, _REFERENCES, people.references),
+        (tokens, _TOKENS, people.tokens),
+    ):
+        wanted = _fixed(pseudonyms(asked, summed_key(folder), label))
+        found |= pc.is_in(column, value_set=wanted).to_numpy(zero_copy_only=False)
+    return found
 
 
 def _save(

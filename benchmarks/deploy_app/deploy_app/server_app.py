@@ -18,8 +18,6 @@ from federation.party import PartyFolder
 
 app = ServerApp()
 
-_PATIENCE_SECONDS = 300
-
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
@@ -30,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     if config["stock"]:
         channel: Channel = StockChannel(grid)
     else:
-        channel = GridChannel(prompt(grid), deadline_seconds=_PATIENCE_SECONDS)
+        channel = GridChannel(prompt(grid), deadline_seconds=float(config["patience-seconds"]))
     nodes = channel.nodes(len(agreement.parties) - 1)
     if stage == "rounds":
         pause = float(config["pause-seconds"])

@@ -10,11 +10,11 @@ Leaves to others: starting it again, which systemd, Docker and Kubernetes do, ea
 
 import asyncio
 import faulthandler
-import os
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
+
+from federation.apps.operating.systemd import Standing, tell_systemd
 
 __all__ = ["PATIENCE_SECONDS", "alarmed"]
 
@@ -38,16 +38,5 @@ async def alarmed() -> AsyncIterator[None]:
 async def _beat() -> None:
     while True:
         faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
-        _tell_systemd()
+        tell_systemd(Standing.GOING_ROUND)  # not taken, it is said at the next round
         await asyncio.sleep(PATIENCE_SECONDS / _ROUNDS)
-
-
-def _tell_systemd() -> None:
-    """Say that the loop goes round (sd_notify(3)); what nobody takes is said at the next round."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address[:1] not in {"/", "@"}:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line, suppress(OSError):
-        line.setblocking(False)
-        line.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
-        line.send(b"WATCHDOG=1")

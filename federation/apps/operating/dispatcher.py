@@ -3,9 +3,9 @@
 ```
  begin                  at every look
    1 whatever was at      2 nothing at work: the oldest that waits begins
-     work when the        3 something at work, and Flower's run has ended without a word:
-     process died is        the run is stopped
-     stopped
+     work when the        3 something at work: parties that it goes without since they
+     process died is        speak another version are told of
+     stopped              4 Flower's run has ended without a word: the run is stopped
 ```
 
 Guarantees: one run at a time; a run that is at work in the journal is one that Flower has, or it
@@ -50,7 +50,8 @@ class Dispatcher:
         engine: what runs them.
         party: the coordinator's folder as a party.
         deadline_seconds: patience for the answers of one exchange.
-        tell: told in one line when a run begins or ends.
+        tell: told in one line when a run begins or ends, and whom it goes without for its version.
+        audit: takes a line of whom it goes without for its version.
     """
 
     def __init__(
@@ -61,13 +62,16 @@ class Dispatcher:
         party: Path,
         deadline_seconds: float,
         tell: Callable[[str], None],
+        audit: Callable[[Mapping[str, object]], None] = lambda _: None,
     ) -> None:
         self._journal = journal
         self._engine = engine
         self._party = party
         self._deadline = deadline_seconds
         self._tell = tell
+        self._audit = audit
         self._at_work: tuple[int, int] | None = None
+        self._told_absent = 0
 
     def recover(self) -> None:
         """Stop what was at work when an earlier process died; call it once, at the beginning."""
@@ -88,8 +92,10 @@ class Dispatcher:
                 self._begin(waiting[0])  # 2
             return
         number, engines = self._at_work
-        if self._engine.has_ended(engines):  # 3
-            run = self._journal.run(number)
+        ended = self._engine.has_ended(engines)
+        run = self._journal.run(number)
+        self._tell_absent(run)  # 3
+        if ended:  # 4
             if run.state.is_at_work:
                 told = "its process ended without a word: the coordinator's console may say more"
                 run = self._give_up(run, told)
@@ -115,8 +121,16 @@ class Dispatcher:
             if not isinstance(error, FederationError):
                 raise
             return
-        self._at_work = (run.number, engines)
+        self._at_work, self._told_absent = (run.number, engines), len(run.absent)
         self._tell(Notice(Event.RUN_BEGAN, f"run {run.number} begins", run=run.number))
+
+    def _tell_absent(self, run: Run) -> None:
+        for one in run.absent[self._told_absent :]:
+            told = f"run {run.number} {one.told}"
+            event = Event.PARTY_OF_ANOTHER_VERSION
+            self._tell(Notice(event, told, run=run.number, party=one.party))
+            self._audit({"run": run.number, "absent": one.party, "told": one.told})
+        self._told_absent = len(run.absent)
 
     def _give_up(self, run: Run, told: str) -> Run:
         cancelled = run.state is RunState.CANCELLING

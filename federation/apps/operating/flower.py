@@ -1,19 +1,17 @@
 """Flower's SuperLink as one coordinator needs it: its app, its runs, and its nodes.
 
 Guarantees: nodes are known by their keys, the executor by its secret; nothing is installed from the
-network; Flower's own dialects beside HTTP are not spoken. Of what an earlier process left in its
-files nodes and used nonces count, and nothing runs.
+network; Flower's own dialects beside HTTP are not spoken. Its state is in memory alone: nothing of
+it lies on a disk, and no run outlives the process.
 
 Leaves to others: who may call what (`public_listener`, `control_listener`), when a run begins
 (`dispatcher`). It leans on names of Flower that are not public; `tests/test_flower_contract.py`
 fails when they move.
 """
 
-import os
+import logging
 import shutil
-import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -37,8 +35,7 @@ from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.auth.typing import AccountInfo
-from flwr.supercore.constant import NodeStatus
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NodeStatus
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -59,55 +56,45 @@ __all__ = [
     "superlink_app",
 ]
 
+_logger: Final = logging.getLogger("comity.apps")
 _ACCOUNT: Final = AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
-_STAYS: Final = frozenset({"alembic_version", "node", "nonce_store"})
-"""Tables of Flower's state that outlive a process."""
 
 
-def begin_anew(database: Path, home: Path) -> None:
-    """Leave of Flower's state the nodes and used nonces alone, and of its home nothing.
+def begin_anew(home: Path, remains: Iterable[Path]) -> None:
+    """Leave nothing of Flower's home, nor of what earlier versions had Flower keep on disk.
 
-    No run outlives the process, so nothing is lost. Whoever could write to the files while no
-    process was at work, but has no secret, could else leave a task there, or an app: Flower runs
-    the one that it finds installed under a bundle's name, without comparing.
+    No run outlives the process, so nothing is lost. Whoever could write to the folder while no
+    process was at work, but has no secret, could else leave an app there: Flower runs the one that
+    it finds installed under a bundle's name, without comparing.
 
     Args:
-        database: file of the state; it is made, its owner's alone, where it is missing.
         home: Flower's.
+        remains: further files; those that are there are removed.
 
     Raises:
-        WorkspaceError: the state is damaged, or somebody has it open.
+        WorkspaceError: the home is no directory, or something is not this process's to remove.
     """
-    if home.exists():
-        shutil.rmtree(home)
-    os.close(os.open(database, os.O_WRONLY | os.O_CREAT, 0o600))
-    database.chmod(0o600)  # its journals get the same
-    try:
-        with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.execute("BEGIN IMMEDIATE")
-            found = connection.execute("SELECT type, name FROM sqlite_schema").fetchall()
-            for kind, name in found:
-                quoted = '"' + name.replace('"', '""') + '"'
-                if kind in {"trigger", "view"}:
-                    connection.execute(f"DROP {kind} {quoted}")
-            for kind, name in found:
-                quoted = '"' + name.replace('"', '""') + '"'
-                if kind == "table" and name not in _STAYS and not name.startswith("sqlite_"):
-                    connection.execute(f"DELETE FROM {quoted}")  # noqa: S608 -- quoted
-            connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    if home.is_symlink() or home.is_file():
         raise WorkspaceError(
-            f"{database} cannot be used ({error}): see that nothing has it open, or remove it; "
-            "nodes are taken again by their keys"
+            f"{home} is a {'link' if home.is_symlink() else 'file'}: expected a directory of "
+            "Flower's, or nothing, since it is emptied at each start; remove it"
+        )
+    try:
+        if home.exists():
+            shutil.rmtree(home)
+        for file in remains:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise WorkspaceError(
+            f"{error.filename} cannot be removed ({error.strerror}): remove it, or give it to the "
+            "user whom the coordinator runs as"
         ) from error
 
 
-def superlink_app(database: Path, secret: bytes) -> FastAPI:
-    """Return Flower's SuperLink as an ASGI app, over its state on disk.
+def superlink_app(secret: bytes) -> FastAPI:
+    """Return Flower's SuperLink as an ASGI app, with its state in memory.
 
     Args:
-        database: file of its state, which is made where it is missing.
         secret: by which the executor proves itself.
     """
     config = SuperLinkLifespanConfig(
@@ -130,25 +117,13 @@ def superlink_app(database: Path, secret: bytes) -> FastAPI:
         ssl_ca_certfile=None,
         ssl_certfile=None,
         ssl_keyfile=None,
-        database=str(database),
+        database=FLWR_IN_MEMORY_DB_NAME,
         isolation=ISOLATION_MODE_PROCESS,
         runtime_dependency_install=False,
     )
     app: FastAPI = create_app(config, SuperLinkLifespan)
-    _hold_objects_in_memory(app)
     answer_in_one_task(app)
     return app
-
-
-def _hold_objects_in_memory(app: FastAPI) -> None:
-    """Have what messages hold pass through memory; on disk every piece would be written twice.
-
-    It lasts no longer than the run, and no run outlives the process.
-    """
-    factory = app.state.linkstate_factory
-    factory.objectstore_factory.store_instance = factory.state()._object_store = (  # noqa: SLF001 -- Flower has no other place for it
-        InMemoryObjectStore()
-    )
 
 
 def _state(app: FastAPI) -> LinkState:
@@ -172,7 +147,10 @@ class FlowerObjects:
         contents = [store.get(name) or b"" for name in names]
         if not all(contents) or sum(map(len, contents)) > most:
             return ()
-        store.delete(message)
+        try:
+            store.delete(message)
+        except Exception as error:  # noqa: BLE001 -- Flower has handed the message out: it must go
+            _logger.error("objects of a message that has gone stay (%s)", type(error).__name__)  # noqa: TRY400 -- a text may quote them
         return contents
 
     def put(self, session: str, contents: Mapping[str, bytes]) -> bool:
@@ -258,7 +236,9 @@ class FlowerNodes:
 
     def unregister(self, node: int) -> None:
         """Have a node be taken no longer."""
-        _state(self._app).delete_node(owner_aid=NOOP_FLWR_AID, node_id=node)
+        state = _state(self._app)
+        state.activate_node(node, HEARTBEAT_DEFAULT_INTERVAL)  # Flower trips over one never heard
+        state.delete_node(owner_aid=NOOP_FLWR_AID, node_id=node)
 
 
 def read_node_key(file: Path) -> bytes:

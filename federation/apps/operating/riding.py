@@ -8,11 +8,13 @@
 Guarantees: Flower answers first, with its authentication and all else; of a pull nobody gets an
 object but of a message that Flower hands to him in this very answer, and of a push nothing is
 stored but what Flower's answer to it asks for, in the session that it names. Whoever does not ask
-for it notices nothing.
+for it notices nothing. Whatever breaks after Flower's answer, that answer is given: what could not
+ride goes by Flower's calls, and no message that Flower counts as handed out is lost.
 
 Leaves to others: everything that Flower answers; how long bodies are (the listeners).
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -37,6 +39,14 @@ _PUSHED: Final[Mapping[str, Any]] = {
 }
 
 
+_logger: Final = logging.getLogger("comity.apps")
+
+
+def _tell(path: str, error: Exception) -> None:
+    """Say what broke, by its kind: an error's text may quote what messages hold."""
+    _logger.error("%s: objects go by Flower's calls (%s)", path, type(error).__name__)
+
+
 class Objects(Protocol):
     """What messages hold, by the names that Flower gives it."""
 
@@ -44,7 +54,7 @@ class Objects(Protocol):
         """Return the objects of a message, and keep them no longer.
 
         Nothing is returned, and all is kept, where one is missing, or all have more bytes than
-        `most`.
+        `most`. Where it raises, all is kept too.
         """
         ...
 
@@ -76,9 +86,16 @@ class Riding:
             return
         answer = await answer_of(self._superlink, scope, body)
         if answer.is_ok and answer.body:
-            ride = self._pulled if path in _PULLED else self._pushed
-            answer = answer.saying(await run_in_threadpool(ride, path, body, answer.body))
+            answer = answer.saying(await run_in_threadpool(self._ridden, path, body, answer.body))
         await answer.send(send)
+
+    def _ridden(self, path: str, asked: bytes, answered: bytes) -> bytes:
+        """Take or add objects; return Flower's own answer where that breaks."""
+        try:
+            return (self._pulled if path in _PULLED else self._pushed)(path, asked, answered)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, Flower has answered already
+            _tell(path, error)
+            return answered
 
     def _pulled(self, path: str, asked: bytes, answered: bytes) -> bytes:
         """Add the objects of messages that Flower hands out."""
@@ -89,7 +106,11 @@ class Riding:
         room = RIDING_BYTES
         for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             names = [*dict.fromkeys(one.object_id for one in iterate_object_tree(tree))]
-            taken = self._objects.take(head.metadata.message_id, names, most=room)
+            try:
+                taken = self._objects.take(head.metadata.message_id, names, most=room)
+            except Exception as error:  # noqa: BLE001 -- what was taken before must still ride
+                _tell(path, error)
+                break
             room -= sum(map(len, taken))
             contents += taken
         return bytes(with_riders(answer, contents).SerializeToString())

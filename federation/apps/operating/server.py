@@ -4,20 +4,26 @@ Guarantees: it leaves signals to the service. A connection is cut that has not s
 of a request some seconds after its handshake, or after the first byte that follows an answer; one
 that sends nothing after an answer is closed by uvicorn. So holding one costs an effort. One is cut,
 too, of which the parser keeps more than 32 KiB (64 KiB after other bytes): of a head, a trailer.
+What is cut, refused before an app sees it, or fails in its handshake, is counted.
 
 Leaves to others: handshakes (asyncio, which gives up after a minute), bodies that come slowly, what
 is answered.
 """
 
 import asyncio
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-__all__ = ["HEAD_BYTES", "HEAD_SECONDS", "PromptConnection", "QuietServer"]
+from compliance.records import RefusedFor
+from federation.apps.refusals import Count
+
+__all__ = ["HEAD_BYTES", "HEAD_SECONDS", "PromptConnection", "QuietServer", "counted"]
 
 HEAD_SECONDS: Final = 10.0
 """How long a connection may take to say what it wants."""
@@ -38,6 +44,8 @@ class PromptConnection(HttpToolsProtocol):
     """A connection that is cut where the head of a request is long, or long in coming."""
 
     head_seconds = HEAD_SECONDS
+    count: Count = staticmethod(lambda _: None)
+    """Told of what is refused here."""
     _kept = 0
     """Bytes that came since the parser last passed something on: head, trailers, a chunk's line."""
 
@@ -54,8 +62,8 @@ class PromptConnection(HttpToolsProtocol):
             piece = data[begin : begin + HEAD_BYTES]
             self._kept += len(piece)
             super().data_received(piece)
-            if self._kept > HEAD_BYTES:
-                self.transport.abort()
+            if self._kept > HEAD_BYTES and not self.transport.is_closing():
+                self._cut()
             if self.transport.is_closing():
                 return
 
@@ -64,6 +72,17 @@ class PromptConnection(HttpToolsProtocol):
         super().on_headers_complete()
         self._patience.cancel()
         self._kept = 0
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Count a call that is answered in the app's place."""
+        if app is not self.app:
+            self.count(RefusedFor.BUSY)
+        super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self.count(RefusedFor.REQUEST)
+        super().send_400_response(msg)
 
     def on_body(self, body: bytes) -> None:
         """Pass a piece of a body on."""
@@ -82,4 +101,33 @@ class PromptConnection(HttpToolsProtocol):
 
     def _wait(self) -> None:
         # who is silent would not take part in a farewell either
-        self._patience = self.loop.call_later(self.head_seconds, self.transport.abort)
+        self._patience = self.loop.call_later(self.head_seconds, self._cut)
+
+    def _cut(self) -> None:
+        self.count(RefusedFor.HEAD)
+        self.transport.abort()
+
+
+def counted(config: uvicorn.Config, count: Count) -> QuietServer:
+    """Return the server of a configuration whose connections count what they refuse.
+
+    Args:
+        config: with TLS, loaded; its connections are prompt.
+        count: told of each refusal, by the thread of the server's loop.
+    """
+
+    class Handshake(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError:
+                count(RefusedFor.HANDSHAKE)
+                raise
+
+    kind = cast("type[PromptConnection]", config.http_protocol_class)
+    config.http_protocol_class = type(kind.__name__, (kind,), {"count": staticmethod(count)})
+    if config.ssl is not None:
+        config.ssl.sslobject_class = Handshake
+    return QuietServer(config)

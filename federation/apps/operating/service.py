@@ -21,16 +21,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import LOGGING_CONFIG
 
+from compliance.errors import ComplianceError
 from federation.apps.control_listener import control_app
 from federation.apps.operating.alarm import alarmed
+from federation.apps.operating.allocator import (
+    ALLOCATOR_ENVIRONMENT,
+    collect,
+    map_large_blocks,
+    set_aside,
+)
 from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.operating.flower import (
     FlowerNodes,
@@ -41,12 +48,14 @@ from federation.apps.operating.flower import (
     superlink_app,
 )
 from federation.apps.operating.promptness import Prompt
+from federation.apps.operating.pushes import Pushes
 from federation.apps.operating.riding import Riding
-from federation.apps.operating.server import PromptConnection, QuietServer
+from federation.apps.operating.server import PromptConnection, QuietServer, counted
+from federation.apps.operating.systemd import Standing, tell_systemd
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import Clock, utc_now
-from federation.errors import WorkspaceError
+from federation.errors import FederationError, WorkspaceError
 from federation.observing.coordinator_view import metrics_app
 from federation.observing.events import Event, Notice
 from federation.observing.formats import LogFormat
@@ -54,7 +63,7 @@ from federation.operations.accounts import Accounts
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorFolder, host_of, port_of
 from federation.operations.journal import RunJournal
-from federation.party import write_atomically
+from federation.operations.refused_calls import RefusalTally
 from privacy.randomness import new_secret
 
 __all__ = ["check_scripts", "serve"]
@@ -62,10 +71,16 @@ __all__ = ["check_scripts", "serve"]
 _START_SECONDS: Final = 0.02
 _LOOK_SECONDS: Final = 0.2
 _NODES_SECONDS: Final = 1.0
+_COLLECT_SECONDS: Final = 5.0
 _SCRIPTS: Final = ("flower-superexec", "flwr-serverapp")
 _STOP_SECONDS: Final = 3
 _ENROLMENT: Final = "/v1/enrolment"
 _FLOWER_HOME: Final = "flower"
+_REMAINS: Final = (
+    *("superlink.sqlite", "superlink.sqlite-wal", "superlink.sqlite-shm"),
+    *("superlink.sqlite-journal", "executor.secret"),
+)
+"""What earlier versions kept on disk, in clear."""
 _CONNECTIONS: Final = 512
 _WILD: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- recognised, not listened at
 
@@ -83,10 +98,10 @@ def serve(
 
     1. Refuse a folder that another process serves, a machine without Flower's commands, and a
        certificate that nobody would take.
-    2. Make the executor's secret anew. 3. Open Flower's state, in which nodes alone are left.
+    2. Draw the executor's secret. 3. Begin with an empty state of Flower's, and take the nodes.
     4. Stop what was at work when an earlier process died.
     5. Listen; start the executor once the control listener answers.
-    6. Look after runs, nodes and the executor until told to end.
+    6. Look after runs, nodes, the executor and the count of refusals until told to end.
 
     Args:
         folder: the coordinator's.
@@ -101,10 +116,10 @@ def serve(
     """
     with folder.served():  # 1
         check_scripts(Path(sys.executable).parent)
+        map_large_blocks()
         folder.renew(clock())
         folder.check_certificate(clock())
         secret = new_secret()  # 2
-        write_atomically(folder.executor_secret, secret, mode=0o600)
         _Service(folder, secret, tell=tell, clock=clock, log_format=log_format).run()
 
 
@@ -134,23 +149,27 @@ class _Service:
         self._folder = folder
         self._tell = tell
         self._is_quiet = log_format is LogFormat.JSON
-        state = folder.path / "superlink.sqlite"  # 3
-        begin_anew(state, folder.path / _FLOWER_HOME)
-        superlink = superlink_app(state, secret)
+        self._secret = secret
+        begin_anew(folder.path / _FLOWER_HOME, (folder.path / name for name in _REMAINS))  # 3
+        superlink = superlink_app(secret)
         self._nodes = FlowerNodes(superlink)
         self._refused_keys: frozenset[str] = frozenset()
+        audit = AuditFile(folder.audit, clock=clock)
         self._dispatcher = Dispatcher(
             RunJournal(folder.runs, clock=clock),
             FlowerRuns(superlink),
             party=folder.party,
             deadline_seconds=folder.config.deadline_seconds,
             tell=tell,
+            audit=audit.write,
         )
         self._executor: subprocess.Popen[bytes] | None = None
         self._ending = asyncio.Event()
         self._broken: str | None = None
-        audit = AuditFile(folder.audit, clock=clock)
-        accounts, prompt = Accounts.of(folder), Prompt(Riding(superlink, FlowerObjects(superlink)))
+        self._refused = RefusalTally(folder, clock=clock)
+        self._untold: str | None = None
+        accounts, riding = Accounts.of(folder), Riding(superlink, FlowerObjects(superlink))
+        prompt = Prompt(Pushes(riding))
         public = public_app(prompt, _mounts(folder), ready=self._is_ready)
         control = control_app(
             prompt,
@@ -161,15 +180,20 @@ class _Service:
         config = folder.config
         self._servers = (
             self._server(
-                Refusals(control, listener="control", audit=audit), config.control, begins=True
+                Refusals(control, listener="control", audit=audit, count=self._refused.count),
+                config.control,
+                begins=True,
             ),
             self._server(
-                Refusals(public, listener="public", audit=audit), config.listen, begins=False
+                Refusals(public, listener="public", audit=audit, count=self._refused.count),
+                config.listen,
+                begins=False,
             ),
         )
 
     def run(self) -> None:
         """Serve until told to end."""
+        self._reconcile_nodes()
         self._dispatcher.recover()  # 4
         asyncio.run(self._serve_alarmed())
         if self._broken is not None:
@@ -180,7 +204,7 @@ class _Service:
         with self._folder.readable_server_key() as (key, password):
             config = self._config(app, address, key, password, begins=begins)
             config.load()  # reads the key
-        return QuietServer(config)
+        return counted(config, self._refused.count)
 
     def _config(
         self, app: ASGIApp, address: str, key: Path, password: str | None, *, begins: bool
@@ -220,13 +244,16 @@ class _Service:
                 where = f"{self._folder.config.listen}, operators at {self._folder.config.control}"
                 words = f"the coordinator answers parties at {where}"
                 self._tell(Notice(Event.COORDINATOR_LISTENS, words))
+                tell_systemd(Standing.READY)
                 await self._look_after()  # 6
         finally:
+            tell_systemd(Standing.STOPPING)
             await asyncio.to_thread(self._stop_executor)  # it says good-bye to who still listens
             await asyncio.to_thread(self._dispatcher.end)
             for server in self._servers:
                 server.should_exit = True
             await asyncio.gather(*serving)
+            await asyncio.to_thread(self._tell_of_refusals, at_once=True)
 
     async def _listen(self, server: QuietServer) -> None:
         try:
@@ -241,13 +268,19 @@ class _Service:
 
     async def _look_after(self) -> None:
         looks = 0
-        every = round(_NODES_SECONDS / _LOOK_SECONDS)
+        every, collecting = (
+            round(one / _LOOK_SECONDS) for one in (_NODES_SECONDS, _COLLECT_SECONDS)
+        )
+        set_aside()
         while not self._ending.is_set():
             if looks % every == 0:
                 self._keep_executor()
                 await asyncio.to_thread(self._reconcile_nodes)
+                await asyncio.to_thread(self._tell_of_refusals)
             await asyncio.to_thread(self._dispatcher.look)
             looks += 1
+            if looks % collecting == 0:
+                collect()
             try:
                 await asyncio.wait_for(self._ending.wait(), _LOOK_SECONDS)
             except TimeoutError:
@@ -283,6 +316,18 @@ class _Service:
             self._tell(told)
         self._refused_keys = frozenset(refused)
 
+    def _tell_of_refusals(self, *, at_once: bool = False) -> None:
+        """Keep the count of refused calls, and have the log tell of it; whatever hinders, serve."""
+        told = None
+        try:
+            self._refused.keep()
+            self._refused.tell(at_once=at_once)
+        except (FederationError, ComplianceError, OSError) as error:
+            told = f"the log does not tell yet of calls that were refused: {error}"
+        if told is not None and told != self._untold:
+            self._tell(told)
+        self._untold = told
+
     def _keep_executor(self) -> None:
         if self._executor is not None and self._executor.poll() is None:
             return
@@ -296,7 +341,7 @@ class _Service:
             *(str(binaries / "flower-superexec"), "--parent-pid", str(os.getpid())),
             *("--runtime-api-address", f"{host}:{port_of(control)}"),
             *("--root-certificates", str(folder.ca_certificate)),
-            *("--superexec-auth-secret-file", str(folder.executor_secret)),
+            *("--superexec-auth-secret-file", "/dev/stdin"),  # a pipe: it is on no disk
         ]
         with (
             (folder.path / "executor.log").open("wb") if self._is_quiet else nullcontext()
@@ -304,11 +349,14 @@ class _Service:
             self._executor = subprocess.Popen(  # noqa: S603 -- Flower's own, with our own arguments
                 command,
                 env=self._environment(binaries),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
+        line = cast("IO[bytes]", self._executor.stdin)
+        with suppress(BrokenPipeError), line:  # of one that ended at once, which the next look sees
+            line.write(self._secret)
 
     def _environment(self, binaries: Path) -> Mapping[str, str]:
         kept = {name: one for name, one in os.environ.items() if not name.startswith("FLWR_")}
@@ -318,8 +366,7 @@ class _Service:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
-            "MALLOC_ARENA_MAX": "2",  # glibc: what large messages took goes back to the system
-            "MALLOC_MMAP_THRESHOLD_": "1048576",
+            **ALLOCATOR_ENVIRONMENT,
             "PATH": os.pathsep.join([str(binaries), os.environ.get("PATH", os.defpath)]),
         }
 

@@ -23,11 +23,11 @@ from federation.errors import MessageError
 from federation.jobs.match.places import PLACE, named_places, places_of
 from federation.jobs.match.record_plan import RecordPlan
 from federation.jobs.match.token_plan import MatchPlan
-from federation.messages import PADDING_CHUNK_BYTES, PIECE_BYTES
+from federation.messages import MAX_PAYLOAD_BYTES, PADDING_CHUNK_BYTES
 
 __all__ = ["MOST_BYTES", "OutcomeForm"]
 
-MOST_BYTES: Final = PIECE_BYTES - 2 * PADDING_CHUNK_BYTES
+MOST_BYTES: Final = MAX_PAYLOAD_BYTES - 2 * PADDING_CHUNK_BYTES
 """What a message holds of an outcome, beside all that encrypting adds."""
 
 _PIECE: Final = 1 << 20

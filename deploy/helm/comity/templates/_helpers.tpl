@@ -41,9 +41,14 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
-{{- with .Values.extraEnv }}
+{{- if or .Values.unsealing.existingSecret .Values.extraEnv }}
 env:
+  {{- if .Values.unsealing.existingSecret }}
+  - {name: COMITY_UNSEALING_KEY_FILE, value: /run/comity/unsealing-key}
+  {{- end }}
+  {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 {{- if or .Values.postgresql.existingSecret .Values.extraEnvFrom }}
 envFrom:
@@ -59,6 +64,9 @@ volumeMounts:
   - {name: data, mountPath: /srv/comity}
   - {name: temporary, mountPath: /tmp}
   - {name: memory, mountPath: /dev/shm}
+  {{- if .Values.unsealing.existingSecret }}
+  - {name: unsealing, mountPath: /run/comity, readOnly: true}
+  {{- end }}
 {{- end }}
 
 {{/* What every pod has in common. */}}
@@ -98,4 +106,13 @@ volumes:
     emptyDir: {sizeLimit: 10Gi}
   - name: memory
     emptyDir: {medium: Memory, sizeLimit: {{ .Values.sharedMemory }}}
+  {{- with .Values.unsealing.existingSecret }}
+  # root's, and the group may read it: a file of others' would be refused
+  - name: unsealing
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+      items:
+        - {key: unsealing-key, path: unsealing-key}
+  {{- end }}
 {{- end }}

@@ -1,0 +1,106 @@
+"""What a party asks another about in a batch, kept while it is shown that party's people in parts.
+
+```
+PARTY/erasures/asking/PEER.json   the showing, the batch's secret, its requests, what was shown;
+                                  a secret
+```
+
+Guarantees: all parts of a showing are answered with the same batch, under one secret that no other
+showing gets; a part that comes again counts if it has the same points, so that nobody tries more of
+them than it may bring.
+
+Leaves to others: the protocol (`jobs.erase`), and when it is over (`spreading`).
+"""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from federation.errors import MessageError
+from federation.messages import content_digest
+from federation.party import PartyFolder
+from privacy.randomness import Secret
+
+__all__ = ["Asking", "Askings"]
+
+_DAY: Final = timedelta(days=1)
+_Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Asking(BaseModel):
+    """A batch of requests for one party.
+
+    Attributes:
+        showing: of that party's, which it answers.
+        begun: when its first part came.
+        hidden: the secret, in hexadecimal.
+        requests: names, in the order of the batch.
+        shown: digests of the points of each part that came.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    showing: _Hex
+    begun: AwareDatetime
+    hidden: Annotated[_Hex, Field(repr=False)]
+    requests: tuple[str, ...]
+    shown: tuple[_Hex, ...] = ()
+
+    @property
+    def secret(self) -> Secret:
+        """What blinds the batch."""
+        return Secret(bytes.fromhex(self.hidden))
+
+    def see(self, part: int, points: bytes) -> "Asking":
+        """Take a part: the next, or one that came before.
+
+        Raises:
+            MessageError: it is another, or has other points than before.
+        """
+        digest = content_digest(points)
+        if part == len(self.shown):
+            return self.model_copy(update={"shown": (*self.shown, digest)})
+        if part > len(self.shown):
+            raise MessageError(f"part {part} of people shown; expected {len(self.shown)}")
+        if self.shown[part] != digest:
+            raise MessageError(f"part {part} of people shown with other points: the first count")
+        return self
+
+
+class Askings:
+    """What a party asks others about. Use it under the party's lock."""
+
+    def __init__(self, folder: PartyFolder) -> None:
+        self._folder = folder
+        self._place = folder.erasures / "asking"
+
+    def find(self, peer: str, showing: str) -> Asking | None:
+        """Return the batch that answers a showing of a party's, if there is one."""
+        found = self._read(self._file(peer))
+        return found if found is not None and found.showing == showing else None
+
+    def keep(self, peer: str, asking: Asking) -> None:
+        """Keep a batch in place of any other for that party."""
+        self._folder.keep_secret(self._file(peer), asking.model_dump_json().encode())
+
+    def end(self, peer: str) -> None:
+        """Forget what a party was asked."""
+        self._file(peer).unlink(missing_ok=True)
+
+    def forget(self, now: datetime) -> None:
+        """Forget what was asked for a day."""
+        for path in self._place.glob("*.json"):
+            found = self._read(path)
+            if found is None or found.begun <= now - _DAY:
+                path.unlink()
+
+    def _read(self, path: Path) -> Asking | None:
+        try:
+            return Asking.model_validate_json(self._folder.read_secret(path))
+        except (FileNotFoundError, ValidationError):  # damaged, it is none: people are shown anew
+            return None
+
+    def _file(self, peer: str) -> Path:
+        return self._place / f"{peer}.json"
