@@ -5,12 +5,14 @@ version over its folder refuses to work; asked once more, it always gets there. 
 was killed.
 """
 
-import os
 import shutil
 import signal
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+
+from renamings import killed_at
 
 from compliance.errors import LogCorruptedError
 from compliance.log.cosignature import open_head
@@ -20,30 +22,6 @@ from federation import adoption
 from federation.audit import verify_party
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, read_agreement
-
-
-def adopt_until(folder: Path, file: Path, now: datetime, renamings: int) -> int:
-    """Fork, take over, and kill before the given renaming; return how the process ended."""
-    child = os.fork()
-    if child == 0:
-        left = renamings
-
-        def hook(event: str, _: object) -> None:
-            nonlocal left
-            if event == "os.rename":
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        try:
-            adoption.adopt(PartyFolder(folder), file, now=now)
-        except BaseException as error:  # noqa: BLE001 -- this process must not return
-            sys.stderr.write(f"{type(error).__name__}: {error}\n")
-            sys.stderr.flush()
-            os._exit(3)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def check(folder: Path, file: Path) -> None:
@@ -75,9 +53,10 @@ def main(folder: Path, file: Path, now: datetime, scratch: Path) -> None:
     kills, ended = 0, -signal.SIGKILL
     while ended == -signal.SIGKILL:
         copy = Path(shutil.copytree(folder, scratch / str(kills) / folder.name))
-        ended = adopt_until(copy, file, now, kills + 1)
+        adopts = partial(adoption.adopt, PartyFolder(copy), file, now=now)
+        ended = killed_at(kills + 1, adopts)
         check(copy, file)
-        after = adoption.adopt(PartyFolder(copy), file, now=now)
+        after = adopts()
         party = verify_party(copy)
         rotated = [leaf.kind for leaf in party.leaves].count("key.rotated")
         if (party.agreement, rotated) != (after, 4) or list(copy.glob("keys/*.next")):

@@ -1,10 +1,8 @@
 """Requests to erase on their way between parties: what everybody does, whatever fails."""
 
 import json
-import os
 import random
 import signal
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -16,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from parties import MATCH, PEOPLE, World, email, record
+from renamings import killed_at
 
 from compliance import records
 from compliance.auditing import PartyLog, audit
@@ -851,27 +850,7 @@ def test_every_request_ends_closed_or_overdue_whatever_fails(
 
 def killed(world: World, renamings: int) -> bool:
     """Spread in a process of its own that is killed at a renaming; whether it was."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        left = renamings
-
-        def hook(event: str, _: object) -> None:
-            nonlocal left
-            if event == "os.rename":
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        try:
-            spread(world)
-        except BaseException as error:  # noqa: BLE001 -- this process must not return
-            sys.stderr.write(f"{type(error).__name__}: {error}\n")
-            sys.stderr.flush()
-            os._exit(3)
-        os._exit(0)
-    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    ended = killed_at(renamings, lambda: spread(world))
     assert ended in {0, -signal.SIGKILL}
     return ended != 0
 

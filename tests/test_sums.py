@@ -14,6 +14,7 @@ import parties
 import pytest
 from parties import MATCH, PEOPLE, ROLES, Parties, World
 from pydantic import ValidationError
+from renamings import killed_at
 
 from compliance import records
 from compliance.errors import InvalidAgreementError
@@ -728,25 +729,7 @@ def test_killed_at_any_renaming_a_part_is_the_same_and_charged_once(
     expected = undisturbed.ask("retailer", questions["retailer"]).payload
     kills = 0
     for after in range(1, 40):
-        child = os.fork()
-        if child == 0:
-            left = [after]
-
-            def hook(event: str, _: object, left: list[int] = left) -> None:
-                if event == "os.rename":
-                    left[0] -= 1
-                    if left[0] == 0:
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-            import sys
-
-            sys.addaudithook(hook)
-            try:
-                two.handle("retailer", questions["retailer"])
-            except BaseException:  # noqa: BLE001 -- this process must not return
-                os._exit(3)
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        status = killed_at(after, lambda: two.handle("retailer", questions["retailer"]))
         assert status in (0, -signal.SIGKILL)
         if status == 0:
             break

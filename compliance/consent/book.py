@@ -126,7 +126,13 @@ class ConsentBook:
         purposes: Collection[str],
         recipients: Collection[str] = (),
     ) -> Self:
-        """Return the book of events that `read_events` gave, with the same arguments."""
+        """Return the book of events that `read_events` gave, with the same arguments.
+
+        Args:
+            events: its record batches; of a person all or none, or a withdrawal were forgotten.
+            purposes: those that the agreement declares.
+            recipients: those that the agreement knows.
+        """
         known, parties = tuple(sorted(set(purposes))), tuple(sorted(set(recipients)))
         schema = events_schema(parties)
         return cls._of(known, parties, pa.Table.from_batches(list(events), schema=schema))

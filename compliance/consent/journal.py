@@ -197,6 +197,15 @@ def events_of(
 ) -> tuple[ConsentEvent, ...]:
     """Return what one person said about a purpose, in a file that `read_events` found sound.
 
+    Args:
+        path: the consent file.
+        subject: the party's own reference of the person, as it is written there.
+        purpose: the purpose.
+        size: only so many bytes of a journal, which grows while it is read; all where left out.
+
+    Returns:
+        The events in the order of the file, repetitions included.
+
     Raises:
         ConsentError: it cannot be read.
     """

@@ -90,7 +90,14 @@ class PartyLog:
         root_hash: str,
         versions: tuple[Agreement, ...] = (),
     ) -> "PartyLog":
-        """Return a whole log."""
+        """Return a whole log.
+
+        Args:
+            party: whose.
+            leaves: all of them, in order, once they have been verified.
+            root_hash: of the tree over them.
+            versions: of the contract, ascending; none where they are not at hand.
+        """
         entries = tuple(Entry(party, index, leaf) for index, leaf in enumerate(leaves))
         return cls(party, len(entries), root_hash, entries, versions)
 

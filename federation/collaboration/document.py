@@ -146,7 +146,10 @@ class PartySection(_Closed):
 
 
 class AgreementSection(_Closed):
-    """The contract's terms; parties and data sets come from the parties' sections."""
+    """The contract's terms; parties and data sets come from the parties' sections.
+
+    Every key is one of `compliance.agreement.Agreement`, where its unit and range are told.
+    """
 
     title: Line
     purposes: Annotated[

@@ -37,7 +37,11 @@ _KEY: Final = object()
 
 
 class Released:
-    """A message that passed the gate. Only the gate makes them."""
+    """A message that passed the gate. Only the gate makes them; they cannot be changed.
+
+    Attributes:
+        message: sealed, and encrypted where only the recipient may read it.
+    """
 
     __slots__ = ("message",)
 
@@ -130,7 +134,18 @@ class Gate:
         return Released(sealed, key=_KEY)  # 8
 
     def refuse(self, refusal: RefusedError, *, job: str, recipient: str, answers: str) -> Released:
-        """Log a refusal and say it. It is not kept: once mended, the question is heard anew."""
+        """Log a refusal and say it. It is not kept: once mended, the question is heard anew.
+
+        Args:
+            refusal: the term, and the smallest change that would pass; what is said of that is
+                made printable and cut to 500 characters.
+            job: in which it was asked.
+            recipient: who asked.
+            answers: digest of the question.
+
+        Raises:
+            LogError: the log cannot be written; then nothing is said.
+        """
         remedy = messages.printable(refusal.remedy)[:500]
         body = messages.Refused(term=refusal.term, remedy=remedy)
         header = self._header(Departure(job, recipient, body, answers=answers))
@@ -172,7 +187,13 @@ class Gate:
         return signed
 
     def note_refusal(self, refusal: RefusedError, job: str | None, *, release_id: str) -> None:
-        """Append the leaf of a refusal of this party's own."""
+        """Append the leaf of a refusal of this party's own.
+
+        Args:
+            refusal: the term and the remedy, of which a leaf has 300 characters and no address.
+            job: in which it was asked; None outside of any.
+            release_id: of what was not let out.
+        """
         self.note(
             records.Refusal,
             job,

@@ -26,6 +26,11 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes], *, mode: int 
     When it returns, content and name are on disk; new directories above are not made durable. Of
     several that write at once, in whatever thread or process, one's content is left, whole.
 
+    Args:
+        path: the file; directories above it are made.
+        content: all of it.
+        mode: its permissions, from before a byte is in it.
+
     Raises:
         WorkspaceError: the disk is full, or the user's share of it.
         OSError: the file cannot be written for another reason.

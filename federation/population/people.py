@@ -143,7 +143,8 @@ def _any_row(person: NDArray[np.integer], rows: NDArray[np.bool_]) -> NDArray[np
     """Return which rows are of a person of whom some row is among `rows`."""
     people = np.zeros(len(person), dtype=np.bool_)
     people[person[rows]] = True
-    return people[person]
+    whole: NDArray[np.bool_] = people[person]
+    return whole
 
 
 def _excluded(

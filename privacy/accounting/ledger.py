@@ -147,7 +147,13 @@ class Ledger:
 
     It holds no connection between calls: it may be shared by threads, and by processes after a
     fork. Every method raises `LedgerError` if the store is missing, damaged, another's, out of
-    reach, or held by others for more than a minute.
+    reach, or held by others for more than a minute. Made by `open`, which also starts one.
+
+    Args:
+        store: where it is kept.
+        agreement: digest of the agreement that set the first budget.
+        budget: the agreement's cap.
+        clock: tells when now is, with a time zone.
     """
 
     def __init__(
@@ -312,6 +318,12 @@ class Ledger:
         """Return a ledger as its last transaction left it, without holding it; None without one.
 
         For whoever only watches: it keeps nobody who charges, and nobody keeps it.
+
+        Args:
+            store: where it is kept.
+            agreement: digest of the agreement that set the first budget.
+            budget: the agreement's cap.
+            clock: tells when now is, with a time zone; what a period holds is told as of then.
 
         Raises:
             LedgerError: it is damaged, another's, or out of reach now.

@@ -79,7 +79,12 @@ class PortableEngine:
         )
 
     def multiply(self, points: Points, scalar: bytes) -> Points:
-        """Multiply each point by one clamped scalar of 32 bytes (X25519)."""
+        """Multiply each point by one clamped scalar of 32 bytes (X25519, RFC 7748 section 5).
+
+        Raises:
+            InvalidParameterError: if the scalar has another length.
+            PeerMessageError: if a product is zero: that point has a low order.
+        """
         if len(scalar) != ELEMENT_BYTES:
             raise InvalidParameterError(
                 f"expected a scalar of {ELEMENT_BYTES} bytes, got {len(scalar)}"

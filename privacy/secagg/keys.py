@@ -59,6 +59,11 @@ class Verifier(Protocol):
     def verify(self, party: str, signature: bytes, message: bytes) -> None:
         """Return only if `signature` is `party`'s over `message`.
 
+        Args:
+            party: its name in the plan.
+            signature: Ed25519, 64 bytes if it is well-formed; nothing is assumed of it.
+            message: exactly what was signed.
+
         Raises:
             PeerMessageError: in every other case.
         """

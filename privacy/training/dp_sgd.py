@@ -93,6 +93,19 @@ class DpSgdParameters:
     ) -> Self:
         """Make parameters that protect nobody, to see what the noise costs in a simulation.
 
+        Rows are sampled and gradients clipped as ever; `event` raises.
+
+        Args:
+            steps: as in `DpSgdParameters`, like all that follow.
+            sampling_probability: in (0, 1].
+            clipping_norm: L2, > 0.
+            learning_rate: step length, > 0.
+            expected_rows: declared, ≥ 1.
+            penalty: λ, ≥ 0.
+
+        Raises:
+            InvalidParameterError: if any is out of range.
+
         Warns:
             UnsafeNoNoiseWarning: always.
         """

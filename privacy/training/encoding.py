@@ -64,7 +64,17 @@ class NumericFeature:
         return (self.name,)
 
     def encode(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Clip to the bounds and scale; a missing number (NaN) becomes 0. Shape (n, 1)."""
+        """Clip to the bounds and scale; a missing number (NaN) becomes 0.
+
+        Args:
+            values: shape (n,), numbers or booleans.
+
+        Returns:
+            Shape (n, 1), in [-1, 1], or [0, 1] by `Scale.LOG`.
+
+        Raises:
+            InvalidParameterError: if they are no numbers.
+        """
         if values.dtype.kind not in "fiub":
             raise InvalidParameterError(
                 f"feature {self.name!r} needs a numeric column, got dtype {values.dtype}: cast it "

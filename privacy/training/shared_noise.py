@@ -72,7 +72,17 @@ class SharedNoise:
     def contribution(
         self, total: NDArray[np.int64], declared_rows: int, stream: SecretStream
     ) -> NDArray[np.int64]:
-        """Step 3: put a party's sum on the grid and add its share of the noise."""
+        """Step 3: put a party's sum on the grid and add its share of the noise.
+
+        Args:
+            total: the party's sum in units of `integer_sums`, shape (`length`,).
+            declared_rows: the party's public number of rows; beyond what so many can add, entries
+                are cut off.
+            stream: of this round alone, secret for ever.
+
+        Returns:
+            Shape (`length`,), of magnitude `bound(declared_rows)` at most.
+        """
         half = (1 << self.shift) >> 1
         limit = self.limit(declared_rows)
         # Rounding changes an entry's difference by less than 1; cutting off enlarges none.

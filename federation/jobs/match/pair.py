@@ -27,6 +27,11 @@ def record_widths(agreement: Agreement, learner: str, peer: str) -> tuple[int, i
 
     None where tokens are matched one by one: there keys may be seen, or there is but one, and no
     record bears a second identifier.
+
+    Args:
+        agreement: its match, and what is declared of both data sets.
+        learner: the party that learns.
+        peer: the party that helps it.
     """
     terms = agreement.match
     if terms.reveal_keys or terms.reveal is Reveal.SIZE_ONLY:

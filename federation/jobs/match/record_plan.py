@@ -55,7 +55,14 @@ class RecordPlan:
     def of(
         cls, spec: MatchSpec, widths: tuple[int, int], *, learner: MatchSide, peer: MatchSide
     ) -> Self:
-        """Plan from `record_widths`, the sides' padded sizes, and the job's limit of memory."""
+        """Plan from what both sides know.
+
+        Args:
+            spec: the job, whose limit of memory bounds a chunk.
+            widths: `record_widths` of the pair.
+            learner: what it said of itself: its points are a multiple of its width.
+            peer: likewise.
+        """
         whole = [
             Groups(side.points // width, width)
             for side, width in zip((learner, peer), widths, strict=True)
@@ -70,7 +77,18 @@ class RecordPlan:
         secret: Secret,
         engine: CurveEngine,
     ) -> bytes:
-        """Step 5: blind a chunk of the learner's: tokens (n, 33), their records' places (n,)."""
+        """Step 5: blind a chunk of the learner's own.
+
+        Args:
+            chunk: its number, from 0.
+            tokens: shape (n, 33).
+            places: of the records that bear them, in the chunk, shape (n,).
+            secret: the learner's, of this pair.
+            engine: the curve's arithmetic.
+
+        Returns:
+            `learner.points` points of 32 bytes: dummies stand where there is no token.
+        """
         return receiver_blind_records(
             tokens, places, secret, chunk, engine=engine, groups=self.learner
         ).tobytes()
@@ -112,6 +130,11 @@ class RecordPlan:
 
     def compare(self, payload: bytes, secret: Secret, engine: CurveEngine) -> tuple[Tags, Tags]:
         """Step 7: return the tags of a chunk of the learner's and of the peer's records.
+
+        Args:
+            payload: what `reply` returned at the peer.
+            secret: the learner's, of this pair.
+            engine: the curve's arithmetic.
 
         Raises:
             MessageError: the payload has another length.

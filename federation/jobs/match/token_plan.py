@@ -54,7 +54,15 @@ class MatchPlan:
 
     @classmethod
     def of(cls, spec: MatchSpec, terms: MatchTerms, *, learner: MatchSide, peer: MatchSide) -> Self:
-        """Plan from the sides' padded sizes and the job's limit of memory."""
+        """Plan from what both sides know.
+
+        Args:
+            spec: the job, whose limit of memory bounds a bucket.
+            terms: the agreement's; where sizes alone are revealed, every bucket has room for the
+                noise on them.
+            learner: what it said of itself: its padded size.
+            peer: likewise.
+        """
         buckets = plan_buckets(learner.points, peer.points, bucket_points=spec.bucket_points)
         plan = cls(terms, buckets)
         if plan.noise is None:
@@ -89,7 +97,17 @@ class MatchPlan:
     def blind(
         self, bucket: int, tokens: NDArray[np.uint8], secret: Secret, engine: CurveEngine
     ) -> bytes:
-        """Step 5: blind the learner's tokens of a bucket, shape (n, 33)."""
+        """Step 5: blind the learner's own tokens of a bucket.
+
+        Args:
+            bucket: its number, from 0.
+            tokens: shape (n, 33), n at most what the bucket holds without noise.
+            secret: the learner's, for this bucket of this pair.
+            engine: the curve's arithmetic.
+
+        Returns:
+            `buckets.receiver_capacity` points of 32 bytes, whatever n is.
+        """
         if self.noise is not None:
             tokens = np.concatenate([tokens, self.noise.dummies(bucket, width=_WIDTH)])
         return receiver_blind(
@@ -147,6 +165,12 @@ class MatchPlan:
         self, token_count: int, payload: bytes, secret: Secret, engine: CurveEngine
     ) -> Comparison:
         """Step 7: compare what came back with the learner's own tokens of a bucket.
+
+        Args:
+            token_count: how many there are.
+            payload: what `reply` returned at the peer.
+            secret: the learner's, for this bucket of this pair.
+            engine: the curve's arithmetic.
 
         Raises:
             MessageError: the payload has another length.
