@@ -47,7 +47,7 @@ from federation.apps.operating.server import PromptConnection, QuietServer
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import Clock, utc_now
-from federation.errors import WorkspaceError
+from federation.errors import FederationError, WorkspaceError
 from federation.observing.coordinator_view import metrics_app
 from federation.observing.events import Event, Notice
 from federation.observing.formats import LogFormat
@@ -150,6 +150,7 @@ class _Service:
         self._executor: subprocess.Popen[bytes] | None = None
         self._ending = asyncio.Event()
         self._broken: str | None = None
+        self._failed: dict[Callable[[], None], str] = {}
         audit = AuditFile(folder.audit, clock=clock)
         accounts, riding = Accounts.of(folder), Riding(superlink, FlowerObjects(superlink))
         prompt = Prompt(Pushes(riding))
@@ -225,7 +226,7 @@ class _Service:
                 await self._look_after()  # 6
         finally:
             await asyncio.to_thread(self._stop_executor)  # it says good-bye to who still listens
-            await asyncio.to_thread(self._dispatcher.end)
+            await self._attempt(self._dispatcher.end)
             for server in self._servers:
                 server.should_exit = True
             await asyncio.gather(*serving)
@@ -247,17 +248,34 @@ class _Service:
         while not self._ending.is_set():
             if looks % every == 0:
                 self._keep_executor()
-                await asyncio.to_thread(self._reconcile_nodes)
-            await asyncio.to_thread(self._dispatcher.look)
+                await self._attempt(self._reconcile_nodes)
+            await self._attempt(self._dispatcher.look)
             looks += 1
             try:
                 await asyncio.wait_for(self._ending.wait(), _LOOK_SECONDS)
             except TimeoutError:
                 continue
 
+    async def _attempt(self, step: Callable[[], None]) -> None:
+        """Take a step; what fails is told once, and is tried again at the next look.
+
+        A full disk is no reason to hang up on all parties.
+        """
+        try:
+            await asyncio.to_thread(step)
+        except Exception as error:  # noqa: BLE001 -- whatever Flower raises where it cannot write
+            told = f"{error}" if isinstance(error, FederationError) else type(error).__name__
+            if self._failed.get(step) != told:
+                self._tell(f"the coordinator cannot go on with its runs for now: {told}")
+            self._failed[step] = told
+        else:
+            self._failed.pop(step, None)
+
     def _is_ready(self) -> bool:
         executor = self._executor
-        return executor is not None and executor.poll() is None and not self._ending.is_set()
+        if self._failed or self._ending.is_set():
+            return False
+        return executor is not None and executor.poll() is None
 
     def _reconcile_nodes(self) -> None:
         """Have the SuperLink take the nodes whose keys lie in the folder, and no others."""
