@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -169,14 +171,16 @@ class Admitted:
     key: ec.EllipticCurvePrivateKey
 
     @contextmanager
-    def connected(self, ahead: timedelta) -> Iterator[tuple[SuperLink, list[str]]]:
+    def connected(
+        self, ahead: timedelta, *, tell: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[SuperLink, list[str]]]:
         """Connect with a clock that is ahead by so much."""
         told: list[str] = []
         with SuperLink.connected(
             self.coordination.folder.config.address,
             root_certificates=self.coordination.folder.ca_certificate,
             key=self.key,
-            tell=told.append,
+            tell=told.append if tell is None else tell,
             clock=lambda: utc_now() + ahead,
         ) as link:
             yield link, told
@@ -285,6 +289,39 @@ class TestSeenFromOutside:
             figures = client.get(url).text
         assert 'comity_runs{state="queued"} 0.0' in figures
         assert 'comity_party_contact_timestamp_seconds{party="brand"}' in figures
+
+
+class TestDiskFull:
+    def test_a_node_is_answered_by_a_coordinator_that_cannot_write(
+        self, admitted: Admitted
+    ) -> None:
+        up = admitted.coordination.processes.process("up-again")
+        _, most = resource.prlimit(up.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(up.pid, resource.RLIMIT_FSIZE, (1, most))
+        told: list[str] = []
+        try:
+            with admitted.connected(timedelta(), tell=told.append) as (link, _):
+                assert link.pull() is None
+        finally:
+            resource.prlimit(up.pid, resource.RLIMIT_FSIZE, (most, most))
+        assert told == []
+        assert up.poll() is None
+
+    def test_a_coordinator_that_cannot_go_on_with_its_runs_says_so_and_stays(
+        self, coordinated: Coordinated
+    ) -> None:
+        coordination = coordinated.coordination
+        damaged = coordination.folder.runs / "000999"
+        damaged.mkdir()
+        (damaged / "run.json").write_text("{")
+        processes = coordination.processes
+        processes.wait_until_told("up-again", "cannot go on with its runs", seconds=START_SECONDS)
+        with coordination.client() as client:
+            assert client.get(f"{coordination.public}/health").status_code == 200
+            assert client.get(f"{coordination.public}/ready").status_code == 503
+        assert processes.told("up-again").count("cannot go on") == 1
+        shutil.rmtree(damaged)
+        coordination.wait_until_ready()
 
 
 class TestAttacks:
