@@ -94,6 +94,7 @@ class Line:
     """A SuperLink with a node and a ServerApp on loopback."""
 
     superlink: Counted
+    state: Any
     store: InMemoryObjectStore
     grid: HttpGrid
     client: FleetHttpClient
@@ -152,7 +153,7 @@ def lined(*, rides: bool) -> Iterator[Line]:
         (described,) = state.get_run_info(run_ids=[run])
         stock_grid.set_run(described)
         with called_by(KEY, address) as client:
-            yield Line(counted, state.object_store, stock_grid, client, address)
+            yield Line(counted, state, state.object_store, stock_grid, client, address)
         stock_grid.close()
 
 
@@ -235,9 +236,7 @@ def test_a_grid_of_flowers_own_notices_nothing(riding: Line) -> None:
 def test_whatever_breaks_once_flower_has_handed_out_a_message_it_goes_by_flowers_calls(
     riding: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
-    layer: Any = riding.superlink.app
-    state = layer._superlink._objects._app.state.linkstate_factory.state()
-    place = state if broken.startswith("_") else state.object_store
+    place = riding.state if broken.startswith("_") else riding.store
     honest, failures = getattr(place, broken), []
 
     def break_first(*arguments: Any, **named: Any) -> Any:

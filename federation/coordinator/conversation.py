@@ -173,19 +173,16 @@ class Conversation:
         sealed = [self._seal(item) for item in outgoing]
         others = 0
 
-        def note(name: str, job: str, error: VersionError | RefusedError) -> None:
+        def note(name: str, error: VersionError | RefusedError) -> None:
             nonlocal others
             others += 1
-            self.there.note_other(nodes[name], OtherVersion(name, error), job)
+            self.there.note_other(nodes[name], OtherVersion(name, error), outgoing[0].job)
             if others > spare:
                 raise error
 
-        noting = [
-            partial(note, name, item.job) for item, (name, _) in zip(outgoing, sealed, strict=True)
-        ]
         parcels = [
-            Parcel(nodes[name], message, name, on_version=one)
-            for (name, message), one in zip(sealed, noting, strict=True)
+            Parcel(nodes[name], message, name, on_version=partial(note, name))
+            for name, message in sealed
         ]
         answers = self._channel.exchange(parcels, most_missing=spare)
         verified = []
