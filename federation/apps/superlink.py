@@ -272,7 +272,7 @@ class SuperLink:
     ) -> _Answer:
         """Call the SuperLink until it answers."""
         pause, away = _FIRST_PAUSE, False
-        number = getattr(request, "node", Node()).node_id
+        number = getattr(getattr(request, "node", None), "node_id", 0)
         while True:
             try:
                 answer = method(request)
