@@ -279,7 +279,7 @@ class SuperLink:
     ) -> _Answer:
         """Call the SuperLink until it answers, or knows no longer which run is spoken of."""
         pause, away = _FIRST_PAUSE, False
-        number = getattr(request, "node", Node()).node_id
+        number = getattr(getattr(request, "node", None), "node_id", 0)
         while True:
             try:
                 answer = method(request)
