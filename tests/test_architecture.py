@@ -300,10 +300,10 @@ ALLOWED = {
     "federation/apps/operating/flower.py": frozenset({"fastapi.FastAPI"}),
     # between listeners and SuperLink: calls that wait, and how Flower's layers hand them on
     "federation/apps/operating/alarm.py": frozenset(
-        {
-            *("asyncio", "asyncio.create_task", "asyncio.sleep", "socket", "socket.socket"),
-            *("socket.AF_UNIX", "socket.SOCK_DGRAM"),  # systemd's, on the same machine
-        }
+        {"asyncio", "asyncio.create_task", "asyncio.sleep"}
+    ),
+    "federation/apps/operating/systemd.py": frozenset(  # on the same machine
+        {"socket", "socket.socket", "socket.AF_UNIX", "socket.SOCK_DGRAM"}
     ),
     "federation/apps/operating/promptness.py": frozenset(
         {
@@ -334,15 +334,19 @@ ALLOWED = {
     "federation/operations/control_api.py": STARLETTE,
     "federation/apps/operating/server.py": frozenset(
         {
-            *("asyncio", "asyncio.Transport", "uvicorn", "uvicorn.Server"),
+            *("asyncio", "asyncio.Transport", "uvicorn", "uvicorn.Config", "uvicorn.Server"),
+            "uvicorn._types.ASGI3Application",
             "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol",
+            "uvicorn.protocols.http.httptools_impl.RequestResponseCycle",
+            *("ssl", "ssl.SSLError", "ssl.SSLObject"),  # a handshake that fails is counted
+            *("ssl.SSLWantReadError", "ssl.SSLWantWriteError"),
         }
     ),
     "federation/apps/operating/service.py": frozenset(
         {
             *(f"asyncio.{name}" for name in ("Event", "create_task", "gather", "get_running_loop")),
             *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
-            *("asyncio", "subprocess", "subprocess.DEVNULL", "subprocess.Popen"),
+            *("asyncio", "subprocess", "subprocess.PIPE", "subprocess.Popen"),
             *("subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
             *("uvicorn", "uvicorn.Config", "uvicorn.config.LOGGING_CONFIG"),
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from parties import PURPOSE, TRAIN, World
-from test_gate import opened, update
+from test_gate import departure, opened, update
 from typer.testing import CliRunner
 
 from compliance import records
@@ -191,6 +191,23 @@ class TestAtTheGate:
         assert isinstance(refused, records.Refusal)
         assert refused.term == "policy"
         assert refused.remedy.endswith("closed: ask privacy at retailer")
+
+    def test_a_file_that_somebody_changed_shows_in_the_log_by_the_next_decision(
+        self, world: World
+    ) -> None:
+        """Each has the digest of all that decided it: with no file, with one, and with none again."""
+        folder = world.folder("retailer")
+        for number, text in enumerate(("", NO_TRAINING, "")):
+            folder.policy.unlink(missing_ok=True)
+            if text:
+                folder.policy.write_text(text)
+            with opened(world) as gate:
+                gate.release(departure("present", "coordinator", answers=f"{number:064x}"))
+        decided = [
+            one for one in world.leaves("retailer") if isinstance(one, records.AccessDecided)
+        ]
+        before, changed, after = (one.policy_digest for one in decided)
+        assert before == after != changed
 
     def test_the_same_text_is_compiled_once_and_the_file_read_at_each_use(
         self, world: World

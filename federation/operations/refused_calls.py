@@ -36,7 +36,7 @@ from federation.party import PartyFolder, locked, write_atomically
 __all__ = ["WINDOW", "RefusalTally", "refused_calls"]
 
 WINDOW: Final = timedelta(minutes=10)
-"""Who knocks all the time writes six leaves an hour: 52,560 a year, 450 bytes each at most."""
+"""Who knocks all the time writes six leaves an hour, 52,560 a year, of 569 bytes at most."""
 
 
 class _Window(BaseModel):
