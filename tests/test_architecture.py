@@ -685,11 +685,9 @@ def test_the_coordinator_sends_what_its_gate_released_or_what_a_party_sealed() -
     }
 
 
-@pytest.mark.parametrize(
-    "module", ["compliance", "compliance.agreement", "compliance.log.verifier"]
-)
-def test_an_auditor_loads_no_framework(module: str) -> None:
-    assert python(LOADED, f"import {module}") == "[]\n"
+def test_an_auditor_loads_no_framework() -> None:
+    modules = "compliance, compliance.agreement, compliance.log.verifier"
+    assert python(LOADED, f"import {modules}") == "[]\n"
 
 
 def test_the_command_line_loads_no_framework_to_explain_itself() -> None:
@@ -711,5 +709,5 @@ def test_the_check_for_frameworks_would_see_one() -> None:
 LOADED = """
 import sys
 exec(sys.argv[1])
-print(sorted({name.split(".")[0] for name in sys.modules} & {"flwr", "torch", "opacus"}))
+print(sorted({name.split(".")[0] for name in sys.modules} & {"flwr", "torch", "opacus", "pandas"}))
 """
