@@ -34,11 +34,16 @@ from deployment import (
     listening_sockets,
     write_node_key,
 )
+from flwr.cli.build import build_fab_from_disk
+from flwr.common.serde import user_config_to_proto
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime import RuntimeHttpClient
 from httpx import HTTPStatusError
 from trials import document, toml, training, write_trial
@@ -61,6 +66,7 @@ from federation.operations.tokens import TokenBook
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace, prepare_workspace
 
+PROBER = Path(__file__).resolve().parent / "prober"
 RUN_SECONDS = 300
 STATES = [
     *("queued", "running", "cancelling", "cancelled"),
@@ -523,6 +529,33 @@ class TestAttacks:
         process = coordinated.coordination.processes.process("up-again")
         assert len(listening_sockets([process.pid])) == 2
         assert not listening_sockets(children(process.pid))
+
+    def test_an_app_of_an_admins_has_nothing_installed_and_no_node_runs_it(
+        self, coordinated: Coordinated, tmp_path: Path
+    ) -> None:
+        coordination = coordinated.coordination
+        app = shutil.copytree(PROBER, tmp_path / "prober")
+        project = (app / "pyproject.toml").read_text()
+        assert "dependencies = []" in project
+        wanting = project.replace("dependencies = []", 'dependencies = ["comity-is-not-this==0"]')
+        (app / "pyproject.toml").write_text(wanting)
+        nodes = len(coordinated.workspace.people)
+        request = StartRunRequest(
+            fab=Fab(content=build_fab_from_disk(app)),
+            override_config=user_config_to_proto({"nodes": nodes}),
+        )
+        token = coordination.token("shipper", OperatorRole.ADMIN)
+        with coordination.client(token) as client:
+            answer = client.post(
+                f"{coordination.control}/v1/control/start-run",
+                content=request.SerializeToString(),
+                headers={"Content-Type": PROTOBUF_MEDIA_TYPE},
+            )
+        assert answer.status_code == 200, answer.text
+        for folder in coordinated.workspace.people:  # its ServerApp was begun
+            name = f"node-{folder.name}"
+            coordination.processes.wait_until_told(name, "refused run", seconds=START_SECONDS)
+        assert not coordinated.trap.caught()
 
     def test_nobody_beyond_loopback_is_called(self, coordinated: Coordinated) -> None:
         environments = [
