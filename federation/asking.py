@@ -12,13 +12,19 @@ them than it may bring.
 Leaves to others: the protocol (`jobs.erase`), and when it is over (`spreading`).
 """
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from compliance.agreement import Agreement
+from federation.erased import Erased
 from federation.errors import MessageError
+from federation.jobs.erase import BATCH_PLACES
 from federation.messages import content_digest
 from federation.party import PartyFolder
 from privacy.randomness import Secret
@@ -72,9 +78,34 @@ class Asking(BaseModel):
 class Askings:
     """What a party asks others about. Use it under the party's lock."""
 
-    def __init__(self, folder: PartyFolder) -> None:
+    def __init__(self, folder: PartyFolder, agreement: Agreement) -> None:
         self._folder = folder
+        self._erased = Erased(folder, agreement)
         self._place = folder.erasures / "asking"
+
+    def begin(self, showing: str, requests: Iterable[str], *, label: str, now: datetime) -> Asking:
+        """Return a batch of as many requests as it holds, which is not kept yet.
+
+        Args:
+            showing: that it answers.
+            requests: that wait; of those about one person the first, the others wait on.
+            label: names the message that began the showing.
+            now: the time.
+        """
+        waiting: dict[bytes, str] = {}
+        for request in requests:
+            waiting.setdefault(self._erased.person(request).token, request)
+        return Asking(
+            showing=showing,
+            begun=now,
+            hidden=self._folder.fresh_secret(f"erase/{label}").hex(),
+            requests=tuple(waiting.values())[:BATCH_PLACES],
+        )
+
+    def persons(self, asking: Asking) -> NDArray[np.uint8]:
+        """Return whom a batch is about: tokens of shape (n, 33), in its order."""
+        tokens = [self._erased.person(one).token for one in asking.requests]
+        return np.frombuffer(b"".join(tokens), np.uint8).reshape(len(tokens), -1)
 
     def find(self, peer: str, showing: str) -> Asking | None:
         """Return the batch that answers a showing of a party's, if there is one."""

@@ -33,7 +33,6 @@ from compliance.consent import (
     Conditions,
     ConsentBook,
     ConsentDecision,
-    cohort_root,
     events_schema,
     read_events,
     size_of,
@@ -41,12 +40,13 @@ from compliance.consent import (
 from compliance.errors import ConsentError
 from compliance.records import ConsentUsed
 from compliance.terms import Activity
+from federation.cohort_roots import root_of_shelves
 from federation.party import write_atomically
 from federation.references import References
 from federation.routes import ROUTES
-from federation.shelves import SHELVES, Shelves, read_together, scratch
+from federation.shelves import Shelves, read_together, scratch
 
-__all__ = ["PEOPLE", "ConsentReading", "Heard", "cohort_root_of", "kept_cohort_root"]
+__all__ = ["PEOPLE", "ConsentReading", "Heard"]
 
 _KINDS: Final = {
     Activity.MATCH: ("match.", "align."),
@@ -63,7 +63,6 @@ _OUTCOMES: Final = {
 }
 """What the coordinator makes of it, and tells on."""
 _BLOCK: Final = 1 << 20
-_SUBJECTS: Final = pa.schema([("subject", pa.large_string())])
 
 PEOPLE = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
 """How people lie on shelves: a record's reference, and the number of its row."""
@@ -351,7 +350,7 @@ class ConsentReading:
         if (
             used.cohort_root is None
             or used.as_of is None
-            or _root(key, shelves) != used.cohort_root
+            or root_of_shelves(key, shelves) != used.cohort_root
         ):
             raise ConsentError("the cohort is not the one that the leaf tells of")  # 1
         heard = self.decide(  # 2
@@ -418,65 +417,6 @@ def _load(path: Path) -> _Kept | None:
         return _Kept.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-
-
-class _KeptRoot(BaseModel):
-    """The root over people, by the digest of their references."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    people: str
-    root: str
-
-
-def kept_cohort_root(key: bytes, people: References, *, kept: Path) -> str:
-    """Return the root over people, in parts by shelf (`compliance.consent.cohort`).
-
-    Args:
-        key: the party's `cohort_key`.
-        people: their references.
-        kept: where it is kept for the next release made from the same people.
-
-    Raises:
-        WorkspaceError: the references are damaged, or the disk is full.
-    """
-    try:
-        found = _KeptRoot.model_validate_json(kept.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        found = None
-    if found is not None and found.people == people.digest:
-        return found.root
-    root = cohort_root_of(key, people, kept.with_name("cohort.tmp"))
-    content = _KeptRoot(people=people.digest, root=root).model_dump_json()
-    write_atomically(kept, content.encode(), mode=0o600)
-    return root
-
-
-def cohort_root_of(key: bytes, people: References, beside: Path) -> str:
-    """Return the root over people, which is kept nowhere.
-
-    Args:
-        key: the party's `cohort_key`.
-        people: their references.
-        beside: where a directory may lie meanwhile.
-
-    Raises:
-        WorkspaceError: the references are damaged, or the disk is full.
-    """
-    with scratch(beside) as directory:
-        with Shelves(directory / "people", _SUBJECTS) as shelves:
-            for batch in people.batches():
-                shelves.put(pa.record_batch([batch], schema=_SUBJECTS))
-        return _root(key, shelves)
-
-
-def _root(key: bytes, shelves: Shelves) -> str:
-    filled, nobody = shelves.filled, pa.array([], _SUBJECTS.field("subject").type)
-    parts = (
-        shelves.shelf(number)["subject"].combine_chunks() if number in filled else nobody
-        for number in range(SHELVES)
-    )
-    return cohort_root(key, parts)
 
 
 def _put(shelves: Shelves, people: Sequence[References]) -> int:

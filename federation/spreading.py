@@ -26,8 +26,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Final
 
-import numpy as np
-
 from compliance.erasure.completion import read_completion
 from compliance.erasure.following import Event, Following, Happening
 from compliance.erasure.wire import (
@@ -44,7 +42,6 @@ from compliance.errors import ComplianceError, ErasureError
 from connectors.errors import ConnectorError
 from federation.asking import Asking, Askings
 from federation.desk import Desk
-from federation.erased import Erased
 from federation.erasing import Erasing, Kept
 from federation.errors import FederationError, MessageError
 from federation.followed import Followed
@@ -105,7 +102,7 @@ class Spreading:
         self._erasing = Erasing(*known, clock=desk.clock)
         self._followed = Followed(*known, clock=desk.clock)
         self._showings = Showings(desk.folder, desk.agreement)
-        self._askings = Askings(desk.folder)
+        self._askings = Askings(desk.folder, desk.agreement)
 
     @property
     def steps(self) -> Mapping[type[object], Callable[[Message], Released]]:
@@ -162,9 +159,9 @@ class Spreading:
         capacity = parts.size(body.part)
         points = rows_of(message.payload, capacity, ELEMENT_BYTES)
         asking = self._asking(message, body).see(body.part, message.payload)
-        persons = self._persons(asking.requests)
+        persons = self._askings.persons(asking)
         batch = make_batch(
-            np.frombuffer(b"".join(persons), np.uint8).reshape(len(persons), -1),
+            persons,
             points,
             asking.secret,
             engine=desk.engine(ERASING, capacity),
@@ -180,27 +177,16 @@ class Spreading:
 
     def _asking(self, message: Message, shown: EraseShown) -> Asking:
         """Return the batch for a showing: the first part begins one, of as much as it holds."""
-        desk, peer, now = self._desk, message.header.sender, self._desk.clock()
+        peer, now = message.header.sender, self._desk.clock()
         if (known := self._askings.find(peer, shown.showing)) is not None:
             return known
         if shown.part:
             raise MessageError(f"{peer} goes on with what it did not begin to show, or long ago")
-        erased = Erased(desk.folder, desk.agreement)
-        waiting: dict[bytes, str] = {}  # who has asked again waits for the next batch
-        for one in self._followed.unsent(peer, now):
-            waiting.setdefault(erased.person(one.request).token, one.request)
-        if not waiting:
+        unsent = (one.request for one in self._followed.unsent(peer, now))
+        begun = self._askings.begin(shown.showing, unsent, label=message.sealed.digest, now=now)
+        if not begun.requests:
             raise MessageError(f"{peer} shows its people, and there is nothing to ask it now")
-        return Asking(
-            showing=shown.showing,
-            begun=now,
-            hidden=desk.folder.fresh_secret(f"erase/{message.sealed.digest}").hex(),
-            requests=tuple(waiting.values())[:BATCH_PLACES],
-        )
-
-    def _persons(self, requests: Iterable[str]) -> list[bytes]:
-        erased = Erased(self._desk.folder, self._desk.agreement)
-        return [erased.person(one).token for one in requests]
+        return begun
 
     def _sign(self, peer: str, requests: Iterable[str], places: Iterable[int]) -> Asked:
         """Sign requests for a recipient, by their places in the batch, and note that they go."""

@@ -25,7 +25,7 @@ from compliance.agreement import Agreement
 from compliance.policy import ANALYST
 from compliance.terms import MeasureTerms
 from federation.clock import Clock, utc_now
-from federation.consent_reading import kept_cohort_root
+from federation.cohort_roots import kept_cohort_root
 from federation.desk import Desk, undamaged
 from federation.errors import RefusedError, WorkspaceError
 from federation.members import Members

@@ -676,7 +676,7 @@ def test_the_coordinator_sends_what_its_gate_released_or_what_a_party_sealed() -
     source = ast.unparse(parsed(path))
     assert "question = self.gate.release(" in source
     assert "sealed = [self._seal(item) for item in outgoing]" in source
-    assert "for name, message in sealed" in source
+    assert "for (name, message), one in zip(sealed, noting, strict=True)" in source
     seal = function(path, "_seal")
     returned = [ast.unparse(node.value) for node in ast.walk(seal) if isinstance(node, ast.Return)]
     assert {text.rsplit(", ", 1)[1] for text in returned} == {
@@ -685,11 +685,9 @@ def test_the_coordinator_sends_what_its_gate_released_or_what_a_party_sealed() -
     }
 
 
-@pytest.mark.parametrize(
-    "module", ["compliance", "compliance.agreement", "compliance.log.verifier"]
-)
-def test_an_auditor_loads_no_framework(module: str) -> None:
-    assert python(LOADED, f"import {module}") == "[]\n"
+def test_an_auditor_loads_no_framework() -> None:
+    modules = "compliance, compliance.agreement, compliance.log.verifier"
+    assert python(LOADED, f"import {modules}") == "[]\n"
 
 
 def test_the_command_line_loads_no_framework_to_explain_itself() -> None:
@@ -711,5 +709,5 @@ def test_the_check_for_frameworks_would_see_one() -> None:
 LOADED = """
 import sys
 exec(sys.argv[1])
-print(sorted({name.split(".")[0] for name in sys.modules} & {"flwr", "torch", "opacus"}))
+print(sorted({name.split(".")[0] for name in sys.modules} & {"flwr", "torch", "opacus", "pandas"}))
 """

@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,11 +34,16 @@ from deployment import (
     listening_sockets,
     write_node_key,
 )
+from flwr.cli.build import build_fab_from_disk
+from flwr.common.serde import user_config_to_proto
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime import RuntimeHttpClient
 from httpx import HTTPStatusError
 from trials import document, toml, training, write_trial
@@ -59,6 +66,7 @@ from federation.operations.tokens import TokenBook
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace, prepare_workspace
 
+PROBER = Path(__file__).resolve().parent / "prober"
 RUN_SECONDS = 300
 STATES = [
     *("queued", "running", "cancelling", "cancelled"),
@@ -169,14 +177,16 @@ class Admitted:
     key: ec.EllipticCurvePrivateKey
 
     @contextmanager
-    def connected(self, ahead: timedelta) -> Iterator[tuple[SuperLink, list[str]]]:
+    def connected(
+        self, ahead: timedelta, *, tell: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[SuperLink, list[str]]]:
         """Connect with a clock that is ahead by so much."""
         told: list[str] = []
         with SuperLink.connected(
             self.coordination.folder.config.address,
             root_certificates=self.coordination.folder.ca_certificate,
             key=self.key,
-            tell=told.append,
+            tell=told.append if tell is None else tell,
             clock=lambda: utc_now() + ahead,
         ) as link:
             yield link, told
@@ -285,6 +295,39 @@ class TestSeenFromOutside:
             figures = client.get(url).text
         assert 'comity_runs{state="queued"} 0.0' in figures
         assert 'comity_party_contact_timestamp_seconds{party="brand"}' in figures
+
+
+class TestDiskFull:
+    def test_a_node_is_answered_by_a_coordinator_that_cannot_write(
+        self, admitted: Admitted
+    ) -> None:
+        up = admitted.coordination.processes.process("up-again")
+        _, most = resource.prlimit(up.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(up.pid, resource.RLIMIT_FSIZE, (1, most))
+        told: list[str] = []
+        try:
+            with admitted.connected(timedelta(), tell=told.append) as (link, _):
+                assert link.pull() is None
+        finally:
+            resource.prlimit(up.pid, resource.RLIMIT_FSIZE, (most, most))
+        assert told == []
+        assert up.poll() is None
+
+    def test_a_coordinator_that_cannot_go_on_with_its_runs_says_so_and_stays(
+        self, coordinated: Coordinated
+    ) -> None:
+        coordination = coordinated.coordination
+        damaged = coordination.folder.runs / "000999"
+        damaged.mkdir()
+        (damaged / "run.json").write_text("{")
+        processes = coordination.processes
+        processes.wait_until_told("up-again", "cannot go on with its runs", seconds=START_SECONDS)
+        with coordination.client() as client:
+            assert client.get(f"{coordination.public}/health").status_code == 200
+            assert client.get(f"{coordination.public}/ready").status_code == 503
+        assert processes.told("up-again").count("cannot go on") == 1
+        shutil.rmtree(damaged)
+        coordination.wait_until_ready()
 
 
 class TestAttacks:
@@ -486,6 +529,33 @@ class TestAttacks:
         process = coordinated.coordination.processes.process("up-again")
         assert len(listening_sockets([process.pid])) == 2
         assert not listening_sockets(children(process.pid))
+
+    def test_an_app_of_an_admins_has_nothing_installed_and_no_node_runs_it(
+        self, coordinated: Coordinated, tmp_path: Path
+    ) -> None:
+        coordination = coordinated.coordination
+        app = shutil.copytree(PROBER, tmp_path / "prober")
+        project = (app / "pyproject.toml").read_text()
+        assert "dependencies = []" in project
+        wanting = project.replace("dependencies = []", 'dependencies = ["comity-is-not-this==0"]')
+        (app / "pyproject.toml").write_text(wanting)
+        nodes = len(coordinated.workspace.people)
+        request = StartRunRequest(
+            fab=Fab(content=build_fab_from_disk(app)),
+            override_config=user_config_to_proto({"nodes": nodes}),
+        )
+        token = coordination.token("shipper", OperatorRole.ADMIN)
+        with coordination.client(token) as client:
+            answer = client.post(
+                f"{coordination.control}/v1/control/start-run",
+                content=request.SerializeToString(),
+                headers={"Content-Type": PROTOBUF_MEDIA_TYPE},
+            )
+        assert answer.status_code == 200, answer.text
+        for folder in coordinated.workspace.people:  # its ServerApp was begun
+            name = f"node-{folder.name}"
+            coordination.processes.wait_until_told(name, "refused run", seconds=START_SECONDS)
+        assert not coordinated.trap.caught()
 
     def test_nobody_beyond_loopback_is_called(self, coordinated: Coordinated) -> None:
         environments = [

@@ -2,6 +2,8 @@
 
 import random
 import re
+from collections.abc import Sequence
+from functools import cache
 
 import phonenumbers
 import pytest
@@ -35,13 +37,15 @@ def by_library(value: str, region: str) -> str | None:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
-def examples(region: str) -> list[str]:
+@cache
+def examples(region: str) -> Sequence[str]:
     """Return a national significant number of each type that the region has."""
     found = (phonenumbers.example_number_for_type(region, kind) for kind in TYPES)
     return [phonenumbers.national_significant_number(number) for number in found if number]
 
 
-def prefixes(region: str, home: str) -> list[str]:
+@cache
+def prefixes(region: str, home: str) -> Sequence[str]:
     """Return what people put before a number of a region, dialling from another or from there."""
     code = str(phonenumbers.country_code_for_region(region))
     trunk = PhoneMetadata.metadata_for_region(region).national_prefix or ""
@@ -61,8 +65,8 @@ def spellings(draw: st.DrawFn) -> tuple[str, str]:
         place = draw(st.integers(0, len(digits)))
         digits[place : place + draw(st.integers(0, 1))] = draw(st.text("0123456789", max_size=2))
     written = draw(st.sampled_from(prefixes(region, home))) + "".join(digits)
-    between = draw(st.lists(st.sampled_from(SEPARATORS), min_size=len(written) + 1, max_size=60))
-    return "".join(a + b for a, b in zip(between, [*written, ""], strict=False)), home
+    chosen = random.Random(draw(st.integers(0, 2**32)))
+    return "".join(chosen.choice(SEPARATORS) + one for one in [*written, ""]), home
 
 
 @settings(max_examples=700)
@@ -87,11 +91,12 @@ def test_the_short_way_equals_the_library(spelling: tuple[str, str]) -> None:
     assert normalise_phone(value, region) == by_library(value, region)
 
 
-def test_many_slightly_wrong_numbers_are_read_as_the_library_reads_them() -> None:
+def test_many_slightly_wrong_numbers_are_read_as_the_library_reads_them(thorough: bool) -> None:
     rng = random.Random(20261122)
+    count = 25_000 if thorough else 10_000
     known = {region: examples(region) for region in REGIONS}
     valid = 0
-    for _ in range(25_000):
+    for _ in range(count):
         home = rng.choice(REGIONS)
         region = rng.choice([home, home, rng.choice(REGIONS)])
         digits = list(rng.choice(known[region]))
@@ -103,7 +108,7 @@ def test_many_slightly_wrong_numbers_are_read_as_the_library_reads_them() -> Non
         expected = by_library(spelling, home)
         valid += expected is not None
         assert normalise_phone(spelling, home) == expected, (region, home)
-    assert valid > 3_000  # or the numbers were too wrong to tell anything
+    assert valid > count * 0.12  # or the numbers were too wrong to tell anything
 
 
 @pytest.mark.parametrize("start", range(0, len(REGIONS), 50))

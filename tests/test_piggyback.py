@@ -31,6 +31,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from federation.apps import grid, operating, superlink
@@ -74,10 +75,17 @@ class Counted:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.calls: Counter[str] = Counter()
+        self.fails: Counter[str] = Counter()
+        """How often each call of a node is answered as where Flower cannot write its state."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self.calls[scope["path"].rpartition("/")[2]] += 1
+            call = scope["path"].rpartition("/")[2]
+            self.calls[call] += 1
+            if self.fails[call] and scope["path"].startswith("/v1/fleet/"):
+                self.fails[call] -= 1
+                await Response(status_code=500)(scope, receive, send)
+                return
         await self.app(scope, receive, send)
 
 
@@ -405,6 +413,21 @@ def test_a_run_that_a_superlink_knows_no_longer_has_ended(riding: Line) -> None:
     answer.head.metadata.run_id += 1
     with pytest.raises(RunOverError):
         riding.node.push(answer)
+
+
+@pytest.mark.parametrize("answered", [b"", LARGE])
+def test_a_node_calls_again_where_a_superlink_cannot_write(riding: Line, answered: bytes) -> None:
+    riding.superlink.fails.update(
+        dict.fromkeys(("pull-messages", "push-messages", "push-object", "get-run"), 2)
+    )
+    (sent,) = riding.grid.push_messages([riding.question(b"question")])
+    question = riding.node.pull()
+    assert question is not None
+    riding.node.push(riding.answer(question, answered))
+    (reply,) = riding.grid.pull_messages([sent])
+    assert from_record(reply.content).payload == answered
+    assert riding.superlink.fails["push-messages"] == 0
+    riding.superlink.fails.clear()
 
 
 def test_a_node_gets_the_objects_of_no_message_but_its_own(riding: Line) -> None:

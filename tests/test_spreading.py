@@ -26,9 +26,9 @@ from compliance.signing import SigningKey
 from federation import messages, showing
 from federation.audit_rules import rules_for
 from federation.channel import Parcel
-from federation.coordinator import Coordinator, write_jobs
+from federation.coordinator import Coordinator, coordinator, write_jobs
 from federation.erasing import Erasing, Kept
-from federation.errors import PartyUnreachableError, WorkspaceError
+from federation.errors import MessageError, PartyUnreachableError, WorkspaceError
 from federation.followed import Followed
 from federation.jobs import erase
 from federation.jobs.erase import blinded_identifier, make_batch, request_tokens
@@ -776,6 +776,15 @@ def test_more_identifiers_than_are_agreed_are_shown_to_nobody(talk: Talk) -> Non
     refused = talk.shown()
     assert (refused.body.kind, refused.body.term) == ("refused", "datasets.declared_rows")
     assert left_of_showing(talk.world) == []
+
+
+def test_who_shows_more_parts_than_are_agreed_ends_the_run(
+    world: World, in_parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(world, "brand", SHARED)
+    monkeypatch.setattr(coordinator, "parts_of", lambda *_: erase.Parts(1))
+    with pytest.raises(MessageError, match="shows more people than its agreed rows"):
+        spread(world)
 
 
 @given(st.lists(st.integers(1, 5 * erase.PART_POINTS), min_size=1, max_size=12))

@@ -145,8 +145,6 @@ def refused_calls(log: PartyLog, rules: Rules) -> Iterator[Finding]:
     del rules
     last: tuple[int, records.CallsRefused] | None = None
     for index, leaf in log.each(records.CallsRefused):
-        if not isinstance(leaf, records.CallsRefused):
-            continue
         if leaf.since > leaf.time:
             text = "tells of calls that were refused after it"
             yield log.finding(FindingKind.CALLS_COUNTED_TWICE, index, text)

@@ -89,7 +89,8 @@ class Credential:
                 ).decode(),
             }
         )
-        return call_next(context)
+        answer: Response = call_next(context)
+        return answer
 
 
 def apart(answer: Response, now: datetime) -> timedelta | None:

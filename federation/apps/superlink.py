@@ -53,10 +53,11 @@ from federation.party import PartyFolder
 __all__ = ["RunOverError", "SuperLink", "read_node_key"]
 
 _HEARTBEAT_SECONDS: Final = 0.6 * HEARTBEAT_DEFAULT_INTERVAL
-_AWAY: Final = frozenset({502, 503, 504})
-_OVER: Final = frozenset({403})
-_UNKNOWN: Final = frozenset({403, 500})
-"""How Flower answers a push of a run that has ended, or that it knows no longer."""
+_FAILED: Final = 500
+"""How Flower answers where it cannot write its state, and a push of a run that it does not know."""
+_AWAY: Final = frozenset({_FAILED, 502, 503, 504})
+_OVER: Final = 403
+"""How Flower answers what belongs to a run that has ended, or a question for one it knows not."""
 _STRANGE: Final = 401
 """How Flower answers whoever it does not know by this number."""
 _FIRST_PAUSE: Final = 0.1
@@ -218,7 +219,7 @@ class SuperLink:
         )
         if answer.size <= RIDING_BYTES:
             with_riders(request, answer.objects.values())
-        taken = self._call(self._client.PushMessages, request, over=_UNKNOWN)
+        taken = self._call(self._client.PushMessages, request, run=run)
         for name in taken.objects_to_push:
             self._call(
                 self._client.PushObject,
@@ -274,29 +275,18 @@ class SuperLink:
         method: Callable[[_Request], _Answer],
         request: _Request,
         *,
-        over: frozenset[int] = _OVER,
+        run: int | None = None,
     ) -> _Answer:
-        """Call the SuperLink until it answers."""
+        """Call the SuperLink until it answers, or knows no longer which run is spoken of."""
         pause, away = _FIRST_PAUSE, False
-        number = getattr(request, "node", Node()).node_id
+        number = getattr(getattr(request, "node", None), "node_id", 0)
         while True:
             try:
                 answer = method(request)
-            except TransportError as error:
-                if re.search("certificate[ _]verify[ _]failed", str(error), re.IGNORECASE):
-                    raise SuperLinkError(
-                        f"{self._address} is not the SuperLink whose root certificate was given "
-                        f"({error}): name the right address or certificate"
-                    ) from error
-                told = str(error) or type(error).__name__
-            except ValueError as error:  # no message of Flower's
-                raise SuperLinkError(
-                    f"what answers at {self._address} is no SuperLink: name the right address"
-                ) from error
+            except (TransportError, ValueError) as error:
+                told = self._unheard(error)
             except HTTPStatusError as error:
-                if error.response.status_code not in _AWAY:
-                    raise self._refusal(error, over, number) from error
-                told = f"HTTP {error.response.status_code}"
+                told = self._refused(error, run, number)
             else:
                 self._heard()
                 if away:
@@ -310,11 +300,43 @@ class SuperLink:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _refusal(self, error: HTTPStatusError, over: frozenset[int], number: int) -> SuperLinkError:
+    def _unheard(self, error: TransportError | ValueError) -> str:
+        """Return why there is no answer, where it may come if one calls again."""
+        if isinstance(error, ValueError):  # no message of Flower's
+            raise SuperLinkError(
+                f"what answers at {self._address} is no SuperLink: name the right address"
+            ) from error
+        if re.search("certificate[ _]verify[ _]failed", str(error), re.IGNORECASE):
+            raise SuperLinkError(
+                f"{self._address} is not the SuperLink whose root certificate was given "
+                f"({error}): name the right address or certificate"
+            ) from error
+        return str(error) or type(error).__name__
+
+    def _refused(self, error: HTTPStatusError, run: int | None, number: int) -> str:
+        """Return what a refusal was, where it may pass if one calls again."""
+        code = error.response.status_code
+        if code not in _AWAY:
+            raise self._refusal(error, number) from error
+        if code == _FAILED and run is not None and not self._knows(run):
+            raise RunOverError(f"the SuperLink at {self._address} knows no run {run}") from error
+        return f"HTTP {code}"
+
+    def _knows(self, run: int) -> bool:
+        """Whether the SuperLink may know a run: it does not where it says so."""
+        try:
+            self._client.GetRun(GetRunRequest(node=self._node, run_id=run))
+        except HTTPStatusError as error:
+            return error.response.status_code != _OVER
+        except TransportError:
+            return True
+        return True
+
+    def _refusal(self, error: HTTPStatusError, number: int) -> SuperLinkError:
         """Return what a refusal means to a node that called by a number, which is 0 at first."""
         code = error.response.status_code
         told = f"the SuperLink at {self._address} does not take this node's call (HTTP {code})"
-        if code in over or (code == _STRANGE and number and self._returns(number)):
+        if code == _OVER or (code == _STRANGE and number and self._returns(number)):
             return RunOverError(f"{told}: the run has ended")
         ahead = apart(error.response, self._clock())
         if ahead is not None and abs(ahead) > MOST_APART:

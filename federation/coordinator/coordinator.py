@@ -80,7 +80,7 @@ class Coordinator:
         with self._conversation(channel) as talk:
             with self._noting(talk, ROLL_CALL):
                 talk.there.seek(talk.people)
-                silent = self._spread(talk)  # whatever keeps jobs from running
+                heard = self._spread(talk)  # whatever keeps jobs from running
             for spec in jobs:
                 with self._noting(talk, spec.name):
                     execution = self._gathered(talk, spec, listed)
@@ -92,7 +92,7 @@ class Coordinator:
                     self._owed.hand_over(talk, listed)
                 self._witness(talk)
             if may_retrain:
-                self._train_again(talk, asked, silent)
+                self._train_again(talk, asked, heard)
 
     def spread(self, channel: Channel) -> None:
         """Carry requests to erase between parties, and run no job.
@@ -141,28 +141,26 @@ class Coordinator:
         return Execution(folder, agreement, talk, spec, kept, out, self._clock)
 
     def _train_again(
-        self, talk: Conversation, asked: Sequence[JobSpec], silent: Collection[str]
+        self, talk: Conversation, asked: Sequence[JobSpec], heard: frozenset[str]
     ) -> None:
         """Train again what parties have to retire (see `successors`).
 
         Args:
             talk: with the parties.
             asked: the jobs that were listed.
-            silent: who may not know yet of everybody that asked to be erased, and would bring them.
+            heard: who knows of everybody that asked to be erased; any other would bring them, and
+                what was trained would soon be due again.
 
         Raises:
             RefusedError: somebody refuses one; the others were run.
-            PartyUnreachableError: somebody is silent: what was trained now would soon be due again.
+            PartyUnreachableError: somebody who is there has not heard; run again to go on.
         """
         with self._noting(talk, ROLL_CALL):
             talk.there.seek(talk.people)
+            if not self._present(talk) <= heard:  # who came since, or was silent
+                heard = self._spread(talk)
             again = self._hear_of_models(talk, asked)
         listed = (*asked, *again.specs)
-        if silent and (wait := [one.spec.name for one in again.open(self._clock())]):
-            raise PartyUnreachableError(
-                f"{', '.join(sorted(silent))} gave no answer about who is to be erased, without "
-                f"whom {', '.join(wait)} is trained: run again"
-            )
         refused: RefusedError | None = None
         for one in again.open(self._clock()):
             what = f"is to take the place of {one.model} by {one.due:%Y-%m-%d}"
@@ -172,6 +170,11 @@ class Coordinator:
                     if not self._folder.has_ended(spec.name):
                         with self._noting(talk, spec.name):
                             execution = self._gathered(talk, spec, listed)
+                            if late := self._present(talk) - heard:
+                                raise PartyUnreachableError(
+                                    f"{', '.join(sorted(late))} gave no answer about who is to be "
+                                    f"erased, without whom {one.spec.name} is trained: run again"
+                                )
                             self._heads.owe(spec.name)
                             execution.run()
             except RefusedError as refusal:
@@ -186,7 +189,7 @@ class Coordinator:
     def _hear_of_models(self, talk: Conversation, listed: Sequence[JobSpec]) -> Retrainings:
         """Ask everybody who is there which models are due, or retired, and write it down."""
         nonce = self._folder.fresh_secret(f"retrain/{self._clock().isoformat()}").hex()
-        names = sorted(talk.people & talk.nodes.keys())
+        names = sorted(self._present(talk))
         outgoing = [Say(name, ROLL_CALL, RetrainAsk(nonce=nonce)) for name in names]
         answers = talk.exchange(outgoing, most_missing=len(outgoing))
         told = {one.header.sender: one.body for one in answers if isinstance(one.body, RetrainTold)}
@@ -195,21 +198,25 @@ class Coordinator:
         known.hear_retired((one for body in told.values() for one in body.retired), listed)
         return known
 
-    def _spread(self, talk: Conversation) -> Collection[str]:
+    def _spread(self, talk: Conversation) -> frozenset[str]:
         """Have parties ask each other to erase people, and tell each other what was done.
 
         Returns:
-            Who is there, and gave no answer.
+            Who is there, and gave every answer.
         """
         attempt = self._folder.fresh_secret(f"erasing/{self._clock().isoformat()}").hex()
-        present = talk.people & talk.nodes.keys()
+        present = self._present(talk)
         parts = {name: parts_of(self._agreement, name) for name in present}
         spread = talk.drive(coordinate_spreading(attempt, parts=parts))
         for name in sorted(spread.refused):
             talk.tell(ERASING, f"{name} refused something about an erasure: its log says what")
         if any((self._folder.path / "jobs").glob("*/ended.json")):  # models may be there
             self._hear_of_models(talk, read_jobs(self._folder))
-        return spread.silent
+        return present - spread.silent
+
+    @staticmethod
+    def _present(talk: Conversation) -> frozenset[str]:
+        return talk.people & talk.nodes.keys()
 
     def _witness(self, talk: Conversation) -> None:
         """Show every party's log to every other, filed under the last job, if that is owed.

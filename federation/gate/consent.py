@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.naming import tell_of
-from federation.consent_reading import ConsentReading, Heard, kept_cohort_root
+from federation.cohort_roots import kept_cohort_root
+from federation.consent_reading import ConsentReading, Heard
 from federation.erased import Erased
 from federation.gate.departure import Departure
 from federation.gate.own_log import OwnLog

@@ -40,7 +40,7 @@ from compliance.agreement import Agreement
 from compliance.consent.cohort import cohort_root
 from compliance.errors import ManifestError, SubjectKeyError
 from compliance.subject_keys import SubjectKey, SubjectKeys
-from federation.consent_reading import cohort_root_of, kept_cohort_root
+from federation.cohort_roots import cohort_root_of, kept_cohort_root
 from federation.erased import Erased
 from federation.errors import WorkspaceError
 from federation.messages import content_digest

@@ -168,6 +168,7 @@ class _Service:
         self._broken: str | None = None
         self._refused = RefusalTally(folder, clock=clock)
         self._untold: str | None = None
+        self._failed: dict[Callable[[], None], str] = {}
         accounts, riding = Accounts.of(folder), Riding(superlink, FlowerObjects(superlink))
         prompt = Prompt(Pushes(riding))
         public = public_app(prompt, _mounts(folder), ready=self._is_ready)
@@ -249,7 +250,7 @@ class _Service:
         finally:
             tell_systemd(Standing.STOPPING)
             await asyncio.to_thread(self._stop_executor)  # it says good-bye to who still listens
-            await asyncio.to_thread(self._dispatcher.end)
+            await self._attempt(self._dispatcher.end)
             for server in self._servers:
                 server.should_exit = True
             await asyncio.gather(*serving)
@@ -275,9 +276,9 @@ class _Service:
         while not self._ending.is_set():
             if looks % every == 0:
                 self._keep_executor()
-                await asyncio.to_thread(self._reconcile_nodes)
+                await self._attempt(self._reconcile_nodes)
                 await asyncio.to_thread(self._tell_of_refusals)
-            await asyncio.to_thread(self._dispatcher.look)
+            await self._attempt(self._dispatcher.look)
             looks += 1
             if looks % collecting == 0:
                 collect()
@@ -286,9 +287,26 @@ class _Service:
             except TimeoutError:
                 continue
 
+    async def _attempt(self, step: Callable[[], None]) -> None:
+        """Take a step; what fails is told once, and is tried again at the next look.
+
+        A full disk is no reason to hang up on all parties.
+        """
+        try:
+            await asyncio.to_thread(step)
+        except Exception as error:  # noqa: BLE001 -- whatever Flower raises where it cannot write
+            told = f"{error}" if isinstance(error, FederationError) else type(error).__name__
+            if self._failed.get(step) != told:
+                self._tell(f"the coordinator cannot go on with its runs for now: {told}")
+            self._failed[step] = told
+        else:
+            self._failed.pop(step, None)
+
     def _is_ready(self) -> bool:
         executor = self._executor
-        return executor is not None and executor.poll() is None and not self._ending.is_set()
+        if self._failed or self._ending.is_set():
+            return False
+        return executor is not None and executor.poll() is None
 
     def _reconcile_nodes(self) -> None:
         """Have the SuperLink take the nodes whose keys lie in the folder, and no others."""
