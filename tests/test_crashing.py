@@ -28,7 +28,7 @@ STAGES = {
 }
 
 
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(14400)
 def test_killed_at_a_step_a_job_goes_on_pays_once_and_comes_to_the_same_end(
     tmp_path: Path, thorough: bool
 ) -> None:
