@@ -3,11 +3,16 @@
 import ast
 import inspect
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
@@ -29,8 +34,10 @@ from federation.apps.carriage import CarriedMessage, Failure
 from federation.apps.launchers import NodeConfig
 from federation.apps.superlink import SuperLink, read_node_key
 from federation.channel import INLINE_BYTES, from_record, to_record
-from federation.errors import WorkspaceError
+from federation.clock import utc_now
+from federation.errors import SuperLinkError, WorkspaceError
 from federation.messages import SealedMessage
+from federation.operations.certificates import issue_authority, issue_server, new_key
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ROOT / "federation" / "apps"
@@ -352,6 +359,41 @@ def test_root_certificates_that_are_none_are_named(content: bytes, tmp_path: Pat
         SuperLink.connected("127.0.0.1:1", root_certificates=file, key=CURVE, tell=print),
     ):
         raise AssertionError
+
+
+def test_a_certificate_that_has_expired_is_refused_and_nothing_is_said_to_its_owner(
+    tmp_path: Path,
+) -> None:
+    began = utc_now() - timedelta(days=398)  # of which its authority's ten years are not over
+    authority = issue_authority(began)
+    issued = issue_server(authority, ["127.0.0.1"], began, key=new_key())
+    (tmp_path / "ca.pem").write_bytes(authority.certificate_pem)
+    (tmp_path / "server.pem").write_bytes(issued.certificate_pem + issued.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    heard: list[bytes] = []
+
+    def serve() -> None:
+        with suppress(OSError), listening.accept()[0] as line:
+            line.settimeout(10)
+            with context.wrap_socket(line, server_side=True) as opened:
+                heard.append(opened.recv(1))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        with (
+            pytest.raises(SuperLinkError, match="certificate has expired"),
+            SuperLink.connected(
+                f"127.0.0.1:{listening.getsockname()[1]}",
+                root_certificates=tmp_path / "ca.pem",
+                key=CURVE,
+                tell=print,
+            ),
+        ):
+            raise AssertionError("it is believed")
+        serving.join()
+    assert not any(heard)
 
 
 def test_a_file_configures_a_node_and_options_come_before_it(tmp_path: Path) -> None:
