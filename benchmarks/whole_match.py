@@ -71,7 +71,7 @@ class Bench:
         default_factory=lambda: {name: {} for name in PARTIES}
     )
 
-    def nodes(self, at_least: int) -> Sequence[int]:
+    def nodes(self, at_least: int, **_patience: float) -> Sequence[int]:
         """Return both."""
         return range(max(at_least, len(self.parties)))
 

@@ -64,11 +64,12 @@ class Parcel:
 class Channel(Protocol):
     """Carries questions to nodes and brings back their answers."""
 
-    def nodes(self, at_least: int) -> Sequence[int]:
+    def nodes(self, at_least: int, *, patience_seconds: float = math.inf) -> Sequence[int]:
         """Return the nodes that are connected.
 
         Args:
             at_least: so many are waited for; after the deadline those that are there are returned.
+            patience_seconds: how long they are waited for where the channel would wait longer.
         """
         ...
 
@@ -174,9 +175,9 @@ class GridChannel:
         self._clock = clock
         self._check_wanted = check_wanted
 
-    def nodes(self, at_least: int) -> Sequence[int]:
+    def nodes(self, at_least: int, *, patience_seconds: float = math.inf) -> Sequence[int]:
         """Return the connected nodes in ascending order; see `Channel.nodes`."""
-        end = self._clock() + self._deadline
+        end = self._clock() + min(self._deadline, patience_seconds)
         while True:
             self._check_wanted()
             found = sorted(self._grid.get_node_ids())
@@ -210,8 +211,9 @@ class GridChannel:
             }
             if len(missing) + len(late) > most_missing and late:
                 silent = ", ".join(parcel.addressee for parcel in late.values())
+                patience = min(self._deadline, *(one.patience_seconds for one in late.values()))
                 raise PartyUnreachableError(
-                    f"no answer from {silent} within {self._deadline:g} s: look at what runs "
+                    f"no answer from {silent} within {patience:g} s: look at what runs "
                     "there, then run again"
                 )
             missing |= late.keys()

@@ -79,7 +79,7 @@ class RollCall:
             party.name for party in agreement.parties if party.role in (Role.BRAND, Role.PARTNER)
         )
         self._nodes: dict[str, int] = {}
-        self._waited_for: frozenset[str] = frozenset()
+        self._waited_for: dict[str, float] = {}  # how long at most
         self._silent: frozenset[int] = frozenset()
         self._others: dict[int, OtherVersion] = {}
         self._strangers: set[int] = set()
@@ -128,7 +128,7 @@ class RollCall:
         dispensable = partners - left_out if most else frozenset[str]()
         wanted = self._people - left_out if most else self._people
         most = max(0, most - len(partners & left_out))
-        self._look(wanted, most, spec.name)
+        self._look(wanted, most, spec.name, spec.patience_seconds)
         missing = wanted - self._nodes.keys()
         if missing - dispensable or len(missing) > most:
             if others := self._versions_that_may_be_of(missing):
@@ -139,9 +139,9 @@ class RollCall:
                 f"do without {without}: start it, then run again"
             )
 
-    def seek(self, wanted: frozenset[str]) -> None:
+    def seek(self, wanted: frozenset[str], *, patience_seconds: float = math.inf) -> None:
         """Find parties that are to be told something; it is no error if they do not come."""
-        self._look(wanted, len(wanted), ROLL_CALL)
+        self._look(wanted, len(wanted), ROLL_CALL, patience_seconds)
 
     def _versions_that_may_be_of(
         self, missing: frozenset[str]
@@ -160,7 +160,9 @@ class RollCall:
                 del self._others[node]
                 self._nodes[answer.header.sender] = node
 
-    def _look(self, wanted: frozenset[str], may_miss: int, job: str) -> None:
+    def _look(
+        self, wanted: frozenset[str], may_miss: int, job: str, patience_seconds: float
+    ) -> None:
         """Find the parties' nodes; a node of somebody else takes nobody's place.
 
         It asks those that are there already before it waits, so that it can say for whom. Nodes
@@ -172,18 +174,20 @@ class RollCall:
             return
         self._ask_others_again()
         absent = wanted - self._nodes.keys()
-        patient, self._waited_for = wanted - self._waited_for, self._waited_for | wanted
+        waited = self._waited_for
+        patient = frozenset(one for one in wanted if waited.get(one, 0.0) < patience_seconds)
+        waited |= dict.fromkeys(patient, patience_seconds)
         asked: dict[int, str | None] = {node: name for name, node in self._nodes.items()}
         asked |= dict.fromkeys((*self._others, *self._strangers))
         if len(absent) <= may_miss:
             asked |= dict.fromkeys(self._silent)
         at_least = 0
         while True:
-            nodes = self._channel.nodes(at_least)
+            nodes = self._channel.nodes(at_least, patience_seconds=patience_seconds)
             fresh = [node for node in dict.fromkeys(nodes) if node not in asked]
             needed = len(wanted - set(asked.values())) - may_miss
             most = max(0, len(fresh) - max(0, needed))
-            answers = self._identify(fresh, most, math.inf) if fresh else ()
+            answers = self._identify(fresh, most, patience_seconds) if fresh else ()
             for node, answer in zip(fresh, answers, strict=True):
                 asked[node] = None if answer is None else answer.header.sender
             found = {name: node for node, name in asked.items() if name is not None}

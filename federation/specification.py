@@ -90,6 +90,10 @@ Absent = Annotated[int, Field(ge=0, lt=1_000, exclude_if=is_unsaid)]
 """Partners that a job goes on without: its quorum is all the others."""
 
 
+Deadline = Annotated[int, Field(ge=1, le=7 * 86_400)]
+"""Seconds that the answers of one exchange of a job are waited for, and parties before it."""
+
+
 class Contradiction(NamedTuple):
     """What cannot be in a job, though each of these keys is well-formed by itself."""
 
@@ -113,6 +117,12 @@ class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: JobName
+    deadline_seconds: Deadline | None = Field(default=None, exclude_if=is_unsaid)
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long its parties, and their answers, are waited for; infinite where left out."""
+        return math.inf if self.deadline_seconds is None else self.deadline_seconds
 
     @model_validator(mode="after")
     def _does_not_contradict_itself(self) -> Self:

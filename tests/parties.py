@@ -327,7 +327,7 @@ class World:
         coordinator = Coordinator.open(self.folder("coordinator").path, clock=self.clock)
         coordinator.run(self)
 
-    def nodes(self, at_least: int) -> Sequence[int]:
+    def nodes(self, at_least: int, **patience: float) -> Sequence[int]:
         return [node for node, name in enumerate(PEOPLE) if name not in self.away]
 
     def exchange(

@@ -36,8 +36,8 @@ class Cancelled:
         self._world = world
         self.wanted = Wanted(after)
 
-    def nodes(self, at_least: int) -> Sequence[int]:
-        return self._world.nodes(at_least)
+    def nodes(self, at_least: int, **patience: float) -> Sequence[int]:
+        return self._world.nodes(at_least, **patience)
 
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0

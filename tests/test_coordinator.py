@@ -1,6 +1,7 @@
 """The coordinator: whom it believes, what it does again, and what it leaves behind."""
 
 import json
+import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from parties import (
     Parties,
     World,
 )
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from compliance import records
 from federation.audit import verify_party
@@ -46,6 +47,7 @@ from federation.messages import (
 )
 from federation.progress import Progress, listening
 from federation.roll_call import ROLL_CALL
+from federation.specification import MatchSpec
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +192,8 @@ class Dying:
         self.left = after
         self._answered = answered
 
-    def nodes(self, at_least: int) -> Sequence[int]:
-        return self.world.nodes(at_least)
+    def nodes(self, at_least: int, **patience: float) -> Sequence[int]:
+        return self.world.nodes(at_least, **patience)
 
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0
@@ -456,17 +458,27 @@ class Absent:
     def __init__(self, world: World, nodes: Sequence[int]) -> None:
         self._world = world
         self._nodes = nodes
-        self.waits = 0
+        self.waited: list[float] = []
         self.asked: list[int] = []
+        self.patience: dict[str, set[float]] = {}
 
-    def nodes(self, at_least: int) -> Sequence[int]:
-        self.waits += at_least > len(self._nodes)
+    @property
+    def waits(self) -> int:
+        return len(self.waited)
+
+    def nodes(self, at_least: int, *, patience_seconds: float = math.inf) -> Sequence[int]:
+        if at_least > len(self._nodes):
+            self.waited.append(patience_seconds)
         return self._nodes
 
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0
     ) -> Sequence[SealedMessage | None]:
         self.asked += [parcel.node for parcel in parcels]
+        for parcel in parcels:
+            header = self._world.read(parcel.message).header
+            if not header.kind.startswith("witness."):
+                self.patience.setdefault(header.job, set()).add(parcel.patience_seconds)
         return self._world.exchange(parcels, most_missing=most_missing)
 
 
@@ -508,6 +520,29 @@ def test_a_party_that_is_away_is_waited_for_once_in_a_run(
             open_coordinator(world).run(channel)
     assert channel.waits == 1
     assert outcomes(world) == [(one.name, "done") for one in jobs if absent_partners]
+
+
+def test_a_job_waits_as_long_as_it_says_and_one_that_bears_more_waits_again(world: World) -> None:
+    jobs = [
+        MATCH.model_copy(update={"absent_partners": 1, "deadline_seconds": 5}),
+        MATCH.model_copy(update={"name": "find-more", "absent_partners": 1}),
+        TRAIN.model_copy(update={"absent_partners": 1, "deadline_seconds": 7}),
+    ]
+    write_jobs(world.folder("coordinator"), jobs)
+    channel = Absent(world, [0, 1])
+    open_coordinator(world).run(channel)
+    assert channel.waited == [5, math.inf]
+    assert channel.patience["find"] == {5}
+    assert channel.patience["find-more"] == {math.inf}
+    assert channel.patience["model"] == {7}
+    assert outcomes(world) == [(one.name, "done") for one in jobs]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 604_801, 1.5])
+def test_the_deadline_of_a_job_is_of_one_second_to_a_week(seconds: float) -> None:
+    with pytest.raises(ValidationError, match="deadline_seconds"):
+        MatchSpec(name="find", deadline_seconds=seconds)  # type: ignore[arg-type]
+    assert "deadline_seconds" not in MATCH.model_dump()
 
 
 def test_a_node_that_is_there_and_silent_has_nobody_wait_for_another_in_its_place(

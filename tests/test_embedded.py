@@ -1,5 +1,6 @@
 """Messages between nodes in one process: Flower's records, our channel, our Grid, the thin apps."""
 
+import math
 import os
 import random
 import subprocess
@@ -359,6 +360,34 @@ def test_looks_for_an_answer_grow_rarer_the_longer_it_takes_and_count_as_waiting
     waited = [looking + 3 * look for look in range(5)]
     shortest = [min(max(0.05, one / 10), 1.0) for one in waited if one <= 13]
     assert pauses == pytest.approx([max(0.0, one - looking) for one in shortest])
+
+
+class NobodysGrid:
+    """A grid without nodes, which takes what is said all the same."""
+
+    def get_node_ids(self) -> Iterable[int]:
+        return []
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return [str(number) for number, _ in enumerate(messages, 1)]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return []
+
+
+@pytest.mark.parametrize(("deadline", "patience"), [(13, 5), (5, 13), (5, math.inf)])
+def test_nobody_is_waited_for_longer_than_channel_and_job_bear(
+    monkeypatch: pytest.MonkeyPatch, deadline: float, patience: float
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("federation.channel.time.sleep", lambda _: now.append(now[-1] + 1.0))
+    channel = GridChannel(NobodysGrid(), deadline_seconds=deadline, clock=lambda: now[-1])
+    assert channel.nodes(1, patience_seconds=patience) == []
+    assert 5 < now.pop() <= 6
+    now[:] = [0.0]
+    with pytest.raises(PartyUnreachableError, match="within 5 s"):
+        channel.exchange([Parcel(1, question(1), patience_seconds=patience)])
+    assert 5 < now.pop() <= 6
 
 
 @given(envelope=st.text(), payload=st.binary(max_size=2000))

@@ -612,7 +612,7 @@ class TestSpans:
 
     def test_an_exchange_that_fails_is_a_span_that_failed(self, world: Counting) -> None:
         class Broken:
-            def nodes(self, at_least: int) -> Sequence[int]:
+            def nodes(self, at_least: int, **patience: float) -> Sequence[int]:
                 return []
 
             def exchange(self, parcels: Sequence[Parcel], *, most_missing: int = 0) -> NoReturn:

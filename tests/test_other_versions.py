@@ -83,7 +83,7 @@ class Nodes:
         self.asked: list[tuple[int, str]] = []
         self.patience: list[float] = []
 
-    def nodes(self, at_least: int) -> Sequence[int]:
+    def nodes(self, at_least: int, **patience: float) -> Sequence[int]:
         there = [*self._world.nodes(0), 3]
         self.waits += at_least > len(there)
         return there

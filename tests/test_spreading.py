@@ -808,8 +808,8 @@ class Flaky:
         self.random = random.Random(seed)
         self.share = share
 
-    def nodes(self, at_least: int) -> Sequence[int]:
-        return self.world.nodes(at_least)
+    def nodes(self, at_least: int, **patience: float) -> Sequence[int]:
+        return self.world.nodes(at_least, **patience)
 
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0

@@ -8,7 +8,8 @@ missing, that ends the exchange.
 Leaves to others: what is to be said (`jobs`), and who is waited for (`roll_call`).
 """
 
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -43,6 +44,9 @@ from federation.wire import VERSION_TERM
 __all__ = ["Conversation"]
 
 OutcomeT = TypeVar("OutcomeT")
+
+_Ask = Callable[..., list[Message]]
+"""`Conversation.exchange` of one job."""
 
 _NOBODY = frozenset[str]()
 
@@ -92,6 +96,7 @@ class Conversation:
         kept: KeptExchanges | None = None,
         *,
         out: Collection[str] = _NOBODY,
+        patience_seconds: float = math.inf,
     ) -> OutcomeT:
         """Send what a job yields, verify the answers, hand them back, until it returns.
 
@@ -99,23 +104,24 @@ class Conversation:
             job: the job.
             kept: what was had of its tolerant exchanges before; None where none of them are kept.
             out: parties that it goes without.
+            patience_seconds: for the answers of one exchange.
 
         Raises:
             PartyUnreachableError: more answers are missing than it bears.
             MessageError: a party broke the protocol.
             RefusedError: the coordinator's gate, or the job, says no.
         """
+        ask = partial(self.exchange, out=out, patience_seconds=patience_seconds)
         tolerant = 0
         try:
             exchange = next(job)
             while True:
                 if not isinstance(exchange, Tolerant):
-                    answers = self.exchange(exchange, out=out)
+                    answers = ask(exchange)
                 elif kept is None:
-                    most = exchange.most_missing
-                    answers = self.exchange(exchange.outgoing, most_missing=most, out=out)
+                    answers = ask(exchange.outgoing, most_missing=exchange.most_missing)
                 else:
-                    answers = self._tolerant(exchange, kept, tolerant, out)
+                    answers = self._tolerant(exchange, kept, tolerant, ask)
                     tolerant += 1
                 exchange = job.send(answers)
         except StopIteration as end:
@@ -128,6 +134,7 @@ class Conversation:
         *,
         most_missing: int = 0,
         out: Collection[str] = _NOBODY,
+        patience_seconds: float = math.inf,
     ) -> list[Message]:
         """Say everything; return the verified answers that came, in order.
 
@@ -135,6 +142,7 @@ class Conversation:
             outgoing: what to say.
             most_missing: answers that may be missing, 0 or more.
             out: parties that are not spoken to.
+            patience_seconds: for all answers, where the channel would wait longer.
 
         Raises:
             PartyUnreachableError: more are missing, those included whose node is not there.
@@ -155,10 +163,14 @@ class Conversation:
             return []
         for job, stage in dict.fromkeys((item.job, _stage(item)) for item in outgoing):
             self.tell(job, stage)
-        return self._ask(outgoing, nodes, most_missing - len(away))
+        return self._ask(outgoing, nodes, most_missing - len(away), patience_seconds)
 
     def _ask(
-        self, outgoing: Sequence[Outgoing], nodes: Mapping[str, int], spare: int
+        self,
+        outgoing: Sequence[Outgoing],
+        nodes: Mapping[str, int],
+        spare: int,
+        patience_seconds: float,
     ) -> list[Message]:
         """Say everything to those who are there; return the verified answers that came, in order.
 
@@ -166,6 +178,7 @@ class Conversation:
             outgoing: what to say.
             nodes: those of the recipients.
             spare: answers that may be missing, 0 or more.
+            patience_seconds: for all answers.
 
         Raises:
             PartyUnreachableError, VersionError, RefusedError: as `exchange`.
@@ -181,7 +194,7 @@ class Conversation:
                 raise error
 
         parcels = [
-            Parcel(nodes[name], message, name, on_version=partial(note, name))
+            Parcel(nodes[name], message, name, partial(note, name), patience_seconds)
             for name, message in sealed
         ]
         answers = self._channel.exchange(parcels, most_missing=spare)
@@ -197,7 +210,11 @@ class Conversation:
         return verified
 
     def _tolerant(
-        self, exchange: Tolerant, kept: KeptExchanges, number: int, out: Collection[str]
+        self,
+        exchange: Tolerant,
+        kept: KeptExchanges,
+        number: int,
+        ask: Callable[..., list[Message]],
     ) -> list[Message]:
         """Have an exchange that goes on without some parties, or have it as it was before."""
         had = kept.had(number) if exchange.kept else None
@@ -205,7 +222,7 @@ class Conversation:
             left_out = _NOBODY if exchange.kept else kept.left_out
             asked = [item for item in exchange.outgoing if item.recipient not in left_out]
             spare = exchange.most_missing - (len(exchange.outgoing) - len(asked))
-            answers = self.exchange(asked, most_missing=spare, out=out)
+            answers = ask(asked, most_missing=spare)
             there = {message.header.sender for message in answers}
             named = [item.recipient for item in exchange.outgoing]
             missing = [name for name in named if name not in there]

@@ -1,5 +1,6 @@
 """A coordinator's run: who is there, job after job, what parties have to tell each other."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,8 @@ class Coordinator:
             return
         with self._conversation(channel) as talk:
             with self._noting(talk, ROLL_CALL):
-                talk.there.seek(talk.people)
+                patience = min((spec.patience_seconds for spec in jobs), default=math.inf)
+                talk.there.seek(talk.people, patience_seconds=patience)
                 heard = self._spread(talk)  # whatever keeps jobs from running
             for spec in jobs:
                 with self._noting(talk, spec.name):

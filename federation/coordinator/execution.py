@@ -94,7 +94,9 @@ class Execution:
         gate.spec = spec
         try:
             self._carry_approvals()
-            outcome = talk.drive(self._job(), self.kept, out=self.out)
+            outcome = talk.drive(
+                self._job(), self.kept, out=self.out, patience_seconds=spec.patience_seconds
+            )
         except FederationError as error:
             how = "cancelled" if isinstance(error, RunCancelledError) else "failed"
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome=how)
@@ -120,7 +122,7 @@ class Execution:
         talk, payload, body = self.conversation, encode_approvals(kept), JobApproved(spec=self.spec)
         there = sorted(talk.people.intersection(talk.nodes) - self.out)
         outgoing = [Say(name, self.spec.name, body, payload) for name in there]
-        for answer in talk.exchange(outgoing):
+        for answer in talk.exchange(outgoing, patience_seconds=self.spec.patience_seconds):
             expect(answer, Acknowledged)
 
     def _job(self) -> Job:

@@ -18,6 +18,7 @@ word, is the same span.
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,9 +121,9 @@ class TracedChannel:
         self._clock = clock
         self._jobs: dict[tuple[str, str], tuple[int, int]] = {}
 
-    def nodes(self, at_least: int) -> Sequence[int]:
+    def nodes(self, at_least: int, *, patience_seconds: float = math.inf) -> Sequence[int]:
         """Return the nodes that are connected; see `Channel.nodes`."""
-        return self._channel.nodes(at_least)
+        return self._channel.nodes(at_least, patience_seconds=patience_seconds)
 
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0

@@ -192,6 +192,8 @@ class _Planner:
         note = message_note(spec, self._agreement)
         if absent := getattr(spec, "absent_partners", 0):
             note += f"; goes on without {absent} of its {len(self._setting.partners)} partners"
+        if spec.deadline_seconds is not None:
+            note += f"; waits {spec.deadline_seconds:,} s at most for each answer"
         return note
 
     def _too_many_matches(self) -> tuple[str, str] | None:

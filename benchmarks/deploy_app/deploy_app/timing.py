@@ -22,9 +22,9 @@ class TimedChannel:
     agreement: Agreement
     exchanges: list[tuple[str, float]] = field(default_factory=list)
 
-    def nodes(self, at_least: int) -> Sequence[int]:
+    def nodes(self, at_least: int, **patience: float) -> Sequence[int]:
         """Return the nodes that are connected."""
-        return self.channel.nodes(at_least)
+        return self.channel.nodes(at_least, **patience)
 
     def exchange(
         self, parcels: Sequence[Parcel], *, most_missing: int = 0
@@ -43,7 +43,7 @@ class StockChannel:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
-    def nodes(self, at_least: int) -> Sequence[int]:
+    def nodes(self, at_least: int, **_patience: float) -> Sequence[int]:
         """Wait for nodes."""
         while len(found := sorted(self._grid.get_node_ids())) < at_least:
             time.sleep(0.1)
