@@ -2,11 +2,12 @@
 
 ```
 COORDINATOR/jobs/JOB/owed.json   who has yet to get the model: they were not there then
-COORDINATOR/unshown              logs have grown by a job, which it names, and have yet to be shown
+COORDINATOR/unshown              logs have grown by a job, which it names, and have yet to be shown;
+                                 and how often somebody was silent when they were
 ```
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -32,15 +33,28 @@ class OwedHeads:
     @property
     def job(self) -> str | None:
         """The job by which logs have grown; None where all were shown."""
-        return self._path.read_text(encoding="ascii") if self._path.exists() else None
+        return self._read()[0] if self._path.exists() else None
+
+    @property
+    def nonce(self) -> bytes:
+        """Another one for each showing that came to its end: what was cut goes on where it was."""
+        return self._read()[1].encode()
 
     def owe(self, job: str) -> None:
         """Write down, before a job begins, that logs will have to be shown."""
         write_atomically(self._path, job.encode())
 
-    def settle(self) -> None:
-        """Write down that they were."""
-        self._path.unlink(missing_ok=True)
+    def shown(self, silent: Collection[str]) -> None:
+        """Write down that they were, or have to be again since somebody was silent."""
+        if not silent:
+            self._path.unlink(missing_ok=True)
+            return
+        job, times = self._read()
+        write_atomically(self._path, f"{job} {int(times or 0) + 1}".encode())
+
+    def _read(self) -> tuple[str, str]:
+        job, _, times = self._path.read_text(encoding="ascii").partition(" ")
+        return job, times
 
 
 class OwedModels:
