@@ -225,14 +225,12 @@ class Coordinator:
         if (last := self._heads.job) is None:
             return
         own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
-        silent = talk.drive(
-            coordinate_witnessing(
-                self._agreement, last, own, nonce=self._heads.nonce, present=talk.nodes
-            )
-        )
-        self._heads.shown(silent)
-        if silent:
-            talk.tell(last, f"logs are shown again at the next run: {', '.join(sorted(silent))}")
+        nonce = self._heads.begin()
+        carried = coordinate_witnessing(self._agreement, last, own, nonce=nonce, present=talk.nodes)
+        if silent := talk.drive(carried):
+            talk.tell(last, f"logs are to be shown again: {', '.join(sorted(silent))}")
+        else:
+            self._heads.settle()
 
 
 def _with_day(refusal: RefusedError, one: Retraining) -> RefusedError:
