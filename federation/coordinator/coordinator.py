@@ -228,10 +228,10 @@ class Coordinator:
         if (last := self._heads.job) is None:
             return
         own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
-        nonce = self._folder.fresh_secret(f"witness/{self._clock().isoformat()}")
+        nonce = self._heads.begin()
         carried = coordinate_witnessing(self._agreement, last, own, nonce=nonce, present=talk.nodes)
         if silent := talk.drive(carried):
-            talk.tell(last, f"logs are shown again at the next run: {', '.join(sorted(silent))}")
+            talk.tell(last, f"logs are to be shown again: {', '.join(sorted(silent))}")
         else:
             self._heads.settle()
 

@@ -2,12 +2,14 @@
 
 ```
 COORDINATOR/jobs/JOB/owed.json   who has yet to get the model: they were not there then
-COORDINATOR/unshown              logs have grown by a job, which it names, and have yet to be shown
+COORDINATOR/unshown              logs have grown by a job, which it names, and have yet to be shown;
+                                 and how often that was begun
 ```
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from pydantic import TypeAdapter
 
@@ -19,6 +21,9 @@ from federation.progress import Progress, report
 from federation.specification import JobSpec, TrainSpec
 
 __all__ = ["OwedHeads", "OwedModels"]
+
+MOST_ATTEMPTS: Final = 3
+"""What is cut, or not answered, as often waits for the next job."""
 
 _NAMES = TypeAdapter(tuple[str, ...])
 
@@ -32,15 +37,33 @@ class OwedHeads:
     @property
     def job(self) -> str | None:
         """The job by which logs have grown; None where all were shown."""
-        return self._path.read_text(encoding="ascii") if self._path.exists() else None
+        return self._read()[0] if self._path.exists() else None
 
     def owe(self, job: str) -> None:
         """Write down, before a job begins, that logs will have to be shown."""
         write_atomically(self._path, job.encode())
 
+    def begin(self) -> bytes:
+        """Write down that they are being shown, so that nobody shows them for ever.
+
+        Returns:
+            What this attempt differs by from the earlier ones.
+        """
+        job, times = self._read()
+        attempt = int(times or 0) + 1
+        if attempt < MOST_ATTEMPTS:
+            write_atomically(self._path, f"{job} {attempt}".encode())
+        else:
+            self.settle()
+        return b"%d" % attempt
+
     def settle(self) -> None:
-        """Write down that they were."""
+        """Write down that they were shown to everybody who is there."""
         self._path.unlink(missing_ok=True)
+
+    def _read(self) -> tuple[str, str]:
+        job, _, times = self._path.read_text(encoding="ascii").partition(" ")
+        return job, times
 
 
 class OwedModels:
