@@ -115,6 +115,28 @@ class TestChart:
         (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
         assert container["envFrom"] == [{"secretRef": {"name": "ledger"}}]
 
+    def test_an_object_stores_place_and_keys_are_in_every_container(self) -> None:
+        store = {"endpoint": "https://objects.example", "region": "eu-1", "existingSecret": "keys"}
+        pod = rendered({"objectStorage": store})["Deployment"]["spec"]["template"]["spec"]
+        for container in pod["initContainers"] + pod["containers"]:
+            told = {one["name"]: one["value"] for one in container["env"]}
+            assert told["AWS_ENDPOINT_URL_S3"] == "https://objects.example"
+            assert told["AWS_REGION"] == told["AWS_DEFAULT_REGION"] == "eu-1"
+            assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+        assert helm({"objectStorage": {"endpoint": "objects.example"}}).returncode != 0
+
+    def test_an_authority_that_is_given_is_seen_by_the_container_that_takes_it(self) -> None:
+        tls = {"address": "c.example", "tls": {"existingSecret": "authority"}}
+        made = rendered({"role": "coordinator", "coordinator": tls})
+        pod = made["Deployment"]["spec"]["template"]["spec"]
+        (volume,) = [one for one in pod["volumes"] if one["name"] == "authority"]
+        assert volume["secret"]["secretName"] == "authority"
+        (init,) = pod["initContainers"]
+        (mount,) = [one for one in init["volumeMounts"] if one["name"] == "authority"]
+        assert init["args"][-1] == f"--authority={mount['mountPath']}"
+        for container in pod["containers"]:
+            assert "authority" not in {one["name"] for one in container["volumeMounts"]}
+
     @pytest.mark.parametrize("values", [{"node": {"serveLog": True}}, COORDINATOR])
     def test_every_container_finds_the_unsealing_key_as_a_file(
         self, values: dict[str, Any]

@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import json
 import os
+import ssl
 import stat
 import sys
 import traceback
@@ -12,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from hypothesis import given, settings
@@ -35,7 +38,13 @@ from federation.coordinator import read_jobs, write_jobs
 from federation.errors import CollaborationError, RunCancelledError, RunStateError, WorkspaceError
 from federation.observing.events import Event, Notice
 from federation.operations import run_commands
-from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
+from federation.operations.certificates import (
+    Issued,
+    issue_authority,
+    issue_server,
+    new_key,
+    read_authority,
+)
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState, RunStep
@@ -82,6 +91,25 @@ def make_party(path: Path) -> object:
     return PartyFolder.create(path, PartyConfig(name="coordinator", role=Role.COORDINATOR))
 
 
+def authority_in(directory: Path) -> Issued:
+    """Make a CA as a secret of Kubernetes has it."""
+    made = issue_authority(NOW)
+    directory.mkdir()
+    (directory / "tls.crt").write_bytes(made.certificate_pem)
+    (directory / "tls.key").write_bytes(made.key_pem)
+    return made
+
+
+def new_key_pem() -> bytes:
+    return issue_authority(NOW).key_pem
+
+
+def server_pems() -> tuple[bytes, bytes]:
+    """A certificate that may vouch for nobody, and its key."""
+    made = issue_server(issue_authority(NOW), ["a.example"], NOW, key=new_key())
+    return made.certificate_pem, made.key_pem
+
+
 class TestFolder:
     def test_it_is_its_owners_alone_and_so_is_every_key(self, tmp_path: Path) -> None:
         folder = CoordinatorFolder.init(tmp_path / "state", config(), now=NOW)
@@ -115,6 +143,47 @@ class TestFolder:
         CoordinatorFolder.init(tmp_path, config(), now=LATER)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
         assert CoordinatorFolder.open(tmp_path / "coordinator.toml").config == folder.config
+
+    def test_an_authority_that_is_given_is_taken_once_and_for_all(self, tmp_path: Path) -> None:
+        given, other = (authority_in(tmp_path / name) for name in ("given", "other"))
+        for _ in range(2):
+            folder = CoordinatorFolder.init(
+                tmp_path / "state", config(), now=NOW, authority=tmp_path / "given"
+            )
+        assert folder.ca_certificate.read_bytes() == given.certificate_pem
+        server = x509.load_pem_x509_certificate(folder.server_certificate.read_bytes())
+        server.verify_directly_issued_by(given.certificate)
+        with pytest.raises(WorkspaceError, match="another certificate authority than"):
+            CoordinatorFolder.init(
+                tmp_path / "state", config(), now=NOW, authority=tmp_path / "other"
+            )
+        assert folder.ca_certificate.read_bytes() != other.certificate_pem
+
+    @pytest.mark.parametrize(
+        ("wrong", "told"),
+        [
+            ({"tls.crt": None}, "no such file"),
+            ({"tls.key": None}, "no such file"),
+            ({"tls.crt": b"nonsense"}, "in PEM"),
+            ({"tls.key": new_key_pem()}, "not the certificate's"),
+            (dict(zip(("tls.crt", "tls.key"), server_pems(), strict=True)), "vouches for itself"),
+            ({"days": 3651}, "is valid from"),
+        ],
+    )
+    def test_an_authority_that_vouches_for_nobody_is_refused(
+        self, tmp_path: Path, wrong: dict[str, Any], told: str
+    ) -> None:
+        authority_in(tmp_path / "given")
+        now = NOW + timedelta(days=wrong.pop("days", 0))
+        for name, content in wrong.items():
+            (tmp_path / "given" / name).unlink()
+            if content is not None:
+                (tmp_path / "given" / name).write_bytes(content)
+        with pytest.raises(WorkspaceError, match=told):
+            CoordinatorFolder.init(
+                tmp_path / "state", config(), now=now, authority=tmp_path / "given"
+            )
+        assert not list((tmp_path / "state").glob("certificates/*"))
 
     def test_another_address_than_it_has_is_refused(self, tmp_path: Path) -> None:
         CoordinatorFolder.init(tmp_path, config(), now=NOW)
@@ -211,6 +280,30 @@ class TestCertificates:
         ):
             with pytest.raises(VerificationError):
                 self.verify(server, root, host, now)
+
+    @pytest.mark.parametrize("named", [None, b"a name of its owner's own"])
+    def test_whoever_made_the_authority_a_client_takes_it_as_long_as_that_lasts(
+        self, named: bytes | None
+    ) -> None:
+        key, ends = new_key(), NOW + timedelta(days=20)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a company")])
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 7, NOW, ends)
+        builder = builder.add_extension(
+            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        )
+        if named is not None:
+            builder = builder.add_extension(x509.SubjectKeyIdentifier(named), critical=False)
+        made = Issued(builder.sign(key, hashes.SHA384()), key, "made")
+        given = read_authority(made.certificate_pem, made.key_pem, NOW, source="given")
+        server = issue_server(given, ["a.example"], NOW, key=new_key())
+        assert server.certificate.not_valid_after_utc == ends
+        context = ssl.create_default_context(cadata=given.certificate_pem.decode())
+        assert len(context.get_ca_certs()) == 1
+        identifier = server.certificate.extensions.get_extension_for_class(
+            x509.AuthorityKeyIdentifier
+        ).value.key_identifier
+        assert named in (None, identifier)
+        server.certificate.verify_directly_issued_by(given.certificate)
 
     def test_a_server_vouches_for_nobody_and_serves_only(self) -> None:
         server = issue_server(issue_authority(NOW), ["a.example"], NOW, key=new_key())

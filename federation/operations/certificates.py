@@ -1,4 +1,4 @@
-"""The coordinator's own certificate authority, and the certificate of its listeners.
+"""The coordinator's certificate authority, its own or given, and its listeners' certificate.
 
 Guarantees: keys are P-256, from `privacy.randomness`; a server's certificate names its hosts and
 loopback as alternative names, and vouches for nobody else (RFC 5280, section 4.2.1.9).
@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -26,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from federation.errors import WorkspaceError
 from privacy.randomness import new_secret
 
-__all__ = ["Issued", "issue_authority", "issue_server", "new_key"]
+__all__ = ["Issued", "issue_authority", "issue_server", "new_key", "read_authority"]
 
 _ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """Of P-256's group (FIPS 186-5 by SP 800-186, section 3.2.1.3)."""
@@ -120,7 +121,7 @@ def issue_authority(now: datetime) -> Issued:
     """Make a certificate authority of its own, valid for ten years."""
     key = new_key()
     name = _called("comity coordinator CA")
-    builder = _builder(name, key, now, _AUTHORITY_DAYS).issuer_name(name)
+    builder = _builder(name, key, now, now + timedelta(days=_AUTHORITY_DAYS)).issuer_name(name)
     certificate = (
         builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
@@ -130,10 +131,39 @@ def issue_authority(now: datetime) -> Issued:
     return Issued(certificate, key, "CA")
 
 
+def read_authority(certificate: bytes, key: bytes, now: datetime, *, source: str) -> Issued:
+    """Read a certificate authority that an organisation has made for its coordinator.
+
+    Args:
+        certificate: PEM.
+        key: PEM, without a password, of an elliptic curve.
+        now: an aware moment.
+        source: what to call them in an error.
+
+    Raises:
+        WorkspaceError: they do not belong together or are not valid now; or the certificate may
+            vouch for no server, or is vouched for by another, which no node would be given.
+    """
+    found = Issued.parse(certificate, key, source=source)
+    try:
+        constraints = found.certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        found.certificate.verify_directly_issued_by(found.certificate)
+        vouches = constraints.value.ca
+    except (x509.ExtensionNotFound, InvalidSignature, ValueError, TypeError):
+        vouches = False
+    if not vouches:
+        raise WorkspaceError(
+            f"{source}: expected a certificate authority that vouches for itself (RFC 5280, "
+            "section 4.2.1.9: CA), got another certificate: make one for this coordinator alone"
+        )
+    found.check_valid(now)
+    return found
+
+
 def issue_server(
     authority: Issued, hosts: Sequence[str], now: datetime, *, key: ec.EllipticCurvePrivateKey
 ) -> Issued:
-    """Make a certificate for a server, valid for 397 days.
+    """Make a certificate for a server, valid for 397 days, or as long as its authority is.
 
     Args:
         authority: who vouches for it.
@@ -141,23 +171,32 @@ def issue_server(
         now: an aware moment.
         key: the server's.
     """
-    issuer = authority.key.public_key()
-    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer)
+    ends = min(now + timedelta(days=_SERVER_DAYS), authority.certificate.not_valid_after_utc)
     certificate = (
-        _builder(_called("comity coordinator"), key, now, _SERVER_DAYS)
+        _builder(_called("comity coordinator"), key, now, ends)
         .issuer_name(authority.certificate.subject)
         .add_extension(x509.SubjectAlternativeName(_names(hosts)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(identifier, critical=False)
+        .add_extension(_identifier(authority), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
     return Issued(certificate, key, "server")
 
 
+def _identifier(authority: Issued) -> x509.AuthorityKeyIdentifier:
+    """Name the authority's key as its own certificate does."""
+    extensions = authority.certificate.extensions
+    try:
+        named = extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(named.value)
+
+
 def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, days: int
+    subject: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, ends: datetime
 ) -> x509.CertificateBuilder:
     serial = int.from_bytes(new_secret()[:19]) | 1  # 20 octets at most, and positive
     return (
@@ -166,7 +205,7 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(serial)
         .not_valid_before(now - _BEFORE)
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_after(ends)
     )
 
 

@@ -58,6 +58,15 @@ def init(
         str,
         typer.Option("--control", metavar="HOST:PORT", help="Where the control listener waits."),
     ] = "127.0.0.1:9092",
+    authority: Annotated[
+        Path | None,
+        typer.Option(
+            "--authority",
+            metavar="DIR",
+            help="Folder with tls.crt and tls.key of a certificate authority made for this "
+            "coordinator; it makes one of its own if left out.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a coordinator's folder: certificates of its own, and coordinator.toml.
@@ -70,7 +79,7 @@ def init(
     from federation.secrets_commands import warn_of_clear_secrets
 
     config = CoordinatorConfig.for_address(address, listen=listen, control=control)
-    made = CoordinatorFolder.init(folder, config, now=utc_now())
+    made = CoordinatorFolder.init(folder, config, now=utc_now(), authority=authority)
     warn_of_clear_secrets(made.path)
     facts = {
         "config": made.path / "coordinator.toml",

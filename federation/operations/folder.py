@@ -38,7 +38,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from compliance.errors import describe
 from federation.errors import WorkspaceError
 from federation.observing.traces import Collector
-from federation.operations.certificates import Issued, issue_authority, issue_server, new_key
+from federation.operations.certificates import (
+    Issued,
+    issue_authority,
+    issue_server,
+    new_key,
+    read_authority,
+)
 from federation.operations.identity_provider import IdentityProviderConfig
 from federation.party import make_private, write_atomically
 from federation.safe import COORDINATOR_SECRETS, Safe
@@ -157,7 +163,14 @@ class CoordinatorFolder:
             raise WorkspaceError(f"{file} is no file of a coordinator: {error}") from error
 
     @classmethod
-    def init(cls, path: Path, config: CoordinatorConfig, *, now: datetime) -> Self:
+    def init(
+        cls,
+        path: Path,
+        config: CoordinatorConfig,
+        *,
+        now: datetime,
+        authority: Path | None = None,
+    ) -> Self:
         """Prepare a folder, or see that a prepared one is as it must be.
 
         1. The folder, its owner's alone.
@@ -165,8 +178,16 @@ class CoordinatorFolder:
            go, and for an identity provider.
         3. The CA, unless there is one. 4. The server's certificate, unless it serves for longer.
 
+        Args:
+            path: the folder.
+            config: its configuration.
+            now: an aware moment.
+            authority: folder with `tls.crt` and `tls.key` of a CA to take; one of its own if left
+                out.
+
         Raises:
-            WorkspaceError: it is another user's, or configured otherwise, or a key is damaged.
+            WorkspaceError: it is another user's, or configured otherwise, a key is damaged, or
+                the CA is none, or another than the folder has.
         """
         make_private(path)  # 1
         file = path / _NAME
@@ -179,8 +200,34 @@ class CoordinatorFolder:
                 f"{file} says otherwise than this command: change the file itself, which the next "
                 "start and the next certificate heed, or give the same options"
             )
+        if authority is not None:
+            folder.take_authority(authority, now)
         folder.renew(now)
         return folder
+
+    def take_authority(self, directory: Path, now: datetime) -> None:
+        """Take a CA that was made elsewhere, unless it is there already.
+
+        Raises:
+            WorkspaceError: there is none, or none that can be taken, or the folder has another.
+        """
+        files = directory / "tls.crt", directory / "tls.key"
+        try:
+            certificate, key = (file.read_bytes() for file in files)
+        except OSError as error:
+            raise WorkspaceError(
+                f"expected tls.crt and tls.key of a certificate authority in {directory}, got no "
+                f"such file ({error.strerror}): name their folder"
+            ) from error
+        given = read_authority(certificate, key, now, source=str(files[0]))
+        known = self._certified("ca")
+        if known is None:
+            self._keep("ca", given)
+        elif known.certificate != given.certificate:
+            raise WorkspaceError(
+                f"{files[0]} is another certificate authority than {self.ca_certificate}, which "
+                "parties were given: leave it out, or make a new folder and invite them anew"
+            )
 
     def renew(self, now: datetime) -> None:
         """Make what certificates are missing, and the server's anew where it is due."""

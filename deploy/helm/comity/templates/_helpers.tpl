@@ -41,18 +41,29 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
-{{- if or .Values.unsealing.existingSecret .Values.extraEnv }}
+{{- if or .Values.unsealing.existingSecret .Values.objectStorage.endpoint .Values.objectStorage.region .Values.extraEnv }}
 env:
   {{- if .Values.unsealing.existingSecret }}
   - {name: COMITY_UNSEALING_KEY_FILE, value: /run/comity/unsealing-key}
+  {{- end }}
+  {{- with .Values.objectStorage.endpoint }}
+  - {name: AWS_ENDPOINT_URL_S3, value: {{ . | quote }}}
+  {{- end }}
+  {{- with .Values.objectStorage.region }}
+  - {name: AWS_REGION, value: {{ . | quote }}}
+  - {name: AWS_DEFAULT_REGION, value: {{ . | quote }}}
   {{- end }}
   {{- with .Values.extraEnv }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
-{{- if or .Values.postgresql.existingSecret .Values.extraEnvFrom }}
+{{- if or .Values.postgresql.existingSecret .Values.objectStorage.existingSecret .Values.extraEnvFrom }}
 envFrom:
   {{- with .Values.postgresql.existingSecret }}
+  - secretRef:
+      name: {{ . }}
+  {{- end }}
+  {{- with .Values.objectStorage.existingSecret }}
   - secretRef:
       name: {{ . }}
   {{- end }}
@@ -106,6 +117,15 @@ volumes:
     emptyDir: {sizeLimit: 10Gi}
   - name: memory
     emptyDir: {medium: Memory, sizeLimit: {{ .Values.sharedMemory }}}
+  {{- with .Values.coordinator.tls.existingSecret }}
+  - name: authority
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+      items:
+        - {key: tls.crt, path: tls.crt}
+        - {key: tls.key, path: tls.key}
+  {{- end }}
   {{- with .Values.unsealing.existingSecret }}
   # root's, and the group may read it: a file of others' would be refused
   - name: unsealing
