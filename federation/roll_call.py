@@ -101,6 +101,7 @@ class RollCall:
 
     def note_stranger(self, node: int) -> None:
         """Let a node be that is nobody's who signed the agreement, and say so once."""
+        self._others.pop(node, None)  # it was updated meanwhile
         if node not in self._strangers:
             self._strangers.add(node)
             told = f"lets node {node} be: it is of nobody who signed this agreement"

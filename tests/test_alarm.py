@@ -1,6 +1,7 @@
 """A coordinator whose event loop hangs ends by itself, and nobody else does."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import httpx
 import pytest
 from coordinating import Coordination
 from deployment import BIN, START_SECONDS, Processes
+
+from federation.apps.operating.systemd import Standing, tell_systemd
 
 PROGRAM = """
 import asyncio, re, time
@@ -61,6 +64,18 @@ def test_a_loop_that_goes_round_or_is_watched_no_longer_goes_on(
 ) -> None:
     done = run(within, after, patience=patience)
     assert (done.returncode, done.stdout) == (0, "it went on\n"), done.stderr
+
+
+def test_a_process_that_can_open_nothing_more_goes_on_though_it_cannot_tell_systemd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "@nobody-takes-this")
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    try:
+        tell_systemd(Standing.GOING_ROUND)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
 
 
 HANG = """

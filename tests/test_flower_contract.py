@@ -77,6 +77,7 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.proto.fleet_pb2.PushMessagesResponse": lambda it: has(
         it, "objects_to_push", "session_id"
     ),
+    "flwr.proto.message_pb2.ObjectTree": lambda it: has(it, "object_id", "children"),
     "flwr.proto.runtime_pb2.PullAppMessagesRequest": lambda it: has(it, "message_ids"),
     "flwr.proto.runtime_pb2.PullAppMessagesResponse": lambda it: (
         has(it, "messages_list", "message_object_trees") and skips(it)
@@ -104,6 +105,10 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     ),
     "flwr.supercore.constant.NodeStatus": lambda it: it.UNREGISTERED == "unregistered",
     "flwr.supercore.inflatable.inflatable_object.iterate_object_tree": lambda it: takes(it, "tree"),
+    "flwr.supercore.object_store.in_memory_object_store.InMemoryObjectStore": lambda it: (
+        takes(it.preregister, "run_id", "object_tree")
+        and {"store", "lock_store"} <= vars(it()).keys()
+    ),
     "flwr.supercore.primitives.asymmetric.public_key_to_bytes": callable,
     "flwr.superlink.auth_plugin.NoOpControlAuthnPlugin": takes,
     "flwr.superlink.cli.flower_superlink.SuperLinkLifespan": lambda it: (

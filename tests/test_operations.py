@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from compliance.terms import Role
 from federation import cli
+from federation.apps import refusals
 from federation.apps.control_listener import CONTROL_CALLS, control_app
 from federation.apps.operating.dispatcher import Dispatcher
 from federation.apps.operating.service import check_scripts
@@ -659,6 +660,30 @@ class TestDispatcher:
         assert run.state is RunState.STOPPED
         assert "Flower did not start it (WorkspaceError)" in run.told
 
+    def test_a_run_that_could_not_be_said_to_have_stopped_is_stopped_once_it_can(
+        self, journal: RunJournal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = Engine()
+        dispatcher = self.dispatcher(journal, engine)
+        number, other = (journal.submit([name], by="alice").number for name in ("one", "two"))
+        change = journal.change
+
+        def change_but_for_stopped(one: int, state: RunState, **words: str) -> Run:
+            if state is RunState.STOPPED:
+                raise WorkspaceError("no room")
+            return change(one, state, **words)
+
+        engine.breaks = True
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "change", change_but_for_stopped)
+            for _ in range(2):
+                with pytest.raises(WorkspaceError, match="no room"):
+                    dispatcher.look()
+        engine.breaks = False
+        dispatcher.look()
+        assert journal.run(number).state is RunState.STOPPED
+        assert journal.run(other).state is RunState.RUNNING
+
 
 class TestOrders:
     @pytest.fixture
@@ -923,6 +948,22 @@ class TestPublicListener:
     )
     def test_nothing_else(self, public: TestClient, path: str) -> None:
         assert public.post(path).status_code == 404
+
+    def test_lines_of_several_threads_are_all_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(refusals, "_FILE_BYTES", 2_000)
+        monkeypatch.setattr(refusals, "_FILES", 99)
+        audit = AuditFile(tmp_path / "audit.jsonl", clock=lambda: NOW)
+        switch = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda number: audit.write({"number": number}), range(1_000)))
+        finally:
+            sys.setswitchinterval(switch)
+        lines = [line for file in tmp_path.iterdir() for line in file.read_text().splitlines()]
+        assert sorted(json.loads(line)["number"] for line in lines) == list(range(1_000))
 
     def test_refused_calls_leave_a_line_without_what_was_said(self, tmp_path: Path) -> None:
         audit = AuditFile(tmp_path / "audit.jsonl", clock=lambda: NOW)

@@ -14,7 +14,7 @@ from compliance import records
 from compliance.erasure.following import State
 from federation.channel import Parcel
 from federation.coordinator import Coordinator, write_jobs
-from federation.errors import FederationError, RefusedError, VersionError
+from federation.errors import FederationError, PartyUnreachableError, RefusedError, VersionError
 from federation.jobs.model import JointModel
 from federation.messages import SealedMessage, unseal_header
 from federation.progress import Progress, listening
@@ -374,6 +374,16 @@ def test_a_node_of_nobody_whom_a_job_asks_stops_no_run_and_has_nobody_wait(
     assert [name for name, _ in absent(stages)] == told
     assert channel.waits == 0
     assert [kind for node, kind in channel.asked if node == 3] == ["identify"]
+
+
+def test_a_node_of_nobody_that_was_updated_meanwhile_is_not_why_a_party_is_missing(
+    world: World,
+) -> None:
+    answers = iter([of_a_bundle("?")])
+    channel = Nodes(world, lambda parcel: next(answers, of_a_stranger)(world, parcel))
+    world.away = {"courier"}
+    with pytest.raises(PartyUnreachableError, match="no node of courier is connected"):
+        run(world, MATCH, channel=channel)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import hashlib
 import socket
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from random import Random
@@ -23,6 +24,7 @@ from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.task_identity import TaskIdentity
@@ -37,6 +39,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from federation.apps import grid, operating, superlink
 from federation.apps.carriage import CarriedMessage
 from federation.apps.grid import PiggybackGrid
+from federation.apps.operating import pushes
 from federation.apps.operating.flower import FlowerNodes, FlowerObjects, FlowerRuns, superlink_app
 from federation.apps.operating.pushes import MOST_OBJECTS, Pushes
 from federation.apps.operating.riding import Riding
@@ -75,6 +78,7 @@ class Counted:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.calls: Counter[str] = Counter()
+        self.before: Callable[[str], None] = lambda _: None
         self.fails: Counter[str] = Counter()
         """How often each call of a node is answered as where Flower cannot write its state."""
 
@@ -82,6 +86,7 @@ class Counted:
         if scope["type"] == "http":
             call = scope["path"].rpartition("/")[2]
             self.calls[call] += 1
+            self.before(call)
             if self.fails[call] and scope["path"].startswith("/v1/fleet/"):
                 self.fails[call] -= 1
                 await Response(status_code=500)(scope, receive, send)
@@ -348,6 +353,59 @@ def test_no_answer_has_more_objects_than_the_largest_message(riding: Line) -> No
     assert not riding.store.store
 
 
+def test_an_answer_that_is_told_of_again_has_no_further_objects(riding: Line) -> None:
+    _, question = asked(riding)
+    answer = riding.answer(question, b"answer")
+    own, wanted = answer.tree.object_id, set[str]()
+    for number, root in enumerate([own, own, 64 * "a"]):
+        names = (hashlib.sha256(bytes([number, one])).hexdigest() for one in range(MOST_OBJECTS))
+        leaves = [ObjectTree(object_id=name) for name in names]
+        tree = ObjectTree(object_id=root, children=leaves[1:])
+        request = pushing(riding, CarriedMessage(answer.head, tree, {}), [])
+        with suppress(httpx.HTTPStatusError):
+            wanted |= {*riding.client.PushMessages(request).objects_to_push}
+    assert len(wanted) == MOST_OBJECTS
+    riding.store.clear()
+
+
+def test_an_object_has_the_same_objects_within_it_in_every_answer(riding: Line) -> None:
+    """Else few of each answer, which hang on each other, would make a message of any number."""
+    name, taken = 64 * "0", 0
+    for number in range(3):
+        _, question = asked(riding)
+        answer = riding.answer(question, b"answer")
+        leaves = (MOST_OBJECTS - 2) * [ObjectTree(object_id=name)]
+        name = hashlib.sha256(bytes([number])).hexdigest()
+        part = ObjectTree(object_id=name, children=leaves)
+        tree = ObjectTree(object_id=answer.tree.object_id, children=[part])
+        request = pushing(riding, CarriedMessage(answer.head, tree, {}), [])
+        with suppress(httpx.HTTPStatusError):
+            riding.client.PushMessages(request)
+        with suppress(NoObjectInStoreError):
+            told = riding.store.get_object_tree(answer.tree.object_id)
+            assert sum(1 for _ in iterate_object_tree(told)) <= MOST_OBJECTS
+            taken += 1
+    assert taken == 2  # the second would have had the first within it
+    riding.store.clear()
+
+
+def test_of_a_push_of_many_messages_none_is_looked_at() -> None:
+    """A stranger may send millions, in 8 MiB."""
+    request = PushMessagesRequest(node=Node(node_id=2))
+    for _ in range(100_000):
+        request.messages_list.add()
+    body = request.SerializeToString()
+    tracemalloc.start()
+    try:
+        refusal = pushes._refusal(body)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert refusal is not None
+    assert refusal[0] == HTTPStatus.BAD_REQUEST
+    assert most < 100_000
+
+
 def test_the_largest_message_has_no_more_objects_than_are_taken() -> None:
     record = to_record(SealedMessage(b"{}", Random(1).randbytes(MAX_PAYLOAD_BYTES)))
     carried = CarriedMessage.take_apart(Message(record, 1, "query"))
@@ -413,6 +471,31 @@ def test_a_run_that_a_superlink_knows_no_longer_has_ended(riding: Line) -> None:
     answer.head.metadata.run_id += 1
     with pytest.raises(RunOverError):
         riding.node.push(answer)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("call", ["pull-object", "confirm-message-received", "push-object"])
+def test_a_run_that_is_gone_in_the_midst_of_a_message_has_ended(riding: Line, call: str) -> None:
+    large, runs = bytes(RIDING_BYTES + 1), riding.state.run_ids
+
+    def lose_runs(called: str) -> None:
+        if called == call:
+            riding.state.run_ids = {}
+
+    riding.grid.push_messages([riding.question(large)])
+    answer = None
+    if call == "push-object":
+        question = riding.node.pull()
+        assert question is not None
+        answer = riding.answer(question, large)
+    riding.superlink.before = lose_runs
+    try:
+        with pytest.raises(RunOverError):
+            riding.node.pull() if answer is None else riding.node.push(answer)
+    finally:
+        riding.superlink.before = lambda _: None
+        riding.state.run_ids = runs
+        riding.store.clear()
 
 
 @pytest.mark.parametrize("answered", [b"", LARGE])

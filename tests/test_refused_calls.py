@@ -103,6 +103,22 @@ class TestTally:
         assert coordinator.folder.refused.stat().st_size < 1000
         verify_party(coordinator.party.path)
 
+    def test_where_the_clock_was_put_back_it_tells_of_nothing_that_is_to_come(
+        self, coordinator: Coordinator
+    ) -> None:
+        coordinator.begin_log()
+        tally, now = coordinator.tally(), coordinator.now
+        coordinator.now = now + timedelta(hours=1)
+        tally.count(RefusedFor.TOKEN)
+        coordinator.now = now
+        tally.keep()
+        assert not tally.tell(at_once=True)
+        assert coordinator.told() == {RefusedFor.TOKEN: 1}
+        coordinator.now = now + timedelta(hours=2)
+        assert coordinator.tally().tell(at_once=True)
+        (leaf,) = coordinator.leaves()
+        assert leaf.since <= leaf.time
+
     def test_it_waits_for_a_log_and_while_a_run_holds_the_folder(
         self, coordinator: Coordinator
     ) -> None:

@@ -60,7 +60,7 @@ class AuditFile:
         """Add one line; the time is put in here."""
         at = self._clock().isoformat(timespec="milliseconds")
         text = json.dumps({"at": at, **line})
-        self._handler.emit(logging.LogRecord("audit", logging.INFO, "", 0, text, None, None))
+        self._handler.handle(logging.LogRecord("audit", logging.INFO, "", 0, text, None, None))
         self._handler.flush()
 
 

@@ -54,7 +54,7 @@ __all__ = ["RunOverError", "SuperLink", "read_node_key"]
 
 _HEARTBEAT_SECONDS: Final = 0.6 * HEARTBEAT_DEFAULT_INTERVAL
 _FAILED: Final = 500
-"""How Flower answers where it cannot write its state, and a push of a run that it does not know."""
+"""How Flower answers where it cannot write its state, and of a run that it does not know."""
 _AWAY: Final = frozenset({_FAILED, 502, 503, 504})
 _OVER: Final = 403
 """How Flower answers what belongs to a run that has ended, or a question for one it knows not."""
@@ -202,6 +202,7 @@ class SuperLink:
         self._call(
             self._client.ConfirmMessageReceived,
             ConfirmMessageReceivedRequest(node=self._node, run_id=run, message_object_id=root),
+            run=run,
         )
         return CarriedMessage(head, tree, objects)
 
@@ -230,6 +231,7 @@ class SuperLink:
                     object_content=answer.objects[name],
                     session_id=taken.session_id,
                 ),
+                run=run,
             )
 
     def bundle_of(self, run: int) -> bytes:
@@ -247,7 +249,7 @@ class SuperLink:
         request = PullObjectRequest(node=self._node, run_id=run, object_id=name)
         end = time.monotonic() + _OBJECT_PATIENCE
         while True:
-            answer = self._call(self._client.PullObject, request)
+            answer = self._call(self._client.PullObject, request, run=run)
             if answer.object_available:
                 return bytes(answer.object_content)
             if not answer.object_found or time.monotonic() > end:

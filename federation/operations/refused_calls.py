@@ -134,7 +134,8 @@ class RefusalTally:
         3. The leaf is appended. 4. What was counted meanwhile begins the next window.
 
         Args:
-            at_once: before the window is over, as the process ends.
+            at_once: before the window is over, as the process ends; never before it has begun, by a
+                clock that was put back.
 
         Returns:
             Whether a leaf was written.
@@ -144,7 +145,7 @@ class RefusalTally:
         """
         since, now = self._since, self._clock()
         party = PartyFolder(self._folder.party)
-        if since is None or not (at_once or now >= since + self._window):
+        if since is None or now < since + (timedelta() if at_once else self._window):
             return False
         if not (party.path / "agreement.json").exists():
             return False

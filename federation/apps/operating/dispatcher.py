@@ -2,10 +2,11 @@
 
 ```
  begin                  at every look
-   1 whatever was at      2 nothing at work: the oldest that waits begins
-     work when the        3 something at work: parties that it goes without since they
-     process died is        speak another version are told of
-     stopped              4 Flower's run has ended without a word: the run is stopped
+   1 whatever was at      2 nothing at work: what the journal says is so is stopped, and the
+     work when the          oldest that waits begins
+     process died is      3 something at work: parties that it goes without since they
+     stopped                speak another version are told of
+                          4 Flower's run has ended without a word: the run is stopped
 ```
 
 Guarantees: one run at a time; a run that is at work in the journal is one that Flower has, or it
@@ -80,13 +81,12 @@ class Dispatcher:
 
     def end(self) -> None:
         """Stop what is at work in the journal, once nothing runs any more."""
-        for run in self._journal.all():
-            if run.state.is_at_work:
-                self._give_up(run, "the coordinator's process ended meanwhile: resume the run")
+        self._end("the coordinator's process ended meanwhile: resume the run")
 
     def look(self) -> None:
         """Move on what can be moved on now."""
         if self._at_work is None:
+            self._end("it was not begun, or that could not be written down: resume the run")
             waiting = [one for one in self._journal.all() if one.state is RunState.QUEUED]
             if waiting:
                 self._begin(waiting[0])  # 2
@@ -102,6 +102,11 @@ class Dispatcher:
             words = f"run {number} is {run.state}{f': {run.told}' if run.told else ''}"
             self._tell(Notice(Event.RUN_ENDED, words, run=number, state=run.state))
             self._at_work = None
+
+    def _end(self, told: str) -> None:
+        for run in self._journal.all():
+            if run.state.is_at_work:
+                self._give_up(run, told)
 
     def _begin(self, run: Run) -> None:
         try:
@@ -128,9 +133,9 @@ class Dispatcher:
         for one in run.absent[self._told_absent :]:
             told = f"run {run.number} {one.told}"
             event = Event.PARTY_OF_ANOTHER_VERSION
-            self._tell(Notice(event, told, run=run.number, party=one.party))
             self._audit({"run": run.number, "absent": one.party, "told": one.told})
-        self._told_absent = len(run.absent)
+            self._told_absent += 1
+            self._tell(Notice(event, told, run=run.number, party=one.party))
 
     def _give_up(self, run: Run, told: str) -> Run:
         cancelled = run.state is RunState.CANCELLING

@@ -2,7 +2,8 @@
 
 Guarantees: nodes are known by their keys, the executor by its secret; nothing is installed from the
 network; Flower's own dialects beside HTTP are not spoken. Its state is in memory alone: nothing of
-it lies on a disk, and no run outlives the process.
+it lies on a disk, and no run outlives the process. An object has the same others within it wherever
+it is told of, so that a message has the objects that it was told with, and no more.
 
 Leaves to others: who may call what (`public_listener`, `control_listener`), when a run begins
 (`dispatcher`). It leans on names of Flower that are not public; `tests/test_flower_contract.py`
@@ -33,9 +34,12 @@ from flwr.common.constant import (
 from flwr.common.serde import user_config_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.auth.typing import AccountInfo
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NodeStatus
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
@@ -122,8 +126,34 @@ def superlink_app(secret: bytes) -> FastAPI:
         runtime_dependency_install=False,
     )
     app: FastAPI = create_app(config, SuperLinkLifespan)
+    factory = app.state.linkstate_factory
+    factory.objectstore_factory.store_instance = factory.state()._object_store = _Store()  # noqa: SLF001 -- Flower has no other place for it
     answer_in_one_task(app)
     return app
+
+
+class _Store(InMemoryObjectStore):
+    """Objects by name; a tree that contradicts what was told of them before is not taken.
+
+    Flower keeps what it was told first, and hands out a message with all that hangs on its objects
+    by that. So few in each of several answers could hang on each other to any number.
+    """
+
+    def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
+        """Return which objects of a tree are still to be put, as Flower's own does.
+
+        Raises:
+            ValueError: one has others within it than it was told of with before.
+        """
+        with self.lock_store:
+            within: dict[str, list[str]] = {}
+            for one in iterate_object_tree(object_tree):
+                told = [child.object_id for child in one.children]
+                known = self.store.get(one.object_id)
+                first = within.setdefault(one.object_id, known.child_object_ids if known else told)
+                if sorted(told) != sorted(first):
+                    raise ValueError("an object is told of with others within it than before")
+            return super().preregister(run_id, object_tree)
 
 
 def _state(app: FastAPI) -> LinkState:

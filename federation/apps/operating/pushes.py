@@ -2,12 +2,14 @@
 
 Flower holds objects in memory until the ServerApp has them. It compares an answer's sender with
 whom was asked, but not with the node whose key signed the call; and takes as many objects as it is
-told of.
+told of, of whatever message, and again.
 
 Guarantees: a push of a node names one message, which that node sends, and at most `MOST_OBJECTS`
-objects; so that no answer takes more than their number of the listener's largest bodies.
+objects, which are that message's; so that no answer takes more than their number of the listener's
+largest bodies. Of a push of several messages none is looked at.
 
-Leaves to others: who the node is, whether it was asked (Flower); how long a body is (the listener).
+Leaves to others: who the node is, whether it was asked (Flower); that an object has the same others
+within it each time (`flower`); how long a body is (the listener).
 """
 
 from http import HTTPStatus
@@ -66,10 +68,12 @@ def _refusal(body: bytes) -> tuple[HTTPStatus, str] | None:
         request = PushMessagesRequest.FromString(body)
     except DecodeError:
         return None
-    senders = [one.metadata.src_node_id for one in request.messages_list]
-    if senders != [request.node.node_id] or len(request.message_object_trees) != 1:
-        return HTTPStatus.BAD_REQUEST, "expected one message, of the node that pushes it"
-    objects = iterate_object_tree(request.message_object_trees[0])
+    if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+        return HTTPStatus.BAD_REQUEST, "expected one message, and its objects"
+    told, tree = request.messages_list[0].metadata, request.message_object_trees[0]
+    if told.src_node_id != request.node.node_id or told.message_id != tree.object_id:
+        return HTTPStatus.BAD_REQUEST, "expected a message of the node that pushes it"
+    objects = iterate_object_tree(tree)
     if next(islice(objects, MOST_OBJECTS, None), None) is not None:
         told = f"expected a message of at most {MOST_OBJECTS} objects"
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, told

@@ -29,7 +29,7 @@ def tell_systemd(standing: Standing) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in {"/", "@"}:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line, suppress(OSError):
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         line.setblocking(False)
         line.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
         line.send(standing.encode())
