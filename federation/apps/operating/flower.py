@@ -153,7 +153,8 @@ class _Store(InMemoryObjectStore):
                 first = within.setdefault(one.object_id, known.child_object_ids if known else told)
                 if sorted(told) != sorted(first):
                     raise ValueError("an object is told of with others within it than before")
-            return super().preregister(run_id, object_tree)
+            missing: list[str] = super().preregister(run_id, object_tree)
+            return missing
 
 
 def _state(app: FastAPI) -> LinkState:
