@@ -175,7 +175,7 @@ class Showings:
         shutil.rmtree(self._place / origin, ignore_errors=True)
 
     def forget(self, now: datetime) -> None:
-        """Forget what is begun anew if it is asked for, and what crashes and earlier versions left."""
+        """Forget what would be begun anew, and what crashes and earlier versions left."""
         for path in self._place.glob("*.npz"):
             path.unlink()
         for path in [one for one in self._place.glob("*") if one.is_dir()]:
