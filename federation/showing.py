@@ -175,11 +175,11 @@ class Showings:
         shutil.rmtree(self._place / origin, ignore_errors=True)
 
     def forget(self, now: datetime) -> None:
-        """Forget what nobody has answered for a day, and what crashes and earlier versions left."""
+        """Forget what would be begun anew, and what crashes and earlier versions left."""
         for path in self._place.glob("*.npz"):
             path.unlink()
         for path in [one for one in self._place.glob("*") if one.is_dir()]:
-            if not any(one > now - _DAY for one in self._times(path.name)):
+            if not any(one > now - _RESUMABLE for one in self._times(path.name)):
                 self.end(path.name)
 
     def _begin(self, origin: str, label: str, now: datetime) -> Showing:

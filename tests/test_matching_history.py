@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from compliance.terms import MatchTerms
 from federation.errors import RefusedError, WorkspaceError
 from federation.matching import history as module
-from federation.matching.history import MatchHistory
+from federation.matching.history import MatchHistory, forget_tokens
 from federation.matching.token_set import MatchingSet, TokenBatch
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -240,6 +240,20 @@ def test_a_set_of_one_key_is_held_against_the_last_of_that_key(
     (tmp_path / "matches" / "last-set-email.bin").unlink()
     with pytest.raises(WorkspaceError, match="missing"):
         history().check_change(sets(range(50, 60)), TERMS, key="email")
+
+
+def test_whoever_was_taken_out_of_a_last_set_stays_out_when_its_job_goes_on(
+    history: History, sets: Sets, tmp_path: Path
+) -> None:
+    own, last = sets(range(10)), tmp_path / "matches" / "last-set.bin"
+    history().record("job-0", "courier", own, at=NOW)
+    forget_tokens(tmp_path / "matches", own.bucket(0, 1)[0][:1])
+    without = last.read_bytes()
+    assert len(without) == 9 * 8
+    history().record("job-0", "brand", own, at=NOW)
+    assert last.read_bytes() == without
+    history().record("job-1", "brand", own, at=NOW)
+    assert len(last.read_bytes()) == 10 * 8
 
 
 # --- what is on disk ---------------------------------------------------------------------------

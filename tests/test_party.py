@@ -389,7 +389,8 @@ def test_what_a_killed_holder_left_half_written_goes_when_the_folder_is_held_aga
 def test_what_a_killed_process_had_read_of_people_goes_and_what_is_in_use_stays(
     folder: PartyFolder, is_held: bool
 ) -> None:
-    places = (folder.path / "view.tmp", folder.path / "jobs" / "model" / "own-rows.tmp")
+    names = ("view.tmp", "jobs/model/own-rows.tmp", "erasures/showing/brand.tmp")
+    places = [folder.path / name for name in names]
     child = os.fork()
     if child == 0:
         with ExitStack() as at_work:
@@ -402,7 +403,7 @@ def test_what_a_killed_process_had_read_of_people_goes_and_what_is_in_use_stays(
     assert all(place.exists() for place in places)
     with scratch(folder.path / "jobs" / "other" / "own-rows.tmp") as lent:
         with locked(folder):
-            assert [place.exists() for place in places] == [not is_held] * 2
+            assert [place.exists() for place in places] == [not is_held] * 3
             remove_abandoned(folder.path)
             assert not any(place.exists() for place in places)
         assert lent.exists()

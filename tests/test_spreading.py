@@ -723,6 +723,16 @@ def test_a_showing_begins_anew_after_an_hour_and_where_a_part_is_never_answered(
     assert talk.shown("d" * 64).body.part == 0
 
 
+def test_whom_a_party_showed_is_kept_for_an_hour_at_most(talk: Talk) -> None:
+    tokens = talk.world.folder("courier").erasures / "showing" / "brand"
+    talk.world.away = {"brand"}
+    spread(talk.world)
+    assert tokens.exists()
+    talk.world.now += timedelta(hours=1)
+    spread(talk.world)
+    assert not tokens.exists()
+
+
 def test_a_part_counts_once(talk: Talk, in_parts: int) -> None:
     first = talk.shown("a" * 64)
     batch = talk.batch(first, ())

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from parties import MATCH, ROLES, World
+from parties import MATCH, PEOPLE, ROLES, World
 
 from compliance.errors import LogCorruptedError, LogError, NotPublicError
 from compliance.log.checkpoint import Checkpoint
@@ -29,6 +29,7 @@ from compliance.signing import SigningKey
 from compliance.terms import PartyTerm, Role
 from federation.audit import verify_all, verify_party
 from federation.coordinator import write_jobs
+from federation.coordinator.owed import OwedHeads
 from federation.errors import RefusedError
 from federation.jobs.witness import Answer
 from federation.log_sharing import check_receipt, make_receipt, make_server
@@ -79,7 +80,9 @@ def test_a_showing_that_was_cut_is_made_up_for_though_no_job_is_left(tmp_path: P
     with pytest.raises(ConnectionResetError):
         world.run()
     assert public() == set()
-    world.listener = silent
+    world.listener, world.away = World.listener, set(PEOPLE)
+    world.run()  # nobody is there to be shown them
+    world.listener, world.away = silent, set()
     world.run()
     assert "retailer" not in public()
     world.listener, world.unreachable = World.listener, set()
@@ -88,6 +91,18 @@ def test_a_showing_that_was_cut_is_made_up_for_though_no_job_is_left(tmp_path: P
     world.wire.clear()
     world.run()  # once is enough
     assert not any(world.read(one).header.kind.startswith("witness.") for one in world.wire)
+
+
+def test_logs_are_shown_as_they_stand_however_often_one_job_is_begun(world: World) -> None:
+    def shown() -> list[int]:
+        sizes = [verify_party(world.folder(name).path).public_size for name in ROLES]
+        return [size or 0 for size in sizes]
+
+    for _ in range(3):
+        before = shown()
+        OwedHeads(world.folder("coordinator")).owe(MATCH.name)
+        world.run()
+        assert all(now > then for now, then in zip(shown(), before, strict=True))
 
 
 def test_what_each_keeps_of_the_others_is_what_they_hold(ended: World) -> None:

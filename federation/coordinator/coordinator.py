@@ -174,7 +174,7 @@ class Coordinator:
                             execution = self._gathered(talk, spec, listed)
                             if late := self._present(talk) - heard:
                                 raise PartyUnreachableError(
-                                    f"{', '.join(sorted(late))} gave no answer about who is to be "
+                                    f"{', '.join(sorted(late))} may not know yet who is to be "
                                     f"erased, without whom {one.spec.name} is trained: run again"
                                 )
                             self._heads.owe(spec.name)
@@ -204,7 +204,7 @@ class Coordinator:
         """Have parties ask each other to erase people, and tell each other what was done.
 
         Returns:
-            Who is there, and gave every answer.
+            Who is there, and has heard of everybody.
         """
         attempt = self._folder.fresh_secret(f"erasing/{self._clock().isoformat()}").hex()
         present = self._present(talk)
@@ -223,12 +223,14 @@ class Coordinator:
     def _witness(self, talk: Conversation) -> None:
         """Show every party's log to every other, filed under the last job, if that is owed.
 
-        Whoever is there and gives no answer has its log shown at the next run.
+        Whoever is there and gives no answer has its log shown at the next run; so has everybody
+        where nobody is there.
         """
-        if (last := self._heads.job) is None:
+        if (last := self._heads.job) is None or not talk.nodes:
             return
         own = LogWitnessing(self._folder, self._agreement, clock=self._clock)
-        nonce = self._heads.begin()
+        self._heads.begin()
+        nonce = self._folder.fresh_secret(f"witness/{last}/{self._clock().isoformat()}")
         carried = coordinate_witnessing(self._agreement, last, own, nonce=nonce, present=talk.nodes)
         if silent := talk.drive(carried):
             talk.tell(last, f"logs are to be shown again: {', '.join(sorted(silent))}")

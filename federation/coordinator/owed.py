@@ -43,19 +43,14 @@ class OwedHeads:
         """Write down, before a job begins, that logs will have to be shown."""
         write_atomically(self._path, job.encode())
 
-    def begin(self) -> bytes:
-        """Write down that they are being shown, so that nobody shows them for ever.
-
-        Returns:
-            What this attempt differs by from the earlier ones.
-        """
+    def begin(self) -> None:
+        """Write down that they are being shown, so that nobody shows them for ever."""
         job, times = self._read()
         attempt = int(times or 0) + 1
         if attempt < MOST_ATTEMPTS:
             write_atomically(self._path, f"{job} {attempt}".encode())
         else:
             self.settle()
-        return b"%d" % attempt
 
     def settle(self) -> None:
         """Write down that they were shown to everybody who is there."""

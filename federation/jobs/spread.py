@@ -262,8 +262,8 @@ class Spread:
 
     Attributes:
         refused: parties that refused something; their logs say why.
-        silent: parties that gave no answer to something, though they were there: they may not know
-            yet who asked to be erased.
+        silent: parties that gave no answer to something, though they were there, or were still
+            asked in the last round: they may not know yet who asked to be erased.
     """
 
     refused: set[str] = field(default_factory=set)
@@ -283,7 +283,7 @@ def coordinate_spreading(
         What to send next; resumed with the answers that came.
 
     Returns:
-        Who refused, and who was silent.
+        Who refused, and who may not have heard everything.
 
     Raises:
         MessageError: a party broke the protocol.
@@ -303,6 +303,8 @@ def coordinate_spreading(
             left |= yield from _carry_news(attempt, number, news, present, spread)
         if not pairs and not news:
             break
+    else:
+        spread.silent.update(peer for _, peer in pairs)
     return spread
 
 

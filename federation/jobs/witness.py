@@ -148,7 +148,7 @@ def coordinate_witnessing(
         agreement: whose parties have cosigning keys.
         job: what the messages are filed under.
         own: the coordinator's own log, and itself as a witness.
-        nonce: another one for each attempt, so that nobody shows the head that it showed before.
+        nonce: fresh, so that nobody shows the head that it showed before, in whichever attempt.
         present: data parties whose nodes are there.
 
     Yields:

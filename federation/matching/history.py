@@ -159,13 +159,16 @@ class MatchHistory:
     ) -> Self:
         """Remember a match that is about to begin; once more changes nothing.
 
+        The set is kept as the last one once for a job: who was taken out of it meanwhile stays out.
+
         1. There is a history before there is a last set: a set without one is a loss.
         2. There is a set before a match counts: the next one has something to be held against.
         """
         last = self._last_set_file(key)
         if not (self._directory / "history.json").exists():  # 1
             self._write(self._matches)
-        if own.token_count or not last.exists():
+        is_kept = [one.job for one in self._matches if one.key == key][-1:] == [job]
+        if (own.token_count and not is_kept) or not last.exists():
             hashes = (block.astype("<u8").tobytes() for block in own.hashes())
             write_atomically(last, hashes, mode=0o600)  # 2
         if any((one.job, one.peer) == (job, peer) for one in self._matches):

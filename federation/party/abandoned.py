@@ -17,7 +17,7 @@ from typing import Final
 
 __all__ = ["in_use", "remove_abandoned"]
 
-_PLACES: Final = ("*.tmp", "jobs/*/*.tmp")
+_PLACES: Final = ("*.tmp", "jobs/*/*.tmp", "erasures/showing/*.tmp")
 
 
 @contextmanager
