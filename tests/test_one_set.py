@@ -21,6 +21,7 @@ from compliance.lifecycle import amend
 from compliance.records import ErasureOutcome
 from compliance.terms import Artefact, Role
 from federation import adoption, artefacts
+from federation.auditing import audit_places
 from federation.coordinator import Coordinator, write_jobs
 from federation.erasing import Erasing
 from federation.errors import RefusedError, WorkspaceError
@@ -71,6 +72,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory, _small_world: None) -> Wor
 @pytest.fixture
 def world(trained: World, tmp_path: Path) -> World:
     return trained.apart(tmp_path / "workspace")
+
+
+def test_an_audit_finds_nothing_in_a_training_over_columns(trained: World, tmp_path: Path) -> None:
+    """Each party has a part of its own, and the coordinator's log tells of none."""
+    places = [str(trained.workspace.path)]
+    _, found, _ = audit_places(
+        places, agreements=(), policy=None, scratch=tmp_path, now=trained.now
+    )
+    assert found == ()
 
 
 def amended(
