@@ -80,8 +80,7 @@ class Coordinator:
             return
         with self._conversation(channel) as talk:
             with self._noting(talk, ROLL_CALL):
-                patience = min((spec.patience_seconds for spec in jobs), default=math.inf)
-                talk.there.seek(talk.people, patience_seconds=patience)
+                talk.there.seek(talk.people, patience_seconds=_shortest(jobs))
                 heard = self._spread(talk)  # whatever keeps jobs from running
             for spec in jobs:
                 with self._noting(talk, spec.name):
@@ -158,7 +157,7 @@ class Coordinator:
             PartyUnreachableError: somebody who is there has not heard; run again to go on.
         """
         with self._noting(talk, ROLL_CALL):
-            talk.there.seek(talk.people)
+            talk.there.seek(talk.people, patience_seconds=_shortest(asked))
             if not self._present(talk) <= heard:  # who came since, or was silent
                 heard = self._spread(talk)
             again = self._hear_of_models(talk, asked)
@@ -236,6 +235,11 @@ class Coordinator:
             talk.tell(last, f"logs are to be shown again: {', '.join(sorted(silent))}")
         else:
             self._heads.settle()
+
+
+def _shortest(specs: Sequence[JobSpec]) -> float:
+    """Return how long parties are waited for that are to be told something before these jobs."""
+    return min((spec.patience_seconds for spec in specs), default=math.inf)
 
 
 def _with_day(refusal: RefusedError, one: Retraining) -> RefusedError:
