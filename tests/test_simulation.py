@@ -163,10 +163,10 @@ class TestKilled:
         seeded = write_trial(tmp_path, without(document(), "evaluate"))
         unseeded = save(without(document(), "evaluate", "unsafe_seed"), tmp_path / "unseeded.toml")
         places = [str(path) for path in (seeded, tmp_path / "a", unseeded, tmp_path / "b")]
-        command = [sys.executable, str(KILLING), "53" if thorough else "83", *places]
+        command = [sys.executable, str(KILLING), "53" if thorough else "113", *places]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert all(int(kills) >= (8 if thorough else 3) for kills in done.stdout.split())
+        assert all(int(kills) >= (8 if thorough else 2) for kills in done.stdout.split())
         assert outcome(tmp_path / "a") == outcome(finished[1])
         assert set(outcome(tmp_path / "b")) == set(outcome(finished[1]))
         for workspace in (tmp_path / "a", tmp_path / "b"):

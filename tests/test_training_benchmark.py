@@ -21,7 +21,9 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return training
 
 
-def test_a_quick_run_trains_every_way_and_judges_no_bar(tmp_path: Path) -> None:
+def test_a_quick_run_trains_every_way_and_judges_no_bar(tmp_path: Path, thorough: bool) -> None:
+    if not thorough:
+        pytest.skip("takes twenty seconds: --thorough")
     file = tmp_path / "training.json"
     command = [sys.executable, BENCHMARKS / "training.py", "--quick", "--json", file]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # as make sets it
