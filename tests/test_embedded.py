@@ -30,6 +30,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
+from parties import World
 
 from federation import embedded
 from federation.apps import client_app, server_app
@@ -50,8 +51,10 @@ from federation.errors import (
     VersionError,
     WorkspaceError,
 )
-from federation.messages import SealedMessage
+from federation.messages import EVERYONE, Identify, SealedMessage, unseal
+from federation.node import Node
 from federation.progress import Progress, listening, report
+from federation.roll_call import ROLL_CALL
 from federation.wire import installed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -565,6 +568,35 @@ def test_what_the_client_app_raises_says_nothing_of_what_failed_inside(
     assert raised.value.__suppress_context__
     assert raised.value.__cause__ is None
     assert "no answer" in caplog.text
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_the_interpreter_itself_mistakes_is_tried_once_more(
+    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World.make(tmp_path / "world")
+    asked = world.parties.seal("coordinator", EVERYONE, ROLL_CALL, Identify())
+    EmbeddedGrid([])
+    message = Message(to_record(asked), NODES[0], "query")
+    context = Context(1, NODES[0], {"party": str(world.folder("brand").path)}, RecordDict(), {})
+    honest, mistaken = Node.handle, []
+
+    def handle(node: Node, question: SealedMessage) -> object:
+        released = honest(node, question)
+        if len(mistaken) < times:
+            mistaken.append(question)
+            raise SystemError("AST constructor recursion depth mismatch")
+        return released
+
+    monkeypatch.setattr(Node, "handle", handle)
+    if times > 1:
+        with pytest.raises(FederationError, match="SystemError"):
+            client_app.app(message, context)
+        return
+    answer = unseal(from_record(client_app.app(message, context).content), world.agreement)
+    assert (answer.header.kind, answer.header.sender) == ("present", "brand")
+    released = [leaf for leaf in world.leaves("brand") if leaf.kind == "release"]
+    assert len(released) == 1
 
 
 @pytest.mark.parametrize("node_config", [{}, {"party": ""}, {"party": 7}])
