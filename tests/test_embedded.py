@@ -30,7 +30,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given
 from hypothesis import strategies as st
-from parties import World
+from parties import MATCH, World
 
 from federation import embedded
 from federation.apps import client_app, server_app
@@ -43,6 +43,7 @@ from federation.channel import (
     from_record,
     to_record,
 )
+from federation.coordinator import write_jobs
 from federation.embedded import FIRST_NODE, NODE_FAILED, EmbeddedGrid
 from federation.errors import (
     FederationError,
@@ -53,6 +54,7 @@ from federation.errors import (
 )
 from federation.messages import EVERYONE, Identify, SealedMessage, unseal
 from federation.node import Node
+from federation.operations.journal import RunJournal, RunState
 from federation.progress import Progress, listening, report
 from federation.roll_call import ROLL_CALL
 from federation.wire import installed
@@ -568,6 +570,28 @@ def test_what_the_client_app_raises_says_nothing_of_what_failed_inside(
     assert raised.value.__suppress_context__
     assert raised.value.__cause__ is None
     assert "no answer" in caplog.text
+
+
+@pytest.mark.parametrize("away", [0, 1])
+def test_a_run_that_went_without_somebody_says_so_last_of_all(away: int, tmp_path: Path) -> None:
+    world = World.make(tmp_path / "world")
+    folder = world.folder("coordinator")
+    bears = {"absent_partners": 1, "deadline_seconds": 1}
+    write_jobs(folder, [MATCH.model_copy(update=bears)])
+    journal = RunJournal(tmp_path / "runs")
+    number = journal.submit(["find"], by="alice").number
+    journal.change(number, RunState.RUNNING, by="coordinator")
+    people = ("brand", "retailer", "courier")[: 3 - away]
+    grid = EmbeddedGrid([world.folder(name).path for name in people])
+    config = {"coordinator": str(folder.path), "run": str(journal.folder(number))}
+    try:
+        server_app.app(grid, Context(1, 1, {}, RecordDict(), config | {"deadline-seconds": 60.0}))
+    finally:
+        grid.close()
+    run = journal.run(number)
+    assert (run.state, run.told) == (RunState.DONE, "find without courier" if away else "")
+    last = "done: find has ended" + (": find without courier" if away else "")
+    assert journal.lines(number).lines[-1] == last
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -59,18 +59,22 @@ class _Printer:
     def __init__(self, run: "_JournalledRun | None") -> None:
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._run = run
+        self.partial: list[str] = []
+        """Jobs that ended without somebody, in words."""
 
     def __call__(self, progress: Progress) -> None:
         if progress.total == 0:
             self._print(line(progress))
         if progress.absent is not None and self._run is not None:
             self._run.note_absent(progress.absent, progress.stage)
+        if progress.missing:
+            self.partial.append(f"{progress.job} without {', '.join(progress.missing)}")
 
-    def end(self, told: str, state: RunState) -> None:
-        """Print the last line, and say in the journal how the run ended."""
-        self._print(escape(told))
+    def end(self, state: RunState, told: str, why: str = "") -> None:
+        """Print the last line, and say in the journal how the run ended, and why so."""
+        self._print(escape(f"{told}{': ' if why else ''}{why}"))
         if self._run is not None:
-            self._run.end(state, told)
+            self._run.end(state, why)
 
     def _print(self, markup: str) -> None:
         self._console.print(markup)
@@ -108,8 +112,8 @@ class _JournalledRun:
     def note_absent(self, party: str, told: str) -> None:
         self._journal.note_absent(self._number, self._attempt, party, told=told)
 
-    def end(self, state: RunState, told: str) -> None:
-        words = told.partition(": ")[2] if state is RunState.STOPPED else ""
+    def end(self, state: RunState, why: str) -> None:
+        words = "" if state is RunState.CANCELLED else why
         self._journal.finish(self._number, self._attempt, state, told=words)
 
 
@@ -135,13 +139,14 @@ def main(grid: Grid, context: Context) -> None:
         with listening(printer):
             _run(grid, context, journalled)
     except RunCancelledError as error:
-        printer.end(f"cancelled: {error}", RunState.CANCELLED)
+        printer.end(RunState.CANCELLED, "cancelled", str(error))
         raise
     except _TOLD as error:
-        printer.end(f"stopped: {error}", RunState.STOPPED)
+        printer.end(RunState.STOPPED, "stopped", str(error))
         raise
     jobs = () if journalled is None else journalled.jobs
-    printer.end(f"done: {', '.join(jobs) or 'every job'} has ended", RunState.DONE)
+    told = f"done: {', '.join(jobs) or 'every job'} has ended"
+    printer.end(RunState.DONE, told, "; ".join(printer.partial))
 
 
 def _journalled(context: Context) -> _JournalledRun | None:

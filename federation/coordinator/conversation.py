@@ -86,9 +86,9 @@ class Conversation:
             party.name for party in self._agreement.parties if party.role in DATA_ROLES
         )
 
-    def tell(self, job: str, stage: str) -> None:
+    def tell(self, job: str, stage: str, *, missing: tuple[str, ...] = ()) -> None:
         """Report where a job stands."""
-        report(Progress(self._name, job, stage))
+        report(Progress(self._name, job, stage, missing=missing))
 
     def drive(
         self,

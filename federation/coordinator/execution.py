@@ -183,7 +183,7 @@ class Execution:
         self.kept.forget()
         names = [f"{name} (of another version)" if name in others else name for name in missing]
         without = f" without {', '.join(names)}" if names else ""
-        talk.tell(spec.name, f"has ended{without}")
+        talk.tell(spec.name, f"has ended{without}", missing=missing)
 
     def _keep_model(self, model: JointModel) -> None:
         """Keep a model, and who has yet to get it."""

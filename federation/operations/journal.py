@@ -173,7 +173,7 @@ class Run(_Closed):
 
 _REMEDY: Final = {
     RunState.QUEUED: "wait until it runs, or cancel it",
-    RunState.RUNNING: "wait until it ends, or cancel it",
+    RunState.RUNNING: "wait until it ends, or cancel it; if its coordinator died, start that first",
     RunState.CANCELLING: "it stops before its next message",
     RunState.STOPPED: "resume it",
     RunState.CANCELLED: "resume it",
