@@ -16,7 +16,6 @@ Leaves to others: the steps (`jobs.match.direct`), the link (`rr22.link`), what 
 """
 
 import hashlib
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from compliance import records
 from compliance.terms import MatchProtocol
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
@@ -59,12 +58,13 @@ from federation.messages import (
     MatchSide,
     Message,
 )
-from federation.party import write_atomically
+from federation.party import undamaged
 from federation.population import recipe_for, tokens_allowed
 from federation.rr22.configuration import Rr22Config
 from federation.rr22.link import DirectLink
 from federation.rr22.program import MAKE_ENVIRONMENT
 from federation.specification import MatchSpec
+from federation.stored_arrays import read_array, write_array
 from privacy.certificates import OwnCertificate, check_certificate
 from privacy.identifiers import recipe_fingerprint
 from privacy.mechanisms import noised_count
@@ -203,9 +203,7 @@ class DirectMatching:
         found = self._direct_link(pair, plan.binding(bucket, attempt)).match(tags)
         if learns:
             rows = batch.rows[found_tokens(found.tags, tags, owners)]
-            content = io.BytesIO()
-            np.save(content, rows)
-            write_atomically(pair.found(bucket), content.getvalue(), mode=0o600)
+            write_array(pair.found(bucket), rows)
 
     def _close(self, message: Message) -> Released:  # 9
         body = expect(message, MatchClose)
@@ -343,9 +341,8 @@ class DirectMatching:
             path = pair.found(bucket)
             if not path.exists():
                 raise MessageError(f"job {pair.spec.name!r} is to end before bucket {bucket}")
-            with undamaged(path):
-                parts.append(np.load(path, allow_pickle=False))
-        return np.unique(np.concatenate(parts)).astype(np.int64)
+            parts.append(read_array(path, np.int64, None))
+        return np.unique(np.concatenate(parts))
 
     def _config(self) -> Rr22Config:
         """Return where this party's environment is.
