@@ -61,8 +61,8 @@ from federation.stored_arrays import stored_arrays, write_arrays
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
 from federation.training.assisting import forget_vertical, held_part, model_told
 from federation.training.one_set import JoinedOnce, trained_on
+from privacy.accounting.charge import ChargeState
 from privacy.accounting.events import Event
-from privacy.accounting.ledger import ChargeState
 from privacy.randomness import SecretStream
 from privacy.training.assisted import MAXIMUM_ROUNDS, Assisted, Finding, LabelledRows
 from privacy.training.label_noise import label_charge, randomise_labels
