@@ -6,7 +6,6 @@ public terms alone; a question that is read asks for nothing that there is not.
 Leaves to others: what is summed, and how trees grow from it (`boosting`).
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from privacy.errors import InvalidParameterError
 from privacy.training.binning import Grid
 from privacy.training.integer_sums import MAXIMUM_ROWS
-from privacy.training.newton import UnsafeExactSumsWarning
+from privacy.training.newton import warn_of_exact_sums
 from privacy.training.shared_noise import check_bounds
 from privacy.training.trees import GRADIENT_UNIT, MAXIMUM_DEPTH, Forest, public_stream
 
@@ -185,11 +184,7 @@ def unsafe_boosting_plan(
     Raises:
         InvalidParameterError: if a term is out of range.
     """
-    warnings.warn(
-        "exact sums protect no person: use them only where the agreement allows it",
-        UnsafeExactSumsWarning,
-        stacklevel=2,
-    )
+    warn_of_exact_sums()
     check_bounds(
         ("number of parties", len(declared_rows), 1, 1000),
         ("depth", depth, 1, MAXIMUM_DEPTH),
