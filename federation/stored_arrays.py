@@ -82,6 +82,8 @@ class StoredArrays:
         entry = self._archive.getinfo(f"{name}.npy")
         if entry.compress_type != ZIP_STORED or entry.flag_bits & _UNREADABLE:
             raise ValueError("an array is compressed or encrypted")
+        if not 0 <= entry.header_offset < self._length:
+            raise ValueError("an array lies outside its file")
         with self._archive.open(entry) as stream:
             return _read(stream, min(entry.file_size, self._length), kind)
 

@@ -4,11 +4,14 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 from zipfile import BadZipFile
 
 from federation.errors import WorkspaceError
 
 __all__ = ["undamaged"]
+
+_OF_ZIP_ARCHIVES: Final = (BadZipFile, NotImplementedError, struct.error)
 
 
 @contextmanager
@@ -20,5 +23,5 @@ def undamaged(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (BadZipFile, EOFError, KeyError, ValueError, struct.error) as error:
+    except (*_OF_ZIP_ARCHIVES, EOFError, KeyError, ValueError) as error:
         raise WorkspaceError(f"{path} is damaged: run its job under another name") from error
