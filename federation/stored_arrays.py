@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import IO, Final, TypeVar
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
@@ -104,7 +104,7 @@ def stored_arrays(path: Path) -> Iterator[StoredArrays]:
 def to_bytes(**arrays: ArrayLike) -> bytes:
     """Return what a file of such arrays holds."""
     content = io.BytesIO()
-    np.savez(content, **arrays)
+    np.savez(content, **arrays)  # type: ignore[arg-type]  # they are none of its flags
     return content.getvalue()
 
 
@@ -141,7 +141,7 @@ def write_array(path: Path, array: NDArray[np.generic]) -> None:
     write_atomically(path, content.getvalue(), mode=0o600)
 
 
-def _read(stream: io.BufferedIOBase, length: int, kind: type[_Kind]) -> NDArray[_Kind]:
+def _read(stream: IO[bytes], length: int, kind: type[_Kind]) -> NDArray[_Kind]:
     """Read an array from a stream of `length` bytes, which holds nothing else."""
     head = stream.read(len(_MAGIC) + 2)
     size = int.from_bytes(head[len(_MAGIC) :], "little")
@@ -158,19 +158,20 @@ def _read(stream: io.BufferedIOBase, length: int, kind: type[_Kind]) -> NDArray[
     if count * dtype.itemsize != length - len(head) - size:
         raise ValueError("an array is cut, or something follows it")
     array = np.empty(count, dtype)
-    _fill(memoryview(array.view(np.uint8)), stream)
+    _fill(array.view(np.uint8).data, stream)
     if header[2] == b"True":
         return array.reshape(shape[::-1]).T
     return array.reshape(shape)
 
 
-def _fill(room: memoryview, stream: io.BufferedIOBase) -> None:
+def _fill(room: memoryview, stream: IO[bytes]) -> None:
     """Read until there is no more room; of an archive's entry, its checksum is held then."""
     while len(room):
-        read = stream.readinto(room[:_CHUNK])
-        if not read:
+        part = stream.read(min(len(room), _CHUNK))
+        if not part:
             raise EOFError("an array is cut")
-        room = room[read:]
+        room[: len(part)] = part
+        room = room[len(part) :]
 
 
 def _check_shape(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> None:
