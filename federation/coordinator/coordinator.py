@@ -1,7 +1,7 @@
 """A coordinator's run: who is there, job after job, what parties have to tell each other."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -25,7 +25,7 @@ from federation.party import PartyFolder, locked
 from federation.roll_call import ROLL_CALL
 from federation.specification import JobSpec
 from federation.successors import Retraining, Retrainings, are_agreed
-from federation.unmatched import unmatched
+from federation.unmatched import missing_from, unmatched
 from federation.witnessing import LogWitnessing
 
 __all__ = ["Coordinator"]
@@ -95,6 +95,20 @@ class Coordinator:
             if may_retrain:
                 self._train_again(talk, asked, heard)
 
+    def went_without(self, only: Collection[str] = ()) -> Mapping[str, frozenset[str]]:
+        """Return the partners without whom jobs have ended, of those jobs that did without any.
+
+        Args:
+            only: names of jobs, where not all are asked for.
+
+        Raises:
+            WorkspaceError: what is kept of a job's end is damaged.
+        """
+        listed = (*read_jobs(self._folder), *Retrainings(self._folder, self._agreement).specs)
+        names = [spec.name for spec in listed if not only or spec.name in only]
+        missing = {name: missing_from(self._folder, name) for name in names}
+        return {name: those for name, those in missing.items() if those}
+
     def spread(self, channel: Channel) -> None:
         """Carry requests to erase between parties, and run no job.
 
@@ -139,7 +153,7 @@ class Coordinator:
         kept = KeptExchanges(folder.job(spec.name))
         out = unmatched(folder, agreement, spec, listed)
         talk.there.gather(spec, kept.left_out | out)
-        return Execution(folder, agreement, talk, spec, kept, out, self._clock)
+        return Execution(folder, agreement, talk.of_job(spec, out), spec, kept, self._clock)
 
     def _train_again(
         self, talk: Conversation, asked: Sequence[JobSpec], heard: frozenset[str]
