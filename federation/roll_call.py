@@ -97,14 +97,19 @@ class RollCall:
         return self._nodes
 
     def note_other(self, node: int, other: OtherVersion, job: str) -> None:
-        """Take a node for absent that speaks another version, and tell of it once."""
+        """Take a node for absent that speaks another version, and tell of it once.
+
+        Whose it is, it may have said in another's name: only who was there by it is named as such.
+        """
         known, self._others[node] = self._others.get(node), other
-        for name in [name for name, one in self._nodes.items() if one == node]:
+        names = [name for name, one in self._nodes.items() if one == node]
+        for name in names:
             del self._nodes[name]
         if known is None or str(known.error) != str(other.error):
-            who = other.party or f"node {node}"
+            claimed = f", {other.party}'s by its own account," if other.party else ""
+            who = names[0] if names else f"node {node}{claimed}"
             told = f"takes {who} for absent: {other.error}"
-            report(Progress(self._name, job, told, absent=who))
+            report(Progress(self._name, job, told, absent=other.party or f"node {node}"))
 
     def note_stranger(self, node: int, error: MessageError) -> None:
         """Let a node be that proves to be nobody's who signed the agreement, and say so once.

@@ -316,7 +316,7 @@ def test_a_model_that_a_party_refused_is_published_once_it_may_have_it(
 ) -> None:
     run(world, MATCH)
     policy = world.folder("brand").path / "policy.cedar"
-    policy.write_text('forbid (principal, action == Action::"acknowledged", resource);')
+    policy.write_text('@id("none") forbid (principal, action == Action::"acknowledged", resource);')
     with pytest.raises(RefusedError, match="brand"):
         run(world, MATCH, spec)
     policy.unlink()
