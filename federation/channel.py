@@ -17,7 +17,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.common.constant import ErrorCode
 
-from federation.errors import MessageError, PartyUnreachableError, RefusedError, VersionError
+from federation.errors import (
+    ForgedError,
+    MessageError,
+    PartyUnreachableError,
+    RefusedError,
+    VersionError,
+)
 from federation.messages import SealedMessage, printable
 from federation.wire import other_bundle
 
@@ -46,6 +52,8 @@ class Parcel:
         party: whose node that is.
         on_version: told at once that the node runs another version, which then counts as no answer
             and not as one of those missing; what it raises ends the exchange.
+        on_foreign: likewise, that the answer is no message of ours; None where that ends the
+            exchange.
         patience_seconds: how long the answer is waited for where the channel would wait longer.
     """
 
@@ -53,6 +61,7 @@ class Parcel:
     message: SealedMessage
     party: str | None = None
     on_version: Callable[[VersionError | RefusedError], None] | None = None
+    on_foreign: Callable[[ForgedError], None] | None = None
     patience_seconds: float = math.inf
 
     @property
@@ -86,7 +95,7 @@ class Channel(Protocol):
             PartyUnreachableError: more are missing, or as many nodes failed.
             VersionError: a node runs another version of this project, and its parcel has nobody
                 who is told.
-            MessageError: an answer is no message of ours.
+            MessageError: an answer is no message of ours, and its parcel has nobody who is told.
         """
         ...
 
@@ -277,5 +286,9 @@ class GridChannel:
             try:
                 found[question] = from_record(reply.content)
             except MessageError as error:
-                raise MessageError(f"{addressee} answered with a {error}") from error
+                foreign = ForgedError(f"{addressee} answered with a {error}")
+                if parcel.on_foreign is None:
+                    raise foreign from error
+                found[question] = None
+                parcel.on_foreign(foreign)
         return found, failed

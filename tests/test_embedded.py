@@ -304,6 +304,12 @@ class ChannelContract:
         channel = open_channel(foreign_at_the_first)
         with pytest.raises(MessageError, match=f"node {NODES[0]} answered with a record without"):
             channel.exchange([Parcel(node, question(1)) for node in NODES])
+        told: list[Exception] = []
+        answers = channel.exchange(
+            [Parcel(node, question(1), on_foreign=told.append) for node in NODES]
+        )
+        assert [str(one) for one in told] == [str(told[0])]
+        assert [answer is None for answer in answers] == [node == NODES[0] for node in NODES]
 
 
 class TestChannelOverTheEmbeddedGrid(ChannelContract):
