@@ -183,6 +183,8 @@ def _print(report: "Report") -> None:
     from compliance.reporting import figures_of
 
     out.print(f"{report.title}, {report.collaboration}, as of {report.at:%Y-%m-%d}", markup=False)
+    heads = (f"{one.party} ({one.tree_size} leaves, public {one.public})" for one in report.heads)
+    out.print(f"logs: {'; '.join(heads)}", markup=False)
     figures = list(figures_of(report))
     if not figures:
         out.print("no figures: nothing that it tells of has been logged")

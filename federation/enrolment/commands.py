@@ -241,7 +241,7 @@ def sign(
     to: ToOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Sign the agreement, once all have joined and you have compared keys with the other parties.
+    """Sign the agreement, once all have joined and everybody has compared keys with you.
 
     Example: comity party sign /srv/comity/brand
     """
@@ -328,7 +328,7 @@ def _compared(standing: "Standing", accept: str | None, *, as_json: bool) -> str
         return accept
     agreement = signed.unverified()
     (err if as_json else out).print("\n".join(_told_keys(agreement)), markup=False)
-    _ask("Have you compared these keys with the other parties, and sign?")
+    _ask("Have you compared these keys with the other parties, and do you sign?")
     return agreement.digest
 
 
