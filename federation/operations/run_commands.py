@@ -92,7 +92,11 @@ def run(
 
 
 def status(
-    number: NumberArgument = None, config: ConfigOption = HERE, as_json: JsonFlag = False
+    number: Annotated[
+        int | None, typer.Argument(metavar="[RUN]", help="The run's number; all if left out.")
+    ] = None,
+    config: ConfigOption = HERE,
+    as_json: JsonFlag = False,
 ) -> None:
     """Say where runs and their models stand, and why; and which calls were refused.
 
