@@ -182,9 +182,9 @@ def _print(report: "Report") -> None:
     """Print the figures: every one in a line of its own, or as tables that fit a terminal."""
     from compliance.reporting import figures_of
 
-    out.print(f"{report.title}, {report.collaboration}, as of {report.at:%Y-%m-%d}", markup=False)
     heads = (f"{one.party} ({one.tree_size} leaves, public {one.public})" for one in report.heads)
-    out.print(f"logs: {'; '.join(heads)}", markup=False)
+    title = f"{report.title}, {report.collaboration}, as of {report.at:%Y-%m-%d}"
+    out.print(f"{title}, of the logs of {', '.join(heads)}", markup=False)
     figures = list(figures_of(report))
     if not figures:
         out.print("no figures: nothing that it tells of has been logged")

@@ -516,14 +516,13 @@ def test_whom_it_waits_for_is_told_with_the_end_of_it(world: World) -> None:
     assert channel.waited == [90]
 
 
-@pytest.mark.parametrize("owes", [False, True])
 @pytest.mark.parametrize(
-    ("patience", "seconds"),
+    ("patience", "seconds", "owes"),
     [
-        (None, NOTHING_DUE_SECONDS),
-        (Patience.of(600, None), NOTHING_DUE_SECONDS),
-        (Patience.of(7, None), 7),
-        (Patience.of(600, 120), 120),
+        (None, NOTHING_DUE_SECONDS, False),
+        (Patience.of(600, None), NOTHING_DUE_SECONDS, True),
+        (Patience.of(7, None), 7, False),
+        (Patience.of(600, 120), 120, True),
     ],
 )
 def test_where_no_job_is_due_nobody_is_waited_for_as_long_as_for_a_job(

@@ -164,17 +164,6 @@ class TestFolder:
             )
         assert folder.ca_certificate.read_bytes() != other.certificate_pem
 
-    @pytest.mark.parametrize(
-        ("wrong", "told"),
-        [
-            ({"tls.crt": None}, "no such file"),
-            ({"tls.key": None}, "no such file"),
-            ({"tls.crt": b"nonsense"}, "in PEM"),
-            ({"tls.key": new_key_pem()}, "not the certificate's"),
-            (dict(zip(("tls.crt", "tls.key"), server_pems(), strict=True)), "vouches for itself"),
-            ({"days": 3651}, "is valid from"),
-        ],
-    )
     def test_an_authority_made_by_the_recipe_of_the_documentation_is_taken(
         self, tmp_path: Path
     ) -> None:
@@ -192,6 +181,17 @@ class TestFolder:
         assert folder.ca_certificate.read_bytes() == (given / "tls.crt").read_bytes()
         folder.check_certificate(now)
 
+    @pytest.mark.parametrize(
+        ("wrong", "told"),
+        [
+            ({"tls.crt": None}, "no such file"),
+            ({"tls.key": None}, "no such file"),
+            ({"tls.crt": b"nonsense"}, "in PEM"),
+            ({"tls.key": new_key_pem()}, "not the certificate's"),
+            (dict(zip(("tls.crt", "tls.key"), server_pems(), strict=True)), "vouches for itself"),
+            ({"days": 3651}, "is valid from"),
+        ],
+    )
     def test_an_authority_that_vouches_for_nobody_is_refused(
         self, tmp_path: Path, wrong: dict[str, Any], told: str
     ) -> None:
