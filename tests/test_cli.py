@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import os
 import re
 import shlex
 import shutil
@@ -22,7 +21,6 @@ from trials import document, party, save, training, write_tables, write_trial
 
 from compliance.agreement import SignedAgreement
 from federation import terminal
-from federation.audit import verify_party
 from federation.cli import app, main
 from federation.trial.report import Report
 
@@ -571,27 +569,19 @@ class TestLog:
             assert line == told or (len(line) <= 80 and told.startswith(line.removesuffix("…")))
         assert "--json tells everything" in ended.err
 
-    @pytest.mark.parametrize("columns", [None, "40"])
     def test_what_is_no_terminal_gets_nothing_cut(
-        self, columns: str | None, finished: tuple[Path, Path]
+        self, finished: tuple[Path, Path], run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv("COLUMNS", "40")
         file, workspace = finished
-        environment = {key: one for key, one in os.environ.items() if key != "COLUMNS"}
-        environment |= {} if columns is None else {"COLUMNS": columns}
-        for arguments in (("log", "show", workspace / "brand"), ("plan", file)):
-            done = subprocess.run(
-                [COMITY, *map(str, arguments)],
-                capture_output=True, text=True, check=False, env=environment,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            assert "…" not in done.stdout
-            if arguments[0] == "log":
-                leaves = verify_party(workspace / "brand").leaves
-                assert len(done.stdout.splitlines()) == len(leaves) + 1
-                digest = next(one for one in leaves if one.kind == "release").content_digest
-                assert digest in done.stdout
-            else:
-                assert re.search(r"┃ job +┃ computation ┃ epsilon ┃ spent after ┃", done.stdout)
+        shown, planned = run("log", "show", workspace / "brand").out, run("plan", file).out
+        assert "…" not in shown + planned
+        leaves = run("log", "show", workspace / "brand", "--json").json
+        assert len(shown.splitlines()) == len(leaves) + 1
+        digests = [one["content_digest"] for one in leaves if one["kind"] == "release"]
+        assert digests
+        assert all(digest in shown for digest in digests)
+        assert re.search(r"┃ job +┃ computation ┃ epsilon ┃ spent after ┃", planned)
 
     def test_one_log_at_a_time(self, finished: tuple[Path, Path], run: Run) -> None:
         ended = run("log", "show", finished[1])
