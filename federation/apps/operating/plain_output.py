@@ -9,7 +9,6 @@ Leaves to others: which lines there are.
 """
 
 import re
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -38,18 +37,17 @@ class PlainOutput:
     def __init__(self, file: Path | None = None) -> None:
         self._target = sys.stderr.buffer if file is None else file.open("wb")
         self._is_own = file is not None
-        self._is_terminal = self._target.isatty()
 
     @property
-    def stream(self) -> int | IO[bytes]:
-        """What the child is started with as its output."""
-        return self._target if self._is_terminal else subprocess.PIPE
+    def terminal(self) -> IO[bytes] | None:
+        """What the child may write to by itself; None where its lines come by a pipe."""
+        return self._target if self._target.isatty() else None
 
     def follow(self, source: IO[bytes] | None) -> None:
         """Write what the child prints, until it and whatever it started have ended.
 
         Args:
-            source: the child's end of `stream`, None where that is no pipe.
+            source: this end of the pipe, if there is one.
         """
         if source is not None:
             Thread(target=self._write, args=(source,), daemon=True).start()

@@ -377,7 +377,7 @@ class _Service:
             command,
             env=self._environment(binaries),
             stdin=subprocess.PIPE,
-            stdout=output.stream,
+            stdout=output.terminal or subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
