@@ -162,6 +162,7 @@ class GridChannel:
     Args:
         grid: Flower's.
         deadline_seconds: for all answers of one exchange, and for nodes to connect.
+        nodes_seconds: for nodes to connect, where that is another.
         poll_seconds: what passes at least from one look for answers to the next, which may itself
             wait; a tenth of the time already waited where that is longer, up to a second.
         clock: monotonic seconds.
@@ -174,19 +175,21 @@ class GridChannel:
         grid: NodesGrid,
         *,
         deadline_seconds: float = 600.0,
+        nodes_seconds: float | None = None,
         poll_seconds: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
         check_wanted: Callable[[], None] = lambda: None,
     ) -> None:
         self._grid = grid
         self._deadline = deadline_seconds
+        self._nodes_deadline = deadline_seconds if nodes_seconds is None else nodes_seconds
         self._poll = poll_seconds
         self._clock = clock
         self._check_wanted = check_wanted
 
     def nodes(self, at_least: int, *, patience_seconds: float = math.inf) -> Sequence[int]:
         """Return the connected nodes in ascending order; see `Channel.nodes`."""
-        end = self._clock() + min(self._deadline, patience_seconds)
+        end = self._clock() + min(self._nodes_deadline, patience_seconds)
         while True:
             self._check_wanted()
             found = sorted(self._grid.get_node_ids())

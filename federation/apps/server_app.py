@@ -35,6 +35,7 @@ from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import RunJournal, RunState
 from federation.party import PartyFolder
 from federation.progress import Progress, listener, listening
+from federation.roll_call import Patience
 from federation.watch import line
 from privacy.errors import PrivacyError
 
@@ -89,6 +90,7 @@ class _JournalledRun:
             raise WorkspaceError(f"run: expected a folder of the journal, got {folder}") from error
         run = self._journal.run(self._number)
         self.jobs = run.jobs
+        self.patience_seconds = run.patience_seconds
         self._attempt = run.attempt
 
     @property
@@ -157,14 +159,21 @@ def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None)
         raise WorkspaceError('the run\'s configuration lacks coordinator="FOLDER"')
     carrier = prompt(grid)
     deadline = float(context.run_config.get("deadline-seconds", 600.0))
+    wished = None if journalled is None else journalled.patience_seconds
+    patience = Patience.of(deadline, wished)
     coordinator = Coordinator.open(Path(folder))
     if journalled is None:
-        coordinator.run(GridChannel(carrier, deadline_seconds=deadline))
+        coordinator.run(GridChannel(carrier, deadline_seconds=deadline), patience=patience)
         return coordinator
-    channel = GridChannel(carrier, deadline_seconds=deadline, check_wanted=journalled.check_wanted)
+    channel = GridChannel(
+        carrier,
+        deadline_seconds=deadline,
+        nodes_seconds=patience.jobs,
+        check_wanted=journalled.check_wanted,
+    )
     journalled.check_wanted()
     with _traced(channel, journalled.collector, Path(folder)) as carried:
-        coordinator.run(carried, only=journalled.jobs)
+        coordinator.run(carried, only=journalled.jobs, patience=patience)
     return coordinator
 
 

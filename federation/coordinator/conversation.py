@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 from compliance.agreement import Agreement
 from compliance.terms import DATA_ROLES
 from federation.channel import Channel, Parcel
+from federation.clock import Clock, utc_now
 from federation.errors import (
     ForgedError,
     MessageError,
@@ -30,16 +31,18 @@ from federation.gate import Departure, Gate
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
 from federation.messages import (
     EVERYONE,
+    AssistAsk,
     Identify,
     Message,
     Present,
     Refused,
     SealedMessage,
     SumAsk,
+    TrainRequest,
     unseal,
 )
 from federation.progress import Progress, report
-from federation.roll_call import ROLL_CALL, OtherVersion, RollCall
+from federation.roll_call import ROLL_CALL, OtherVersion, Patience, RollCall
 from federation.routes import off_route
 from federation.specification import JobSpec
 from federation.wire import VERSION_TERM
@@ -59,7 +62,16 @@ class Conversation:
         there: the nodes of the parties, as far as they are known.
     """
 
-    def __init__(self, agreement: Agreement, gate: Gate, channel: Channel, *, name: str) -> None:
+    def __init__(
+        self,
+        agreement: Agreement,
+        gate: Gate,
+        channel: Channel,
+        *,
+        name: str,
+        patience: Patience | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
         """Begin one.
 
         Args:
@@ -67,6 +79,8 @@ class Conversation:
             gate: the coordinator's own.
             channel: to the nodes.
             name: the coordinator's.
+            patience: how long parties that are away are waited for.
+            clock: tells until when that is.
         """
         self._agreement = agreement
         self._channel = channel
@@ -74,7 +88,7 @@ class Conversation:
         self._out = _NOBODY
         self._patience_seconds = math.inf
         self.gate = gate
-        self.there = RollCall(agreement, channel, self._identify)
+        self.there = RollCall(agreement, channel, self._identify, patience=patience, clock=clock)
 
     def of_job(self, spec: JobSpec, out: frozenset[str]) -> Self:
         """Return the part of this conversation that is about one job.
@@ -335,6 +349,9 @@ def _any_refused(answers: Iterable[Message]) -> bool:
 def _stage(item: Outgoing) -> str:
     if isinstance(item, Relay):
         return f"carries {item.message.header.kind}"
-    if isinstance(item.body, SumAsk):
-        return f"says {item.body.kind}: {item.body.phase}, round {item.body.round}"
+    match item.body:
+        case SumAsk() as ask:
+            return f"says {ask.kind}: {ask.phase}, round {ask.round}"
+        case TrainRequest() | AssistAsk() as ask:
+            return f"says {ask.kind}, round {ask.round} of {ask.spec.rounds}"
     return f"says {item.body.kind}"

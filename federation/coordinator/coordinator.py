@@ -22,7 +22,7 @@ from federation.jobs.spread import ERASING, coordinate_spreading, parts_of
 from federation.jobs.witness import coordinate_witnessing
 from federation.messages import RetrainAsk, RetrainTold
 from federation.party import PartyFolder, locked
-from federation.roll_call import ROLL_CALL
+from federation.roll_call import ROLL_CALL, Patience
 from federation.specification import JobSpec
 from federation.successors import Retraining, Retrainings, are_agreed
 from federation.unmatched import missing_from, unmatched
@@ -52,12 +52,16 @@ class Coordinator:
         folder = PartyFolder(path)
         return cls(folder, folder.agreement(), clock=clock)
 
-    def run(self, channel: Channel, *, only: Collection[str] = ()) -> None:
+    def run(
+        self, channel: Channel, *, only: Collection[str] = (), patience: Patience | None = None
+    ) -> None:
         """Run every listed job that has not ended yet, in order; then those of `successors`.
 
         Args:
             channel: to the parties' nodes.
             only: names of jobs, where not all are to be run.
+            patience: how long parties that are away are waited for; as the channel bears where left
+                out, and less where no job is due.
 
         Raises:
             WorkspaceError: a job of `only` is not listed.
@@ -76,11 +80,14 @@ class Coordinator:
         may_retrain = not only and ended and are_agreed(self._agreement)
         owes = self._owed.owing(listed) or self._heads.job is not None
         if not jobs and not owes and not may_retrain:
-            self.spread(channel)
+            self.spread(channel, patience=patience)
             return
-        with self._conversation(channel) as talk:
+        with self._conversation(channel, patience) as talk:
             with self._noting(talk, ROLL_CALL):
-                talk.there.seek(talk.people, patience_seconds=_shortest(jobs))
+                if jobs:
+                    talk.there.seek(talk.people, patience_seconds=_shortest(jobs))
+                else:
+                    self._seek_in_passing(talk)
                 heard = self._spread(talk)  # whatever keeps jobs from running
             for spec in jobs:
                 with self._noting(talk, spec.name):
@@ -109,32 +116,50 @@ class Coordinator:
         missing = {name: missing_from(self._folder, name) for name in names}
         return {name: those for name, those in missing.items() if those}
 
-    def spread(self, channel: Channel) -> None:
+    def spread(self, channel: Channel, *, patience: Patience | None = None) -> None:
         """Carry requests to erase between parties, and run no job.
 
         Nothing is carried where the agreement is no longer in force.
 
+        Args:
+            channel: to the parties' nodes.
+            patience: as for `run`.
+
         Raises:
             MessageError: a party broke the protocol.
         """
-        with self._conversation(channel) as talk:
+        with self._conversation(channel, patience) as talk:
             try:
                 talk.gate.contract.check_in_force(self._clock())
             except RefusedError as refusal:
                 talk.tell(ERASING, f"nothing is carried: {refusal}")
                 return
-            talk.there.seek(talk.people)
+            self._seek_in_passing(talk)
             self._spread(talk)
 
     @contextmanager
-    def _conversation(self, channel: Channel) -> Iterator[Conversation]:
+    def _conversation(self, channel: Channel, patience: Patience | None) -> Iterator[Conversation]:
         """Hold the folder, with the log open, and speak with the parties."""
         folder = self._folder
         with locked(folder), folder.open_log() as log:
             folder.check_current(self._agreement)
             gate = Gate(folder, self._agreement, log, None, clock=self._clock)
             gate.settle()
-            yield Conversation(self._agreement, gate, channel, name=folder.name)
+            yield Conversation(
+                *(self._agreement, gate, channel),
+                name=folder.name,
+                patience=patience,
+                clock=self._clock,
+            )
+
+    @staticmethod
+    def _seek_in_passing(talk: Conversation) -> None:
+        """Find everybody where no job is due; whoever is away is told the rest at the next run."""
+        away = talk.there.seek(talk.people, patience_seconds=talk.there.patience.nothing_due)
+        if away:
+            names = tuple(sorted(away))
+            told = f"goes on without {', '.join(names)}: what they have yet to hear is told later"
+            talk.tell(ROLL_CALL, told, missing=names)
 
     @contextmanager
     def _noting(self, talk: Conversation, at_work: str) -> Iterator[None]:
@@ -171,7 +196,9 @@ class Coordinator:
             PartyUnreachableError: somebody who is there has not heard; run again to go on.
         """
         with self._noting(talk, ROLL_CALL):
-            talk.there.seek(talk.people, patience_seconds=_shortest(asked))
+            due = Retrainings(self._folder, self._agreement).open(self._clock())
+            patience = _shortest(asked) if due else talk.there.patience.nothing_due
+            talk.there.seek(talk.people, patience_seconds=patience)
             if not self._present(talk) <= heard:  # who came since, or was silent
                 heard = self._spread(talk)
             again = self._hear_of_models(talk, asked)

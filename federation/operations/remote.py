@@ -23,6 +23,7 @@ from federation.errors import (
     RunStateError,
     WorkspaceError,
 )
+from federation.model_standing import ModelStanding
 from federation.operations.control_api import Problem
 from federation.operations.folder import Address
 from federation.operations.journal import Lines, Run
@@ -31,6 +32,7 @@ from federation.operations.runs import Order
 __all__ = ["RemoteConfig", "RemoteRuns"]
 
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
+_MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
 _COUNTS: Final = TypeAdapter(Mapping[RefusedFor, int])
 _SECONDS: Final = 20.0
 _LONGEST_ANSWER: Final = 1 << 24
@@ -133,6 +135,13 @@ class RemoteRuns:
         """Return how many calls were refused; see `Runs.refused`."""
         try:
             return _COUNTS.validate_json(self._call("GET", "/refused"))
+        except ValidationError as error:
+            raise self._strange() from error
+
+    def models(self) -> tuple[ModelStanding, ...]:
+        """Return where models stand; see `Runs.models`."""
+        try:
+            return _MODELS.validate_json(self._call("GET", "/models"))
         except ValidationError as error:
             raise self._strange() from error
 
