@@ -58,6 +58,32 @@ def test_a_table_of_more_rows_than_are_declared_is_told_of_and_what_becomes_of_i
     assert f"declare {told.rows} at least" in said
 
 
+def test_a_table_is_parsed_only_where_it_may_have_more_rows_than_are_declared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tables(tmp_path)
+    content = document()
+    file = save(content, tmp_path / "trial.toml")
+    held = load_collaboration(file)
+    (table,) = (tmp_path / one.data.path for one in held.parties if one.name == "retailer")
+    lines = table.read_text().splitlines()
+    malformed = "secret@mail.example,and,much,more,than,there,are,columns,in,this,table,for,any,row"
+    table.write_text("\n".join([*lines[:4], malformed, *lines[4:]]))
+    assert plan(held, directory=tmp_path).uncounted == ()
+    content["parties"][1]["declared_rows"] = len(lines) - 2
+    few = save(content, tmp_path / "few.toml")
+    made = plan(load_collaboration(few), directory=tmp_path)
+    (told,) = made.uncounted
+    assert (made.fuller, told.party) == ((), "retailer")
+    assert f"{table.name}: row 5 has 14 fields" in told.told
+    with pytest.raises(SystemExit) as left:
+        main(["plan", str(few)])
+    assert left.value.code == 0  # what jobs cost is told all the same
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning the rows of retailer were not counted:" in said
+    assert "secret" not in said + told.told
+
+
 def match_alone(reveal: str, size_epsilon: float | None, budget: float) -> Collaboration:
     terms = {"reveal": reveal, "size_epsilon": size_epsilon, "keys": ["email"]}
     content = parties.collaboration(match=terms, budget={"epsilon": budget})

@@ -34,7 +34,8 @@ from federation.observing.traces import traced
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import RunJournal, RunState
 from federation.party import PartyFolder
-from federation.progress import Progress, listener, listening
+from federation.progress import Progress, listener, listening, report
+from federation.roll_call import ROLL_CALL
 from federation.watch import line
 from privacy.errors import PrivacyError
 
@@ -160,11 +161,16 @@ def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None)
         raise WorkspaceError('the run\'s configuration lacks coordinator="FOLDER"')
     carrier = prompt(grid)
     deadline = float(context.run_config.get("deadline-seconds", 600.0))
-    coordinator = Coordinator.open(Path(folder))
+    coordinator, name = Coordinator.open(Path(folder)), PartyFolder(Path(folder)).name
+    channel = GridChannel(
+        carrier,
+        deadline_seconds=deadline,
+        check_wanted=journalled.check_wanted if journalled else lambda: None,
+        tell=lambda told: report(Progress(name, ROLL_CALL, told)),
+    )
     if journalled is None:
-        coordinator.run(GridChannel(carrier, deadline_seconds=deadline))
+        coordinator.run(channel)
         return
-    channel = GridChannel(carrier, deadline_seconds=deadline, check_wanted=journalled.check_wanted)
     journalled.check_wanted()
     with _traced(channel, journalled.collector, Path(folder)) as carried:
         coordinator.run(carried, only=journalled.jobs)

@@ -85,7 +85,7 @@ def status(
         at_work = {
             one.number: _last_line(runs, one.number) for one in found if one.state.is_at_work
         }
-        refused = {} if number is not None or as_json else runs.refused()
+        refused = "" if number is not None or as_json else _refused(runs)
     lines = []
     for one in found:
         jobs = ", ".join(one.jobs) or "every job"
@@ -96,9 +96,7 @@ def status(
         )
         lines += [f"      {absent.told}" for absent in one.absent_now]
     lines = lines or ["nothing was run yet"]
-    if refused:
-        counts = ", ".join(f"{why} {count}" for why, count in sorted(refused.items()))
-        lines.append(f"calls refused: {counts}")
+    lines += [f"calls refused: {refused}"] if refused else []
     answer(found, *lines, as_json=as_json)
 
 
@@ -194,6 +192,17 @@ def _print_lines(
                 return last
             time.sleep(_LOOK_SECONDS)
         after = told.after
+
+
+def _refused(runs: "Runs") -> str:
+    """Say how many calls were refused, for which reason; nothing where none were."""
+    from federation.errors import VersionError
+
+    try:
+        refused = runs.refused()
+    except VersionError:  # it has told of its runs: it is a coordinator
+        return "not told: the coordinator runs an older version of Comity"
+    return ", ".join(f"{why} {count}" for why, count in sorted(refused.items()))
 
 
 def _last_line(runs: "Runs", number: int) -> str:
