@@ -9,6 +9,7 @@ Leaves to others: what is done with a message (`launchers`), who may ask (`compl
 names of Flower that are not public; `tests/test_node_process.py` fails when they move.
 """
 
+import math
 import re
 import threading
 import time
@@ -61,7 +62,7 @@ _OVER: Final = 403
 _STRANGE: Final = 401
 """How Flower answers whoever it does not know by this number."""
 _TAKEN: Final = ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
-"""How Flower answers a node that begins where it takes that node for connected."""
+"""How Flower answers a node that begins where it takes that node for connected, or has no key."""
 _TAKEN_SECONDS: Final = (HEARTBEAT_PATIENCE + 1) * HEARTBEAT_DEFAULT_INTERVAL
 """After so long it takes nobody for connected of whom it has not heard."""
 _MOST_AT_ONCE: Final = 2 * RIDING_BYTES
@@ -275,15 +276,16 @@ class SuperLink:
         run: int | None = None,
     ) -> _Answer:
         """Call the SuperLink until it answers, or knows no longer which run is spoken of."""
-        pause, away, begun = _FIRST_PAUSE, False, time.monotonic()
+        pause, away, lost = _FIRST_PAUSE, False, -math.inf
         number = getattr(getattr(request, "node", None), "node_id", 0)
         while True:
             try:
                 answer = method(request)
             except (TransportError, ValueError) as error:
-                told = self._unheard(error)
+                told, lost = self._unheard(error), time.monotonic()
             except HTTPStatusError as error:
-                told = self._refused(error, run, number, time.monotonic() - begun)
+                told = self._refused(error, run, number, time.monotonic() - lost)
+                lost = time.monotonic() if error.response.status_code in _AWAY else lost
             else:
                 self._heard()
                 if away:
@@ -310,19 +312,18 @@ class SuperLink:
             ) from error
         return f"no SuperLink at {self._address} ({str(error) or type(error).__name__})"
 
-    def _refused(self, error: HTTPStatusError, run: int | None, number: int, waited: float) -> str:
+    def _refused(self, error: HTTPStatusError, run: int | None, number: int, ago: float) -> str:
         """Return what a refusal was, where it may pass if one calls again.
 
         Args:
             error: the refusal.
             run: to which the call belongs, if any.
             number: that the node called by, which is 0 at first.
-            waited: seconds since it called first.
+            ago: seconds since an answer may have been lost; infinite where none was.
         """
         code = error.response.status_code
-        if _is_taken(error) and waited < _TAKEN_SECONDS:  # its answer was lost
-            return f"the SuperLink at {self._address} takes this node for connected already"
-        if code not in _AWAY:
+        may_let_go = ago < _TAKEN_SECONDS and _is_taken(error)
+        if code not in _AWAY and not may_let_go:
             raise self._refusal(error, number) from error
         if code == _FAILED and run is not None and not self._knows(run):
             raise RunOverError(f"the SuperLink at {self._address} knows no run {run}") from error
@@ -351,13 +352,9 @@ class SuperLink:
                 f"{told}: this machine's clock and its own are {minutes} minutes apart, and "
                 f"{MOST_APART.seconds // 60} are taken: set the wrong one right, and start the node"
             )
-        if _is_taken(error):
-            return SuperLinkError(
-                f"{told}: another node is connected by this one's key: end that, or give it its own"
-            )
         return SuperLinkError(
-            f"{told}: its operator registers the node's public key, or reads why in its log; then "
-            "start the node again"
+            f"{told}: its operator registers the node's public key, or reads why in its log, such "
+            "as that another node is connected by that key; then start the node again"
         )
 
     def _returns(self, number: int) -> bool:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from compliance.agreement import Agreement
 from compliance.errors import ComplianceError
@@ -37,6 +37,9 @@ from federation.witnessing import LogWitnessing
 from privacy.errors import PrivacyError
 
 __all__ = ["Coordinator"]
+
+_FAILED_PATIENCE_SECONDS: Final = 60.0
+"""How long an answer is waited for at most in showing logs once a run has failed."""
 
 
 class Coordinator:
@@ -250,7 +253,7 @@ class Coordinator:
             raise
         except (FederationError, PrivacyError):
             try:
-                self._witness(talk, patience)
+                self._witness(talk, min(patience, _FAILED_PATIENCE_SECONDS))
             except (FederationError, ComplianceError) as error:  # the other error ends the run
                 talk.tell(ROLL_CALL, f"logs were not shown: {error}")
             raise
