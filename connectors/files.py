@@ -244,11 +244,12 @@ class CsvConnector(FileConnector):
         Raises:
             ConnectorError: the file cannot be read.
         """
-        lines = 0
+        ends, last = 0, b""
         with self._failures(), pa.input_stream(self._input()) as stream:
             while block := stream.read(_CSV_BLOCK_BYTES):
-                lines += block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n")
-        return lines  # one of them ends the names; the last row may have none
+                ends += block.count(b"\n") + block.count(b"\r") - block.count(b"\r\n")
+                last = block[-1:]
+        return ends - (last in {b"\n", b"\r"})  # there is a line of names, whose end is one
 
     def _names(self) -> tuple[str, ...]:
         with self._reader(None) as reader:

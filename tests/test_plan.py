@@ -15,6 +15,7 @@ from federation.cli import main
 from federation.collaboration import Collaboration, load_collaboration
 from federation.errors import CollaborationError, RefusedError
 from federation.plan import Plan, PlannedJob, plan
+from federation.plan_commands import _print_plan
 from federation.specification import TrainSpec
 from federation.trial.simulation import simulate
 from federation.trial.workspace import prepare_workspace
@@ -63,22 +64,19 @@ def test_a_table_is_parsed_only_where_it_may_have_more_rows_than_are_declared(
 ) -> None:
     write_tables(tmp_path)
     content = document()
-    file = save(content, tmp_path / "trial.toml")
-    held = load_collaboration(file)
+    held = load_collaboration(save(content, tmp_path / "trial.toml"))
     (table,) = (tmp_path / one.data.path for one in held.parties if one.name == "retailer")
     lines = table.read_text().splitlines()
-    malformed = "secret@mail.example,and,much,more,than,there,are,columns,in,this,table,for,any,row"
-    table.write_text("\n".join([*lines[:4], malformed, *lines[4:]]))
-    assert plan(held, directory=tmp_path).uncounted == ()
     content["parties"][1]["declared_rows"] = len(lines) - 2
-    few = save(content, tmp_path / "few.toml")
-    made = plan(load_collaboration(few), directory=tmp_path)
+    fewer = load_collaboration(save(content, tmp_path / "fewer.toml"))
+    malformed = "secret@mail.example,and,much,more,than,there,are,columns"
+    table.write_text("\n".join([*lines[:4], malformed, *lines[5:], ""]))
+    assert plan(held, directory=tmp_path).uncounted == ()
+    made = plan(fewer, directory=tmp_path)
     (told,) = made.uncounted
     assert (made.fuller, told.party) == ((), "retailer")
-    assert f"{table.name}: row 5 has 14 fields" in told.told
-    with pytest.raises(SystemExit) as left:
-        main(["plan", str(few)])
-    assert left.value.code == 0  # what jobs cost is told all the same
+    assert f"{table.name}: row 5 has 8 fields, expected" in told.told
+    _print_plan(made)  # what jobs cost is told all the same
     said = " ".join(capsys.readouterr().out.split())
     assert "warning the rows of retailer were not counted:" in said
     assert "secret" not in said + told.told
