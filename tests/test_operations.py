@@ -8,14 +8,17 @@ import json
 import os
 import re
 import shutil
+import socket
 import ssl
 import stat
 import subprocess
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +36,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parties import EXPAND, MATCH, TRAIN, World
+from starlette.responses import Response
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -47,7 +51,13 @@ from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import utc_now
 from federation.coordinator import read_jobs, write_jobs
-from federation.errors import CollaborationError, RunCancelledError, RunStateError, WorkspaceError
+from federation.errors import (
+    CollaborationError,
+    RunCancelledError,
+    RunStateError,
+    VersionError,
+    WorkspaceError,
+)
 from federation.observing.events import Event, Notice
 from federation.operations import run_commands
 from federation.operations.certificates import (
@@ -60,6 +70,7 @@ from federation.operations.certificates import (
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState, RunStep
+from federation.operations.remote import RemoteConfig, RemoteRuns
 from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns, Order, read_order
 from federation.operations.tokens import Operator, TokenBook
@@ -1312,3 +1323,69 @@ class TestControlApi:
         assert found == status
         assert isinstance(answered, dict)
         assert answered["kind"] in {"RunStateError", "WorkspaceError"}
+
+
+class Older:
+    """A control interface of before calls were counted, and of a form that is to come."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].endswith("/refused"):
+            await Response("Not Found", 404)(scope, receive, send)
+        elif scope["path"].endswith("/runs/2"):
+            await Response('{"number": 2, "phase": "of the moon"}')(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+@contextmanager
+def served(app: ASGIApp, directory: Path) -> Iterator[Path]:
+    """Serve over TLS on loopback; yield the file by which an operator reaches it."""
+    began = utc_now()
+    authority = issue_authority(began)
+    issued = issue_server(authority, ["127.0.0.1"], began, key=new_key())
+    (directory / "ca.pem").write_bytes(authority.certificate_pem)
+    (directory / "server.pem").write_bytes(issued.certificate_pem + issued.key_pem)
+    (directory / "operator.token").write_text("operator")
+    pem = str(directory / "server.pem")
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        server = uvicorn.Server(
+            uvicorn.Config(app, lifespan="off", ws="none", log_level="error", ssl_certfile=pem)
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        file = directory / "operator.toml"
+        file.write_text(
+            f'address = "127.0.0.1:{bound.getsockname()[1]}"\ntoken-file = "operator.token"\n'
+            'root-certificates = "ca.pem"\n'
+        )
+        try:
+            yield file
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def test_a_coordinator_of_another_version_is_said_to_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = CoordinatorFolder.init(tmp_path / "state", config(), now=NOW)
+    World.make(tmp_path / "world").folder("coordinator").path.rename(folder.party)
+    LocalRuns(folder, by="alice").submit(Order(job=MATCH))
+    app = control_app(everything, Older(control_api(folder)), find_operator=TOKENS.get)
+    with served(app, tmp_path) as file:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["status", "--config", str(file)])
+        assert left.value.code == 0
+        run, beside = capsys.readouterr().out.splitlines()
+        assert "queued" in run
+        assert beside.endswith("is not told: the coordinator runs an older version of Comity")
+        with RemoteRuns(RemoteConfig.read(file)) as runs:
+            with pytest.raises(VersionError, match="an older version"):
+                runs.refused()
+            with pytest.raises(VersionError, match="another version of Comity"):
+                runs.run(2)

@@ -34,8 +34,8 @@ from federation.observing.traces import traced
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import RunJournal, RunState
 from federation.party import PartyFolder
-from federation.progress import Progress, listener, listening
-from federation.roll_call import Patience
+from federation.progress import Progress, listener, listening, report
+from federation.roll_call import ROLL_CALL, Patience
 from federation.watch import line
 from privacy.errors import PrivacyError
 
@@ -161,16 +161,17 @@ def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None)
     deadline = float(context.run_config.get("deadline-seconds", 600.0))
     wished = None if journalled is None else journalled.patience_seconds
     patience = Patience.of(deadline, wished)
-    coordinator = Coordinator.open(Path(folder))
-    if journalled is None:
-        coordinator.run(GridChannel(carrier, deadline_seconds=deadline), patience=patience)
-        return coordinator
+    coordinator, name = Coordinator.open(Path(folder)), PartyFolder(Path(folder)).name
     channel = GridChannel(
         carrier,
         deadline_seconds=deadline,
         nodes_seconds=patience.jobs,
-        check_wanted=journalled.check_wanted,
+        check_wanted=journalled.check_wanted if journalled else lambda: None,
+        tell=lambda told: report(Progress(name, ROLL_CALL, told)),
     )
+    if journalled is None:
+        coordinator.run(channel, patience=patience)
+        return coordinator
     journalled.check_wanted()
     with _traced(channel, journalled.collector, Path(folder)) as carried:
         coordinator.run(carried, only=journalled.jobs, patience=patience)

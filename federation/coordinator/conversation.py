@@ -98,9 +98,14 @@ class Conversation:
                 channel would wait longer.
             out: parties that it goes without: they are not spoken to, as if they were not there.
         """
-        part = copy(self)
+        part = self.patient(spec.patience_seconds)
         part._out = out  # noqa: SLF001 -- of its own class
-        part._patience_seconds = spec.patience_seconds  # noqa: SLF001 -- likewise
+        return part
+
+    def patient(self, seconds: float) -> Self:
+        """Return this conversation, with so many seconds for the answers of an exchange at most."""
+        part = copy(self)
+        part._patience_seconds = seconds  # noqa: SLF001 -- of its own class
         return part
 
     @property

@@ -291,7 +291,7 @@ class _Service:
         set_aside()
         while not self._ending.is_set():
             if looks % every == 0:
-                self._keep_executor()
+                await self._attempt(self._keep_executor)
                 await self._attempt(self._reconcile_nodes)
                 await asyncio.to_thread(self._tell_of_refusals)
             await self._attempt(self._dispatcher.look)
