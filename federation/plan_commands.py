@@ -95,8 +95,9 @@ def _print_plan(planned: "Plan") -> None:
             out.print(f"  {job.hidden_share.sentence}", markup=False)
             if job.hidden_share.warning:
                 out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
-    for table_of in (*planned.fuller, *planned.uncounted):
-        out.print(f"[bold yellow]warning[/] {escape(table_of.sentence)}")
+    fuller, uncounted = planned.fuller, planned.uncounted
+    for sentence in (*(one.sentence for one in fuller), *(one.sentence for one in uncounted)):
+        out.print(f"[bold yellow]warning[/] {escape(sentence)}")
     _print_budget(planned)
 
 

@@ -108,7 +108,8 @@ class PiggybackGrid:
         def pull(name: str) -> bytes:
             try:
                 with _telling():
-                    return pulled(name)
+                    found: bytes = pulled(name)
+                    return found
             except GridFailingError as error:
                 raise ObjectUnavailableError(name) from error
 
