@@ -39,6 +39,7 @@ from federation.channel import (
     PAYLOAD,
     Channel,
     GridChannel,
+    GridFailingError,
     Parcel,
     from_record,
     to_record,
@@ -304,6 +305,12 @@ class ChannelContract:
         channel = open_channel(foreign_at_the_first)
         with pytest.raises(MessageError, match=f"node {NODES[0]} answered with a record without"):
             channel.exchange([Parcel(node, question(1)) for node in NODES])
+        told: list[Exception] = []
+        answers = channel.exchange(
+            [Parcel(node, question(1), on_foreign=told.append) for node in NODES]
+        )
+        assert [str(one) for one in told] == [str(told[0])]
+        assert [answer is None for answer in answers] == [node == NODES[0] for node in NODES]
 
 
 class TestChannelOverTheEmbeddedGrid(ChannelContract):
@@ -391,6 +398,48 @@ def test_nobody_is_waited_for_longer_than_channel_and_job_bear(
     with pytest.raises(PartyUnreachableError, match="within 5 s"):
         channel.exchange([Parcel(1, question(1), patience_seconds=patience)])
     assert 5 < now.pop() <= 6
+
+
+class FailingGrid(NobodysGrid):
+    """A grid whose calls of some names fail."""
+
+    def __init__(self, *failing: str) -> None:
+        self._failing = failing
+
+    def _fail(self, call: str) -> None:
+        if call in self._failing:
+            raise GridFailingError("HTTP 500")
+
+    def get_node_ids(self) -> Iterable[int]:
+        self._fail("nodes")
+        return super().get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._fail("push")
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self._fail("pull")
+        return super().pull_messages(message_ids)
+
+
+@pytest.mark.parametrize("call", ["nodes", "push", "pull"])
+def test_a_grid_that_fails_is_asked_again_for_as_long_as_a_job_bears_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    now, told = [0.0], []
+    monkeypatch.setattr("federation.channel.time.sleep", lambda _: now.append(now[-1] + 1.0))
+    channel = GridChannel(FailingGrid(call), clock=lambda: now[-1], tell=told.append)
+
+    def ask() -> object:
+        if call == "nodes":
+            return channel.nodes(0, patience_seconds=5)
+        return channel.exchange([Parcel(1, question(1), patience_seconds=5)])
+
+    with pytest.raises(PartyUnreachableError, match=r"SuperLink.* fail"):
+        ask()
+    assert 5 < now.pop() <= 6
+    assert told == ["the SuperLink fails (HTTP 500): it is asked again until it answers"]
 
 
 @given(envelope=st.text(), payload=st.binary(max_size=2000))

@@ -34,7 +34,8 @@ from federation.observing.traces import traced
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import RunJournal, RunState
 from federation.party import PartyFolder
-from federation.progress import Progress, listener, listening
+from federation.progress import Progress, listener, listening, report
+from federation.roll_call import ROLL_CALL, Patience
 from federation.watch import line
 from privacy.errors import PrivacyError
 
@@ -89,6 +90,7 @@ class _JournalledRun:
             raise WorkspaceError(f"run: expected a folder of the journal, got {folder}") from error
         run = self._journal.run(self._number)
         self.jobs = run.jobs
+        self.patience_seconds = run.patience_seconds
         self._attempt = run.attempt
 
     @property
@@ -157,14 +159,22 @@ def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None)
         raise WorkspaceError('the run\'s configuration lacks coordinator="FOLDER"')
     carrier = prompt(grid)
     deadline = float(context.run_config.get("deadline-seconds", 600.0))
-    coordinator = Coordinator.open(Path(folder))
+    wished = None if journalled is None else journalled.patience_seconds
+    patience = Patience.of(deadline, wished)
+    coordinator, name = Coordinator.open(Path(folder)), PartyFolder(Path(folder)).name
+    channel = GridChannel(
+        carrier,
+        deadline_seconds=deadline,
+        nodes_seconds=patience.jobs,
+        check_wanted=journalled.check_wanted if journalled else lambda: None,
+        tell=lambda told: report(Progress(name, ROLL_CALL, told)),
+    )
     if journalled is None:
-        coordinator.run(GridChannel(carrier, deadline_seconds=deadline))
+        coordinator.run(channel, patience=patience)
         return coordinator
-    channel = GridChannel(carrier, deadline_seconds=deadline, check_wanted=journalled.check_wanted)
     journalled.check_wanted()
     with _traced(channel, journalled.collector, Path(folder)) as carried:
-        coordinator.run(carried, only=journalled.jobs)
+        coordinator.run(carried, only=journalled.jobs, patience=patience)
     return coordinator
 
 

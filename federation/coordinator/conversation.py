@@ -17,28 +17,32 @@ from typing import Self, TypeVar
 from compliance.agreement import Agreement
 from compliance.terms import DATA_ROLES
 from federation.channel import Channel, Parcel
+from federation.clock import Clock, utc_now
 from federation.errors import (
+    ForgedError,
     MessageError,
     PartyUnreachableError,
     RefusedError,
     StrangerError,
     VersionError,
 )
-from federation.exchanges import KeptExchanges
+from federation.exchanges import Had, KeptExchanges
 from federation.gate import Departure, Gate
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
 from federation.messages import (
     EVERYONE,
+    AssistAsk,
     Identify,
     Message,
     Present,
     Refused,
     SealedMessage,
     SumAsk,
+    TrainRequest,
     unseal,
 )
 from federation.progress import Progress, report
-from federation.roll_call import ROLL_CALL, OtherVersion, RollCall
+from federation.roll_call import ROLL_CALL, OtherVersion, Patience, RollCall
 from federation.routes import off_route
 from federation.specification import JobSpec
 from federation.wire import VERSION_TERM
@@ -58,7 +62,16 @@ class Conversation:
         there: the nodes of the parties, as far as they are known.
     """
 
-    def __init__(self, agreement: Agreement, gate: Gate, channel: Channel, *, name: str) -> None:
+    def __init__(
+        self,
+        agreement: Agreement,
+        gate: Gate,
+        channel: Channel,
+        *,
+        name: str,
+        patience: Patience | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
         """Begin one.
 
         Args:
@@ -66,6 +79,8 @@ class Conversation:
             gate: the coordinator's own.
             channel: to the nodes.
             name: the coordinator's.
+            patience: how long parties that are away are waited for.
+            clock: tells until when that is.
         """
         self._agreement = agreement
         self._channel = channel
@@ -73,7 +88,7 @@ class Conversation:
         self._out = _NOBODY
         self._patience_seconds = math.inf
         self.gate = gate
-        self.there = RollCall(agreement, channel, self._identify)
+        self.there = RollCall(agreement, channel, self._identify, patience=patience, clock=clock)
 
     def of_job(self, spec: JobSpec, out: frozenset[str]) -> Self:
         """Return the part of this conversation that is about one job.
@@ -83,9 +98,14 @@ class Conversation:
                 channel would wait longer.
             out: parties that it goes without: they are not spoken to, as if they were not there.
         """
-        part = copy(self)
+        part = self.patient(spec.patience_seconds)
         part._out = out  # noqa: SLF001 -- of its own class
-        part._patience_seconds = spec.patience_seconds  # noqa: SLF001 -- likewise
+        return part
+
+    def patient(self, seconds: float) -> Self:
+        """Return this conversation, with so many seconds for the answers of an exchange at most."""
+        part = copy(self)
+        part._patience_seconds = seconds  # noqa: SLF001 -- of its own class
         return part
 
     @property
@@ -188,7 +208,13 @@ class Conversation:
                 raise error
 
         parcels = [
-            Parcel(nodes[name], message, name, partial(note, name), self._patience_seconds)
+            Parcel(
+                nodes[name],
+                message,
+                name,
+                on_version=partial(note, name),
+                patience_seconds=self._patience_seconds,
+            )
             for name, message in sealed
         ]
         answers = self._channel.exchange(parcels, most_missing=spare)
@@ -204,19 +230,29 @@ class Conversation:
         return verified
 
     def _tolerant(self, exchange: Tolerant, kept: KeptExchanges, number: int) -> list[Message]:
-        """Have an exchange that goes on without some parties, or have it as it was before."""
-        had = kept.had(number) if exchange.kept else None
-        if had is None:
-            left_out = _NOBODY if exchange.kept else kept.left_out
-            asked = [item for item in exchange.outgoing if item.recipient not in left_out]
-            spare = exchange.most_missing - (len(exchange.outgoing) - len(asked))
-            answers = self.exchange(asked, most_missing=spare)
-            there = {message.header.sender for message in answers}
-            named = [item.recipient for item in exchange.outgoing]
-            missing = [name for name in named if name not in there]
-            others = self.there.versions_of(missing)
-            kept.keep(number, missing, answers if exchange.kept else (), others=tuple(others))
+        """Have an exchange that goes on without some parties, or have it as it was before.
+
+        One in which somebody refused is not kept: once mended, all are asked anew.
+        """
+        if exchange.kept and (had := kept.had(number)) is not None:
+            found = self._as_it_was(exchange, had)
+            if not _any_refused(found):  # an earlier version kept such ones
+                return found
+        left_out = _NOBODY if exchange.kept else kept.left_out
+        asked = [item for item in exchange.outgoing if item.recipient not in left_out]
+        spare = exchange.most_missing - (len(exchange.outgoing) - len(asked))
+        answers = self.exchange(asked, most_missing=spare)
+        if exchange.kept and _any_refused(answers):
             return answers
+        there = {message.header.sender for message in answers}
+        named = [item.recipient for item in exchange.outgoing]
+        missing = [name for name in named if name not in there]
+        others = self.there.versions_of(missing)
+        kept.keep(number, missing, answers if exchange.kept else (), others=tuple(others))
+        return answers
+
+    def _as_it_was(self, exchange: Tolerant, had: Had) -> list[Message]:
+        """Return what was answered in an exchange that was had, verified."""
         found = []
         for item in exchange.outgoing:
             name, question = self._seal(item)
@@ -227,13 +263,14 @@ class Conversation:
     def _identify(
         self, nodes: Sequence[int], may_miss: int, patience: float
     ) -> list[Message | None]:
-        """Ask nodes which parties they are."""
+        """Ask nodes which parties they are; one whose answer proves nothing is nobody's."""
         question = self.gate.release(Departure(ROLL_CALL, EVERYONE, Identify())).message
         parcels = [
             Parcel(
                 node,
                 question,
                 on_version=partial(self._note_node, node),
+                on_foreign=partial(self.there.note_stranger, node),
                 patience_seconds=patience,
             )
             for node in nodes
@@ -243,11 +280,11 @@ class Conversation:
         for parcel, answer in zip(parcels, answers, strict=True):
             try:
                 message = self._spoken(parcel, answer, ROLL_CALL)
-            except StrangerError:
-                self.there.note_stranger(parcel.node)
+                if message is not None:
+                    expect(message, Present)
+            except (StrangerError, ForgedError) as error:
+                self.there.note_stranger(parcel.node, error)
                 message = None
-            if message is not None:
-                expect(message, Present)
             found.append(message)
         return found
 
@@ -310,9 +347,16 @@ class Conversation:
         return message
 
 
+def _any_refused(answers: Iterable[Message]) -> bool:
+    return any(isinstance(one.body, Refused) for one in answers)
+
+
 def _stage(item: Outgoing) -> str:
     if isinstance(item, Relay):
         return f"carries {item.message.header.kind}"
-    if isinstance(item.body, SumAsk):
-        return f"says {item.body.kind}: {item.body.phase}, round {item.body.round}"
+    match item.body:
+        case SumAsk() as ask:
+            return f"says {ask.kind}: {ask.phase}, round {ask.round}"
+        case TrainRequest() | AssistAsk() as ask:
+            return f"says {ask.kind}, round {ask.round} of {ask.spec.rounds}"
     return f"says {item.body.kind}"
