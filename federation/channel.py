@@ -17,7 +17,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.common.constant import ErrorCode
 
-from federation.errors import MessageError, PartyUnreachableError, RefusedError, VersionError
+from federation.errors import (
+    ForgedError,
+    MessageError,
+    PartyUnreachableError,
+    RefusedError,
+    VersionError,
+)
 from federation.messages import SealedMessage, printable
 from federation.wire import other_bundle
 
@@ -56,6 +62,8 @@ class Parcel:
         party: whose node that is.
         on_version: told at once that the node runs another version, which then counts as no answer
             and not as one of those missing; what it raises ends the exchange.
+        on_foreign: likewise, that the answer is no message of ours; None where that ends the
+            exchange.
         patience_seconds: how long the answer is waited for where the channel would wait longer.
     """
 
@@ -63,6 +71,7 @@ class Parcel:
     message: SealedMessage
     party: str | None = None
     on_version: Callable[[VersionError | RefusedError], None] | None = None
+    on_foreign: Callable[[ForgedError], None] | None = None
     patience_seconds: float = math.inf
 
     @property
@@ -96,7 +105,7 @@ class Channel(Protocol):
             PartyUnreachableError: more are missing, or as many nodes failed.
             VersionError: a node runs another version of this project, and its parcel has nobody
                 who is told.
-            MessageError: an answer is no message of ours.
+            MessageError: an answer is no message of ours, and its parcel has nobody who is told.
         """
         ...
 
@@ -167,6 +176,7 @@ class GridChannel:
     Args:
         grid: Flower's.
         deadline_seconds: for all answers of one exchange, and for nodes to connect.
+        nodes_seconds: for nodes to connect, where that is another.
         poll_seconds: what passes at least from one look for answers to the next, which may itself
             wait; a tenth of the time already waited where that is longer, up to a second.
         clock: monotonic seconds.
@@ -180,6 +190,7 @@ class GridChannel:
         grid: NodesGrid,
         *,
         deadline_seconds: float = 600.0,
+        nodes_seconds: float | None = None,
         poll_seconds: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
         check_wanted: Callable[[], None] = lambda: None,
@@ -187,6 +198,7 @@ class GridChannel:
     ) -> None:
         self._grid = grid
         self._deadline = deadline_seconds
+        self._nodes_deadline = deadline_seconds if nodes_seconds is None else nodes_seconds
         self._poll = poll_seconds
         self._clock = clock
         self._check_wanted = check_wanted
@@ -195,7 +207,7 @@ class GridChannel:
 
     def nodes(self, at_least: int, *, patience_seconds: float = math.inf) -> Sequence[int]:
         """Return the connected nodes in ascending order; see `Channel.nodes`."""
-        patience = min(self._deadline, patience_seconds)
+        patience = min(self._nodes_deadline, patience_seconds)
         end = self._clock() + patience
         while True:
             self._check_wanted()
@@ -330,7 +342,11 @@ class GridChannel:
             try:
                 found[question] = from_record(reply.content)
             except MessageError as error:
-                raise MessageError(f"{addressee} answered with a {error}") from error
+                foreign = ForgedError(f"{addressee} answered with a {error}")
+                if parcel.on_foreign is None:
+                    raise foreign from error
+                found[question] = None
+                parcel.on_foreign(foreign)
         return found, failed
 
     def _pulled(self, identifiers: Sequence[str]) -> Iterator[FlowerMessage]:

@@ -87,6 +87,8 @@ def _print_plan(planned: "Plan") -> None:
         if job.noise_multiplier is not None:
             details.append(f"noise multiplier {job.noise_multiplier:.3f}")
         out.print(f"  {'; '.join(details)}", markup=False)
+        if job.erasure is not None and not job.refused_by:
+            out.print(f"  {job.erasure}", markup=False)
         if job.forecast is not None:
             _print_forecast(job.forecast)
         if job.hidden_share is not None:

@@ -242,6 +242,12 @@ class TestRuns:
         run = coordinated.local.run(1)
         assert run.state is RunState.STOPPED
         assert "process ended" in run.told
+        told = coordinated.told(1)
+        resumed = next(place for place, line in enumerate(told) if line.startswith("resumed by"))
+        assert told[resumed].startswith("resumed by operator, ")
+        assert "to be cancelled by operator, " in " ".join(told[:resumed])
+        assert told[-1].startswith("stopped, ")
+        assert told[-1].endswith(run.told)
 
     def test_resumed_again_it_is_done_by_nodes_that_came_back_by_themselves(
         self, coordinated: Coordinated, capsys: pytest.CaptureFixture[str]
@@ -258,6 +264,11 @@ class TestRuns:
         models = coordinated.models()
         assert len(models) == 3
         assert len(set(models)) == 1
+        lines = coordinated.coordination.refusals()
+        assert not [line for line in lines if (line["reason"], line["status"]) == ("node", 401)]
+        for name in ("up", "up-again"):  # whose output is a file
+            assert "\x1b" not in coordinated.coordination.processes.told(name)
+            assert "INFO" in coordinated.coordination.processes.told(name)
         for name in ("brand", "retailer"):  # whose processes are those of before
             assert coordinated.coordination.processes.process(f"node-{name}").poll() is None
         for folder in coordinated.workspace.people:

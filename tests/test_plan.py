@@ -126,6 +126,28 @@ def test_every_job_is_told_with_who_works_and_what_it_costs(tables: Path) -> Non
     assert found.refused == []
 
 
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        (None, "retires it at once"),
+        ({"deadline_days": 20}, "retires it at once"),
+        ({"retrain_days": 7}, "trained again within 7 days"),
+        ({"tolerated_epsilon": 1.0, "retrain_days": 7}, "leaves it in use"),
+        ({"tolerated_epsilon": 0.9, "retrain_days": 7}, "trained again within 7 days"),
+    ],
+)
+def test_it_says_what_one_erasure_will_do_to_each_model(
+    tables: Path, terms: dict[str, object] | None, told: str
+) -> None:
+    content = document()
+    content["agreement"] |= {} if terms is None else {"erasure": terms}
+    match, train, expand = planned(content, tables).jobs
+    assert (match.erasure, expand.erasure) == (None, None)
+    assert train.erasure is not None
+    assert train.erasure.startswith("one erasure of somebody in it ")
+    assert told in train.erasure
+
+
 def test_the_run_costs_what_was_planned(finished: tuple[Path, Path]) -> None:
     file, workspace = finished
     found = plan(load_collaboration(file))

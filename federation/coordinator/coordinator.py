@@ -1,7 +1,7 @@
 """A coordinator's run: who is there, job after job, what parties have to tell each other."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -29,10 +29,10 @@ from federation.jobs.spread import ERASING, coordinate_spreading, parts_of
 from federation.jobs.witness import coordinate_witnessing
 from federation.messages import RetrainAsk, RetrainTold
 from federation.party import PartyFolder, locked
-from federation.roll_call import ROLL_CALL
+from federation.roll_call import ROLL_CALL, Patience
 from federation.specification import JobSpec
 from federation.successors import Retraining, Retrainings, are_agreed
-from federation.unmatched import unmatched
+from federation.unmatched import missing_from, unmatched
 from federation.witnessing import LogWitnessing
 from privacy.errors import PrivacyError
 
@@ -63,7 +63,9 @@ class Coordinator:
         folder = PartyFolder(path)
         return cls(folder, folder.agreement(), clock=clock)
 
-    def run(self, channel: Channel, *, only: Collection[str] = ()) -> None:
+    def run(
+        self, channel: Channel, *, only: Collection[str] = (), patience: Patience | None = None
+    ) -> None:
         """Run every listed job that has not ended yet, in order; then those of `successors`.
 
         Logs are shown however the jobs end, but where the run is cancelled. Where no job is left
@@ -72,6 +74,8 @@ class Coordinator:
         Args:
             channel: to the parties' nodes.
             only: names of jobs, where not all are to be run.
+            patience: how long parties that are away are waited for; as the channel bears where left
+                out, and less where no job is due.
 
         Raises:
             WorkspaceError: a job of `only` is not listed.
@@ -90,14 +94,17 @@ class Coordinator:
         may_retrain = not only and ended and are_agreed(self._agreement)
         owes = self._owed.owing(listed) or self._heads.job is not None
         if not jobs and not owes and not may_retrain:
-            self.spread(channel)
+            self.spread(channel, patience=patience)
             return
-        with self._conversation(channel) as talk:
+        with self._conversation(channel, patience) as talk:
             if not jobs and not self._may_carry(talk):
                 return
             with self._witnessing(talk, _shortest(jobs)):
                 with self._noting(talk, ROLL_CALL):
-                    talk.there.seek(talk.people, patience_seconds=_shortest(jobs))
+                    if jobs:
+                        talk.there.seek(talk.people, patience_seconds=_shortest(jobs))
+                    else:
+                        self._seek_in_passing(talk)
                     heard = self._spread(talk)  # whatever keeps jobs from running
                 for spec in jobs:
                     with self._noting(talk, spec.name):
@@ -111,17 +118,35 @@ class Coordinator:
             if may_retrain:
                 self._train_again(talk, asked, heard)
 
-    def spread(self, channel: Channel) -> None:
+    def went_without(self, only: Collection[str] = ()) -> Mapping[str, frozenset[str]]:
+        """Return the partners without whom jobs have ended, of those jobs that did without any.
+
+        Args:
+            only: names of jobs, where not all are asked for.
+
+        Raises:
+            WorkspaceError: what is kept of a job's end is damaged.
+        """
+        listed = (*read_jobs(self._folder), *Retrainings(self._folder, self._agreement).specs)
+        names = [spec.name for spec in listed if not only or spec.name in only]
+        missing = {name: missing_from(self._folder, name) for name in names}
+        return {name: those for name, those in missing.items() if those}
+
+    def spread(self, channel: Channel, *, patience: Patience | None = None) -> None:
         """Carry requests to erase between parties, and run no job.
 
         Nothing is carried where the agreement is no longer in force.
 
+        Args:
+            channel: to the parties' nodes.
+            patience: as for `run`.
+
         Raises:
             MessageError: a party broke the protocol.
         """
-        with self._conversation(channel) as talk:
+        with self._conversation(channel, patience) as talk:
             if self._may_carry(talk):
-                talk.there.seek(talk.people)
+                self._seek_in_passing(talk)
                 self._spread(talk)
 
     def _may_carry(self, talk: Conversation) -> bool:
@@ -135,14 +160,29 @@ class Coordinator:
         return True
 
     @contextmanager
-    def _conversation(self, channel: Channel) -> Iterator[Conversation]:
+    def _conversation(self, channel: Channel, patience: Patience | None) -> Iterator[Conversation]:
         """Hold the folder, with the log open, and speak with the parties."""
         folder = self._folder
         with locked(folder), folder.open_log() as log:
             folder.check_current(self._agreement)
             gate = Gate(folder, self._agreement, log, None, clock=self._clock)
             gate.settle()
-            yield Conversation(self._agreement, gate, channel, name=folder.name)
+            yield Conversation(
+                *(self._agreement, gate, channel),
+                name=folder.name,
+                patience=patience,
+                clock=self._clock,
+            )
+
+    @staticmethod
+    def _seek_in_passing(talk: Conversation) -> None:
+        """Find everybody where no job is due; whoever is away is told the rest at the next run."""
+        away = talk.there.seek(talk.people, patience_seconds=talk.there.patience.nothing_due)
+        if away:
+            names = ", ".join(sorted(away))
+            talk.tell(
+                ROLL_CALL, f"goes on without {names}: what they have yet to hear is told later"
+            )
 
     @contextmanager
     def _noting(self, talk: Conversation, at_work: str) -> Iterator[None]:
@@ -161,7 +201,7 @@ class Coordinator:
         kept = KeptExchanges(folder.job(spec.name))
         out = unmatched(folder, agreement, spec, listed)
         talk.there.gather(spec, kept.left_out | out)
-        return Execution(folder, agreement, talk, spec, kept, out, self._clock)
+        return Execution(folder, agreement, talk.of_job(spec, out), spec, kept, self._clock)
 
     def _train_again(
         self, talk: Conversation, asked: Sequence[JobSpec], heard: frozenset[str]
@@ -179,7 +219,9 @@ class Coordinator:
             PartyUnreachableError: somebody who is there has not heard; run again to go on.
         """
         with self._noting(talk, ROLL_CALL):
-            talk.there.seek(talk.people, patience_seconds=_shortest(asked))
+            due = Retrainings(self._folder, self._agreement).open(self._clock())
+            patience = _shortest(asked) if due else talk.there.patience.nothing_due
+            talk.there.seek(talk.people, patience_seconds=patience)
             if not self._present(talk) <= heard:  # who came since, or was silent
                 heard = self._spread(talk)
             again = self._hear_of_models(talk, asked)
@@ -276,7 +318,7 @@ class Coordinator:
         nonce = self._folder.fresh_secret(f"witness/{last}/{self._clock().isoformat()}")
         carried = coordinate_witnessing(self._agreement, last, own, nonce=nonce, present=talk.nodes)
         with self._noting(talk, ROLL_CALL):
-            silent = talk.drive(carried, patience_seconds=patience)
+            silent = talk.patient(patience).drive(carried)
         if not silent:
             self._heads.settle()
             return

@@ -26,6 +26,7 @@ from federation.errors import (
     VersionError,
     WorkspaceError,
 )
+from federation.model_standing import ModelStanding
 from federation.operations.control_api import Problem
 from federation.operations.folder import Address
 from federation.operations.journal import Lines, Run
@@ -37,6 +38,7 @@ _Told = TypeVar("_Told")
 
 _RUN: Final = TypeAdapter(Run)
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
+_MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
 _LINES: Final = TypeAdapter(Lines)
 _COUNTS: Final = TypeAdapter(Mapping[RefusedFor, int])
 _SECONDS: Final = 20.0
@@ -137,6 +139,14 @@ class RemoteRuns:
             VersionError: the coordinator is of an earlier version, which counts none.
         """
         return self._read(_COUNTS, "GET", "/refused")
+
+    def models(self) -> tuple[ModelStanding, ...]:
+        """Return where models stand; see `Runs.models`.
+
+        Raises:
+            VersionError: the coordinator is of an earlier version, which tells none.
+        """
+        return self._read(_MODELS, "GET", "/models")
 
     def cancel(self, number: int) -> Run:
         """Cancel it; see `Runs.cancel`."""

@@ -78,6 +78,7 @@ class PlannedJob(Closed):
         refused_by: the term that would refuse it, if any.
         remedy: the smallest change that would pass.
         note: what a reader should know.
+        erasure: what will become of its model once somebody in it is erased, if it leaves one.
     """
 
     job: str
@@ -94,6 +95,7 @@ class PlannedJob(Closed):
     refused_by: str | None = None
     remedy: str | None = None
     note: str = ""
+    erasure: str | None = None
 
 
 class PlannedPeriod(Closed):

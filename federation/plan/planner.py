@@ -15,6 +15,7 @@ from federation.budgets import budget_of
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.jobs.message_room import message_note
+from federation.model_standing import erasure_of
 from federation.plan.align import draft_alignment
 from federation.plan.draft import Charges, Draft
 from federation.plan.expand import draft_expansion
@@ -204,6 +205,7 @@ class _Planner:
             refused_by=refusal[0] if refusal else None,
             remedy=refusal[1] if refusal else None,
             note=note,
+            erasure=erasure_of(spec, self._agreement),
         )
 
     def _beside(self, spec: JobSpec) -> str:
