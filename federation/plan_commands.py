@@ -95,9 +95,10 @@ def _print_plan(planned: "Plan") -> None:
             out.print(f"  {job.hidden_share.sentence}", markup=False)
             if job.hidden_share.warning:
                 out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
-    fuller, uncounted = planned.fuller, planned.uncounted
-    for sentence in (*(one.sentence for one in fuller), *(one.sentence for one in uncounted)):
-        out.print(f"[bold yellow]warning[/] {escape(sentence)}")
+    warnings = [one.sentence for one in planned.fuller]
+    warnings += [one.sentence for one in planned.uncounted]
+    for warning in warnings:
+        out.print(f"[bold yellow]warning[/] {escape(warning)}")
     _print_budget(planned)
 
 
