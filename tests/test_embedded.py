@@ -576,10 +576,9 @@ def test_what_the_client_app_raises_says_nothing_of_what_failed_inside(
 def test_a_run_that_went_without_somebody_says_so_last_of_all(away: int, tmp_path: Path) -> None:
     world = World.make(tmp_path / "world")
     folder = world.folder("coordinator")
-    bears = {"absent_partners": 1, "deadline_seconds": 1}
-    write_jobs(folder, [MATCH.model_copy(update=bears)])
+    write_jobs(folder, [MATCH.model_copy(update={"absent_partners": 1})])
     journal = RunJournal(tmp_path / "runs")
-    number = journal.submit(["find"], by="alice").number
+    number = journal.submit(["find"], by="alice", patience_seconds=1).number
     journal.change(number, RunState.RUNNING, by="coordinator")
     people = ("brand", "retailer", "courier")[: 3 - away]
     grid = EmbeddedGrid([world.folder(name).path for name in people])
@@ -591,7 +590,10 @@ def test_a_run_that_went_without_somebody_says_so_last_of_all(away: int, tmp_pat
     run = journal.run(number)
     assert (run.state, run.told) == (RunState.DONE, "find without courier" if away else "")
     last = "done: find has ended" + (": find without courier" if away else "")
-    assert journal.lines(number).lines[-1] == last
+    lines = journal.lines(number).lines
+    assert lines[-1] == last
+    waits = [line for line in lines if "waits for courier, 1 s at most, until " in line]
+    assert len(waits) == away
 
 
 @pytest.mark.parametrize("times", [1, 2])
