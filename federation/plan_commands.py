@@ -95,8 +95,8 @@ def _print_plan(planned: "Plan") -> None:
             out.print(f"  {job.hidden_share.sentence}", markup=False)
             if job.hidden_share.warning:
                 out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
-    for fuller in planned.fuller:
-        out.print(f"[bold yellow]warning[/] {escape(fuller.sentence)}")
+    for table_of in (*planned.fuller, *planned.uncounted):
+        out.print(f"[bold yellow]warning[/] {escape(table_of.sentence)}")
     _print_budget(planned)
 
 

@@ -6,7 +6,7 @@ is not there then is named. Whom it waits for, and until when, is told at once. 
 can do without are as many partners as it says itself (`absent_partners`), and in a training by
 secure sums as many as the agreement says. Who speaks another version is absent, told at once, and
 waited for by nobody; it is asked again before each job, in passing. A node of nobody who signed is
-let be.
+let be, whatever it answers: also in a party's name.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
 """
@@ -21,7 +21,13 @@ from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
 from federation.channel import Channel
 from federation.clock import Clock, utc_now
-from federation.errors import PartyUnreachableError, RefusedError, VersionError
+from federation.errors import (
+    MessageError,
+    PartyUnreachableError,
+    RefusedError,
+    StrangerError,
+    VersionError,
+)
 from federation.jobs.assist import spare_scorers
 from federation.jobs.secure_sum import partners_of, spare_partners
 from federation.messages import Message
@@ -133,21 +139,32 @@ class RollCall:
         return self._nodes
 
     def note_other(self, node: int, other: OtherVersion, job: str) -> None:
-        """Take a node for absent that speaks another version, and tell of it once."""
+        """Take a node for absent that speaks another version, and tell of it once.
+
+        Whose it is, it may have said in another's name: only who was there by it is named as such.
+        """
         known, self._others[node] = self._others.get(node), other
-        for name in [name for name, one in self._nodes.items() if one == node]:
+        names = [name for name, one in self._nodes.items() if one == node]
+        for name in names:
             del self._nodes[name]
         if known is None or str(known.error) != str(other.error):
-            who = other.party or f"node {node}"
+            claimed = f", {other.party}'s by its own account," if other.party else ""
+            who = names[0] if names else f"node {node}{claimed}"
             told = f"takes {who} for absent: {other.error}"
-            report(Progress(self._name, job, told, absent=who))
+            report(Progress(self._name, job, told, absent=other.party or f"node {node}"))
 
-    def note_stranger(self, node: int) -> None:
-        """Let a node be that is nobody's who signed the agreement, and say so once."""
+    def note_stranger(self, node: int, error: MessageError) -> None:
+        """Let a node be that proves to be nobody's who signed the agreement, and say so once.
+
+        Args:
+            node: that one.
+            error: what is wrong with its answer.
+        """
         self._others.pop(node, None)  # it was updated meanwhile
         if node not in self._strangers:
             self._strangers.add(node)
-            told = f"lets node {node} be: it is of nobody who signed this agreement"
+            why = "it is" if isinstance(error, StrangerError) else f"its answer ({error}) is"
+            told = f"lets node {node} be: {why} of nobody who signed this agreement"
             report(Progress(self._name, ROLL_CALL, told))
 
     def versions_of(self, names: Iterable[str]) -> Mapping[str, VersionError | RefusedError]:

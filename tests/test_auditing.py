@@ -572,11 +572,22 @@ def test_a_job_that_failed_leaves_nothing_at_anybody(world: World) -> None:
     logs = clean(world.agreement)
     changed("coordinator", R.JobEnded, 1, outcome="failed")(logs, world.agreement)
     removed("coordinator", R.ModelTrained)(logs, world.agreement)
+    assert findings(world.agreement, logs) == ()  # its log tells that the model was sent
+    changed("coordinator", R.Release, 1, computation="train.request")(logs, world.agreement)
+    changed("coordinator", R.AccessDecided, 1, computation="train.request")(logs, world.agreement)
     (found,) = findings(world.agreement, logs)
     assert (found.kind, found.party) == (K.RESULT_NOT_TOLD, "retailer")
     logs["coordinator"] += job("model", "train")[:1]  # it goes on
     assert findings(world.agreement, logs) == ()
     logs["coordinator"] += job("model", "match")[1:]  # as if it had been another
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.RESULT_NOT_TOLD, "retailer")
+
+
+def test_a_job_that_is_done_as_another_hides_its_result_though_it_was_sent(world: World) -> None:
+    logs = clean(world.agreement)
+    changed("coordinator", R.JobEnded, 1, computation="match")(logs, world.agreement)
+    removed("coordinator", R.ModelTrained)(logs, world.agreement)
     (found,) = findings(world.agreement, logs)
     assert (found.kind, found.party) == (K.RESULT_NOT_TOLD, "retailer")
 

@@ -62,10 +62,9 @@ class Execution:
     Attributes:
         folder: the coordinator's.
         agreement: it is under.
-        conversation: with the parties.
+        conversation: with the parties, of this job.
         spec: the job.
         kept: its exchanges that were had before.
-        out: parties that it goes without, as its match did.
         clock: tells when now is.
     """
 
@@ -74,7 +73,6 @@ class Execution:
     conversation: Conversation
     spec: JobSpec
     kept: KeptExchanges
-    out: frozenset[str]
     clock: Clock
 
     def run(self) -> None:
@@ -94,9 +92,7 @@ class Execution:
         gate.spec = spec
         try:
             self._carry_approvals()
-            outcome = talk.drive(
-                self._job(), self.kept, out=self.out, patience_seconds=spec.patience_seconds
-            )
+            outcome = talk.drive(self._job(), self.kept)
         except FederationError as error:
             how = "cancelled" if isinstance(error, RunCancelledError) else "failed"
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome=how)
@@ -120,9 +116,9 @@ class Execution:
         if not kept:  # parties refuse what needs some
             return
         talk, payload, body = self.conversation, encode_approvals(kept), JobApproved(spec=self.spec)
-        there = sorted(talk.people.intersection(talk.nodes) - self.out)
+        there = sorted(talk.people.intersection(talk.nodes))
         outgoing = [Say(name, self.spec.name, body, payload) for name in there]
-        for answer in talk.exchange(outgoing, patience_seconds=self.spec.patience_seconds):
+        for answer in talk.exchange(outgoing):
             expect(answer, Acknowledged)
 
     def _job(self) -> Job:
@@ -183,7 +179,7 @@ class Execution:
         self.kept.forget()
         names = [f"{name} (of another version)" if name in others else name for name in missing]
         without = f" without {', '.join(names)}" if names else ""
-        talk.tell(spec.name, f"has ended{without}", missing=missing)
+        talk.tell(spec.name, f"has ended{without}")
 
     def _keep_model(self, model: JointModel) -> None:
         """Keep a model, and who has yet to get it."""

@@ -51,6 +51,7 @@ class Problem(BaseModel):
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
 _MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
 _REFUSED: Final = TypeAdapter(Mapping[RefusedFor, int])
+_LONGEST_NUMBER: Final = 9
 _STATUS: Final = {RunStateError: 409, WorkspaceError: 400, RefusedError: 403}
 
 
@@ -79,18 +80,18 @@ def control_api(folder: CoordinatorFolder) -> Starlette:
         Route("/runs", answer(lambda runs, _: _RUNS.dump_json(runs.all()))),
         Route("/refused", answer(lambda runs, _: _REFUSED.dump_json(runs.refused()))),
         Route("/models", answer(lambda runs, _: _MODELS.dump_json(runs.models()))),
-        Route("/runs/{number:int}", answer(lambda runs, one: _dump(runs.run(_number(one))))),
+        Route("/runs/{number}", answer(lambda runs, one: _dump(runs.run(_number(one))))),
         Route(
-            "/runs/{number:int}/lines",
+            "/runs/{number}/lines",
             answer(lambda runs, one: _dump(runs.lines(_number(one), after=_after(one)))),
         ),
         Route(
-            "/runs/{number:int}/cancel",
+            "/runs/{number}/cancel",
             answer(lambda runs, one: _dump(runs.cancel(_number(one)))),
             methods=["POST"],
         ),
         Route(
-            "/runs/{number:int}/resume",
+            "/runs/{number}/resume",
             answer(lambda runs, one: _dump(runs.resume(_number(one)))),
             methods=["POST"],
         ),
@@ -104,7 +105,10 @@ def _dump(model: BaseModel) -> bytes:
 
 
 def _number(request: Request) -> int:
-    return int(request.path_params["number"])
+    given = request.path_params["number"]
+    if not given.isascii() or not given.isdigit() or len(given) > _LONGEST_NUMBER:
+        raise RunStateError("there is no run of that number: `comity status` lists those there are")
+    return int(given)
 
 
 def _after(request: Request) -> int:

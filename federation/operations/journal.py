@@ -22,6 +22,7 @@ privacy budgets, which no change of state here gives back or spends.
 """
 
 import fcntl
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -354,8 +355,9 @@ class RunJournal:
         self.run(number)
         try:
             with (self.folder(number) / "lines.log").open("rb") as file:
-                file.seek(max(after, 0))
-                piece = file.read(_PIECE_BYTES)
+                is_told = after < file.seek(0, os.SEEK_END)  # a place may be beyond any file's end
+                file.seek(max(after, 0) if is_told else 0)
+                piece = file.read(_PIECE_BYTES) if is_told else b""
         except FileNotFoundError:
             piece = b""
         whole = piece[: piece.rfind(b"\n") + 1]

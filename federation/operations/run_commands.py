@@ -102,16 +102,12 @@ def status(
 
     Example: comity status --config /srv/comity/coordinator
     """
-    from federation.operations.refused_calls import WORDS
-
     with _runs(config) as runs:
         found = runs.all() if number is None else (runs.run(number),)
         at_work = {
             one.number: _last_line(runs, one.number) for one in found if one.state.is_at_work
         }
-        is_whole = number is None and not as_json
-        refused = runs.refused() if is_whole else {}
-        models = runs.models() if is_whole else ()
+        beside = _beside(runs) if number is None and not as_json else []
     lines = []
     for one in found:
         jobs = ", ".join(one.jobs) or "every job"
@@ -121,14 +117,7 @@ def status(
             f"{one.number:>4}  {one.state:<10}  {at}  {jobs}" + (f": {why}" if why else "")
         )
         lines += [f"      {absent.told}" for absent in one.absent_now]
-    lines = lines or [_NOTHING]
-    for model in models:
-        more = model.why or model.erasure
-        lines.append(f"model {model.model} is {model.use}: {more}")
-    if refused:
-        lines.append("calls refused so far; audit.jsonl in the coordinator's folder says whence:")
-        lines += [f"{count:>6}  {why:<10}  {WORDS[why]}" for why, count in sorted(refused.items())]
-    answer(found, *lines, as_json=as_json)
+    answer(found, *(lines or [_NOTHING]), *beside, as_json=as_json)
 
 
 def logs(
@@ -226,6 +215,23 @@ def _print_lines(
                 return last
             time.sleep(_LOOK_SECONDS)
         after = told.after
+
+
+def _beside(runs: "Runs") -> list[str]:
+    """Say where models stand, and which calls were refused."""
+    from federation.errors import VersionError
+    from federation.operations.refused_calls import WORDS
+
+    try:
+        models, refused = runs.models(), runs.refused()
+    except VersionError:  # it has told of its runs: it is a coordinator
+        older = "the coordinator runs an older version of Comity"
+        return [f"where models stand and which calls were refused is not told: {older}"]
+    lines = [f"model {one.model} is {one.use}: {one.why or one.erasure}" for one in models]
+    if refused:
+        lines.append("calls refused so far; audit.jsonl in the coordinator's folder says whence:")
+        lines += [f"{count:>6}  {why:<10}  {WORDS[why]}" for why, count in sorted(refused.items())]
+    return lines
 
 
 def _last_line(runs: "Runs", number: int) -> str:

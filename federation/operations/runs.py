@@ -56,7 +56,7 @@ class Order(BaseModel):
 class Runs(Protocol):
     """A coordinator's runs, as one operator may see and steer them.
 
-    Every call may raise RunStateError, WorkspaceError, and from afar RefusedError or
+    Every call may raise RunStateError, WorkspaceError, and from afar RefusedError, VersionError or
     CoordinatorUnreachableError.
     """
 

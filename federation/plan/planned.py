@@ -139,6 +139,23 @@ class FullerTable(Closed):
         )
 
 
+class UncountedTable(Closed):
+    """A table whose rows could not be counted.
+
+    Attributes:
+        party: whose.
+        told: why, and what is to be done.
+    """
+
+    party: str
+    told: str
+
+    @property
+    def sentence(self) -> str:
+        """What is not known for it."""
+        return f"the rows of {self.party} were not counted: {self.told}"
+
+
 class Plan(Closed):
     """A whole collaboration, planned.
 
@@ -155,6 +172,7 @@ class Plan(Closed):
             no job trains or measures over rows.
         period: the period that all of them run in, as if they ran now; None where none is agreed.
         fuller: tables of more rows than are declared, of those that could be looked at.
+        uncounted: tables that could not be counted.
     """
 
     name: str
@@ -167,6 +185,7 @@ class Plan(Closed):
     max_parties_per_person: int | None
     period: PlannedPeriod | None = None
     fuller: tuple[FullerTable, ...] = ()
+    uncounted: tuple[UncountedTable, ...] = ()
 
     @property
     def refused(self) -> Sequence[PlannedJob]:

@@ -50,6 +50,7 @@ from federation.apps.operating.flower import (
 from federation.apps.operating.plain_output import PlainOutput, colour_terminals_alone
 from federation.apps.operating.promptness import Prompt
 from federation.apps.operating.pushes import Pushes
+from federation.apps.operating.renewal import Renewal, warn_of_end
 from federation.apps.operating.returning import Returning
 from federation.apps.operating.riding import Riding
 from federation.apps.operating.server import PromptConnection, QuietServer, counted
@@ -74,6 +75,7 @@ _START_SECONDS: Final = 0.02
 _LOOK_SECONDS: Final = 0.2
 _NODES_SECONDS: Final = 1.0
 _COLLECT_SECONDS: Final = 5.0
+_RENEW_SECONDS: Final = 3600.0
 _SCRIPTS: Final = ("flower-superexec", "flwr-serverapp")
 _STOP_SECONDS: Final = 3
 _ENROLMENT: Final = "/v1/enrolment"
@@ -103,7 +105,8 @@ def serve(
     2. Draw the executor's secret. 3. Begin with an empty state of Flower's, and take the nodes.
     4. Stop what was at work when an earlier process died.
     5. Listen; start the executor once the control listener answers.
-    6. Look after runs, nodes, the executor and the count of refusals until told to end.
+    6. Look after runs, nodes, the executor, the count of refusals and the certificate until told to
+       end.
 
     Args:
         folder: the coordinator's.
@@ -122,6 +125,7 @@ def serve(
         map_large_blocks()
         folder.renew(clock())
         folder.check_certificate(clock())
+        warn_of_end(folder, tell, clock())
         secret = new_secret()  # 2
         _Service(folder, secret, tell=tell, clock=clock, log_format=log_format).run()
 
@@ -201,6 +205,8 @@ class _Service:
                 begins=False,
             ),
         )
+        configs = [server.config for server in self._servers]
+        self._renewal = Renewal(folder, configs, tell=tell, clock=clock)
 
     def run(self) -> None:
         """Serve until told to end."""
@@ -279,31 +285,46 @@ class _Service:
 
     async def _look_after(self) -> None:
         looks = 0
-        every, collecting = (
-            round(one / _LOOK_SECONDS) for one in (_NODES_SECONDS, _COLLECT_SECONDS)
+        every, collecting, renewing = (
+            round(one / _LOOK_SECONDS) for one in (_NODES_SECONDS, _COLLECT_SECONDS, _RENEW_SECONDS)
         )
         set_aside()
         while not self._ending.is_set():
             if looks % every == 0:
-                self._keep_executor()
+                await self._attempt(self._keep_executor)
                 await self._attempt(self._reconcile_nodes)
                 await asyncio.to_thread(self._tell_of_refusals)
             await self._attempt(self._dispatcher.look)
             looks += 1
             if looks % collecting == 0:
                 collect()
+            await self._keep_certificate(is_time=looks % renewing == 0)
             try:
                 await asyncio.wait_for(self._ending.wait(), _LOOK_SECONDS)
             except TimeoutError:
                 continue
 
-    async def _attempt(self, step: Callable[[], None]) -> None:
+    async def _keep_certificate(self, *, is_time: bool) -> None:
+        """Renew the certificate, now and then, and until that has been done."""
+        issue, show = self._renewal.issue, self._renewal.show
+        if is_time or issue in self._failed or show in self._failed:
+            await self._attempt(issue)
+            await self._attempt(show, here=True)
+
+    async def _attempt(self, step: Callable[[], None], *, here: bool = False) -> None:
         """Take a step; what fails is told once, and is tried again at the next look.
 
         A full disk is no reason to hang up on all parties.
+
+        Args:
+            step: that is taken.
+            here: in the loop's own thread, and no other.
         """
         try:
-            await asyncio.to_thread(step)
+            if here:
+                step()
+            else:
+                await asyncio.to_thread(step)
         except Exception as error:  # noqa: BLE001 -- whatever Flower raises where it cannot write
             told = f"{error}" if isinstance(error, FederationError) else type(error).__name__
             if self._failed.get(step) != told:
