@@ -1010,6 +1010,28 @@ class TestOrders:
                 cli.main([*command, "--patience", wrong])
             assert left.value.code == 2
 
+    def test_status_says_what_an_erasure_will_do_to_a_model_or_did(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        party = PartyFolder(folder.party)
+        write_jobs(party, [MATCH, TRAIN])
+
+        def status() -> list[str]:
+            with pytest.raises(SystemExit):
+                cli.main(["status", "--config", str(folder.path)])
+            return capsys.readouterr().out.splitlines()
+
+        assert status() == ["nothing was run yet"]  # and no model is there
+        ended = party.ended(TRAIN.name)
+        ended.parent.mkdir(parents=True)
+        ended.touch()
+        line = status()[-1]
+        assert line.startswith("model model is in use: one erasure of somebody in it retires it")
+        party.retired(TRAIN.name).parent.mkdir()
+        party.retired(TRAIN.name).touch()
+        line = status()[-1]
+        assert line.startswith("model model is retired: somebody whom it saw was erased, and the ")
+
     def test_status_shows_who_is_absent_for_its_version(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
     ) -> None:
