@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,14 @@ with_systemd = pytest.mark.skipif(
 
 
 def helm(values: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
+    return template(json.dumps(values))
+
+
+@cache
+def template(values: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [HELM, "template", "release", CHART, "--values", "-"],
-        input=json.dumps(values),
+        input=values,
         capture_output=True,
         text=True,
         check=False,
