@@ -15,7 +15,16 @@ from rich.table import Column, Table
 
 from compliance.terms import Role
 from federation.errors import WorkspaceError
-from federation.terminal import JsonFlag, answer, counted, err, out, print_json, print_row
+from federation.terminal import (
+    JsonFlag,
+    answer,
+    counted,
+    err,
+    out,
+    print_json,
+    print_row,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from federation.audit import VerifiedParty
@@ -275,5 +284,4 @@ def log_show(
 
 
 def _short(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return shortened(f"{value:.4g}" if isinstance(value, float) else str(value), 58)

@@ -87,14 +87,17 @@ def _print_plan(planned: "Plan") -> None:
         if job.noise_multiplier is not None:
             details.append(f"noise multiplier {job.noise_multiplier:.3f}")
         out.print(f"  {'; '.join(details)}", markup=False)
+        if job.erasure is not None and not job.refused_by:
+            out.print(f"  {job.erasure}", markup=False)
         if job.forecast is not None:
             _print_forecast(job.forecast)
         if job.hidden_share is not None:
             out.print(f"  {job.hidden_share.sentence}", markup=False)
             if job.hidden_share.warning:
                 out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
-    for fuller in planned.fuller:
-        out.print(f"[bold yellow]warning[/] {escape(fuller.sentence)}")
+    fuller, uncounted = planned.fuller, planned.uncounted
+    for sentence in (*(one.sentence for one in fuller), *(one.sentence for one in uncounted)):
+        out.print(f"[bold yellow]warning[/] {escape(sentence)}")
     _print_budget(planned)
 
 

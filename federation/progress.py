@@ -33,7 +33,6 @@ class Progress:
         done: steps done so far of a long stage.
         total: steps of the long stage in all; 0 for a stage told once.
         absent: the party, or else the node, that the stage says is absent for its version.
-        missing: partners without whom the job has ended, as the stage says.
     """
 
     party: str
@@ -46,7 +45,6 @@ class Progress:
     done: int = 0
     total: int = 0
     absent: str | None = None
-    missing: tuple[str, ...] = ()
 
 
 ProgressListener = Callable[[Progress], None]

@@ -2,11 +2,11 @@
 
 Guarantees: everybody a job could use is waited for, until the channel's deadline, once in a run;
 before each job after that it is looked who has come meanwhile. Whoever a job cannot do without and
-is not there then is named. Whom it waits for is told at once. Parties that a job can do without are
-as many partners as it says itself (`absent_partners`), and in a training by secure sums as many as
-the agreement says. Who speaks another version is absent, told at once, and waited for by nobody; it
-is asked again before each job, in passing. A node of nobody who signed is let be, whatever it
-answers: also in a party's name.
+is not there then is named. Whom it waits for, and until when, is told at once. Parties that a job
+can do without are as many partners as it says itself (`absent_partners`), and in a training by
+secure sums as many as the agreement says. Who speaks another version is absent, told at once, and
+waited for by nobody; it is asked again before each job, in passing. A node of nobody who signed is
+let be, whatever it answers: also in a party's name.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
 """
@@ -14,11 +14,13 @@ Leaves to others: asking a node which party it is, and believing it (`coordinato
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
 from federation.channel import Channel
+from federation.clock import Clock, utc_now
 from federation.errors import (
     MessageError,
     PartyUnreachableError,
@@ -39,7 +41,7 @@ from federation.specification import (
     VerticalScoreSpec,
 )
 
-__all__ = ["ROLL_CALL", "OtherVersion", "RollCall", "spare"]
+__all__ = ["ROLL_CALL", "OtherVersion", "Patience", "RollCall", "spare"]
 
 ROLL_CALL = "roll-call"
 """What the question to all nodes is filed under, which belongs to no job."""
@@ -53,6 +55,34 @@ Identify = Callable[[Sequence[int], int, float], Sequence[Message | None]]
 The second argument is how many may give no answer, the third for how many seconds one is waited for
 at most. Nodes of other versions, and strangers', are noted and give none.
 """
+
+
+NOTHING_DUE_SECONDS: Final = 30.0
+"""How long parties are waited for where no job is due.
+
+Whoever is away hears of everything at the next run. A node whose coordinator was away calls again
+every ten seconds at least (`federation.apps.superlink`).
+"""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a run waits for parties that are away, in seconds; a job may say less itself.
+
+    Attributes:
+        jobs: where jobs are due.
+        nothing_due: where parties have only to be told something.
+    """
+
+    jobs: float = math.inf
+    nothing_due: float = NOTHING_DUE_SECONDS
+
+    @classmethod
+    def of(cls, deadline_seconds: float, wished: float | None) -> "Patience":
+        """Return that of a coordinator, unless somebody wished another one for this run."""
+        if wished is not None:
+            return cls(wished, wished)
+        return cls(deadline_seconds, min(deadline_seconds, NOTHING_DUE_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -75,9 +105,21 @@ class RollCall:
         agreement: its brand and partners have nodes.
         channel: to the nodes.
         identify: asks them.
+        patience: how long anybody is waited for.
+        clock: tells until when that is.
     """
 
-    def __init__(self, agreement: Agreement, channel: Channel, identify: Identify) -> None:
+    def __init__(
+        self,
+        agreement: Agreement,
+        channel: Channel,
+        identify: Identify,
+        *,
+        patience: Patience | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        self.patience = patience or Patience()
+        self._clock = clock
         self._agreement = agreement
         self._name = agreement.by_role(Role.COORDINATOR)[0].name
         self._channel = channel
@@ -158,9 +200,10 @@ class RollCall:
                 f"do without {without}: start it, then run again"
             )
 
-    def seek(self, wanted: frozenset[str], *, patience_seconds: float = math.inf) -> None:
-        """Find parties that are to be told something; it is no error if they do not come."""
+    def seek(self, wanted: frozenset[str], *, patience_seconds: float = math.inf) -> frozenset[str]:
+        """Find parties that are to be told something, and return who of them did not come."""
         self._look(wanted, len(wanted), ROLL_CALL, patience_seconds)
+        return wanted - self._nodes.keys()
 
     def _versions_that_may_be_of(
         self, missing: frozenset[str]
@@ -191,6 +234,7 @@ class RollCall:
         """
         if not wanted - self._nodes.keys():
             return
+        patience_seconds = min(patience_seconds, self.patience.jobs)
         self._ask_others_again()
         absent = wanted - self._nodes.keys()
         waited = self._waited_for
@@ -217,11 +261,19 @@ class RollCall:
             if len(missing) <= silent or len(nodes) < at_least:  # the deadline has passed
                 break
             if at_least == 0:
-                report(Progress(self._name, job, f"waits for {', '.join(sorted(missing))}"))
+                told = f"waits for {', '.join(sorted(missing))}{self._until(patience_seconds)}"
+                report(Progress(self._name, job, told))
             at_least = len(nodes) + len(missing) - silent
         self._nodes |= found
         nameless = {node for node, name in asked.items() if name is None}
         self._silent = frozenset(nameless - self._others.keys() - self._strangers)
+
+    def _until(self, seconds: float) -> str:
+        """Say how long is waited, where that is known."""
+        if math.isinf(seconds):
+            return ""
+        end = self._clock() + timedelta(seconds=seconds)
+        return f", {seconds:g} s at most, until {end:%Y-%m-%d %H:%M:%S} UTC"
 
     @property
     def _claimed(self) -> frozenset[str]:

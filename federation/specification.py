@@ -37,6 +37,7 @@ __all__ = [
     "Activation",
     "AlignSpec",
     "ContradictoryJobError",
+    "Deadline",
     "ExpandSpec",
     "JobName",
     "JobSpec",

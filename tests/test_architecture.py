@@ -319,6 +319,9 @@ ALLOWED = {
         }
     ),
     "federation/apps/operating/pushes.py": frozenset({"http.HTTPStatus", *ASGI}),
+    "federation/apps/operating/returning.py": frozenset(  # looks at a call's head
+        {"starlette.datastructures.Headers", "starlette.types.Scope"}
+    ),
     "federation/apps/operating/riding.py": frozenset(
         {"starlette.concurrency.run_in_threadpool", *ASGI}
     ),
@@ -347,7 +350,7 @@ ALLOWED = {
             *(f"asyncio.{name}" for name in ("Event", "create_task", "gather", "get_running_loop")),
             *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
             *("asyncio", "subprocess", "subprocess.PIPE", "subprocess.Popen"),
-            *("subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
+            *("subprocess.STDOUT", "subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
             *("uvicorn", "uvicorn.Config", "uvicorn.config.LOGGING_CONFIG"),
         }
     ),

@@ -39,6 +39,7 @@ from federation.channel import (
     PAYLOAD,
     Channel,
     GridChannel,
+    GridFailingError,
     Parcel,
     from_record,
     to_record,
@@ -52,11 +53,9 @@ from federation.errors import (
     VersionError,
     WorkspaceError,
 )
-from federation.messages import EVERYONE, Identify, SealedMessage, unseal
-from federation.node import Node
+from federation.messages import SealedMessage
 from federation.operations.journal import RunJournal, RunState
 from federation.progress import Progress, listening, report
-from federation.roll_call import ROLL_CALL
 from federation.wire import installed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -401,6 +400,48 @@ def test_nobody_is_waited_for_longer_than_channel_and_job_bear(
     assert 5 < now.pop() <= 6
 
 
+class FailingGrid(NobodysGrid):
+    """A grid whose calls of some names fail."""
+
+    def __init__(self, *failing: str) -> None:
+        self._failing = failing
+
+    def _fail(self, call: str) -> None:
+        if call in self._failing:
+            raise GridFailingError("HTTP 500")
+
+    def get_node_ids(self) -> Iterable[int]:
+        self._fail("nodes")
+        return super().get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._fail("push")
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self._fail("pull")
+        return super().pull_messages(message_ids)
+
+
+@pytest.mark.parametrize("call", ["nodes", "push", "pull"])
+def test_a_grid_that_fails_is_asked_again_for_as_long_as_a_job_bears_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    now, told = [0.0], []
+    monkeypatch.setattr("federation.channel.time.sleep", lambda _: now.append(now[-1] + 1.0))
+    channel = GridChannel(FailingGrid(call), clock=lambda: now[-1], tell=told.append)
+
+    def ask() -> object:
+        if call == "nodes":
+            return channel.nodes(0, patience_seconds=5)
+        return channel.exchange([Parcel(1, question(1), patience_seconds=5)])
+
+    with pytest.raises(PartyUnreachableError, match=r"SuperLink.* fail"):
+        ask()
+    assert 5 < now.pop() <= 6
+    assert told == ["the SuperLink fails (HTTP 500): it is asked again until it answers"]
+
+
 @given(envelope=st.text(), payload=st.binary(max_size=2000))
 def test_a_record_holds_a_message_byte_for_byte(envelope: str, payload: bytes) -> None:
     message = SealedMessage(envelope.encode(), payload)
@@ -598,35 +639,6 @@ def test_a_run_that_went_without_somebody_says_so_last_of_all(away: int, tmp_pat
     assert (run.state, run.told) == (RunState.DONE, "find without courier" if away else "")
     last = "done: find has ended" + (": find without courier" if away else "")
     assert journal.lines(number).lines[-1] == last
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_what_the_interpreter_itself_mistakes_is_tried_once_more(
-    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World.make(tmp_path / "world")
-    asked = world.parties.seal("coordinator", EVERYONE, ROLL_CALL, Identify())
-    EmbeddedGrid([])
-    message = Message(to_record(asked), NODES[0], "query")
-    context = Context(1, NODES[0], {"party": str(world.folder("brand").path)}, RecordDict(), {})
-    honest, mistaken = Node.handle, []
-
-    def handle(node: Node, question: SealedMessage) -> object:
-        released = honest(node, question)
-        if len(mistaken) < times:
-            mistaken.append(question)
-            raise SystemError("AST constructor recursion depth mismatch")
-        return released
-
-    monkeypatch.setattr(Node, "handle", handle)
-    if times > 1:
-        with pytest.raises(FederationError, match="SystemError"):
-            client_app.app(message, context)
-        return
-    answer = unseal(from_record(client_app.app(message, context).content), world.agreement)
-    assert (answer.header.kind, answer.header.sender) == ("present", "brand")
-    released = [leaf for leaf in world.leaves("brand") if leaf.kind == "release"]
-    assert len(released) == 1
 
 
 @pytest.mark.parametrize("node_config", [{}, {"party": ""}, {"party": 7}])

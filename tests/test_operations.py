@@ -6,13 +6,19 @@ import ipaddress
 import itertools
 import json
 import os
+import re
+import shutil
+import socket
 import ssl
 import stat
+import subprocess
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +36,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parties import EXPAND, MATCH, TRAIN, World
+from starlette.responses import Response
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -44,7 +51,13 @@ from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
 from federation.clock import utc_now
 from federation.coordinator import read_jobs, write_jobs
-from federation.errors import CollaborationError, RunCancelledError, RunStateError, WorkspaceError
+from federation.errors import (
+    CollaborationError,
+    RunCancelledError,
+    RunStateError,
+    VersionError,
+    WorkspaceError,
+)
 from federation.observing.events import Event, Notice
 from federation.operations import run_commands
 from federation.operations.certificates import (
@@ -57,6 +70,7 @@ from federation.operations.certificates import (
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState, RunStep
+from federation.operations.remote import RemoteConfig, RemoteRuns
 from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns, Order, read_order
 from federation.operations.tokens import Operator, TokenBook
@@ -313,6 +327,23 @@ class TestFolder:
         second = shaken(listener.ssl, root, "localhost")
         assert second.not_valid_after_utc - first.not_valid_after_utc == timedelta(days=368)
         assert second == server_of(folder).certificate
+
+    def test_an_authority_made_by_the_recipe_of_the_documentation_is_taken(
+        self, tmp_path: Path
+    ) -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("there is no openssl here")
+        page = (Path(__file__).parents[1] / "docs" / "deploy.md").read_text(encoding="utf-8")
+        (recipe,) = re.findall(
+            r"^```sh recipe=authority\n(.*?)^```$", page, re.MULTILINE | re.DOTALL
+        )
+        subprocess.run(["sh", "-ec", recipe], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+        given = tmp_path / "authority"
+        assert given.stat().st_mode & 0o077 == 0
+        now = utc_now()
+        folder = CoordinatorFolder.init(tmp_path / "state", config(), now=now, authority=given)
+        assert folder.ca_certificate.read_bytes() == (given / "tls.crt").read_bytes()
+        folder.check_certificate(now)
 
     @pytest.mark.parametrize(
         ("wrong", "told"),
@@ -699,6 +730,40 @@ class TestJournal:
             assert journal.run(number) == other.run(number)
             assert journal.all()[0].state is state
 
+    def test_each_stop_and_each_time_that_it_went_on_is_a_line(self, tmp_path: Path) -> None:
+        journal = RunJournal(tmp_path, clock=lambda: NOW)
+        number = run_in(journal, RunState.RUNNING)
+        at = f"{NOW:%Y-%m-%d %H:%M:%S} UTC"
+        assert journal.lines(number).lines == ()
+        journal.cancel(number, by="carol")
+        journal.tell(number, "cancelled: as the ServerApp says itself")
+        journal.finish(number, 1, RunState.CANCELLED, told="")
+        journal.resume(number, by="dave")
+        journal.change(number, RunState.RUNNING, by="coordinator")
+        journal.change(number, RunState.STOPPED, by="coordinator", told="its process died")
+        journal.resume(number, by="dave")
+        journal.cancel(number, by="carol")
+        assert journal.lines(number).lines == (
+            f"to be cancelled by carol, {at}",
+            "cancelled: as the ServerApp says itself",
+            f"resumed by dave, {at}",
+            f"stopped, {at}: its process died",
+            f"resumed by dave, {at}",
+            f"cancelled by carol, {at}",
+        )
+
+    def test_how_long_it_waits_stays_with_a_run(self, tmp_path: Path) -> None:
+        journal = RunJournal(tmp_path)
+        first = journal.submit([], by="alice", patience_seconds=5)
+        assert journal.submit([], by="bob", patience_seconds=9) == first  # it goes on as it is
+        journal.cancel(first.number, by="alice")
+        assert RunJournal(tmp_path).resume(first.number, by="alice").patience_seconds == 5
+        journal.cancel(first.number, by="alice")
+        second = journal.submit([], by="alice")
+        assert second.patience_seconds is None
+        written = json.loads((journal.folder(second.number) / "run.json").read_bytes())
+        assert "patience_seconds" not in written  # as earlier versions wrote it
+
     def test_a_damaged_file_says_which(self, tmp_path: Path) -> None:
         journal = RunJournal(tmp_path)
         number = journal.submit([], by="alice").number
@@ -920,6 +985,31 @@ class TestOrders:
         with pytest.raises(SystemExit):
             cli.main(["status", "--json", "--config", str(folder.path)])
         assert json.loads(capsys.readouterr().out) == [run.model_dump(mode="json")]
+
+    def test_before_any_run_there_is_nothing_to_tell(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for command, code in (("logs", 0), ("status", 0), ("cancel", 2), ("resume", 2)):
+            with pytest.raises(SystemExit) as left:
+                cli.main([command, "--config", str(folder.path)])
+            assert left.value.code == code
+            said = capsys.readouterr()
+            assert "nothing was run yet" in (said.err if code else said.out)
+
+    def test_a_run_may_wait_as_long_as_somebody_says_and_for_the_run_before(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        LocalRuns(folder, by="alice").submit(Order(job=MATCH))
+        command = ["run", "--all", "--detach", "--config", str(folder.path)]
+        with pytest.raises(SystemExit) as left:
+            cli.main([*command, "--patience", "5"])
+        assert left.value.code == 0
+        assert "run 2 waits until run 1 is over" in capsys.readouterr().err
+        assert LocalRuns(folder, by="alice").run(2).patience_seconds == 5
+        for wrong in ("0", "604801", "1.5", "nan"):
+            with pytest.raises(SystemExit) as left:
+                cli.main([*command, "--patience", wrong])
+            assert left.value.code == 2
 
     def test_status_shows_who_is_absent_for_its_version(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
@@ -1195,12 +1285,21 @@ class TestControlApi:
         for after in (7, 10**17):
             told = calls("GET", f"/runs/1/lines?after={after}")
             assert told == (200, {"lines": [], "after": after})
+        assert calls("GET", "/models") == (200, [])
         assert Run.model_validate(calls("POST", "/runs/1/cancel")[1]).state is RunState.CANCELLED
         assert Run.model_validate(calls("POST", "/runs/1/resume")[1]).state is RunState.QUEUED
+
+    def test_an_order_says_how_long_to_wait(self, calls: Callable[..., tuple[int, object]]) -> None:
+        order = Order(patience_seconds=5)
+        assert json.loads(order.model_dump_json()) == {"job": None, "patience_seconds": 5}
+        assert "patience" not in Order().model_dump_json()  # earlier versions take no other key
+        answered = calls("POST", "/runs", order.model_dump_json())[1]
+        assert Run.model_validate(answered).patience_seconds == 5
 
     @pytest.mark.parametrize(
         ("method", "path", "content", "status"),
         [
+            ("POST", "/runs", '{"patience_seconds": 0}', 400),
             ("GET", "/runs/7", "", 409),
             ("GET", "/runs/x", "", 409),
             *(("GET", f"/runs/{'9' * digits}", "", 409) for digits in (10, 300, 5000)),
@@ -1225,3 +1324,69 @@ class TestControlApi:
         assert found == status
         assert isinstance(answered, dict)
         assert answered["kind"] in {"RunStateError", "WorkspaceError"}
+
+
+class Older:
+    """A control interface of before calls were counted, and of a form that is to come."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].endswith("/refused"):
+            await Response("Not Found", 404)(scope, receive, send)
+        elif scope["path"].endswith("/runs/2"):
+            await Response('{"number": 2, "phase": "of the moon"}')(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+@contextmanager
+def served(app: ASGIApp, directory: Path) -> Iterator[Path]:
+    """Serve over TLS on loopback; yield the file by which an operator reaches it."""
+    began = utc_now()
+    authority = issue_authority(began)
+    issued = issue_server(authority, ["127.0.0.1"], began, key=new_key())
+    (directory / "ca.pem").write_bytes(authority.certificate_pem)
+    (directory / "server.pem").write_bytes(issued.certificate_pem + issued.key_pem)
+    (directory / "operator.token").write_text("operator")
+    pem = str(directory / "server.pem")
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        server = uvicorn.Server(
+            uvicorn.Config(app, lifespan="off", ws="none", log_level="error", ssl_certfile=pem)
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        file = directory / "operator.toml"
+        file.write_text(
+            f'address = "127.0.0.1:{bound.getsockname()[1]}"\ntoken-file = "operator.token"\n'
+            'root-certificates = "ca.pem"\n'
+        )
+        try:
+            yield file
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def test_a_coordinator_of_another_version_is_said_to_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = CoordinatorFolder.init(tmp_path / "state", config(), now=NOW)
+    World.make(tmp_path / "world").folder("coordinator").path.rename(folder.party)
+    LocalRuns(folder, by="alice").submit(Order(job=MATCH))
+    app = control_app(everything, Older(control_api(folder)), find_operator=TOKENS.get)
+    with served(app, tmp_path) as file:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["status", "--config", str(file)])
+        assert left.value.code == 0
+        run, beside = capsys.readouterr().out.splitlines()
+        assert "queued" in run
+        assert beside.endswith("is not told: the coordinator runs an older version of Comity")
+        with RemoteRuns(RemoteConfig.read(file)) as runs:
+            with pytest.raises(VersionError, match="an older version"):
+                runs.refused()
+            with pytest.raises(VersionError, match="another version of Comity"):
+                runs.run(2)

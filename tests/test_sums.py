@@ -44,7 +44,7 @@ from federation.objections import policy_objections
 from federation.roll_call import ROLL_CALL
 from federation.specification import ExpandSpec, TrainSpec
 from privacy.accounting.accountant import epsilon_of
-from privacy.accounting.ledger import ChargeState
+from privacy.accounting.charge import ChargeState
 from privacy.errors import PeerMessageError
 from privacy.randomness import SecretStream, seeded_secret
 from privacy.secagg import Server

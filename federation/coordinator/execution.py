@@ -64,10 +64,9 @@ class Execution:
     Attributes:
         folder: the coordinator's.
         agreement: it is under.
-        conversation: with the parties.
+        conversation: with the parties, of this job.
         spec: the job.
         kept: its exchanges that were had before.
-        out: parties that it goes without, as its match did.
         clock: tells when now is.
     """
 
@@ -76,7 +75,6 @@ class Execution:
     conversation: Conversation
     spec: JobSpec
     kept: KeptExchanges
-    out: frozenset[str]
     clock: Clock
 
     def run(self) -> None:
@@ -95,10 +93,8 @@ class Execution:
             talk.tell(spec.name, f"goes on after {self.kept.count} exchanges that were had")
         gate.spec = spec
         try:
-            out = self.out | self._carry_approvals()
-            outcome = talk.drive(
-                self._job(), self.kept, out=out, patience_seconds=spec.patience_seconds
-            )
+            without = self._carry_approvals()
+            outcome = talk.without(without).drive(self._job(), self.kept)
         except FederationError as error:
             how = "cancelled" if isinstance(error, RunCancelledError) else "failed"
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome=how)
@@ -130,14 +126,11 @@ class Execution:
             return frozenset()
         talk, payload, body = self.conversation, encode_approvals(kept), JobApproved(spec=self.spec)
         partners = frozenset(partners_of(self.agreement))
-        there = talk.people.intersection(talk.nodes) - self.out
+        there = talk.people.intersection(talk.nodes)
         gone = partners - (there - self.kept.left_out)
         outgoing = [Say(name, self.spec.name, body, payload) for name in sorted(there)]
-        answers = talk.exchange(
-            outgoing,
-            most_missing=max(0, spare(self.spec, self.agreement) - len(gone)),
-            patience_seconds=self.spec.patience_seconds,
-        )
+        most = max(0, spare(self.spec, self.agreement) - len(gone))
+        answers = talk.exchange(outgoing, most_missing=most)
         for answer in answers:
             expect(answer, Acknowledged)
         silent = there - {answer.header.sender for answer in answers}
@@ -206,7 +199,7 @@ class Execution:
         self.kept.forget()
         names = [f"{name} (of another version)" if name in others else name for name in missing]
         without = f" without {', '.join(names)}" if names else ""
-        talk.tell(spec.name, f"has ended{without}", missing=missing)
+        talk.tell(spec.name, f"has ended{without}")
 
     def _keep_model(self, model: JointModel) -> None:
         """Keep a model, and who has yet to get it."""

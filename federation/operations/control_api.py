@@ -5,6 +5,7 @@ GET  /runs              every run            GET  /runs/N/lines?after=M   what i
 GET  /runs/N            one run              POST /runs/N/cancel, /runs/N/resume
 POST /runs              queue one; body: an order
 GET  /refused           how many calls were refused, by the reason
+GET  /models            where the models stand that trainings left
 ```
 
 Guarantees: the answers are those of `LocalRuns`; an error answers with its kind and text, and no
@@ -27,6 +28,7 @@ from starlette.routing import Route
 from compliance.errors import ComplianceError, describe
 from compliance.records import RefusedFor
 from federation.errors import FederationError, RefusedError, RunStateError, WorkspaceError
+from federation.model_standing import ModelStanding
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Run
 from federation.operations.runs import LocalRuns, Order, Runs
@@ -47,6 +49,7 @@ class Problem(BaseModel):
 
 
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
+_MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
 _REFUSED: Final = TypeAdapter(Mapping[RefusedFor, int])
 _LONGEST_NUMBER: Final = 9
 _STATUS: Final = {RunStateError: 409, WorkspaceError: 400, RefusedError: 403}
@@ -76,6 +79,7 @@ def control_api(folder: CoordinatorFolder) -> Starlette:
         Route("/runs", submit, methods=["POST"]),
         Route("/runs", answer(lambda runs, _: _RUNS.dump_json(runs.all()))),
         Route("/refused", answer(lambda runs, _: _REFUSED.dump_json(runs.refused()))),
+        Route("/models", answer(lambda runs, _: _MODELS.dump_json(runs.models()))),
         Route("/runs/{number}", answer(lambda runs, one: _dump(runs.run(_number(one))))),
         Route(
             "/runs/{number}/lines",

@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -47,9 +47,11 @@ from federation.apps.operating.flower import (
     read_node_key,
     superlink_app,
 )
+from federation.apps.operating.plain_output import PlainOutput, colour_terminals_alone
 from federation.apps.operating.promptness import Prompt
 from federation.apps.operating.pushes import Pushes
 from federation.apps.operating.renewal import Renewal, warn_of_end
+from federation.apps.operating.returning import Returning
 from federation.apps.operating.riding import Riding
 from federation.apps.operating.server import PromptConnection, QuietServer, counted
 from federation.apps.operating.systemd import Standing, tell_systemd
@@ -119,6 +121,7 @@ def serve(
     """
     with folder.served():  # 1
         check_scripts(Path(sys.executable).parent)
+        colour_terminals_alone()
         map_large_blocks()
         folder.renew(clock())
         folder.check_certificate(clock())
@@ -158,6 +161,7 @@ class _Service:
         superlink = superlink_app(secret)
         self._nodes = FlowerNodes(superlink)
         self._refused_keys: frozenset[str] = frozenset()
+        self._taken: frozenset[bytes] = frozenset()
         audit = AuditFile(folder.audit, clock=clock)
         self._dispatcher = Dispatcher(
             RunJournal(folder.runs, clock=clock),
@@ -190,7 +194,13 @@ class _Service:
                 begins=True,
             ),
             self._server(
-                Refusals(public, listener="public", audit=audit, count=self._refused.count),
+                Refusals(
+                    public,
+                    listener="public",
+                    audit=audit,
+                    count=self._refused.count,
+                    is_returning=Returning(lambda: self._taken, clock=clock),
+                ),
                 config.listen,
                 begins=False,
             ),
@@ -281,7 +291,7 @@ class _Service:
         set_aside()
         while not self._ending.is_set():
             if looks % every == 0:
-                self._keep_executor()
+                await self._attempt(self._keep_executor)
                 await self._attempt(self._reconcile_nodes)
                 await asyncio.to_thread(self._tell_of_refusals)
             await self._attempt(self._dispatcher.look)
@@ -351,6 +361,7 @@ class _Service:
                     refused.append(f"{name}'s key was removed before: give its node another")
                 else:
                     self._tell(Notice(Event.NODE_TAKEN, f"{name}'s node may connect", party=name))
+        self._taken = frozenset(wanted)
         for told in sorted(set(refused) - self._refused_keys):
             self._tell(told)
         self._refused_keys = frozenset(refused)
@@ -382,17 +393,16 @@ class _Service:
             *("--root-certificates", str(folder.ca_certificate)),
             *("--superexec-auth-secret-file", "/dev/stdin"),  # a pipe: it is on no disk
         ]
-        with (
-            (folder.path / "executor.log").open("wb") if self._is_quiet else nullcontext()
-        ) as output:
-            self._executor = subprocess.Popen(  # noqa: S603 -- Flower's own, with our own arguments
-                command,
-                env=self._environment(binaries),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        output = PlainOutput(folder.path / "executor.log" if self._is_quiet else None)
+        self._executor = subprocess.Popen(  # noqa: S603 -- Flower's own, with our own arguments
+            command,
+            env=self._environment(binaries),
+            stdin=subprocess.PIPE,
+            stdout=output.terminal or subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        output.follow(self._executor.stdout)
         line = cast("IO[bytes]", self._executor.stdin)
         with suppress(BrokenPipeError), line:  # of one that ended at once, which the next look sees
             line.write(self._secret)
