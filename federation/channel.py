@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.common.constant import ErrorCode
 
+from federation.clock import utc_now
 from federation.errors import (
     ForgedError,
     MessageError,
@@ -25,6 +26,7 @@ from federation.errors import (
     VersionError,
 )
 from federation.messages import SealedMessage, printable
+from federation.progress import until
 from federation.wire import other_bundle
 
 __all__ = [
@@ -44,6 +46,7 @@ INLINE_BYTES = 1 << 18
 """A payload up to this size travels beside its envelope."""
 
 SLOWEST_POLL_SECONDS = 1.0
+TOLD_SECONDS = 10.0
 _REASON_LENGTH = 100
 
 _T = TypeVar("_T")
@@ -182,7 +185,8 @@ class GridChannel:
         clock: monotonic seconds.
         check_wanted: called before every exchange and at every look for answers; what it raises
             ends the exchange.
-        tell: told in one line that the Grid fails, and is asked again; and that it does so no more.
+        tell: told in one line that the Grid fails, and is asked again; that it does so no more; and
+            whose answers are waited for after `TOLD_SECONDS`, and until when.
     """
 
     def __init__(
@@ -228,7 +232,7 @@ class GridChannel:
         sent = self._until_taken(lambda: self._send(parcels), patience)
         answers: dict[str, SealedMessage | None] = {}
         missing: set[str] = set()
-        begun = self._clock()
+        begun, told = self._clock(), False
         while True:
             looked = self._clock()
             asked = {one: sent[one] for one in sent if one not in answers}
@@ -253,9 +257,18 @@ class GridChannel:
             answers |= dict.fromkeys(late)
             if len(answers) == len(sent):
                 return [answers[one] for one in sent]
+            if waited > TOLD_SECONDS and not told:
+                self._tell_waiting([sent[one] for one in sent if one not in answers], waited)
+                told = True
             pause = min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS)
             time.sleep(max(0.0, looked + pause - self._clock()))
             self._check_wanted()
+
+    def _tell_waiting(self, silent: Sequence[Parcel], waited: float) -> None:
+        """Tell whose answers are waited for, and until when the first of them may come."""
+        left = min(self._deadline, *(one.patience_seconds for one in silent)) - waited
+        whose = ", ".join(one.addressee for one in silent)
+        self._tell(f"waits for the answer of {whose}{until(left, utc_now())}")
 
     def _until_taken(self, step: Callable[[], _T], patience: float) -> _T:
         """Take a step of the Grid's; again where that fails, for so many seconds.

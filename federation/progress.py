@@ -8,12 +8,22 @@ Leaves to others: drawing them (`cli`).
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-__all__ = ["Progress", "ProgressListener", "listener", "listening", "log_progress", "report"]
+__all__ = [
+    "Progress",
+    "ProgressListener",
+    "listener",
+    "listening",
+    "log_progress",
+    "report",
+    "until",
+]
 
 _logger = logging.getLogger("comity.progress")
 
@@ -50,6 +60,14 @@ class Progress:
 ProgressListener = Callable[[Progress], None]
 
 _listener: ContextVar[ProgressListener | None] = ContextVar("comity_progress", default=None)
+
+
+def until(seconds: float, now: datetime) -> str:
+    """Say how long something is waited for, after what it is; nothing where there is no end."""
+    if math.isinf(seconds):
+        return ""
+    end = now + timedelta(seconds=seconds)
+    return f", {seconds:.0f} s at most, until {end:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def report(progress: Progress) -> None:

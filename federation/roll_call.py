@@ -14,7 +14,6 @@ Leaves to others: asking a node which party it is, and believing it (`coordinato
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from compliance.agreement import Agreement
@@ -31,7 +30,7 @@ from federation.errors import (
 from federation.jobs.assist import spare_scorers
 from federation.jobs.secure_sum import partners_of, spare_partners
 from federation.messages import Message
-from federation.progress import Progress, report
+from federation.progress import Progress, report, until
 from federation.specification import (
     ExpandSpec,
     JobSpec,
@@ -261,19 +260,13 @@ class RollCall:
             if len(missing) <= silent or len(nodes) < at_least:  # the deadline has passed
                 break
             if at_least == 0:
-                told = f"waits for {', '.join(sorted(missing))}{self._until(patience_seconds)}"
+                now = self._clock()
+                told = f"waits for {', '.join(sorted(missing))}{until(patience_seconds, now)}"
                 report(Progress(self._name, job, told))
             at_least = len(nodes) + len(missing) - silent
         self._nodes |= found
         nameless = {node for node, name in asked.items() if name is None}
         self._silent = frozenset(nameless - self._others.keys() - self._strangers)
-
-    def _until(self, seconds: float) -> str:
-        """Say how long is waited, where that is known."""
-        if math.isinf(seconds):
-            return ""
-        end = self._clock() + timedelta(seconds=seconds)
-        return f", {seconds:g} s at most, until {end:%Y-%m-%d %H:%M:%S} UTC"
 
     @property
     def _claimed(self) -> frozenset[str]:

@@ -394,6 +394,8 @@ class TestAttacks:
         with RemoteRuns(coordinated.viewer) as runs:
             assert runs.all() == coordinated.local.all()
             assert runs.lines(1).lines == coordinated.local.lines(1).lines
+            assert [one.model for one in runs.models()] == ["model"]
+            assert runs.models() == coordinated.local.models()
             for call in (
                 lambda: runs.submit(Order()),
                 lambda: runs.cancel(1),

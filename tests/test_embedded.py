@@ -8,6 +8,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import flwr
@@ -44,7 +45,7 @@ from federation.channel import (
     from_record,
     to_record,
 )
-from federation.coordinator import write_jobs
+from federation.coordinator import Coordinator, write_jobs
 from federation.embedded import FIRST_NODE, NODE_FAILED, EmbeddedGrid
 from federation.errors import (
     FederationError,
@@ -56,6 +57,7 @@ from federation.errors import (
 from federation.messages import SealedMessage
 from federation.operations.journal import RunJournal, RunState
 from federation.progress import Progress, listening, report
+from federation.roll_call import Patience
 from federation.wire import installed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -442,6 +444,30 @@ def test_a_grid_that_fails_is_asked_again_for_as_long_as_a_job_bears_and_no_long
     assert told == ["the SuperLink fails (HTTP 500): it is asked again until it answers"]
 
 
+def test_whose_answers_are_waited_for_and_until_when_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, told = [0.0], list[str]()
+    monkeypatch.setattr("federation.channel.time.sleep", lambda _: now.append(now[-1] + 1.0))
+
+    def ask(*parcels: Parcel, seconds: float = 60) -> None:
+        channel = GridChannel(
+            NobodysGrid(), deadline_seconds=seconds, clock=lambda: now[-1], tell=told.append
+        )
+        with pytest.raises(PartyUnreachableError):
+            channel.exchange(parcels)
+
+    ask(Parcel(1, question(1), "courier", patience_seconds=30), Parcel(2, question(2)))
+    (line,) = told
+    words, end = line.removesuffix(" UTC").split(", until ")
+    assert words == "waits for the answer of courier (node 1), node 2, 19 s at most"
+    left = datetime.fromisoformat(f"{end}+00:00") - datetime.now(UTC)
+    assert left <= timedelta(seconds=19)
+    told.clear()
+    ask(Parcel(2, question(2)), seconds=9)
+    assert told == []
+
+
 @given(envelope=st.text(), payload=st.binary(max_size=2000))
 def test_a_record_holds_a_message_byte_for_byte(envelope: str, payload: bytes) -> None:
     message = SealedMessage(envelope.encode(), payload)
@@ -619,26 +645,34 @@ def test_what_the_client_app_raises_says_nothing_of_what_failed_inside(
     assert "no answer" in caplog.text
 
 
-@pytest.mark.parametrize("away", [0, 1])
-def test_a_run_that_went_without_somebody_says_so_last_of_all(away: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("away", "again"), [(0, False), (1, False), (1, True)])
+def test_a_run_that_went_without_somebody_says_so_last_of_all(
+    away: int, again: bool, tmp_path: Path
+) -> None:
+    """Also where an earlier attempt had ended the job, and was killed before it said so."""
     world = World.make(tmp_path / "world")
     folder = world.folder("coordinator")
-    bears = {"absent_partners": 1, "deadline_seconds": 1}
-    write_jobs(folder, [MATCH.model_copy(update=bears)])
+    write_jobs(folder, [MATCH.model_copy(update={"absent_partners": 1})])
     journal = RunJournal(tmp_path / "runs")
-    number = journal.submit(["find"], by="alice").number
+    number = journal.submit(["find"], by="alice", patience_seconds=1).number
     journal.change(number, RunState.RUNNING, by="coordinator")
     people = ("brand", "retailer", "courier")[: 3 - away]
     grid = EmbeddedGrid([world.folder(name).path for name in people])
     config = {"coordinator": str(folder.path), "run": str(journal.folder(number))}
     try:
+        if again:
+            channel = GridChannel(grid, deadline_seconds=60.0, nodes_seconds=1.0)
+            Coordinator.open(folder.path).run(channel, patience=Patience.of(60.0, 1.0))
         server_app.app(grid, Context(1, 1, {}, RecordDict(), config | {"deadline-seconds": 60.0}))
     finally:
         grid.close()
     run = journal.run(number)
     assert (run.state, run.told) == (RunState.DONE, "find without courier" if away else "")
     last = "done: find has ended" + (": find without courier" if away else "")
-    assert journal.lines(number).lines[-1] == last
+    lines = journal.lines(number).lines
+    assert lines[-1] == last
+    waits = [line for line in lines if "waits for courier, 1 s at most, until " in line]
+    assert len(waits) == away
 
 
 @pytest.mark.parametrize("node_config", [{}, {"party": ""}, {"party": 7}])

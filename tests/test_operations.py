@@ -306,12 +306,13 @@ class TestFolder:
             control_api(folder),
             ssl_certfile=folder.server_certificate,
             ssl_keyfile=folder.server_key,
+            ws="none",
             log_config=None,
         )
         listener.load()
         assert listener.ssl is not None
         told: list[str] = []
-        renewal = Renewal(folder, [listener], tell=told.append, clock=lambda: moment[0])
+        renewal = Renewal(folder, [listener.ssl], tell=told.append, clock=lambda: moment[0])
         root = Issued.parse(
             folder.ca_certificate.read_bytes(),
             folder.ca_certificate.with_suffix(".key").read_bytes(),
@@ -1009,6 +1010,28 @@ class TestOrders:
             with pytest.raises(SystemExit) as left:
                 cli.main([*command, "--patience", wrong])
             assert left.value.code == 2
+
+    def test_status_says_what_an_erasure_will_do_to_a_model_or_did(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        party = PartyFolder(folder.party)
+        write_jobs(party, [MATCH, TRAIN])
+
+        def status() -> list[str]:
+            with pytest.raises(SystemExit):
+                cli.main(["status", "--config", str(folder.path)])
+            return capsys.readouterr().out.splitlines()
+
+        assert status() == ["nothing was run yet"]  # and no model is there
+        ended = party.ended(TRAIN.name)
+        ended.parent.mkdir(parents=True)
+        ended.touch()
+        line = status()[-1]
+        assert line.startswith("model model is in use: one erasure of somebody in it retires it")
+        party.retired(TRAIN.name).parent.mkdir()
+        party.retired(TRAIN.name).touch()
+        line = status()[-1]
+        assert line.startswith("model model is retired: somebody whom it saw was erased, and the ")
 
     def test_status_shows_who_is_absent_for_its_version(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
