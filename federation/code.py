@@ -12,7 +12,8 @@ patches a running process, and which digests are agreed (`compliance.policy`).
 
 import hashlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,8 @@ __all__ = ["DISTRIBUTION", "RunningCode", "code_listing", "listing", "running_co
 DISTRIBUTION: Final = "comity"
 _PACKAGES: Final = ("compliance", "connectors", "federation", "privacy")
 _EXAMPLES: Final = "federation/examples/"
+_COARSEST_TICK: Final = 2 * 10**9
+"""Nanoseconds between two times that any file system tells apart."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +47,13 @@ class RunningCode:
     digest: str
 
 
-def listing(directories: dict[str, Path]) -> str:
+def listing(directories: Mapping[str, Path]) -> str:
     """List files as `sha256sum` does: digest, two spaces, path, in the order of paths.
 
     Args:
         directories: name that paths begin with → directory.
     """
-    files = {
-        path: file.path
-        for name, directory in directories.items()
-        for path, file in _files(directory, name)
-    }
+    files = _Tree(directories).look()
     return "".join(
         f"{hashlib.sha256(Path(files[path]).read_bytes()).hexdigest()}  {path}\n"
         for path in sorted(files)
@@ -85,8 +84,8 @@ def running_code() -> RunningCode:
         WorkspaceError: files have changed since, or cannot be read.
     """
     try:
-        marks, code = _read()
-        now = _marks()
+        tree, marks, code = _read()
+        now = tree.marks()
     except OSError as error:
         raise WorkspaceError(
             f"the installed code cannot be read ({error.strerror}): install it again, then start "
@@ -100,36 +99,78 @@ def running_code() -> RunningCode:
 
 
 @cache
-def _read() -> tuple[frozenset[tuple[str, int, int, int]], RunningCode]:
-    marks = _marks()
+def _read() -> tuple["_Tree", Mapping[str, "_Mark"], RunningCode]:
+    tree = _Tree(_directories())
+    marks = tree.marks()
     try:
         installed = version(DISTRIBUTION)
     except PackageNotFoundError:
         installed = "0"
     digest = hashlib.sha256(code_listing().encode()).hexdigest()
-    return marks, RunningCode(DISTRIBUTION, installed, digest)
+    return tree, marks, RunningCode(DISTRIBUTION, installed, digest)
 
 
-def _marks() -> frozenset[tuple[str, int, int, int]]:
-    """Return what tells each file from a later one in its place; reading all takes ten times it."""
-    return frozenset(
-        (path, stat.st_ino, stat.st_size, stat.st_ctime_ns)
-        for name, directory in _directories().items()
-        for path, file in _files(directory, name)
-        for stat in (file.stat(),)
-    )
+_Mark = tuple[int, int, int]
 
 
-def _files(directory: Path, name: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield every file that could be imported from a directory, by links too, with its path.
+def _mark(file: str) -> _Mark:
+    """Return what tells a file from a later one in its place; reading all takes ten times it."""
+    found = os.stat(file)  # noqa: PTH116 -- of hundreds of files, for every message
+    return found.st_ino, found.st_size, found.st_ctime_ns
 
-    Bytecode counts but for what Python itself keeps: it is imported where there is no source.
+
+class _Tree:
+    """Every file that could be imported from directories, looked for anew where it may be others.
+
+    Whatever comes, goes or is renamed changes the mark of its directory, unless it did so within
+    one tick of the file system's clock: directories are relied on once they are older than that.
+    What a link to nowhere leads to may come without it: beside one, nothing is relied on.
     """
-    is_kept = directory.name == "__pycache__"
-    with os.scandir(directory) as found:
-        for one in found:
-            path = f"{name}/{one.name}"
-            if one.is_dir():
-                yield from _files(Path(one.path), path)
-            elif one.is_file() and not (is_kept and one.name.endswith(".pyc")):
-                yield path, one
+
+    def __init__(self, roots: Mapping[str, Path]) -> None:
+        self._roots = roots
+        self._files: dict[str, str] = {}
+        self._directories: dict[str, _Mark] = {}
+        self._relied_on = False
+
+    def marks(self) -> Mapping[str, _Mark]:
+        """Return the mark of every file that there is now, by its path.
+
+        Raises:
+            OSError: they cannot be seen.
+        """
+        if not self._relied_on or any(
+            _mark(directory) != mark for directory, mark in self._directories.items()
+        ):
+            self.look()
+        return {path: _mark(file) for path, file in self._files.items()}
+
+    def look(self) -> Mapping[str, str]:
+        """Return where every file lies that there is now, by its path.
+
+        Raises:
+            OSError: a directory cannot be read.
+        """
+        settled = time.time_ns() - _COARSEST_TICK
+        self._files, self._directories, self._relied_on = {}, {}, True
+        for name, directory in self._roots.items():
+            self._enter(str(directory), name)
+        self._relied_on &= all(changed < settled for *_, changed in self._directories.values())
+        return self._files
+
+    def _enter(self, directory: str, name: str) -> None:
+        """Look through a directory, by links too.
+
+        Bytecode counts but for what Python itself keeps: it is imported where there is no source.
+        """
+        self._directories[directory] = _mark(directory)
+        is_kept = Path(directory).name == "__pycache__"
+        with os.scandir(directory) as found:
+            for one in found:
+                path = f"{name}/{one.name}"
+                if one.is_dir():
+                    self._enter(one.path, path)
+                elif not one.is_file():
+                    self._relied_on = False
+                elif not (is_kept and one.name.endswith(".pyc")):
+                    self._files[path] = one.path

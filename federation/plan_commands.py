@@ -95,8 +95,10 @@ def _print_plan(planned: "Plan") -> None:
             out.print(f"  {job.hidden_share.sentence}", markup=False)
             if job.hidden_share.warning:
                 out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
-    for table_of in (*planned.fuller, *planned.uncounted):
-        out.print(f"[bold yellow]warning[/] {escape(table_of.sentence)}")
+    warnings = [one.sentence for one in planned.fuller]
+    warnings += [one.sentence for one in planned.uncounted]
+    for warning in warnings:
+        out.print(f"[bold yellow]warning[/] {escape(warning)}")
     _print_budget(planned)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cache
@@ -31,9 +32,9 @@ from federation.cli import app
 from federation.clock import utc_now
 from federation.code import listing, running_code
 from federation.coordinator import write_jobs
-from federation.errors import RefusedError, WorkspaceError
+from federation.errors import PartyUnreachableError, RefusedError, WorkspaceError
 from federation.gate import Minimum
-from federation.messages import JobApproved, TrainUpdate
+from federation.messages import JobApproved, SealedMessage, TrainUpdate, unseal_header
 from federation.people_used import PeopleUsed
 from federation.policies import classification, policy_of
 from federation.references import References
@@ -51,6 +52,8 @@ APPROVAL: dict[str, Any] = {
 }
 STRANGER = APPROVAL["approvers"][1] | {"party": "x"}
 OTHER_CODE = "0" * 64
+TICK = 20_000_000
+"""Nanoseconds that the file system's clock needs to go on."""
 
 
 def regions(**elsewhere: str) -> list[dict[str, Any]]:
@@ -197,6 +200,32 @@ class TestApprovals:
         ]
         assert len(approvals_of(world.folder("courier"), world.agreement, MATCH)) == 3
 
+    @pytest.mark.parametrize("gone", ["courier", "brand"])
+    def test_whoever_does_not_hear_who_approved_is_missing_as_from_any_answer(
+        self, approving: World, tmp_path: Path, gone: str
+    ) -> None:
+        spec = MATCH.model_copy(update={"absent_partners": 1})
+        world = approving.copy(tmp_path / "run")
+        world.workspace = replace(world.workspace, agreement=approving.agreement)
+        coordinator = world.folder("coordinator")
+        write_jobs(coordinator, [spec])
+        approved = approve(world, spec, "approver-1", "approver-2")
+        keep_approvals(coordinator, world.agreement, spec, approved)
+
+        def leave(_: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+            if unseal_header(question.envelope, world.agreement).kind == "erase.look":
+                world.unreachable.add(gone)
+            return answer
+
+        world.listener = leave
+        if gone == "brand":
+            with pytest.raises(PartyUnreachableError, match="no answer from brand"):
+                world.run()
+            return
+        world.run()
+        ended = [one for one in world.leaves("coordinator") if isinstance(one, records.JobEnded)]
+        assert [(one.outcome, one.missing) for one in ended] == [("done", ("courier",))]
+
     def test_a_yes_is_kept_once_and_bears_no_further_signature(
         self, approving: World, tmp_path: Path
     ) -> None:
@@ -319,20 +348,28 @@ class TestCode:
         (package / "clock").unlink()
         assert listing({"federation": package}) == first
 
-    @pytest.mark.parametrize("change", ["altered", "replaced", "added", "taken away"])
+    @pytest.mark.parametrize("change", ["altered", "replaced", "added", "taken away", "led to"])
+    @pytest.mark.parametrize("relied_on", [True, False], ids=["old", "fresh"])
     def test_nothing_is_said_of_code_that_changed_since_it_was_read(
-        self, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, relied_on: bool
     ) -> None:
-        (tmp_path / "inner").mkdir()
-        file = tmp_path / "inner" / "a.py"
+        place, elsewhere = tmp_path / "code", tmp_path / "elsewhere.py"
+        (place / "inner").mkdir(parents=True)
+        file = place / "inner" / "a.py"
         file.write_text("pass")
-        monkeypatch.setattr(code, "_directories", lambda: {"federation": tmp_path})
+        monkeypatch.setattr(code, "_directories", lambda: {"federation": place})
         monkeypatch.setattr(code, "_read", cache(code._read.__wrapped__))
+        if relied_on:
+            monkeypatch.setattr(code, "_COARSEST_TICK", TICK)
         running = running_code()
-        (tmp_path / "__pycache__").mkdir()
-        (tmp_path / "__pycache__" / "a.cpython-311.pyc").write_text("compiled")
-        (tmp_path / "nowhere.py").symlink_to(tmp_path / "nothing")
+        (place / "__pycache__").mkdir()
+        (place / "__pycache__" / "a.cpython-311.pyc").write_text("compiled")
+        if not relied_on or change == "led to":
+            (place / "nowhere.py").symlink_to(elsewhere)
+        time.sleep(2 * TICK / 10**9)
         assert running_code() == running
+        tree, *_ = code._read()
+        assert tree._relied_on == (relied_on and change != "led to")
         match change:
             case "altered":
                 file.write_text("fail")
@@ -342,7 +379,9 @@ class TestCode:
                 (tmp_path / "new").replace(file)
                 os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
             case "added":
-                (tmp_path / "inner" / "b.py").touch()
+                (place / "inner" / "b.py").touch()
+            case "led to":
+                elsewhere.touch()
             case _:
                 file.unlink()
         with pytest.raises(WorkspaceError, match="start the process again"):

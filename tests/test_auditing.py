@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -925,6 +928,24 @@ def test_a_served_log_of_nobody_and_one_under_another_key(workspace: Path, tmp_p
             (found,) = of_files(url, scratch=tmp_path / kind, agreement=contract)
             server.shutdown()
         assert found.kind is kind
+
+
+def test_a_server_of_a_log_ends_well_when_it_is_told_to(workspace: Path) -> None:
+    """As the first process of a container, which gets no signal that it does not ask for."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def tell() -> None:
+        while signal.getsignal(signal.SIGTERM) is before:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        with pytest.raises(SystemExit) as left:
+            main(["log", "serve", str(workspace / "retailer"), "--port", "0"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert left.value.code == 0
 
 
 NEVER = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 9

@@ -45,7 +45,7 @@ from federation.channel import (
     from_record,
     to_record,
 )
-from federation.coordinator import write_jobs
+from federation.coordinator import Coordinator, write_jobs
 from federation.embedded import FIRST_NODE, NODE_FAILED, EmbeddedGrid
 from federation.errors import (
     FederationError,
@@ -57,6 +57,7 @@ from federation.errors import (
 from federation.messages import SealedMessage
 from federation.operations.journal import RunJournal, RunState
 from federation.progress import Progress, listening, report
+from federation.roll_call import Patience
 from federation.wire import installed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -644,8 +645,11 @@ def test_what_the_client_app_raises_says_nothing_of_what_failed_inside(
     assert "no answer" in caplog.text
 
 
-@pytest.mark.parametrize("away", [0, 1])
-def test_a_run_that_went_without_somebody_says_so_last_of_all(away: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("away", "again"), [(0, False), (1, False), (1, True)])
+def test_a_run_that_went_without_somebody_says_so_last_of_all(
+    away: int, again: bool, tmp_path: Path
+) -> None:
+    """Also where an earlier attempt had ended the job, and was killed before it said so."""
     world = World.make(tmp_path / "world")
     folder = world.folder("coordinator")
     write_jobs(folder, [MATCH.model_copy(update={"absent_partners": 1})])
@@ -656,6 +660,9 @@ def test_a_run_that_went_without_somebody_says_so_last_of_all(away: int, tmp_pat
     grid = EmbeddedGrid([world.folder(name).path for name in people])
     config = {"coordinator": str(folder.path), "run": str(journal.folder(number))}
     try:
+        if again:
+            channel = GridChannel(grid, deadline_seconds=60.0, nodes_seconds=1.0)
+            Coordinator.open(folder.path).run(channel, patience=Patience.of(60.0, 1.0))
         server_app.app(grid, Context(1, 1, {}, RecordDict(), config | {"deadline-seconds": 60.0}))
     finally:
         grid.close()

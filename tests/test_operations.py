@@ -306,12 +306,13 @@ class TestFolder:
             control_api(folder),
             ssl_certfile=folder.server_certificate,
             ssl_keyfile=folder.server_key,
+            ws="none",
             log_config=None,
         )
         listener.load()
         assert listener.ssl is not None
         told: list[str] = []
-        renewal = Renewal(folder, [listener], tell=told.append, clock=lambda: moment[0])
+        renewal = Renewal(folder, [listener.ssl], tell=told.append, clock=lambda: moment[0])
         root = Issued.parse(
             folder.ca_certificate.read_bytes(),
             folder.ca_certificate.with_suffix(".key").read_bytes(),

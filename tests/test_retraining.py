@@ -275,14 +275,15 @@ def test_only_where_a_model_is_due_is_anybody_waited_for_as_for_a_job(world: Wor
     assert run() == [3, 90]
 
 
-def test_the_old_model_is_used_until_its_day_and_not_after(world: World) -> None:
+def test_the_old_model_is_used_until_its_day_and_not_after(world: World, tmp_path: Path) -> None:
     erase(world, "retailer", 40)
     write_jobs(world.folder("coordinator"), (*JOBS, EXPAND))
-    world.now = NOW + DAYS * DAY + DAY
+    late = world.copy(tmp_path / "late")
+    late.now = NOW + DAYS * DAY + DAY
     with pytest.raises(RefusedError, match="was to be trained again by") as refusal:
-        world.run()
+        late.run()
     assert refusal.value.term == "erasure.retrain_days"
-    assert not world.folder("retailer").retired("model").exists()
+    assert not late.folder("retailer").retired("model").exists()
     world.now = NOW + DAY
     world.run()
     assert "segment.written" in kinds(world)

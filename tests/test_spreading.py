@@ -24,7 +24,7 @@ from compliance.erasure.completion import read_completion
 from compliance.erasure.following import State
 from compliance.erasure.wire import AcknowledgementClaims, Identifier, ResultCode
 from compliance.signing import SigningKey
-from federation import messages, showing
+from federation import asking, messages, showing
 from federation.audit_rules import rules_for
 from federation.channel import Parcel
 from federation.coordinator import Coordinator, coordinator, write_jobs
@@ -632,6 +632,29 @@ def test_people_are_shown_to_one_origin_so_often_a_day(
     assert (refused.body.kind, refused.body.term) == ("refused", "erasure")
     talk.world.now += 2 * DAY
     assert talk.shown("c" * 64).body.kind == "erase.shown"
+
+
+def test_whoever_shows_one_list_of_people_after_another_is_answered_so_often_a_day(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is carried, and though it never acknowledges what it is asked."""
+    monkeypatch.setattr(asking, "MOST_A_DAY", 2)
+    ask(world, "brand", SHARED)
+    points = Talk(world).shown().payload
+    with world.node("brand").desk() as desk:
+        known = desk.folder, desk.agreement, desk.gate
+        Followed(*known, clock=world.clock).settle(Erasing(*known, clock=world.clock).status())
+
+    def tried(number: int) -> str:
+        body = messages.EraseShown(showing=f"{number:064x}")
+        said = world.parties.seal(
+            "courier", "brand", ERASING, body, points, answers=f"{number:064}"
+        )
+        return str(world.read(world.handle("brand", said)).body.kind)
+
+    assert [tried(number) for number in (1, 2, 3, 1)] == ["erase.batch"] * 2 + ["refused"] * 2
+    world.now += DAY
+    assert tried(4) == "erase.batch"
 
 
 def test_a_recipient_gets_nothing_for_more_people_than_are_agreed(world: World) -> None:

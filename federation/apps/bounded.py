@@ -9,7 +9,7 @@ Leaves to others: how many answers make a message, and how large that may be (`s
 from collections.abc import Iterator
 from typing import Final, cast
 
-import httpx
+from httpx import Client, Response, SyncByteStream
 
 from federation.errors import SuperLinkError
 
@@ -18,7 +18,7 @@ __all__ = ["bound_answers"]
 _CODING: Final = "identity"
 
 
-def bound_answers(client: httpx.Client, address: str, *, most: int) -> None:
+def bound_answers(client: Client, address: str, *, most: int) -> None:
     """Have a client read answers of so many bytes at most.
 
     Once they are bounded, a call may raise SuperLinkError.
@@ -29,23 +29,23 @@ def bound_answers(client: httpx.Client, address: str, *, most: int) -> None:
         most: bytes of an answer's body.
     """
 
-    def bound(answer: httpx.Response) -> None:
+    def bound(answer: Response) -> None:
         """Bound an answer of which the head alone was read."""
         if answer.headers.get("content-encoding", _CODING) != _CODING:
             raise SuperLinkError(
                 f"what answers at {address} packs its answers, which nobody asked for: have "
                 "whatever stands before the SuperLink leave them as they are"
             )
-        answer.stream = _Bounded(cast("httpx.SyncByteStream", answer.stream), address, most)
+        answer.stream = _Bounded(cast("SyncByteStream", answer.stream), address, most)
 
     client.headers["accept-encoding"] = _CODING
     client.event_hooks = {"response": [bound]}
 
 
-class _Bounded(httpx.SyncByteStream):
+class _Bounded(SyncByteStream):
     """The body of an answer, up to a number of bytes."""
 
-    def __init__(self, body: httpx.SyncByteStream, address: str, most: int) -> None:
+    def __init__(self, body: SyncByteStream, address: str, most: int) -> None:
         self._body = body
         self._address = address
         self._most = most

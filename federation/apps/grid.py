@@ -108,9 +108,10 @@ class PiggybackGrid:
         def pull(name: str) -> bytes:
             try:
                 with _telling():
-                    return pulled(name)
+                    content: bytes = pulled(name)
             except GridFailingError as error:
                 raise ObjectUnavailableError(name) from error
+            return content
 
         try:
             objects = pull_objects(

@@ -102,6 +102,12 @@ class Conversation:
         part._out = out  # noqa: SLF001 -- of its own class
         return part
 
+    def without(self, names: frozenset[str]) -> Self:
+        """Return this conversation, in which further parties are not spoken to."""
+        part = copy(self)
+        part._out = self._out | names  # noqa: SLF001 -- of its own class
+        return part
+
     def patient(self, seconds: float) -> Self:
         """Return this conversation, with so many seconds for the answers of an exchange at most."""
         part = copy(self)

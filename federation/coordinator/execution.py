@@ -20,7 +20,7 @@ from federation.approving import encode_approvals
 from federation.clock import Clock
 from federation.coordinator.conversation import Conversation
 from federation.coordinator.owed import OwedModels
-from federation.errors import FederationError, RunCancelledError
+from federation.errors import FederationError, PartyUnreachableError, RunCancelledError
 from federation.exchanges import KeptExchanges
 from federation.hidden_share import ToldShare
 from federation.jobs.align import coordinate_align
@@ -31,12 +31,14 @@ from federation.jobs.match import Matched, coordinate_match
 from federation.jobs.match.direct import coordinate_direct
 from federation.jobs.measure import Measurement, coordinate_measure
 from federation.jobs.model import JointModel
+from federation.jobs.secure_sum import partners_of
 from federation.jobs.sums import coordinate_sums
 from federation.jobs.train import coordinate_train
 from federation.messages import Acknowledged, JobApproved, Message
 from federation.objections import policy_objections
 from federation.party import PartyFolder, write_atomically
 from federation.population import encoder_for
+from federation.roll_call import spare
 from federation.specification import (
     AlignSpec,
     ExpandSpec,
@@ -91,8 +93,8 @@ class Execution:
             talk.tell(spec.name, f"goes on after {self.kept.count} exchanges that were had")
         gate.spec = spec
         try:
-            self._carry_approvals()
-            outcome = talk.drive(self._job(), self.kept)
+            without = self._carry_approvals()
+            outcome = talk.without(without).drive(self._job(), self.kept)
         except FederationError as error:
             how = "cancelled" if isinstance(error, RunCancelledError) else "failed"
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome=how)
@@ -108,18 +110,36 @@ class Execution:
         if (due := known.objection(self.spec, self.clock())) is not None:
             raise self.folder.refusal(*due)
 
-    def _carry_approvals(self) -> None:
-        """Carry people's approvals of a job that needs them to every data party that is there."""
+    def _carry_approvals(self) -> frozenset[str]:
+        """Carry people's approvals of a job that needs them to every data party that is there.
+
+        Returns:
+            Partners that gave no answer, where it goes without as many: they would refuse the job.
+
+        Raises:
+            PartyUnreachableError: somebody gave none whom it cannot do without.
+        """
         if not self.agreement.needs_approval(Computation(self.spec.kind)):
-            return
+            return frozenset()
         kept = kept_envelopes(self.folder, self.spec)
         if not kept:  # parties refuse what needs some
-            return
+            return frozenset()
         talk, payload, body = self.conversation, encode_approvals(kept), JobApproved(spec=self.spec)
-        there = sorted(talk.people.intersection(talk.nodes))
-        outgoing = [Say(name, self.spec.name, body, payload) for name in there]
-        for answer in talk.exchange(outgoing):
+        partners = frozenset(partners_of(self.agreement))
+        there = talk.people.intersection(talk.nodes)
+        gone = partners - (there - self.kept.left_out)
+        outgoing = [Say(name, self.spec.name, body, payload) for name in sorted(there)]
+        most = max(0, spare(self.spec, self.agreement) - len(gone))
+        answers = talk.exchange(outgoing, most_missing=most)
+        for answer in answers:
             expect(answer, Acknowledged)
+        silent = there - {answer.header.sender for answer in answers}
+        if needed := silent - partners:
+            raise PartyUnreachableError(
+                f"no answer from {', '.join(sorted(needed))}: look at what runs there, then run "
+                "again"
+            )
+        return silent
 
     def _job(self) -> Job:
         agreement, spec = self.agreement, self.spec

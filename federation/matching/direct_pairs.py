@@ -15,6 +15,7 @@ Leaves to others: the steps, and what is said (`direct`); the set on disk (`brin
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,10 @@ class DirectPair:
     def found(self, bucket: int) -> Path:
         """Return where whom a bucket found goes."""
         return self.directory / f"found-{bucket:05d}.npy"
+
+    def at(self, state: DirectState) -> Self:
+        """Return it as it stands from here on."""
+        return replace(self, state=state)
 
     @property
     def size(self) -> Path:
@@ -185,7 +190,7 @@ class DirectPairs:
         now = pair.state if state is None else state
         content = now.model_dump_json().encode()
         self._desk.folder.keep_secret(pair.directory / "state.json", content)
-        return replace(pair, state=now)
+        return pair.at(now)
 
     def _check_reached(self, directory: Path, state: DirectState) -> None:
         """Refuse to go on where fewer matched than agreed."""

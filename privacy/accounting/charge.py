@@ -3,7 +3,7 @@
 Leaves to others: which steps from state to state there are (`ledger`), keeping the line (`store`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
@@ -60,6 +60,10 @@ class Charge:
     def counts(self) -> bool:
         """Whether the charge weighs on the budget."""
         return self.state is not ChargeState.REFUNDED
+
+    def at(self, state: ChargeState, since: datetime) -> Self:
+        """Return it as it stands from a moment on."""
+        return replace(self, state=state, since=since)
 
     def weighs_after(self, moment: datetime) -> bool:
         """Tell whether anything that it pays for may have left after a moment."""

@@ -25,7 +25,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
@@ -249,7 +249,7 @@ class Ledger:
             now = self._now(charges)
             if not known.weighs_after(now - self._period.length):  # else it was checked already
                 self._check_period(charges, known.event, now, charge_id)
-            return self._put(held, replace(known, since=now))
+            return self._put(held, known.at(known.state, now))
 
     def refund(self, charge_id: str) -> Charge:
         """Say that nothing of the reserved charge was or will be released; again changes nothing.
@@ -362,7 +362,7 @@ class Ledger:
                     f"charge {charge_id!r} in {self._store.name} is {known.state} and can no "
                     f"longer be {state}"
                 )
-            return self._put(held, replace(known, state=state, since=self._now(charges)))
+            return self._put(held, known.at(state, self._now(charges)))
 
     @staticmethod
     def _put(held: LedgerTransaction, charge: Charge) -> Charge:

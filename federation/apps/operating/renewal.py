@@ -9,9 +9,8 @@ Leaves to others: when a certificate is due (`operations.folder`), when to look 
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final
-
-import uvicorn
+from pathlib import Path
+from typing import Final, Protocol
 
 from federation.clock import Clock
 from federation.operations.folder import CoordinatorFolder
@@ -21,12 +20,19 @@ __all__ = ["Renewal", "warn_of_end"]
 _WARNED: Final = timedelta(days=90)
 
 
+class _Listener(Protocol):
+    """What a listener shakes hands by, as `ssl.SSLContext` does."""
+
+    def load_cert_chain(self, certificate: Path, key: Path, password: str | None, /) -> None:
+        """Show this certificate from now on."""
+
+
 class Renewal:
-    """What keeps the certificate of some servers in force.
+    """What keeps the certificate of some listeners in force.
 
     Args:
         folder: the coordinator's.
-        configs: of the servers, loaded.
+        listeners: that show it.
         tell: told in one line that there is another certificate.
         clock: tells when now is.
     """
@@ -34,13 +40,13 @@ class Renewal:
     def __init__(
         self,
         folder: CoordinatorFolder,
-        configs: Sequence[uvicorn.Config],
+        listeners: Sequence[_Listener],
         *,
         tell: Callable[[str], None],
         clock: Clock,
     ) -> None:
         self._folder = folder
-        self._contexts = [one.ssl for one in configs if one.ssl is not None]
+        self._listeners = tuple(listeners)
         self._tell = tell
         self._clock = clock
         self._is_new = False
@@ -54,7 +60,7 @@ class Renewal:
         self._is_new |= self._folder.renew(self._clock())
 
     def show(self) -> None:
-        """Have the servers show the one that was issued. Call it in the thread that they run in.
+        """Have listeners show the one that was issued. Call it in the thread that they run in.
 
         Raises:
             WorkspaceError, OSError: it cannot be read.
@@ -62,8 +68,8 @@ class Renewal:
         if not self._is_new:
             return
         with self._folder.readable_server_key() as (key, password):
-            for context in self._contexts:
-                context.load_cert_chain(self._folder.server_certificate, key, password)
+            for one in self._listeners:
+                one.load_cert_chain(self._folder.server_certificate, key, password)
         self._is_new = False
         self._tell("the listeners' certificate was to end soon: they have another from now on")
 

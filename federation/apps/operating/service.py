@@ -205,8 +205,8 @@ class _Service:
                 begins=False,
             ),
         )
-        configs = [server.config for server in self._servers]
-        self._renewal = Renewal(folder, configs, tell=tell, clock=clock)
+        listeners = [one.config.ssl for one in self._servers if one.config.ssl is not None]
+        self._renewal = Renewal(folder, listeners, tell=tell, clock=clock)
 
     def run(self) -> None:
         """Serve until told to end."""
