@@ -119,6 +119,15 @@ def _mark(file: str) -> _Mark:
     return found.st_ino, found.st_size, found.st_ctime_ns
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What was seen at one look: never half of it, whoever else looks meanwhile."""
+
+    files: Mapping[str, str]
+    directories: Mapping[str, _Mark]
+    relied_on: bool
+
+
 class _Tree:
     """Every file that could be imported from directories, looked for anew where it may be others.
 
@@ -129,9 +138,7 @@ class _Tree:
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
         self._roots = roots
-        self._files: dict[str, str] = {}
-        self._directories: dict[str, _Mark] = {}
-        self._relied_on = False
+        self._seen: _Seen | None = None
 
     def marks(self) -> Mapping[str, _Mark]:
         """Return the mark of every file that there is now, by its path.
@@ -139,11 +146,16 @@ class _Tree:
         Raises:
             OSError: they cannot be seen.
         """
-        if not self._relied_on or any(
-            _mark(directory) != mark for directory, mark in self._directories.items()
+        seen = self._seen
+        if (
+            seen is None
+            or not seen.relied_on
+            or any(_mark(directory) != mark for directory, mark in seen.directories.items())
         ):
-            self.look()
-        return {path: _mark(file) for path, file in self._files.items()}
+            files = self.look()
+        else:
+            files = seen.files
+        return {path: _mark(file) for path, file in files.items()}
 
     def look(self) -> Mapping[str, str]:
         """Return where every file lies that there is now, by its path.
@@ -152,25 +164,31 @@ class _Tree:
             OSError: a directory cannot be read.
         """
         settled = time.time_ns() - _COARSEST_TICK
-        self._files, self._directories, self._relied_on = {}, {}, True
-        for name, directory in self._roots.items():
-            self._enter(str(directory), name)
-        self._relied_on &= all(changed < settled for *_, changed in self._directories.values())
-        return self._files
+        files: dict[str, str] = {}
+        directories: dict[str, _Mark] = {}
+        leads = [
+            _enter(str(directory), name, files, directories)
+            for name, directory in self._roots.items()
+        ]
+        old = all(changed < settled for *_, changed in directories.values())
+        self._seen = _Seen(files, directories, relied_on=old and all(leads))
+        return files
 
-    def _enter(self, directory: str, name: str) -> None:
-        """Look through a directory, by links too.
 
-        Bytecode counts but for what Python itself keeps: it is imported where there is no source.
-        """
-        self._directories[directory] = _mark(directory)
-        is_kept = Path(directory).name == "__pycache__"
-        with os.scandir(directory) as found:
-            for one in found:
-                path = f"{name}/{one.name}"
-                if one.is_dir():
-                    self._enter(one.path, path)
-                elif not one.is_file():
-                    self._relied_on = False
-                elif not (is_kept and one.name.endswith(".pyc")):
-                    self._files[path] = one.path
+def _enter(directory: str, name: str, files: dict[str, str], directories: dict[str, _Mark]) -> bool:
+    """Look through a directory, by links too; tell whether every link in it leads somewhere.
+
+    Bytecode counts but for what Python itself keeps: it is imported where there is no source.
+    """
+    directories[directory] = _mark(directory)
+    is_kept, leads = Path(directory).name == "__pycache__", True
+    with os.scandir(directory) as found:
+        for one in found:
+            path = f"{name}/{one.name}"
+            if one.is_dir():
+                leads &= _enter(one.path, path, files, directories)
+            elif not one.is_file():
+                leads = False
+            elif not (is_kept and one.name.endswith(".pyc")):
+                files[path] = one.path
+    return leads

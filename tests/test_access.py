@@ -2,7 +2,10 @@
 
 import json
 import os
+import resource
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cache
@@ -369,7 +372,9 @@ class TestCode:
         time.sleep(2 * TICK / 10**9)
         assert running_code() == running
         tree, *_ = code._read()
-        assert tree._relied_on == (relied_on and change != "led to")
+        assert (tree._seen is not None and tree._seen.relied_on) == (
+            relied_on and change != "led to"
+        )
         match change:
             case "altered":
                 file.write_text("fail")
@@ -386,6 +391,41 @@ class TestCode:
                 file.unlink()
         with pytest.raises(WorkspaceError, match="start the process again"):
             running_code()
+
+    def test_who_looks_at_code_beside_another_sees_all_of_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Parties of a trial are threads of one process."""
+        for name in range(40):
+            (tmp_path / f"inner{name}").mkdir()
+            (tmp_path / f"inner{name}" / "a.py").touch()
+        monkeypatch.setattr(code, "_directories", lambda: {"federation": tmp_path})
+        monkeypatch.setattr(code, "_read", cache(code._read.__wrapped__))
+        running, before = running_code(), sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            with ThreadPoolExecutor(4) as threads:
+                told = [threads.submit(running_code) for _ in range(80)]
+        finally:
+            sys.setswitchinterval(before)
+        assert {one.result() for one in told} == {running}
+
+    def test_code_that_could_not_be_seen_once_has_not_changed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "inner").mkdir()
+        (tmp_path / "inner" / "a.py").touch()
+        monkeypatch.setattr(code, "_directories", lambda: {"federation": tmp_path})
+        monkeypatch.setattr(code, "_read", cache(code._read.__wrapped__))
+        running = running_code()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))  # no further file can be opened
+        try:
+            with pytest.raises(WorkspaceError, match="cannot be read"):
+                running_code()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert running_code() == running
 
     def test_an_api_tells_of_no_code_that_came_after_it_began(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
