@@ -328,6 +328,32 @@ class TestFolder:
         assert second.not_valid_after_utc - first.not_valid_after_utc == timedelta(days=368)
         assert second == server_of(folder).certificate
 
+    def test_listeners_at_work_show_a_certificate_that_another_process_issued(
+        self, tmp_path: Path
+    ) -> None:
+        begun = utc_now() - timedelta(days=370)
+        folder = CoordinatorFolder.init(tmp_path / "state", config(), now=begun)
+        shown: list[x509.Certificate] = []
+
+        class Listener:
+            """Notes what it is to show."""
+
+            def load_cert_chain(
+                self, certificate: Path, key: Path, password: str | None, /
+            ) -> None:
+                assert key.exists()
+                assert password is None
+                shown.append(x509.load_pem_x509_certificate(certificate.read_bytes()))
+
+        told: list[str] = []
+        renewal = Renewal(folder, [Listener()], tell=told.append, clock=utc_now)
+        CoordinatorFolder.init(folder.path, config(), now=utc_now())  # as its operator may
+        for _ in range(2):
+            renewal.issue()
+            renewal.show()
+        assert shown == [server_of(folder).certificate]
+        assert len(told) == 1
+
     def test_an_authority_made_by_the_recipe_of_the_documentation_is_taken(
         self, tmp_path: Path
     ) -> None:

@@ -1,8 +1,9 @@
 """The listeners' certificate, issued again while they are at work.
 
 Guarantees: a certificate that is due is replaced without an end of the process: who connects from
-then on sees the new one, and connections that there are stay. The operator is told, and for three
-months beforehand, at each start, that the authority itself ends, which no process can mend.
+then on sees the new one, whoever issued it, and connections that there are stay. The operator is
+told, and for three months beforehand, at each start, that the authority itself ends, which no
+process can mend.
 
 Leaves to others: when a certificate is due (`operations.folder`), when to look (`service`).
 """
@@ -32,7 +33,7 @@ class Renewal:
 
     Args:
         folder: the coordinator's.
-        listeners: that show it.
+        listeners: that show it, as it is now.
         tell: told in one line that there is another certificate.
         clock: tells when now is.
     """
@@ -49,28 +50,30 @@ class Renewal:
         self._listeners = tuple(listeners)
         self._tell = tell
         self._clock = clock
-        self._is_new = False
+        self._shown = self._latest = folder.server_certificate.read_bytes()
 
     def issue(self) -> None:
-        """Issue a certificate if one is due.
+        """Issue a certificate if one is due; an operator may have done so by `init`.
 
         Raises:
             WorkspaceError: the authority has ended, or the folder is damaged or full.
+            OSError: it cannot be read.
         """
-        self._is_new |= self._folder.renew(self._clock())
+        self._folder.renew(self._clock())
+        self._latest = self._folder.server_certificate.read_bytes()
 
     def show(self) -> None:
-        """Have listeners show the one that was issued. Call it in the thread that they run in.
+        """Have listeners show the one that was issued last. Call it in the thread that they run in.
 
         Raises:
             WorkspaceError, OSError: it cannot be read.
         """
-        if not self._is_new:
+        if self._latest == self._shown:
             return
         with self._folder.readable_server_key() as (key, password):
             for one in self._listeners:
                 one.load_cert_chain(self._folder.server_certificate, key, password)
-        self._is_new = False
+        self._shown = self._latest
         self._tell("the listeners' certificate was to end soon: they have another from now on")
 
 
