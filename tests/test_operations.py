@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import ssl
@@ -777,6 +778,26 @@ class TestJournal:
             f"resumed by dave, {at}",
             f"cancelled by carol, {at}",
         )
+
+    def test_a_stop_that_cannot_be_written_down_yet_is_told_once(self, tmp_path: Path) -> None:
+        journal = RunJournal(tmp_path)
+        number = run_in(journal, RunState.RUNNING)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        room = (journal.folder(number) / "run.json").stat().st_size  # lines take less
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+        try:
+            for _ in range(3):  # as a coordinator tries again at every look
+                with pytest.raises(WorkspaceError):
+                    journal.change(number, RunState.STOPPED, by="coordinator", told="it died")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        journal.change(number, RunState.STOPPED, by="coordinator", told="it died")
+        (line,) = journal.lines(number).lines
+        assert line.startswith("stopped, ")
+        journal.resume(number, by="dave")
+        journal.change(number, RunState.RUNNING, by="coordinator")
+        journal.change(number, RunState.STOPPED, by="coordinator", told="it died")
+        assert len(journal.lines(number).lines) == 3
 
     def test_how_long_it_waits_stays_with_a_run(self, tmp_path: Path) -> None:
         journal = RunJournal(tmp_path)

@@ -11,11 +11,11 @@
             └── resume ─► queued
 ```
 
-Guarantees: no other change of state is possible; every state is on disk before it is told, with
-who wished it and when; a run of the same jobs that waits or goes on is never queued twice; what
-was told stays, line by line, with a line for each stop and each time that it went on. Any process
-may read and write, under the journal's lock. It is the operator's own and none of Flower's: Flower
-may lose its state, and the journal does not.
+Guarantees: no other change of state is possible; every state is on disk before anybody is answered,
+with who wished it and when; a run of the same jobs that waits or goes on is never queued twice;
+what was told stays, line by line, with one line for each stop and each time that it went on, which
+is there before the state is. Any process may read and write, under the journal's lock. It is the
+operator's own and none of Flower's: Flower may lose its state, and the journal does not.
 
 Leaves to others: running (`federation.apps.operating.dispatcher`), what jobs mean (`coordinator`),
 privacy budgets, which no change of state here gives back or spends.
@@ -336,11 +336,24 @@ class RunJournal:
 
     def _tell_step(self, number: int, step: RunStep) -> None:
         """Tell of a state that nobody else tells of: the ServerApp says itself how it ended."""
-        if step.state in _TOLD_STEPS:
-            by = "" if step.by == COORDINATOR else f" by {step.by}"
+        if step.state not in _TOLD_STEPS:
+            return
+        by = "" if step.by == COORDINATOR else f" by {step.by}"
+        words = f"{_TOLD_STEPS[step.state]}{by}, "
+        if not self._last_line(number).startswith(
+            words
+        ):  # else the state was not kept the last time
             why = f": {step.told}" if step.told else ""
-            at = f"{step.at:%Y-%m-%d %H:%M:%S} UTC"
-            self.tell(number, f"{_TOLD_STEPS[step.state]}{by}, {at}{why}")
+            self.tell(number, f"{words}{step.at:%Y-%m-%d %H:%M:%S} UTC{why}")
+
+    def _last_line(self, number: int) -> str:
+        try:
+            with (self.folder(number) / "lines.log").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 4 * _LONGEST_LINE - 1))
+                lines = file.read().decode("utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        return lines[-1] if lines else ""
 
     def lines(self, number: int, *, after: int = 0) -> Lines:
         """Return what a run told from a place on, whole lines, at most 256 KiB.
