@@ -1,7 +1,10 @@
 """A small collaboration on the first rows of the example's data, for tests that need a whole one."""
 
+import fcntl
+import gc
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable
@@ -22,6 +25,8 @@ from compliance.log.files import LocalFiles
 settings.register_profile("steady", derandomize=True, max_examples=50, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None)
 settings.load_profile("steady")
+
+gc.disable()  # until all tests are collected: what is imported stays
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
@@ -64,6 +69,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: first.get(item.path.stem, len(first)))
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()  # nor is it looked through ever again
+    gc.enable()
+
+
 def over(
     cases: Iterable[Any], *, ids: Callable[[Any], str] = str
 ) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
@@ -102,14 +112,32 @@ def thorough(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("thorough"))
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a directory that the first worker in need of it fills for all of them."""
+    common = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    directory, done = common / name, common / f"{name}.done"
+    with (common / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(directory, ignore_errors=True)  # of a worker that failed
+            directory.mkdir()
+            make(directory)
+            done.touch()
+    return directory
+
+
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables of the example's first 2,000 people, as the generator makes them."""
-    directory = tmp_path_factory.mktemp("data")
-    generator = ROOT / "examples" / "lookalike" / "generate.py"
-    command = [sys.executable, str(generator), "--people", str(PEOPLE), "--output", str(directory)]
-    subprocess.run(command, check=True, capture_output=True)
-    return directory
+
+    def make(directory: Path) -> None:
+        generator = ROOT / "examples" / "lookalike" / "generate.py"
+        asked = ["--people", str(PEOPLE), "--output", str(directory)]
+        subprocess.run([sys.executable, generator, *asked], check=True, capture_output=True)
+
+    return made_once(tmp_path_factory, "small-data", make)
 
 
 def write_collaboration(
@@ -152,7 +180,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
     from federation.trial.simulation import simulate
 
-    directory = tmp_path_factory.mktemp("finished")
-    file = write_trial(directory)
-    simulate(file, directory / "workspace")
-    return file, directory / "workspace"
+    directory = made_once(
+        tmp_path_factory,
+        "finished",
+        lambda path: simulate(write_trial(path), path / "workspace"),
+    )
+    return directory / "trial.toml", directory / "workspace"

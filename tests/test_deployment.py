@@ -127,7 +127,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     workspace = prepare_workspace(collaboration, file, directory / "workspace")
     environment = {
         **TELEMETRY_OFF,
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
     with (
@@ -273,7 +273,8 @@ class TestDeployment:
         assert deployed.probed("run-refused") == nodes * ["round 0: error 7"]
         told = deployed.processes.told("supernode-brand")
         assert any(digest_of(other) in line and "refused" in line for line in told.splitlines())
-        assert not list(tmp_path.parent.parent.glob("**/shipped-code-ran"))
+        homes = deployed.processes.flower_home("superlink").parent
+        assert not list(homes.glob("**/shipped-code-ran"))
 
     def test_nodes_of_another_version_are_told_of_at_once_and_stop_no_run_that_can_do_without(
         self, deployed: Deployed, tmp_path: Path
