@@ -66,7 +66,9 @@ every ten seconds at least (`federation.apps.superlink`).
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a run waits for parties that are away, in seconds; a job may say less itself.
+    """How long a run waits for parties to connect and say who they are, in seconds.
+
+    A job may say less itself.
 
     Attributes:
         jobs: where jobs are due.
