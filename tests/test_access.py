@@ -229,6 +229,34 @@ class TestApprovals:
         ended = [one for one in world.leaves("coordinator") if isinstance(one, records.JobEnded)]
         assert [(one.outcome, one.missing) for one in ended] == [("done", ("courier",))]
 
+    def test_whom_a_job_goes_on_without_need_not_hear_who_approved(
+        self, approving: World, tmp_path: Path
+    ) -> None:
+        spec = MATCH.model_copy(update={"absent_partners": 1})
+        world = approving.copy(tmp_path / "run")
+        world.workspace = replace(world.workspace, agreement=approving.agreement)
+        coordinator = world.folder("coordinator")
+        write_jobs(coordinator, [spec])
+        approved = approve(world, spec, "approver-1", "approver-2")
+        keep_approvals(coordinator, world.agreement, spec, approved)
+
+        def leave(_: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+            kind = unseal_header(question.envelope, world.agreement).kind
+            if kind == "match.offer" and world.away:
+                world.unreachable.add("brand")
+            elif kind == "erase.look" and not world.away:
+                world.unreachable.add("courier")
+            return answer
+
+        world.listener, world.away = leave, {"courier"}
+        with pytest.raises(PartyUnreachableError, match="no answer from brand"):
+            world.run()
+        world.away, world.unreachable = set(), set()  # the courier is back, and was left out
+        world.run()
+        ended = [one for one in world.leaves("coordinator") if isinstance(one, records.JobEnded)]
+        assert [one.outcome for one in ended] == ["failed", "done"]
+        assert ended[-1].missing == ("courier",)
+
     def test_a_yes_is_kept_once_and_bears_no_further_signature(
         self, approving: World, tmp_path: Path
     ) -> None:

@@ -111,7 +111,7 @@ class Execution:
             raise self.folder.refusal(*due)
 
     def _carry_approvals(self) -> frozenset[str]:
-        """Carry people's approvals of a job that needs them to every data party that is there.
+        """Carry people's approvals of a job that needs them to every data party that is in it.
 
         Returns:
             Partners that gave no answer, where it goes without as many: they would refuse the job.
@@ -126,8 +126,8 @@ class Execution:
             return frozenset()
         talk, payload, body = self.conversation, encode_approvals(kept), JobApproved(spec=self.spec)
         partners = frozenset(partners_of(self.agreement))
-        there = talk.people.intersection(talk.nodes)
-        gone = partners - (there - self.kept.left_out)
+        there = talk.people.intersection(talk.nodes) - self.kept.left_out
+        gone = partners - there
         outgoing = [Say(name, self.spec.name, body, payload) for name in sorted(there)]
         most = max(0, spare(self.spec, self.agreement) - len(gone))
         answers = talk.exchange(outgoing, most_missing=most)
