@@ -47,9 +47,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = 2000
 
 LONGEST = (
-    *("deployment", "simulation", "match_benchmarks", "ray_executor", "vertical_absent"),
-    *("coordinator_service", "walkthrough"),
-    *("vertical_jobs", "sums", "matching_pairs", "node", "adoption"),
+    *("deployment", "walkthrough", "coordinator_service", "simulation", "crashing"),
+    *("matching_pairs", "node", "sums", "vertical_jobs", "spreading", "matching_aligning"),
+    *("ray_executor", "match_benchmarks", "alarm", "quorum", "vertical_absent", "retraining"),
+    *("erasing_vertical", "scene", "ledger", "measure", "adoption"),
 )
 """Modules that take longest: they begin first, so that no worker is left alone with one."""
 
