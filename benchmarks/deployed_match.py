@@ -11,20 +11,18 @@ printed. Linux only.
 """
 
 import argparse
-import json
 import os
 import sys
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from deployed import ROOT, started
+from deployed import started
 from from_disk import FRESH
 from match import BRAND, PARTNER, check_members, collaboration, said_bytes, write_tables
-from psi_peers.contest import MB, WrongMatchError, cpu
+from match_command import match_options, measure_match, parsed, tell
+from psi_peers.contest import MB, cpu
 
 from federation.trial.workspace import Workspace, prepare_workspace
 
@@ -67,7 +65,7 @@ def measured(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     }
 
 
-def show(figures: Mapping[str, Any]) -> None:
+def show(figures: dict[str, Any]) -> bool:
     """Print the figures."""
     print(f"{figures['size']:,} x {figures['size']:,} rows, half of the people shared")
     print(f"memory_limit {figures['memory_limit']}; CPU: {figures['cpu']['model']}")
@@ -86,50 +84,29 @@ def show(figures: Mapping[str, Any]) -> None:
     print(f"Wall: {sum(sum(each) for each in kinds.values()):.1f} s; load {figures['load']:.1f}.")
     met = "met" if max(figures["peak_bytes"].values()) <= MEMORY_BAR else "missed"
     print(f"{met:<8}at most {MEMORY_BAR / MB:.0f} MB resident anywhere")
-
-
-def tell(stage: str) -> None:
-    """Say what is being done."""
-    print(f"{time.strftime('%H:%M:%S')}  {stage}", file=sys.stderr)
+    return True
 
 
 def arguments(command: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python benchmarks/deployed_match.py --size 65536",
+    parser = match_options(
+        __doc__,
+        "deployed_match.py --size 65536",
+        size=FULL_SIZE,
+        limit="512MiB",
+        name="deployed-match",
     )
-    parser.add_argument("--size", type=int, default=FULL_SIZE, help="rows of each party")
     parser.add_argument(
         "--format", choices=("parquet", "csv"), default="parquet", help="of the tables"
     )
     parser.add_argument("--tables", type=Path, help="kept here, and used if they are here")
-    parser.add_argument("--memory-limit", default="512MiB", help="of the job")
     parser.add_argument("--patience", type=float, default=36_000, help="seconds for the job")
-    parser.add_argument(
-        "--json", type=Path, default=ROOT / "out" / "deployed-match.json", help="the same figures"
-    )
-    parsed = parser.parse_args(command)
-    if parsed.size < 2:
-        parser.error("--size needs 2 or more")
-    return parsed
+    return parsed(parser, command)
 
 
 def main(command: Sequence[str] | None = None) -> int:
     """Measure, print and keep; 1 if the match was wrong."""
-    given = arguments(command)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            figures = measured(given, Path(scratch))
-    except WrongMatchError as error:
-        print(f"wrong match: {error}", file=sys.stderr)
-        return 1
-    show(figures)
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"The same figures: {given.json}")
-    return 0
+    return measure_match(arguments(command), measured, show)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from federation.operations.journal import Run, RunState
 from federation.operations.runs import LocalRuns, Order
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace
-from privacy.accounting.ledger import ChargeState
+from privacy.accounting.charge import ChargeState
 
 __all__ = ["Failure", "NodesCost", "draw_failures", "run_with_failures"]
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from processes import cpu_seconds, forget_peak, parent, peak_bytes, shared_bytes
+
 __all__ = ["PARTS", "Footprint", "Used", "load"]
 
 PARTS: Final = {
@@ -19,8 +21,6 @@ PARTS: Final = {
 `flower-supernode`, the second starts apps, and the third is one."""
 
 _LOOK_SECONDS: Final = 0.01
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-_KB: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Footprint(threading.Thread):
         self._strangers &= there
         self._part = {pid: one for pid, one in self._part.items() if pid in there}
         for pid in sorted(there - self._strangers - self._part.keys()):
-            parent = self._part.get(_parent(pid))
-            if parent is None:
+            starter = self._part.get(_starter(pid))
+            if starter is None:
                 self._strangers.add(pid)
             else:
-                self._part[pid] = parent[0], min(parent[1] + 1, len(parent[0]) - 1)
+                self._part[pid] = starter[0], min(starter[1] + 1, len(starter[0]) - 1)
         for pid in self._part:
             self._look_at(pid)
 
@@ -104,7 +104,7 @@ class Footprint(threading.Thread):
             seconds |= dict.fromkeys(parts, 0.0)
         for pid, (parts, place) in there:
             with suppress(OSError):
-                own, ended = _cpu_seconds(pid)
+                own, ended = cpu_seconds(pid)
                 seconds[parts[place]] += own
                 seconds[parts[min(place + 1, 2)]] += ended
         return {part: Used(one, self._peak.get(part, 0)) for part, one in seconds.items()}
@@ -113,7 +113,7 @@ class Footprint(threading.Thread):
         """Have peaks begin anew."""
         for pid, _ in self._parts():
             with suppress(OSError):
-                Path(f"/proc/{pid}/clear_refs").write_text("5")
+                forget_peak(pid)
         self._peak.clear()
 
     def shares(self) -> dict[str, int]:
@@ -121,9 +121,7 @@ class Footprint(threading.Thread):
         found: dict[str, int] = {}
         for pid, (parts, place) in self._parts():
             with suppress(OSError):
-                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                size = _KB * int(text.partition("\nPss:")[2].split()[0])
-                found[parts[place]] = found.get(parts[place], 0) + size
+                found[parts[place]] = found.get(parts[place], 0) + shared_bytes(pid)
         return found
 
     def _parts_of(self, name: str) -> tuple[str, ...]:
@@ -139,25 +137,13 @@ class Footprint(threading.Thread):
     def _look_at(self, pid: int) -> None:
         parts, place = self._part[pid]
         with suppress(OSError, IndexError):  # it has ended, and has no memory any more
-            status = Path(f"/proc/{pid}/status").read_text()
-            peak = _KB * int(status.partition("VmHWM:")[2].split()[0])
             part = parts[place]
-            self._peak[part] = max(self._peak.get(part, 0), peak)
+            self._peak[part] = max(self._peak.get(part, 0), peak_bytes(pid))
 
 
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _cpu_seconds(pid: int) -> tuple[float, float]:
-    """Return what a process used itself, and what those of its children did that have ended."""
-    cells = [int(cell) / _TICKS for cell in _stat(pid)[11:15]]
-    return cells[0] + cells[1], cells[2] + cells[3]
-
-
-def _parent(pid: int) -> int:
+def _starter(pid: int) -> int:
     try:
-        return int(_stat(pid)[1])
+        return parent(pid)
     except OSError:
         return 0
 

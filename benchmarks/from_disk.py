@@ -7,17 +7,18 @@ the run. Linux only.
 """
 
 import argparse
-import json
 import multiprocessing
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from match_command import match_options, measure_match, parsed
+from processes import peak_bytes
 from psi_peers.contest import MB, WrongMatchError, cpu
 
 from federation.matching.token_set import MatchingSet, TokenBatch
@@ -33,7 +34,6 @@ from privacy.psi.engines import choose_engine
 from privacy.psi.field import ELEMENT_BYTES
 from privacy.randomness import derive_secret, new_secret
 
-ROOT = Path(__file__).resolve().parent.parent
 FRESH = multiprocessing.get_context("spawn")
 SENDER, RECEIVER = "brand", "retailer"
 BLOCK = 1 << 16
@@ -77,8 +77,7 @@ def in_processes_of_their_own(
 
 def _used_by(report: Connection, target: Callable[..., None], *arguments: object) -> None:
     target(*arguments)
-    peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
-    report.send(Usage(time.process_time(), 1024 * int(peak), 1))
+    report.send(Usage(time.process_time(), peak_bytes("self"), 1))
 
 
 def batches(first: int, size: int) -> Iterator[TokenBatch]:
@@ -150,58 +149,44 @@ def play(party: str, *arguments: object) -> None:
     (receive if party == RECEIVER else send)(*arguments)
 
 
-def arguments(command: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python benchmarks/from_disk.py --size 1000000 --memory-limit 512MiB",
-    )
-    parser.add_argument("--size", type=int, default=10_000_000, help="tokens of each party")
-    parser.add_argument("--memory-limit", default="1GiB", help="of the job")
-    parser.add_argument(
-        "--json", type=Path, default=ROOT / "out" / "from-disk.json", help="the same figures"
-    )
-    parsed = parser.parse_args(command)
-    if parsed.size < 2:
-        parser.error("--size needs 2 or more")
-    return parsed
-
-
 def main(command: Sequence[str] | None = None) -> int:
     """Measure, print and keep; 1 if a match was wrong."""
-    given = arguments(command)
+    parser = match_options(
+        __doc__,
+        "from_disk.py --size 1000000 --memory-limit 512MiB",
+        size=10_000_000,
+        limit="1GiB",
+        name="from-disk",
+    )
+    return measure_match(parsed(parser, command), measured, show)
+
+
+def measured(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Run the protocol; return every figure."""
     bucket_points = MatchSpec(name="find", memory_limit=given.memory_limit).bucket_points
-    begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder, ends = Path(scratch), FRESH.Pipe()
-        told = (folder, given.size, bucket_points)
-        try:
-            used = in_processes_of_their_own(
-                play, (SENDER, *told, ends[0]), (RECEIVER, *told, ends[1])
-            )
-        except WrongMatchError as error:
-            print(f"wrong match: {error}", file=sys.stderr)
-            return 1
-        disk = sum(path.stat().st_size for path in (folder / SENDER).iterdir())
-    wall = time.perf_counter() - begun
-    print(f"{given.size:,} x {given.size:,} tokens in buckets of {bucket_points:,}")
-    for party, one in zip((SENDER, RECEIVER), used, strict=True):
-        print(f"{party:<10}{one.cpu_seconds:9.1f} CPU-s{one.peak_bytes / MB:9.0f} MB at its peak")
-    print(f"Wall: {wall:.1f} s. On disk at each: {disk / MB:.0f} MB.")
-    content = {
+    begun, ends = time.perf_counter(), FRESH.Pipe()
+    told = (scratch, given.size, bucket_points)
+    used = in_processes_of_their_own(play, (SENDER, *told, ends[0]), (RECEIVER, *told, ends[1]))
+    return {
         "size": given.size,
         "memory_limit": given.memory_limit,
         "bucket_points": bucket_points,
         "cpu": cpu(),
         "usage": dict(zip((SENDER, RECEIVER), map(asdict, used), strict=True)),
-        "wall_seconds": wall,
-        "disk_bytes": disk,
+        "wall_seconds": time.perf_counter() - begun,
+        "disk_bytes": sum(path.stat().st_size for path in (scratch / SENDER).iterdir()),
     }
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(content, indent=2) + "\n")
-    print(f"The same figures: {given.json}")
-    return 0
+
+
+def show(figures: dict[str, Any]) -> bool:
+    """Print the figures."""
+    size, points, disk = (figures[name] for name in ("size", "bucket_points", "disk_bytes"))
+    print(f"{size:,} x {size:,} tokens in buckets of {points:,}")
+    for party, one in figures["usage"].items():
+        seconds, peak = one["cpu_seconds"], one["peak_bytes"] / MB
+        print(f"{party:<10}{seconds:9.1f} CPU-s{peak:9.0f} MB at its peak")
+    print(f"Wall: {figures['wall_seconds']:.1f} s. On disk at each: {disk / MB:.0f} MB.")
+    return True
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ quote ratios, for absolute figures drift.
 """
 
 import argparse
-import json
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from from_disk import Usage, in_processes_of_their_own
+from match_command import match_options, measure_match, parsed, tell
+from processes import cpu_seconds, peak_bytes
 from psi_peers.contest import MB, Engine, Sets, WrongMatchError, cpu, measure
 from pyarrow import csv, parquet
 
@@ -46,7 +47,6 @@ BRAND, PARTNER, COORDINATOR = "brand", "retailer", "coordinator"
 TOGETHER = "all"
 DOMAINS = ("gmail.com", "gmx.net", "posteo.de")
 LOOK_SECONDS = 0.05
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Meter(threading.Thread):
@@ -85,15 +85,12 @@ class Meter(threading.Thread):
         return Usage(sum(one[0] for one in seen), max(one[1] for one in seen), len(seen))
 
     def _look(self, pid: int) -> None:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            status = Path(f"/proc/{pid}/status").read_text()
-        except OSError:
-            return
-        peak = status.partition("VmHWM:")[2].split()  # a zombie has no memory any more
-        before = self._seen.get(pid, (0.0, 0))[1]
-        seconds = (int(stat[11]) + int(stat[12])) / TICKS
-        self._seen[pid] = seconds, 1024 * int(peak[0]) if peak else before
+        peak = self._seen.get(pid, (0.0, 0))[1]
+        with suppress(OSError):
+            seconds, _ = cpu_seconds(pid)
+            with suppress(IndexError):  # it has ended, and has no memory any more
+                peak = peak_bytes(pid)
+            self._seen[pid] = seconds, peak
 
 
 def people(party: str, size: int) -> range:
@@ -244,49 +241,23 @@ def fastest_kind(size: int) -> EngineKind:
 
 def arguments(command: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python benchmarks/match.py --size 100000 --embedded",
+    parser = match_options(
+        __doc__, "match.py --size 100000 --embedded", size=FULL_SIZE, limit="1GiB", name="match"
     )
-    parser.add_argument("--size", type=int, default=FULL_SIZE, help="rows of each party")
     parser.add_argument("--embedded", action="store_true", help="all parties in one process")
     parser.add_argument("--stock", action="store_true", help="by Flower's own flower-supernode")
     parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the tables")
-    parser.add_argument("--memory-limit", default="1GiB", help="of the job")
     parser.add_argument("--patience", type=float, default=3_600, help="seconds for an exchange")
-    parser.add_argument(
-        "--json", type=Path, default=ROOT / "out" / "match.json", help="the same figures"
-    )
-    parsed = parser.parse_args(command)
-    if parsed.size < 2:
-        parser.error("--size needs 2 or more")
-    return parsed
+    return parsed(parser, command)
 
 
 def main(command: Sequence[str] | None = None) -> int:
     """Measure, print and keep; 1 if a match was wrong."""
-    given = arguments(command)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            figures = measured(given, Path(scratch))
-    except WrongMatchError as error:
-        print(f"wrong match: {error}", file=sys.stderr)
-        return 1
-    show(given, figures)
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(figures, indent=2) + "\n")
-    print(f"The same figures: {given.json}")
-    return 0
+    return measure_match(arguments(command), measured, show)
 
 
 def measured(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Run the job, then the protocol alone; return every figure."""
-    begun = time.perf_counter()
-
-    def tell(stage: str) -> None:
-        print(f"{time.perf_counter() - begun:7.1f} s  {stage}", file=sys.stderr)
-
     tell("writing tables, keys and the agreement")
     tables = scratch / "tables"
     tables.mkdir()
@@ -330,9 +301,10 @@ def measured(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     }
 
 
-def show(given: argparse.Namespace, figures: dict[str, Any]) -> None:
+def show(figures: dict[str, Any]) -> bool:
     """Print the figures and the bar."""
-    print(f"{given.size:,} x {given.size:,} rows of {given.format}, half of the people shared")
+    size, embedded = figures["size"], figures["embedded"]
+    print(f"{size:,} x {size:,} rows of {figures['format']}, half of the people shared")
     print(f"CPU: {figures['cpu']['model']}; engine: {figures['engine']}")
     row = "{:<16}{:>9}{:>11}{:>10}{:>10}".format
     print(row("", "CPU s", "processes", "peak MB", "MB said"))
@@ -345,13 +317,14 @@ def show(given: argparse.Namespace, figures: dict[str, Any]) -> None:
     wire = (alone["to_sender_bytes"] + alone["to_receiver_bytes"]) / MB
     print(row("protocol alone", *cells, f"{wire:.1f}"))
     print(f"Wall: {figures['wall_seconds']:.1f} s; {alone['wall_seconds']:.1f} s alone.")
-    who = "all in one process" if given.embedded else "both parties"
+    who = "all in one process" if embedded else "both parties"
     print(f"CPU of {who}: {figures['ratio']:.2f} x the protocol alone.")
-    if given.size == FULL_SIZE and not given.embedded:
+    if size == FULL_SIZE and not embedded:
         met = "met" if figures["ratio"] <= RATIO_BAR else "missed"
         print(f"{met:<8}both parties: at most {RATIO_BAR:g} x the protocol alone")
     else:
         print(f"The bar is set for {FULL_SIZE:,} rows over Flower; it was not judged.")
+    return True
 
 
 if __name__ == "__main__":

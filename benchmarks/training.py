@@ -58,12 +58,8 @@ from privacy.training import (
     unsafe_exact_plan,
 )
 from privacy.training.binning import Grid, grid_of
-from privacy.training.boosting import (
-    boosting_contribution,
-    boosting_step,
-    start_boosting,
-    unsafe_boosting_plan,
-)
+from privacy.training.boosting import boosting_contribution, boosting_step, start_boosting
+from privacy.training.boosting_plan import unsafe_boosting_plan
 from privacy.training.random_boosting import (
     plan_random_boosting,
     random_contribution,
@@ -460,7 +456,7 @@ def exact_trees(table: Table, parts: list[NDArray[np.int64]], label: str) -> Tra
     data = [(grid.cells(table.features[rows]), table.labels[rows]) for rows in parts]
     growth, sent, taken = start_boosting(plan), 0, 0
     while growth.number <= plan.sums:
-        question = plan.encode(growth)
+        question = plan.encode(growth.number, growth.asked)
         asked = plan.decode(growth.number, question)
         sums = [boosting_contribution(asked, *one, plan, number=growth.number) for one in data]
         sent += sent_bytes(len(sums[0]), 64, len(parts))

@@ -8,9 +8,7 @@ against the limit. A wrong match, or a party beyond the limit, fails the run. Li
 """
 
 import argparse
-import json
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,16 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from from_disk import FRESH
-from match import (
-    BRAND,
-    MB,
-    PARTNER,
-    WrongMatchError,
-    check_members,
-    collaboration,
-    cpu,
-    write_tables,
-)
+from match import BRAND, PARTNER, check_members, collaboration, write_tables
+from match_command import match_options, measure_match, parsed
+from processes import forget_peak, peak_bytes
+from psi_peers.contest import MB, WrongMatchError, cpu
 from pydantic import ByteSize, TypeAdapter
 
 from federation.channel import Parcel
@@ -37,7 +29,6 @@ from federation.messages import SealedMessage, unseal
 from federation.node import Node
 from federation.trial.workspace import prepare_workspace
 
-ROOT = Path(__file__).resolve().parent.parent
 FULL_SIZE = 10_000_000
 PARTIES = (BRAND, PARTNER)
 
@@ -45,11 +36,10 @@ PARTIES = (BRAND, PARTNER)
 def answer_messages(folder: Path, questions: Connection) -> None:
     """Answer as a party until None comes; tell of each answer what it cost."""
     while (question := questions.recv()) is not None:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        forget_peak("self")
         started = time.process_time()
         answer = Node.open(folder).handle(question).message
-        peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
-        questions.send((answer, time.process_time() - started, 1024 * int(peak)))
+        questions.send((answer, time.process_time() - started, peak_bytes("self")))
 
 
 @dataclass
@@ -99,52 +89,24 @@ class Bench:
         return answer
 
 
-def arguments(command: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python benchmarks/whole_match.py --size 1000000",
-    )
-    parser.add_argument("--size", type=int, default=FULL_SIZE, help="rows of each party")
-    parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the tables")
-    parser.add_argument("--memory-limit", default="1GiB", help="of the job")
-    parser.add_argument(
-        "--json", type=Path, default=ROOT / "out" / "whole-match.json", help="the same figures"
-    )
-    parsed = parser.parse_args(command)
-    if parsed.size < 2:
-        parser.error("--size needs 2 or more")
-    return parsed
-
-
 def main(command: Sequence[str] | None = None) -> int:
     """Measure, print and keep; 1 if a match was wrong or a party took too much."""
-    given = arguments(command)
-    limit = TypeAdapter(ByteSize).validate_python(given.memory_limit)
+    parser = match_options(
+        __doc__,
+        "whole_match.py --size 1000000",
+        size=FULL_SIZE,
+        limit="1GiB",
+        name="whole-match",
+    )
+    parser.add_argument("--format", choices=("csv", "parquet"), default="csv", help="of the tables")
+    return measure_match(parsed(parser, command), measured, show)
+
+
+def measured(given: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Run the match; return every figure."""
     begun = time.perf_counter()
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            costs = measured(given, Path(scratch))
-    except WrongMatchError as error:
-        print(f"wrong match: {error}", file=sys.stderr)
-        return 1
-    wall = time.perf_counter() - begun
-    print(f"{given.size:,} x {given.size:,} rows of {given.format}, half of the people shared")
-    row = "{:<10}{:<16}{:>8}{:>9}{:>10}".format
-    print(row("", "question", "answers", "CPU s", "peak MB"))
-    for name, kinds in costs.items():
-        for kind, cost in kinds.items():
-            cells = cost.answers, f"{cost.cpu_seconds:.1f}", f"{cost.peak_bytes / MB:.0f}"
-            print(row(name, kind, *cells))
-    peaks = {name: max(cost.peak_bytes for cost in kinds.values()) for name, kinds in costs.items()}
-    kept = max(peaks.values()) <= limit
-    for name, peak in peaks.items():
-        seconds = sum(cost.cpu_seconds for cost in costs[name].values())
-        print(f"{name}: {seconds:.1f} CPU-s, {peak / MB:.0f} MB of {limit / MB:.0f} MB at its peak")
-    print(f"{'met' if kept else 'missed':<8}memory_limit of {given.memory_limit}")
-    print(f"Wall: {wall:.1f} s.")
-    content = {
+    costs = matched(given, scratch)
+    return {
         "size": given.size,
         "format": given.format,
         "memory_limit": given.memory_limit,
@@ -153,16 +115,34 @@ def main(command: Sequence[str] | None = None) -> int:
             name: {kind: vars(cost) for kind, cost in kinds.items()}
             for name, kinds in costs.items()
         },
-        "peak_bytes": peaks,
-        "wall_seconds": wall,
+        "peak_bytes": {
+            name: max(cost.peak_bytes for cost in kinds.values()) for name, kinds in costs.items()
+        },
+        "wall_seconds": time.perf_counter() - begun,
     }
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps(content, indent=2) + "\n")
-    print(f"The same figures: {given.json}")
-    return 0 if kept else 1
 
 
-def measured(given: argparse.Namespace, scratch: Path) -> dict[str, dict[str, Cost]]:
+def show(figures: dict[str, Any]) -> bool:
+    """Print the figures, and tell whether both parties kept to the limit."""
+    size, peaks = figures["size"], figures["peak_bytes"]
+    print(f"{size:,} x {size:,} rows of {figures['format']}, half of the people shared")
+    row = "{:<10}{:<16}{:>8}{:>9}{:>10}".format
+    print(row("", "question", "answers", "CPU s", "peak MB"))
+    for name, kinds in figures["usage"].items():
+        for kind, cost in kinds.items():
+            cells = f"{cost['cpu_seconds']:.1f}", f"{cost['peak_bytes'] / MB:.0f}"
+            print(row(name, kind, cost["answers"], *cells))
+    limit = TypeAdapter(ByteSize).validate_python(figures["memory_limit"])
+    for name, peak in peaks.items():
+        seconds = sum(cost["cpu_seconds"] for cost in figures["usage"][name].values())
+        print(f"{name}: {seconds:.1f} CPU-s, {peak / MB:.0f} MB of {limit / MB:.0f} MB at its peak")
+    kept: bool = max(peaks.values()) <= limit
+    print(f"{'met' if kept else 'missed':<8}memory_limit of {figures['memory_limit']}")
+    print(f"Wall: {figures['wall_seconds']:.1f} s.")
+    return kept
+
+
+def matched(given: argparse.Namespace, scratch: Path) -> dict[str, dict[str, Cost]]:
     """Run the match; return what each party's answers cost."""
     tables = scratch / "tables"
     tables.mkdir()

@@ -44,7 +44,7 @@ _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 def new(
     file: CollaborationFile,
     workspace: Annotated[
-        Path, typer.Option("--workspace", help="Folder for the parties' folders and the report.")
+        Path, typer.Option("--workspace", help="Folder for the parties' folders and the contract.")
     ],
     as_json: JsonFlag = False,
 ) -> None:

@@ -63,7 +63,8 @@ def add(
     name: Name,
     scope: Annotated[list[Scope], typer.Option("--scope", help="What it may do; may repeat.")],
     expires: Annotated[
-        datetime | None, typer.Option("--expires", help="In UTC.", formats=["%Y-%m-%dT%H:%M:%S"])
+        datetime | None,
+        typer.Option("--expires", help="When its key ends, in UTC.", formats=["%Y-%m-%dT%H:%M:%S"]),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -3,11 +3,13 @@
 ```
 PARTY/erasures/asking/PEER.json   the showing, the batch's secret, its requests, what was shown;
                                   a secret
+PARTY/erasures/asked/PEER.json    when showings of that party's began to be answered, over a day
 ```
 
 Guarantees: all parts of a showing are answered with the same batch, under one secret that no other
 showing gets; a part that comes again counts if it has the same points, so that nobody tries more of
-them than it may bring.
+them than it may bring; and no party has more showings answered in a day than it would show by
+itself, whoever carries them, and whether it acknowledges what it is asked or not.
 
 Leaves to others: the protocol (`jobs.erase`), and when it is over (`spreading`).
 """
@@ -19,19 +21,21 @@ from typing import Annotated, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from compliance.agreement import Agreement
 from federation.erased import Erased
-from federation.errors import MessageError
+from federation.errors import MessageError, WorkspaceError
 from federation.jobs.erase import BATCH_PLACES
 from federation.messages import content_digest
-from federation.party import PartyFolder
+from federation.party import PartyFolder, write_atomically
+from federation.showing import MOST_A_DAY
 from privacy.randomness import Secret
 
 __all__ = ["Asking", "Askings"]
 
 _DAY: Final = timedelta(days=1)
+_TIMES: Final = TypeAdapter(tuple[AwareDatetime, ...])
 _Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -83,15 +87,23 @@ class Askings:
         self._erased = Erased(folder, agreement)
         self._place = folder.erasures / "asking"
 
-    def begin(self, showing: str, requests: Iterable[str], *, label: str, now: datetime) -> Asking:
-        """Return a batch of as many requests as it holds, which is not kept yet.
+    def begin(
+        self, peer: str, showing: str, requests: Iterable[str], *, label: str, now: datetime
+    ) -> Asking:
+        """Return a batch of as many requests as it holds, which counts, and is not kept yet.
 
         Args:
+            peer: who shows its people.
             showing: that it answers.
             requests: that wait; of those about one person the first, the others wait on.
             label: names the message that began the showing.
             now: the time.
+
+        Raises:
+            RefusedError: too many of that party's were answered today: whoever may try one list of
+                people after another learns who of all of them asked to be erased.
         """
+        self._count(peer, now)
         waiting: dict[bytes, str] = {}
         for request in requests:
             waiting.setdefault(self._erased.person(request).token, request)
@@ -126,6 +138,24 @@ class Askings:
             found = self._read(path)
             if found is None or found.begun <= now - _DAY:
                 path.unlink()
+
+    def _count(self, peer: str, now: datetime) -> None:
+        """Count a showing that is to be answered."""
+        path = self._folder.erasures / "asked" / f"{peer}.json"
+        try:
+            before = _TIMES.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            before = ()
+        except ValidationError as error:
+            raise WorkspaceError(f"{path} is damaged: remove it") from error
+        times = [one for one in before if one > now - _DAY]
+        if len(times) >= MOST_A_DAY:
+            raise self._folder.refusal(
+                "erasure",
+                f"{peer} has shown its people {MOST_A_DAY} times in a day: what is left waits "
+                "until tomorrow",
+            )
+        write_atomically(path, _TIMES.dump_json((*times, now)), mode=0o600)
 
     def _read(self, path: Path) -> Asking | None:
         try:

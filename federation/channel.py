@@ -9,19 +9,35 @@ Leaves to others: what is said and whether it can be believed (`messages`, `coor
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MessageType, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.common.constant import ErrorCode
 
-from federation.errors import MessageError, PartyUnreachableError, RefusedError, VersionError
+from federation.clock import utc_now
+from federation.errors import (
+    ForgedError,
+    MessageError,
+    PartyUnreachableError,
+    RefusedError,
+    VersionError,
+)
 from federation.messages import SealedMessage, printable
+from federation.progress import until
 from federation.wire import other_bundle
 
-__all__ = ["Channel", "GridChannel", "NodesGrid", "Parcel", "from_record", "to_record"]
+__all__ = [
+    "Channel",
+    "GridChannel",
+    "GridFailingError",
+    "NodesGrid",
+    "Parcel",
+    "from_record",
+    "to_record",
+]
 
 ENVELOPE = "comity.envelope"
 PAYLOAD = "comity.payload"
@@ -30,7 +46,10 @@ INLINE_BYTES = 1 << 18
 """A payload up to this size travels beside its envelope."""
 
 SLOWEST_POLL_SECONDS = 1.0
+TOLD_SECONDS = 10.0
 _REASON_LENGTH = 100
+
+_T = TypeVar("_T")
 
 _AS_IT_IS = "comity.bytes"
 """How an array's content is written: numpy's own form would be copied at both ends."""
@@ -46,6 +65,8 @@ class Parcel:
         party: whose node that is.
         on_version: told at once that the node runs another version, which then counts as no answer
             and not as one of those missing; what it raises ends the exchange.
+        on_foreign: likewise, that the answer is no message of ours; None where that ends the
+            exchange.
         patience_seconds: how long the answer is waited for where the channel would wait longer.
     """
 
@@ -53,6 +74,7 @@ class Parcel:
     message: SealedMessage
     party: str | None = None
     on_version: Callable[[VersionError | RefusedError], None] | None = None
+    on_foreign: Callable[[ForgedError], None] | None = None
     patience_seconds: float = math.inf
 
     @property
@@ -86,13 +108,17 @@ class Channel(Protocol):
             PartyUnreachableError: more are missing, or as many nodes failed.
             VersionError: a node runs another version of this project, and its parcel has nobody
                 who is told.
-            MessageError: an answer is no message of ours.
+            MessageError: an answer is no message of ours, and its parcel has nobody who is told.
         """
         ...
 
 
+class GridFailingError(Exception):
+    """A Grid cannot do what it was asked now, and may be able to later."""
+
+
 class NodesGrid(Protocol):
-    """What a channel needs of Flower's Grid."""
+    """What a channel needs of Flower's Grid; each call may raise GridFailingError."""
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are connected."""
@@ -153,11 +179,14 @@ class GridChannel:
     Args:
         grid: Flower's.
         deadline_seconds: for all answers of one exchange, and for nodes to connect.
+        nodes_seconds: for nodes to connect, where that is another.
         poll_seconds: what passes at least from one look for answers to the next, which may itself
             wait; a tenth of the time already waited where that is longer, up to a second.
         clock: monotonic seconds.
         check_wanted: called before every exchange and at every look for answers; what it raises
             ends the exchange.
+        tell: told in one line that the Grid fails, and is asked again; that it does so no more; and
+            whose answers are waited for after `TOLD_SECONDS`, and until when.
     """
 
     def __init__(
@@ -165,22 +194,28 @@ class GridChannel:
         grid: NodesGrid,
         *,
         deadline_seconds: float = 600.0,
+        nodes_seconds: float | None = None,
         poll_seconds: float = 0.05,
         clock: Callable[[], float] = time.monotonic,
         check_wanted: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._grid = grid
         self._deadline = deadline_seconds
+        self._nodes_deadline = deadline_seconds if nodes_seconds is None else nodes_seconds
         self._poll = poll_seconds
         self._clock = clock
         self._check_wanted = check_wanted
+        self._tell = tell
+        self._is_failing = False
 
     def nodes(self, at_least: int, *, patience_seconds: float = math.inf) -> Sequence[int]:
         """Return the connected nodes in ascending order; see `Channel.nodes`."""
-        end = self._clock() + min(self._deadline, patience_seconds)
+        patience = min(self._nodes_deadline, patience_seconds)
+        end = self._clock() + patience
         while True:
             self._check_wanted()
-            found = sorted(self._grid.get_node_ids())
+            found = self._until_taken(lambda: sorted(self._grid.get_node_ids()), patience)
             if len(found) >= at_least or self._clock() > end:
                 return found
             time.sleep(self._poll)
@@ -193,10 +228,11 @@ class GridChannel:
         A node is missing when Flower says that it failed, or after the deadline.
         """
         self._check_wanted()
-        sent = self._send(parcels)
+        patience = min((self._deadline, *(one.patience_seconds for one in parcels)))
+        sent = self._until_taken(lambda: self._send(parcels), patience)
         answers: dict[str, SealedMessage | None] = {}
         missing: set[str] = set()
-        begun = self._clock()
+        begun, told = self._clock(), False
         while True:
             looked = self._clock()
             asked = {one: sent[one] for one in sent if one not in answers}
@@ -212,17 +248,59 @@ class GridChannel:
             if len(missing) + len(late) > most_missing and late:
                 silent = ", ".join(parcel.addressee for parcel in late.values())
                 patience = min(self._deadline, *(one.patience_seconds for one in late.values()))
+                where = "why the SuperLink fails" if self._is_failing else "what runs there"
                 raise PartyUnreachableError(
-                    f"no answer from {silent} within {patience:g} s: look at what runs "
-                    "there, then run again"
+                    f"no answer from {silent} within {patience:g} s: look at {where}, then run "
+                    "again"
                 )
             missing |= late.keys()
             answers |= dict.fromkeys(late)
             if len(answers) == len(sent):
                 return [answers[one] for one in sent]
+            if waited > TOLD_SECONDS and not told:
+                self._tell_waiting([sent[one] for one in sent if one not in answers], waited)
+                told = True
             pause = min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS)
             time.sleep(max(0.0, looked + pause - self._clock()))
             self._check_wanted()
+
+    def _tell_waiting(self, silent: Sequence[Parcel], waited: float) -> None:
+        """Tell whose answers are waited for, and until when the first of them may come."""
+        left = min(self._deadline, *(one.patience_seconds for one in silent)) - waited
+        whose = ", ".join(one.addressee for one in silent)
+        self._tell(f"waits for the answer of {whose}{until(left, utc_now())}")
+
+    def _until_taken(self, step: Callable[[], _T], patience: float) -> _T:
+        """Take a step of the Grid's; again where that fails, for so many seconds.
+
+        A message that was pushed, and of which Flower did not say so, is pushed twice: a party
+        answers the same question alike.
+        """
+        begun = self._clock()
+        while True:
+            try:
+                taken = step()
+            except GridFailingError as error:
+                self._note_failing(error)
+                waited = self._clock() - begun
+                if waited > patience:
+                    raise PartyUnreachableError(
+                        f"the SuperLink has failed for {patience:g} s ({error}): its own log says "
+                        "why; mend it, then run again"
+                    ) from error
+                time.sleep(min(max(self._poll, waited / 10), SLOWEST_POLL_SECONDS))
+                self._check_wanted()
+            else:
+                self._note_failing(None)
+                return taken
+
+    def _note_failing(self, error: GridFailingError | None) -> None:
+        """Tell that the Grid begins to fail, or has ceased to."""
+        if self._is_failing is (error is not None):
+            return
+        self._is_failing = error is not None
+        again = f"the SuperLink fails ({error}): it is asked again until it answers"
+        self._tell(again if error else "the SuperLink answers again")
 
     def _send(self, parcels: Sequence[Parcel]) -> Mapping[str, Parcel]:
         """Push every parcel; return them by the id that Flower gave each, in order."""
@@ -252,7 +330,7 @@ class GridChannel:
         """
         found: dict[str, SealedMessage | None] = {}
         failed: set[str] = set()
-        for reply in self._grid.pull_messages(list(asked)):
+        for reply in self._pulled(list(asked)):
             question = reply.metadata.reply_to_message_id
             if question not in asked:
                 continue
@@ -277,5 +355,18 @@ class GridChannel:
             try:
                 found[question] = from_record(reply.content)
             except MessageError as error:
-                raise MessageError(f"{addressee} answered with a {error}") from error
+                foreign = ForgedError(f"{addressee} answered with a {error}")
+                if parcel.on_foreign is None:
+                    raise foreign from error
+                found[question] = None
+                parcel.on_foreign(foreign)
         return found, failed
+
+    def _pulled(self, identifiers: Sequence[str]) -> Iterator[FlowerMessage]:
+        """Yield the replies that are there; none where the Grid fails, until the next look."""
+        try:
+            yield from self._grid.pull_messages(identifiers)
+        except GridFailingError as error:
+            self._note_failing(error)
+        else:
+            self._note_failing(None)

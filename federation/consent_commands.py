@@ -39,7 +39,8 @@ Recipients = Annotated[
     list[str] | None, typer.Option("--recipient", help="Only for this party; may repeat.")
 ]
 Expires = Annotated[
-    datetime | None, typer.Option("--expires", help="In UTC.", formats=["%Y-%m-%dT%H:%M:%S"])
+    datetime | None,
+    typer.Option("--expires", help="When it ends, in UTC.", formats=["%Y-%m-%dT%H:%M:%S"]),
 ]
 Notice = Annotated[Path, typer.Option("--notice", help="What they were told, in JSON.")]
 

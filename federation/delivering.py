@@ -18,10 +18,9 @@ from typing import Final
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from federation.desk import undamaged
 from federation.gate import Gate
 from federation.messages import Digest
-from federation.party import PartyFolder, write_atomically
+from federation.party import PartyFolder, undamaged, write_atomically
 
 __all__ = ["delivered", "on_the_way", "settle_delivery"]
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from zipfile import BadZipFile
 
 from compliance.agreement import Agreement
 from compliance.terms import Role
@@ -32,7 +31,7 @@ from privacy.accounting.events import Event
 from privacy.accounting.ledger import Ledger
 from privacy.psi.engine import CurveEngine
 
-__all__ = ["Desk", "undamaged"]
+__all__ = ["Desk"]
 
 
 class Desk:
@@ -164,9 +163,7 @@ class Desk:
 
     def taking_part(self, match: str) -> PeopleUsed:
         """Return who takes part in a match, their references unread."""
-        directory = self.folder.job(match) / "people"
-        with undamaged(directory):
-            return load_people(directory)
+        return load_people(self.folder.job(match) / "people")
 
     def members(self, match: str) -> Members:
         """Return whom a match found here.
@@ -176,8 +173,7 @@ class Desk:
         """
         path = self.folder.members(match)
         try:
-            with undamaged(path):
-                return Members.load(path, self.taking_part(match))
+            return Members.load(path, self.taking_part(match))
         except FileNotFoundError as error:
             raise self.refusal(
                 "train.match", f"match {match!r} has not ended here: run it first"
@@ -230,12 +226,3 @@ class Desk:
     def tell_done(self, job: str, stage: str, done: int, total: int) -> None:
         """Report how far a long step has come."""
         report(Progress(self.folder.name, job, stage, done=done, total=total))
-
-
-@contextmanager
-def undamaged(path: Path) -> Iterator[None]:
-    """Turn what is wrong with a file that this party wrote itself into its own error."""
-    try:
-        yield
-    except (BadZipFile, EOFError, KeyError, ValueError) as error:
-        raise WorkspaceError(f"{path} is damaged: run its job under another name") from error

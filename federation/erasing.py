@@ -302,13 +302,18 @@ class Erasing:
         self._carry_out_each([one for one in self.status() if not one.execution.completion])
 
     def _carry_out_each(self, kept: Sequence[Kept]) -> tuple[Kept, ...]:
-        """Carry out requests: one that cannot be hinders no other; the first error is raised."""
+        """Carry out requests: one that cannot be hinders no other; the first error is raised.
+
+        None is completed while anybody is still in a last set: the next look takes them out.
+        """
         dealt: list[Kept] = []
         wrong: list[Exception] = []
         found = self._find(kept)  # 2
+        is_remembered = False
         try:
             self._forget_last_sets(kept, found)
         except FederationError as error:
+            is_remembered = True
             wrong.append(error)
         for one, references in zip(kept, found, strict=True):
             report(Progress(self._folder.name, "erase", f"carries out {one.execution.request}"))
@@ -318,7 +323,7 @@ class Erasing:
                 wrong.append(error)
         if dealt:
             self._places.tell_of_models()
-        done = tuple(map(self._complete, dealt))
+        done = tuple(dealt if is_remembered else map(self._complete, dealt))
         if wrong:
             raise wrong[0]
         return done

@@ -8,7 +8,8 @@ FederationError
 ├── PartyBusyError       a job holds the party's folder: ask again a little later
 ├── MessageError         bytes from another party break the protocol: nothing of them was used
 │   ├── VersionError     ... or are of another version of Comity: install the same on both sides
-│   └── StrangerError    ... or are of nobody who signed the agreement
+│   ├── StrangerError    ... or are of nobody who signed the agreement
+│   └── ForgedError      ... or prove nothing of whose they are
 ├── RefusedError         a term of the agreement says no: its text names the term and the remedy
 ├── PartyUnreachableError  a party stayed silent or failed: its operator looks at that party
 ├── EnrolmentError       an invitation, or an answer to it, does not hold: operator and party talk
@@ -30,6 +31,7 @@ __all__ = [
     "CoordinatorUnreachableError",
     "EnrolmentError",
     "FederationError",
+    "ForgedError",
     "MessageError",
     "PartyBusyError",
     "PartyUnreachableError",
@@ -94,6 +96,10 @@ class VersionError(MessageError):
 
 class StrangerError(MessageError):
     """A message is of somebody who is no party of the agreement."""
+
+
+class ForgedError(MessageError):
+    """A message is none of ours, or not signed by whom it names: it proves nothing of a sender."""
 
 
 class RefusedError(FederationError):

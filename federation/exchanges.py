@@ -7,7 +7,7 @@ jobs/JOB/exchange-NNNN.json   who was missing, and what the others answered
 Guarantees: a job that is run again has each such exchange as it was: whoever was left out stays so,
 and whoever answered need not be there to answer again. Of a match, who was left out is kept alone:
 its answers are as large as its sets, and parties repeat them. An exchange is kept whole, or not at
-all, before anything is said that follows from it.
+all, before anything is said that follows from it; one in which somebody refused is not.
 
 Leaves to others: holding an answer against its question (`coordinator`), which is done each time.
 """

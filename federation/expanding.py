@@ -29,7 +29,7 @@ from compliance import records
 from compliance.errors import ModelAlteredError
 from connectors import ConnectorError
 from federation.delivering import delivered, on_the_way, settle_delivery
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.expand import (
@@ -48,6 +48,7 @@ from federation.messages import (
     ExpandRequest,
     Message,
 )
+from federation.party import undamaged
 from federation.population import Population, Use, encoder_for
 from federation.published import check_published
 from federation.retraining import check_in_use

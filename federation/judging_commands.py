@@ -47,7 +47,7 @@ def attack_command(
 ) -> None:
     """Attack a model's training on the party's own rows: which epsilon is refuted?
 
-    Everything stays at the party; nothing is charged. Leaves with 1 if the stated epsilon is.
+    Everything stays at the party; nothing is charged. Leaves with 1 if it is the stated one.
 
     Example: comity attack out/demo/retailer/models/lookalike-model.json
     """

@@ -3,10 +3,11 @@
 Guarantees: parses, calls, prints. Leaves to others: everything else (`audit`, `log_sharing`).
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -14,7 +15,16 @@ from rich.table import Column, Table
 
 from compliance.terms import Role
 from federation.errors import WorkspaceError
-from federation.terminal import JsonFlag, answer, counted, err, out, print_json, print_row
+from federation.terminal import (
+    JsonFlag,
+    answer,
+    counted,
+    err,
+    out,
+    print_json,
+    print_row,
+    shortened,
+)
 
 if TYPE_CHECKING:
     from federation.audit import VerifiedParty
@@ -111,16 +121,23 @@ def log_serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8096,
 ) -> None:
-    """Serve a party's log over HTTP, and cosign heads of the other parties' logs, until Ctrl-C.
+    """Serve a party's log over HTTP, and cosign heads of the other parties' logs.
+
+    Until Ctrl-C or a SIGTERM, which the first process of a container gets only if it asks for it.
 
     Example: comity log serve out/demo/retailer --port 8096
     """
     from federation.log_sharing import make_server
 
+    signal.signal(signal.SIGTERM, _end)
     with make_server(directory, host, port) as server:
         address = f"http://{host}:{server.server_port}/"
         err.print(f"serving {directory / 'log'} at {address}", markup=False)
         server.serve_forever()
+
+
+def _end(*_: object) -> NoReturn:
+    raise SystemExit(0)
 
 
 @log_app.command("receipt", context_settings={"ignore_unknown_options": True})  # -1 is an index
@@ -267,5 +284,4 @@ def log_show(
 
 
 def _short(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return shortened(f"{value:.4g}" if isinstance(value, float) else str(value), 58)

@@ -14,7 +14,6 @@ belong to the very people they were found among. References are read only when a
 Leaves to others: the match itself (`jobs.match`).
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +25,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from federation.party import write_atomically
+from federation.party import undamaged, write_atomically
 from federation.people_used import PeopleUsed
 from federation.references import References
+from federation.stored_arrays import stored_arrays, to_bytes
 
 __all__ = ["Members", "load_people", "save_people"]
 
@@ -75,9 +75,11 @@ def load_people(directory: Path) -> PeopleUsed:
 
     Raises:
         FileNotFoundError: nobody was read.
-        ValueError: the file is damaged.
+        WorkspaceError: the file is damaged.
     """
-    stored = _People.model_validate_json((directory / "people.json").read_bytes())
+    path = directory / "people.json"
+    with undamaged(path):
+        stored = _People.model_validate_json(path.read_bytes())
     return PeopleUsed(
         stored.purpose,
         stored.used.at(directory / "used.arrow"),
@@ -142,9 +144,7 @@ class Members:
 
     def to_bytes(self) -> bytes:
         """Write what `load` reads."""
-        content = io.BytesIO()
-        np.savez(content, people=np.array(self.used.keys.digest), rows=self.rows)
-        return content.getvalue()
+        return to_bytes(people=self.used.keys.digest, rows=self.rows)
 
     @classmethod
     def load(cls, path: Path, people: PeopleUsed) -> Self:
@@ -156,11 +156,11 @@ class Members:
 
         Raises:
             FileNotFoundError: there was no such match.
-            ValueError: the file is damaged, or the people are others.
+            WorkspaceError: the file is damaged, or the people are others.
         """
-        with np.load(path, allow_pickle=False) as stored:
-            rows = stored["rows"]
-            if str(stored["people"]) != people.keys.digest or rows.dtype != np.uint32:
+        with stored_arrays(path) as stored:
+            rows = stored.array("rows", np.uint32, None)
+            if stored.text("people") != people.keys.digest:
                 raise ValueError("the members are of other people")
             if len(rows) and rows.max() >= len(people.keys):
                 raise ValueError("the members are not among the people")

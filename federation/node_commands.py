@@ -59,7 +59,9 @@ def node_up(
     observe: Annotated[
         str | None,
         typer.Option(
-            "--observe", metavar="HOST:PORT", help="Tell health and figures there; nowhere if out."
+            "--observe",
+            metavar="HOST:PORT",
+            help="Tell health and figures there; nowhere if left out.",
         ),
     ] = None,
     traces: Annotated[

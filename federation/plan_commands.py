@@ -87,14 +87,18 @@ def _print_plan(planned: "Plan") -> None:
         if job.noise_multiplier is not None:
             details.append(f"noise multiplier {job.noise_multiplier:.3f}")
         out.print(f"  {'; '.join(details)}", markup=False)
+        if job.erasure is not None and not job.refused_by:
+            out.print(f"  {job.erasure}", markup=False)
         if job.forecast is not None:
             _print_forecast(job.forecast)
         if job.hidden_share is not None:
             out.print(f"  {job.hidden_share.sentence}", markup=False)
             if job.hidden_share.warning:
                 out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
-    for fuller in planned.fuller:
-        out.print(f"[bold yellow]warning[/] {escape(fuller.sentence)}")
+    warnings = [one.sentence for one in planned.fuller]
+    warnings += [one.sentence for one in planned.uncounted]
+    for warning in warnings:
+        out.print(f"[bold yellow]warning[/] {escape(warning)}")
     _print_budget(planned)
 
 

@@ -8,12 +8,22 @@ Leaves to others: drawing them (`cli`).
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-__all__ = ["Progress", "ProgressListener", "listener", "listening", "log_progress", "report"]
+__all__ = [
+    "Progress",
+    "ProgressListener",
+    "listener",
+    "listening",
+    "log_progress",
+    "report",
+    "until",
+]
 
 _logger = logging.getLogger("comity.progress")
 
@@ -33,7 +43,6 @@ class Progress:
         done: steps done so far of a long stage.
         total: steps of the long stage in all; 0 for a stage told once.
         absent: the party, or else the node, that the stage says is absent for its version.
-        missing: partners without whom the job has ended, as the stage says.
     """
 
     party: str
@@ -46,12 +55,19 @@ class Progress:
     done: int = 0
     total: int = 0
     absent: str | None = None
-    missing: tuple[str, ...] = ()
 
 
 ProgressListener = Callable[[Progress], None]
 
 _listener: ContextVar[ProgressListener | None] = ContextVar("comity_progress", default=None)
+
+
+def until(seconds: float, now: datetime) -> str:
+    """Say how long something is waited for, after what it is; nothing where there is no end."""
+    if math.isinf(seconds):
+        return ""
+    end = now + timedelta(seconds=seconds)
+    return f", {seconds:.0f} s at most, until {end:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def report(progress: Progress) -> None:

@@ -5,6 +5,7 @@ Guarantees: no report is made unless every log that it reads holds, and all are 
 Leaves to others: verifying (`audit`), everything that is said (`compliance.reporting`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +35,9 @@ _MOST_ROWS: Final = 20
 
 _Maker = Callable[["Agreement", "Sequence[PartyLog]", datetime], "Report"]
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder, or a workspace.")]
+Directories = Annotated[
+    list[Path], typer.Argument(metavar="DIR…", help="Party folders, or whole workspaces.")
+]
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", help="Write a page that prints to this file.")
 ]
@@ -50,7 +53,7 @@ AtOption = Annotated[
 
 @report_app.command("processing")
 def processing(
-    directory: Directory,
+    directories: Directories,
     html: HtmlOption = None,
     as_json: JsonFlag = False,
     at: AtOption = None,
@@ -61,12 +64,12 @@ def processing(
     """
     from compliance.reporting import processing_report
 
-    _report(processing_report, directory, html, as_json, at)
+    _report(processing_report, directories, html, as_json, at)
 
 
 @report_app.command("impact")
 def impact(
-    directory: Directory,
+    directories: Directories,
     html: HtmlOption = None,
     as_json: JsonFlag = False,
     at: AtOption = None,
@@ -77,12 +80,12 @@ def impact(
     """
     from compliance.reporting import impact_report
 
-    _report(impact_report, directory, html, as_json, at)
+    _report(impact_report, directories, html, as_json, at)
 
 
 @report_app.command("budget")
 def budget(
-    directory: Directory,
+    directories: Directories,
     html: HtmlOption = None,
     as_json: JsonFlag = False,
     at: AtOption = None,
@@ -93,12 +96,12 @@ def budget(
     """
     from compliance.reporting import budget_report
 
-    _report(budget_report, directory, html, as_json, at)
+    _report(budget_report, directories, html, as_json, at)
 
 
 @report_app.command("erasure")
 def erasure(
-    directory: Directory,
+    directories: Directories,
     html: HtmlOption = None,
     as_json: JsonFlag = False,
     at: AtOption = None,
@@ -109,12 +112,12 @@ def erasure(
     """
     from compliance.reporting import erasure_report
 
-    _report(erasure_report, directory, html, as_json, at)
+    _report(erasure_report, directories, html, as_json, at)
 
 
 @report_app.command("access")
 def access(
-    directory: Directory,
+    directories: Directories,
     html: HtmlOption = None,
     as_json: JsonFlag = False,
     at: AtOption = None,
@@ -125,26 +128,38 @@ def access(
     """
     from compliance.reporting import access_report
 
-    _report(access_report, directory, html, as_json, at)
+    _report(access_report, directories, html, as_json, at)
 
 
 def _report(
-    make: _Maker, directory: Path, html: Path | None, as_json: bool, at: datetime | None
+    make: _Maker, directories: list[Path], html: Path | None, as_json: bool, at: datetime | None
 ) -> None:
     from compliance.reporting import PartyLog, page
     from federation.audit import verify_all
     from federation.party import write_atomically
 
-    verified, problems = verify_all([directory])
+    verified, problems = verify_all(directories)
     if problems:
         raise problems[0]
     agreement = verified[0].agreement
     if any(party.agreement != agreement for party in verified):
         raise WorkspaceError(
-            f"{directory} holds logs under several agreements: name one party's folder"
+            f"{_named(directories)} hold logs under several agreements: name folders of one"
+        )
+    names = [party.party for party in verified]
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
+        raise WorkspaceError(
+            f"{_named(directories)} hold several logs of {', '.join(twice)}: name each party once"
         )
     logs = [
-        PartyLog.of(one.party, one.leaves, one.root_hash, one.log.succession.versions)
+        PartyLog.of(
+            one.party,
+            one.leaves,
+            one.root_hash,
+            one.log.succession.versions,
+            public_size=one.public_size,
+            cosigned_by=one.cosigned_by,
+        )
         for one in verified
     ]
     moment = (at or datetime.now(UTC)).replace(tzinfo=UTC)
@@ -159,11 +174,17 @@ def _report(
         _print(report)
 
 
+def _named(directories: Sequence[Path]) -> str:
+    return ", ".join(map(str, directories))
+
+
 def _print(report: "Report") -> None:
     """Print the figures: every one in a line of its own, or as tables that fit a terminal."""
     from compliance.reporting import figures_of
 
-    out.print(f"{report.title}, {report.collaboration}, as of {report.at:%Y-%m-%d}", markup=False)
+    heads = (f"{one.party} ({one.tree_size} leaves, public {one.public})" for one in report.heads)
+    title = f"{report.title}, {report.collaboration}, as of {report.at:%Y-%m-%d}"
+    out.print(f"{title}, of the logs of {', '.join(heads)}", markup=False)
     figures = list(figures_of(report))
     if not figures:
         out.print("no figures: nothing that it tells of has been logged")

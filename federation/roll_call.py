@@ -2,10 +2,11 @@
 
 Guarantees: everybody a job could use is waited for, until the channel's deadline, once in a run;
 before each job after that it is looked who has come meanwhile. Whoever a job cannot do without and
-is not there then is named. Whom it waits for is told at once. Parties that a job can do without are
-as many partners as it says itself (`absent_partners`), and in a training by secure sums as many as
-the agreement says. Who speaks another version is absent, told at once, and waited for by nobody; it
-is asked again before each job, in passing. A node of nobody who signed is let be.
+is not there then is named. Whom it waits for, and until when, is told at once. Parties that a job
+can do without are as many partners as it says itself (`absent_partners`), and in a training by
+secure sums as many as the agreement says. Who speaks another version is absent, told at once, and
+waited for by nobody; it is asked again before each job, in passing. A node of nobody who signed is
+let be, whatever it answers: also in a party's name.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
 """
@@ -18,11 +19,18 @@ from typing import Final
 from compliance.agreement import Agreement
 from compliance.terms import NoiseSource, Role
 from federation.channel import Channel
-from federation.errors import PartyUnreachableError, RefusedError, VersionError
+from federation.clock import Clock, utc_now
+from federation.errors import (
+    MessageError,
+    PartyUnreachableError,
+    RefusedError,
+    StrangerError,
+    VersionError,
+)
 from federation.jobs.assist import spare_scorers
 from federation.jobs.secure_sum import partners_of, spare_partners
-from federation.messages import Message
-from federation.progress import Progress, report
+from federation.messages import Message, printable
+from federation.progress import Progress, report, until
 from federation.specification import (
     ExpandSpec,
     JobSpec,
@@ -32,7 +40,7 @@ from federation.specification import (
     VerticalScoreSpec,
 )
 
-__all__ = ["ROLL_CALL", "OtherVersion", "RollCall", "spare"]
+__all__ = ["ROLL_CALL", "OtherVersion", "Patience", "RollCall", "spare"]
 
 ROLL_CALL = "roll-call"
 """What the question to all nodes is filed under, which belongs to no job."""
@@ -46,6 +54,34 @@ Identify = Callable[[Sequence[int], int, float], Sequence[Message | None]]
 The second argument is how many may give no answer, the third for how many seconds one is waited for
 at most. Nodes of other versions, and strangers', are noted and give none.
 """
+
+
+NOTHING_DUE_SECONDS: Final = 30.0
+"""How long parties are waited for where no job is due.
+
+Whoever is away hears of everything at the next run. A node whose coordinator was away calls again
+every ten seconds at least (`federation.apps.superlink`).
+"""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a run waits for parties that are away, in seconds; a job may say less itself.
+
+    Attributes:
+        jobs: where jobs are due.
+        nothing_due: where parties have only to be told something.
+    """
+
+    jobs: float = math.inf
+    nothing_due: float = NOTHING_DUE_SECONDS
+
+    @classmethod
+    def of(cls, deadline_seconds: float, wished: float | None) -> "Patience":
+        """Return that of a coordinator, unless somebody wished another one for this run."""
+        if wished is not None:
+            return cls(wished, wished)
+        return cls(deadline_seconds, min(deadline_seconds, NOTHING_DUE_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -68,9 +104,21 @@ class RollCall:
         agreement: its brand and partners have nodes.
         channel: to the nodes.
         identify: asks them.
+        patience: how long anybody is waited for.
+        clock: tells until when that is.
     """
 
-    def __init__(self, agreement: Agreement, channel: Channel, identify: Identify) -> None:
+    def __init__(
+        self,
+        agreement: Agreement,
+        channel: Channel,
+        identify: Identify,
+        *,
+        patience: Patience | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        self.patience = patience or Patience()
+        self._clock = clock
         self._agreement = agreement
         self._name = agreement.by_role(Role.COORDINATOR)[0].name
         self._channel = channel
@@ -90,21 +138,33 @@ class RollCall:
         return self._nodes
 
     def note_other(self, node: int, other: OtherVersion, job: str) -> None:
-        """Take a node for absent that speaks another version, and tell of it once."""
+        """Take a node for absent that speaks another version, and tell of it once.
+
+        Whose it is, it may have said in another's name: only who was there by it is named as such.
+        """
         known, self._others[node] = self._others.get(node), other
-        for name in [name for name, one in self._nodes.items() if one == node]:
+        names = [name for name, one in self._nodes.items() if one == node]
+        for name in names:
             del self._nodes[name]
         if known is None or str(known.error) != str(other.error):
-            who = other.party or f"node {node}"
+            claimed = f", {other.party}'s by its own account," if other.party else ""
+            who = names[0] if names else f"node {node}{claimed}"
             told = f"takes {who} for absent: {other.error}"
-            report(Progress(self._name, job, told, absent=who))
+            report(Progress(self._name, job, told, absent=other.party or f"node {node}"))
 
-    def note_stranger(self, node: int) -> None:
-        """Let a node be that is nobody's who signed the agreement, and say so once."""
+    def note_stranger(self, node: int, error: MessageError) -> None:
+        """Let a node be that proves to be nobody's who signed the agreement, and say so once.
+
+        Args:
+            node: that one.
+            error: what is wrong with its answer.
+        """
         self._others.pop(node, None)  # it was updated meanwhile
         if node not in self._strangers:
             self._strangers.add(node)
-            told = f"lets node {node} be: it is of nobody who signed this agreement"
+            said = printable(str(error))
+            why = "it is" if isinstance(error, StrangerError) else f"its answer ({said}) is"
+            told = f"lets node {node} be: {why} of nobody who signed this agreement"
             report(Progress(self._name, ROLL_CALL, told))
 
     def versions_of(self, names: Iterable[str]) -> Mapping[str, VersionError | RefusedError]:
@@ -140,9 +200,10 @@ class RollCall:
                 f"do without {without}: start it, then run again"
             )
 
-    def seek(self, wanted: frozenset[str], *, patience_seconds: float = math.inf) -> None:
-        """Find parties that are to be told something; it is no error if they do not come."""
+    def seek(self, wanted: frozenset[str], *, patience_seconds: float = math.inf) -> frozenset[str]:
+        """Find parties that are to be told something, and return who of them did not come."""
         self._look(wanted, len(wanted), ROLL_CALL, patience_seconds)
+        return wanted - self._nodes.keys()
 
     def _versions_that_may_be_of(
         self, missing: frozenset[str]
@@ -173,6 +234,7 @@ class RollCall:
         """
         if not wanted - self._nodes.keys():
             return
+        patience_seconds = min(patience_seconds, self.patience.jobs)
         self._ask_others_again()
         absent = wanted - self._nodes.keys()
         waited = self._waited_for
@@ -199,7 +261,9 @@ class RollCall:
             if len(missing) <= silent or len(nodes) < at_least:  # the deadline has passed
                 break
             if at_least == 0:
-                report(Progress(self._name, job, f"waits for {', '.join(sorted(missing))}"))
+                now = self._clock()
+                told = f"waits for {', '.join(sorted(missing))}{until(patience_seconds, now)}"
+                report(Progress(self._name, job, told))
             at_least = len(nodes) + len(missing) - silent
         self._nodes |= found
         nameless = {node for node, name in asked.items() if name is None}

@@ -119,11 +119,10 @@ class Showings:
             ConnectorError: they cannot be read.
             WorkspaceError: the party's configuration names no data, or the disk is full.
         """
-        kept = self._read(origin)
-        if kept is None or not kept.part or kept.resumed or kept.begun <= now - _RESUMABLE:
+        kept = self._resumable(origin, now)
+        if kept is None:
             return self._begin(origin, label, now)
-        last = min(kept.part, self._parts.last)
-        return self._keep(origin, kept.model_copy(update={"part": last, "resumed": True}))
+        return self._keep(origin, kept.model_copy(update={"resumed": True}))
 
     def find(self, origin: str, name: str) -> Showing:
         """Return what is shown to a party.
@@ -179,8 +178,15 @@ class Showings:
         for path in self._place.glob("*.npz"):
             path.unlink()
         for path in [one for one in self._place.glob("*") if one.is_dir()]:
-            if not any(one > now - _RESUMABLE for one in self._times(path.name)):
+            if self._resumable(path.name, now) is None:
                 self.end(path.name)
+
+    def _resumable(self, origin: str, now: datetime) -> Showing | None:
+        """Return what goes on where it was: not what no part, or every part, was answered of."""
+        kept = self._read(origin)
+        if kept is None or kept.resumed or kept.begun <= now - _RESUMABLE:
+            return None
+        return kept if 0 < kept.part <= self._parts.last else None
 
     def _begin(self, origin: str, label: str, now: datetime) -> Showing:
         """Read the people; they are there whole once the state is."""

@@ -182,11 +182,11 @@ class Spreading:
             return known
         if shown.part:
             raise MessageError(f"{peer} goes on with what it did not begin to show, or long ago")
-        unsent = (one.request for one in self._followed.unsent(peer, now))
-        begun = self._askings.begin(shown.showing, unsent, label=message.sealed.digest, now=now)
-        if not begun.requests:
+        unsent = [one.request for one in self._followed.unsent(peer, now)]
+        if not unsent:
             raise MessageError(f"{peer} shows its people, and there is nothing to ask it now")
-        return begun
+        label = message.sealed.digest
+        return self._askings.begin(peer, shown.showing, unsent, label=label, now=now)
 
     def _sign(self, peer: str, requests: Iterable[str], places: Iterable[int]) -> Asked:
         """Sign requests for a recipient, by their places in the batch, and note that they go."""

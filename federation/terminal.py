@@ -1,7 +1,8 @@
 """The terminal: what a command answers, in lines for people or as JSON for programs.
 
 Guarantees: results go to standard output, everything else to standard error. JSON is one document,
-as RFC 8259 has it: where a number is undefined or infinite, it has null.
+as RFC 8259 has it: where a number is undefined or infinite, it has null. Nothing is cut, and no
+line or table broken, but to the width of a terminal that somebody looks at.
 Names, paths and other people's texts are printed as they are: nothing in them is markup.
 
 Leaves to others: what is answered (the modules of commands), progress (`watch`).
@@ -27,10 +28,24 @@ __all__ = [
     "print_document",
     "print_json",
     "print_row",
+    "shortened",
 ]
 
-out: Final = Console(highlight=False, soft_wrap=True, emoji=False)
-err: Final = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+_WIDEST: Final = 1_000_000
+"""Columns of what is no terminal, which has none."""
+
+
+class _Output(Console):
+    """A console that has a width only where it is a terminal."""
+
+    @property
+    def options(self) -> ConsoleOptions:
+        found = super().options
+        return found if self.is_terminal else found.update(max_width=_WIDEST)
+
+
+out: Final = _Output(highlight=False, soft_wrap=True, emoji=False)
+err: Final = _Output(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
@@ -81,12 +96,12 @@ class _Document(Markdown):
 
 
 def print_document(markdown: str, console: Console = out) -> None:
-    """Print a document in Markdown for people, within the width of the terminal."""
-    console.print(_Document(markdown), soft_wrap=False)
+    """Print a document in Markdown for people, within the width of the terminal, or of a page."""
+    console.print(_Document(markdown), soft_wrap=False, width=console.width)
 
 
 def print_row(text: str) -> None:
-    """Print one line of many, cut to the width of a terminal; whole where a program reads it."""
+    """Print one line of many, cut to the width of a terminal; whole where it is none."""
     out.print(
         text,
         markup=False,
@@ -94,6 +109,11 @@ def print_row(text: str) -> None:
         no_wrap=True,
         overflow="ellipsis",
     )
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text, cut to so many characters where standard output is a terminal."""
+    return text if len(text) <= most or not out.is_terminal else f"{text[: most - 1]}…"
 
 
 def counted(count: int, noun: str) -> str:

@@ -29,7 +29,7 @@ JsonFileOption = Annotated[
 
 
 def demo(workspace: WorkspaceOption = Path("out/demo"), json_file: JsonFileOption = None) -> None:
-    """Run the main job on real data: a brand, two partners and a coordinator.
+    """Run a whole collaboration on real data: a brand, two partners and a coordinator.
 
     One person withdraws between match and training, and one is erased after it.
 

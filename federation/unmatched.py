@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import TypeAdapter
 
 from compliance.agreement import Agreement
-from federation.party import PartyFolder
+from federation.party import PartyFolder, undamaged
 from federation.roll_call import spare
 from federation.specification import ExpandSpec, JobSpec, MeasureSpec, TrainSpec
 
@@ -22,11 +22,16 @@ _NAMES = TypeAdapter(tuple[str, ...])
 
 
 def missing_from(folder: PartyFolder, job: str) -> frozenset[str]:
-    """Return the partners that a job which has ended went without; nobody where it has not."""
+    """Return the partners that a job which has ended went without; nobody where it has not.
+
+    Raises:
+        WorkspaceError: what is kept of its end is damaged.
+    """
     path = folder.ended(job)
     if not path.exists():
         return frozenset()
-    return frozenset(_NAMES.validate_python(json.loads(path.read_bytes()).get("missing", ())))
+    with undamaged(path):
+        return frozenset(_NAMES.validate_python(json.loads(path.read_bytes()).get("missing", ())))
 
 
 def unmatched(

@@ -211,8 +211,8 @@ def _trained_rows(kept: KeptPart) -> TrainedRows:
     directory = kept.folder.job(kept.spec.name) / "people"
     try:
         people = load_people(directory)
-    except (OSError, ValueError) as error:
-        raise WorkspaceError(f"{directory} is damaged or gone: run the job anew") from error
+    except OSError as error:
+        raise WorkspaceError(f"{directory} is gone: run the job anew") from error
     return TrainedRows(rows=people.rows, used=len(people.keys), excluded=dict(people.excluded))
 
 

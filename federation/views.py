@@ -26,7 +26,7 @@ from compliance.policy import ANALYST
 from compliance.terms import MeasureTerms
 from federation.clock import Clock, utc_now
 from federation.cohort_roots import kept_cohort_root
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import RefusedError, WorkspaceError
 from federation.members import Members
 from federation.node import Node
@@ -187,8 +187,7 @@ def _members(desk: Desk, match: str) -> Members:
             f"{desk.folder.path} keeps no members of that match: name one of "
             f"{', '.join(sorted(found)) or 'none that there is yet'}"
         )
-    with undamaged(desk.folder.members(match)):
-        return Members.load(desk.folder.members(match), desk.taking_part(match))
+    return Members.load(desk.folder.members(match), desk.taking_part(match))
 
 
 def _consent_used(desk: Desk, people: Population, now: datetime, beside: Path) -> records.Record:

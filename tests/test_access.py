@@ -32,9 +32,9 @@ from federation.cli import app
 from federation.clock import utc_now
 from federation.code import listing, running_code
 from federation.coordinator import write_jobs
-from federation.errors import RefusedError, WorkspaceError
+from federation.errors import PartyUnreachableError, RefusedError, WorkspaceError
 from federation.gate import Minimum
-from federation.messages import JobApproved, TrainUpdate
+from federation.messages import JobApproved, SealedMessage, TrainUpdate, unseal_header
 from federation.people_used import PeopleUsed
 from federation.policies import classification, policy_of
 from federation.references import References
@@ -199,6 +199,32 @@ class TestApprovals:
             ("find", "approver-1", "brand", job_digest(MATCH)),
         ]
         assert len(approvals_of(world.folder("courier"), world.agreement, MATCH)) == 3
+
+    @pytest.mark.parametrize("gone", ["courier", "brand"])
+    def test_whoever_does_not_hear_who_approved_is_missing_as_from_any_answer(
+        self, approving: World, tmp_path: Path, gone: str
+    ) -> None:
+        spec = MATCH.model_copy(update={"absent_partners": 1})
+        world = approving.copy(tmp_path / "run")
+        world.workspace = replace(world.workspace, agreement=approving.agreement)
+        coordinator = world.folder("coordinator")
+        write_jobs(coordinator, [spec])
+        approved = approve(world, spec, "approver-1", "approver-2")
+        keep_approvals(coordinator, world.agreement, spec, approved)
+
+        def leave(_: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+            if unseal_header(question.envelope, world.agreement).kind == "erase.look":
+                world.unreachable.add(gone)
+            return answer
+
+        world.listener = leave
+        if gone == "brand":
+            with pytest.raises(PartyUnreachableError, match="no answer from brand"):
+                world.run()
+            return
+        world.run()
+        ended = [one for one in world.leaves("coordinator") if isinstance(one, records.JobEnded)]
+        assert [(one.outcome, one.missing) for one in ended] == [("done", ("courier",))]
 
     def test_a_yes_is_kept_once_and_bears_no_further_signature(
         self, approving: World, tmp_path: Path

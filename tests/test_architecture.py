@@ -273,7 +273,11 @@ ALLOWED = {
             *("socket.recv_fds", "socket.send_fds", "socket.socket", "socket.socketpair"),
         }
     ),
-    # what Flower's own client returns and raises
+    # what Flower's own client returns and raises, and how much of it is read
+    "federation/apps/bounded.py": frozenset(
+        {"httpx.Client", "httpx.Response", "httpx.SyncByteStream"}
+    ),
+    "federation/apps/grid.py": frozenset({"http.HTTPStatus", "httpx.HTTPStatusError"}),
     "federation/apps/credential.py": frozenset({"http.HTTPStatus", "httpx.Response"}),
     "federation/apps/superlink.py": frozenset({"httpx.HTTPStatusError", "httpx.TransportError"}),
     # a coordinator's two listeners, and Flower's executor beside them, on its own machine
@@ -319,6 +323,9 @@ ALLOWED = {
         }
     ),
     "federation/apps/operating/pushes.py": frozenset({"http.HTTPStatus", *ASGI}),
+    "federation/apps/operating/returning.py": frozenset(  # looks at a call's head
+        {"starlette.datastructures.Headers", "starlette.types.Scope"}
+    ),
     "federation/apps/operating/riding.py": frozenset(
         {"starlette.concurrency.run_in_threadpool", *ASGI}
     ),
@@ -347,7 +354,7 @@ ALLOWED = {
             *(f"asyncio.{name}" for name in ("Event", "create_task", "gather", "get_running_loop")),
             *(f"asyncio.{name}" for name in ("run", "sleep", "to_thread", "wait_for")),
             *("asyncio", "subprocess", "subprocess.PIPE", "subprocess.Popen"),
-            *("subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
+            *("subprocess.STDOUT", "subprocess.TimeoutExpired", "starlette.types.ASGIApp"),
             *("uvicorn", "uvicorn.Config", "uvicorn.config.LOGGING_CONFIG"),
         }
     ),

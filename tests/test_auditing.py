@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -572,11 +575,22 @@ def test_a_job_that_failed_leaves_nothing_at_anybody(world: World) -> None:
     logs = clean(world.agreement)
     changed("coordinator", R.JobEnded, 1, outcome="failed")(logs, world.agreement)
     removed("coordinator", R.ModelTrained)(logs, world.agreement)
+    assert findings(world.agreement, logs) == ()  # its log tells that the model was sent
+    changed("coordinator", R.Release, 1, computation="train.request")(logs, world.agreement)
+    changed("coordinator", R.AccessDecided, 1, computation="train.request")(logs, world.agreement)
     (found,) = findings(world.agreement, logs)
     assert (found.kind, found.party) == (K.RESULT_NOT_TOLD, "retailer")
     logs["coordinator"] += job("model", "train")[:1]  # it goes on
     assert findings(world.agreement, logs) == ()
     logs["coordinator"] += job("model", "match")[1:]  # as if it had been another
+    (found,) = findings(world.agreement, logs)
+    assert (found.kind, found.party) == (K.RESULT_NOT_TOLD, "retailer")
+
+
+def test_a_job_that_is_done_as_another_hides_its_result_though_it_was_sent(world: World) -> None:
+    logs = clean(world.agreement)
+    changed("coordinator", R.JobEnded, 1, computation="match")(logs, world.agreement)
+    removed("coordinator", R.ModelTrained)(logs, world.agreement)
     (found,) = findings(world.agreement, logs)
     assert (found.kind, found.party) == (K.RESULT_NOT_TOLD, "retailer")
 
@@ -914,6 +928,24 @@ def test_a_served_log_of_nobody_and_one_under_another_key(workspace: Path, tmp_p
             (found,) = of_files(url, scratch=tmp_path / kind, agreement=contract)
             server.shutdown()
         assert found.kind is kind
+
+
+def test_a_server_of_a_log_ends_well_when_it_is_told_to(workspace: Path) -> None:
+    """As the first process of a container, which gets no signal that it does not ask for."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def tell() -> None:
+        while signal.getsignal(signal.SIGTERM) is before:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        with pytest.raises(SystemExit) as left:
+            main(["log", "serve", str(workspace / "retailer"), "--port", "0"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert left.value.code == 0
 
 
 NEVER = b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 9

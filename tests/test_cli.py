@@ -569,6 +569,20 @@ class TestLog:
             assert line == told or (len(line) <= 80 and told.startswith(line.removesuffix("…")))
         assert "--json tells everything" in ended.err
 
+    def test_what_is_no_terminal_gets_nothing_cut(
+        self, finished: tuple[Path, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "40")
+        file, workspace = finished
+        shown, planned = run("log", "show", workspace / "brand").out, run("plan", file).out
+        assert "…" not in shown + planned
+        leaves = run("log", "show", workspace / "brand", "--json").json
+        assert len(shown.splitlines()) == len(leaves) + 1
+        digests = [one["content_digest"] for one in leaves if one["kind"] == "release"]
+        assert digests
+        assert all(digest in shown for digest in digests)
+        assert re.search(r"┃ job +┃ computation ┃ epsilon ┃ spent after ┃", planned)
+
     def test_one_log_at_a_time(self, finished: tuple[Path, Path], run: Run) -> None:
         ended = run("log", "show", finished[1])
         assert ended.code == 2

@@ -46,7 +46,7 @@ from federation.messages import (
     weights_from_bytes,
 )
 from federation.progress import Progress, listening
-from federation.roll_call import ROLL_CALL
+from federation.roll_call import NOTHING_DUE_SECONDS, ROLL_CALL, Patience
 from federation.specification import MatchSpec
 
 
@@ -501,6 +501,47 @@ def test_a_party_that_is_not_there_is_named(world: World) -> None:
     assert outcomes(world) == []
     run_with(world, [2, 0, 1])
     assert outcomes(world)[-1] == ("best", "done")
+
+
+def test_whom_it_waits_for_is_told_with_the_end_of_it(world: World) -> None:
+    told: list[Progress] = []
+    channel = Absent(world, [0, 1])
+    with listening(told.append), pytest.raises(PartyUnreachableError, match="courier"):
+        open_coordinator(world).run(channel, patience=Patience(90, 3))
+    (line,) = [one.stage for one in told if one.stage.startswith("waits")]
+    words, end = line.removesuffix(" UTC").split(", until ")
+    assert words == "waits for courier, 90 s at most"
+    left = datetime.fromisoformat(f"{end}+00:00") - world.now
+    assert 85 < left.total_seconds() <= 90  # of a clock that goes on with every look
+    assert channel.waited == [90]
+
+
+@pytest.mark.parametrize(
+    ("patience", "seconds", "owes"),
+    [
+        (None, NOTHING_DUE_SECONDS, False),
+        (Patience.of(600, None), NOTHING_DUE_SECONDS, True),
+        (Patience.of(7, None), 7, False),
+        (Patience.of(600, 120), 120, True),
+    ],
+)
+def test_where_no_job_is_due_nobody_is_waited_for_as_long_as_for_a_job(
+    later: World, patience: Patience | None, seconds: float, owes: bool
+) -> None:
+    if owes:
+        (later.folder("coordinator").path / "unshown").write_text("best")
+    told: list[Progress] = []
+    channel = Absent(later, [0, 1])
+    with listening(told.append):
+        open_coordinator(later).run(channel, patience=patience)
+    assert channel.waited == [seconds]
+    without = "goes on without courier: what they have yet to hear is told later"
+    assert [one.stage for one in told].count(without) == 1
+    assert outcomes(later)[-1] == ("best", "done")
+    told.clear()
+    with listening(told.append):
+        open_coordinator(later).run(Absent(later, [0, 1, 2]), patience=patience)
+    assert not [one.stage for one in told if one.stage.startswith(("waits", "goes on without"))]
 
 
 @pytest.mark.parametrize("absent_partners", [0, 1])

@@ -1,12 +1,16 @@
 """What a deployment is made of: image, compose file, chart and units, held against their formats."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from deployment import children
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -36,9 +41,14 @@ with_systemd = pytest.mark.skipif(
 
 
 def helm(values: dict[str, Any]) -> "subprocess.CompletedProcess[str]":
+    return template(json.dumps(values))
+
+
+@cache
+def template(values: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [HELM, "template", "release", CHART, "--values", "-"],
-        input=json.dumps(values),
+        input=values,
         capture_output=True,
         text=True,
         check=False,
@@ -59,7 +69,7 @@ def rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def leaves(values: dict[str, Any], under: str = "") -> Iterator[str]:
     """Yield the paths of values; a group that templates take as a whole counts as one."""
     for key, one in values.items():
-        if isinstance(one, dict) and one and key != "resources":
+        if isinstance(one, dict) and one and key not in {"resources", "sidecarResources"}:
             yield from leaves(one, f"{under}{key}.")
         else:
             yield f"{under}{key}"
@@ -168,7 +178,7 @@ class TestChart:
         pod = rendered(values)["Deployment"]["spec"]["template"]["spec"]
         for container in pod["initContainers"] + pod["containers"]:
             said = " ".join(container.get("command", []) + container.get("args", []))
-            assert re.findall(r"/srv/comity(?:/\w+)?", said) == [folder]
+            assert set(re.findall(r"/srv/comity(?:/\w+)?", said)) == {folder}
 
     @pytest.mark.parametrize(("address", "port"), [("c.example", 9091), ("[2001:db8::1]:443", 443)])
     def test_a_coordinator_listens_where_it_is_probed_whatever_parties_call(
@@ -180,6 +190,10 @@ class TestChart:
         assert init["args"][-2:] == [f"--address={address}", "--listen=0.0.0.0:9091"]
         (service,) = made["Service"]["spec"]["ports"]
         assert (service["port"], service["targetPort"]) == (port, "parties")
+
+    @pytest.mark.parametrize("values", [{"node": {"serveLog": True}}, COORDINATOR])
+    def test_the_one_pod_is_called_also_where_it_is_not_ready(self, values: dict[str, Any]) -> None:
+        assert rendered(values)["Service"]["spec"]["publishNotReadyAddresses"]
 
     def test_strangers_calls_cannot_have_a_coordinator_killed(self) -> None:
         pod = rendered(COORDINATOR)["Deployment"]["spec"]["template"]["spec"]
@@ -196,8 +210,60 @@ class TestChart:
         made = rendered(values | {"retention": {"everySeconds": 3600}})
         (*_, container) = made["Deployment"]["spec"]["template"]["spec"]["containers"]
         (*_, said) = container["command"]
-        told = f"while :; do comity retention run /srv/comity/{folder}; sleep 3600; done"
-        assert said == told
+        assert f"do comity retention run /srv/comity/{folder} & " in said
+        assert "sleep 3600 & " in said
+
+    @pytest.mark.parametrize("values", [{"node": {"serveLog": True}}, COORDINATOR])
+    def test_a_quota_of_the_namespace_takes_every_container(self, values: dict[str, Any]) -> None:
+        pod = rendered(values)["Deployment"]["spec"]["template"]["spec"]
+        for container in pod["initContainers"] + pod["containers"]:
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+
+    @pytest.mark.parametrize(
+        "place", [("initContainers", 0), ("containers", -1), ("containers", -2)]
+    )
+    def test_what_waits_in_a_container_ends_when_it_is_told_to(
+        self, place: tuple[str, int], tmp_path: Path
+    ) -> None:
+        """A container's first process gets no signal that it does not ask for."""
+        made = rendered({"node": {"serveLog": True}})["Deployment"]
+        pod = made["spec"]["template"]["spec"]
+        command = pod[place[0]][place[1]]["command"]
+        (tmp_path / "comity").write_text("#!/bin/sh\nexec sleep 60\n")
+        (tmp_path / "comity").chmod(0o755)
+        apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+        if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+            pytest.skip("processes cannot be numbered anew here")
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        waiting = subprocess.Popen([*apart, *command], env=os.environ | {"PATH": path})
+        try:
+            while len(shell := children(waiting.pid)) != 1 or not children(shell[0]):
+                time.sleep(0.01)
+            os.kill(shell[0], signal.SIGTERM)
+            assert waiting.wait(timeout=20) == 143
+        finally:
+            waiting.kill()
+
+    def test_a_pod_is_what_its_company_says_of_it(self) -> None:
+        said = {"podLabels": {"sidecar": "no"}, "podAnnotations": {"why": "TLS ends here"}}
+        template = rendered(said | {"serviceAccountName": "objects"})["Deployment"]["spec"][
+            "template"
+        ]
+        assert template["metadata"]["labels"]["sidecar"] == "no"
+        assert template["metadata"]["annotations"] == {"why": "TLS ends here"}
+        assert template["spec"]["serviceAccountName"] == "objects"
+
+    def test_a_log_that_has_not_begun_gets_nobody_killed(self) -> None:
+        pod = rendered({"node": {"serveLog": True}})["Deployment"]["spec"]["template"]["spec"]
+        (log,) = [one for one in pod["containers"] if one["name"] == "log"]
+        assert "livenessProbe" not in log
+        assert log["command"][-1].index("party/agreement.json") < log["command"][-1].index("exec")
+
+    def test_a_node_asks_for_no_authority_of_a_coordinators(self) -> None:
+        values = {"coordinator": {"tls": {"existingSecret": "authority"}}}
+        pod = rendered(values)["Deployment"]["spec"]["template"]["spec"]
+        assert "authority" not in {one["name"] for one in pod["volumes"]}
 
     def test_every_value_is_used(self) -> None:
         chart = "".join(one.read_text("utf-8") for one in (CHART / "templates").iterdir())
@@ -256,8 +322,23 @@ class TestComposeFile:
             within = "coordinator" if side == "coordinator" else "party"
             assert set(re.findall(r"/srv/comity(?:/\w+)?", said)) <= {f"/srv/comity/{within}"}
 
+    def test_whatever_opens_the_folder_gets_what_the_environment_gives(self) -> None:
+        content = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+        for service in content["services"].values():
+            assert {*SOURCES} & {*service["environment"]} == {"COMITY_UNSEALING_KEY_FILE"}
+            assert {"PGPASSWORD", "AWS_SECRET_ACCESS_KEY"} <= {*service["environment"]}
+            (*_, key) = service["volumes"]
+            assert key["source"].startswith("${COMITY_UNSEALING_KEY_FILE:-")
+            assert key["target"].startswith("${COMITY_UNSEALING_KEY_FILE:-")
+
 
 class TestUnits:
+    def test_retention_has_the_passwords_that_a_node_has(self) -> None:
+        """It deletes segments from databases and object stores."""
+        for name in ("node", "retention"):
+            text = (DEPLOY / "systemd" / f"comity-{name}@.service").read_text(encoding="utf-8")
+            assert "\nEnvironmentFile=-/etc/comity/%i.env\n" in text
+
     @with_systemd
     def test_systemd_takes_them_and_finds_them_confined(self, tmp_path: Path) -> None:
         names = []

@@ -293,7 +293,7 @@ class TestDeployment:
         lines = told.splitlines()
         assert "done: every job has ended" in lines
         for folder in deployed.workspace.people:
-            absent = f"takes {folder.name} for absent: node "
+            absent = f", {folder.name}'s by its own account, for absent: node "
             (line,) = (one for one in lines if absent in one)
             assert f"takes no run of {installed()}; it says: {folder.name} runs" in line
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import flwr
@@ -39,11 +40,12 @@ from federation.channel import (
     PAYLOAD,
     Channel,
     GridChannel,
+    GridFailingError,
     Parcel,
     from_record,
     to_record,
 )
-from federation.coordinator import write_jobs
+from federation.coordinator import Coordinator, write_jobs
 from federation.embedded import FIRST_NODE, NODE_FAILED, EmbeddedGrid
 from federation.errors import (
     FederationError,
@@ -52,11 +54,10 @@ from federation.errors import (
     VersionError,
     WorkspaceError,
 )
-from federation.messages import EVERYONE, Identify, SealedMessage, unseal
-from federation.node import Node
+from federation.messages import SealedMessage
 from federation.operations.journal import RunJournal, RunState
 from federation.progress import Progress, listening, report
-from federation.roll_call import ROLL_CALL
+from federation.roll_call import Patience
 from federation.wire import installed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -306,6 +307,12 @@ class ChannelContract:
         channel = open_channel(foreign_at_the_first)
         with pytest.raises(MessageError, match=f"node {NODES[0]} answered with a record without"):
             channel.exchange([Parcel(node, question(1)) for node in NODES])
+        told: list[Exception] = []
+        answers = channel.exchange(
+            [Parcel(node, question(1), on_foreign=told.append) for node in NODES]
+        )
+        assert [str(one) for one in told] == [str(told[0])]
+        assert [answer is None for answer in answers] == [node == NODES[0] for node in NODES]
 
 
 class TestChannelOverTheEmbeddedGrid(ChannelContract):
@@ -393,6 +400,72 @@ def test_nobody_is_waited_for_longer_than_channel_and_job_bear(
     with pytest.raises(PartyUnreachableError, match="within 5 s"):
         channel.exchange([Parcel(1, question(1), patience_seconds=patience)])
     assert 5 < now.pop() <= 6
+
+
+class FailingGrid(NobodysGrid):
+    """A grid whose calls of some names fail."""
+
+    def __init__(self, *failing: str) -> None:
+        self._failing = failing
+
+    def _fail(self, call: str) -> None:
+        if call in self._failing:
+            raise GridFailingError("HTTP 500")
+
+    def get_node_ids(self) -> Iterable[int]:
+        self._fail("nodes")
+        return super().get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._fail("push")
+        return super().push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        self._fail("pull")
+        return super().pull_messages(message_ids)
+
+
+@pytest.mark.parametrize("call", ["nodes", "push", "pull"])
+def test_a_grid_that_fails_is_asked_again_for_as_long_as_a_job_bears_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    now, told = [0.0], []
+    monkeypatch.setattr("federation.channel.time.sleep", lambda _: now.append(now[-1] + 1.0))
+    channel = GridChannel(FailingGrid(call), clock=lambda: now[-1], tell=told.append)
+
+    def ask() -> object:
+        if call == "nodes":
+            return channel.nodes(0, patience_seconds=5)
+        return channel.exchange([Parcel(1, question(1), patience_seconds=5)])
+
+    with pytest.raises(PartyUnreachableError, match=r"SuperLink.* fail"):
+        ask()
+    assert 5 < now.pop() <= 6
+    assert told == ["the SuperLink fails (HTTP 500): it is asked again until it answers"]
+
+
+def test_whose_answers_are_waited_for_and_until_when_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, told = [0.0], list[str]()
+    monkeypatch.setattr("federation.channel.time.sleep", lambda _: now.append(now[-1] + 1.0))
+
+    def ask(*parcels: Parcel, seconds: float = 60) -> None:
+        channel = GridChannel(
+            NobodysGrid(), deadline_seconds=seconds, clock=lambda: now[-1], tell=told.append
+        )
+        with pytest.raises(PartyUnreachableError):
+            channel.exchange(parcels)
+
+    ask(Parcel(1, question(1), "courier", patience_seconds=30), Parcel(2, question(2)))
+    (line,) = told
+    words, end = line.removesuffix(" UTC").split(", until ")
+    assert words == "waits for the answer of courier (node 1), node 2, 19 s at most"
+    left = datetime.fromisoformat(f"{end}+00:00") - datetime.now(UTC)
+    assert left <= timedelta(seconds=19)
+    told.clear()
+    ask(Parcel(2, question(2)), seconds=9)
+    assert told == []
 
 
 @given(envelope=st.text(), payload=st.binary(max_size=2000))
@@ -572,55 +645,34 @@ def test_what_the_client_app_raises_says_nothing_of_what_failed_inside(
     assert "no answer" in caplog.text
 
 
-@pytest.mark.parametrize("away", [0, 1])
-def test_a_run_that_went_without_somebody_says_so_last_of_all(away: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("away", "again"), [(0, False), (1, False), (1, True)])
+def test_a_run_that_went_without_somebody_says_so_last_of_all(
+    away: int, again: bool, tmp_path: Path
+) -> None:
+    """Also where an earlier attempt had ended the job, and was killed before it said so."""
     world = World.make(tmp_path / "world")
     folder = world.folder("coordinator")
-    bears = {"absent_partners": 1, "deadline_seconds": 1}
-    write_jobs(folder, [MATCH.model_copy(update=bears)])
+    write_jobs(folder, [MATCH.model_copy(update={"absent_partners": 1})])
     journal = RunJournal(tmp_path / "runs")
-    number = journal.submit(["find"], by="alice").number
+    number = journal.submit(["find"], by="alice", patience_seconds=1).number
     journal.change(number, RunState.RUNNING, by="coordinator")
     people = ("brand", "retailer", "courier")[: 3 - away]
     grid = EmbeddedGrid([world.folder(name).path for name in people])
     config = {"coordinator": str(folder.path), "run": str(journal.folder(number))}
     try:
+        if again:
+            channel = GridChannel(grid, deadline_seconds=60.0, nodes_seconds=1.0)
+            Coordinator.open(folder.path).run(channel, patience=Patience.of(60.0, 1.0))
         server_app.app(grid, Context(1, 1, {}, RecordDict(), config | {"deadline-seconds": 60.0}))
     finally:
         grid.close()
     run = journal.run(number)
     assert (run.state, run.told) == (RunState.DONE, "find without courier" if away else "")
     last = "done: find has ended" + (": find without courier" if away else "")
-    assert journal.lines(number).lines[-1] == last
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_what_the_interpreter_itself_mistakes_is_tried_once_more(
-    times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World.make(tmp_path / "world")
-    asked = world.parties.seal("coordinator", EVERYONE, ROLL_CALL, Identify())
-    EmbeddedGrid([])
-    message = Message(to_record(asked), NODES[0], "query")
-    context = Context(1, NODES[0], {"party": str(world.folder("brand").path)}, RecordDict(), {})
-    honest, mistaken = Node.handle, []
-
-    def handle(node: Node, question: SealedMessage) -> object:
-        released = honest(node, question)
-        if len(mistaken) < times:
-            mistaken.append(question)
-            raise SystemError("AST constructor recursion depth mismatch")
-        return released
-
-    monkeypatch.setattr(Node, "handle", handle)
-    if times > 1:
-        with pytest.raises(FederationError, match="SystemError"):
-            client_app.app(message, context)
-        return
-    answer = unseal(from_record(client_app.app(message, context).content), world.agreement)
-    assert (answer.header.kind, answer.header.sender) == ("present", "brand")
-    released = [leaf for leaf in world.leaves("brand") if leaf.kind == "release"]
-    assert len(released) == 1
+    lines = journal.lines(number).lines
+    assert lines[-1] == last
+    waits = [line for line in lines if "waits for courier, 1 s at most, until " in line]
+    assert len(waits) == away
 
 
 @pytest.mark.parametrize("node_config", [{}, {"party": ""}, {"party": 7}])

@@ -124,7 +124,7 @@ class TestTheWholeWay:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
     def test_the_superlink_gets_the_keys_of_nodes(self, finished: Any) -> None:
-        from federation.apps.superlink import read_node_key
+        from federation.apps.credential import read_node_key
 
         enrolment, members = finished
         assert {path.stem for path in enrolment.folder.nodes.iterdir()} == set(INVITED)
@@ -289,7 +289,7 @@ def forged(
     content["cosigning_key"] = cosigning.public.to_string()
     if encryption is not None:
         content["encryption_key"] = encryption.public.to_base64()
-    from federation.apps.superlink import read_node_key
+    from federation.apps.credential import read_node_key
 
     made = Registration.make(
         Statement(

@@ -70,7 +70,7 @@ from federation.node import Node
 from federation.population import recipe_for
 from federation.specification import MatchSpec
 from federation.trial.workspace import prepare_workspace
-from privacy.accounting.ledger import ChargeState
+from privacy.accounting.charge import ChargeState
 from privacy.identifiers import recipe_fingerprint
 from privacy.psi.field import PRIME
 from privacy.psi.portable import PortableEngine

@@ -25,14 +25,15 @@ from flwr.app import Message
 from flwr.supercore.protobuf.client import ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from httpx import Response
+from httpx import Client, Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.apps import launchers, superlink
 from federation.apps.carriage import CarriedMessage, Failure
+from federation.apps.credential import read_node_key
 from federation.apps.launchers import NodeConfig
-from federation.apps.superlink import SuperLink, read_node_key
+from federation.apps.superlink import SuperLink
 from federation.channel import INLINE_BYTES, from_record, to_record
 from federation.clock import utc_now
 from federation.errors import SuperLinkError, WorkspaceError
@@ -75,6 +76,7 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.common.constant.HEARTBEAT_DEFAULT_INTERVAL": lambda it: (
         it > superlink._HEARTBEAT_SECONDS > it / 3
     ),
+    "flwr.common.constant.HEARTBEAT_PATIENCE": lambda it: it == 2,  # intervals, then it is away
     "flwr.common.constant.SUPERLINK_NODE_ID": lambda it: it == 1,
     "flwr.common.constant.TIMESTAMP_HEADER": lambda it: it == "flwr-timestamp",
     "flwr.common.serde.message_from_proto": lambda it: takes(it, "message_proto"),
@@ -108,6 +110,8 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     ),
     "flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER": lambda it: it == "flwr-public-key",
     "flwr.supercore.constant.FLEET_HTTP_SIGNATURE_HEADER": lambda it: it == "flwr-signature",
+    "flwr.supercore.error.ApiErrorCode": lambda it: it.FLEET_NODE_ACTIVATION_FAILED > 0,
+    "flwr.supercore.error.FlowerError": lambda it: takes(it.from_json, "value"),
     "flwr.supercore.inflatable.inflatable_object.get_all_nested_objects": lambda it: takes(
         it, "obj"
     ),
@@ -116,6 +120,9 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.supercore.inflatable.inflatable_object.no_object_id_recompute": takes,
     "flwr.supercore.inflatable.inflatable_protobuf_utils.make_pull_object_fn_protobuf": lambda it: (
         takes(it, "pull_object_protobuf", "node", "run_id")
+    ),
+    "flwr.supercore.inflatable.inflatable_utils.ObjectUnavailableError": lambda it: takes(
+        it, "object_id"
     ),
     "flwr.supercore.inflatable.inflatable_utils.ObjectPullError": lambda it: issubclass(
         it, Exception
@@ -151,6 +158,7 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
             it.from_server_address,
             *("server_address", "insecure", "root_certificates", "interceptors"),
         )
+        and isinstance(it("http://127.0.0.1")._client, Client)
     ),
 }
 """What each name of Flower that is not public must be for a node."""

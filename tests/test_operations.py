@@ -1,15 +1,24 @@
 """A coordinator's folder, tokens and runs: states, certificates, orders, and who may call what."""
 
 import fcntl
+import inspect
+import ipaddress
 import itertools
 import json
 import os
+import re
+import shutil
+import socket
 import ssl
 import stat
+import subprocess
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +26,17 @@ from typing import Any
 
 import click
 import pytest
+import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parties import EXPAND, MATCH, TRAIN, World
+from starlette.responses import Response
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,11 +45,19 @@ from federation import cli
 from federation.apps import refusals
 from federation.apps.control_listener import CONTROL_CALLS, control_app
 from federation.apps.operating.dispatcher import Dispatcher
+from federation.apps.operating.renewal import Renewal, warn_of_end
 from federation.apps.operating.service import check_scripts
 from federation.apps.public_listener import FLEET_CALLS, public_app
 from federation.apps.refusals import AuditFile, Refusals
+from federation.clock import utc_now
 from federation.coordinator import read_jobs, write_jobs
-from federation.errors import CollaborationError, RunCancelledError, RunStateError, WorkspaceError
+from federation.errors import (
+    CollaborationError,
+    RunCancelledError,
+    RunStateError,
+    VersionError,
+    WorkspaceError,
+)
 from federation.observing.events import Event, Notice
 from federation.operations import run_commands
 from federation.operations.certificates import (
@@ -49,6 +70,7 @@ from federation.operations.certificates import (
 from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState, RunStep
+from federation.operations.remote import RemoteConfig, RemoteRuns
 from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns, Order, read_order
 from federation.operations.tokens import Operator, TokenBook
@@ -99,6 +121,82 @@ def authority_in(directory: Path) -> Issued:
     (directory / "tls.crt").write_bytes(made.certificate_pem)
     (directory / "tls.key").write_bytes(made.key_pem)
     return made
+
+
+def company_authority(
+    *,
+    key: ec.EllipticCurvePrivateKey | None = None,
+    begins: datetime = NOW,
+    days: int = 900,
+    named: bytes | None = None,
+    without: Collection[str] = (),
+    constraints: Sequence[str] | None = None,
+) -> Issued:
+    """A CA as companies make them: P-384, and names of their own."""
+    key = key or ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a company")])
+    ends = begins + timedelta(days=days)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, begins, ends)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    if "identifier" not in without:
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(
+            x509.SubjectKeyIdentifier(named) if named else own, critical=False
+        )
+    if "usage" not in without:
+        usage = dict.fromkeys(inspect.signature(x509.KeyUsage).parameters, False)
+        usage |= {"key_cert_sign": True, "digital_signature": True}
+        builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
+    if constraints is not None:
+        permitted: list[x509.GeneralName] = [
+            x509.IPAddress(ipaddress.ip_network(one)) if ":" in one or one[0] == "1"
+            else x509.DNSName(one)
+            for one in constraints
+        ]  # fmt: skip
+        builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
+    return Issued(builder.sign(key, hashes.SHA384()), key, "made")
+
+
+def believed(directory: Path, server: Issued, root: Issued, host: str) -> x509.Certificate:
+    """Have a client that believes a root shake hands with a server; return what it was shown.
+
+    Raises:
+        ssl.SSLError: it does not believe it.
+    """
+    file = directory / "server.pem"
+    file.write_bytes(server.key_pem + server.certificate_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return shaken(context, root, host)
+
+
+def shaken(context: ssl.SSLContext, root: Issued, host: str) -> x509.Certificate:
+    """The same, with a server's context."""
+    trusting = ssl.create_default_context(cadata=root.certificate_pem.decode())
+    trusting.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python 3.13 has it
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        trusting.wrap_bio(to_client, to_server, server_hostname=host),
+        context.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(4):
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return x509.load_der_x509_certificate(ends[0].getpeercert(binary_form=True) or b"")
+
+
+def verify(server: Issued, authority: Issued, host: str, now: datetime) -> None:
+    """What a client does, by a verifier that is not ours."""
+    name: x509.GeneralName = x509.DNSName(host)
+    builder = PolicyBuilder().store(Store([authority.certificate])).time(now)
+    verifier = builder.build_server_verifier(name)  # type: ignore[arg-type]
+    verifier.verify(server.certificate, [])
+
+
+def server_of(folder: CoordinatorFolder) -> Issued:
+    files = folder.server_certificate, folder.server_key
+    return Issued.parse(*(one.read_bytes() for one in files), source="server")
 
 
 def new_key_pem() -> bytes:
@@ -160,6 +258,93 @@ class TestFolder:
             )
         assert folder.ca_certificate.read_bytes() != other.certificate_pem
 
+    def test_an_authoritys_certificate_that_is_made_anew_for_its_key_is_taken(
+        self, tmp_path: Path
+    ) -> None:
+        def give(days: int, now: datetime) -> tuple[CoordinatorFolder, Issued]:
+            made = company_authority(key=key, days=days)
+            (given / "tls.crt").write_bytes(made.certificate_pem)
+            (given / "tls.key").write_bytes(made.key_pem)
+            folder = CoordinatorFolder.init(tmp_path / "state", config(), now=now, authority=given)
+            return folder, made
+
+        given, key = tmp_path / "given", ec.generate_private_key(ec.SECP256R1())
+        given.mkdir()
+        _, old = give(60, NOW)
+        later = NOW + timedelta(days=40)
+        folder, new = give(400, later)
+        server = server_of(folder)
+        assert server.ends == new.ends == folder.authority_ends
+        for root in (old, new):  # parties have either
+            verify(server, root, "coordinator.example", later)
+        folder, _ = give(60, later)  # an older copy changes nothing
+        assert folder.authority_ends == new.ends
+
+    def test_an_authority_that_has_ended_is_called_so(self, tmp_path: Path) -> None:
+        made = company_authority(days=100)
+        (tmp_path / "tls.crt").write_bytes(made.certificate_pem)
+        (tmp_path / "tls.key").write_bytes(made.key_pem)
+        folder = CoordinatorFolder.init(tmp_path / "state", config(), now=NOW, authority=tmp_path)
+        told: list[str] = []
+        for days in (0, 9, 11):
+            warn_of_end(folder, told.append, NOW + timedelta(days=days))
+        assert [one.partition(",")[0] for one in told] == [
+            f"the certificate authority ends on {made.ends:%Y-%m-%d}"
+        ]
+        assert server_of(folder).ends == made.ends
+        assert not folder.renew(NOW + timedelta(days=99))  # it would end no later
+        with pytest.raises(WorkspaceError, match=r"is valid from .* of the same authority"):
+            folder.renew(NOW + timedelta(days=101))
+
+    def test_listeners_at_work_show_a_certificate_that_was_issued_meanwhile(
+        self, tmp_path: Path
+    ) -> None:
+        begun = utc_now() - timedelta(days=370)  # OpenSSL goes by the machine's clock
+        moment = [begun]
+        folder = CoordinatorFolder.init(tmp_path / "state", config(), now=begun)
+        listener = uvicorn.Config(
+            control_api(folder),
+            ssl_certfile=folder.server_certificate,
+            ssl_keyfile=folder.server_key,
+            ws="none",
+            log_config=None,
+        )
+        listener.load()
+        assert listener.ssl is not None
+        told: list[str] = []
+        renewal = Renewal(folder, [listener.ssl], tell=told.append, clock=lambda: moment[0])
+        root = Issued.parse(
+            folder.ca_certificate.read_bytes(),
+            folder.ca_certificate.with_suffix(".key").read_bytes(),
+            source="ca",
+        )
+        first = shaken(listener.ssl, root, "localhost")
+        for days, times in ((366, 0), (368, 1), (369, 1)):
+            moment[0] = begun + timedelta(days=days)
+            renewal.issue()
+            renewal.show()
+            assert len(told) == times
+        second = shaken(listener.ssl, root, "localhost")
+        assert second.not_valid_after_utc - first.not_valid_after_utc == timedelta(days=368)
+        assert second == server_of(folder).certificate
+
+    def test_an_authority_made_by_the_recipe_of_the_documentation_is_taken(
+        self, tmp_path: Path
+    ) -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("there is no openssl here")
+        page = (Path(__file__).parents[1] / "docs" / "deploy.md").read_text(encoding="utf-8")
+        (recipe,) = re.findall(
+            r"^```sh recipe=authority\n(.*?)^```$", page, re.MULTILINE | re.DOTALL
+        )
+        subprocess.run(["sh", "-ec", recipe], cwd=tmp_path, check=True, stderr=subprocess.DEVNULL)
+        given = tmp_path / "authority"
+        assert given.stat().st_mode & 0o077 == 0
+        now = utc_now()
+        folder = CoordinatorFolder.init(tmp_path / "state", config(), now=now, authority=given)
+        assert folder.ca_certificate.read_bytes() == (given / "tls.crt").read_bytes()
+        folder.check_certificate(now)
+
     @pytest.mark.parametrize(
         ("wrong", "told"),
         [
@@ -168,7 +353,7 @@ class TestFolder:
             ({"tls.crt": b"nonsense"}, "in PEM"),
             ({"tls.key": new_key_pem()}, "not the certificate's"),
             (dict(zip(("tls.crt", "tls.key"), server_pems(), strict=True)), "vouches for itself"),
-            ({"days": 3651}, "is valid from"),
+            ({"days": 3651}, "is valid from .*make a new one"),
         ],
     )
     def test_an_authority_that_vouches_for_nobody_is_refused(
@@ -263,48 +448,62 @@ class TestFolder:
 
 
 class TestCertificates:
-    def verify(self, server: Issued, authority: Issued, host: str, now: datetime) -> None:
-        """What a client does, by a verifier that is not ours."""
-        name: x509.GeneralName = x509.DNSName(host)
-        builder = PolicyBuilder().store(Store([authority.certificate])).time(now)
-        verifier = builder.build_server_verifier(name)  # type: ignore[arg-type]
-        verifier.verify(server.certificate, [])
-
     def test_it_is_what_a_client_takes_for_its_host_and_time_and_no_other(self) -> None:
         authority = issue_authority(NOW)
         server = issue_server(authority, ["coordinator.example"], NOW, key=new_key())
-        self.verify(server, authority, "coordinator.example", NOW)
+        verify(server, authority, "coordinator.example", NOW)
         for root, host, now in (
             (issue_authority(NOW), "coordinator.example", NOW),
             (authority, "other.example", NOW),
             (authority, "coordinator.example", NOW + timedelta(days=398)),
         ):
             with pytest.raises(VerificationError):
-                self.verify(server, root, host, now)
+                verify(server, root, host, now)
 
     @pytest.mark.parametrize("named", [None, b"a name of its owner's own"])
     def test_whoever_made_the_authority_a_client_takes_it_as_long_as_that_lasts(
-        self, named: bytes | None
+        self, tmp_path: Path, named: bytes | None
     ) -> None:
-        key, ends = new_key(), NOW + timedelta(days=20)
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a company")])
-        builder = x509.CertificateBuilder(name, name, key.public_key(), 7, NOW, ends)
-        builder = builder.add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
-        )
-        if named is not None:
-            builder = builder.add_extension(x509.SubjectKeyIdentifier(named), critical=False)
-        made = Issued(builder.sign(key, hashes.SHA384()), key, "made")
-        given = read_authority(made.certificate_pem, made.key_pem, NOW, source="given")
-        server = issue_server(given, ["a.example"], NOW, key=new_key())
-        assert server.certificate.not_valid_after_utc == ends
-        context = ssl.create_default_context(cadata=given.certificate_pem.decode())
-        assert len(context.get_ca_certs()) == 1
-        identifier = server.certificate.extensions.get_extension_for_class(
-            x509.AuthorityKeyIdentifier
-        ).value.key_identifier
-        assert named in (None, identifier)
-        server.certificate.verify_directly_issued_by(given.certificate)
+        now = utc_now()  # by which OpenSSL goes
+        made = company_authority(begins=now - timedelta(days=1), days=21, named=named)
+        given = read_authority(made.certificate_pem, made.key_pem, now, ["a.example"], source="x")
+        server = issue_server(given, ["a.example"], now, key=new_key())
+        assert server.ends == made.ends
+        assert believed(tmp_path, server, given, "a.example") == server.certificate
+        with pytest.raises(ssl.SSLError):
+            believed(tmp_path, server, issue_authority(now), "a.example")
+
+    @pytest.mark.parametrize(
+        ("without", "constraints", "told"),
+        [
+            ({"usage"}, None, "key usage keyCertSign"),
+            ({"identifier"}, None, "a subject key identifier"),
+            (set(), ["a.example"], "permit localhost, 127.0.0.1 and ::1 too"),
+            (set(), ["b.example", "localhost"], "take no certificate for a.example"),
+        ],
+    )
+    def test_an_authority_by_which_nodes_would_take_nothing_is_refused(
+        self, tmp_path: Path, without: set[str], constraints: list[str] | None, told: str
+    ) -> None:
+        now = utc_now()
+        begins = now - timedelta(days=1)
+        made = company_authority(begins=begins, without=without, constraints=constraints)
+        with pytest.raises(WorkspaceError, match=told):
+            read_authority(made.certificate_pem, made.key_pem, now, ["a.example"], source="x")
+        server = issue_server(made, ["a.example"], now, key=new_key())
+        with pytest.raises(ssl.SSLError):
+            believed(tmp_path, server, made, "a.example")
+
+    def test_names_that_an_authority_is_bound_to_may_be_those_that_are_needed(self) -> None:
+        made = company_authority(constraints=["a.example", "localhost", "127.0.0.1", "::1"])
+        found = read_authority(made.certificate_pem, made.key_pem, NOW, ["a.example"], source="x")
+        assert found.certificate == made.certificate
+
+    def test_a_key_that_is_of_no_elliptic_curve_is_called_so(self) -> None:
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        with pytest.raises(WorkspaceError, match="expected a key of an elliptic curve"):
+            read_authority(issue_authority(NOW).certificate_pem, pem, NOW, ["a.x"], source="x")
 
     def test_a_server_vouches_for_nobody_and_serves_only(self) -> None:
         server = issue_server(issue_authority(NOW), ["a.example"], NOW, key=new_key())
@@ -531,6 +730,40 @@ class TestJournal:
             assert journal.run(number) == other.run(number)
             assert journal.all()[0].state is state
 
+    def test_each_stop_and_each_time_that_it_went_on_is_a_line(self, tmp_path: Path) -> None:
+        journal = RunJournal(tmp_path, clock=lambda: NOW)
+        number = run_in(journal, RunState.RUNNING)
+        at = f"{NOW:%Y-%m-%d %H:%M:%S} UTC"
+        assert journal.lines(number).lines == ()
+        journal.cancel(number, by="carol")
+        journal.tell(number, "cancelled: as the ServerApp says itself")
+        journal.finish(number, 1, RunState.CANCELLED, told="")
+        journal.resume(number, by="dave")
+        journal.change(number, RunState.RUNNING, by="coordinator")
+        journal.change(number, RunState.STOPPED, by="coordinator", told="its process died")
+        journal.resume(number, by="dave")
+        journal.cancel(number, by="carol")
+        assert journal.lines(number).lines == (
+            f"to be cancelled by carol, {at}",
+            "cancelled: as the ServerApp says itself",
+            f"resumed by dave, {at}",
+            f"stopped, {at}: its process died",
+            f"resumed by dave, {at}",
+            f"cancelled by carol, {at}",
+        )
+
+    def test_how_long_it_waits_stays_with_a_run(self, tmp_path: Path) -> None:
+        journal = RunJournal(tmp_path)
+        first = journal.submit([], by="alice", patience_seconds=5)
+        assert journal.submit([], by="bob", patience_seconds=9) == first  # it goes on as it is
+        journal.cancel(first.number, by="alice")
+        assert RunJournal(tmp_path).resume(first.number, by="alice").patience_seconds == 5
+        journal.cancel(first.number, by="alice")
+        second = journal.submit([], by="alice")
+        assert second.patience_seconds is None
+        written = json.loads((journal.folder(second.number) / "run.json").read_bytes())
+        assert "patience_seconds" not in written  # as earlier versions wrote it
+
     def test_a_damaged_file_says_which(self, tmp_path: Path) -> None:
         journal = RunJournal(tmp_path)
         number = journal.submit([], by="alice").number
@@ -752,6 +985,53 @@ class TestOrders:
         with pytest.raises(SystemExit):
             cli.main(["status", "--json", "--config", str(folder.path)])
         assert json.loads(capsys.readouterr().out) == [run.model_dump(mode="json")]
+
+    def test_before_any_run_there_is_nothing_to_tell(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for command, code in (("logs", 0), ("status", 0), ("cancel", 2), ("resume", 2)):
+            with pytest.raises(SystemExit) as left:
+                cli.main([command, "--config", str(folder.path)])
+            assert left.value.code == code
+            said = capsys.readouterr()
+            assert "nothing was run yet" in (said.err if code else said.out)
+
+    def test_a_run_may_wait_as_long_as_somebody_says_and_for_the_run_before(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        LocalRuns(folder, by="alice").submit(Order(job=MATCH))
+        command = ["run", "--all", "--detach", "--config", str(folder.path)]
+        with pytest.raises(SystemExit) as left:
+            cli.main([*command, "--patience", "5"])
+        assert left.value.code == 0
+        assert "run 2 waits until run 1 is over" in capsys.readouterr().err
+        assert LocalRuns(folder, by="alice").run(2).patience_seconds == 5
+        for wrong in ("0", "604801", "1.5", "nan"):
+            with pytest.raises(SystemExit) as left:
+                cli.main([*command, "--patience", wrong])
+            assert left.value.code == 2
+
+    def test_status_says_what_an_erasure_will_do_to_a_model_or_did(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        party = PartyFolder(folder.party)
+        write_jobs(party, [MATCH, TRAIN])
+
+        def status() -> list[str]:
+            with pytest.raises(SystemExit):
+                cli.main(["status", "--config", str(folder.path)])
+            return capsys.readouterr().out.splitlines()
+
+        assert status() == ["nothing was run yet"]  # and no model is there
+        ended = party.ended(TRAIN.name)
+        ended.parent.mkdir(parents=True)
+        ended.touch()
+        line = status()[-1]
+        assert line.startswith("model model is in use: one erasure of somebody in it retires it")
+        party.retired(TRAIN.name).parent.mkdir()
+        party.retired(TRAIN.name).touch()
+        line = status()[-1]
+        assert line.startswith("model model is retired: somebody whom it saw was erased, and the ")
 
     def test_status_shows_who_is_absent_for_its_version(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
@@ -1012,20 +1292,39 @@ class TestControlApi:
 
         return call
 
-    def test_a_run_from_order_to_end(self, calls: Callable[..., tuple[int, object]]) -> None:
+    def test_a_run_from_order_to_end(
+        self, calls: Callable[..., tuple[int, object]], tmp_path: Path
+    ) -> None:
+        journal = RunJournal(tmp_path / "state" / "runs")
         status, answered = calls("POST", "/runs", Order(job=MATCH).model_dump_json())
         assert status == 200
         run = Run.model_validate(answered)
         assert (run.jobs, run.steps[0].by) == (("find",), "operator")
         assert calls("GET", "/runs") == (200, [answered])
         assert calls("GET", "/runs/1/lines") == (200, {"lines": [], "after": 0})
+        journal.tell(1, "begins")
+        assert calls("GET", "/runs/1/lines") == (200, {"lines": ["begins"], "after": 7})
+        for after in (7, 10**17):
+            told = calls("GET", f"/runs/1/lines?after={after}")
+            assert told == (200, {"lines": [], "after": after})
+        assert calls("GET", "/models") == (200, [])
         assert Run.model_validate(calls("POST", "/runs/1/cancel")[1]).state is RunState.CANCELLED
         assert Run.model_validate(calls("POST", "/runs/1/resume")[1]).state is RunState.QUEUED
+
+    def test_an_order_says_how_long_to_wait(self, calls: Callable[..., tuple[int, object]]) -> None:
+        order = Order(patience_seconds=5)
+        assert json.loads(order.model_dump_json()) == {"job": None, "patience_seconds": 5}
+        assert "patience" not in Order().model_dump_json()  # earlier versions take no other key
+        answered = calls("POST", "/runs", order.model_dump_json())[1]
+        assert Run.model_validate(answered).patience_seconds == 5
 
     @pytest.mark.parametrize(
         ("method", "path", "content", "status"),
         [
+            ("POST", "/runs", '{"patience_seconds": 0}', 400),
             ("GET", "/runs/7", "", 409),
+            ("GET", "/runs/x", "", 409),
+            *(("GET", f"/runs/{'9' * digits}", "", 409) for digits in (10, 300, 5000)),
             ("POST", "/runs/7/cancel", "", 409),
             ("POST", "/runs", "", 400),
             ("POST", "/runs", '{"job": {"kind": "erase-everybody"}}', 400),
@@ -1047,3 +1346,69 @@ class TestControlApi:
         assert found == status
         assert isinstance(answered, dict)
         assert answered["kind"] in {"RunStateError", "WorkspaceError"}
+
+
+class Older:
+    """A control interface of before calls were counted, and of a form that is to come."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].endswith("/refused"):
+            await Response("Not Found", 404)(scope, receive, send)
+        elif scope["path"].endswith("/runs/2"):
+            await Response('{"number": 2, "phase": "of the moon"}')(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+@contextmanager
+def served(app: ASGIApp, directory: Path) -> Iterator[Path]:
+    """Serve over TLS on loopback; yield the file by which an operator reaches it."""
+    began = utc_now()
+    authority = issue_authority(began)
+    issued = issue_server(authority, ["127.0.0.1"], began, key=new_key())
+    (directory / "ca.pem").write_bytes(authority.certificate_pem)
+    (directory / "server.pem").write_bytes(issued.certificate_pem + issued.key_pem)
+    (directory / "operator.token").write_text("operator")
+    pem = str(directory / "server.pem")
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        server = uvicorn.Server(
+            uvicorn.Config(app, lifespan="off", ws="none", log_level="error", ssl_certfile=pem)
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        file = directory / "operator.toml"
+        file.write_text(
+            f'address = "127.0.0.1:{bound.getsockname()[1]}"\ntoken-file = "operator.token"\n'
+            'root-certificates = "ca.pem"\n'
+        )
+        try:
+            yield file
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def test_a_coordinator_of_another_version_is_said_to_be_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = CoordinatorFolder.init(tmp_path / "state", config(), now=NOW)
+    World.make(tmp_path / "world").folder("coordinator").path.rename(folder.party)
+    LocalRuns(folder, by="alice").submit(Order(job=MATCH))
+    app = control_app(everything, Older(control_api(folder)), find_operator=TOKENS.get)
+    with served(app, tmp_path) as file:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["status", "--config", str(file)])
+        assert left.value.code == 0
+        run, beside = capsys.readouterr().out.splitlines()
+        assert "queued" in run
+        assert beside.endswith("is not told: the coordinator runs an older version of Comity")
+        with RemoteRuns(RemoteConfig.read(file)) as runs:
+            with pytest.raises(VersionError, match="an older version"):
+                runs.refused()
+            with pytest.raises(VersionError, match="another version of Comity"):
+                runs.run(2)

@@ -14,7 +14,13 @@ from compliance import records
 from compliance.erasure.following import State
 from federation.channel import Parcel
 from federation.coordinator import Coordinator, write_jobs
-from federation.errors import FederationError, PartyUnreachableError, RefusedError, VersionError
+from federation.errors import (
+    FederationError,
+    ForgedError,
+    PartyUnreachableError,
+    RefusedError,
+    VersionError,
+)
 from federation.jobs.model import JointModel
 from federation.messages import SealedMessage, unseal_header
 from federation.progress import Progress, listening
@@ -136,7 +142,8 @@ def test_every_kind_of_job_goes_on_without_it_and_says_so_with_the_reason(world:
     gone = (("courier",), ("courier",))
     assert ends(world) == {spec.name: gone for spec in JOBS}
     sentence = TOLD.replace("courier takes", "node 2 takes", 1)
-    assert absent(told) == [("courier", f"takes courier for absent: {sentence}")]
+    which = "node 2, courier's by its own account,"
+    assert absent(told) == [("courier", f"takes {which} for absent: {sentence}")]
     last = [one.stage for one in told if one.stage.startswith("has ended")]
     assert last == len(JOBS) * ["has ended without courier (of another version)"]
     for spec in JOBS:
@@ -355,11 +362,29 @@ def of_a_stranger(world: World, parcel: Parcel) -> SealedMessage | None:
     return world.parties.sign("courier", json.dumps(content).encode())
 
 
+def in_a_partys_name(world: World, parcel: Parcel) -> SealedMessage | None:
+    """Answer as the retailer, under a key of its own."""
+    content = header_of(world.handle("courier", parcel.message)) | {"sender": "retailer"}
+    return world.parties.sign("courier", json.dumps(content).encode())
+
+
+def of_no_message(_: World, parcel: Parcel) -> SealedMessage | None:
+    return SealedMessage(b"[]", b"")
+
+
+def of_a_foreign_record(_: World, parcel: Parcel) -> None:
+    assert parcel.on_foreign is not None
+    parcel.on_foreign(ForgedError("node 3 answered with a record without an envelope"))
+
+
 BYSTANDERS: Mapping[str, tuple[Callable[[World, Parcel], SealedMessage | None], list[str]]] = {
     "of another version and no party": (of_a_bundle("stranger runs Comity 9.0"), ["stranger"]),
     "of another version and nameless": (of_a_bundle("?"), ["node 3"]),
     "as if a party that is there": (of_a_bundle("courier runs Comity 9.0"), ["courier"]),
     "of no party": (of_a_stranger, []),
+    "in a party's name": (in_a_partys_name, []),
+    "of no message": (of_no_message, []),
+    "of a foreign record": (of_a_foreign_record, []),
     "silent": (lambda _, __: None, []),
 }
 
@@ -393,6 +418,9 @@ def test_a_node_of_nobody_that_was_updated_meanwhile_is_not_why_a_party_is_missi
         ("of another version and nameless", 0),
         ("as if a party that is there", 0),
         ("of no party", 1),
+        ("in a party's name", 1),
+        ("of no message", 1),
+        ("of a foreign record", 1),
     ],
 )
 def test_a_bystander_takes_the_place_of_nobody_but_whom_it_says_or_may_be(

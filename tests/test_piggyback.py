@@ -1,12 +1,13 @@
 """Small messages go and come with all their objects in one call, and by Flower's calls otherwise."""
 
+import gzip
 import hashlib
 import socket
 import threading
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -18,7 +19,7 @@ import pytest
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
-from flwr.common.constant import ErrorCode
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, ErrorCode
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
@@ -44,13 +45,15 @@ from federation.apps.operating.flower import FlowerNodes, FlowerObjects, FlowerR
 from federation.apps.operating.pushes import MOST_OBJECTS, Pushes
 from federation.apps.operating.riding import Riding
 from federation.apps.piggyback import RIDING_BYTES, may_ride, riders, with_riders, with_wish
-from federation.apps.superlink import RunOverError, SuperLink
-from federation.channel import INLINE_BYTES, from_record, to_record
+from federation.apps.superlink import MessageTooLargeError, RunOverError, SuperLink
+from federation.channel import INLINE_BYTES, GridChannel, Parcel, from_record, to_record
 from federation.errors import SuperLinkError
 from federation.messages import SealedMessage
 from federation.messages.header import MAX_PAYLOAD_BYTES
+from federation.messages.sealed import MAX_HEADER_BYTES
 
 KEY, OTHER_KEY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+PUBLIC = public_key_to_bytes(KEY.public_key())
 
 
 @given(st.lists(st.binary(max_size=50)), st.integers(0, 1 << 63))
@@ -72,6 +75,10 @@ def test_what_rides_leaves_the_rest_of_a_call_as_it_was(contents: list[bytes], n
 # -------------------------------------------------------------------------------- a real SuperLink
 
 
+async def nowhere(_: Any) -> None:
+    """Send nothing."""
+
+
 class Counted:
     """An app whose calls are counted by their last word."""
 
@@ -81,15 +88,25 @@ class Counted:
         self.before: Callable[[str], None] = lambda _: None
         self.fails: Counter[str] = Counter()
         """How often each call of a node is answered as where Flower cannot write its state."""
+        self.fails_grid: Counter[str] = Counter()
+        """Likewise, of a ServerApp."""
+        self.loses: Counter[str] = Counter()
+        """How often each call is taken, and its answer lost."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             call = scope["path"].rpartition("/")[2]
             self.calls[call] += 1
             self.before(call)
-            if self.fails[call] and scope["path"].startswith("/v1/fleet/"):
-                self.fails[call] -= 1
+            fails = self.fails if scope["path"].startswith("/v1/fleet/") else self.fails_grid
+            if fails[call]:
+                fails[call] -= 1
                 await Response(status_code=500)(scope, receive, send)
+                return
+            if self.loses[call]:
+                self.loses[call] -= 1
+                await self.app(scope, receive, nowhere)
+                await Response(status_code=502)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
@@ -144,8 +161,7 @@ def serving(app: ASGIApp) -> Iterator[str]:
 @contextmanager
 def lined(*, rides: bool) -> Iterator[Line]:
     app = superlink_app(b"secret")
-    public = public_key_to_bytes(KEY.public_key())
-    FlowerNodes(app).register(public, "brand")
+    FlowerNodes(app).register(PUBLIC, "brand")
     FlowerNodes(app).register(public_key_to_bytes(OTHER_KEY.public_key()), "retailer")
     run = FlowerRuns(app).start({"coordinator": "/nowhere", "run": "/nowhere/000001"})
     state: Any = app.state.linkstate_factory.state()
@@ -513,6 +529,34 @@ def test_a_node_calls_again_where_a_superlink_cannot_write(riding: Line, answere
     riding.superlink.fails.clear()
 
 
+@pytest.mark.parametrize("answered", [b"", LARGE])
+def test_a_serverapp_asks_again_where_a_superlink_fails_and_says_so_once(
+    riding: Line, answered: bytes
+) -> None:
+    class Answered(PiggybackGrid):
+        """A Grid whose node has answered by the time one looks."""
+
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+            if (question := riding.node.pull()) is not None:
+                riding.node.push(riding.answer(question, answered))
+            return super().pull_messages(message_ids)
+
+    told: list[str] = []
+    channel = GridChannel(Answered(riding.grid), poll_seconds=0.01, tell=told.append)
+    calls = ("get-nodes", "push-messages", "pull-messages", "pull-object")
+    riding.superlink.fails_grid.update(dict.fromkeys((*calls, "confirm-message-received"), 2))
+    assert riding.node.node_id in channel.nodes(0)
+    riding.speak(1)
+    question = SealedMessage(b"{}", b"question")
+    (reply,) = channel.exchange([Parcel(riding.node.node_id, question)])
+    assert reply == SealedMessage(b"{}", answered)
+    assert not any(riding.superlink.fails_grid[call] for call in calls[:3])
+    fails = "the SuperLink fails (HTTP 500): it is asked again until it answers"
+    assert told == [fails, "the SuperLink answers again"] * 3
+    riding.superlink.fails_grid.clear()
+    riding.store.clear()
+
+
 def test_a_node_gets_the_objects_of_no_message_but_its_own(riding: Line) -> None:
     (sent,) = PiggybackGrid(riding.grid).push_messages([riding.question(b"question")])
     body = with_wish(PullMessagesRequest(node=Node(node_id=riding.node.node_id + 1)))
@@ -542,3 +586,121 @@ def test_a_node_comes_back_to_a_superlink_that_began_anew_and_to_none_that_has_n
         with pytest.raises(SuperLinkError, match="registers the node's public key") as refused:
             line.node.pull()
         assert not isinstance(refused.value, RunOverError)
+
+
+# ------------------------------------------------------------------- a node that is connected already
+
+
+@contextmanager
+def letting_go(line: Line, state: Any, after: int) -> Iterator[None]:
+    """Have a SuperLink of some state take its node for away once that has begun so often."""
+
+    def let_go(call: str) -> None:
+        if call == "activate-node" and line.superlink.calls[call] == after:
+            state.deactivate_node(state.get_node_id_by_public_key(PUBLIC))
+
+    line.superlink.calls.clear()
+    line.superlink.before = let_go
+    yield
+    line.superlink.before = lambda _: None
+
+
+def test_a_node_whose_first_answer_was_lost_calls_again_until_it_is_let_go(riding: Line) -> None:
+    told: list[str] = []
+    number = riding.node.node_id
+    riding.state.deactivate_node(number)
+    riding.superlink.loses["activate-node"] = 1
+    with letting_go(riding, riding.state, 3):
+        again = SuperLink(
+            riding.client, riding.address, KEY.public_key(), told.append, lambda: None
+        )
+    assert again.node_id == number
+    assert riding.superlink.calls["activate-node"] == 3
+    away, back = told
+    assert "(HTTP 502): calling again" in away
+    assert "is back" in back
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_node_of_a_key_that_another_uses_is_told_so_in_the_end(
+    riding: Line, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    monkeypatch.setattr(superlink, "_TAKEN_SECONDS", 0.2)
+    riding.superlink.loses["activate-node"] = lost
+    with pytest.raises(SuperLinkError, match="another node is connected by that key"):
+        SuperLink(riding.client, riding.address, KEY.public_key(), print, lambda: None)
+    assert riding.node.pull() is None
+
+
+def test_a_node_comes_back_where_the_answer_to_that_is_lost() -> None:
+    with lined(rides=True) as line:
+        _, question = asked(line)
+        answer = line.answer(question, b"answer")
+        app = line.superlink.app = superlink_app(b"another")
+        FlowerNodes(app).register(PUBLIC, "brand")
+        line.superlink.loses["activate-node"] = 1
+        state = app.state.linkstate_factory.state()
+        with letting_go(line, state, 3), pytest.raises(RunOverError):
+            line.node.push(answer)
+        assert line.superlink.calls["activate-node"] == 3
+        assert line.node.pull() is None
+
+
+# --------------------------------------------------------------------------- what a node has room for
+
+
+class Endless:
+    """Answers every call with more than anybody has room for."""
+
+    PIECE = bytes(1 << 20)
+    PIECES = 64
+
+    def __init__(self, *, packed: bool) -> None:
+        self._packed = packed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-encoding", b"gzip")] if self._packed else []
+        piece = gzip.compress(self.PIECE) if self._packed else self.PIECE
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for _ in range(self.PIECES):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_node_reads_no_more_of_an_answer_than_it_has_room_for(
+    riding: Line, *, packed: bool
+) -> None:
+    app, riding.superlink.app = riding.superlink.app, Endless(packed=packed)
+    told = "packs its answers" if packed else f"more than {2 * RIDING_BYTES} bytes at once"
+    tracemalloc.start()
+    try:
+        with pytest.raises(SuperLinkError, match=told):
+            riding.node.pull()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        riding.superlink.app = app
+    assert peak < 4 * RIDING_BYTES
+    assert riding.node.pull() is None
+
+
+def test_a_node_reads_no_more_of_a_message_than_any_may_have(
+    riding: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = bytes(RIDING_BYTES + 1)
+    riding.grid.push_messages([riding.question(large)])
+    with monkeypatch.context() as narrow:
+        narrow.setattr(superlink, "_MOST_IN_ALL", RIDING_BYTES)
+        with pytest.raises(MessageTooLargeError, match=f"more than {RIDING_BYTES} bytes"):
+            riding.node.pull()
+    riding.store.clear()
+    exchange(riding, b"the next", b"answer", riding.grid)
+
+
+def test_a_node_has_room_for_the_largest_message_and_for_flowers_largest_object() -> None:
+    largest = CarriedMessage.take_apart(
+        Message(to_record(SealedMessage(b" " * MAX_HEADER_BYTES, b"")), 5, "query")
+    )
+    assert largest.size + MAX_PAYLOAD_BYTES < superlink._MOST_IN_ALL
+    assert FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + (1 << 16) < superlink._MOST_AT_ONCE

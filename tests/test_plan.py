@@ -15,6 +15,7 @@ from federation.cli import main
 from federation.collaboration import Collaboration, load_collaboration
 from federation.errors import CollaborationError, RefusedError
 from federation.plan import Plan, PlannedJob, plan
+from federation.plan_commands import _print_plan
 from federation.specification import TrainSpec
 from federation.trial.simulation import simulate
 from federation.trial.workspace import prepare_workspace
@@ -56,6 +57,29 @@ def test_a_table_of_more_rows_than_are_declared_is_told_of_and_what_becomes_of_i
     said = " ".join(capsys.readouterr().out.split())
     assert f"warning retailer declares {told.declared_rows} rows, and its table has" in said
     assert f"declare {told.rows} at least" in said
+
+
+def test_a_table_is_parsed_only_where_it_may_have_more_rows_than_are_declared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tables(tmp_path)
+    content = document()
+    held = load_collaboration(save(content, tmp_path / "trial.toml"))
+    (table,) = (tmp_path / one.data.path for one in held.parties if one.name == "retailer")
+    lines = table.read_text().splitlines()
+    content["parties"][1]["declared_rows"] = len(lines) - 2
+    fewer = load_collaboration(save(content, tmp_path / "fewer.toml"))
+    malformed = "secret@mail.example,and,much,more,than,there,are,columns"
+    table.write_text("\n".join([*lines[:4], malformed, *lines[5:], ""]))
+    assert plan(held, directory=tmp_path).uncounted == ()
+    made = plan(fewer, directory=tmp_path)
+    (told,) = made.uncounted
+    assert (made.fuller, told.party) == ((), "retailer")
+    assert f"{table.name}: row 5 has 8 fields, expected" in told.told
+    _print_plan(made)  # what jobs cost is told all the same
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning the rows of retailer were not counted:" in said
+    assert "secret" not in said + told.told
 
 
 def match_alone(reveal: str, size_epsilon: float | None, budget: float) -> Collaboration:
@@ -100,6 +124,28 @@ def test_every_job_is_told_with_who_works_and_what_it_costs(tables: Path) -> Non
     assert "not differentially private" in match.note
     assert "up to 2 partners' tables; 2 rounds of 20 steps" in train.note
     assert found.refused == []
+
+
+@pytest.mark.parametrize(
+    ("terms", "told"),
+    [
+        (None, "retires it at once"),
+        ({"deadline_days": 20}, "retires it at once"),
+        ({"retrain_days": 7}, "trained again within 7 days"),
+        ({"tolerated_epsilon": 1.0, "retrain_days": 7}, "leaves it in use"),
+        ({"tolerated_epsilon": 0.9, "retrain_days": 7}, "trained again within 7 days"),
+    ],
+)
+def test_it_says_what_one_erasure_will_do_to_each_model(
+    tables: Path, terms: dict[str, object] | None, told: str
+) -> None:
+    content = document()
+    content["agreement"] |= {} if terms is None else {"erasure": terms}
+    match, train, expand = planned(content, tables).jobs
+    assert (match.erasure, expand.erasure) == (None, None)
+    assert train.erasure is not None
+    assert train.erasure.startswith("one erasure of somebody in it ")
+    assert told in train.erasure
 
 
 def test_the_run_costs_what_was_planned(finished: tuple[Path, Path]) -> None:

@@ -290,6 +290,38 @@ def test_a_partner_that_leaves_a_match_takes_its_own_pair_with_it_alone(
     assert not (world.folder("brand").job("find") / "with-courier" / "members.npz").exists()
 
 
+def test_a_partner_that_refused_is_heard_anew_once_it_has_mended_what_was_wrong(
+    made: World, tmp_path: Path
+) -> None:
+    spec = MEASURE_WITHOUT
+    world = made.apart(tmp_path / "workspace")
+    run(world, MATCH)
+    table, before = world.table("courier"), len(world.wire)
+    away = table.rename(table.with_suffix(".away"))
+    for _ in range(2):
+        with pytest.raises(RefusedError) as caught:
+            run(world, MATCH, spec)
+        assert (caught.value.party, caught.value.term) == ("courier", "datasets")
+    away.rename(table)
+    run(world, MATCH, spec)
+    assert missing_at_the_end(world) == {"find": (), spec.name: ()}
+    said = [unseal_header(one.envelope, world.agreement) for one in world.wire[before:]]
+    refused = [one for one in said if isinstance(one.body, Refused)]
+    assert len(refused) == 2
+
+
+def test_a_model_that_a_party_refused_is_published_once_it_may_have_it(world: World) -> None:
+    run(world, MATCH)
+    policy = world.folder("brand").path / "policy.cedar"
+    policy.write_text('@id("none") forbid (principal, action == Action::"acknowledged", resource);')
+    with pytest.raises(RefusedError, match="brand"):
+        run(world, MATCH, TRAIN)
+    policy.unlink()
+    run(world, MATCH, TRAIN)
+    assert missing_at_the_end(world)["model"] == ()
+    assert model(world, "brand") == model(world, "courier")
+
+
 def told_brand(world: World, kind: str) -> Message:
     """Return what the coordinator told the brand."""
     found = [
@@ -358,6 +390,23 @@ def test_an_audit_finds_a_partial_result_that_the_coordinator_calls_whole(world:
         (FindingKind.RESULTS_DIFFER, "retailer"),
         (FindingKind.PART_NOT_GIVEN, "brand"),
     ]
+
+
+def test_nobody_is_accused_where_the_answer_to_a_result_was_lost(world: World) -> None:
+    spec = MEASURE_WITHOUT.model_copy(update={"absent_partners": 0})
+
+    def lose(name: str, _: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        header = unseal_header(answer.envelope, world.agreement)
+        if (name, header.job, header.kind) == ("brand", "count", "acknowledged"):
+            raise PartyUnreachableError("no answer from brand within 1 s")
+        return answer
+
+    world.listener = lose
+    with pytest.raises(PartyUnreachableError, match="brand"):
+        run(world, MATCH, spec)
+    assert world.folder("brand").measurement("count").exists()
+    everybody = [log_of(world, folder.name) for folder in world.workspace.folders]
+    assert audit(everybody, rules_for(world.agreement, now=world.now)) == ()
 
 
 def log_of(world: World, name: str) -> PartyLog:

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +19,10 @@ from typing import Any
 
 import pytest
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parties import World
@@ -29,6 +34,7 @@ from starlette.types import ASGIApp
 from compliance.records import CallsRefused, RefusedFor
 from federation import cli
 from federation.apps.control_listener import control_app
+from federation.apps.operating.returning import Returning
 from federation.apps.operating.server import PromptConnection, counted
 from federation.apps.public_listener import public_app
 from federation.apps.refusals import AuditFile, Refusals
@@ -41,7 +47,7 @@ from federation.observing.log_counts import LogCounts
 from federation.operations import run_commands
 from federation.operations.certificates import issue_authority, issue_server, new_key
 from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
-from federation.operations.refused_calls import WINDOW, RefusalTally, refused_calls
+from federation.operations.refused_calls import WINDOW, WORDS, RefusalTally, refused_calls
 from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns
 from federation.operations.tokens import Operator
@@ -192,9 +198,10 @@ class TestTally:
         }
         assert found == expected
         run_commands.status(config=coordinator.folder.path)
-        told = capsys.readouterr().out.splitlines()[-1]
-        counts = ", ".join(f"{why} {number}" for why, number in sorted(expected.items()))
-        assert told == f"calls refused: {counts}"
+        told = capsys.readouterr().out.splitlines()[-len(expected) :]
+        assert told == [
+            f"{number:>6}  {why:<10}  {WORDS[why]}" for why, number in sorted(expected.items())
+        ]
         with pytest.raises(SystemExit):  # nobody has cosigned it yet
             cli.main(["audit", str(coordinator.party.path), "--json"])
         audited = json.loads(capsys.readouterr().out)
@@ -255,6 +262,70 @@ def test_a_call_is_counted_for_its_reason(  # noqa: PLR0917 -- as the table has 
     assert answer.status_code in range(400, 500)
     assert counts == [reason]
     assert json.loads((tmp_path / "audit.jsonl").read_text())["reason"] == reason
+
+
+def test_what_was_refused_is_said_in_words_for_every_reason() -> None:
+    assert WORDS.keys() == set(RefusedFor)
+
+
+def unknown(status: int) -> ASGIApp:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await Response(status_code=status)(scope, receive, send)
+
+    return app
+
+
+TAKEN, STRANGE = new_key(), new_key()
+
+
+@pytest.mark.parametrize(
+    ("key", "apart", "path", "status", "changes", "refused"),
+    [
+        (TAKEN, 0, "/v1/fleet/pull-messages", 401, {}, False),
+        (TAKEN, -14, "/v1/fleet/send-node-heartbeat", 401, {}, False),
+        (TAKEN, 14, "/v1/fleet/pull-messages", 401, {}, False),
+        (TAKEN, -16, "/v1/fleet/pull-messages", 401, {}, True),
+        (TAKEN, 16, "/v1/fleet/pull-messages", 401, {}, True),
+        (TAKEN, 0, "/v1/fleet/push-messages", 403, {}, True),  # of a run that is over
+        (TAKEN, 0, "/v1/enrolment/join", 401, {}, True),
+        (STRANGE, 0, "/v1/fleet/pull-messages", 401, {}, True),
+        (TAKEN, 0, "/v1/fleet/pull-messages", 401, {FLEET_HTTP_SIGNATURE_HEADER: "AAAA"}, True),
+        (TAKEN, 0, "/v1/fleet/pull-messages", 401, {FLEET_HTTP_SIGNATURE_HEADER: "?"}, True),
+        (TAKEN, 0, "/v1/fleet/pull-messages", 401, {FLEET_HTTP_PUBLIC_KEY_HEADER: "?"}, True),
+        (TAKEN, 0, "/v1/fleet/pull-messages", 401, {TIMESTAMP_HEADER: "yesterday"}, True),
+        (TAKEN, 0, "/v1/fleet/pull-messages", 401, {TIMESTAMP_HEADER: "2026-11-27"}, True),
+        (TAKEN, 0, "/v1/fleet/pull-messages", 401, {TIMESTAMP_HEADER: None}, True),
+    ],
+)
+def test_a_node_that_has_to_say_again_who_it_is_is_not_counted(  # noqa: PLR0917 -- as the table has it
+    key: ec.EllipticCurvePrivateKey,
+    apart: int,
+    path: str,
+    status: int,
+    changes: Mapping[str, str | None],
+    refused: bool,
+    tmp_path: Path,
+) -> None:
+    now = utc_now()
+    moment = (now + timedelta(minutes=apart)).isoformat()
+    headers = {
+        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key.public_key())).decode(),
+        TIMESTAMP_HEADER: moment,
+        FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(key, moment.encode())).decode(),
+    } | changes
+    counts = list[RefusedFor]()
+    file = tmp_path / "audit.jsonl"
+    taken = {public_key_to_bytes(TAKEN.public_key())}
+    app = Refusals(
+        unknown(status),
+        listener="public",
+        audit=AuditFile(file),
+        count=counts.append,
+        is_returning=Returning(lambda: taken, clock=lambda: now),
+    )
+    sent = {name: value for name, value in headers.items() if value is not None}
+    assert TestClient(app).post(path, headers=sent).status_code == status
+    assert (len(counts), len(file.read_text().splitlines())) == (refused, refused)
 
 
 class Hasty(PromptConnection):

@@ -33,7 +33,9 @@ from compliance.reporting import (
     processing_report,
 )
 from compliance.reporting.budget import charges_of
+from federation.audit import verify_all
 from federation.cli import app
+from federation.errors import WorkspaceError
 
 Maker = Callable[[Agreement, Sequence[PartyLog], datetime], Report]
 
@@ -530,6 +532,36 @@ class TestCommand:
         assert file.stat().st_mode & 0o077 == 0
         for told in (text, json.dumps(report.model_dump(mode="json"))):
             assert not re.search(r"gmx|\+1212|[BRC]#7\d\d|\b(green|red)\b", told)
+
+    def test_parties_folders_are_read_as_the_workspace_is(
+        self, finished: tuple[Path, Path]
+    ) -> None:
+        places = [str(finished[1] / name) for name in NAMES]
+        ran = [
+            CliRunner().invoke(app, ["report", "processing", *one, "--json", "--at", "2100-01-01"])
+            for one in ([str(finished[1])], places)
+        ]
+        assert [one.exit_code for one in ran] == [0, 0]
+        whole, each = (Report.model_validate_json(one.stdout) for one in ran)
+        assert sorted(each.heads, key=str) == sorted(whole.heads, key=str)
+        assert dict(figures_of(each)) == dict(figures_of(whole))
+
+    def test_a_party_is_read_once(self, finished: tuple[Path, Path]) -> None:
+        command = ["report", "budget", str(finished[1]), str(finished[1] / "courier")]
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, WorkspaceError)
+        assert "several logs of courier: name each party once" in str(result.exception)
+
+    def test_what_is_public_is_said_as_the_verifier_says_it(
+        self, finished: tuple[Path, Path]
+    ) -> None:
+        verified = {one.party: one for one in verify_all([finished[1]])[0]}
+        command = ["report", "processing", str(finished[1]), "--json"]
+        report = Report.model_validate_json(CliRunner().invoke(app, command).stdout)
+        for head in report.heads:
+            one = verified[head.party]
+            assert (head.public_size, head.cosigned_by) == (one.public_size, one.cosigned_by)
+            assert head.public == f"{one.public_size}, by {len(one.cosigned_by)}"
 
     def test_with_a_page_only_its_path_is_shown(
         self, finished: tuple[Path, Path], tmp_path: Path

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from datetime import timedelta
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from parties import EXPAND, MATCH, NOW, TRAIN, World
 
 from compliance import records
+from compliance.agreement import Agreement
 from compliance.erasure.completion import Step
 from compliance.erasure.retraining import (
     DueModel,
@@ -30,16 +32,18 @@ from federation import retraining as module
 from federation.artefacts import remove
 from federation.channel import Parcel
 from federation.cli import main
-from federation.coordinator import Coordinator, write_jobs
+from federation.coordinator import Coordinator, read_jobs, write_jobs
 from federation.erased import Erased
 from federation.erasing import Erasing
 from federation.errors import PartyUnreachableError, RefusedError, WorkspaceError
 from federation.gate import Gate
 from federation.jobs import spread
 from federation.messages import SealedMessage, content_digest, unseal
+from federation.model_standing import ModelUse, model_standings
 from federation.outcomes import arriving, saw
 from federation.party import locked
 from federation.retraining import RetrainingQueue
+from federation.roll_call import Patience
 from federation.specification import TrainSpec
 from federation.successors import Retrainings
 from federation.training.manifests import Manifest
@@ -192,6 +196,9 @@ def test_a_model_is_trained_again_without_who_was_erased(world: World) -> None:
         assert world.folder(name).retired("model").read_text() == "model-2"
         assert kinds(world, name).count("model.retired") == 1
     assert kinds(world).count("model.due") == 1
+    told = standings(world)
+    assert told["model"] == (ModelUse.REPLACED, "trained again as model-2")
+    assert told["model-2"][0] is ModelUse.IN_USE
     before_again = {name: kinds(world, name) for name in ("retailer", "coordinator")}
     world.run()  # nothing is due any more: it is asked, and nothing else happens
     assert [kind for kind in kinds(world) if kind.startswith("model.")] == [
@@ -205,14 +212,78 @@ def test_a_model_is_trained_again_without_who_was_erased(world: World) -> None:
         world.run()
 
 
-def test_the_old_model_is_used_until_its_day_and_not_after(world: World) -> None:
+def standings(world: World, agreement: Agreement | None = None) -> dict[str, tuple[ModelUse, str]]:
+    folder = world.folder("coordinator")
+    terms = agreement or world.agreement
+    found = model_standings(folder, terms, read_jobs(folder), world.now)
+    assert all(bool(one.why) is not bool(one.erasure) for one in found)
+    return {one.model: (one.use, one.why or one.erasure) for one in found}
+
+
+def test_an_operator_is_told_where_each_model_stands_and_why(world: World) -> None:
+    again = f"one erasure of somebody in it has it trained again within {DAYS} days"
+    use, told = standings(world)["model"]
+    assert (use, told[: len(again)]) == (ModelUse.IN_USE, again)
+    erase(world, "retailer", 40)
+    world.now = NOW + DAY
+    folder = world.folder("coordinator")
+    with pytest.raises(PartyUnreachableError):
+        Coordinator.open(folder.path, clock=world.clock).run(Waited(world, {"courier"}))
+    use, told = standings(world)["model"]
+    assert use is ModelUse.DUE
+    assert told == "somebody whom it saw was erased: it is trained again as model-2 by 2026-03-21"
+    world.now += (DAYS + 1) * DAY
+    use, told = standings(world)["model"]
+    assert use is ModelUse.RETIRED
+    assert told == "somebody whom it saw was erased: it was to be trained again by 2026-03-21"
+    folder.retired("model").touch()
+    use, told = standings(world)["model"]
+    assert use is ModelUse.RETIRED
+    assert "not trained again by its day" in told
+    told = standings(world, world.agreement.model_copy(update={"erasure": None}))["model"][1]
+    assert "the agreement gives no days to train it again (erasure.retrain_days)" in told
+
+
+class Waited:
+    """A channel to all but some; `waited` is how long each wait for these was to be."""
+
+    def __init__(self, world: World, away: set[str]) -> None:
+        self._world, self.waited = world, list[float]()
+        self._nodes = [node for node, name in enumerate(parties.PEOPLE) if name not in away]
+
+    def nodes(self, at_least: int, *, patience_seconds: float = math.inf) -> Sequence[int]:
+        if at_least > len(self._nodes):
+            self.waited.append(patience_seconds)
+        return self._nodes
+
+    def exchange(
+        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+    ) -> Sequence[SealedMessage | None]:
+        return self._world.exchange(parcels, most_missing=most_missing)
+
+
+def test_only_where_a_model_is_due_is_anybody_waited_for_as_for_a_job(world: World) -> None:
+    def run() -> list[float]:
+        channel = Waited(world, {"courier"})
+        folder = world.folder("coordinator").path
+        with suppress(PartyUnreachableError):
+            Coordinator.open(folder, clock=world.clock).run(channel, patience=Patience(90, 3))
+        return channel.waited
+
+    assert run() == [3]
+    erase(world, "retailer", 40)
+    assert run() == [3, 90]
+
+
+def test_the_old_model_is_used_until_its_day_and_not_after(world: World, tmp_path: Path) -> None:
     erase(world, "retailer", 40)
     write_jobs(world.folder("coordinator"), (*JOBS, EXPAND))
-    world.now = NOW + DAYS * DAY + DAY
+    late = world.copy(tmp_path / "late")
+    late.now = NOW + DAYS * DAY + DAY
     with pytest.raises(RefusedError, match="was to be trained again by") as refusal:
-        world.run()
+        late.run()
     assert refusal.value.term == "erasure.retrain_days"
-    assert not world.folder("retailer").retired("model").exists()
+    assert not late.folder("retailer").retired("model").exists()
     world.now = NOW + DAY
     world.run()
     assert "segment.written" in kinds(world)

@@ -33,7 +33,7 @@ from federation import adoption, cli
 from federation.api.answers import Answers
 from federation.api.clients import Clients
 from federation.api.scopes import Scope
-from federation.apps.superlink import read_node_key
+from federation.apps.credential import read_node_key
 from federation.collaboration import load_collaboration
 from federation.coordinator import read_jobs, write_jobs
 from federation.enrolment.joining import Membership, _node_key

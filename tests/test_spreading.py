@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,11 @@ from compliance.erasure.completion import read_completion
 from compliance.erasure.following import State
 from compliance.erasure.wire import AcknowledgementClaims, Identifier, ResultCode
 from compliance.signing import SigningKey
-from federation import messages, showing
+from federation import asking, messages, showing
 from federation.audit_rules import rules_for
 from federation.channel import Parcel
 from federation.coordinator import Coordinator, coordinator, write_jobs
+from federation.coordinator.conversation import Conversation
 from federation.erasing import Erasing, Kept
 from federation.errors import MessageError, PartyUnreachableError, WorkspaceError
 from federation.followed import Followed
@@ -51,6 +53,8 @@ from federation.jobs.spread import (
 )
 from federation.messages import SealedMessage
 from federation.population import recipe_for
+from federation.progress import listening
+from federation.showing import Showing
 from privacy.psi import PortableEngine
 from privacy.randomness import seeded_secret
 
@@ -630,6 +634,29 @@ def test_people_are_shown_to_one_origin_so_often_a_day(
     assert talk.shown("c" * 64).body.kind == "erase.shown"
 
 
+def test_whoever_shows_one_list_of_people_after_another_is_answered_so_often_a_day(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it is carried, and though it never acknowledges what it is asked."""
+    monkeypatch.setattr(asking, "MOST_A_DAY", 2)
+    ask(world, "brand", SHARED)
+    points = Talk(world).shown().payload
+    with world.node("brand").desk() as desk:
+        known = desk.folder, desk.agreement, desk.gate
+        Followed(*known, clock=world.clock).settle(Erasing(*known, clock=world.clock).status())
+
+    def tried(number: int) -> str:
+        body = messages.EraseShown(showing=f"{number:064x}")
+        said = world.parties.seal(
+            "courier", "brand", ERASING, body, points, answers=f"{number:064}"
+        )
+        return str(world.read(world.handle("brand", said)).body.kind)
+
+    assert [tried(number) for number in (1, 2, 3, 1)] == ["erase.batch"] * 2 + ["refused"] * 2
+    world.now += DAY
+    assert tried(4) == "erase.batch"
+
+
 def test_a_recipient_gets_nothing_for_more_people_than_are_agreed(world: World) -> None:
     ask(world, "brand", SHARED)
     talk = Talk(world)
@@ -723,14 +750,76 @@ def test_a_showing_begins_anew_after_an_hour_and_where_a_part_is_never_answered(
     assert talk.shown("d" * 64).body.part == 0
 
 
-def test_whom_a_party_showed_is_kept_for_an_hour_at_most(talk: Talk) -> None:
+def test_whom_a_party_showed_is_kept_while_that_goes_on_and_for_an_hour_at_most(
+    talk: Talk, in_parts: int
+) -> None:
     tokens = talk.world.folder("courier").erasures / "showing" / "brand"
     talk.world.away = {"brand"}
+    talk.heard(talk.batch(talk.shown("a" * 64), ()))
     spread(talk.world)
-    assert tokens.exists()
+    assert tokens.exists()  # of its parts one was answered
     talk.world.now += timedelta(hours=1)
     spread(talk.world)
     assert not tokens.exists()
+    talk.shown("b" * 64)
+    assert tokens.exists()
+    spread(talk.world)
+    assert not tokens.exists()  # of its parts none was answered: it would be begun anew
+    assert in_parts > 1
+
+
+def test_a_showing_that_was_answered_whole_is_not_gone_on_with(world: World) -> None:
+    """As where the recipient is killed once its acknowledgements are out, and before it forgets."""
+    ask(world, "brand", SHARED)
+    world.away = {"retailer"}
+    place = world.folder("courier").erasures / "showing" / "brand"
+    left = place.parent.parent / "left"
+
+    def keep(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if (name, world.read(answer).body.kind) == ("courier", "erase.shown"):
+            shutil.copytree(place, left)
+        return answer
+
+    world.listener = keep
+    spread(world)
+    (heard,) = said(world, "erase.batch")
+    folder = world.folder("courier")
+    shutil.copytree(left, place)
+    shown = Showing.model_validate_json(folder.read_secret(place / "state.json"))
+    answered = {"part": 1, "batch": "0" * 64}
+    content = shown.model_copy(update=answered).model_dump_json().encode()
+    folder.keep_secret(place / "state.json", content)
+    world.listener = lambda _, __, answer: answer
+    world.wire.clear()
+    request = ask(world, "brand", SHARED + 1).execution.request
+    spread(world)
+    assert not said(world, "refused")
+    assert heard.body.showing not in {one.body.showing for one in said(world, "erase.shown")}
+    assert states(world, "brand", request)["courier"] is State.COMPLETED
+
+
+def test_a_party_that_refuses_counts_for_one_that_has_not_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ask(world, "brand", SHARED).execution.request
+    coordinate = Coordinator.open(world.folder("coordinator").path, clock=world.clock)
+    heard: list[frozenset[str]] = []
+    carried = coordinate._spread
+
+    def noted(talk: Conversation) -> frozenset[str]:
+        heard.append(carried(talk))
+        return heard[-1]
+
+    monkeypatch.setattr(coordinate, "_spread", noted)
+    told: list[str] = []
+    with listening(lambda progress: told.append(progress.stage)):
+        with monkeypatch.context() as context:
+            context.setattr(showing, "MOST_A_DAY", 0)
+            coordinate.spread(world)
+        coordinate.spread(world)
+    assert heard == [frozenset({"brand"}), frozenset(PEOPLE)]
+    assert "courier, retailer may not know yet who is to be erased: the next run asks again" in told
+    assert states(world, "brand", request)["courier"] is State.COMPLETED
 
 
 def test_a_part_counts_once(talk: Talk, in_parts: int) -> None:

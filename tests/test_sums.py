@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from federation.objections import policy_objections
 from federation.roll_call import ROLL_CALL
 from federation.specification import ExpandSpec, TrainSpec
 from privacy.accounting.accountant import epsilon_of
-from privacy.accounting.ledger import ChargeState
+from privacy.accounting.charge import ChargeState
 from privacy.errors import PeerMessageError
 from privacy.randomness import SecretStream, seeded_secret
 from privacy.secagg import Server
@@ -419,6 +420,36 @@ def test_more_missing_than_agreed_end_the_job_and_it_goes_on_when_they_are_back(
     assert max(rounds) == 2
     assert model_of(two, "brand").making.parties == ("courier", "retailer")
     assert spent < two.statement("courier").epsilon_spent <= 1.0
+
+
+def test_a_partner_that_refused_in_a_phase_goes_on_from_there_once_it_has_mended_it(
+    matched_two: World, tmp_path: Path, thorough: bool
+) -> None:
+    for phase in SumPhase if thorough else [SumPhase.MASK]:
+        made = matched_two.apart(tmp_path / phase / "workspace")
+        made.listener = Spoiling(made, phase)
+        with pytest.raises(RefusedError, match="courier"):
+            made.run()
+        made.listener = lambda _, __, answer: answer
+        (made.folder("courier").path / "policy.cedar").unlink()
+        made.run()
+        assert model_of(made, "brand").making.parties == ("courier", "retailer")
+        assert made.statement("courier").epsilon_spent == made.statement("retailer").epsilon_spent
+
+
+@dataclass(frozen=True)
+class Spoiling:
+    """Has the courier refuse whatever it is asked once the retailer has answered in a phase."""
+
+    made: World
+    phase: SumPhase
+
+    def __call__(self, name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        body = self.made.read(question).body
+        is_due = isinstance(body, SumAsk) and (body.round, body.phase) == (1, self.phase)
+        if is_due and name == "retailer":  # which is asked before
+            (self.made.folder("courier").path / "policy.cedar").write_text("no policy")
+        return answer
 
 
 def test_who_was_left_out_once_stays_so_when_the_job_is_run_again(

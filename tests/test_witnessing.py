@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from parties import MATCH, PEOPLE, ROLES, World
+from parties import MATCH, PEOPLE, ROLES, TRAIN, World
 
 from compliance.errors import LogCorruptedError, LogError, NotPublicError
 from compliance.log.checkpoint import Checkpoint
@@ -34,6 +34,7 @@ from federation.errors import RefusedError
 from federation.jobs.witness import Answer
 from federation.log_sharing import check_receipt, make_receipt, make_server
 from federation.messages import SealedMessage
+from federation.progress import listening
 from federation.witnesses import log_keys, policy_for, witness_in
 from federation.witnessing import LogWitnessing
 
@@ -72,25 +73,101 @@ def test_a_showing_that_was_cut_is_made_up_for_though_no_job_is_left(tmp_path: P
             world.unreachable = {"retailer"}
         return answer
 
-    def public() -> set[str]:
-        found = {name: verify_party(world.folder(name).path).public_size for name in ROLES}
-        return {name for name, size in found.items() if size is not None}
-
     world.listener = cut  # the coordinator goes while it carries them
     with pytest.raises(ConnectionResetError):
         world.run()
-    assert public() == set()
+    assert public(world) == set()
     world.listener, world.away = World.listener, set(PEOPLE)
     world.run()  # nobody is there to be shown them
     world.listener, world.away = silent, set()
     world.run()
-    assert "retailer" not in public()
+    assert "retailer" not in public(world)
     world.listener, world.unreachable = World.listener, set()
     world.run()
-    assert public() == set(ROLES)
+    assert public(world) == set(ROLES)
     world.wire.clear()
     world.run()  # once is enough
     assert not any(world.read(one).header.kind.startswith("witness.") for one in world.wire)
+
+
+def public(world: World) -> set[str]:
+    """Whose logs have a head that enough witnesses cosigned."""
+    found = {name: verify_party(world.folder(name).path).public_size for name in ROLES}
+    return {name for name, size in found.items() if size is not None}
+
+
+def grown(world: World, before: dict[str, int]) -> set[str]:
+    """Whose public heads tell of all that the logs had before; notes what they have by now."""
+    found = {name: verify_party(world.folder(name).path) for name in ROLES}
+    more = {name for name, one in found.items() if (one.public_size or 0) > before[name]}
+    before |= {name: one.tree_size for name, one in found.items()}
+    return more
+
+
+def test_logs_are_shown_where_a_job_is_refused_in_every_run(world: World) -> None:
+    job = TRAIN.model_copy(update={"name": "more"})  # for which no budget is left
+    write_jobs(world.folder("coordinator"), (job,))
+    before = dict.fromkeys(ROLES, 0)
+    grown(world, before)
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=r"budget\.epsilon") as refusal:
+            world.run()
+        party = verify_party(world.folder(refusal.value.party).path)
+        shown = [leaf for leaf in party.leaves[: party.public_size] if leaf.kind == "refusal"]
+        assert shown[-1].job == job.name
+        assert grown(world, before) == set(ROLES)
+    assert OwedHeads(world.folder("coordinator")).job is None
+
+
+def test_a_party_that_refuses_to_show_its_log_hinders_no_other_and_is_asked_again(
+    world: World,
+) -> None:
+    OwedHeads(world.folder("coordinator")).owe(MATCH.name)
+    (world.folder("retailer").shown / "seen.json").write_text("damaged")
+    before = dict.fromkeys(ROLES, 0)
+    grown(world, before)
+    with pytest.raises(RefusedError, match="refused by retailer"):
+        world.run()
+    assert grown(world, before) == set(ROLES) - {"retailer"}
+    (world.folder("retailer").shown / "seen.json").unlink()
+    world.run()
+    assert grown(world, before) == set(ROLES)
+
+
+def test_what_is_owed_waits_without_an_error_where_the_agreement_has_ended(world: World) -> None:
+    heads = OwedHeads(world.folder("coordinator"))
+    heads.owe(MATCH.name)
+    world.now = world.agreement.valid_until
+    told: list[str] = []
+    with listening(lambda progress: told.append(progress.stage)):
+        world.run()
+    assert world.wire == []
+    assert any("logs have yet to be shown" in one and "valid_until" in one for one in told)
+    assert heads.job == MATCH.name
+
+
+def test_who_is_silent_for_the_third_time_is_shown_after_the_next_job(world: World) -> None:
+    heads = OwedHeads(world.folder("coordinator"))
+    heads.owe(MATCH.name)
+    told: list[str] = []
+
+    def silent(name: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+        if (name, world.read(question).header.kind) == ("brand", "witness.show"):
+            world.unreachable = {"retailer"}
+        return answer
+
+    world.listener = silent
+    with listening(lambda progress: told.append(progress.stage)):
+        world.run()
+        heads.begin()  # a run that was cut
+        world.unreachable = set()
+        world.run()
+    again = [one.rpartition(":")[0] for one in told if "to be shown again" in one]
+    assert again == [
+        "logs are to be shown again at the next run",
+        "logs are to be shown again after the next job",
+    ]
+    assert heads.job is None
 
 
 def test_logs_are_shown_as_they_stand_however_often_one_job_is_begun(world: World) -> None:

@@ -17,13 +17,16 @@ from compliance.naming import named, version_of
 from compliance.records.leaf import Leaf
 from compliance.terms import Role
 
-__all__ = ["ACKNOWLEDGED", "PARTS", "Excerpt", "is_in_job"]
+__all__ = ["ACKNOWLEDGED", "PARTS", "PUBLISHED", "Excerpt", "is_in_job"]
 
 ACKNOWLEDGED = "acknowledged"
 """What is said where a message came; its release is named after that message."""
 
 PARTS = frozenset({"train.update", "sum.noised", "sum.exact", "measure.counts"})
 """What a party gives to a model over rows, once a round, and to a measurement, once."""
+
+PUBLISHED = frozenset({"model.published", "measure.published"})
+"""What a coordinator says results by."""
 
 _IN_JOBS = frozenset({"match", "align", "train", "sum", "assist", "expand", "measure"})
 """First words of what a party says in a job that the coordinator has begun."""
@@ -59,7 +62,7 @@ class Excerpt:
         cosigned_by: who cosigned that head.
         sent: beginnings of the digests of all messages that left, 16 hexadecimal digits each.
         kept: leaves with their indexes, in order; of releases those with a charge, parts of
-            results, those that acknowledge a message, and the first of each job.
+            results, results, those that acknowledge a message, and the first of each job.
     """
 
     party: str
@@ -81,7 +84,7 @@ class Excerpt:
             (index, leaf)
             for index, leaf in releases
             if leaf.charge_id is not None
-            or leaf.computation in {ACKNOWLEDGED, *PARTS}
+            or leaf.computation in {ACKNOWLEDGED, *PARTS, *PUBLISHED}
             or index in begun
         ]
         return cls(

@@ -10,7 +10,7 @@ from typing import Final
 from compliance import records
 from compliance.agreement import Agreement
 from compliance.auditing.contract import chain, obeys
-from compliance.auditing.excerpt import ACKNOWLEDGED, PARTS, Excerpt, is_in_job
+from compliance.auditing.excerpt import ACKNOWLEDGED, PARTS, PUBLISHED, Excerpt, is_in_job
 from compliance.auditing.finding import Finding, FindingKind
 from compliance.auditing.results import is_to_leave
 from compliance.auditing.trust import every_party
@@ -145,7 +145,8 @@ def told_jobs(logs: Sequence[Excerpt]) -> Iterator[Finding]:
     """The coordinator's log tells of each job that others took part in, and of what it left them.
 
     Said once of a job. What it left is not asked for while the job may be under way, nor where the
-    coordinator's log alone says that something is missing.
+    coordinator's log alone says that something is missing; nor of a job that failed after that log
+    tells that a result was sent: whoever was to get it refused it, or the answer was lost.
     """
     told = {log.party: _told_in(log) for log in logs}
     left = {(log.party, index) for log, index, _, is_over_rows in _results(logs) if is_over_rows}
@@ -174,10 +175,17 @@ def told_jobs(logs: Sequence[Excerpt]) -> Iterator[Finding]:
 def _told_in(log: Excerpt) -> set[tuple[str, str | None]]:
     """Return kinds of leaves and their jobs: which began, ended without a result, and left one."""
     told: set[tuple[str, str | None]] = set()
-    for _, leaf in log.each(records.JobStarted, records.JobEnded, *_RESULTS):
+    sent: set[str | None] = set()
+    for _, leaf in log.each(records.JobStarted, records.JobEnded, records.Release, *_RESULTS):
+        if isinstance(leaf, records.Release):
+            sent |= {leaf.job} if leaf.computation in PUBLISHED else set()
+            continue
         if isinstance(leaf, records.JobStarted):
             told.discard(("job.ended", leaf.job))
-        if not isinstance(leaf, records.JobEnded) or not is_to_leave(leaf):
+        has_left = isinstance(leaf, records.JobEnded) and (
+            is_to_leave(leaf) or (leaf.outcome != "done" and leaf.job in sent)
+        )
+        if not has_left:
             told.add((leaf.kind, leaf.job))
     return told
 

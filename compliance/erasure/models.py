@@ -1,6 +1,7 @@
 """What becomes of a model once somebody is erased: the agreement's clause, applied.
 
-Guarantees: one of four outcomes, the same for the same facts, with what justifies it.
+Guarantees: one of four outcomes, the same for the same facts, with what justifies it; and the same
+said beforehand.
 
 Leaves to others: whether the model saw the person (the party's own records), retiring it, training
 another.
@@ -12,7 +13,7 @@ from compliance.erasure.completion import Step
 from compliance.records import ErasureOutcome
 from compliance.terms import ErasureTerms
 
-__all__ = ["model_step"]
+__all__ = ["consequence", "model_step"]
 
 
 def model_step(
@@ -38,3 +39,24 @@ def model_step(
         due = day + timedelta(days=terms.retrain_days)
         return Step(target=target, outcome=ErasureOutcome.RETRAIN, due=due)
     return Step(target=target, outcome=ErasureOutcome.RETIRED)
+
+
+def consequence(terms: ErasureTerms, epsilon: float | None) -> str:
+    """Say beforehand what one erasure will do to a model, in words.
+
+    Args:
+        terms: the agreement's.
+        epsilon: privacy loss per person that will be proved of it; None where none will.
+    """
+    step = model_step(terms, "", saw=True, epsilon=epsilon, now=datetime.now(UTC))
+    match step.outcome:
+        case ErasureOutcome.TOLERATED_DP:
+            why = f"its epsilon of {epsilon:g} is within erasure.tolerated_epsilon"
+            return f"one erasure of somebody in it leaves it in use: {why}"
+        case ErasureOutcome.RETRAIN:
+            days = f"within {terms.retrain_days} days (erasure.retrain_days)"
+            return f"one erasure of somebody in it has it trained again {days}, for as much budget"
+    return (
+        "one erasure of somebody in it retires it at once, and nobody is scored with it any more: "
+        "agree on erasure.retrain_days to train again, or on erasure.tolerated_epsilon to go on"
+    )

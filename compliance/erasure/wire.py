@@ -1,4 +1,4 @@
-"""The IAB Data Deletion Request Framework 1.0: its tokens and its `dsrdelete.json`.
+"""The IAB Data Deletion Request Framework 1.0: its tokens, signed and verified.
 
 Guarantees: what is read was signed by a key that its issuer publishes, is of a bounded size, names
 no member twice, is no older than allowed and not of the future; every refusal has the framework's
@@ -13,7 +13,7 @@ be carried to another; it is written always, and asked for unless the reader say
 Sources: IAB Tech Lab, Data Deletion Request Framework 1.0 (InteractiveAdvertisingBureau/
 Data-Subject-Rights at ee11df4); RFC 7515 (JWS), 7517 (JWK), 7519 (JWT), 8725 (best practices), 9864
 (Ed25519 as a name of its own). Its `sub` is an object, which RFC 7519 §4.1.2 does not allow: so
-tokens are verified as JWS, and their claims read by the models below.
+tokens are verified as JWS, and their claims read by models (`claims`).
 """
 
 import base64
@@ -21,14 +21,26 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import IntEnum
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from compliance.erasure.claims import (
+    MOST_TOKEN_BYTES,
+    AcknowledgementClaims,
+    Claims,
+    Discovery,
+    Identifier,
+    IdentityClaims,
+    RequestClaims,
+    ResultCode,
+    Supported,
+    TokenError,
+    json_object,
+)
 from compliance.errors import ErasureError, describe
 from compliance.signing import SigningKey, VerifyingKey
 
@@ -54,153 +66,11 @@ __all__ = [
 ALGORITHMS: Final = frozenset({"RS256", "PS256", "ES256", "Ed25519"})
 """Signature algorithms that are read; `Ed25519` is written."""
 
-MOST_TOKEN_BYTES: Final = 64 * 1024
-"""Length of the longest token; a request holds an identity, and an acknowledgement a request."""
-
 MOST_AGE: Final = timedelta(days=7)
 MOST_AHEAD: Final = timedelta(minutes=5)
 _LEAST_RSA_BITS: Final = 2048
 
 _KEY_TYPES: Final[Mapping[str, Any]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
-
-
-class ResultCode(IntEnum):
-    """What became of a request, as the framework numbers it ("Result Codes")."""
-
-    ACCEPTED = 0
-    MALFORMED_REQUEST = 1
-    INVALID_SIGNATURE = 2
-    INVALID_TOKEN = 3
-    UNSUPPORTED_IDENTIFIER_TYPE = 4
-    INCORRECT_IDENTIFIER_FORMAT = 5
-    INVALID_TIMESTAMP = 6
-
-
-class TokenError(ErasureError):
-    """A token was refused.
-
-    Attributes:
-        code: what its sender is told.
-    """
-
-    def __init__(self, code: ResultCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class _Claims(BaseModel):
-    # Claims that nobody here knows are ignored (RFC 7519 §4).
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, hide_input_in_errors=True
-    )
-
-
-Id = Annotated[str, Field(min_length=1, max_length=256)]
-Domain = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
-Token = Annotated[str, Field(min_length=1, max_length=MOST_TOKEN_BYTES)]
-Timestamp = Annotated[int, Field(strict=True, ge=0, lt=1 << 40)]
-
-
-class Identifier(_Claims):
-    """What a request is about: a value, what it is, and how it is written."""
-
-    value: Annotated[str, Field(alias="identifierValue", min_length=1, max_length=4096, repr=False)]
-    type: Annotated[str, Field(alias="identifierType", min_length=1, max_length=64)]
-    format: Annotated[str, Field(alias="identifierFormat", min_length=1, max_length=64)]
-
-
-class IdentityClaims(_Claims):
-    """What the first party vouches for (idJWT)."""
-
-    version: Literal["1.0"] = "1.0"
-    jti: Id
-    iss: Domain
-    sub: Identifier
-    iat: Timestamp
-
-
-class RequestClaims(_Claims):
-    """One request of one requester to one recipient (rqJWT).
-
-    Attributes:
-        identity: the first party's token, as it was.
-        sub: the same identifier, or the requester's own alias of it.
-        aud: the recipient.
-        optional_parameters: what the two agreed on beside.
-    """
-
-    version: Literal["1.0"] = "1.0"
-    identity: Annotated[Token, Field(alias="idJWT", repr=False)]
-    jti: Id
-    iss: Domain
-    sub: Identifier
-    iat: Timestamp
-    aud: Domain | None = None
-    optional_parameters: Annotated[Mapping[str, Any] | None, Field(alias="optionalParameters")] = (
-        None
-    )
-
-
-class AcknowledgementClaims(_Claims):
-    """A recipient's answer (acJWT)."""
-
-    version: Literal["1.0"] = "1.0"
-    request: Annotated[Token, Field(alias="rqJWT", repr=False)]
-    jti: Id
-    iss: Domain
-    iat: Timestamp
-    code: Annotated[ResultCode, Field(alias="raResultCode")]
-    told: Annotated[str | None, Field(alias="raResultString", max_length=500)] = None
-
-
-class Supported(_Claims):
-    """An identifier that a recipient takes."""
-
-    id: int
-    type: str
-    format: str
-
-
-class Discovery(_Claims):
-    """What a participant publishes as `dsrdelete.json` in the root of its domain.
-
-    Attributes:
-        endpoint: where requests go.
-        identifiers: which it takes.
-        public_keys: JSON Web Keys (RFC 7517) that verify its tokens.
-        vendor_script_required: whether a script must run in the person's browser.
-        vendor_script: that script; it is never run here.
-    """
-
-    endpoint: Annotated[str, Field(pattern=r"^https://[!-~]{1,2000}$")]
-    identifiers: Annotated[tuple[Supported, ...], Field(max_length=256)]
-    public_keys: Annotated[
-        tuple[Mapping[str, Any], ...], Field(alias="publicKey", min_length=1, max_length=64)
-    ]
-    vendor_script_required: Annotated[bool, Field(alias="vendorScriptRequirement")]
-    vendor_script: Annotated[str | None, Field(alias="vendorScript")] = None
-
-    @classmethod
-    def from_json(cls, content: bytes) -> Self:
-        """Read a published file.
-
-        Raises:
-            ErasureError: over 64 KiB, malformed, or with members missing or repeated.
-        """
-        if len(content) > MOST_TOKEN_BYTES:
-            raise ErasureError(
-                f"dsrdelete.json: expected at most {MOST_TOKEN_BYTES} bytes, got {len(content)}"
-            )
-        try:
-            return cls.model_validate(_object(content))
-        except ValidationError as error:
-            raise ErasureError(f"dsrdelete.json: {describe(error)}") from error
-        except ValueError as error:
-            raise ErasureError(f"dsrdelete.json: {error}") from error
-
-    def to_json(self) -> bytes:
-        """Write the file to publish."""
-        return self.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode() + b"\n"
 
 
 class Keys:
@@ -312,7 +182,7 @@ class Issuer:
             )
         )
 
-    def _sign(self, claims: _Claims) -> str:
+    def _sign(self, claims: Claims) -> str:
         header = {"alg": "Ed25519", "kid": self.key_id, "typ": "JWT"}
         body = claims.model_dump_json(by_alias=True, exclude_none=True).encode()
         signed = f"{_base64url(json.dumps(header).encode())}.{_base64url(body)}"
@@ -448,24 +318,11 @@ def _keys_of(issuer: str, published: Discovery) -> dict[str, Any]:
 def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         header, body, _ = token.encode("ascii").split(b".")
-        return _object(_unbase64url(header)), _object(_unbase64url(body))
+        return json_object(_unbase64url(header)), json_object(_unbase64url(body))
     except (ValueError, RecursionError) as error:
         raise TokenError(
             ResultCode.INVALID_TOKEN, "expected a JWS in its compact form, of two JSON objects"
         ) from error
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    found = json.loads(content, object_pairs_hook=_once)
-    if not isinstance(found, dict):
-        raise ValueError("expected a JSON object")  # noqa: TRY004  callers collect ValueErrors
-    return found
-
-
-def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(members)) != len(members):
-        raise ValueError("a JSON member is repeated")
-    return dict(members)
 
 
 def _stamp(moment: datetime) -> int:

@@ -147,11 +147,23 @@ class Head(Closed):
         party: whose log.
         tree_size: leaves in it.
         root_hash: of its tree, hexadecimal.
+        public_size: leaves of the last head that enough other parties cosigned; None if there is
+            none.
+        cosigned_by: who cosigned that head.
     """
 
     party: str
     tree_size: int
     root_hash: str
+    public_size: int | None = None
+    cosigned_by: tuple[str, ...] = ()
+
+    @property
+    def public(self) -> str:
+        """What is public of it, as `comity log verify` says it."""
+        return (
+            "–" if self.public_size is None else f"{self.public_size:,}, by {len(self.cosigned_by)}"
+        )
 
 
 class Report(Closed):
@@ -194,7 +206,14 @@ def make_report(
         agreement=agreement.digest,
         at=at,
         heads=tuple(
-            Head(party=log.party, tree_size=log.tree_size, root_hash=log.root_hash) for log in logs
+            Head(
+                party=log.party,
+                tree_size=log.tree_size,
+                root_hash=log.root_hash,
+                public_size=log.public_size,
+                cosigned_by=log.cosigned_by,
+            )
+            for log in logs
         ),
         sections=tuple(sections),
     )

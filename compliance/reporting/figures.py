@@ -74,6 +74,9 @@ class PartyLog:
         entries: its leaves by rising index; all of them, or those that somebody wants to compute
             a figure from again.
         versions: of the contract, where they are at hand.
+        public_size: leaves of the last head that enough other parties cosigned, as far as whoever
+            verified the log could see; None where there is none.
+        cosigned_by: who cosigned that head.
     """
 
     party: str
@@ -81,6 +84,8 @@ class PartyLog:
     root_hash: str
     entries: tuple[Entry[Leaf], ...]
     versions: tuple[Agreement, ...] = ()
+    public_size: int | None = None
+    cosigned_by: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -89,6 +94,9 @@ class PartyLog:
         leaves: Sequence[Leaf],
         root_hash: str,
         versions: tuple[Agreement, ...] = (),
+        *,
+        public_size: int | None = None,
+        cosigned_by: tuple[str, ...] = (),
     ) -> "PartyLog":
         """Return a whole log.
 
@@ -97,9 +105,11 @@ class PartyLog:
             leaves: all of them, in order, once they have been verified.
             root_hash: of the tree over them.
             versions: of the contract, ascending; none where they are not at hand.
+            public_size: leaves of its last public head.
+            cosigned_by: who cosigned that head.
         """
         entries = tuple(Entry(party, index, leaf) for index, leaf in enumerate(leaves))
-        return cls(party, len(entries), root_hash, entries, versions)
+        return cls(party, len(entries), root_hash, entries, versions, public_size, cosigned_by)
 
     def only(self, indexes: Iterable[int]) -> "PartyLog":
         """Return the same log with the leaves of these indexes alone."""

@@ -115,7 +115,6 @@ def evidence(logs: Sequence[PartyLog]) -> Table:
         ("refusals", records.Refusal),
         ("charges reserved", records.BudgetReserved),
         ("sets bound before a match", records.MatchBound),
-        ("heads cosigned by others, as logged", records.WitnessReceived),
     )
     rows: list[tuple[Cell, ...]] = []
     for log in logs:

@@ -20,7 +20,6 @@ from connectors.errors import ConnectorError
 from federation.channel import from_record, to_record
 from federation.errors import FederationError, WorkspaceError
 from federation.gate import Released
-from federation.messages import SealedMessage
 from federation.node import Node
 from privacy.errors import PrivacyError
 
@@ -42,23 +41,11 @@ def _record(released: Released) -> RecordDict:
 def answer(message: Message, context: Context) -> Message:
     """Answer one message as the party whose folder the node's configuration names."""
     try:
-        released = _answered(_folder(context), from_record(message.content))
+        released = Node.open(_folder(context)).handle(from_record(message.content))
     except Exception as error:  # noqa: BLE001 -- no text of any error may leave by way of Flower
         _logger.error("no answer from %s: %s", context.node_config.get("party"), _reason(error))  # noqa: TRY400 -- a traceback could show data
         raise FederationError(f"the node failed with {type(error).__name__}") from None
     return Message(_record(released), reply_to=message)
-
-
-def _answered(folder: Path, question: SealedMessage) -> Released:
-    """Answer as the party of a folder; once more after a `SystemError`, as after a crash.
-
-    Nodes of a trial are threads of one process, and numpy reads what it stored by `ast`, whose
-    counting CPython 3.11 and 3.12 share among threads ("AST constructor recursion depth mismatch").
-    """
-    try:
-        return Node.open(folder).handle(question)
-    except SystemError:
-        return Node.open(folder).handle(question)
 
 
 def _folder(context: Context) -> Path:

@@ -15,9 +15,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
@@ -25,15 +28,43 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from httpx import Response
 
 from federation.clock import Clock, utc_now
+from federation.errors import WorkspaceError
 from federation.observing.events import Event, Notice
+from federation.party import PartyFolder
 
-__all__ = ["MOST_APART", "Credential", "apart"]
+__all__ = ["MOST_APART", "Credential", "apart", "read_node_key"]
 
 MOST_APART: Final = timedelta(minutes=15)
 """How far a node's clock may be from its SuperLink's."""
 
 _SAME: Final = timedelta(seconds=3)
 """What a header that tells whole seconds, and the way, make of clocks that do not differ."""
+
+
+def read_node_key(file: Path, *, folder: PartyFolder | None = None) -> ec.EllipticCurvePrivateKey:
+    """Return the key by which a SuperLink knows a node.
+
+    Args:
+        file: of the key.
+        folder: the party's, whose secrets may be sealed; a key elsewhere lies in clear.
+
+    Raises:
+        UnsealingError: it is a secret of the folder, and does not open.
+        WorkspaceError: the file holds none in OpenSSH's format, or none of an elliptic curve.
+    """
+    made = f"make one with: ssh-keygen -t ecdsa -b 256 -N '' -f {file}"
+    place = file.parent.resolve() / file.name
+    sealed = folder is not None and folder.safe.has(place)
+    content = folder.read_secret(place) if folder and sealed else file.read_bytes()
+    try:
+        key = load_ssh_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise WorkspaceError(
+            f"{file} holds no private key in OpenSSH's format without a password: {made}"
+        ) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise WorkspaceError(f"{file} holds no key of an elliptic curve: {made}")
+    return key
 
 
 class Credential:

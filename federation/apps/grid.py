@@ -1,13 +1,16 @@
 """Flower's Grid over HTTP, by which small messages go and come whole, in one call (`piggyback`).
 
 Guarantees: messages go and come as by Flower's own; a reply whose objects do not come, or are not
-those of a reply to what was asked, says so, and no other reply is lost by it.
+those of a reply to what was asked, says so, and no other reply is lost by it. Where the SuperLink
+answers that it failed, the channel is told to ask again later.
 
 Leaves to others: when to look for replies (`federation.channel`). It leans on names of Flower that
 are not public; `tests/test_node_process.py` fails when they move.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Final
 
 from flwr.app import Message
@@ -19,11 +22,17 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, pull_objects
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    pull_objects,
+)
 from flwr.superlink.grid.http_grid import HttpGrid
+from httpx import HTTPStatusError
 
 from federation.apps.carriage import CarriedMessage, put_together
 from federation.apps.piggyback import RIDING_BYTES, riders, with_riders, with_wish
+from federation.channel import GridFailingError
 
 __all__ = ["PiggybackGrid"]
 
@@ -46,10 +55,15 @@ class PiggybackGrid:
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes that are connected."""
-        return list(self._grid.get_node_ids())
+        with _telling():
+            return list(self._grid.get_node_ids())
 
     def push_messages(self, messages: Sequence[Message]) -> Sequence[str]:
         """Push messages; return their identifiers, empty where one was not taken, or none."""
+        with _telling():
+            return self._pushed(messages)
+
+    def _pushed(self, messages: Sequence[Message]) -> Sequence[str]:
         if any(one.content.array_records for one in messages):  # large: Flower streams it
             return list(self._grid.push_messages(messages))
         carried = [CarriedMessage.take_apart(one) for one in messages]
@@ -76,7 +90,8 @@ class PiggybackGrid:
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield the replies that are there to messages of these identifiers."""
         request = with_wish(PullAppMessagesRequest(message_ids=message_ids))
-        answer = self._client.PullMessages(request)
+        with _telling():
+            answer = self._client.PullMessages(request)
         came = riders(answer.SerializeToString())
         for head, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             names = [*dict.fromkeys(one.object_id for one in iterate_object_tree(tree))]
@@ -88,7 +103,16 @@ class PiggybackGrid:
     def _pulled(self, head: MessageHead, names: list[str]) -> Message:
         """Return a reply whose objects are pulled one by one, in the order in which they come."""
         run = self._grid.run.run_id
-        pull = make_pull_object_fn_protobuf(self._client.PullObject, _SUPERLINK, run)
+        pulled = make_pull_object_fn_protobuf(self._client.PullObject, _SUPERLINK, run)
+
+        def pull(name: str) -> bytes:
+            try:
+                with _telling():
+                    content: bytes = pulled(name)
+            except GridFailingError as error:
+                raise ObjectUnavailableError(name) from error
+            return content
+
         try:
             objects = pull_objects(
                 names,
@@ -98,12 +122,23 @@ class PiggybackGrid:
             )
         except ObjectPullError as error:
             return _unavailable(head, str(error))
-        self._client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(
-                node=_SUPERLINK, run_id=run, message_object_id=head.metadata.message_id
-            )
+        confirmed = ConfirmMessageReceivedRequest(
+            node=_SUPERLINK, run_id=run, message_object_id=head.metadata.message_id
         )
+        with suppress(GridFailingError), _telling():  # the reply is here
+            self._client.ConfirmMessageReceived(confirmed)
         return _reply(head, objects)
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Tell the channel where the SuperLink answers that it failed."""
+    try:
+        yield
+    except HTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise
+        raise GridFailingError("HTTP 500") from error
 
 
 def _reply(head: MessageHead, objects: dict[str, bytes]) -> Message:

@@ -29,7 +29,8 @@ from compliance.terms import Role
 from federation.apps import BUNDLE
 from federation.apps.carriage import CarriedMessage, Failure
 from federation.apps.client_app import app
-from federation.apps.superlink import RunOverError, SuperLink, read_node_key
+from federation.apps.credential import read_node_key
+from federation.apps.superlink import MessageTooLargeError, RunOverError, SuperLink
 from federation.apps.zygote import WorkerEndedError, Zygote
 from federation.channel import ENVELOPE
 from federation.enrolment.waiting import wait_until_signed
@@ -282,6 +283,9 @@ class _MessageLoop:
         except RunOverError:
             told = "a run has ended before its message was answered"
             self._tell(Notice(Event.RUN_OVER, told))
+            return True
+        except MessageTooLargeError as error:
+            self._tell(str(error))
             return True
         return question is not None
 

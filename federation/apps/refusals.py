@@ -2,7 +2,8 @@
 
 Guarantees: a body says its length beforehand and keeps to a limit, or nothing of it is read; every
 answer that refuses a call is counted for its reason, and leaves one line, with no body, no header
-and no token in it. The lines stay within 40 MB, whoever calls how often: the oldest go first.
+and no token in it; that which only has a node say again who it is, refuses none. The lines stay
+within 40 MB, whoever calls how often: the oldest go first.
 
 Leaves to others: which calls there are (`public_listener`, `control_listener`), what becomes of the
 count (`federation.operations.refused_calls`).
@@ -32,9 +33,10 @@ _LONGEST_PATH: Final = 120
 _FILE_BYTES: Final = 8_000_000
 _FILES: Final = 4
 _REASON: Final = "refused_for"
+_FLEET: Final = "/v1/fleet/"
 _REASONS: Final = (
     ("/v1/runtime/", RefusedFor.EXECUTOR),
-    ("/v1/fleet/", RefusedFor.NODE),
+    (_FLEET, RefusedFor.NODE),
     ("/v1/enrolment", RefusedFor.ENROLMENT),
 )
 """Of whatever is refused further on, by the beginning of its path."""
@@ -72,13 +74,24 @@ class Refusals:
         listener: what the lines call it.
         audit: where they go.
         count: told why, of each.
+        is_returning: tells of a call that was not known (401) whether it is of a node that is
+            taken, and has only to say again who it is: that refuses nobody.
     """
 
-    def __init__(self, app: ASGIApp, *, listener: str, audit: AuditFile, count: Count) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        listener: str,
+        audit: AuditFile,
+        count: Count,
+        is_returning: Callable[[Scope], bool] = lambda _: False,
+    ) -> None:
         self._app = app
         self._listener = listener
         self._audit = audit
         self._count = count
+        self._is_returning = is_returning
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a call on, and look at the answer's status."""
@@ -88,7 +101,7 @@ class Refusals:
         path = scope["path"][:_LONGEST_PATH]
 
         async def looked_at(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] in _REFUSING:
+            if message["type"] == "http.response.start" and self._refuses(scope, message["status"]):
                 state = scope.get("state", {})
                 operator = state.get("operator")
                 reason = state.get(_REASON) or _reason_of(path)
@@ -107,6 +120,11 @@ class Refusals:
             await send(message)
 
         await self._app(scope, receive, looked_at)
+
+    def _refuses(self, scope: Scope, status: int) -> bool:
+        if status == HTTPStatus.UNAUTHORIZED and scope["path"].startswith(_FLEET):
+            return not self._is_returning(scope)
+        return status in _REFUSING
 
 
 class Bounded:

@@ -34,7 +34,8 @@ from federation.observing.traces import traced
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import RunJournal, RunState
 from federation.party import PartyFolder
-from federation.progress import Progress, listener, listening
+from federation.progress import Progress, listener, listening, report
+from federation.roll_call import ROLL_CALL, Patience
 from federation.watch import line
 from privacy.errors import PrivacyError
 
@@ -59,16 +60,12 @@ class _Printer:
     def __init__(self, run: "_JournalledRun | None") -> None:
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._run = run
-        self.partial: list[str] = []
-        """Jobs that ended without somebody, in words."""
 
     def __call__(self, progress: Progress) -> None:
         if progress.total == 0:
             self._print(line(progress))
         if progress.absent is not None and self._run is not None:
             self._run.note_absent(progress.absent, progress.stage)
-        if progress.missing:
-            self.partial.append(f"{progress.job} without {', '.join(progress.missing)}")
 
     def end(self, state: RunState, told: str, why: str = "") -> None:
         """Print the last line, and say in the journal how the run ended, and why so."""
@@ -93,6 +90,7 @@ class _JournalledRun:
             raise WorkspaceError(f"run: expected a folder of the journal, got {folder}") from error
         run = self._journal.run(self._number)
         self.jobs = run.jobs
+        self.patience_seconds = run.patience_seconds
         self._attempt = run.attempt
 
     @property
@@ -133,20 +131,21 @@ def main(grid: Grid, context: Context) -> None:
         _run(grid, context)
         return
     journalled = _journalled(context)
+    jobs = () if journalled is None else journalled.jobs
     printer = _Printer(journalled)
     logging.getLogger("flwr").addFilter(_untraced)
     try:
         with listening(printer):
-            _run(grid, context, journalled)
+            without = _run(grid, context, journalled).went_without(jobs)
     except RunCancelledError as error:
         printer.end(RunState.CANCELLED, "cancelled", str(error))
         raise
     except _TOLD as error:
         printer.end(RunState.STOPPED, "stopped", str(error))
         raise
-    jobs = () if journalled is None else journalled.jobs
     told = f"done: {', '.join(jobs) or 'every job'} has ended"
-    printer.end(RunState.DONE, told, "; ".join(printer.partial))
+    partial = [f"{job} without {', '.join(sorted(names))}" for job, names in without.items()]
+    printer.end(RunState.DONE, told, "; ".join(partial))
 
 
 def _journalled(context: Context) -> _JournalledRun | None:
@@ -154,20 +153,29 @@ def _journalled(context: Context) -> _JournalledRun | None:
     return _JournalledRun(Path(folder)) if isinstance(folder, str) and folder else None
 
 
-def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None) -> None:
+def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None) -> Coordinator:
     folder = context.run_config.get("coordinator")
     if not isinstance(folder, str) or not folder:
         raise WorkspaceError('the run\'s configuration lacks coordinator="FOLDER"')
     carrier = prompt(grid)
     deadline = float(context.run_config.get("deadline-seconds", 600.0))
-    coordinator = Coordinator.open(Path(folder))
+    wished = None if journalled is None else journalled.patience_seconds
+    patience = Patience.of(deadline, wished)
+    coordinator, name = Coordinator.open(Path(folder)), PartyFolder(Path(folder)).name
+    channel = GridChannel(
+        carrier,
+        deadline_seconds=deadline,
+        nodes_seconds=patience.jobs,
+        check_wanted=journalled.check_wanted if journalled else lambda: None,
+        tell=lambda told: report(Progress(name, ROLL_CALL, told)),
+    )
     if journalled is None:
-        coordinator.run(GridChannel(carrier, deadline_seconds=deadline))
-        return
-    channel = GridChannel(carrier, deadline_seconds=deadline, check_wanted=journalled.check_wanted)
+        coordinator.run(channel, patience=patience)
+        return coordinator
     journalled.check_wanted()
     with _traced(channel, journalled.collector, Path(folder)) as carried:
-        coordinator.run(carried, only=journalled.jobs)
+        coordinator.run(carried, only=journalled.jobs, patience=patience)
+    return coordinator
 
 
 @contextmanager

@@ -9,6 +9,7 @@ Leaves to others: what is done with a message (`launchers`), who may ask (`compl
 names of Flower that are not public; `tests/test_node_process.py` fails when they move.
 """
 
+import math
 import re
 import threading
 import time
@@ -17,10 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, HEARTBEAT_PATIENCE
 from flwr.proto.fab_pb2 import GetFabRequest
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -36,21 +35,23 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from httpx import HTTPStatusError, TransportError
 
+from federation.apps.bounded import bound_answers
 from federation.apps.carriage import CarriedMessage
 from federation.apps.credential import MOST_APART, Credential, apart
 from federation.apps.piggyback import RIDING_BYTES, riders, with_riders, with_wish
 from federation.clock import Clock, utc_now
 from federation.errors import SuperLinkError, WorkspaceError
+from federation.messages import MAX_PAYLOAD_BYTES
 from federation.observing.events import Event, Notice
-from federation.party import PartyFolder
 
-__all__ = ["RunOverError", "SuperLink", "read_node_key"]
+__all__ = ["MessageTooLargeError", "RunOverError", "SuperLink"]
 
 _HEARTBEAT_SECONDS: Final = 0.6 * HEARTBEAT_DEFAULT_INTERVAL
 _FAILED: Final = 500
@@ -60,6 +61,14 @@ _OVER: Final = 403
 """How Flower answers what belongs to a run that has ended, or a question for one it knows not."""
 _STRANGE: Final = 401
 """How Flower answers whoever it does not know by this number."""
+_TAKEN: Final = ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
+"""How Flower answers a node that begins where it takes that node for connected, or has no key."""
+_TAKEN_SECONDS: Final = (HEARTBEAT_PATIENCE + 1) * HEARTBEAT_DEFAULT_INTERVAL
+"""After so long it takes nobody for connected of whom it has not heard."""
+_MOST_AT_ONCE: Final = 2 * RIDING_BYTES
+"""Bytes of an answer: of what rides, or of an object, which Flower cuts at 5 MiB."""
+_MOST_IN_ALL: Final = MAX_PAYLOAD_BYTES + (1 << 20)
+"""Bytes of a message: of a payload, its envelope, and what Flower writes around them."""
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 10.0
 _OBJECT_PAUSE: Final = 0.02
@@ -73,30 +82,8 @@ class RunOverError(SuperLinkError):
     """The run that a message belongs to has ended."""
 
 
-def read_node_key(file: Path, *, folder: PartyFolder | None = None) -> ec.EllipticCurvePrivateKey:
-    """Return the key by which a SuperLink knows a node.
-
-    Args:
-        file: of the key.
-        folder: the party's, whose secrets may be sealed; a key elsewhere lies in clear.
-
-    Raises:
-        UnsealingError: it is a secret of the folder, and does not open.
-        WorkspaceError: the file holds none in OpenSSH's format, or none of an elliptic curve.
-    """
-    made = f"make one with: ssh-keygen -t ecdsa -b 256 -N '' -f {file}"
-    place = file.parent.resolve() / file.name
-    sealed = folder is not None and folder.safe.has(place)
-    content = folder.read_secret(place) if folder and sealed else file.read_bytes()
-    try:
-        key = load_ssh_private_key(content, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise WorkspaceError(
-            f"{file} holds no private key in OpenSSH's format without a password: {made}"
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise WorkspaceError(f"{file} holds no key of an elliptic curve: {made}")
-    return key
+class MessageTooLargeError(SuperLinkError):
+    """A message has more bytes than any may have; the rest of it was not read."""
 
 
 class SuperLink:
@@ -115,6 +102,7 @@ class SuperLink:
         heard: Callable[[], None],
         clock: Clock = utc_now,
     ) -> None:
+        bound_answers(client._client, address, most=_MOST_AT_ONCE)  # noqa: SLF001 -- before it is called
         self._client = client
         self._address = address
         self._tell = tell
@@ -179,7 +167,7 @@ class SuperLink:
                 yield link
             finally:
                 ended.set()
-                with suppress(HTTPStatusError, TransportError):
+                with suppress(HTTPStatusError, TransportError, SuperLinkError):
                     client.DeactivateNode(DeactivateNodeRequest(node_id=link.node_id))
 
     def pull(self) -> CarriedMessage | None:
@@ -187,6 +175,7 @@ class SuperLink:
 
         Raises:
             RunOverError: the SuperLink began anew, or has not all of the message.
+            MessageTooLargeError: it has more bytes than any may have.
         """
         request = with_wish(PullMessagesRequest(node=self._node))
         answer = self._call(self._client.PullMessages, request)
@@ -198,7 +187,14 @@ class SuperLink:
         objects = riders(answer.SerializeToString())
         if names.keys() <= objects.keys():  # nothing more is kept for this node
             return CarriedMessage(head, tree, objects)
-        objects = {name: self._pull_object(run, name) for name in names}
+        objects, size = {}, 0
+        for name in names:
+            objects[name] = self._pull_object(run, name)
+            size += len(objects[name])
+            if size > _MOST_IN_ALL:
+                raise MessageTooLargeError(
+                    f"a message has more than {_MOST_IN_ALL} bytes: not read"
+                )
         self._call(
             self._client.ConfirmMessageReceived,
             ConfirmMessageReceivedRequest(node=self._node, run_id=run, message_object_id=root),
@@ -268,8 +264,8 @@ class SuperLink:
                 self._heard()
             except HTTPStatusError as error:
                 taken = error.response.status_code == _STRANGE and self._returns(number)
-            except TransportError:
-                pass
+            except (TransportError, ValueError, SuperLinkError):
+                pass  # whoever waits for messages meets it too, and says so
             ended.wait(_HEARTBEAT_SECONDS if taken else 1.0)
 
     def _call(
@@ -280,15 +276,16 @@ class SuperLink:
         run: int | None = None,
     ) -> _Answer:
         """Call the SuperLink until it answers, or knows no longer which run is spoken of."""
-        pause, away = _FIRST_PAUSE, False
+        pause, away, lost = _FIRST_PAUSE, False, -math.inf
         number = getattr(getattr(request, "node", None), "node_id", 0)
         while True:
             try:
                 answer = method(request)
             except (TransportError, ValueError) as error:
-                told = self._unheard(error)
+                told, lost = self._unheard(error), time.monotonic()
             except HTTPStatusError as error:
-                told = self._refused(error, run, number)
+                told = self._refused(error, run, number, time.monotonic() - lost)
+                lost = time.monotonic() if error.response.status_code in _AWAY else lost
             else:
                 self._heard()
                 if away:
@@ -296,7 +293,7 @@ class SuperLink:
                     self._tell(Notice(Event.SUPERLINK_BACK, words))
                 return answer
             if not away:
-                words = f"no SuperLink at {self._address} ({told}): calling again until it answers"
+                words = f"{told}: calling again until it answers"
                 self._tell(Notice(Event.SUPERLINK_AWAY, words))
             away = True
             time.sleep(pause)
@@ -313,16 +310,24 @@ class SuperLink:
                 f"{self._address} is not the SuperLink whose root certificate was given "
                 f"({error}): name the right address or certificate"
             ) from error
-        return str(error) or type(error).__name__
+        return f"no SuperLink at {self._address} ({str(error) or type(error).__name__})"
 
-    def _refused(self, error: HTTPStatusError, run: int | None, number: int) -> str:
-        """Return what a refusal was, where it may pass if one calls again."""
+    def _refused(self, error: HTTPStatusError, run: int | None, number: int, ago: float) -> str:
+        """Return what a refusal was, where it may pass if one calls again.
+
+        Args:
+            error: the refusal.
+            run: to which the call belongs, if any.
+            number: that the node called by, which is 0 at first.
+            ago: seconds since an answer may have been lost; infinite where none was.
+        """
         code = error.response.status_code
-        if code not in _AWAY:
+        may_let_go = ago < _TAKEN_SECONDS and _is_taken(error)
+        if code not in _AWAY and not may_let_go:
             raise self._refusal(error, number) from error
         if code == _FAILED and run is not None and not self._knows(run):
             raise RunOverError(f"the SuperLink at {self._address} knows no run {run}") from error
-        return f"HTTP {code}"
+        return f"no SuperLink at {self._address} (HTTP {code})"
 
     def _knows(self, run: int) -> bool:
         """Whether the SuperLink may know a run: it does not where it says so."""
@@ -348,8 +353,8 @@ class SuperLink:
                 f"{MOST_APART.seconds // 60} are taken: set the wrong one right, and start the node"
             )
         return SuperLinkError(
-            f"{told}: its operator registers the node's public key, or reads why in its log; then "
-            "start the node again"
+            f"{told}: its operator registers the node's public key, or reads why in its log, such "
+            "as that another node is connected by that key; then start the node again"
         )
 
     def _returns(self, number: int) -> bool:
@@ -359,6 +364,11 @@ class SuperLink:
         """
         with self._returning:
             if self.node_id == number:
-                with suppress(HTTPStatusError, TransportError):
-                    self.node_id = self._client.ActivateNode(self._introduction).node_id
+                with suppress(SuperLinkError):
+                    self.node_id = self._call(self._client.ActivateNode, self._introduction).node_id
             return self.node_id != number
+
+
+def _is_taken(error: HTTPStatusError) -> bool:
+    told = FlowerError.from_json(error.response.text)
+    return told is not None and told.code == _TAKEN

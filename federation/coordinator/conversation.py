@@ -9,44 +9,48 @@ Leaves to others: what is to be said (`jobs`), and who is waited for (`roll_call
 """
 
 import math
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from copy import copy
 from functools import partial
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from compliance.agreement import Agreement
 from compliance.terms import DATA_ROLES
 from federation.channel import Channel, Parcel
+from federation.clock import Clock, utc_now
 from federation.errors import (
+    ForgedError,
     MessageError,
     PartyUnreachableError,
     RefusedError,
     StrangerError,
     VersionError,
+    WorkspaceError,
 )
-from federation.exchanges import KeptExchanges
+from federation.exchanges import Had, KeptExchanges
 from federation.gate import Departure, Gate
 from federation.jobs.exchange import Exchange, Outgoing, Relay, Tolerant, expect
 from federation.messages import (
     EVERYONE,
+    AssistAsk,
     Identify,
     Message,
     Present,
     Refused,
     SealedMessage,
     SumAsk,
+    TrainRequest,
     unseal,
 )
 from federation.progress import Progress, report
-from federation.roll_call import ROLL_CALL, OtherVersion, RollCall
+from federation.roll_call import ROLL_CALL, OtherVersion, Patience, RollCall
 from federation.routes import off_route
+from federation.specification import JobSpec
 from federation.wire import VERSION_TERM
 
 __all__ = ["Conversation"]
 
 OutcomeT = TypeVar("OutcomeT")
-
-_Ask = Callable[..., list[Message]]
-"""`Conversation.exchange` of one job."""
 
 _NOBODY = frozenset[str]()
 
@@ -59,7 +63,16 @@ class Conversation:
         there: the nodes of the parties, as far as they are known.
     """
 
-    def __init__(self, agreement: Agreement, gate: Gate, channel: Channel, *, name: str) -> None:
+    def __init__(
+        self,
+        agreement: Agreement,
+        gate: Gate,
+        channel: Channel,
+        *,
+        name: str,
+        patience: Patience | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
         """Begin one.
 
         Args:
@@ -67,17 +80,45 @@ class Conversation:
             gate: the coordinator's own.
             channel: to the nodes.
             name: the coordinator's.
+            patience: how long parties that are away are waited for.
+            clock: tells until when that is.
         """
         self._agreement = agreement
         self._channel = channel
         self._name = name
+        self._out = _NOBODY
+        self._patience_seconds = math.inf
         self.gate = gate
-        self.there = RollCall(agreement, channel, self._identify)
+        self.there = RollCall(agreement, channel, self._identify, patience=patience, clock=clock)
+
+    def of_job(self, spec: JobSpec, out: frozenset[str]) -> Self:
+        """Return the part of this conversation that is about one job.
+
+        Args:
+            spec: the job, which says how long answers of an exchange are waited for, where the
+                channel would wait longer.
+            out: parties that it goes without: they are not spoken to, as if they were not there.
+        """
+        part = self.patient(spec.patience_seconds)
+        part._out = out  # noqa: SLF001 -- of its own class
+        return part
+
+    def without(self, names: frozenset[str]) -> Self:
+        """Return this conversation, in which further parties are not spoken to."""
+        part = copy(self)
+        part._out = self._out | names  # noqa: SLF001 -- of its own class
+        return part
+
+    def patient(self, seconds: float) -> Self:
+        """Return this conversation, with so many seconds for the answers of an exchange at most."""
+        part = copy(self)
+        part._patience_seconds = seconds  # noqa: SLF001 -- of its own class
+        return part
 
     @property
     def nodes(self) -> Mapping[str, int]:
         """The node of each party that is there."""
-        return self.there.nodes
+        return {name: node for name, node in self.there.nodes.items() if name not in self._out}
 
     @property
     def people(self) -> frozenset[str]:
@@ -86,69 +127,54 @@ class Conversation:
             party.name for party in self._agreement.parties if party.role in DATA_ROLES
         )
 
-    def tell(self, job: str, stage: str, *, missing: tuple[str, ...] = ()) -> None:
+    def tell(self, job: str, stage: str) -> None:
         """Report where a job stands."""
-        report(Progress(self._name, job, stage, missing=missing))
+        report(Progress(self._name, job, stage))
 
     def drive(
         self,
         job: Generator[Exchange, Sequence[Message], OutcomeT],
         kept: KeptExchanges | None = None,
-        *,
-        out: Collection[str] = _NOBODY,
-        patience_seconds: float = math.inf,
     ) -> OutcomeT:
         """Send what a job yields, verify the answers, hand them back, until it returns.
 
         Args:
             job: the job.
             kept: what was had of its tolerant exchanges before; None where none of them are kept.
-            out: parties that it goes without.
-            patience_seconds: for the answers of one exchange.
 
         Raises:
             PartyUnreachableError: more answers are missing than it bears.
             MessageError: a party broke the protocol.
             RefusedError: the coordinator's gate, or the job, says no.
         """
-        ask = partial(self.exchange, out=out, patience_seconds=patience_seconds)
         tolerant = 0
         try:
             exchange = next(job)
             while True:
                 if not isinstance(exchange, Tolerant):
-                    answers = ask(exchange)
+                    answers = self.exchange(exchange)
                 elif kept is None:
-                    answers = ask(exchange.outgoing, most_missing=exchange.most_missing)
+                    answers = self.exchange(exchange.outgoing, most_missing=exchange.most_missing)
                 else:
-                    answers = self._tolerant(exchange, kept, tolerant, ask)
+                    answers = self._tolerant(exchange, kept, tolerant)
                     tolerant += 1
                 exchange = job.send(answers)
         except StopIteration as end:
             outcome: OutcomeT = end.value
             return outcome
 
-    def exchange(
-        self,
-        outgoing: Sequence[Outgoing],
-        *,
-        most_missing: int = 0,
-        out: Collection[str] = _NOBODY,
-        patience_seconds: float = math.inf,
-    ) -> list[Message]:
+    def exchange(self, outgoing: Sequence[Outgoing], *, most_missing: int = 0) -> list[Message]:
         """Say everything; return the verified answers that came, in order.
 
         Args:
             outgoing: what to say.
             most_missing: answers that may be missing, 0 or more.
-            out: parties that are not spoken to.
-            patience_seconds: for all answers, where the channel would wait longer.
 
         Raises:
             PartyUnreachableError: more are missing, those included whose node is not there.
             VersionError, RefusedError: more are missing, and one of them speaks another version.
         """
-        nodes = {name: node for name, node in self.nodes.items() if name not in out}
+        nodes = self.nodes
         away = [item.recipient for item in outgoing if item.recipient not in nodes]
         if len(away) > most_missing:
             self._raise_of_versions(away)
@@ -163,14 +189,10 @@ class Conversation:
             return []
         for job, stage in dict.fromkeys((item.job, _stage(item)) for item in outgoing):
             self.tell(job, stage)
-        return self._ask(outgoing, nodes, most_missing - len(away), patience_seconds)
+        return self._ask(outgoing, nodes, most_missing - len(away))
 
     def _ask(
-        self,
-        outgoing: Sequence[Outgoing],
-        nodes: Mapping[str, int],
-        spare: int,
-        patience_seconds: float,
+        self, outgoing: Sequence[Outgoing], nodes: Mapping[str, int], spare: int
     ) -> list[Message]:
         """Say everything to those who are there; return the verified answers that came, in order.
 
@@ -178,7 +200,6 @@ class Conversation:
             outgoing: what to say.
             nodes: those of the recipients.
             spare: answers that may be missing, 0 or more.
-            patience_seconds: for all answers.
 
         Raises:
             PartyUnreachableError, VersionError, RefusedError: as `exchange`.
@@ -194,7 +215,13 @@ class Conversation:
                 raise error
 
         parcels = [
-            Parcel(nodes[name], message, name, partial(note, name), patience_seconds)
+            Parcel(
+                nodes[name],
+                message,
+                name,
+                on_version=partial(note, name),
+                patience_seconds=self._patience_seconds,
+            )
             for name, message in sealed
         ]
         answers = self._channel.exchange(parcels, most_missing=spare)
@@ -209,43 +236,60 @@ class Conversation:
             self._raise_of_versions(item.recipient for item in outgoing)
         return verified
 
-    def _tolerant(
-        self,
-        exchange: Tolerant,
-        kept: KeptExchanges,
-        number: int,
-        ask: Callable[..., list[Message]],
-    ) -> list[Message]:
-        """Have an exchange that goes on without some parties, or have it as it was before."""
-        had = kept.had(number) if exchange.kept else None
-        if had is None:
-            left_out = _NOBODY if exchange.kept else kept.left_out
-            asked = [item for item in exchange.outgoing if item.recipient not in left_out]
-            spare = exchange.most_missing - (len(exchange.outgoing) - len(asked))
-            answers = ask(asked, most_missing=spare)
-            there = {message.header.sender for message in answers}
-            named = [item.recipient for item in exchange.outgoing]
-            missing = [name for name in named if name not in there]
-            others = self.there.versions_of(missing)
-            kept.keep(number, missing, answers if exchange.kept else (), others=tuple(others))
+    def _tolerant(self, exchange: Tolerant, kept: KeptExchanges, number: int) -> list[Message]:
+        """Have an exchange that goes on without some parties, or have it as it was before.
+
+        One in which somebody refused is not kept: once mended, all are asked anew.
+        """
+        if exchange.kept and (had := kept.had(number)) is not None:
+            found = self._as_it_was(exchange, had)
+            if not _any_refused(found):  # an earlier version kept such ones
+                return found
+        left_out = _NOBODY if exchange.kept else kept.left_out
+        asked = [item for item in exchange.outgoing if item.recipient not in left_out]
+        spare = exchange.most_missing - (len(exchange.outgoing) - len(asked))
+        answers = self.exchange(asked, most_missing=spare)
+        if exchange.kept and _any_refused(answers):
             return answers
+        there = {message.header.sender for message in answers}
+        named = [item.recipient for item in exchange.outgoing]
+        missing = [name for name in named if name not in there]
+        others = self.there.versions_of(missing)
+        kept.keep(number, missing, answers if exchange.kept else (), others=tuple(others))
+        return answers
+
+    def _as_it_was(self, exchange: Tolerant, had: Had) -> list[Message]:
+        """Return what was answered in an exchange that was had, verified.
+
+        Raises:
+            WorkspaceError: it is not what is asked now: the agreement was amended since.
+        """
         found = []
         for item in exchange.outgoing:
             name, question = self._seal(item)
-            if (answer := had.answer_of(name)) is not None:
+            if (answer := had.answer_of(name)) is None:
+                continue
+            try:
                 found.append(self._verified(name, question, answer, item.job))
+            except MessageError as error:
+                raise WorkspaceError(
+                    f"what {name} answered in job {item.job!r} before answers nothing that is "
+                    "asked now: a job that began before the agreement was amended is run under "
+                    "another name"
+                ) from error
         return found
 
     def _identify(
         self, nodes: Sequence[int], may_miss: int, patience: float
     ) -> list[Message | None]:
-        """Ask nodes which parties they are."""
+        """Ask nodes which parties they are; one whose answer proves nothing is nobody's."""
         question = self.gate.release(Departure(ROLL_CALL, EVERYONE, Identify())).message
         parcels = [
             Parcel(
                 node,
                 question,
                 on_version=partial(self._note_node, node),
+                on_foreign=partial(self.there.note_stranger, node),
                 patience_seconds=patience,
             )
             for node in nodes
@@ -255,11 +299,11 @@ class Conversation:
         for parcel, answer in zip(parcels, answers, strict=True):
             try:
                 message = self._spoken(parcel, answer, ROLL_CALL)
-            except StrangerError:
-                self.there.note_stranger(parcel.node)
+                if message is not None:
+                    expect(message, Present)
+            except (StrangerError, ForgedError) as error:
+                self.there.note_stranger(parcel.node, error)
                 message = None
-            if message is not None:
-                expect(message, Present)
             found.append(message)
         return found
 
@@ -322,9 +366,16 @@ class Conversation:
         return message
 
 
+def _any_refused(answers: Iterable[Message]) -> bool:
+    return any(isinstance(one.body, Refused) for one in answers)
+
+
 def _stage(item: Outgoing) -> str:
     if isinstance(item, Relay):
         return f"carries {item.message.header.kind}"
-    if isinstance(item.body, SumAsk):
-        return f"says {item.body.kind}: {item.body.phase}, round {item.body.round}"
+    match item.body:
+        case SumAsk() as ask:
+            return f"says {ask.kind}: {ask.phase}, round {ask.round}"
+        case TrainRequest() | AssistAsk() as ask:
+            return f"says {ask.kind}, round {ask.round} of {ask.spec.rounds}"
     return f"says {item.body.kind}"

@@ -20,7 +20,7 @@ from federation.approving import encode_approvals
 from federation.clock import Clock
 from federation.coordinator.conversation import Conversation
 from federation.coordinator.owed import OwedModels
-from federation.errors import FederationError, RunCancelledError
+from federation.errors import FederationError, PartyUnreachableError, RunCancelledError
 from federation.exchanges import KeptExchanges
 from federation.hidden_share import ToldShare
 from federation.jobs.align import coordinate_align
@@ -31,12 +31,14 @@ from federation.jobs.match import Matched, coordinate_match
 from federation.jobs.match.direct import coordinate_direct
 from federation.jobs.measure import Measurement, coordinate_measure
 from federation.jobs.model import JointModel
+from federation.jobs.secure_sum import partners_of
 from federation.jobs.sums import coordinate_sums
 from federation.jobs.train import coordinate_train
 from federation.messages import Acknowledged, JobApproved, Message
 from federation.objections import policy_objections
 from federation.party import PartyFolder, write_atomically
 from federation.population import encoder_for
+from federation.roll_call import spare
 from federation.specification import (
     AlignSpec,
     ExpandSpec,
@@ -62,10 +64,9 @@ class Execution:
     Attributes:
         folder: the coordinator's.
         agreement: it is under.
-        conversation: with the parties.
+        conversation: with the parties, of this job.
         spec: the job.
         kept: its exchanges that were had before.
-        out: parties that it goes without, as its match did.
         clock: tells when now is.
     """
 
@@ -74,7 +75,6 @@ class Execution:
     conversation: Conversation
     spec: JobSpec
     kept: KeptExchanges
-    out: frozenset[str]
     clock: Clock
 
     def run(self) -> None:
@@ -93,10 +93,8 @@ class Execution:
             talk.tell(spec.name, f"goes on after {self.kept.count} exchanges that were had")
         gate.spec = spec
         try:
-            self._carry_approvals()
-            outcome = talk.drive(
-                self._job(), self.kept, out=self.out, patience_seconds=spec.patience_seconds
-            )
+            without = self._carry_approvals()
+            outcome = talk.without(without).drive(self._job(), self.kept)
         except FederationError as error:
             how = "cancelled" if isinstance(error, RunCancelledError) else "failed"
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome=how)
@@ -112,18 +110,36 @@ class Execution:
         if (due := known.objection(self.spec, self.clock())) is not None:
             raise self.folder.refusal(*due)
 
-    def _carry_approvals(self) -> None:
-        """Carry people's approvals of a job that needs them to every data party that is there."""
+    def _carry_approvals(self) -> frozenset[str]:
+        """Carry people's approvals of a job that needs them to every data party that is there.
+
+        Returns:
+            Partners that gave no answer, where it goes without as many: they would refuse the job.
+
+        Raises:
+            PartyUnreachableError: somebody gave none whom it cannot do without.
+        """
         if not self.agreement.needs_approval(Computation(self.spec.kind)):
-            return
+            return frozenset()
         kept = kept_envelopes(self.folder, self.spec)
         if not kept:  # parties refuse what needs some
-            return
+            return frozenset()
         talk, payload, body = self.conversation, encode_approvals(kept), JobApproved(spec=self.spec)
-        there = sorted(talk.people.intersection(talk.nodes) - self.out)
-        outgoing = [Say(name, self.spec.name, body, payload) for name in there]
-        for answer in talk.exchange(outgoing, patience_seconds=self.spec.patience_seconds):
+        partners = frozenset(partners_of(self.agreement))
+        there = talk.people.intersection(talk.nodes)
+        gone = partners - (there - self.kept.left_out)
+        outgoing = [Say(name, self.spec.name, body, payload) for name in sorted(there)]
+        most = max(0, spare(self.spec, self.agreement) - len(gone))
+        answers = talk.exchange(outgoing, most_missing=most)
+        for answer in answers:
             expect(answer, Acknowledged)
+        silent = there - {answer.header.sender for answer in answers}
+        if needed := silent - partners:
+            raise PartyUnreachableError(
+                f"no answer from {', '.join(sorted(needed))}: look at what runs there, then run "
+                "again"
+            )
+        return silent
 
     def _job(self) -> Job:
         agreement, spec = self.agreement, self.spec
@@ -183,7 +199,7 @@ class Execution:
         self.kept.forget()
         names = [f"{name} (of another version)" if name in others else name for name in missing]
         without = f" without {', '.join(names)}" if names else ""
-        talk.tell(spec.name, f"has ended{without}", missing=missing)
+        talk.tell(spec.name, f"has ended{without}")
 
     def _keep_model(self, model: JointModel) -> None:
         """Keep a model, and who has yet to get it."""

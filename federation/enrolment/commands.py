@@ -48,7 +48,9 @@ def invite(
     coordinator: CoordinatorOption,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File to give to the party; NAME.invitation else."),
+        typer.Option(
+            "--output", "-o", help="File to give to the party; NAME.invitation if left out."
+        ),
     ] = None,
     terms: Annotated[
         Path | None,
@@ -124,7 +126,7 @@ def join(
         str | None,
         typer.Option(
             metavar="FINGERPRINT",
-            help="The coordinator's key, as it was told over another channel; else refuse.",
+            help="The coordinator's key, as told over another channel; any other is refused.",
         ),
     ] = None,
     to: ToOption = None,
@@ -241,7 +243,7 @@ def sign(
     to: ToOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Sign the agreement, once all have joined and you have compared keys with the other parties.
+    """Sign the agreement, once all have joined and you have compared keys with each of them.
 
     Example: comity party sign /srv/comity/brand
     """
@@ -328,7 +330,7 @@ def _compared(standing: "Standing", accept: str | None, *, as_json: bool) -> str
         return accept
     agreement = signed.unverified()
     (err if as_json else out).print("\n".join(_told_keys(agreement)), markup=False)
-    _ask("Have you compared these keys with the other parties, and sign?")
+    _ask("Have you compared these keys with the other parties, and do you sign?")
     return agreement.digest
 
 

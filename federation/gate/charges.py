@@ -13,8 +13,9 @@ from federation.gate.outbox import Outbox, release_digest, release_of
 from federation.gate.own_log import OwnLog
 from federation.party import PartyFolder
 from privacy.accounting.accountant import epsilon_of
+from privacy.accounting.charge import ChargeState
 from privacy.accounting.events import Event, to_json
-from privacy.accounting.ledger import ChargeState, Ledger
+from privacy.accounting.ledger import Ledger
 from privacy.errors import BudgetExceededError, PeriodExceededError
 
 __all__ = ["Charges"]

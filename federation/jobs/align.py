@@ -37,7 +37,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from compliance.agreement import Agreement
 from compliance.terms import AlignmentTerms, Role
 from federation.errors import MessageError, RefusedError
-from federation.jobs.exchange import Outgoing, Relay, Say, expect, expect_encrypted, rows_of
+from federation.jobs.exchange import (
+    Outgoing,
+    Say,
+    carried,
+    expect,
+    rows_of,
+)
 from federation.messages import (
     Acknowledged,
     AlignBind,
@@ -397,14 +403,14 @@ def coordinate_align(
     others = range(1, len(ring))
     answers = yield [Say(ring[0], job, AlignInvite(spec=spec, place=at)) for at in others]  # 5
     seeds = zip(answers, ring[1:], strict=True)
-    answers = yield [_carried(one, AlignSeed, to) for one, to in seeds]
+    answers = yield [carried(one, AlignSeed, to) for one, to in seeds]
     for one in answers:
         expect(one, Acknowledged)
     for bucket in range(plan.buckets):
         answers = yield [Say(name, job, AlignBlind(spec=spec, bucket=bucket)) for name in ring]  # 7
         for hop in others:
             answers = yield [
-                _carried(one, AlignPass, ring[(place + hop) % len(ring)])
+                carried(one, AlignPass, ring[(place + hop) % len(ring)])
                 for place, one in enumerate(answers)
             ]
         tags = [_tags(one, bucket, place) for place, one in enumerate(answers)]
@@ -425,16 +431,6 @@ def _check_recipes(sides: Sequence[AlignSide], ring: Sequence[str], coordinator:
             "the same versions of phonenumbers and email-validator at all, and run the job under "
             "another name",
         )
-
-
-def _carried(message: Message, kind: type[BaseModel], recipient: str) -> Relay:
-    expect_encrypted(message, kind)
-    if message.header.recipient != recipient:
-        raise MessageError(
-            f"{message.header.sender} said {message.header.kind} to {message.header.recipient}; "
-            f"expected to {recipient}"
-        )
-    return Relay(message)
 
 
 def _tags(message: Message, bucket: int, place: int) -> bytes:

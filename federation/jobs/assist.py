@@ -46,11 +46,10 @@ from compliance.terms import Role
 from federation.errors import MessageError
 from federation.jobs.exchange import (
     Exchange,
-    Relay,
     Say,
     Tolerant,
+    carried,
     expect,
-    expect_encrypted,
 )
 from federation.messages import (
     Acknowledged,
@@ -305,12 +304,12 @@ def coordinate_vertical(
         asks = [AssistAsk(spec=spec, round=number, place=place) for place in places]
         answers = yield [Say(brand, job, ask) for ask in asks]  # 6
         told = zip(answers, partners, strict=True)
-        answers = yield [_carried(one, AssistResiduals, to) for one, to in told]
-        answers = yield [_carried(one, AssistFitted, brand) for one in answers]
+        answers = yield [carried(one, AssistResiduals, to) for one, to in told]
+        answers = yield [carried(one, AssistFitted, brand) for one in answers]
         standing = _standing(answers, number)
     answers = yield [Say(brand, job, AssistClose(spec=spec, place=place)) for place in places]  # 9
     told = zip(answers, partners, strict=True)
-    answers = yield [_carried(one, AssistSettle, to) for one, to in told]
+    answers = yield [carried(one, AssistSettle, to) for one, to in told]
     for one in answers:
         expect(one, Acknowledged)
 
@@ -329,7 +328,7 @@ def coordinate_scoring(
     joined = yield Tolerant(asks, spare) if spare else asks
     keys, there = _keys(joined), [one.header.sender for one in joined]
     answers = yield [Say(name, job, AssistKeys(spec=spec), keys) for name in there]
-    answers = yield [_carried(one, AssistScored, brand) for one in answers]
+    answers = yield [carried(one, AssistScored, brand) for one in answers]
     for one in answers:
         expect(one, Acknowledged)
 
@@ -352,13 +351,3 @@ def _standing(answers: Sequence[Message], number: int) -> AssistStanding:
     if len(ends) != 1 or any(one.round != number for one in heard):
         raise MessageError(f"the brand did not say whether round {number} was the last")
     return ends.pop()
-
-
-def _carried(message: Message, kind: type[BaseModel], recipient: str) -> Relay:
-    expect_encrypted(message, kind)
-    if message.header.recipient != recipient:
-        raise MessageError(
-            f"{message.header.sender} said {message.header.kind} to {message.header.recipient}; "
-            f"expected to {recipient}"
-        )
-    return Relay(message)

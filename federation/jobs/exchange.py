@@ -21,6 +21,7 @@ __all__ = [
     "Relay",
     "Say",
     "Tolerant",
+    "carried",
     "expect",
     "expect_encrypted",
     "rows_of",
@@ -104,6 +105,22 @@ def expect_encrypted(message: Message, kind: type[BaseModel]) -> None:
     told = kind.model_fields["kind"].default
     if message.body != Encrypted(encrypts=told):
         raise _unexpected(message, f"{told}, encrypted")
+
+
+def carried(message: Message, kind: type[BaseModel], recipient: str) -> Relay:
+    """Return what carries an encrypted message on, if it holds the expected kind for `recipient`.
+
+    Raises:
+        RefusedError: the party refused.
+        MessageError: it said something else, said it in clear, or to somebody else.
+    """
+    expect_encrypted(message, kind)
+    if message.header.recipient != recipient:
+        raise MessageError(
+            f"{message.header.sender} said {message.header.kind} to {message.header.recipient}; "
+            f"expected to {recipient}"
+        )
+    return Relay(message)
 
 
 def rows_of(payload: bytes, count: int, width: int) -> NDArray[np.uint8]:

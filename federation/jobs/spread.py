@@ -17,7 +17,8 @@ Up to `ROUNDS` times, until nobody has anything to say: what came in one round i
 told, in the next.
 
 Guarantees: no I/O; a party that is away, refuses, or gives no answer is left out, and hinders
-nobody: what it did not acknowledge goes to it in the next run. Whoever carries these sees who
+nobody: what it did not acknowledge goes to it in the next run, and until then it counts for one
+that may not know whom to erase. Whoever carries these sees who
 speaks to whom, and neither whom it is about nor how many requests there are: every payload has one
 size. A request is signed by its origin, for its recipient alone. What is on its way at a time is
 bounded, however many people and parties there are.
@@ -262,12 +263,12 @@ class Spread:
 
     Attributes:
         refused: parties that refused something; their logs say why.
-        silent: parties that gave no answer to something, though they were there, or were still
-            asked in the last round: they may not know yet who asked to be erased.
+        unreached: parties that may not know yet who asked to be erased: what is for them did not
+            come through, or they gave no answer to something, or what they ask others is unknown.
     """
 
     refused: set[str] = field(default_factory=set)
-    silent: set[str] = field(default_factory=set)
+    unreached: set[str] = field(default_factory=set)
 
 
 def coordinate_spreading(
@@ -295,16 +296,19 @@ def coordinate_spreading(
         looks = _each(Say(name, ERASING, look) for name in sorted(present))
         heard = yield from _exchanged(looks, spread)  # 1
         standings = {one.header.sender: expect(one, EraseStanding) for one in heard}
+        spread.unreached.update(present - standings.keys())
         pairs = {(name, peer) for name, one in standings.items() for peer in one.batches} - left
         news = {(name, peer) for name, one in standings.items() for peer in one.news} - left
         if pairs:
-            left |= yield from _carry_batches(attempt, number, pairs, parts, spread)
+            unsaid = yield from _carry_batches(attempt, number, pairs, parts, spread)
+            spread.unreached.update(peer for _, peer in unsaid)
+            left |= unsaid
         if news:
             left |= yield from _carry_news(attempt, number, news, present, spread)
         if not pairs and not news:
             break
     else:
-        spread.silent.update(peer for _, peer in pairs)
+        spread.unreached.update(peer for _, peer in pairs)
     return spread
 
 
@@ -380,7 +384,7 @@ def _exchanged(
     """Return the answers that are none of `Refused`; note who refused, and who was silent."""
     answers = yield exchange
     asked = Counter(one.recipient for one in exchange.outgoing)
-    spread.silent.update(asked - Counter(one.header.sender for one in answers))
+    spread.unreached.update(asked - Counter(one.header.sender for one in answers))
     spread.refused.update(one.header.sender for one in answers if isinstance(one.body, Refused))
     return [one for one in answers if not isinstance(one.body, Refused)]
 

@@ -30,13 +30,12 @@ from privacy.errors import InvalidParameterError
 from privacy.randomness import SecretStream
 from privacy.training.binning import Grid, grid_of
 from privacy.training.boosting import (
-    BoostingPlan,
     Growth,
     boosting_contribution,
     boosting_step,
     start_boosting,
-    unsafe_boosting_plan,
 )
+from privacy.training.boosting_plan import BoostingPlan, unsafe_boosting_plan
 from privacy.training.encoding import NumericFeature
 from privacy.training.newton import UnsafeExactSumsWarning
 from privacy.training.random_boosting import (
@@ -192,7 +191,7 @@ class ExactTreeSums:
 
     def _standing(self, growth: Growth, parties: Sequence[int]) -> Standing:
         return Standing(
-            weights=self.plan.encode(growth),
+            weights=self.plan.encode(growth.number, growth.asked),
             model=np.zeros(0),
             one_shot=None,
             finished=growth.number > self.plan.sums,

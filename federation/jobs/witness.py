@@ -12,7 +12,7 @@ believed, the round is gone through once more.
 
 Guarantees: no I/O; what is carried is signed by the logs and their witnesses, so that whoever
 carries it can hold it back, and prove nothing by changing it. A party that cannot be reached is
-left out.
+left out; one that refuses hinders no other, and its refusal is raised once all were heard.
 
 Leaves to others: cosigning and keeping (`witnessing`).
 """
@@ -26,7 +26,7 @@ from compliance.agreement import MOST_PARTIES, Agreement
 from compliance.log.note import NOTE_LIMIT
 from compliance.log.witness import REQUEST_LIMIT
 from compliance.terms import Name, Role
-from federation.errors import MessageError
+from federation.errors import MessageError, RefusedError
 from federation.jobs.exchange import Say, Tolerant, expect
 from federation.messages import (
     Acknowledged,
@@ -158,7 +158,7 @@ def coordinate_witnessing(
         Who was there, and gave no answer: they have yet to be shown.
 
     Raises:
-        RefusedError: a party found a split view.
+        RefusedError: a party refuses, such as one that found a split view; the others were shown.
         MessageError: a party broke the protocol.
     """
     if sum(party.cosigning_key is not None for party in agreement.parties) < 2:
@@ -166,13 +166,14 @@ def coordinate_witnessing(
     (operator,) = (party.name for party in agreement.by_role(Role.COORDINATOR))
     there = frozenset(present)
     present = set(there)
+    refusals: list[RefusedError] = []
     for number in range(1, ROUNDS + 1):
         if not present:
             break
         shown = yield _say(dict.fromkeys(present, nonce), job, WitnessShow(round=number))  # 1
         requests = [
             request
-            for message in _those(shown, WitnessShown)
+            for message in _those(shown, WitnessShown, refusals)
             for request in decode_requests(message.payload)
             if request.log == message.header.sender
         ]
@@ -185,7 +186,7 @@ def coordinate_witnessing(
         said = yield _say(asked, job, WitnessAsk(round=number))  # 3
         answers = [
             answer
-            for message in _those(said, WitnessSaid)
+            for message in _those(said, WitnessSaid, refusals)
             for answer in decode_answers(message.payload)
             if answer.witness == message.header.sender
         ]
@@ -195,11 +196,13 @@ def coordinate_witnessing(
         }
         present &= {message.header.sender for message in said}
         kept = yield _say(told, job, WitnessTell(round=number))  # 5
-        _those(kept, Acknowledged)
+        _those(kept, Acknowledged, refusals)
         present &= {message.header.sender for message in kept}
         own.keep([answer for answer in answers if answer.log == operator])
         if all(answer.cosignature is not None for answer in answers):
             break
+    if refusals:
+        raise refusals[0]
     return there - present
 
 
@@ -210,7 +213,16 @@ def _say(
     return Tolerant(said, most_missing=len(said))
 
 
-def _those(messages: Sequence[Message], kind: type[BaseModel]) -> Sequence[Message]:
+def _those(
+    messages: Sequence[Message], kind: type[BaseModel], refusals: list[RefusedError]
+) -> Sequence[Message]:
+    """Return the messages that are of a kind, and put aside refusals, which are the only others."""
+    found = []
     for message in messages:
-        expect(message, kind)
-    return messages
+        try:
+            expect(message, kind)
+        except RefusedError as refusal:
+            refusals.append(refusal)
+        else:
+            found.append(message)
+    return found

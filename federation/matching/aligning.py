@@ -15,18 +15,16 @@ too few, whom it found goes too, and only that stays: it was too few.
 Leaves to others: the steps (`jobs.align`), what may leave (`gate`).
 """
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from compliance import records
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError, RefusedError
 from federation.gate import Leaf, Minimum, Released
 from federation.jobs.align import AlignPlan, AlignState, count_mechanism, joined_sides
@@ -50,10 +48,11 @@ from federation.messages import (
     AlignTags,
     Message,
 )
-from federation.party import write_atomically
+from federation.party import undamaged, write_atomically
 from federation.people_used import PeopleUsed
 from federation.population import recipe_for
 from federation.specification import AlignSpec
+from federation.stored_arrays import read_array, write_array
 from privacy.errors import PeerMessageError
 from privacy.identifiers import recipe_fingerprint
 from privacy.psi.engine import CurveEngine
@@ -283,7 +282,7 @@ class Aligning:
         batch = run.own.bucket(body.bucket, run.plan.buckets)
         secret = self._secret(run, body.bucket)
         tokens = run.plan.matched(len(batch.tokens), self._name, secret, message.payload)
-        _save_rows(run.common(body.bucket), batch.rows[tokens])
+        write_array(run.common(body.bucket), batch.rows[tokens])
         _save(run.directory, state)
         if not last:
             return self._desk.release(message, Acknowledged())
@@ -291,8 +290,9 @@ class Aligning:
 
     def _finish(self, message: Message, run: _Run, state: AlignState) -> Released:
         """Keep whom all know; or, where they are too few, that they are too few."""
-        parts = [run.common(bucket) for bucket in range(run.plan.buckets)]
-        members = people_of(self._desk, run.spec.name).of_rows(np.concatenate(_load_rows(parts)))
+        files = [run.common(bucket) for bucket in range(run.plan.buckets)]
+        rows = np.concatenate([read_array(file, np.int64, None) for file in files])
+        members = people_of(self._desk, run.spec.name).of_rows(rows)
         size = len(members)
         minimum = Minimum(_MINIMUM, size, self._terms.minimum_match)
         if size >= minimum.required:
@@ -385,17 +385,3 @@ def _clear(directory: Path) -> None:
     """Remove the secrets of an alignment and whom its buckets found; the key to them goes last."""
     for file in (*directory.glob("common-*.npy"), directory / "seed", directory / "secret"):
         file.unlink(missing_ok=True)
-
-
-def _save_rows(path: Path, rows: NDArray[np.int64]) -> None:
-    content = io.BytesIO()
-    np.save(content, rows)
-    write_atomically(path, content.getvalue(), mode=0o600)
-
-
-def _load_rows(paths: list[Path]) -> list[NDArray[np.int64]]:
-    rows = []
-    for path in paths:
-        with undamaged(path):
-            rows.append(np.load(path, allow_pickle=False))
-    return rows

@@ -1,49 +1,28 @@
 """A party's part of a match over a direct link.
 
-```
-jobs/JOB/
-  people/          who took part, and
-  set/             their tokens (`bringing`)
-  with-PEER/       state.json · secret · commitment · found-N.npy: one pair's match
-```
-
 Guarantees: the link is opened after this party's gate has let `match.open` out for that bucket and
 attempt, and the other's has arrived; a bucket that was found is never matched again, also after a
 crash; what an opened link has cost is on disk before it is opened; nothing of a match that passes
 the agreed number, size or change leaves.
 
-Leaves to others: the steps (`jobs.match.direct`), the link (`rr22.link`), what may leave (`gate`).
+Leaves to others: the steps (`jobs.match.direct`), what is kept between them (`direct_pairs`), the
+link (`rr22.link`), what may leave (`gate`).
 """
 
 import hashlib
-import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from compliance import records
 from compliance.terms import MatchProtocol
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
 from federation.jobs.match import size_mechanism
-from federation.jobs.match.direct import DirectPlan, DirectState
-from federation.matching.bringing import (
-    bring,
-    check_side,
-    commitment,
-    commitment_key,
-    people_of,
-)
-from federation.matching.history import MatchHistory
+from federation.jobs.match.direct import DirectPlan
+from federation.matching.bringing import check_side
+from federation.matching.direct_pairs import DirectPair, DirectPairs
 from federation.matching.sides import Sides, bound
-from federation.matching.token_set import MatchingSet
-from federation.members import Members
 from federation.messages import (
     LinkSide,
     MatchAccept,
@@ -59,45 +38,16 @@ from federation.messages import (
     MatchSide,
     Message,
 )
-from federation.party import write_atomically
-from federation.population import recipe_for, tokens_allowed
 from federation.rr22.configuration import Rr22Config
 from federation.rr22.link import DirectLink
 from federation.rr22.program import MAKE_ENVIRONMENT
-from federation.specification import MatchSpec
+from federation.stored_arrays import write_array
 from privacy.certificates import OwnCertificate, check_certificate
-from privacy.identifiers import recipe_fingerprint
 from privacy.mechanisms import noised_count
-from privacy.psi.buckets import padded_count
 from privacy.psi.rr22 import found_tokens, padded_tags
 from privacy.randomness import Secret, SecretStream, derive_secret
 
 __all__ = ["DirectMatching"]
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """One pair's match at this party; the secret is None once it has ended."""
-
-    directory: Path
-    spec: MatchSpec
-    peer: str
-    own: MatchingSet
-    people: Members
-    state: DirectState
-    secret: Secret | None
-
-    def found(self, bucket: int) -> Path:
-        return self.directory / f"found-{bucket:05d}.npy"
-
-    def at(self, state: DirectState) -> Self:
-        return replace(self, state=state)
-
-    @property
-    def open_secret(self) -> Secret:
-        if self.secret is None:
-            raise MessageError(f"the match of job {self.spec.name!r} with {self.peer} has ended")
-        return self.secret
 
 
 class DirectMatching:
@@ -106,6 +56,7 @@ class DirectMatching:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._sides = Sides(desk)
+        self._pairs = DirectPairs(desk, self._sides)
         self._terms = desk.agreement.match
         self._name = desk.folder.name
 
@@ -125,7 +76,8 @@ class DirectMatching:
     def _offer(self, message: Message) -> Released:  # 2
         body = expect(message, MatchRequest)
         self._check_sides(self._name, body.peer)
-        pair = self._begin_pair(body.spec, body.peer, label=message.sealed.digest)
+        self._config()  # or refuse, before anything is read
+        pair = self._pairs.open(body.spec, body.peer, label=message.sealed.digest)
         offer = MatchOffer(spec=body.spec, side=pair.state.own, link=self._end_of(pair))
         return self._desk.release(message, offer, recipient=body.peer, people=pair.people.used)
 
@@ -133,9 +85,10 @@ class DirectMatching:
         body, sender = expect(message, MatchOffer), message.header.sender
         self._check_sides(sender, self._name)
         link = self._check_end(body.side, body.link, sender)
+        self._config()  # or refuse, before anything is read
         label = f"{sender}/{body.side.commitment}"
-        pair = self._begin_pair(body.spec, sender, label=label)
-        pair = self._save(pair, pair.state.meet(body.side, link))
+        pair = self._pairs.open(body.spec, sender, label=label)
+        pair = self._pairs.save(pair, pair.state.meet(body.side, link))
         accept = MatchAccept(spec=body.spec, side=pair.state.own, link=self._end_of(pair))
         return self._desk.release(
             message,
@@ -150,8 +103,8 @@ class DirectMatching:
         if not self._desk.gate.outbox.has_sent(message.header.answers):
             raise MessageError(f"match.accept for job {body.spec.name!r} answers nothing sent")
         link = self._check_end(body.side, body.link, sender)
-        pair = self._load(body.spec, sender)
-        pair = self._save(pair, pair.state.meet(body.side, link))
+        pair = self._pairs.load(body.spec, sender)
+        pair = self._pairs.save(pair, pair.state.meet(body.side, link))
         return self._desk.release(
             message,
             MatchReady(buckets=self._plan(pair).buckets.count),
@@ -162,11 +115,11 @@ class DirectMatching:
 
     def _permit(self, message: Message) -> Released:  # 5
         body = expect(message, MatchLink)
-        pair = self._load(body.spec, body.peer)
+        pair = self._pairs.load(body.spec, body.peer)
         self._within(body.bucket, self._plan(pair))
         needed = not (self._learns(pair) and pair.found(body.bucket).exists())
         leaves = (self._opened(pair, body.bucket),) if needed and pair.secret else ()
-        self._save(pair, pair.state.permit(body.attempt, body.bucket))
+        self._pairs.save(pair, pair.state.permit(body.attempt, body.bucket))
         return self._desk.release(
             message,
             MatchOpen(spec=body.spec, bucket=body.bucket, attempt=body.attempt, needed=needed),
@@ -177,10 +130,10 @@ class DirectMatching:
 
     def _match(self, message: Message) -> Released:  # 7
         body = expect(message, MatchOpen)
-        pair = self._load(body.spec, message.header.sender)
+        pair = self._pairs.load(body.spec, message.header.sender)
         pair.state.check(body.attempt, body.bucket)
         if not pair.found(body.bucket).exists() if self._learns(pair) else body.needed:
-            opened = self._save(pair, pair.state.open(body.bucket))
+            opened = self._pairs.save(pair, pair.state.open(body.bucket))
             self._link(opened, body.bucket, body.attempt)
         return self._desk.release(
             message,
@@ -189,7 +142,7 @@ class DirectMatching:
             people=pair.people.used,
         )
 
-    def _link(self, pair: _Pair, bucket: int, attempt: str) -> None:
+    def _link(self, pair: DirectPair, bucket: int, attempt: str) -> None:
         """Match a bucket over the link; what the learner finds is on disk before it parts."""
         plan, learns, secret = self._plan(pair), self._learns(pair), pair.open_secret
         batch = pair.own.bucket(bucket, plan.buckets.count)
@@ -203,31 +156,28 @@ class DirectMatching:
         found = self._direct_link(pair, plan.binding(bucket, attempt)).match(tags)
         if learns:
             rows = batch.rows[found_tokens(found.tags, tags, owners)]
-            content = io.BytesIO()
-            np.save(content, rows)
-            write_atomically(pair.found(bucket), content.getvalue(), mode=0o600)
+            write_array(pair.found(bucket), rows)
 
     def _close(self, message: Message) -> Released:  # 9
         body = expect(message, MatchClose)
-        pair = self._load(body.spec, body.peer)
+        pair = self._pairs.load(body.spec, body.peer)
         if not self._learns(pair):
             if size_mechanism(self._terms) is not None:
                 raise MessageError(f"job {body.spec.name!r} ends here with its outcome")
             released = self._done(message, pair)
         else:
             released = self._finish(message, pair)
-        (pair.directory / "secret").unlink(missing_ok=True)
+        pair.end()
         return released
 
-    def _finish(self, message: Message, pair: _Pair) -> Released:
+    def _finish(self, message: Message, pair: DirectPair) -> Released:
         """Put the buckets together and say what the peer may know of it."""
-        rows = self._found(pair)
-        members = pair.people.of_rows(rows)
+        members = pair.people.of_rows(pair.rows(self._plan(pair).buckets.count))
         size, mechanism = len(members), size_mechanism(self._terms)
         minimum = self._sides.minimum(size)
         if minimum.found < minimum.required:  # the gate refuses; who they are is not kept
-            pair = self._save(pair, pair.state.model_copy(update={"below_minimum": True}))
-            _clear(pair.directory)
+            pair = self._pairs.save(pair, pair.state.model_copy(update={"below_minimum": True}))
+            pair.clear()
         self._desk.tell(pair.spec.name, "knows which of its people are members", rows=size)
         with self._desk.result(
             self._sides.members_file(pair.spec.name, pair.peer), message, members.to_bytes()
@@ -247,19 +197,18 @@ class DirectMatching:
 
     def _keep(self, message: Message) -> Released:  # 10
         body = expect(message, MatchOutcome)
-        pair = self._load(body.spec, message.header.sender)
+        pair = self._pairs.load(body.spec, message.header.sender)
         if self._learns(pair) or body.size is None or message.payload:
             raise MessageError(f"{pair.peer} told another outcome than was agreed")
         if set(pair.state.links) != set(range(self._plan(pair).buckets.count)):
             raise MessageError(f"outcome of job {body.spec.name!r} before its last bucket")
-        path = pair.directory / "size"
-        with self._desk.result(path, message, str(body.size).encode()):
+        with self._desk.result(pair.size, message, str(body.size).encode()):
             released = self._done(message, pair)
         self._desk.tell_size(pair.spec.name, pair.peer, body.size)
-        (pair.directory / "secret").unlink(missing_ok=True)
+        pair.end()
         return released
 
-    def _done(self, message: Message, pair: _Pair, *minimums: Minimum) -> Released:
+    def _done(self, message: Message, pair: DirectPair, *minimums: Minimum) -> Released:
         return self._desk.release(
             message,
             MatchDone(),
@@ -267,85 +216,6 @@ class DirectMatching:
             people=pair.people.used,
             minimums=minimums,
         )
-
-    def _begin_pair(self, spec: MatchSpec, peer: str, *, label: str) -> _Pair:
-        """Begin a pair's match, or go on with it: the set is read once for a job."""
-        self._config()
-        directory, folder = self._sides.directory(spec.name, peer), self._desk.folder
-        history = MatchHistory.open(folder.path / "matches", folder.name)
-        history.check_count(spec.name, peer, self._terms, at=self._desk.clock())
-        own = bring(
-            self._desk,
-            spec.name,
-            history,
-            most=tokens_allowed(self._desk.agreement, self._name),
-            told=any(folder.job(spec.name).glob("with-*/state.json")),
-        )
-        secret_file, state_file = directory / "secret", directory / "state.json"
-        before: DirectState | None = None
-        if state_file.exists():
-            with undamaged(state_file):
-                before = DirectState.model_validate_json(folder.read_secret(state_file))
-            self._check_reached(directory, before)
-        if not secret_file.exists():
-            if before is not None:
-                raise MessageError(f"the match of job {spec.name!r} with {peer} has ended here")
-            folder.keep_secret(secret_file, folder.fresh_secret(f"match/{label}"))
-        secret = Secret(folder.read_secret(secret_file))
-        folder.keep_secret(directory / "commitment", commitment_key(secret))
-        side = MatchSide(
-            recipe=recipe_fingerprint(recipe_for(self._terms)),
-            points=padded_count(own.token_count, self._terms.set_size_bucket),
-            commitment=commitment(secret, own),
-        )
-        state = before or DirectState(own=side)  # a repeated question goes on with what was said
-        if state.own != side:
-            raise MessageError(f"job {spec.name!r} began with another set: name another job")
-        history.record(spec.name, peer, own, at=self._desk.clock())
-        people = people_of(self._desk, spec.name)
-        return self._save(_Pair(directory, spec, peer, own, people, state, secret))
-
-    def _load(self, spec: MatchSpec, peer: str) -> _Pair:
-        """Go on with a pair's match."""
-        directory, job = self._sides.directory(spec.name, peer), spec.name
-        own = MatchingSet.open(self._desk.folder.job(job) / "set")
-        try:
-            with undamaged(directory):
-                content = self._desk.folder.read_secret(directory / "state.json")
-                state = DirectState.model_validate_json(content)
-        except FileNotFoundError as error:
-            raise MessageError(f"job {job!r} with {peer}: nothing is under way") from error
-        self._check_reached(directory, state)
-        if own is None:
-            raise MessageError(f"job {job!r} with {peer}: its set is gone")
-        file = directory / "secret"
-        secret = Secret(self._desk.folder.read_secret(file)) if file.exists() else None
-        if secret is not None and commitment(secret, own) != state.own.commitment:
-            raise MessageError(f"job {job!r} began with another set: name another job")
-        return _Pair(directory, spec, peer, own, people_of(self._desk, job), state, secret)
-
-    def _check_reached(self, directory: Path, state: DirectState) -> None:
-        """Refuse to go on where fewer matched than agreed."""
-        if state.below_minimum:
-            _clear(directory)
-            raise self._sides.too_few()
-
-    def _save(self, pair: _Pair, state: DirectState | None = None) -> _Pair:
-        now = pair.state if state is None else state
-        content = now.model_dump_json().encode()
-        self._desk.folder.keep_secret(pair.directory / "state.json", content)
-        return pair.at(now)
-
-    def _found(self, pair: _Pair) -> NDArray[np.int64]:
-        """Return whose tokens were found, of all buckets."""
-        parts = []
-        for bucket in range(self._plan(pair).buckets.count):
-            path = pair.found(bucket)
-            if not path.exists():
-                raise MessageError(f"job {pair.spec.name!r} is to end before bucket {bucket}")
-            with undamaged(path):
-                parts.append(np.load(path, allow_pickle=False))
-        return np.unique(np.concatenate(parts)).astype(np.int64)
 
     def _config(self) -> Rr22Config:
         """Return where this party's environment is.
@@ -382,7 +252,7 @@ class DirectMatching:
             )
         return link
 
-    def _end_of(self, pair: _Pair) -> LinkSide:
+    def _end_of(self, pair: DirectPair) -> LinkSide:
         secret = pair.open_secret
         return LinkSide(
             certificate=self._certificate(secret).pem,
@@ -390,7 +260,7 @@ class DirectMatching:
             address=self._config().reached_at,
         )
 
-    def _direct_link(self, pair: _Pair, binding: bytes) -> DirectLink:
+    def _direct_link(self, pair: DirectPair, binding: bytes) -> DirectLink:
         """Return this side's end: the peer waits if it can be reached, otherwise the learner."""
         config, other = self._config(), self._link_of(pair)
         peer_waits = (other.address if self._learns(pair) else config.reached_at) is not None
@@ -407,7 +277,7 @@ class DirectMatching:
         )
 
     def _opened(
-        self, pair: _Pair, bucket: int
+        self, pair: DirectPair, bucket: int
     ) -> tuple[type[records.LinkOpened], Mapping[str, object]]:
         own, other = self._certificate(pair.open_secret).pem, self._link_of(pair).certificate
         told = {
@@ -419,7 +289,7 @@ class DirectMatching:
         }
         return records.LinkOpened, told
 
-    def _plan(self, pair: _Pair) -> DirectPlan:
+    def _plan(self, pair: DirectPair) -> DirectPlan:
         own, other = pair.state.own, pair.state.other
         if other is None:
             raise MessageError(f"{pair.peer} has not said yet what it brings")
@@ -428,12 +298,12 @@ class DirectMatching:
             learner, peer, sides = other, own, (pair.peer, self._name)
         return DirectPlan.of(self._desk.agreement, pair.spec, sides, learner=learner, peer=peer)
 
-    def _link_of(self, pair: _Pair) -> LinkSide:
+    def _link_of(self, pair: DirectPair) -> LinkSide:
         if pair.state.link is None:
             raise MessageError(f"{pair.peer} has not told its end of the link yet")
         return pair.state.link
 
-    def _learns(self, pair: _Pair) -> bool:
+    def _learns(self, pair: DirectPair) -> bool:
         return self._sides.learns(pair.peer)
 
     def _within(self, bucket: int, plan: DirectPlan) -> None:
@@ -447,9 +317,3 @@ class DirectMatching:
     @staticmethod
     def _share(secret: Secret) -> Secret:
         return derive_secret(secret, "direct link share of the key of tags")
-
-
-def _clear(directory: Path) -> None:
-    """Remove whom a pair's match found, and its secret."""
-    for path in (*directory.glob("found-*.npy"), directory / "secret"):
-        path.unlink(missing_ok=True)

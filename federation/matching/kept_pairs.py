@@ -25,7 +25,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compliance.terms import Reveal
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError, RefusedError
 from federation.jobs.match import MatchState, record_widths
 from federation.matching.bringing import bring, commitment, commitment_key, people_of
@@ -35,6 +35,7 @@ from federation.matching.sides import MINIMUM, Sides
 from federation.matching.token_set import MatchingSet
 from federation.members import Members
 from federation.messages import MatchSide, Message
+from federation.party import undamaged
 from federation.population import recipe_for, tokens_allowed
 from federation.specification import MatchSpec
 from privacy.errors import PeerMessageError

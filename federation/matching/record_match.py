@@ -24,12 +24,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.desk import undamaged
 from federation.errors import MessageError, WorkspaceError
 from federation.jobs.match import PLACE, Found, RecordPlan
 from federation.matching.record_set import NOBODY, Records, RecordSet
 from federation.matching.token_set import MatchingSet
-from federation.party import write_atomically
+from federation.party import undamaged, write_atomically
 from privacy.errors import PeerMessageError
 from privacy.linkage import resolve
 from privacy.psi.blinding import TAG_BYTES, Tags, common_rows

@@ -13,7 +13,6 @@ Leaves to others: the protocol (`jobs.match.MatchPlan`), the rule (`privacy.link
 their order (`pairs`).
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compliance.terms import Linkage
-from federation.desk import undamaged
 from federation.errors import MessageError
 from federation.jobs.match import PLACE, Comparison, Found, MatchPlan
 from federation.matching.token_set import MatchingSet, TokenBatch
-from federation.party import write_atomically
+from federation.stored_arrays import stored_arrays, write_arrays
 from privacy.linkage import resolve
 from privacy.psi.engine import CurveEngine
 from privacy.randomness import Secret, SecretStream
@@ -186,15 +184,19 @@ class TokenMatch:
             numbers=compared.numbers[order] if self.plan.links_records else compared.numbers[:0],
             matched=np.array(compared.count),
         )
-        content = io.BytesIO()
-        np.savez(content, **found._asdict())
-        write_atomically(self._file(bucket), content.getvalue(), mode=0o600)
+        write_arrays(self._file(bucket), **found._asdict())
 
     def _findings(self) -> Iterator[_Findings]:
         for bucket in range(self.count):
-            path = self._file(bucket)
-            with undamaged(path), np.load(path, allow_pickle=False) as stored:
-                found = _Findings(*(stored[name] for name in _Findings._fields))
+            with stored_arrays(self._file(bucket)) as stored:
+                rows = stored.array("rows", np.uint32, None)
+                found = _Findings(
+                    rows=rows,
+                    ranks=stored.array("ranks", np.uint8, len(rows)),
+                    places=stored.array("places", np.uint32, len(rows)),
+                    numbers=stored.array("numbers", np.uint64, None),
+                    matched=stored.array("matched", np.int64),
+                )
             yield found
 
     def _partners(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:

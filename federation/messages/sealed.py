@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from compliance.agreement import Agreement
 from compliance.errors import ComplianceError
 from compliance.signing import Envelope, VerifyingKey
-from federation.errors import MessageError, StrangerError
+from federation.errors import ForgedError, MessageError, StrangerError
 from federation.messages.header import MAX_PAYLOAD_BYTES, Body, Encrypted, Header
 from federation.wire import check_version
 
@@ -135,6 +135,7 @@ def unseal_header(written: bytes, agreement: Agreement) -> Header:
     Raises:
         VersionError: it is of another version of the wire.
         StrangerError: its sender is no party of the agreement.
+        ForgedError: it is no message, or its sender did not sign it.
         MessageError: at the first step that fails.
     """
     # 1
@@ -153,9 +154,9 @@ def unseal_header(written: bytes, agreement: Agreement) -> Header:
         envelope.verify_by(header.sender, _sender_key(agreement, header.sender))
     except (ComplianceError, ValidationError) as error:
         detail = f"{error.error_count()} errors" if isinstance(error, ValidationError) else error
-        raise MessageError(f"message that cannot be trusted: {detail}") from error
+        raise ForgedError(f"message that cannot be trusted: {detail}") from error
     if envelope.signers != (header.sender,) or envelope.to_json() != written:
-        raise MessageError(f"envelope of {header.sender}'s message was changed on its way")
+        raise ForgedError(f"envelope of {header.sender}'s message was changed on its way")
     # 4
     if header.agreement != agreement.digest:
         raise MessageError(

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from federation.errors import WorkspaceError
 from privacy.randomness import new_secret
@@ -71,12 +72,16 @@ class Issued:
         try:
             found = x509.load_pem_x509_certificate(certificate)
             private = load_pem_private_key(key, None)
-        except (ValueError, TypeError) as error:
-            raise WorkspaceError(f"{source}: expected a certificate and its key in PEM") from error
-        if (
-            not isinstance(private, ec.EllipticCurvePrivateKey)
-            or found.public_key() != private.public_key()
-        ):
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise WorkspaceError(
+                f"{source}: expected a certificate and its key in PEM, without a password"
+            ) from error
+        if not isinstance(private, ec.EllipticCurvePrivateKey):
+            raise WorkspaceError(
+                f"{source}: expected a key of an elliptic curve, such as P-256, got one of another "
+                "kind: make key and certificate anew"
+            )
+        if found.public_key() != private.public_key():
             raise WorkspaceError(f"{source}: the key is not the certificate's: restore both")
         return cls(found, private, source)
 
@@ -95,25 +100,37 @@ class Issued:
         encryption = BestAvailableEncryption(password.encode())
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
-    def is_due(self, now: datetime, hosts: Sequence[str]) -> bool:
-        """Whether a server's certificate ends soon, or names other hosts than these."""
-        ends = self.certificate.not_valid_after_utc - timedelta(days=_RENEWED_DAYS)
+    def is_due(self, now: datetime, hosts: Sequence[str], authority: "Issued") -> bool:
+        """Whether a server's certificate ends soon, which it need not, or names other hosts."""
+        soon = now > self.ends - timedelta(days=_RENEWED_DAYS) and self.ends < authority.ends
         names = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        return now > ends or list(names.value) != _names(hosts)
+        return soon or now > self.ends or list(names.value) != _names(hosts)
 
-    def check_valid(self, now: datetime) -> None:
+    @property
+    def ends(self) -> datetime:
+        """Until when it is valid."""
+        return self.certificate.not_valid_after_utc
+
+    def is_another_of(self, other: "Issued") -> bool:
+        """Tell whether it stands for the same authority: who believes either believes both."""
+        mine, its = self.certificate, other.certificate
+        return (
+            mine.public_key() == its.public_key()
+            and mine.subject == its.subject
+            and _identifier(self) == _identifier(other)
+        )
+
+    def check_valid(self, now: datetime, *, remedy: str) -> None:
         """Refuse a certificate that is not valid now.
 
         Raises:
-            WorkspaceError: it has expired, or begins later.
+            WorkspaceError: it has expired, or begins later; says the remedy.
         """
         begins = self.certificate.not_valid_before_utc
-        ends = self.certificate.not_valid_after_utc
-        if not begins <= now <= ends:
+        if not begins <= now <= self.ends:
             raise WorkspaceError(
                 f"{self._source}: the certificate is valid from {begins:%Y-%m-%d} to "
-                f"{ends:%Y-%m-%d}, and now is {now:%Y-%m-%d}: run `comity coordinator init` "
-                "again, which renews a server's certificate"
+                f"{self.ends:%Y-%m-%d}, and now is {now:%Y-%m-%d}: {remedy}"
             )
 
 
@@ -131,18 +148,22 @@ def issue_authority(now: datetime) -> Issued:
     return Issued(certificate, key, "CA")
 
 
-def read_authority(certificate: bytes, key: bytes, now: datetime, *, source: str) -> Issued:
+def read_authority(
+    certificate: bytes, key: bytes, now: datetime, hosts: Sequence[str], *, source: str
+) -> Issued:
     """Read a certificate authority that an organisation has made for its coordinator.
 
     Args:
         certificate: PEM.
         key: PEM, without a password, of an elliptic curve.
         now: an aware moment.
+        hosts: by which the coordinator is called; it has to vouch for them, and for loopback.
         source: what to call them in an error.
 
     Raises:
-        WorkspaceError: they do not belong together or are not valid now; or the certificate may
-            vouch for no server, or is vouched for by another, which no node would be given.
+        WorkspaceError: they do not belong together or are not valid now; or the certificate is
+            vouched for by another, which no node would be given, or clients would take nothing by
+            it.
     """
     found = Issued.parse(certificate, key, source=source)
     try:
@@ -156,8 +177,30 @@ def read_authority(certificate: bytes, key: bytes, now: datetime, *, source: str
             f"{source}: expected a certificate authority that vouches for itself (RFC 5280, "
             "section 4.2.1.9: CA), got another certificate: make one for this coordinator alone"
         )
-    found.check_valid(now)
+    found.check_valid(now, remedy="make a new one")
+    try:
+        _believe(found, hosts, now)
+    except (VerificationError, x509.ExtensionNotFound, ValueError) as error:
+        raise WorkspaceError(
+            f"{source}: a party's node would take no certificate for {', '.join(hosts)} by it "
+            f"({error}): it needs key usage keyCertSign and a subject key identifier (RFC 5280, "
+            "sections 4.2.1.3 and 4.2.1.2), and name constraints, if any, that permit localhost, "
+            "127.0.0.1 and ::1 too"
+        ) from error
     return found
+
+
+def _believe(authority: Issued, hosts: Sequence[str], now: datetime) -> None:
+    """Return only if strict clients believe what an authority vouches for.
+
+    Raises:
+        VerificationError, ExtensionNotFound: they do not.
+    """
+    authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    tried = issue_server(authority, hosts, now, key=new_key())
+    strict = PolicyBuilder().store(Store([authority.certificate])).time(now)
+    for name in _names(hosts):
+        strict.build_server_verifier(name).verify(tried.certificate, [])  # type: ignore[arg-type]
 
 
 def issue_server(
@@ -171,7 +214,7 @@ def issue_server(
         now: an aware moment.
         key: the server's.
     """
-    ends = min(now + timedelta(days=_SERVER_DAYS), authority.certificate.not_valid_after_utc)
+    ends = min(now + timedelta(days=_SERVER_DAYS), authority.ends)
     certificate = (
         _builder(_called("comity coordinator"), key, now, ends)
         .issuer_name(authority.certificate.subject)

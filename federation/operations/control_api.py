@@ -5,6 +5,7 @@ GET  /runs              every run            GET  /runs/N/lines?after=M   what i
 GET  /runs/N            one run              POST /runs/N/cancel, /runs/N/resume
 POST /runs              queue one; body: an order
 GET  /refused           how many calls were refused, by the reason
+GET  /models            where the models stand that trainings left
 ```
 
 Guarantees: the answers are those of `LocalRuns`; an error answers with its kind and text, and no
@@ -27,6 +28,7 @@ from starlette.routing import Route
 from compliance.errors import ComplianceError, describe
 from compliance.records import RefusedFor
 from federation.errors import FederationError, RefusedError, RunStateError, WorkspaceError
+from federation.model_standing import ModelStanding
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Run
 from federation.operations.runs import LocalRuns, Order, Runs
@@ -47,7 +49,9 @@ class Problem(BaseModel):
 
 
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
+_MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
 _REFUSED: Final = TypeAdapter(Mapping[RefusedFor, int])
+_LONGEST_NUMBER: Final = 9
 _STATUS: Final = {RunStateError: 409, WorkspaceError: 400, RefusedError: 403}
 
 
@@ -75,18 +79,19 @@ def control_api(folder: CoordinatorFolder) -> Starlette:
         Route("/runs", submit, methods=["POST"]),
         Route("/runs", answer(lambda runs, _: _RUNS.dump_json(runs.all()))),
         Route("/refused", answer(lambda runs, _: _REFUSED.dump_json(runs.refused()))),
-        Route("/runs/{number:int}", answer(lambda runs, one: _dump(runs.run(_number(one))))),
+        Route("/models", answer(lambda runs, _: _MODELS.dump_json(runs.models()))),
+        Route("/runs/{number}", answer(lambda runs, one: _dump(runs.run(_number(one))))),
         Route(
-            "/runs/{number:int}/lines",
+            "/runs/{number}/lines",
             answer(lambda runs, one: _dump(runs.lines(_number(one), after=_after(one)))),
         ),
         Route(
-            "/runs/{number:int}/cancel",
+            "/runs/{number}/cancel",
             answer(lambda runs, one: _dump(runs.cancel(_number(one)))),
             methods=["POST"],
         ),
         Route(
-            "/runs/{number:int}/resume",
+            "/runs/{number}/resume",
             answer(lambda runs, one: _dump(runs.resume(_number(one)))),
             methods=["POST"],
         ),
@@ -100,7 +105,10 @@ def _dump(model: BaseModel) -> bytes:
 
 
 def _number(request: Request) -> int:
-    return int(request.path_params["number"])
+    given = request.path_params["number"]
+    if not given.isascii() or not given.isdigit() or len(given) > _LONGEST_NUMBER:
+        raise RunStateError("there is no run of that number: `comity status` lists those there are")
+    return int(given)
 
 
 def _after(request: Request) -> int:

@@ -57,6 +57,10 @@ DEFAULT_PORT: Final = 9091
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
 _NAME: Final = "coordinator.toml"
 _LOCK_SECONDS: Final = 1.0
+_ENDED: Final = (
+    "give `comity coordinator init` a certificate of the same authority, for the same key, that "
+    "lasts longer (--authority), and every party's node that certificate in place of its ca.pem"
+)
 
 
 def _well_formed(value: str) -> str:
@@ -206,7 +210,7 @@ class CoordinatorFolder:
         return folder
 
     def take_authority(self, directory: Path, now: datetime) -> None:
-        """Take a CA that was made elsewhere, unless it is there already.
+        """Take a CA that was made elsewhere, or its certificate that was made anew for its key.
 
         Raises:
             WorkspaceError: there is none, or none that can be taken, or the folder has another.
@@ -219,27 +223,47 @@ class CoordinatorFolder:
                 f"expected tls.crt and tls.key of a certificate authority in {directory}, got no "
                 f"such file ({error.strerror}): name their folder"
             ) from error
-        given = read_authority(certificate, key, now, source=str(files[0]))
+        given = read_authority(certificate, key, now, self._hosts, source=str(files[0]))
         known = self._certified("ca")
-        if known is None:
+        if known is None or (given.is_another_of(known) and given.ends > known.ends):
             self._keep("ca", given)
-        elif known.certificate != given.certificate:
+        elif not given.is_another_of(known):
             raise WorkspaceError(
                 f"{files[0]} is another certificate authority than {self.ca_certificate}, which "
                 "parties were given: leave it out, or make a new folder and invite them anew"
             )
 
-    def renew(self, now: datetime) -> None:
-        """Make what certificates are missing, and the server's anew where it is due."""
+    def renew(self, now: datetime) -> bool:
+        """Make what certificates are missing, and the server's anew where it is due.
+
+        Returns:
+            Whether the server has another certificate now.
+
+        Raises:
+            WorkspaceError: the CA's has ended, or does not begin yet; a file is missing or damaged.
+        """
         authority = self._certified("ca")
         if authority is None:  # 3
             authority = issue_authority(now)
             self._keep("ca", authority)
-        hosts = [host_of(self.config.address)]
         server = self._certified("server")
-        if server is None or server.is_due(now, hosts):  # 4
-            key = new_key() if server is None else server.key
-            self._keep("server", issue_server(authority, hosts, now, key=key))
+        if server is not None and not server.is_due(now, self._hosts, authority):
+            return False
+        authority.check_valid(now, remedy=_ENDED)
+        key = new_key() if server is None else server.key
+        issued = issue_server(authority, self._hosts, now, key=key)  # 4
+        self._keep("server", issued)
+        return True
+
+    @property
+    def authority_ends(self) -> datetime | None:
+        """Until when parties' nodes believe the CA; None where there is none yet."""
+        authority = self._certified("ca")
+        return None if authority is None else authority.ends
+
+    @property
+    def _hosts(self) -> list[str]:
+        return [host_of(self.config.address)]
 
     def check_certificate(self, now: datetime) -> None:
         """Refuse to serve with a certificate that no party would take.
@@ -252,7 +276,7 @@ class CoordinatorFolder:
             raise WorkspaceError(
                 f"{self.server_certificate} is missing: run `comity coordinator init` again"
             )
-        server.check_valid(now)
+        server.check_valid(now, remedy="run `comity coordinator init` again, which renews it")
 
     def _certified(self, name: str) -> Issued | None:
         certificate, key = self._certificate(name), self._certificate(name).with_suffix(".key")

@@ -13,14 +13,16 @@
 
 Guarantees: no other change of state is possible; every state is on disk before it is told, with
 who wished it and when; a run of the same jobs that waits or goes on is never queued twice; what
-was told stays, line by line. Any process may read and write, under the journal's lock. It is the
-operator's own and none of Flower's: Flower may lose its state, and the journal does not.
+was told stays, line by line, with a line for each stop and each time that it went on. Any process
+may read and write, under the journal's lock. It is the operator's own and none of Flower's: Flower
+may lose its state, and the journal does not.
 
 Leaves to others: running (`federation.apps.operating.dispatcher`), what jobs mean (`coordinator`),
 privacy budgets, which no change of state here gives back or spends.
 """
 
 import fcntl
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -34,7 +36,7 @@ from compliance.errors import describe
 from federation.clock import Clock, utc_now
 from federation.errors import RunCancelledError, RunStateError, WorkspaceError
 from federation.party import write_atomically
-from federation.specification import JobName
+from federation.specification import Deadline, JobName
 
 __all__ = [
     "COORDINATOR",
@@ -128,12 +130,15 @@ class Run(_Closed):
     Attributes:
         number: counts from 1.
         jobs: names of the jobs that it is to run; empty for all that have not ended.
+        patience_seconds: how long parties that are away are waited for; by the coordinator's
+            settings where nobody said so.
         steps: every state that it had, the present one last.
         absent: parties of other versions, once for each attempt.
     """
 
     number: Annotated[int, Field(ge=1)]
     jobs: tuple[JobName, ...] = ()
+    patience_seconds: Annotated[Deadline | None, Field(exclude_if=is_unsaid)] = None
     steps: Annotated[tuple[RunStep, ...], Field(min_length=1)]
     absent: Annotated[tuple[Absent, ...], Field(exclude_if=is_unsaid)] = ()
 
@@ -181,6 +186,14 @@ _REMEDY: Final = {
 }
 
 
+_TOLD_STEPS: Final = {
+    RunState.QUEUED: "resumed",
+    RunState.CANCELLING: "to be cancelled",
+    RunState.STOPPED: "stopped",
+    RunState.CANCELLED: "cancelled",
+}
+
+
 class Lines(_Closed):
     """Lines that a run told.
 
@@ -201,12 +214,13 @@ class RunJournal:
         self._clock = clock
         self._parsed: dict[Path, tuple[int, Run | None]] = {}
 
-    def submit(self, jobs: Sequence[str], *, by: str) -> Run:
-        """Queue a run, or return the one of the same jobs that waits or goes on.
+    def submit(self, jobs: Sequence[str], *, by: str, patience_seconds: int | None = None) -> Run:
+        """Queue a run, or return the one of the same jobs that waits or goes on, as it is.
 
         Args:
             jobs: their names; none for all that have not ended.
             by: who asks.
+            patience_seconds: how long parties that are away are waited for, if somebody says so.
         """
         with self._locked():
             runs = self.all()
@@ -216,7 +230,9 @@ class RunJournal:
                 return alike[-1]
             step = RunStep(state=RunState.QUEUED, at=self._clock(), by=by)
             number = runs[-1].number + 1 if runs else 1
-            run = Run(number=number, jobs=tuple(jobs), steps=(step,))
+            run = Run(
+                number=number, jobs=tuple(jobs), patience_seconds=patience_seconds, steps=(step,)
+            )
             self._write(run)
             return run
 
@@ -252,6 +268,7 @@ class RunJournal:
         with self._locked():
             step = RunStep(state=state, at=self._clock(), by=by, told=told)
             run = self.run(number).after(step)
+            self._tell_step(number, step)
             self._write(run)
             return run
 
@@ -267,7 +284,9 @@ class RunJournal:
                 return run
             waits = run.state is RunState.QUEUED
             state = RunState.CANCELLED if waits else RunState.CANCELLING
-            run = run.after(RunStep(state=state, at=self._clock(), by=by))
+            step = RunStep(state=state, at=self._clock(), by=by)
+            run = run.after(step)
+            self._tell_step(number, step)
             self._write(run)
             return run
 
@@ -315,6 +334,14 @@ class RunJournal:
         with (self.folder(number) / "lines.log").open("a", encoding="utf-8") as file:
             file.write(f"{one}\n")
 
+    def _tell_step(self, number: int, step: RunStep) -> None:
+        """Tell of a state that nobody else tells of: the ServerApp says itself how it ended."""
+        if step.state in _TOLD_STEPS:
+            by = "" if step.by == COORDINATOR else f" by {step.by}"
+            why = f": {step.told}" if step.told else ""
+            at = f"{step.at:%Y-%m-%d %H:%M:%S} UTC"
+            self.tell(number, f"{_TOLD_STEPS[step.state]}{by}, {at}{why}")
+
     def lines(self, number: int, *, after: int = 0) -> Lines:
         """Return what a run told from a place on, whole lines, at most 256 KiB.
 
@@ -328,8 +355,9 @@ class RunJournal:
         self.run(number)
         try:
             with (self.folder(number) / "lines.log").open("rb") as file:
-                file.seek(max(after, 0))
-                piece = file.read(_PIECE_BYTES)
+                is_told = after < file.seek(0, os.SEEK_END)  # a place may be beyond any file's end
+                file.seek(max(after, 0) if is_told else 0)
+                piece = file.read(_PIECE_BYTES) if is_told else b""
         except FileNotFoundError:
             piece = b""
         whole = piece[: piece.rfind(b"\n") + 1]

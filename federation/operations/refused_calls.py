@@ -33,10 +33,26 @@ from federation.observing.log_counts import LogCounts
 from federation.operations.folder import CoordinatorFolder
 from federation.party import PartyFolder, locked, write_atomically
 
-__all__ = ["WINDOW", "RefusalTally", "refused_calls"]
+__all__ = ["WINDOW", "WORDS", "RefusalTally", "refused_calls"]
 
 WINDOW: Final = timedelta(minutes=10)
 """Who knocks all the time writes six leaves an hour, 52,560 a year, of 569 bytes at most."""
+
+
+WORDS: Final[Mapping[RefusedFor, str]] = {
+    RefusedFor.HANDSHAKE: "connections without TLS, or that trust another root",
+    RefusedFor.HEAD: "connections that said too much, or nothing, before what they want",
+    RefusedFor.BUSY: "while as many connections were open as there may be",
+    RefusedFor.REQUEST: "malformed, or for what cannot be done",
+    RefusedFor.CALL: "by strangers: there is no such call, or nobody may make it",
+    RefusedFor.BODY: "too long, or without a length",
+    RefusedFor.TOKEN: "without an operator's token that is good now",
+    RefusedFor.ROLE: "of operators whose role does not reach so far",
+    RefusedFor.EXECUTOR: "of the executor's, from elsewhere or without its secret",
+    RefusedFor.NODE: "of nodes whose key is not taken, or for a run that is over",
+    RefusedFor.ENROLMENT: "about joining, without an open invitation or for other terms",
+}
+"""What was refused, after a number."""
 
 
 class _Window(BaseModel):

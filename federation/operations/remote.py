@@ -2,6 +2,8 @@
 
 Guarantees: the coordinator is known by the certificate authority that was named, and no other; the
 token goes nowhere else; a redirection is not followed, no proxy is used, and an answer is bounded.
+A coordinator that knows a call not yet, or answers it in a later form, is said to be of another
+version.
 
 Leaves to others: what the answers mean (`runs`).
 """
@@ -10,7 +12,7 @@ import ssl
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -21,8 +23,10 @@ from federation.errors import (
     CoordinatorUnreachableError,
     RefusedError,
     RunStateError,
+    VersionError,
     WorkspaceError,
 )
+from federation.model_standing import ModelStanding
 from federation.operations.control_api import Problem
 from federation.operations.folder import Address
 from federation.operations.journal import Lines, Run
@@ -30,11 +34,17 @@ from federation.operations.runs import Order
 
 __all__ = ["RemoteConfig", "RemoteRuns"]
 
+_Told = TypeVar("_Told")
+
+_RUN: Final = TypeAdapter(Run)
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
+_MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
+_LINES: Final = TypeAdapter(Lines)
 _COUNTS: Final = TypeAdapter(Mapping[RefusedFor, int])
 _SECONDS: Final = 20.0
 _LONGEST_ANSWER: Final = 1 << 24
 _REFUSED: Final = frozenset({401, 403})
+_UNKNOWN: Final = 404
 
 
 class RemoteConfig(BaseModel):
@@ -108,47 +118,58 @@ class RemoteRuns:
 
     def submit(self, order: Order) -> Run:
         """Queue a run; see `Runs.submit`."""
-        return self._run("POST", "/runs", order.model_dump_json().encode())
+        return self._read(_RUN, "POST", "/runs", order.model_dump_json().encode())
 
     def all(self) -> tuple[Run, ...]:
         """Return every run; see `Runs.all`."""
-        try:
-            return _RUNS.validate_json(self._call("GET", "/runs"))
-        except ValidationError as error:
-            raise self._strange() from error
+        return self._read(_RUNS, "GET", "/runs")
 
     def run(self, number: int) -> Run:
         """Return one run; see `Runs.run`."""
-        return self._run("GET", f"/runs/{number}")
+        return self._read(_RUN, "GET", f"/runs/{number}")
 
     def lines(self, number: int, *, after: int = 0) -> Lines:
         """Return what it told; see `Runs.lines`."""
-        try:
-            found = self._call("GET", f"/runs/{number}/lines?after={after}")
-            return Lines.model_validate_json(found)
-        except ValidationError as error:
-            raise self._strange() from error
+        return self._read(_LINES, "GET", f"/runs/{number}/lines?after={after}")
 
     def refused(self) -> Mapping[RefusedFor, int]:
-        """Return how many calls were refused; see `Runs.refused`."""
-        try:
-            return _COUNTS.validate_json(self._call("GET", "/refused"))
-        except ValidationError as error:
-            raise self._strange() from error
+        """Return how many calls were refused; see `Runs.refused`.
+
+        Raises:
+            VersionError: the coordinator is of an earlier version, which counts none.
+        """
+        return self._read(_COUNTS, "GET", "/refused")
+
+    def models(self) -> tuple[ModelStanding, ...]:
+        """Return where models stand; see `Runs.models`.
+
+        Raises:
+            VersionError: the coordinator is of an earlier version, which tells none.
+        """
+        return self._read(_MODELS, "GET", "/models")
 
     def cancel(self, number: int) -> Run:
         """Cancel it; see `Runs.cancel`."""
-        return self._run("POST", f"/runs/{number}/cancel")
+        return self._read(_RUN, "POST", f"/runs/{number}/cancel")
 
     def resume(self, number: int) -> Run:
         """Resume it; see `Runs.resume`."""
-        return self._run("POST", f"/runs/{number}/resume")
+        return self._read(_RUN, "POST", f"/runs/{number}/resume")
 
-    def _run(self, method: str, path: str, content: bytes = b"") -> Run:
+    def _read(
+        self, kind: TypeAdapter[_Told], method: str, path: str, content: bytes = b""
+    ) -> _Told:
+        """Call, and return what the answer tells."""
+        answer = self._call(method, path, content)
         try:
-            return Run.model_validate_json(self._call(method, path, content))
+            return kind.validate_json(answer)
         except ValidationError as error:
-            raise self._strange() from error
+            if answer[:1] not in {b"{", b"["}:
+                raise self._strange() from error
+            raise VersionError(
+                f"the coordinator at {self._config.address} answers in a form that is not known "
+                "here: it runs another version of Comity; install the same one on this side"
+            ) from error
 
     def _call(self, method: str, path: str, content: bytes = b"") -> bytes:
         """Call, and return the answer, or raise the error that it tells."""
@@ -173,7 +194,7 @@ class RemoteRuns:
         try:
             problem = Problem.model_validate_json(content)
         except ValidationError:
-            return self._strange()
+            return self._strange() if status != _UNKNOWN else self._older()
         if status in _REFUSED:
             return RefusedError(party="coordinator", term="operator token", remedy=problem.told)
         kind = RunStateError if problem.kind == RunStateError.__name__ else WorkspaceError
@@ -183,4 +204,11 @@ class RemoteRuns:
         return CoordinatorUnreachableError(
             f"what answers at {self._config.address} is no coordinator's control listener: name "
             "the right address"
+        )
+
+    def _older(self) -> VersionError:
+        return VersionError(
+            f"the coordinator at {self._config.address} does not know this call: it runs an older "
+            "version of Comity, or this is not its control listener; update it, or name the right "
+            "address"
         )

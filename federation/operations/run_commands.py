@@ -27,6 +27,7 @@ __all__ = ["cancel", "logs", "resume", "run", "status"]
 
 
 _LOOK_SECONDS = 0.2
+_NOTHING = "nothing was run yet"
 HERE = Path("coordinator.toml")
 
 ConfigOption = Annotated[
@@ -54,6 +55,17 @@ def run(
         bool, typer.Option("--all", help="Every job of the coordinator's that has not ended.")
     ] = False,
     detach: DetachFlag = False,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            metavar="SECONDS",
+            min=1,
+            max=604_800,
+            help="Wait so long for nodes that are away; left out, as long as the coordinator's "
+            "settings say, and 30 seconds where no job is due.",
+        ),
+    ] = None,
     config: ConfigOption = HERE,
     as_json: JsonFlag = False,
 ) -> None:
@@ -69,14 +81,24 @@ def run(
     if (job is None) is not everything:
         raise typer.BadParameter("name a file of one job, or --all, and not both")
     order = Order() if job is None else read_order(job)
+    order = order.model_copy(update={"patience_seconds": patience})
     with _runs(config) as runs:
-        _finish(runs, runs.submit(order), detach=detach, as_json=as_json)
+        submitted = runs.submit(order)
+        for before in runs.all():
+            if before.number < submitted.number and not before.state.is_over:
+                told = f"run {submitted.number} waits until run {before.number} is over"
+                err.print(told, markup=False)
+        _finish(runs, submitted, detach=detach, as_json=as_json)
 
 
 def status(
-    number: NumberArgument = None, config: ConfigOption = HERE, as_json: JsonFlag = False
+    number: Annotated[
+        int | None, typer.Argument(metavar="[RUN]", help="The run's number; all if left out.")
+    ] = None,
+    config: ConfigOption = HERE,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Say where runs stand, and why; and how many calls were refused, for which reason.
+    """Say where runs and their models stand, and why; and which calls were refused.
 
     Example: comity status --config /srv/comity/coordinator
     """
@@ -85,7 +107,7 @@ def status(
         at_work = {
             one.number: _last_line(runs, one.number) for one in found if one.state.is_at_work
         }
-        refused = {} if number is not None or as_json else runs.refused()
+        beside = _beside(runs) if number is None and not as_json else []
     lines = []
     for one in found:
         jobs = ", ".join(one.jobs) or "every job"
@@ -95,11 +117,7 @@ def status(
             f"{one.number:>4}  {one.state:<10}  {at}  {jobs}" + (f": {why}" if why else "")
         )
         lines += [f"      {absent.told}" for absent in one.absent_now]
-    lines = lines or ["nothing was run yet"]
-    if refused:
-        counts = ", ".join(f"{why} {count}" for why, count in sorted(refused.items()))
-        lines.append(f"calls refused: {counts}")
-    answer(found, *lines, as_json=as_json)
+    answer(found, *(lines or [_NOTHING]), *beside, as_json=as_json)
 
 
 def logs(
@@ -112,6 +130,9 @@ def logs(
     Example: comity logs --follow --config /srv/comity/coordinator
     """
     with _runs(config) as runs:
+        if number is None and not runs.all():
+            out.print(_NOTHING)
+            return
         _print_lines(runs, _named(runs, number).number, out, follow=follow)
 
 
@@ -196,6 +217,23 @@ def _print_lines(
         after = told.after
 
 
+def _beside(runs: "Runs") -> list[str]:
+    """Say where models stand, and which calls were refused."""
+    from federation.errors import VersionError
+    from federation.operations.refused_calls import WORDS
+
+    try:
+        models, refused = runs.models(), runs.refused()
+    except VersionError:  # it has told of its runs: it is a coordinator
+        older = "the coordinator runs an older version of Comity"
+        return [f"where models stand and which calls were refused is not told: {older}"]
+    lines = [f"model {one.model} is {one.use}: {one.why or one.erasure}" for one in models]
+    if refused:
+        lines.append("calls refused so far; audit.jsonl in the coordinator's folder says whence:")
+        lines += [f"{count:>6}  {why:<10}  {WORDS[why]}" for why, count in sorted(refused.items())]
+    return lines
+
+
 def _last_line(runs: "Runs", number: int) -> str:
     """Return what a run told last, on one line with single spaces; nothing if it told nothing."""
     last, after = "", 0
@@ -212,7 +250,7 @@ def _named(runs: "Runs", number: int | None) -> "Run":
         return runs.run(number)
     found = runs.all()
     if not found:
-        raise RunStateError("nothing was run yet: begin with `comity run`")
+        raise RunStateError(f"{_NOTHING}: begin with `comity run`")
     return found[-1]
 
 

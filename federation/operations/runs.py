@@ -11,25 +11,28 @@ Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`jou
 import fcntl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.agreement import Agreement
+from compliance.canonical import is_unsaid
 from compliance.records import RefusedFor
+from federation.clock import utc_now
 from federation.collaboration import read_document
 from federation.collaboration.contradictions import job_contradictions
 from federation.collaboration.mistakes import explain, overlooked, to_json
 from federation.coordinator import read_jobs, write_jobs
 from federation.enrolment.store import EnrolmentStore
 from federation.errors import CollaborationError, WorkspaceError
+from federation.model_standing import ModelStanding, model_standings
 from federation.objections import policy_objections
 from federation.observing.log_counts import LogCounts
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Lines, Run, RunJournal
 from federation.operations.refused_calls import refused_calls
 from federation.party import PartyFolder
-from federation.specification import JobSpec
+from federation.specification import Deadline, JobSpec
 from federation.successors import Retrainings
 
 __all__ = ["LocalRuns", "Order", "Runs", "read_order"]
@@ -40,17 +43,20 @@ class Order(BaseModel):
 
     Attributes:
         job: one job; all that have not ended where left out.
+        patience_seconds: how long parties that are away are waited for, where it is not to be as
+            the coordinator's settings say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     job: JobSpec | None = None
+    patience_seconds: Annotated[Deadline | None, Field(exclude_if=is_unsaid)] = None
 
 
 class Runs(Protocol):
     """A coordinator's runs, as one operator may see and steer them.
 
-    Every call may raise RunStateError, WorkspaceError, and from afar RefusedError or
+    Every call may raise RunStateError, WorkspaceError, and from afar RefusedError, VersionError or
     CoordinatorUnreachableError.
     """
 
@@ -72,6 +78,10 @@ class Runs(Protocol):
 
     def refused(self) -> Mapping[RefusedFor, int]:
         """Return how many calls the coordinator refused so far, by the reason."""
+        ...
+
+    def models(self) -> tuple[ModelStanding, ...]:
+        """Return where the models stand that trainings left."""
         ...
 
     def cancel(self, number: int) -> Run:
@@ -118,9 +128,10 @@ class LocalRuns:
         agreement = party.agreement()
         if order.job is None:
             read_jobs(party)
-            return self._journal.submit((), by=self._by)
+            return self._journal.submit((), by=self._by, patience_seconds=order.patience_seconds)
         _list(party, agreement, order.job)
-        return self._journal.submit((order.job.name,), by=self._by)
+        jobs = (order.job.name,)
+        return self._journal.submit(jobs, by=self._by, patience_seconds=order.patience_seconds)
 
     def all(self) -> tuple[Run, ...]:
         """Return every run; see `Runs.all`."""
@@ -137,6 +148,14 @@ class LocalRuns:
     def refused(self) -> Mapping[RefusedFor, int]:
         """Return how many calls were refused; see `Runs.refused`."""
         return refused_calls(self._folder, LogCounts(self._folder.party / "log"))
+
+    def models(self) -> tuple[ModelStanding, ...]:
+        """Return where models stand; see `Runs.models`."""
+        party = PartyFolder(self._folder.party)
+        if not (party.path / "agreement.json").exists():
+            return ()
+        listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
+        return model_standings(party, party.agreement(), listed, utc_now())
 
     def cancel(self, number: int) -> Run:
         """Cancel it; see `Runs.cancel`."""

@@ -25,7 +25,8 @@ Guarantees: files appear whole or not at all (`write_atomically`); secrets are c
 0600; no key is made anew once there is an agreement.
 
 `places` says where, `keys` has its keys and `folder` opens what is in it; `configuration` says what
-the party is, `contract` reads an agreement, `lock` holds the folder, `writing` writes.
+the party is, `contract` reads an agreement, `lock` holds the folder, `writing` writes; `damage` is
+what its own files are found with.
 
 Leaves to others: what is written (`node`, `gate`), what an agreement means (`compliance`).
 """
@@ -41,6 +42,7 @@ from federation.party.configuration import (
     SegmentsConfig,
 )
 from federation.party.contract import read_agreement, verified_agreement
+from federation.party.damage import undamaged
 from federation.party.folder import PartyFolder
 from federation.party.lock import locked
 from federation.party.writing import make_private, write_atomically
@@ -58,6 +60,7 @@ __all__ = [
     "locked",
     "make_private",
     "read_agreement",
+    "undamaged",
     "verified_agreement",
     "write_atomically",
 ]

@@ -3,7 +3,8 @@
 `planned` is what is told; `planner` follows every party's ledger, and a module for each kind of job
 drafts what it would charge whom, in a `setting`.
 
-Guarantees: computed from the file alone; no row is read, nothing is charged, nothing leaves. Every
+Guarantees: computed from the file, and how many rows its tables have; nothing is charged, nothing
+leaves, and a table that cannot be counted is said to be so. Every
 party's ledger is followed by itself; what is told of a job is told of the party that it leaves
 with the least. What is called the largest or smallest that would pass was searched for.
 
@@ -18,6 +19,7 @@ from federation.plan.planned import (
     PlannedJob,
     PlannedPeriod,
     TrainingForecast,
+    UncountedTable,
 )
 from federation.plan.planner import plan
 
@@ -28,5 +30,6 @@ __all__ = [
     "PlannedJob",
     "PlannedPeriod",
     "TrainingForecast",
+    "UncountedTable",
     "plan",
 ]

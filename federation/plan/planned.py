@@ -78,6 +78,7 @@ class PlannedJob(Closed):
         refused_by: the term that would refuse it, if any.
         remedy: the smallest change that would pass.
         note: what a reader should know.
+        erasure: what will become of its model once somebody in it is erased, if it leaves one.
     """
 
     job: str
@@ -94,6 +95,7 @@ class PlannedJob(Closed):
     refused_by: str | None = None
     remedy: str | None = None
     note: str = ""
+    erasure: str | None = None
 
 
 class PlannedPeriod(Closed):
@@ -137,6 +139,23 @@ class FullerTable(Closed):
         )
 
 
+class UncountedTable(Closed):
+    """A table whose rows could not be counted.
+
+    Attributes:
+        party: whose.
+        told: why, and what is to be done.
+    """
+
+    party: str
+    told: str
+
+    @property
+    def sentence(self) -> str:
+        """What is not known for it."""
+        return f"the rows of {self.party} were not counted: {self.told}"
+
+
 class Plan(Closed):
     """A whole collaboration, planned.
 
@@ -153,6 +172,7 @@ class Plan(Closed):
             no job trains or measures over rows.
         period: the period that all of them run in, as if they ran now; None where none is agreed.
         fuller: tables of more rows than are declared, of those that could be looked at.
+        uncounted: tables that could not be counted.
     """
 
     name: str
@@ -165,6 +185,7 @@ class Plan(Closed):
     max_parties_per_person: int | None
     period: PlannedPeriod | None = None
     fuller: tuple[FullerTable, ...] = ()
+    uncounted: tuple[UncountedTable, ...] = ()
 
     @property
     def refused(self) -> Sequence[PlannedJob]:

@@ -5,21 +5,29 @@ that it leaves with the least. What is called the largest or smallest that would
 for.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from compliance.errors import InvalidAgreementError
+from connectors import CsvConnector
+from connectors.errors import ConnectorError
 from federation.budgets import budget_of
 from federation.clock import Clock, utc_now
 from federation.collaboration import Collaboration, drafted_agreement
 from federation.jobs.message_room import message_note
+from federation.model_standing import erasure_of
 from federation.plan.align import draft_alignment
 from federation.plan.draft import Charges, Draft
 from federation.plan.expand import draft_expansion
 from federation.plan.match import draft_match
 from federation.plan.measure import draft_measurement
-from federation.plan.planned import FullerTable, Plan, PlannedJob, PlannedPeriod
+from federation.plan.planned import (
+    FullerTable,
+    Plan,
+    PlannedJob,
+    PlannedPeriod,
+    UncountedTable,
+)
 from federation.plan.setting import Setting
 from federation.plan.train import draft_training
 from federation.plan.vertical import draft_vertical
@@ -65,7 +73,6 @@ def plan(
             out.
 
     Raises:
-        ConnectorError: a table cannot be counted.
         InvalidParameterError: if `positives` is below 1 or not below the partners' declared rows,
             or `auc` is out of range.
     """
@@ -78,6 +85,7 @@ def plan(
         refused = {"refused_by": "valid_until", "remedy": str(error)}
         jobs = tuple(job.model_copy(update=refused) for job in jobs)
     tag = planner.price({})
+    fuller, uncounted = ((), ()) if directory is None else _counted(collaboration, directory)
     over_rows = any(isinstance(job, TrainSpec | MeasureSpec) for job in collaboration.jobs)
     return Plan(
         name=collaboration.name,
@@ -89,17 +97,29 @@ def plan(
         delta=agreement.budget.delta,
         max_parties_per_person=agreement.train.max_parties_per_person if over_rows else None,
         period=planner.period,
-        fuller=() if directory is None else tuple(_fuller(collaboration, directory)),
+        fuller=fuller,
+        uncounted=uncounted,
     )
 
 
-def _fuller(collaboration: Collaboration, directory: Path) -> Iterator[FullerTable]:
-    """Yield the tables of more rows than their parties declare."""
+def _counted(
+    collaboration: Collaboration, directory: Path
+) -> tuple[tuple[FullerTable, ...], tuple[UncountedTable, ...]]:
+    """Return the tables of more rows than their parties declare, and those that are not counted."""
+    fuller: list[FullerTable] = []
+    uncounted: list[UncountedTable] = []
     for party in collaboration.parties:
         if party.data is not None and party.declared_rows is not None:
-            rows = open_source(party.data, directory).count()
-            if rows > party.declared_rows:
-                yield FullerTable(party=party.name, declared_rows=party.declared_rows, rows=rows)
+            most = party.declared_rows
+            try:
+                table = open_source(party.data, directory)
+                if isinstance(table, CsvConnector) and table.most_rows() <= most:
+                    continue  # it need not be parsed
+                if (rows := table.count()) > most:
+                    fuller.append(FullerTable(party=party.name, declared_rows=most, rows=rows))
+            except ConnectorError as error:
+                uncounted.append(UncountedTable(party=party.name, told=str(error)))
+    return tuple(fuller), tuple(uncounted)
 
 
 def _priced(planner: "_Planner", spec: JobSpec) -> PlannedJob:
@@ -185,6 +205,7 @@ class _Planner:
             refused_by=refusal[0] if refusal else None,
             remedy=refusal[1] if refusal else None,
             note=note,
+            erasure=erasure_of(spec, self._agreement),
         )
 
     def _beside(self, spec: JobSpec) -> str:

@@ -18,7 +18,6 @@ Leaves to others: who may be used (`population`), what is computed (`assisting`)
 """
 
 import hashlib
-import io
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,18 +27,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from compliance.terms import Role, VerticalTerms
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError, WorkspaceError
 from federation.gate import Minimum
 from federation.jobs.message_room import check_aligned
 from federation.matching.token_set import MatchingSet, TokenBatch
 from federation.members import Members, save_people
-from federation.party import LabelRule, write_atomically
+from federation.party import LabelRule
 from federation.people_used import PeopleUsed
 from federation.population import Population, Use, encoder_of
 from federation.references import References
 from federation.shelves import scratch
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
+from federation.stored_arrays import stored_arrays, write_arrays
 
 __all__ = [
     "AlignedRows",
@@ -96,8 +96,7 @@ def aligned_members(desk: Desk, align: str) -> Members:
     """
     path = desk.folder.job(align) / "aligned.npz"
     try:
-        with undamaged(path):
-            return Members.load(path, desk.taking_part(align))
+        return Members.load(path, desk.taking_part(align))
     except FileNotFoundError as error:
         raise desk.refusal(
             "vertical.align", f"alignment {align!r} has not ended here: run it first"
@@ -133,8 +132,8 @@ def bring_aligned(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> Al
     path = desk.folder.job(spec.name) / "rows.npz"
     if not path.exists():
         _read(desk, spec)
-    with undamaged(path), np.load(path, allow_pickle=False) as stored:
-        if str(stored["align"]) != spec.align:
+    with stored_arrays(path) as stored:
+        if stored.text("align") != spec.align:
             raise MessageError(f"job {spec.name!r} began with people of another alignment")
         if "who" not in stored:
             raise desk.refusal(
@@ -144,13 +143,14 @@ def bring_aligned(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> Al
             )
         used = desk.taking_part(spec.name)
         least = vertical_terms(desk).minimum_people
+        present = stored.array("present", np.bool_, None)
         return AlignedRows(
             used,
-            stored["features"],
-            stored["present"],
-            stored["labels"],
+            stored.array("features", np.float64, len(present), None),
+            present,
+            stored.array("labels", np.int8, len(present)),
             Minimum("vertical.minimum_people", len(used.keys), least),
-            str(stored["who"]),
+            stored.text("who"),
         )
 
 
@@ -198,16 +198,14 @@ def _read(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> None:
     if present.any() and not np.ptp(features[present], axis=0).any():
         desk.tell(job, "data: no column differs between people; they can add nothing")
     desk.tell(job, "brings its columns of the aligned people", used)
-    content = io.BytesIO()
-    np.savez(
-        content,
+    write_arrays(
+        folder.job(job) / "rows.npz",
         features=features,
         present=present,
         labels=labels,
-        align=np.array(spec.align),
-        who=np.array(_digest(before)),
+        align=spec.align,
+        who=_digest(before),
     )
-    write_atomically(folder.job(job) / "rows.npz", content.getvalue(), mode=0o600)
 
 
 def _label_rule(desk: Desk, spec: VerticalTrainSpec | VerticalScoreSpec) -> LabelRule | None:

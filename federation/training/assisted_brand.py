@@ -20,7 +20,6 @@ Leaves to others: the steps (`jobs.assist`), learning (`privacy.training.assiste
 (`gate`).
 """
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -29,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compliance import records
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError
 from federation.gate import Released
 from federation.jobs.assist import (
@@ -58,11 +57,12 @@ from federation.messages import (
 from federation.outcomes import arriving
 from federation.party import write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
+from federation.stored_arrays import stored_arrays, write_arrays
 from federation.training.aligned import AlignedRows, aligned_members, bring_aligned
 from federation.training.assisting import forget_vertical, held_part, model_told
 from federation.training.one_set import JoinedOnce, trained_on
+from privacy.accounting.charge import ChargeState
 from privacy.accounting.events import Event
-from privacy.accounting.ledger import ChargeState
 from privacy.randomness import SecretStream
 from privacy.training.assisted import MAXIMUM_ROUNDS, Assisted, Finding, LabelledRows
 from privacy.training.label_noise import label_charge, randomise_labels
@@ -321,24 +321,21 @@ class AssistedBrand:
 
     def _keep_labels(self, message: Message, labels: NDArray[np.int8], drawn_for: str) -> None:
         """Keep labels, and the question whose answer pays for them."""
-        content, drawn_by = io.BytesIO(), np.array(message.sealed.digest)
-        np.savez(content, labels=labels, drawn_for=np.array(drawn_for), drawn_by=drawn_by)
-        file = self._desk.folder.job(message.header.job) / _LABELS
-        write_atomically(file, content.getvalue(), mode=0o600)
+        file, drawn_by = self._desk.folder.job(message.header.job) / _LABELS, message.sealed.digest
+        write_arrays(file, labels=labels, drawn_for=drawn_for, drawn_by=drawn_by)
 
     def _drawn(self, spec: VerticalTrainSpec) -> tuple[NDArray[np.int8], str]:
         """Return the labels as they are used, and the job that they were drawn for."""
-        path = self._labels_file(spec)
-        with undamaged(path), np.load(path, allow_pickle=False) as stored:
-            return stored["labels"], str(stored["drawn_for"])
+        with stored_arrays(self._labels_file(spec)) as stored:
+            return stored.array("labels", np.int8, None), stored.text("drawn_for")
 
     def _drawn_by(self, spec: VerticalTrainSpec) -> str | None:
         """Return the question for which the labels were drawn, if they were."""
         path = self._labels_file(spec)
         if not path.exists():
             return None
-        with undamaged(path), np.load(path, allow_pickle=False) as stored:
-            return str(stored["drawn_by"])
+        with stored_arrays(path) as stored:
+            return stored.text("drawn_by")
 
     def _labelled(self, spec: VerticalTrainSpec, rows: AlignedRows) -> LabelledRows:
         labels, drawn_for = self._drawn(spec)
@@ -350,18 +347,16 @@ class AssistedBrand:
         return LabelledRows(rows.features, labels > 0, (labels >= 0) & rows.present)
 
     def _save(self, spec: VerticalTrainSpec, state: Assisted) -> None:
-        content = io.BytesIO()
-        np.savez(
-            content,
+        write_arrays(
+            self._state_file(spec),
             own=np.frombuffer(state.own.to_json(), dtype=np.uint8),
-            intercept=np.array(state.intercept),
+            intercept=state.intercept,
             partners=state.partners,
-            steps=np.array(state.steps),
-            losses=np.array(state.losses),
+            steps=np.array(state.steps, dtype=np.float64),
+            losses=np.array(state.losses, dtype=np.float64),
             findings=np.array([[str(at), str(what)] for at, what in state.findings], dtype=np.str_),
-            finished=np.array(state.finished),
+            finished=state.finished,
         )
-        write_atomically(self._state_file(spec), content.getvalue(), mode=0o600)
 
     def _check_paid(self, spec: VerticalTrainSpec) -> None:
         """Refuse to go on before step 5 has ended: its charge stands, or its warning has left.
@@ -398,16 +393,17 @@ class AssistedBrand:
         path = self._state_file(spec)
         if not path.exists():
             raise MessageError(f"no training of job {spec.name!r} is open here")
-        with undamaged(path), np.load(path, allow_pickle=False) as stored:
+        with stored_arrays(path) as stored:
+            findings = stored.texts("findings").reshape(-1, 2)
             return Assisted(
                 plan=assisted_plan(spec, self._desk.agreement),
-                own=part_from_json(stored["own"].tobytes()),
-                intercept=float(stored["intercept"]),
-                partners=stored["partners"],
-                steps=tuple(stored["steps"].tolist()),
-                losses=tuple(stored["losses"].tolist()),
-                findings=tuple((int(at), Finding(str(what))) for at, what in stored["findings"]),
-                finished=bool(stored["finished"]),
+                own=part_from_json(stored.array("own", np.uint8, None).tobytes()),
+                intercept=float(stored.array("intercept", np.float64)),
+                partners=stored.array("partners", np.float64, None),
+                steps=tuple(stored.array("steps", np.float64, None).tolist()),
+                losses=tuple(stored.array("losses", np.float64, None).tolist()),
+                findings=tuple((int(at), Finding(str(what))) for at, what in findings),
+                finished=bool(stored.array("finished", np.bool_)),
             )
 
     def _tell(self, spec: VerticalTrainSpec, state: Assisted) -> None:

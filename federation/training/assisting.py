@@ -35,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from compliance import records
 from compliance.naming import tell_of
 from compliance.terms import Role
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError, WorkspaceError
 from federation.gate import Leaf, Minimum, Released
 from federation.jobs.assist import (
@@ -59,7 +59,7 @@ from federation.messages import (
     Message,
 )
 from federation.outcomes import arriving
-from federation.party import PartyFolder, write_atomically
+from federation.party import PartyFolder, undamaged, write_atomically
 from federation.retraining import check_in_use
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.aligned import AlignedRows, bring_aligned

@@ -38,10 +38,10 @@ import rfc8785
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.jobs.assist import vertical_partners
 from federation.messages import AssistExact, AssistJoined, AssistNoised, Message
-from federation.party import write_atomically
+from federation.party import undamaged, write_atomically
 from federation.specification import VerticalScoreSpec, VerticalTrainSpec
 from federation.training.summed import SummedPeople, forgotten, summed_key, summed_people
 

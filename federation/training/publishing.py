@@ -24,7 +24,7 @@ from federation.messages import Acknowledged, Message, ModelPublished, SumPhase
 from federation.outcomes import arriving
 from federation.population import encoder_for
 from federation.training.summing import forget_sums
-from privacy.accounting.ledger import ChargeState
+from privacy.accounting.charge import ChargeState
 
 __all__ = ["Publishing", "parse_model"]
 

@@ -12,21 +12,20 @@ readable by the owner only, whole or not at all.
 Leaves to others: who may be used (`population`), what is computed (`jobs.sums`).
 """
 
-import io
 import shutil
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError
 from federation.members import save_people
-from federation.party import write_atomically
 from federation.people_used import PeopleUsed
 from federation.population import Population, Use, encoder_for
 from federation.shelves import scratch
 from federation.specification import TrainSpec
+from federation.stored_arrays import stored_arrays, write_arrays
 
 __all__ = ["TrainingRows", "bring_rows"]
 
@@ -70,18 +69,18 @@ def bring_rows(desk: Desk, spec: TrainSpec) -> TrainingRows:
                 f"more rows than the {declared} that its data set may bring: declare more",
             )
         members = desk.members(spec.match).among(people.keys)
-        content = io.BytesIO()
-        np.savez(
-            content,
+        write_arrays(
+            path,
             features=encoder_for(desk.agreement).encode(people.features),
             labels=members.astype(np.float64),
-            match=np.array(spec.match),
+            match=spec.match,
         )
-        write_atomically(path, content.getvalue(), mode=0o600)
-    with undamaged(path), np.load(path, allow_pickle=False) as stored:
-        if str(stored["match"]) != spec.match:
+    with stored_arrays(path) as stored:
+        if stored.text("match") != spec.match:
             raise MessageError(f"job {spec.name!r} began with members of another match")
-        return TrainingRows(desk.taking_part(spec.name), stored["features"], stored["labels"])
+        features = stored.array("features", np.float64, None, None)
+        labels = stored.array("labels", np.float64, len(features))
+    return TrainingRows(desk.taking_part(spec.name), features, labels)
 
 
 def _read(desk: Desk, job: str) -> Population:

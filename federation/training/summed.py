@@ -16,7 +16,6 @@ nothing.
 Leaves to others: which sums there were (`one_set`), when an alignment is deleted (`retaining`).
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,12 +26,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from federation.desk import undamaged
 from federation.erased import Erased
 from federation.errors import RefusedError, WorkspaceError
 from federation.matching.token_set import MatchingSet
 from federation.members import Members, load_people
-from federation.party import PartyFolder, write_atomically
+from federation.party import PartyFolder, undamaged, write_atomically
+from federation.stored_arrays import stored_arrays, write_arrays
 from federation.training.aligned import tokens_by_person
 from privacy.pseudonyms import PSEUDONYM_BYTES, pseudonyms
 from privacy.randomness import Secret, derive_secret
@@ -107,9 +106,12 @@ def summed_people(folder: PartyFolder, align: str) -> SummedPeople:
     """
     path = folder.job(align) / SUMMED
     if path.exists():  # also where a crash has left the people
-        with undamaged(path), np.load(path, allow_pickle=False) as stored:
-            same_key = np.array_equal(stored["key"], _name_of(summed_key(folder)))
-            kept = _fixed(stored["references"]), _fixed(stored["tokens"])
+        own = _name_of(summed_key(folder))
+        with stored_arrays(path) as stored:
+            same_key = np.array_equal(stored.array("key", np.uint8, *own.shape), own)
+            references = stored.array("references", np.uint8, None, PSEUDONYM_BYTES)
+            tokens = stored.array("tokens", np.uint8, *references.shape)
+        kept = _fixed(references), _fixed(tokens)
         if not same_key:  # nobody would be found among them
             raise WorkspaceError(f"{path} is under another keys/erasure than is there: restore it")
         return SummedPeople(*kept, are_pseudonyms=True)
@@ -277,9 +279,9 @@ def _bearing(
 def _save(
     folder: PartyFolder, align: str, references: NDArray[np.uint8], tokens: NDArray[np.uint8]
 ) -> None:
-    content = io.BytesIO()
-    np.savez(content, references=references, tokens=tokens, key=_name_of(summed_key(folder)))
-    write_atomically(folder.job(align) / SUMMED, content.getvalue(), mode=0o600)
+    key = _name_of(summed_key(folder))
+    path = folder.job(align) / SUMMED
+    write_arrays(path, references=references, tokens=tokens, key=key)
 
 
 def _sums_of(folder: PartyFolder, align: str) -> Iterator[Path]:
@@ -297,8 +299,7 @@ def _read(folder: PartyFolder, align: str) -> SummedPeople | None:
     directory = folder.job(align)
     own = MatchingSet.open(directory / "set")
     try:
-        with undamaged(directory):
-            members = Members.load(directory / "aligned.npz", load_people(directory / "people"))
+        members = Members.load(directory / "aligned.npz", load_people(directory / "people"))
     except FileNotFoundError:
         return None
     if own is None:

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict
 
 from compliance.terms import NoiseSource
-from federation.desk import Desk, undamaged
+from federation.desk import Desk
 from federation.errors import MessageError
 from federation.gate import Minimum, Released
 from federation.jobs.exchange import expect
@@ -41,7 +41,7 @@ from federation.messages import (
     SumSaid,
     weights_from_bytes,
 )
-from federation.party import PartyFolder, write_atomically
+from federation.party import PartyFolder, undamaged, write_atomically
 from federation.population import encoder_for
 from federation.specification import TrainSpec
 from federation.training.rows import TrainingRows, bring_rows

@@ -11,6 +11,7 @@ from privacy.accounting.calibration import (
     calibrate_distributed_discrete_gaussian,
     calibrate_noise_multiplier,
 )
+from privacy.accounting.charge import Charge, ChargeState
 from privacy.accounting.events import (
     ComposedEvent,
     DiscreteGaussianEvent,
@@ -24,7 +25,7 @@ from privacy.accounting.events import (
     from_json,
     to_json,
 )
-from privacy.accounting.ledger import Budget, Charge, ChargeState, Ledger, Statement
+from privacy.accounting.ledger import Budget, Ledger, Statement
 from privacy.accounting.period import Period, PeriodStatement
 
 __all__ = [

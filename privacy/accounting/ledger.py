@@ -26,15 +26,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from operator import itemgetter
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from privacy.accounting.accountant import check_delta, epsilon_of
-from privacy.accounting.events import Event, from_json, to_json
-from privacy.accounting.period import Period, PeriodStatement, fits_from
+from privacy.accounting.charge import Charge, ChargeState
+from privacy.accounting.events import Event
+from privacy.accounting.period import Period, PeriodStatement
 from privacy.accounting.store import (
     LedgerStore,
     LedgerTerms,
@@ -42,25 +41,11 @@ from privacy.accounting.store import (
     SqliteStore,
     StoredCharge,
 )
-from privacy.errors import (
-    BudgetExceededError,
-    InvalidParameterError,
-    LedgerError,
-    PeriodExceededError,
-)
+from privacy.errors import BudgetExceededError, InvalidParameterError, LedgerError
 
-__all__ = ["Budget", "Charge", "ChargeState", "Ledger", "Statement"]
+__all__ = ["Budget", "Ledger", "Statement"]
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CHARGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/ -]{0,127}")
-
-
-class ChargeState(StrEnum):
-    """Where a charge stands."""
-
-    RESERVED = "reserved"
-    COMMITTED = "committed"
-    REFUNDED = "refunded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +71,6 @@ class Budget:
                 f"a budget's epsilon must be positive and finite, got {self.epsilon}"
             )
         check_delta(self.delta)
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """One line of the ledger.
-
-    Attributes:
-        charge_id: the caller's name for it, unique in the ledger.
-        event: what is, or was to be, released.
-        state: where it stands.
-        since: when it came to stand there, or was renewed, UTC.
-    """
-
-    charge_id: str
-    event: Event
-    state: ChargeState
-    since: datetime
-
-    @property
-    def counts(self) -> bool:
-        """Whether the charge weighs on the budget."""
-        return self.state is not ChargeState.REFUNDED
-
-    def weighs_after(self, moment: datetime) -> bool:
-        """Tell whether anything that it pays for may have left after a moment."""
-        committed = self.state is ChargeState.COMMITTED
-        return self.since > moment if committed else self.counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +214,7 @@ class Ledger:
                 )
             now = self._now(charges)
             self._check_period(charges, event, now, charge_id)
-            return _put(held, Charge(charge_id, event, ChargeState.RESERVED, now))
+            return self._put(held, Charge(charge_id, event, ChargeState.RESERVED, now))
 
     def commit(self, charge_id: str) -> Charge:
         """Say that the reserved charge was released; again changes nothing.
@@ -291,7 +249,7 @@ class Ledger:
             now = self._now(charges)
             if not known.weighs_after(now - self._period.length):  # else it was checked already
                 self._check_period(charges, known.event, now, charge_id)
-            return _put(held, Charge(charge_id, known.event, known.state, now))
+            return self._put(held, known.at(known.state, now))
 
     def refund(self, charge_id: str) -> Charge:
         """Say that nothing of the reserved charge was or will be released; again changes nothing.
@@ -344,9 +302,7 @@ class Ledger:
     def _stated(self, charges: dict[str, Charge]) -> Statement:
         spent, period = self._price(_counting(charges)), None
         if self._period is not None:
-            recent = self._recent(self._period, charges, self._now(charges))
-            lost = epsilon_of([one.event for one in recent], self._period.delta)
-            period = PeriodStatement(self._period, lost, max(0.0, self._period.epsilon - lost))
+            period = self._period.statement(charges.values(), self._now(charges))
         committed = self._price(
             [c.event for c in charges.values() if c.state is ChargeState.COMMITTED]
         )
@@ -379,32 +335,8 @@ class Ledger:
     def _check_period(
         self, charges: dict[str, Charge], event: Event, now: datetime, charge_id: str
     ) -> None:
-        if (period := self._period) is None:
-            return
-        recent = self._recent(period, charges, now)
-        asked = epsilon_of([*(one.event for one in recent), event], period.delta)
-        if asked <= period.epsilon:
-            return
-        committed = [one for one in recent if one.state is ChargeState.COMMITTED]
-        raise PeriodExceededError(
-            asked=asked,
-            spent=epsilon_of([one.event for one in recent], period.delta),
-            cap=period.epsilon,
-            charge_id=charge_id,
-            days=period.days,
-            fits_from=fits_from(
-                period,
-                event,
-                ends=sorted(((one.since, one.event) for one in committed), key=itemgetter(0)),
-                stay=[one.event for one in recent if one.state is ChargeState.RESERVED],
-            ),
-        )
-
-    @staticmethod
-    def _recent(period: Period, charges: dict[str, Charge], now: datetime) -> list[Charge]:
-        """Return the charges of which something may have left within the period up to now."""
-        begin = now - period.length
-        return [charge for charge in charges.values() if charge.weighs_after(begin)]
+        if self._period is not None:
+            self._period.check(charges.values(), event, now, charge_id)
 
     def _now(self, charges: dict[str, Charge]) -> datetime:
         """Return the moment that is now, not before the latest that is on record."""
@@ -430,7 +362,12 @@ class Ledger:
                     f"charge {charge_id!r} in {self._store.name} is {known.state} and can no "
                     f"longer be {state}"
                 )
-            return _put(held, Charge(charge_id, known.event, state, self._now(charges)))
+            return self._put(held, known.at(state, self._now(charges)))
+
+    @staticmethod
+    def _put(held: LedgerTransaction, charge: Charge) -> Charge:
+        held.put(charge.line)
+        return charge
 
     def _read(self, held: LedgerTransaction) -> dict[str, Charge]:
         """Read every charge, by id, in the order they were first reserved."""
@@ -438,15 +375,7 @@ class Ledger:
 
     def _parsed(self, lines: Iterable[StoredCharge]) -> dict[str, Charge]:
         try:
-            return {
-                line.charge_id: Charge(
-                    line.charge_id,
-                    from_json(line.event),
-                    ChargeState(line.state),
-                    _EPOCH + timedelta(microseconds=line.since),
-                )
-                for line in lines
-            }
+            return {line.charge_id: Charge.of_line(line) for line in lines}
         except (InvalidParameterError, OverflowError, TypeError, ValueError) as error:
             raise LedgerError(
                 f"ledger {self._store.name} is damaged, a charge cannot be read ({error}): restore "
@@ -473,12 +402,6 @@ class Ledger:
                 f"ledger {self._store.name} belongs to other terms: expected {self._terms}, "
                 f"got {found}: every agreement has a ledger of its own"
             )
-
-
-def _put(held: LedgerTransaction, charge: Charge) -> Charge:
-    since = (charge.since - _EPOCH) // timedelta(microseconds=1)
-    held.put(StoredCharge(charge.charge_id, to_json(charge.event), charge.state, since))
-    return charge
 
 
 def _counting(charges: dict[str, Charge]) -> list[Event]:

@@ -13,15 +13,17 @@ Leaves to others: the moments and the budget over everything (`ledger`).
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from privacy.accounting.accountant import check_delta, epsilon_of
+from privacy.accounting.charge import Charge, ChargeState
 from privacy.accounting.events import Event
-from privacy.errors import InvalidParameterError
+from privacy.errors import InvalidParameterError, PeriodExceededError
 
-__all__ = ["Period", "PeriodStatement", "fits_from"]
+__all__ = ["Period", "PeriodStatement"]
 
 _MOST_DAYS = 36_500
 
@@ -60,6 +62,36 @@ class Period:
         """The days, as a length of time."""
         return timedelta(days=self.days)
 
+    def statement(self, charges: Iterable[Charge], now: datetime) -> "PeriodStatement":
+        """Return what has been lost within the period up to now."""
+        lost = self._price(self._recent(charges, now))
+        return PeriodStatement(self, lost, max(0.0, self.epsilon - lost))
+
+    def check(self, charges: Iterable[Charge], event: Event, now: datetime, charge_id: str) -> None:
+        """Return only if `event` fits beside the charges so far, now.
+
+        Raises:
+            PeriodExceededError: it does not.
+        """
+        recent = self._recent(charges, now)
+        asked = self._price(recent, event)
+        if asked > self.epsilon:
+            raise PeriodExceededError(
+                asked=asked,
+                spent=self._price(recent),
+                cap=self.epsilon,
+                charge_id=charge_id,
+                days=self.days,
+                fits_from=_fits_from(self, event, recent),
+            )
+
+    def _recent(self, charges: Iterable[Charge], now: datetime) -> list[Charge]:
+        """Return the charges of which something may have left within the period up to now."""
+        return [one for one in charges if one.weighs_after(now - self.length)]
+
+    def _price(self, charges: Iterable[Charge], *events: Event) -> float:
+        return epsilon_of([*(one.event for one in charges), *events], self.delta)
+
 
 @dataclass(frozen=True, slots=True)
 class PeriodStatement:
@@ -76,31 +108,27 @@ class PeriodStatement:
     epsilon_left: float
 
 
-def fits_from(
-    period: Period,
-    event: Event,
-    *,
-    ends: Sequence[tuple[datetime, Event]],
-    stay: Sequence[Event],
-) -> datetime | None:
+def _fits_from(period: Period, event: Event, recent: Sequence[Charge]) -> datetime | None:
     """Return the first moment at which `event` fits, if nothing else is charged until then.
 
     Args:
         period: that has no room for it now.
         event: what is asked for.
-        ends: when charges were committed, and of what, rising.
-        stay: of charges that are open, which no time takes away.
+        recent: the charges that weigh now; those that are open no time takes away.
 
     Returns:
         None if it does not even fit beside those that stay.
     """
+    stay = [one.event for one in recent if one.state is not ChargeState.COMMITTED]
+    committed = [one for one in recent if one.state is ChargeState.COMMITTED]
+    ends = sorted(committed, key=attrgetter("since"))
 
     def fits(gone: int) -> bool:
-        left = [one for _, one in ends[gone:]]
+        left = [one.event for one in ends[gone:]]
         return epsilon_of([*stay, *left, event], period.delta) <= period.epsilon
 
     if not fits(len(ends)):
         return None
     # None gone is too few: it does not fit now.
     gone = bisect_left(range(len(ends)), True, key=fits)
-    return ends[gone - 1][0] + period.length
+    return ends[gone - 1].since + period.length

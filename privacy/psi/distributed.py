@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError, PrivacyError, WorkerError
-from privacy.psi.engine import CurveEngine, Points
+from privacy.psi.engine import CurveEngine, Points, check_domain
 from privacy.psi.engines import GENERATION_PAYS_FROM, EngineKind, choose_engine
 from privacy.psi.field import ELEMENT_BYTES
 from privacy.psi.portable import DOMAIN, PortableEngine
@@ -87,10 +87,7 @@ class DistributedEngine:
                 "expected at least 1 point in a chunk and 1 chunk in flight, got "
                 f"{self.chunk_points} and {self.most_in_flight}"
             )
-        if not 1 <= len(self.domain) <= 255:
-            raise InvalidParameterError(
-                f"expected a domain separation tag of 1 to 255 bytes, got {len(self.domain)}"
-            )
+        check_domain(self.domain)
 
     @property
     def name(self) -> str:

@@ -12,10 +12,10 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.errors import PeerMessageError
+from privacy.errors import InvalidParameterError, PeerMessageError
 from privacy.psi.field import ELEMENT_BYTES, PRIME, encode_elements
 
-__all__ = ["CurveEngine", "Points", "count_repeats", "validate_points"]
+__all__ = ["CurveEngine", "Points", "check_domain", "count_repeats", "validate_points"]
 
 Points: TypeAlias = NDArray[np.uint8]
 """(n, 32): u-coordinates on Curve25519, little-endian (RFC 7748 section 5)."""
@@ -65,6 +65,18 @@ class CurveEngine(Protocol):
             PeerMessageError: if any point is not on the curve.
         """
         ...
+
+
+def check_domain(domain: bytes) -> None:
+    """Return only if a domain separation tag has 1 to 255 bytes (RFC 9380 section 5.3.1).
+
+    Raises:
+        InvalidParameterError: it has not.
+    """
+    if not 1 <= len(domain) <= 255:
+        raise InvalidParameterError(
+            f"expected a domain separation tag of 1 to 255 bytes, got {len(domain)}"
+        )
 
 
 def count_repeats(rows: NDArray[np.uint8]) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from nacl.bindings import crypto_core_ed25519_from_uniform
 from numpy.typing import NDArray
 
-from privacy.errors import InvalidParameterError
+from privacy.psi.engine import check_domain
 from privacy.psi.field import ELEMENT_BYTES, PRIME, encode_elements, montgomery_from_edwards
 
 __all__ = ["SUITE", "encode_to_curve", "hash_to_field"]
@@ -44,10 +44,7 @@ def hash_to_field(message: bytes, domain: bytes) -> int:
     Raises:
         InvalidParameterError: if the tag has another length.
     """
-    if not 1 <= len(domain) <= 255:
-        raise InvalidParameterError(
-            f"expected a domain separation tag of 1 to 255 bytes, got {len(domain)}"
-        )
+    check_domain(domain)
     suffix = domain + bytes([len(domain)])
     length = _UNIFORM_BYTES.to_bytes(2, "big")
     seed = hashlib.sha512(_BLOCK_OF_ZEROS + message + length + b"\x00" + suffix).digest()

@@ -19,7 +19,7 @@ from nacl.exceptions import CryptoError
 from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError, PeerMessageError
-from privacy.psi.engine import Points
+from privacy.psi.engine import Points, check_domain
 from privacy.psi.field import (
     ELEMENT_BYTES,
     decode_elements,
@@ -58,10 +58,7 @@ class PortableEngine:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise InvalidParameterError(f"expected at least 1 worker, got {self.workers}")
-        if not 1 <= len(self.domain) <= 255:
-            raise InvalidParameterError(
-                f"expected a domain separation tag of 1 to 255 bytes, got {len(self.domain)}"
-            )
+        check_domain(self.domain)
 
     @property
     def name(self) -> str:

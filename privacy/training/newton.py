@@ -48,6 +48,7 @@ __all__ = [
     "newton_step",
     "start_from_average",
     "unsafe_exact_plan",
+    "warn_of_exact_sums",
 ]
 
 _MAXIMUM_WEIGHTS: Final = 1024.0
@@ -139,6 +140,15 @@ class NewtonState:
         return self.expected_gain < _NOTHING
 
 
+def warn_of_exact_sums() -> None:
+    """Warn whoever asked its caller for a plan without noise."""
+    warnings.warn(
+        "exact sums protect no person: use them only where the agreement allows it",
+        UnsafeExactSumsWarning,
+        stacklevel=3,
+    )
+
+
 def unsafe_exact_plan(*, width: int, declared_rows: Sequence[int]) -> ExactPlan:
     """Agree on exact sums, which protect no person.
 
@@ -152,11 +162,7 @@ def unsafe_exact_plan(*, width: int, declared_rows: Sequence[int]) -> ExactPlan:
     Raises:
         InvalidParameterError: if a term is out of range.
     """
-    warnings.warn(
-        "exact sums protect no person: use them only where the agreement allows it",
-        UnsafeExactSumsWarning,
-        stacklevel=2,
-    )
+    warn_of_exact_sums()
     return _plan(width, declared_rows)
 
 

@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -47,8 +47,11 @@ from federation.apps.operating.flower import (
     read_node_key,
     superlink_app,
 )
+from federation.apps.operating.plain_output import PlainOutput, colour_terminals_alone
 from federation.apps.operating.promptness import Prompt
 from federation.apps.operating.pushes import Pushes
+from federation.apps.operating.renewal import Renewal, warn_of_end
+from federation.apps.operating.returning import Returning
 from federation.apps.operating.riding import Riding
 from federation.apps.operating.server import PromptConnection, QuietServer, counted
 from federation.apps.operating.systemd import Standing, tell_systemd
@@ -72,6 +75,7 @@ _START_SECONDS: Final = 0.02
 _LOOK_SECONDS: Final = 0.2
 _NODES_SECONDS: Final = 1.0
 _COLLECT_SECONDS: Final = 5.0
+_RENEW_SECONDS: Final = 3600.0
 _SCRIPTS: Final = ("flower-superexec", "flwr-serverapp")
 _STOP_SECONDS: Final = 3
 _ENROLMENT: Final = "/v1/enrolment"
@@ -101,7 +105,8 @@ def serve(
     2. Draw the executor's secret. 3. Begin with an empty state of Flower's, and take the nodes.
     4. Stop what was at work when an earlier process died.
     5. Listen; start the executor once the control listener answers.
-    6. Look after runs, nodes, the executor and the count of refusals until told to end.
+    6. Look after runs, nodes, the executor, the count of refusals and the certificate until told to
+       end.
 
     Args:
         folder: the coordinator's.
@@ -116,9 +121,11 @@ def serve(
     """
     with folder.served():  # 1
         check_scripts(Path(sys.executable).parent)
+        colour_terminals_alone()
         map_large_blocks()
         folder.renew(clock())
         folder.check_certificate(clock())
+        warn_of_end(folder, tell, clock())
         secret = new_secret()  # 2
         _Service(folder, secret, tell=tell, clock=clock, log_format=log_format).run()
 
@@ -154,6 +161,7 @@ class _Service:
         superlink = superlink_app(secret)
         self._nodes = FlowerNodes(superlink)
         self._refused_keys: frozenset[str] = frozenset()
+        self._taken: frozenset[bytes] = frozenset()
         audit = AuditFile(folder.audit, clock=clock)
         self._dispatcher = Dispatcher(
             RunJournal(folder.runs, clock=clock),
@@ -186,11 +194,19 @@ class _Service:
                 begins=True,
             ),
             self._server(
-                Refusals(public, listener="public", audit=audit, count=self._refused.count),
+                Refusals(
+                    public,
+                    listener="public",
+                    audit=audit,
+                    count=self._refused.count,
+                    is_returning=Returning(lambda: self._taken, clock=clock),
+                ),
                 config.listen,
                 begins=False,
             ),
         )
+        listeners = [one.config.ssl for one in self._servers if one.config.ssl is not None]
+        self._renewal = Renewal(folder, listeners, tell=tell, clock=clock)
 
     def run(self) -> None:
         """Serve until told to end."""
@@ -269,31 +285,46 @@ class _Service:
 
     async def _look_after(self) -> None:
         looks = 0
-        every, collecting = (
-            round(one / _LOOK_SECONDS) for one in (_NODES_SECONDS, _COLLECT_SECONDS)
+        every, collecting, renewing = (
+            round(one / _LOOK_SECONDS) for one in (_NODES_SECONDS, _COLLECT_SECONDS, _RENEW_SECONDS)
         )
         set_aside()
         while not self._ending.is_set():
             if looks % every == 0:
-                self._keep_executor()
+                await self._attempt(self._keep_executor)
                 await self._attempt(self._reconcile_nodes)
                 await asyncio.to_thread(self._tell_of_refusals)
             await self._attempt(self._dispatcher.look)
             looks += 1
             if looks % collecting == 0:
                 collect()
+            await self._keep_certificate(is_time=looks % renewing == 0)
             try:
                 await asyncio.wait_for(self._ending.wait(), _LOOK_SECONDS)
             except TimeoutError:
                 continue
 
-    async def _attempt(self, step: Callable[[], None]) -> None:
+    async def _keep_certificate(self, *, is_time: bool) -> None:
+        """Renew the certificate, now and then, and until that has been done."""
+        issue, show = self._renewal.issue, self._renewal.show
+        if is_time or issue in self._failed or show in self._failed:
+            await self._attempt(issue)
+            await self._attempt(show, here=True)
+
+    async def _attempt(self, step: Callable[[], None], *, here: bool = False) -> None:
         """Take a step; what fails is told once, and is tried again at the next look.
 
         A full disk is no reason to hang up on all parties.
+
+        Args:
+            step: that is taken.
+            here: in the loop's own thread, and no other.
         """
         try:
-            await asyncio.to_thread(step)
+            if here:
+                step()
+            else:
+                await asyncio.to_thread(step)
         except Exception as error:  # noqa: BLE001 -- whatever Flower raises where it cannot write
             told = f"{error}" if isinstance(error, FederationError) else type(error).__name__
             if self._failed.get(step) != told:
@@ -330,6 +361,7 @@ class _Service:
                     refused.append(f"{name}'s key was removed before: give its node another")
                 else:
                     self._tell(Notice(Event.NODE_TAKEN, f"{name}'s node may connect", party=name))
+        self._taken = frozenset(wanted)
         for told in sorted(set(refused) - self._refused_keys):
             self._tell(told)
         self._refused_keys = frozenset(refused)
@@ -352,6 +384,7 @@ class _Service:
         if self._executor is not None:
             words = f"the executor ended with {self._executor.returncode}: it is started again"
             self._tell(Notice(Event.EXECUTOR_ENDED, words))
+            self._executor = None  # told once, however often it cannot be started
         folder, binaries = self._folder, Path(sys.executable).parent
         control = folder.config.control
         host = "127.0.0.1" if host_of(control) in _WILD else control.rpartition(":")[0]
@@ -361,17 +394,16 @@ class _Service:
             *("--root-certificates", str(folder.ca_certificate)),
             *("--superexec-auth-secret-file", "/dev/stdin"),  # a pipe: it is on no disk
         ]
-        with (
-            (folder.path / "executor.log").open("wb") if self._is_quiet else nullcontext()
-        ) as output:
-            self._executor = subprocess.Popen(  # noqa: S603 -- Flower's own, with our own arguments
-                command,
-                env=self._environment(binaries),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        output = PlainOutput(folder.path / "executor.log" if self._is_quiet else None)
+        self._executor = subprocess.Popen(  # noqa: S603 -- Flower's own, with our own arguments
+            command,
+            env=self._environment(binaries),
+            stdin=subprocess.PIPE,
+            stdout=output.terminal or subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        output.follow(self._executor.stdout)
         line = cast("IO[bytes]", self._executor.stdin)
         with suppress(BrokenPipeError), line:  # of one that ended at once, which the next look sees
             line.write(self._secret)

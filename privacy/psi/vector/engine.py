@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privacy.errors import InvalidParameterError, PeerMessageError
-from privacy.psi.engine import Points
+from privacy.psi.engine import Points, check_domain
 from privacy.psi.field import ELEMENT_BYTES
 from privacy.psi.portable import DOMAIN
 from privacy.psi.vector.instruction_sets import InstructionSet, available
@@ -61,10 +61,7 @@ class VectorEngine:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise InvalidParameterError(f"expected at least 1 worker, got {self.workers}")
-        if not 1 <= len(self.domain) <= 255:
-            raise InvalidParameterError(
-                f"expected a domain separation tag of 1 to 255 bytes, got {len(self.domain)}"
-            )
+        check_domain(self.domain)
         if self.instruction_set not in available():
             raise InvalidParameterError(
                 f"expected an instruction set of this processor ({', '.join(available())}), got "

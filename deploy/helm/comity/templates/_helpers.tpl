@@ -83,6 +83,9 @@ volumeMounts:
 {{/* What every pod has in common. */}}
 {{- define "comity.pod" -}}
 automountServiceAccountToken: false
+{{- with .Values.serviceAccountName }}
+serviceAccountName: {{ . }}
+{{- end }}
 enableServiceLinks: false
 terminationGracePeriodSeconds: 30
 securityContext:
@@ -117,10 +120,10 @@ volumes:
     emptyDir: {sizeLimit: 10Gi}
   - name: memory
     emptyDir: {medium: Memory, sizeLimit: {{ .Values.sharedMemory }}}
-  {{- with .Values.coordinator.tls.existingSecret }}
+  {{- if and (eq .Values.role "coordinator") .Values.coordinator.tls.existingSecret }}
   - name: authority
     secret:
-      secretName: {{ . }}
+      secretName: {{ .Values.coordinator.tls.existingSecret }}
       defaultMode: 0440
       items:
         - {key: tls.crt, path: tls.crt}
