@@ -1079,6 +1079,11 @@ class TestOrders:
         party.retired(TRAIN.name).touch()
         line = status()[-1]
         assert line.startswith("model model is retired: somebody whom it saw was erased, and the ")
+        LocalRuns(folder, by="alice").submit(Order())
+        (party.path / "jobs.json").write_text("damaged")
+        run, line = status()  # what is wrong elsewhere does not hide where runs stand
+        assert "queued" in run
+        assert line.startswith("where models stand and which calls were refused is not told: ")
 
     def test_status_shows_who_is_absent_for_its_version(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]

@@ -219,14 +219,16 @@ def _print_lines(
 
 def _beside(runs: "Runs") -> list[str]:
     """Say where models stand, and which calls were refused."""
-    from federation.errors import VersionError
+    from federation.errors import VersionError, WorkspaceError
     from federation.operations.refused_calls import WORDS
 
+    untold = "where models stand and which calls were refused is not told"
     try:
         models, refused = runs.models(), runs.refused()
     except VersionError:  # it has told of its runs: it is a coordinator
-        older = "the coordinator runs an older version of Comity"
-        return [f"where models stand and which calls were refused is not told: {older}"]
+        return [f"{untold}: the coordinator runs an older version of Comity"]
+    except WorkspaceError as error:  # which hides nothing of the runs
+        return [f"{untold}: {error}"]
     lines = [f"model {one.model} is {one.use}: {one.why or one.erasure}" for one in models]
     if refused:
         lines.append("calls refused so far; audit.jsonl in the coordinator's folder says whence:")
