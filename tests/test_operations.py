@@ -1080,10 +1080,13 @@ class TestOrders:
         line = status()[-1]
         assert line.startswith("model model is retired: somebody whom it saw was erased, and the ")
         LocalRuns(folder, by="alice").submit(Order())
-        (party.path / "jobs.json").write_text("damaged")
-        run, line = status()  # what is wrong elsewhere does not hide where runs stand
-        assert "queued" in run
-        assert line.startswith("where models stand and which calls were refused is not told: ")
+        agreed = (party.path / "agreement.json").read_bytes()
+        for name, content in (("agreement", agreed[:-9]), ("agreement", agreed), ("jobs", b"x")):
+            (party.path / f"{name}.json").write_bytes(content)
+            run, *_, line = status()  # what is wrong elsewhere does not hide where runs stand
+            assert "queued" in run
+            untold = "where models stand and which calls were refused is not told: "
+            assert line.startswith(untold) == (content != agreed)
 
     def test_status_shows_who_is_absent_for_its_version(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]

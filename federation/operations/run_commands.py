@@ -219,6 +219,7 @@ def _print_lines(
 
 def _beside(runs: "Runs") -> list[str]:
     """Say where models stand, and which calls were refused."""
+    from compliance.errors import ComplianceError
     from federation.errors import VersionError, WorkspaceError
     from federation.operations.refused_calls import WORDS
 
@@ -227,7 +228,7 @@ def _beside(runs: "Runs") -> list[str]:
         models, refused = runs.models(), runs.refused()
     except VersionError:  # it has told of its runs: it is a coordinator
         return [f"{untold}: the coordinator runs an older version of Comity"]
-    except WorkspaceError as error:  # which hides nothing of the runs
+    except (WorkspaceError, ComplianceError) as error:  # which hides nothing of the runs
         return [f"{untold}: {error}"]
     lines = [f"model {one.model} is {one.use}: {one.why or one.erasure}" for one in models]
     if refused:
