@@ -172,6 +172,7 @@ class _Service:
             audit=audit.write,
         )
         self._executor: subprocess.Popen[bytes] | None = None
+        self._ended_executor: subprocess.Popen[bytes] | None = None
         self._ending = asyncio.Event()
         self._broken: str | None = None
         self._refused = RefusalTally(folder, clock=clock)
@@ -381,10 +382,11 @@ class _Service:
     def _keep_executor(self) -> None:
         if self._executor is not None and self._executor.poll() is None:
             return
-        if self._executor is not None:
-            words = f"the executor ended with {self._executor.returncode}: it is started again"
+        ended = self._executor  # kept: what it began is of its process group still
+        if ended is not None and ended is not self._ended_executor:
+            words = f"the executor ended with {ended.returncode}: it is started again"
             self._tell(Notice(Event.EXECUTOR_ENDED, words))
-            self._executor = None  # told once, however often it cannot be started
+            self._ended_executor = ended  # told once, however often it cannot be started
         folder, binaries = self._folder, Path(sys.executable).parent
         control = folder.config.control
         host = "127.0.0.1" if host_of(control) in _WILD else control.rpartition(":")[0]
