@@ -14,7 +14,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -53,7 +53,7 @@ def listing(directories: Mapping[str, Path]) -> str:
     Args:
         directories: name that paths begin with → directory.
     """
-    files = _Tree(directories).look()
+    files = _Tree(directories).files()
     return "".join(
         f"{hashlib.sha256(Path(files[path]).read_bytes()).hexdigest()}  {path}\n"
         for path in sorted(files)
@@ -119,19 +119,33 @@ def _mark(file: str) -> _Mark:
     return found.st_ino, found.st_size, found.st_ctime_ns
 
 
+@dataclass
+class _Seen:
+    """What one look through directories found.
+
+    Attributes:
+        files: where every file lies, by its path.
+        directories: the mark of each, as it was before its files were listed.
+        relied_on: whether whatever comes later changes one of these marks.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    directories: dict[str, _Mark] = field(default_factory=dict)
+    relied_on: bool = True
+
+
 class _Tree:
     """Every file that could be imported from directories, looked for anew where it may be others.
 
     Whatever comes, goes or is renamed changes the mark of its directory, unless it did so within
     one tick of the file system's clock: directories are relied on once they are older than that.
     What a link to nowhere leads to may come without it: beside one, nothing is relied on.
+    Threads look each for itself, and leave what they found once it is whole.
     """
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
         self._roots = roots
-        self._files: dict[str, str] = {}
-        self._directories: dict[str, _Mark] = {}
-        self._relied_on = False
+        self._seen = _Seen(relied_on=False)
 
     def marks(self) -> Mapping[str, _Mark]:
         """Return the mark of every file that there is now, by its path.
@@ -139,38 +153,42 @@ class _Tree:
         Raises:
             OSError: they cannot be seen.
         """
-        if not self._relied_on or any(
-            _mark(directory) != mark for directory, mark in self._directories.items()
+        seen = self._seen
+        if not seen.relied_on or any(
+            _mark(directory) != mark for directory, mark in seen.directories.items()
         ):
-            self.look()
-        return {path: _mark(file) for path, file in self._files.items()}
+            seen = self._seen = self._look()
+        return {path: _mark(file) for path, file in seen.files.items()}
 
-    def look(self) -> Mapping[str, str]:
+    def files(self) -> Mapping[str, str]:
         """Return where every file lies that there is now, by its path.
 
         Raises:
             OSError: a directory cannot be read.
         """
-        settled = time.time_ns() - _COARSEST_TICK
-        self._files, self._directories, self._relied_on = {}, {}, True
+        return self._look().files
+
+    def _look(self) -> _Seen:
+        settled, seen = time.time_ns() - _COARSEST_TICK, _Seen()
         for name, directory in self._roots.items():
-            self._enter(str(directory), name)
-        self._relied_on &= all(changed < settled for *_, changed in self._directories.values())
-        return self._files
+            _enter(seen, str(directory), name)
+        seen.relied_on &= all(changed < settled for *_, changed in seen.directories.values())
+        return seen
 
-    def _enter(self, directory: str, name: str) -> None:
-        """Look through a directory, by links too.
 
-        Bytecode counts but for what Python itself keeps: it is imported where there is no source.
-        """
-        self._directories[directory] = _mark(directory)
-        is_kept = Path(directory).name == "__pycache__"
-        with os.scandir(directory) as found:
-            for one in found:
-                path = f"{name}/{one.name}"
-                if one.is_dir():
-                    self._enter(one.path, path)
-                elif not one.is_file():
-                    self._relied_on = False
-                elif not (is_kept and one.name.endswith(".pyc")):
-                    self._files[path] = one.path
+def _enter(seen: _Seen, directory: str, name: str) -> None:
+    """Look through a directory, by links too.
+
+    Bytecode counts but for what Python itself keeps: it is imported where there is no source.
+    """
+    seen.directories[directory] = _mark(directory)
+    is_kept = Path(directory).name == "__pycache__"
+    with os.scandir(directory) as found:
+        for one in found:
+            path = f"{name}/{one.name}"
+            if one.is_dir():
+                _enter(seen, one.path, path)
+            elif not one.is_file():
+                seen.relied_on = False
+            elif not (is_kept and one.name.endswith(".pyc")):
+                seen.files[path] = one.path

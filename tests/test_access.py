@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import cache
@@ -369,7 +370,7 @@ class TestCode:
         time.sleep(2 * TICK / 10**9)
         assert running_code() == running
         tree, *_ = code._read()
-        assert tree._relied_on == (relied_on and change != "led to")
+        assert tree._seen.relied_on == (relied_on and change != "led to")
         match change:
             case "altered":
                 file.write_text("fail")
@@ -386,6 +387,18 @@ class TestCode:
                 file.unlink()
         with pytest.raises(WorkspaceError, match="start the process again"):
             running_code()
+
+    def test_threads_that_ask_at_once_are_all_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for one in range(100):
+            (tmp_path / f"{one}.py").touch()
+        monkeypatch.setattr(code, "_directories", lambda: {"federation": tmp_path})
+        monkeypatch.setattr(code, "_read", cache(code._read.__wrapped__))
+        running = running_code()
+        with ThreadPoolExecutor(4) as threads:
+            told = set(threads.map(lambda _: running_code(), range(200)))
+        assert told == {running}
 
     def test_an_api_tells_of_no_code_that_came_after_it_began(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
