@@ -29,7 +29,7 @@ from federation.errors import (
 )
 from federation.jobs.assist import spare_scorers
 from federation.jobs.secure_sum import partners_of, spare_partners
-from federation.messages import Message
+from federation.messages import Message, printable
 from federation.progress import Progress, report, until
 from federation.specification import (
     ExpandSpec,
@@ -162,7 +162,8 @@ class RollCall:
         self._others.pop(node, None)  # it was updated meanwhile
         if node not in self._strangers:
             self._strangers.add(node)
-            why = "it is" if isinstance(error, StrangerError) else f"its answer ({error}) is"
+            said = printable(str(error))
+            why = "it is" if isinstance(error, StrangerError) else f"its answer ({said}) is"
             told = f"lets node {node} be: {why} of nobody who signed this agreement"
             report(Progress(self._name, ROLL_CALL, told))
 

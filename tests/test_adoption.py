@@ -17,8 +17,8 @@ from federation import adoption
 from federation.adoption import RotatedKey
 from federation.audit import verify_all, verify_party
 from federation.coordinator import write_jobs
-from federation.errors import RefusedError, WorkspaceError
-from federation.messages import Identify
+from federation.errors import PartyUnreachableError, RefusedError, WorkspaceError
+from federation.messages import Identify, SealedMessage, unseal_header
 from federation.own_rows import KeptModel
 from federation.party import PartyFolder
 from federation.trial.workspace import Workspace
@@ -96,6 +96,29 @@ class TestAmended:
         after = amended(world, tmp_path / "next.json", title="Changed")
         kept = KeptModel.open(after.folder("retailer").model("model"))
         assert kept.agreement == world.agreement
+
+    def test_a_job_that_began_before_is_run_under_another_name(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        changes = {"name": "again", "rounds": 1, "epsilon": 0.05, "absent_partners": 1}
+        begun = TRAIN.model_copy(update=changes)
+
+        def lose(_: str, question: SealedMessage, answer: SealedMessage) -> SealedMessage:
+            if unseal_header(question.envelope, world.agreement).kind == "model.published":
+                raise PartyUnreachableError("no answer")
+            return answer
+
+        world.listener = lose
+        write_jobs(world.folder("coordinator"), (MATCH, begun))
+        with pytest.raises(PartyUnreachableError):
+            world.run()
+        after = amended(world, tmp_path / "next.json", title="Changed")
+        with pytest.raises(WorkspaceError, match=r"before the agreement was amended .* another na"):
+            after.run()
+        other = begun.model_copy(update={"name": "once-more"})
+        write_jobs(after.folder("coordinator"), (MATCH, other))
+        after.run()
+        assert after.folder("brand").model("once-more").exists()
 
     def test_matches_before_count(self, world: World, tmp_path: Path) -> None:
         match = world.agreement.match.model_copy(update={"maximum_matches": 1})

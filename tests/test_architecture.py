@@ -702,6 +702,11 @@ def test_the_command_line_loads_no_framework_to_explain_itself() -> None:
     assert python(LOADED, program).splitlines()[-1] == "[]"
 
 
+def test_joining_and_signing_load_no_framework() -> None:
+    modules = "federation.party, federation.operations.folder, federation.enrolment.joining"
+    assert python(LOADED, f"import {modules}, federation.enrolment.store") == "[]\n"
+
+
 def test_the_command_begins_with_a_single_thread() -> None:
     """A node sets the environment that keeps libraries from starting threads before they load."""
     program = "import os\nimport federation.cli\nprint(len(os.listdir('/proc/self/task')))\n"

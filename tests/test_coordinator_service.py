@@ -351,13 +351,15 @@ class TestDiskFull:
         resource.prlimit(up.pid, resource.RLIMIT_NOFILE, (1, most[1]))  # no file can be opened
         try:
             os.kill(executor, signal.SIGKILL)
-            told = "cannot go on with its runs for now: OSError"
-            coordination.processes.wait_until_told("up-again", told, seconds=START_SECONDS)
+            words = "the executor ended with -9: it is started again"
+            coordination.processes.wait_until_told("up-again", words, seconds=START_SECONDS)
+            time.sleep(2)  # in which that cannot be done, twice
         finally:
             resource.prlimit(up.pid, resource.RLIMIT_NOFILE, most)
         coordination.wait_until_ready()
         assert up.poll() is None
         assert children(up.pid) not in ([], [executor])
+        assert coordination.processes.told("up-again").count(words) == 1
 
 
 class TestAttacks:

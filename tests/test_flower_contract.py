@@ -8,15 +8,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.install import install_from_fab
+from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.server.superlink.linkstate import LinkState
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
+from flwr.supercore.primitives.asymmetric import (
+    bytes_to_public_key,
+    generate_key_pairs,
+    public_key_to_bytes,
+    sign_message,
+)
+from flwr.supercore.protobuf.client import ProtobufRequestContext
 from flwr.superlink.main import create_app
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from federation.apps import BUNDLE
 from federation.apps.control_listener import CONTROL_CALLS, RUNTIME_CALLS
@@ -44,6 +54,21 @@ def skips(message: Any) -> bool:
     return max(known) < 1000 and come.SerializeToString() == travelled
 
 
+def signed_headers() -> set[str]:
+    """Return the headers of a call that a node signs, as Flower's own node makes them."""
+    request = httpx.Request("POST", "http://localhost")
+    context = ProtobufRequestContext("PullMessages", PullMessagesRequest(), request)
+    NodeAuthHttpInterceptor(*generate_key_pairs()).intercept(context, lambda _: httpx.Response(200))
+    return set(request.headers)
+
+
+def verifies(it: Callable[..., bool]) -> bool:
+    private, public = generate_key_pairs()
+    known = bytes_to_public_key(public_key_to_bytes(public))
+    signature = sign_message(private, b"now")
+    return it(known, b"now", signature) and not it(known, b"then", signature)
+
+
 CONFIG = {
     *("control_address", "health_server_address", "host", "port", "insecure", "certificates"),
     *("superexec_auth_secret", "authn_plugin", "event_log_plugin", "fleet_event_log_plugin"),
@@ -62,6 +87,8 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
     "flwr.common.constant.SUPERLINK_NODE_ID": lambda it: it == 1,
     "flwr.common.constant.Status": lambda it: it.FINISHED == "finished",
     "flwr.common.constant.TRANSPORT_TYPE_GRPC_RERE": lambda it: isinstance(it, str),
+    "flwr.common.constant.TIMESTAMP_HEADER": lambda it: it in signed_headers(),
+    "flwr.common.logger.update_console_handler": lambda it: takes(it, "colored"),
     "flwr.common.serde.user_config_to_proto": lambda it: (
         it({"run": "x", "patience": 1.0})["patience"].double == 1.0
     ),
@@ -100,6 +127,8 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
         and takes(InMemoryLinkState._cleanup_push_session, "session_id", "cleanup_messages")
     ),
     "flwr.supercore.auth.typing.AccountInfo": lambda it: takes(it, "flwr_aid", "account_name"),
+    "flwr.supercore.constant.FLEET_HTTP_PUBLIC_KEY_HEADER": lambda it: it in signed_headers(),
+    "flwr.supercore.constant.FLEET_HTTP_SIGNATURE_HEADER": lambda it: it in signed_headers(),
     "flwr.supercore.constant.FLWR_IN_MEMORY_DB_NAME": lambda it: isinstance(
         ObjectStoreFactory(it).store(), InMemoryObjectStore
     ),
@@ -109,7 +138,9 @@ CONTRACT: dict[str, Callable[[Any], bool]] = {
         takes(it.preregister, "run_id", "object_tree")
         and {"store", "lock_store"} <= vars(it()).keys()
     ),
+    "flwr.supercore.primitives.asymmetric.bytes_to_public_key": callable,
     "flwr.supercore.primitives.asymmetric.public_key_to_bytes": callable,
+    "flwr.supercore.primitives.asymmetric.verify_signature": verifies,
     "flwr.superlink.auth_plugin.NoOpControlAuthnPlugin": takes,
     "flwr.superlink.cli.flower_superlink.SuperLinkLifespan": lambda it: (
         takes(it, "config", "state_factory")

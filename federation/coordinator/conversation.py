@@ -25,6 +25,7 @@ from federation.errors import (
     RefusedError,
     StrangerError,
     VersionError,
+    WorkspaceError,
 )
 from federation.exchanges import Had, KeptExchanges
 from federation.gate import Departure, Gate
@@ -258,12 +259,24 @@ class Conversation:
         return answers
 
     def _as_it_was(self, exchange: Tolerant, had: Had) -> list[Message]:
-        """Return what was answered in an exchange that was had, verified."""
+        """Return what was answered in an exchange that was had, verified.
+
+        Raises:
+            WorkspaceError: it is not what is asked now: the agreement was amended since.
+        """
         found = []
         for item in exchange.outgoing:
             name, question = self._seal(item)
-            if (answer := had.answer_of(name)) is not None:
+            if (answer := had.answer_of(name)) is None:
+                continue
+            try:
                 found.append(self._verified(name, question, answer, item.job))
+            except MessageError as error:
+                raise WorkspaceError(
+                    f"what {name} answered in job {item.job!r} before answers nothing that is "
+                    "asked now: a job that began before the agreement was amended is run under "
+                    "another name"
+                ) from error
         return found
 
     def _identify(

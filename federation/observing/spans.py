@@ -22,11 +22,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from federation.channel import Channel, Parcel
 from federation.messages import SealedMessage
 from federation.observing.answered import UNKNOWN, Answered, Header, Outcome, header_of
+
+if TYPE_CHECKING:  # which loads Flower: commands that read a configuration do without
+    from federation.channel import Channel, Parcel
 
 __all__ = ["Span", "TracedChannel", "span_of", "trace_id"]
 
@@ -114,7 +116,7 @@ class TracedChannel:
     """
 
     def __init__(
-        self, channel: Channel, send: Send, *, clock: Callable[[], int] = time.time_ns
+        self, channel: "Channel", send: Send, *, clock: Callable[[], int] = time.time_ns
     ) -> None:
         self._channel = channel
         self._send = send
@@ -126,7 +128,7 @@ class TracedChannel:
         return self._channel.nodes(at_least, patience_seconds=patience_seconds)
 
     def exchange(
-        self, parcels: Sequence[Parcel], *, most_missing: int = 0
+        self, parcels: "Sequence[Parcel]", *, most_missing: int = 0
     ) -> Sequence[SealedMessage | None]:
         """Carry, and tell; see `Channel.exchange`."""
         begun = self._clock()
@@ -157,7 +159,7 @@ class TracedChannel:
 
     def _tell(
         self,
-        parcels: Sequence[Parcel],
+        parcels: "Sequence[Parcel]",
         answers: Sequence[SealedMessage | None],
         begun: int,
         ended: int,
@@ -192,7 +194,7 @@ class TracedChannel:
 def _message(
     header: Header,
     digest: str,
-    parcel: Parcel,
+    parcel: "Parcel",
     answer: SealedMessage | None,
     within: Span,
 ) -> Span:

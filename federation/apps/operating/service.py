@@ -384,6 +384,7 @@ class _Service:
         if self._executor is not None:
             words = f"the executor ended with {self._executor.returncode}: it is started again"
             self._tell(Notice(Event.EXECUTOR_ENDED, words))
+            self._executor = None  # told once, however often it cannot be started
         folder, binaries = self._folder, Path(sys.executable).parent
         control = folder.config.control
         host = "127.0.0.1" if host_of(control) in _WILD else control.rpartition(":")[0]
