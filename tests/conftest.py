@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,6 @@ from compliance.log.files import LocalFiles
 settings.register_profile("steady", derandomize=True, max_examples=50, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None)
 settings.load_profile("steady")
-
-gc.disable()  # until all tests are collected: what is imported stays
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
@@ -47,9 +45,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PEOPLE = 2000
 
 LONGEST = (
-    *("deployment", "simulation", "match_benchmarks", "ray_executor", "vertical_absent"),
-    *("coordinator_service", "walkthrough"),
-    *("vertical_jobs", "sums", "matching_pairs", "node", "adoption"),
+    *("deployment", "walkthrough", "coordinator_service", "simulation", "crashing"),
+    *("matching_pairs", "node", "sums", "vertical_jobs", "spreading", "matching_aligning"),
+    *("ray_executor", "match_benchmarks", "alarm", "quorum", "vertical_absent", "retraining"),
+    *("erasing_vertical", "scene", "ledger", "measure", "adoption"),
 )
 """Modules that take longest: they begin first, so that no worker is left alone with one."""
 
@@ -69,9 +68,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: first.get(item.path.stem, len(first)))
 
 
-def pytest_collection_finish() -> None:
-    gc.freeze()  # nor is it looked through ever again
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while tests are collected, nor later among what they import."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def over(

@@ -1375,7 +1375,7 @@ def served(app: ASGIApp, directory: Path) -> Iterator[Path]:
     pem = str(directory / "server.pem")
     with socket.create_server(("127.0.0.1", 0)) as bound:
         server = uvicorn.Server(
-            uvicorn.Config(app, lifespan="off", ws="none", log_level="error", ssl_certfile=pem)
+            uvicorn.Config(app, lifespan="off", ws="none", log_config=None, ssl_certfile=pem)
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
