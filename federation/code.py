@@ -14,7 +14,7 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -53,7 +53,7 @@ def listing(directories: Mapping[str, Path]) -> str:
     Args:
         directories: name that paths begin with → directory.
     """
-    files = _Tree(directories).look()
+    files = _Tree(directories).files()
     return "".join(
         f"{hashlib.sha256(Path(files[path]).read_bytes()).hexdigest()}  {path}\n"
         for path in sorted(files)
@@ -119,13 +119,19 @@ def _mark(file: str) -> _Mark:
     return found.st_ino, found.st_size, found.st_ctime_ns
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Seen:
-    """What was seen at one look: never half of it, whoever else looks meanwhile."""
+    """What one look through directories found.
 
-    files: Mapping[str, str]
-    directories: Mapping[str, _Mark]
-    relied_on: bool
+    Attributes:
+        files: where every file lies, by its path.
+        directories: the mark of each, as it was before its files were listed.
+        relied_on: whether whatever comes later changes one of these marks.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    directories: dict[str, _Mark] = field(default_factory=dict)
+    relied_on: bool = True
 
 
 class _Tree:
@@ -134,11 +140,12 @@ class _Tree:
     Whatever comes, goes or is renamed changes the mark of its directory, unless it did so within
     one tick of the file system's clock: directories are relied on once they are older than that.
     What a link to nowhere leads to may come without it: beside one, nothing is relied on.
+    Threads look each for itself, and leave what they found once it is whole.
     """
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
         self._roots = roots
-        self._seen: _Seen | None = None
+        self._seen = _Seen(relied_on=False)
 
     def marks(self) -> Mapping[str, _Mark]:
         """Return the mark of every file that there is now, by its path.
@@ -147,48 +154,41 @@ class _Tree:
             OSError: they cannot be seen.
         """
         seen = self._seen
-        if (
-            seen is None
-            or not seen.relied_on
-            or any(_mark(directory) != mark for directory, mark in seen.directories.items())
+        if not seen.relied_on or any(
+            _mark(directory) != mark for directory, mark in seen.directories.items()
         ):
-            files = self.look()
-        else:
-            files = seen.files
-        return {path: _mark(file) for path, file in files.items()}
+            seen = self._seen = self._look()
+        return {path: _mark(file) for path, file in seen.files.items()}
 
-    def look(self) -> Mapping[str, str]:
+    def files(self) -> Mapping[str, str]:
         """Return where every file lies that there is now, by its path.
 
         Raises:
             OSError: a directory cannot be read.
         """
-        settled = time.time_ns() - _COARSEST_TICK
-        files: dict[str, str] = {}
-        directories: dict[str, _Mark] = {}
-        leads = [
-            _enter(str(directory), name, files, directories)
-            for name, directory in self._roots.items()
-        ]
-        old = all(changed < settled for *_, changed in directories.values())
-        self._seen = _Seen(files, directories, relied_on=old and all(leads))
-        return files
+        return self._look().files
+
+    def _look(self) -> _Seen:
+        settled, seen = time.time_ns() - _COARSEST_TICK, _Seen()
+        for name, directory in self._roots.items():
+            _enter(seen, str(directory), name)
+        seen.relied_on &= all(changed < settled for *_, changed in seen.directories.values())
+        return seen
 
 
-def _enter(directory: str, name: str, files: dict[str, str], directories: dict[str, _Mark]) -> bool:
-    """Look through a directory, by links too; tell whether every link in it leads somewhere.
+def _enter(seen: _Seen, directory: str, name: str) -> None:
+    """Look through a directory, by links too.
 
     Bytecode counts but for what Python itself keeps: it is imported where there is no source.
     """
-    directories[directory] = _mark(directory)
-    is_kept, leads = Path(directory).name == "__pycache__", True
+    seen.directories[directory] = _mark(directory)
+    is_kept = Path(directory).name == "__pycache__"
     with os.scandir(directory) as found:
         for one in found:
             path = f"{name}/{one.name}"
             if one.is_dir():
-                leads &= _enter(one.path, path, files, directories)
+                _enter(seen, one.path, path)
             elif not one.is_file():
-                leads = False
+                seen.relied_on = False
             elif not (is_kept and one.name.endswith(".pyc")):
-                files[path] = one.path
-    return leads
+                seen.files[path] = one.path

@@ -15,9 +15,11 @@ builds for all threads together, and raise `SystemError` where two of them build
 
 import io
 import math
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Final, TypeVar
 from zipfile import ZIP_STORED, ZipFile
@@ -98,7 +100,7 @@ def stored_arrays(path: Path) -> Iterator[StoredArrays]:
             `KeyError` of it.
     """
     with undamaged(path), path.open("rb") as file, ZipFile(file) as archive:
-        yield StoredArrays(archive, path.stat().st_size)
+        yield StoredArrays(archive, _length(file))
 
 
 def to_bytes(**arrays: ArrayLike) -> bytes:
@@ -125,7 +127,7 @@ def read_array(path: Path, kind: type[_Kind], *shape: int | None) -> NDArray[_Ki
         WorkspaceError: it is damaged.
     """
     with undamaged(path), path.open("rb") as file:
-        found = _read(file, path.stat().st_size, kind)
+        found = _read(file, _length(file), kind)
         _check_shape(found.shape, shape)
         return found
 
@@ -139,6 +141,11 @@ def write_array(path: Path, array: NDArray[np.generic]) -> None:
     content = io.BytesIO()
     np.save(content, array, allow_pickle=False)
     write_atomically(path, content.getvalue(), mode=0o600)
+
+
+def _length(file: BufferedReader) -> int:
+    """Return the length of the file that is read, in whose place another may be by now."""
+    return os.fstat(file.fileno()).st_size
 
 
 def _read(stream: IO[bytes], length: int, kind: type[_Kind]) -> NDArray[_Kind]:

@@ -180,7 +180,7 @@ def collaborate(small_data: Path, tmp_path: Path) -> Collaborate:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A tiny trial that has run: its file and its workspace. Copy it before you change it."""
+    """A tiny trial that has run: its file and its workspace. All workers share it: copy it first."""
     from trials import write_trial
 
     from federation.trial.simulation import simulate

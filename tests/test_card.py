@@ -21,9 +21,9 @@ from privacy.attacks import Flaw
 
 
 @pytest.fixture(scope="session")
-def grouped(finished: tuple[Path, Path]) -> Path:
-    """A trial that has run, whose agreement names groups."""
-    return finished[1]
+def grouped(finished: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trial that has run, whose agreement names groups; a card reads its people beside a job."""
+    return Path(shutil.copytree(finished[1], tmp_path_factory.mktemp("grouped") / "workspace"))
 
 
 @pytest.fixture

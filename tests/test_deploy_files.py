@@ -239,6 +239,7 @@ class TestChart:
         waiting = subprocess.Popen([*apart, *command], env=os.environ | {"PATH": path})
         try:
             while len(shell := children(waiting.pid)) != 1 or not children(shell[0]):
+                assert waiting.poll() is None
                 time.sleep(0.01)
             os.kill(shell[0], signal.SIGTERM)
             assert waiting.wait(timeout=20) == 143

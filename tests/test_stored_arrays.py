@@ -1,6 +1,7 @@
 import ast
 import gc
 import io
+import itertools
 import stat
 import sys
 import threading
@@ -108,6 +109,29 @@ def test_reading_is_safe_while_other_threads_parse(path: Path) -> None:
         assert failures(by_us, others) == 0
         if sys.version_info < (3, 13):  # or this test could not fail
             assert failures(by_numpy, others) > 0
+
+
+def test_a_file_that_is_written_anew_while_it_is_read_is_the_old_or_the_new_one(
+    path: Path,
+) -> None:
+    versions = np.arange(3), np.arange(4)
+    write_array(path, versions[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for version in itertools.cycle(versions):
+            write_array(path, version)
+            if done.is_set():
+                return
+
+    with ThreadPoolExecutor(1) as other:
+        writing = other.submit(write)
+        try:
+            found = {len(read_array(path, np.int64, None)) for _ in range(3000)}
+        finally:
+            done.set()
+        writing.result()
+    assert found <= {3, 4}
 
 
 @pytest.mark.parametrize(

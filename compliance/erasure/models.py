@@ -8,12 +8,16 @@ another.
 """
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from compliance.erasure.completion import Step
 from compliance.records import ErasureOutcome
 from compliance.terms import ErasureTerms
 
 __all__ = ["consequence", "model_step"]
+
+_WHENEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""What becomes of a model does not depend on the moment, only its day does."""
 
 
 def model_step(
@@ -48,7 +52,7 @@ def consequence(terms: ErasureTerms, epsilon: float | None) -> str:
         terms: the agreement's.
         epsilon: privacy loss per person that will be proved of it; None where none will.
     """
-    step = model_step(terms, "", saw=True, epsilon=epsilon, now=datetime.now(UTC))
+    step = model_step(terms, "", saw=True, epsilon=epsilon, now=_WHENEVER)
     match step.outcome:
         case ErasureOutcome.TOLERATED_DP:
             why = f"its epsilon of {epsilon:g} is within erasure.tolerated_epsilon"
