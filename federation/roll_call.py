@@ -5,8 +5,9 @@ before each job after that it is looked who has come meanwhile. Whoever a job ca
 is not there then is named. Whom it waits for, and until when, is told at once. Parties that a job
 can do without are as many partners as it says itself (`absent_partners`), and in a training by
 secure sums as many as the agreement says. Who speaks another version is absent, told at once, and
-waited for by nobody; it is asked again before each job, in passing. A node of nobody who signed is
-let be, whatever it answers: also in a party's name.
+waited for by nobody; it is asked again before each job, in passing: there a node's own word, which
+is not signed, counts for whose it is. Any other node of nobody who signed is let be, whatever it
+answers: also in a party's name.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
 """
