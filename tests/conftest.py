@@ -5,6 +5,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Generator, Iterable
@@ -28,6 +29,10 @@ settings.load_profile("steady")
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # In a shell's background: whatever tests start would ignore it too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SYNC_TOGETHER = LocalFiles.sync
 """How a log flushes files, which its own tests use."""

@@ -165,6 +165,14 @@ ONE_MISTAKE: dict[str, tuple[Callable[[Document], None], str]] = {
         put("agreement", "budget", "zzz", value=1),
         "agreement.budget.zzz: is not a known key; allowed: 'epsilon', 'delta' or 'period'",
     ),
+    "unknown key of a training": (
+        put("jobs", 1, "epsilom", value=1),
+        "jobs[1].epsilom: is not a known key; did you mean 'epsilon'?",
+    ),
+    "unknown key of an expansion": (
+        put("jobs", 2, "shares", value=1),
+        "jobs[2].shares: is not a known key; did you mean 'share'?",
+    ),
     "unknown version": (put("version", value=2), "version: found 2; allowed: 1"),
     "name": (put("name", value="My Trial"), f"name: found 'My Trial'; allowed: {A_NAME}"),
     "job name": (

@@ -554,7 +554,8 @@ def test_below_the_minimum_nothing_leaves_but_the_term(tmp_path: Path, reveal: R
     for name in (learner, peer):
         held = files(world, name)
         assert not [path for path in held if path.endswith(("members.npz", "size", "pending"))]
-    assert isinstance(world.leaves(learner)[-1], records.Refusal)
+    told = [leaf for leaf in world.leaves(learner) if isinstance(leaf, records.Refusal)]
+    assert {leaf.term for leaf in told} == {"match.minimum_match"}
     assert not [charge for charge, _ in charges(world, learner) if "outcome" in charge]
     assert left_of(world, learner, peer) == {"state.json", "commitment"}
     for again in (question, anew(world, learner, peer)):

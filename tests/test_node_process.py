@@ -330,7 +330,10 @@ class TestWorkers:
             assert node.stdout is not None
             pids = [int(word) for word in node.stdout.readline().split()]
             node.send_signal(number)
-            node.communicate(timeout=20)
+            try:
+                node.communicate(timeout=20)
+            finally:
+                node.kill()
         assert len(pids) == 2
         end = time.monotonic() + 20
         while any(is_alive(pid) for pid in pids):

@@ -100,7 +100,10 @@ def well_formed(model: type[Model], section: Any) -> Model | None:
     for *above, name in unknown:
         table = known
         for part in above:
-            table = table[part]
+            found = table[part] if isinstance(table, list) else table.get(part)
+            table = (
+                found if isinstance(found, dict | list) else table
+            )  # the kind of a union's member
         del table[name]
     return well_formed(model, known)
 
