@@ -46,6 +46,7 @@ __all__ = [
     "Flow",
     "Policy",
     "Question",
+    "lacking",
 ]
 
 EVERYONE: Final = "everyone"
@@ -277,28 +278,43 @@ class Policy:
         )
 
 
+def lacking(agreement: Agreement, action: str) -> str | None:
+    """Return the table of the agreement that an action takes and that is not in it, if any."""
+    scenario, _, _ = action.partition(".")
+    if _purposes(agreement).get(scenario, "") is not None:
+        return None
+    return {"align": "match.alignment", "assist": "vertical"}.get(scenario, "measure")
+
+
 def _digest(request: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(request)).hexdigest()
 
 
 def _permits(agreement: Agreement, flows: Iterable[Flow]) -> Iterator[str]:
     """Write the permit of each flow that a term of the agreement covers."""
-    terms = {
-        "match": agreement.match,
-        "align": agreement.match if agreement.match.alignment is not None else None,
-        "train": agreement.train,
-        "sum": agreement.train,
-        "assist": agreement.vertical,
-        "expand": agreement.expand,
-        "measure": agreement.measure,
-        "view": agreement.measure,
-    }
+    purposes = _purposes(agreement)
     for flow in flows:
         if not flow.concerns_people:
             yield _permit(agreement, flow, "!(context has purpose)")
-        elif (agreed := terms.get(flow.scenario)) is not None:
-            purpose = json.dumps(agreed.purpose)
+        elif (agreed := purposes.get(flow.scenario)) is not None:
+            purpose = json.dumps(agreed)
             yield _permit(agreement, flow, f"context has purpose && context.purpose == {purpose}")
+
+
+def _purposes(agreement: Agreement) -> Mapping[str, str | None]:
+    """Return for what people may be used in each scenario; None where no terms of it are agreed."""
+    match, measure, vertical = agreement.match, agreement.measure, agreement.vertical
+    counted = None if measure is None else measure.purpose
+    return {
+        "match": match.purpose,
+        "align": None if match.alignment is None else match.purpose,
+        "train": agreement.train.purpose,
+        "sum": agreement.train.purpose,
+        "assist": None if vertical is None else vertical.purpose,
+        "expand": agreement.expand.purpose,
+        "measure": counted,
+        "view": counted,
+    }
 
 
 def _permit(agreement: Agreement, flow: Flow, purpose: str) -> str:

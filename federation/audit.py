@@ -131,7 +131,7 @@ def verify_all(
             common = None
         for directory in directories:
             try:
-                report(Progress(directory.name, "verify", "every leaf is read"))
+                report(Progress(owner_of(directory), "verify", "every leaf is read"))
                 party = verify_party(directory)
                 if common is not None and not _is_of(directory, party, common):
                     raise InvalidAgreementError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from federation.terminal import JsonFlag, answer, print_json
+from federation.terminal import JsonFlag, answer, err, print_json
 
 if TYPE_CHECKING:
     from federation.erasing import Erasing, Kept
@@ -125,6 +125,8 @@ def receipt(
 ) -> None:
     """Print the signed completion of a request, which tells nobody whether the person was held.
 
+    It is made to be kept and checked; --outcomes is what people read.
+
     Example: comity erase receipt out/demo/retailer rq-4d0f… --outcomes
     """
     with _erasing(directory) as (erasing, followed):
@@ -139,6 +141,9 @@ def receipt(
     elif outcomes:
         print_json(opened)
     else:
+        err.print(
+            "signed, to be kept and checked; --outcomes prints what was done where, to be read"
+        )
         sys.stdout.write(f"{signed.decode()}\n")
 
 

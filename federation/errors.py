@@ -56,14 +56,17 @@ class CollaborationError(FederationError):
     Attributes:
         path: the file.
         mistakes: one line a mistake: key, what was found, what is allowed.
+        remedy: what else would mend all of them at once, if anything does.
     """
 
-    def __init__(self, path: Path, mistakes: Sequence[str]) -> None:
+    def __init__(self, path: Path, mistakes: Sequence[str], *, remedy: str = "") -> None:
         self.path = path
         self.mistakes = tuple(mistakes)
+        self.remedy = remedy
         count = len(self.mistakes)
         head = f"{path}: {count} mistake{'' if count == 1 else 's'}"
-        super().__init__("\n".join([head, *(f"  {line}" for line in self.mistakes)]))
+        lines = [head, *(f"  {line}" for line in self.mistakes)]
+        super().__init__("\n".join([*lines, remedy] if remedy else lines))
 
 
 class UnsealingError(FederationError):

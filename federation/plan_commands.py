@@ -3,20 +3,27 @@
 Guarantees: parses, calls, prints. Leaves to others: everything else (`plan`).
 """
 
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
 from federation.assumptions import tables
+from federation.errors import CollaborationError
 from federation.terminal import JsonFlag, out, print_json
 
 if TYPE_CHECKING:
+    from federation.collaboration import Collaboration
     from federation.plan import Plan, TrainingForecast
 
 __all__ = ["plan"]
+
+_WITHOUT: Final = (
+    "where the tables lie with the parties, --without-tables plans by the rows that they declare"
+)
 
 CollaborationFile = Annotated[Path, typer.Argument(help="The collaboration file (TOML).")]
 
@@ -35,6 +42,13 @@ def plan(
         float,
         typer.Option("--auc", help="AUC that a model is taken to reach without noise."),
     ] = 0.8,
+    without_tables: Annotated[
+        bool,
+        typer.Option(
+            "--without-tables",
+            help="Look at no table, where they lie with the parties: rows are those declared.",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a collaboration file would run, cost and leave, and what would be refused.
@@ -43,21 +57,41 @@ def plan(
 
     Example: comity plan examples/lookalike/collaboration.toml --positives 300
     """
-    from federation.collaboration import load_collaboration
     from federation.plan import plan as make_plan
     from federation.progress import Progress, report
     from federation.watch import watched
 
+    held = "" if without_tables else ", and held against the tables that it names"
     with watched():
-        report(Progress("plan", file.stem, "is read, and held against the tables that it names"))
-        read = load_collaboration(file)
-        planned = make_plan(read, positives=positives, auc=auc, directory=file.parent)
+        report(Progress("plan", file.stem, f"is read{held}"))
+        read = _read(file, elsewhere=without_tables)
+        directory = None if without_tables else file.parent
+        planned = make_plan(read, positives=positives, auc=auc, directory=directory)
     if as_json:
         print_json(planned)
     else:
         _print_plan(planned)
     if planned.refused:
         raise typer.Exit(1)
+
+
+def _read(file: Path, *, elsewhere: bool) -> "Collaboration":
+    """Read the file; where nothing is amiss but that tables are elsewhere, say how to do without.
+
+    Raises:
+        CollaborationError: it has mistakes.
+    """
+    from federation.collaboration import load_collaboration
+
+    try:
+        return load_collaboration(file, elsewhere=elsewhere)
+    except CollaborationError as error:
+        remedy = ""
+        if not elsewhere:
+            with suppress(CollaborationError):
+                load_collaboration(file, elsewhere=True)
+                remedy = _WITHOUT
+        raise CollaborationError(file, error.mistakes, remedy=remedy) from error
 
 
 def _print_plan(planned: "Plan") -> None:
@@ -95,11 +129,20 @@ def _print_plan(planned: "Plan") -> None:
             out.print(f"  {job.hidden_share.sentence}", markup=False)
             if job.hidden_share.warning:
                 out.print(f"  [bold yellow]warning[/] {escape(job.hidden_share.warning)}")
+    _print_tables(planned)
+    _print_budget(planned)
+
+
+def _print_tables(planned: "Plan") -> None:
     warnings = [one.sentence for one in planned.fuller]
     warnings += [one.sentence for one in planned.uncounted]
+    if not planned.tables_looked_at:
+        out.print(
+            "not computed without tables: whether files and columns are there, and whether a table "
+            "has more rows than are declared"
+        )
     for warning in warnings:
         out.print(f"[bold yellow]warning[/] {escape(warning)}")
-    _print_budget(planned)
 
 
 def _print_budget(planned: "Plan") -> None:

@@ -26,7 +26,9 @@ retrain_app = typer.Typer(
     "Example: comity retrain list out/demo/retailer",
 )
 
-PartyFolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")]
+PartyFolderArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A party's folder, or the coordinator's.")
+]
 
 
 @retrain_app.callback()
@@ -44,7 +46,7 @@ def list_command(directory: PartyFolderArgument, as_json: JsonFlag = False) -> N
     from federation.clock import utc_now
     from federation.party import PartyFolder, locked
 
-    folder, now = PartyFolder(directory), utc_now()
+    folder, now = PartyFolder(_party(directory)), utc_now()
     with locked(folder):
         of = _at_coordinator if folder.config.role is Role.COORDINATOR else _at_party
         told = list(of(folder, now))
@@ -55,6 +57,15 @@ def list_command(directory: PartyFolderArgument, as_json: JsonFlag = False) -> N
         for one in told
     ]
     answer(told, *(lines or ["nothing has to be trained again"]), as_json=as_json)
+
+
+def _party(directory: Path) -> Path:
+    """Return the party's folder: a coordinator's folder has its own in it."""
+    if (directory / "party.json").exists() or not (directory / "coordinator.toml").exists():
+        return directory
+    from federation.operations.folder import CoordinatorFolder
+
+    return CoordinatorFolder.open(directory).party
 
 
 def _at_party(folder: "PartyFolder", now: "datetime") -> Iterator[dict[str, object]]:

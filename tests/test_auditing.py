@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joining import Enrolment
 from parties import PURPOSE, World
 from test_agreement import party_terms
 
@@ -871,6 +872,27 @@ def test_a_party_without_a_log_is_found_and_one_that_is_not_there_is_named(
     with suppress(SystemExit):
         main(["audit", str(workspace)])
     assert "\nnot looked at: courier\n" in capsys.readouterr().out
+
+
+def test_a_coordinators_folder_is_that_of_one_party(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    enrolment = Enrolment(tmp_path / "joined")
+    enrolment.signed()
+    folder = enrolment.folder.path
+    assert (folder / "enrolment" / "agreement.json").is_file()
+    shutil.rmtree(folder / "party")
+    shutil.copytree(workspace / "coordinator", folder / "party")
+    assert of_files(folder, scratch=tmp_path) == []
+    with pytest.raises(SystemExit) as left:
+        main(["log", "verify", str(folder)])
+    assert left.value.code == 0
+    told = capsys.readouterr()
+    assert re.search(r"^coordinator +verify ", told.err, re.MULTILINE)
+    assert not re.search(r"^party ", told.err, re.MULTILINE)
+    shutil.rmtree(folder / "party" / "log")
+    with pytest.raises(WorkspaceError, match="holds no log"):
+        of_files(folder, scratch=tmp_path)
 
 
 def test_real_logs_give_no_alarm_and_fewer_witnesses_do(workspace: Path, tmp_path: Path) -> None:

@@ -564,6 +564,11 @@ def test_the_commands(
     code, out = comity("receipt", str(party), asked["request"], "--outcomes")
     assert code == 0
     assert json.loads(out)["steps"][0]["outcome"] == "deleted"
+    with pytest.raises(SystemExit):
+        main(["erase", "receipt", str(party), asked["request"]])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == told["completion"]
+    assert "--outcomes prints what was done" in printed.err
     assert comity("receipt", str(party), "rq-none")[0] == 2
     assert comity("request", str(party), told="\n")[0] == 2
     assert comity("request", str(party), told="nobody")[0] == 1

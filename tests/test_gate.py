@@ -591,6 +591,7 @@ class TestRefusals:
         wanted = update(people=replace(people(), purpose="newsletter"))
         with opened(world) as gate, pytest.raises(RefusedError, match="no permit") as refusal:
             gate.release(wanted)
+        assert "to coordinator: ask for what" in str(refusal.value)  # no table is missing
         assert refusal.value.term == "policy"
         assert world.outbox("retailer") == {}
         assert isinstance(world.leaves("retailer")[-1], records.AccessDecided)
@@ -616,6 +617,7 @@ class TestRefusals:
     def test_a_charge_beyond_the_budget(self, world: World) -> None:
         loud = GaussianEvent(noise_multiplier=1.0)
         refusal = expect_refusal(world, update(charge=loud), "budget.epsilon")
+        assert "`comity plan FILE --without-tables`" in refusal.remedy
         assert "1.2" in refusal.remedy
 
     def test_the_second_charge_that_would_pass_the_budget(self, world: World) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import parties
 import pytest
+from test_walkthrough import blocks
 from trials import Document, document, save, training, write_tables
 
 from compliance.terms import ColumnTerm
@@ -80,6 +81,40 @@ def test_a_table_is_parsed_only_where_it_may_have_more_rows_than_are_declared(
     said = " ".join(capsys.readouterr().out.split())
     assert "warning the rows of retailer were not counted:" in said
     assert "secret" not in said + told.told
+
+
+class TestWithoutTables:
+    def test_the_operators_block_of_the_walk_through_does_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        terms, told = (one for one in blocks()[:2] if one.host == "coordinator")
+        (tmp_path / "terms.toml").write_text(terms.text)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as left:
+            main(told.text.split()[1:])
+        assert (told.text.split()[:2], left.value.code) == (["comity", "plan"], 0)
+        said = " ".join(capsys.readouterr().out.split())
+        assert "epsilon left: 1.000 of 3.000 per person" in said
+        assert "not computed without tables: whether files and columns are there" in said
+
+    def test_it_prices_as_with_them(self, tables: Path, tmp_path: Path) -> None:
+        content = document()
+        held = plan(load_collaboration(save(content, tables / "held.toml")), directory=tables)
+        elsewhere = load_collaboration(save(content, tmp_path / "elsewhere.toml"), elsewhere=True)
+        assert plan(elsewhere) == held.model_copy(update={"tables_looked_at": False})
+
+    def test_a_mistake_names_it_only_where_it_mends_all(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        content = document()
+        file = save(content, tmp_path / "terms.toml")
+        content["agreement"]["budget"]["epsilon"] = -1.0
+        wrong = save(content, tmp_path / "wrong.toml")
+        for one, named in ((file, True), (wrong, False)):
+            with pytest.raises(SystemExit) as left:
+                main(["plan", str(one)])
+            assert left.value.code == 2
+            assert ("--without-tables" in capsys.readouterr().err) is named
 
 
 def match_alone(reveal: str, size_epsilon: float | None, budget: float) -> Collaboration:

@@ -40,6 +40,7 @@ from federation.gate import Gate
 from federation.jobs import spread
 from federation.messages import SealedMessage, content_digest, unseal
 from federation.model_standing import ModelUse, model_standings
+from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
 from federation.outcomes import arriving, saw
 from federation.party import locked
 from federation.retraining import RetrainingQueue
@@ -588,7 +589,7 @@ class TestSuccessors:
             Retrainings(world.folder("coordinator"), world.agreement)
 
 
-def test_the_commands(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def comity(*arguments: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as left:
             main(arguments)
@@ -601,7 +602,12 @@ def test_the_commands(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     code, told = comity("retrain", "list", retailer, "--json")
     assert (code, json.loads(told)[0]["standing"]) == (0, "overdue")  # by the clock on the wall
     world.run()
-    assert "model: replaced, model-2, due 2026-03-21" in comity("retrain", "list", coordinator)[1]
+    listed = comity("retrain", "list", coordinator)
+    assert "model: replaced, model-2, due 2026-03-21" in listed[1]
+    config = CoordinatorConfig.for_address("127.0.0.1:9091", listen=None, control="127.0.0.1:1")
+    made = CoordinatorFolder.init(tmp_path / "operated", config, now=world.now)
+    made.party.symlink_to(coordinator)
+    assert comity("retrain", "list", str(made.path)) == listed
     code, told = comity("model", "manifest", retailer, "model", "--request", request)
     assert (code, "WAS in it, not known as erased" in told) == (1, True)
     code, told = comity("model", "manifest", retailer, "model-2", "--request", request, "--json")

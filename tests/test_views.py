@@ -141,8 +141,8 @@ class TestWhatDecides:
     def test_without_terms_of_counting_there_is_no_permit(self, tmp_path: Path) -> None:
         world = World.make(tmp_path)
         told = (
-            "no permit of the agreement covers view.counts from own analyst to retailer: ask for what it has "
-            "terms for, or have it amended"
+            "no permit of the agreement covers view.counts from own analyst to retailer "
+            r"\(agreement.measure is missing\): ask for what it has terms for, or have it amended"
         )
         with pytest.raises(RefusedError, match=told):
             look(world, "colour")

@@ -5,6 +5,7 @@ committed, what has not is refunded, and log and ledger tell the same story agai
 """
 
 from pathlib import Path
+from typing import Final
 
 from compliance import records
 from compliance.agreement import Agreement
@@ -19,6 +20,11 @@ from privacy.accounting.ledger import Ledger
 from privacy.errors import BudgetExceededError, PeriodExceededError
 
 __all__ = ["Charges"]
+
+_WOULD_FIT: Final = (
+    "`comity plan FILE --without-tables`, of a collaboration file with all jobs so far, says what "
+    "would fit"
+)
 
 
 class Charges:
@@ -51,7 +57,7 @@ class Charges:
                 "budget.epsilon",
                 f"epsilon spent would come to {asked:.4f}, past the cap of {cap:.4f} ({spent:.4f} "
                 "is spent): ask for a smaller epsilon or amend the agreement's budget; "
-                "`comity plan` says what would fit",
+                + _WOULD_FIT,
             )
         try:
             ledger.check_period(charge, "the job")
@@ -80,7 +86,7 @@ class Charges:
         except PeriodExceededError as error:
             raise self._folder.refusal("budget.period.epsilon", str(error)) from error
         except BudgetExceededError as error:
-            remedy = f"{error}; `comity plan` says what would fit"
+            remedy = f"{error}; {_WOULD_FIT}"
             raise self._folder.refusal("budget.epsilon", remedy) from error
         statement = ledger.statement()
         return [

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from compliance import records
 from compliance.agreement import Agreement
-from compliance.policy import AGREED, Decision, Question
+from compliance.policy import AGREED, Decision, Question, lacking
 from federation.errors import RefusedError
 from federation.gate.departure import Departure
 from federation.gate.own_log import OwnLog
@@ -108,10 +108,12 @@ class PolicyCheck:
         if not decision.clauses:
             whom = f"from {asked.sender} to {asked.recipient}"
             what = asked.action if asked.purpose is None else f"{asked.action} for {asked.purpose}"
+            table = lacking(self._agreement, asked.action)
+            why = "" if table is None else f" (agreement.{table} is missing)"
             return self._folder.refusal(
                 "policy",
-                f"no permit of the agreement covers {what} {whom}: ask for what it has terms for, "
-                "or have it amended",
+                f"no permit of the agreement covers {what} {whom}{why}: ask for what it has terms "
+                "for, or have it amended",
             )
         agreed = [name for name in decision.clauses if name.startswith(AGREED)]
         if agreed:

@@ -171,6 +171,7 @@ class Plan(Closed):
         max_parties_per_person: tables that one person may stand in, and is protected in; None where
             no job trains or measures over rows.
         period: the period that all of them run in, as if they ran now; None where none is agreed.
+        tables_looked_at: whether the parties' tables were.
         fuller: tables of more rows than are declared, of those that could be looked at.
         uncounted: tables that could not be counted.
     """
@@ -184,6 +185,7 @@ class Plan(Closed):
     delta: float
     max_parties_per_person: int | None
     period: PlannedPeriod | None = None
+    tables_looked_at: bool = True
     fuller: tuple[FullerTable, ...] = ()
     uncounted: tuple[UncountedTable, ...] = ()
 

@@ -97,6 +97,7 @@ def plan(
         delta=agreement.budget.delta,
         max_parties_per_person=agreement.train.max_parties_per_person if over_rows else None,
         period=planner.period,
+        tables_looked_at=directory is not None,
         fuller=fuller,
         uncounted=uncounted,
     )
