@@ -82,7 +82,7 @@ def render_draft(draft: Draft) -> str:
     beginning = [f"Draft of agreement `{agreement.name}`, digest `{draft.digest}`."]
     beginning += _beginning(agreement)[1:]
     invited = Table(("party", "role"), tuple((one.name, one.role) for one in draft.parties))
-    parties, *others = _sections(agreement, ())
+    parties, _, *others = _sections(agreement, ())
     return _markdown(
         agreement, beginning, [Section(parties.title, parties.paragraphs, table=invited), *others]
     )
@@ -152,6 +152,7 @@ def _sections(agreement: Agreement, signed_by: Collection[str]) -> Iterator[Sect
         for column in agreement.features
     )
     yield Section("Parties", (_witnesses(agreement),), table=_parties(agreement, signed_by))
+    yield Section("Keys", terms=_keys(agreement))
     yield Section(
         "People", table=Table(("party", "rows", "matched by", "identifiers each"), datasets)
     )
@@ -203,19 +204,24 @@ def _say(value: object) -> str:
 
 def _parties(agreement: Agreement, signed_by: Collection[str]) -> Table:
     parties = tuple(
-        (
-            party.name,
-            party.role,
-            party.verifying_key.fingerprint,
-            party.encryption_fingerprint or "none",
-            party.log_key,
-            party.cosigner.key_id.hex() if party.cosigner else "none",
-            "yes" if party.name in signed_by else "no",
-        )
+        (party.name, party.role, "yes" if party.name in signed_by else "no")
         for party in agreement.parties
     )
-    keys = ("key fingerprint", "encryption key", "log key", "cosigning key")
-    return Table(("party", "role", *keys, "signed"), parties)
+    return Table(("party", "role", "signed"), parties)
+
+
+def _keys(agreement: Agreement) -> tuple[tuple[str, str], ...]:
+    """Return what people compare, each in a line of its own, which no column narrows."""
+    told: list[tuple[str, str]] = []
+    for party in agreement.parties:
+        keys = {
+            "key fingerprint": party.verifying_key.fingerprint,
+            "encryption key": party.encryption_fingerprint or "none",
+            "cosigning key": party.cosigner.key_id.hex() if party.cosigner else "none",
+            "log key": party.log_key,
+        }
+        told += [(f"{party.name}, {name}", key) for name, key in keys.items()]
+    return tuple(told)
 
 
 def _witnesses(agreement: Agreement) -> str:

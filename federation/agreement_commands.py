@@ -95,6 +95,7 @@ def sign(
         )
     answer(
         {"agreement": agreement.digest, "signed_by": signed.signed_by, "missing": missing},
+        f"agreement {agreement.digest}",
         f"signed by {', '.join(signed.signed_by)}",
         next_step,
         as_json=as_json,
@@ -143,8 +144,8 @@ def verify(file: AgreementFile, as_json: JsonFlag = False) -> None:
     agreement = verified_agreement(file)
     names = [party.name for party in agreement.parties]
     document = {"agreement": agreement.digest, "signed_by": names}
-    told = f"holds: agreement {agreement.digest} signed by {', '.join(names)}"
-    answer(document, told, as_json=as_json)
+    signed_by = f"holds: signed by {', '.join(names)}"
+    answer(document, signed_by, f"agreement {agreement.digest}", as_json=as_json)
 
 
 @agreement_app.command("amend")

@@ -147,10 +147,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _explain(error: Exception) -> int:
     """Print an error that was raised on purpose; anything else is our fault and goes on."""
-    from click import ClickException
+    from click import ClickException, UsageError
 
     if isinstance(error, ClickException):
         error.show()
+        if isinstance(error, UsageError) and error.ctx is not None:
+            _, is_there, example = (error.ctx.command.help or "").rpartition("Example: ")
+            if is_there:
+                err.print(f"Example: {' '.join(example.split())}", markup=False)
         return error.exit_code
     from connectors.errors import ConnectorError
     from privacy.errors import PrivacyError

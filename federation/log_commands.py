@@ -3,11 +3,12 @@
 Guarantees: parses, calls, prints. Leaves to others: everything else (`audit`, `log_sharing`).
 """
 
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.markup import escape
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from federation.audit import VerifiedParty
 
 __all__ = ["log_app"]
+
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 log_app = typer.Typer(
     no_args_is_help=True,
@@ -257,6 +260,9 @@ def log_policy(
 @log_app.command("show")
 def log_show(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder.")],
+    full: Annotated[
+        bool, typer.Option("--full", help="Cut nothing on a terminal: no digest, and no line.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show a verified log, leaf by leaf.
@@ -276,12 +282,18 @@ def log_show(
     out.print(f"[bold]{log.party}[/], {log.tree_size} leaves, root hash {log.root_hash}")
     for index, leaf in enumerate(log.leaves):
         told = leaf.model_dump(mode="json", exclude=common, exclude_none=True)
-        what = ", ".join(f"{key} {_short(value)}" for key, value in told.items())
+        what = ", ".join(f"{key} {_said(value, full=full)}" for key, value in told.items())
         moment = f"{leaf.time:%Y-%m-%d %H:%M:%S}"
-        print_row(f"{index:>4}  {moment}  {leaf.kind:<16}  {leaf.job or '–':<18}  {what}")
-    if out.is_terminal:
-        err.print("lines are cut to this terminal: --json tells everything")
+        line = f"{index:>4}  {moment}  {leaf.kind:<16}  {leaf.job or '–':<18}  {what}"
+        if full:
+            out.print(line, markup=False)
+        else:
+            print_row(line)
+    if out.is_terminal and not full:
+        err.print("lines are cut to this terminal: --full tells everything")
 
 
-def _short(value: Any) -> str:
-    return shortened(f"{value:.4g}" if isinstance(value, float) else str(value), 58)
+def _said(value: Any, *, full: bool) -> str:
+    """Return a value as people read it: of a digest, the beginning, by which it is told apart."""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if full else shortened(text, 13 if _DIGEST.fullmatch(text) else 58)

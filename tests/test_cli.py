@@ -216,6 +216,7 @@ class TestMistakenCommands:
             (["agreement", "sign", "nope", "--party", "no"], "no party's folder"),
             (["log", "verify", "nope"], "nope does not exist: name a party's folder"),
             (["log", "show", "no[/x]"], "no[/x] does not exist"),
+            (["card", "shop", "job"], "Example: comity card out/demo/retailer/models/lookalike-model.json"),
         ],
     )  # fmt: skip
     def test_leave_with_2_and_say_what_is_wrong(
@@ -362,7 +363,8 @@ class TestAgreement:
             assert "`comity agreement sign`" in ended.err
             assert run("simulate", tmp_path / "trial.toml", "--workspace", tmp_path / "w").code == 1
             signed = run("agreement", "sign", drawn_up, "--party", tmp_path / "w" / name)
-            first, next_step = signed.out.splitlines()
+            which, first, next_step = signed.out.splitlines()
+            assert re.fullmatch("agreement [0-9a-f]{64}", which)
             assert first == f"signed by {', '.join(names[: count + 1])}"
             missing = [one for one in ("brand", "retailer", "courier") if one in names[count + 1 :]]
             assert next_step.startswith(
@@ -372,7 +374,8 @@ class TestAgreement:
             )
         ended = run("agreement", "verify", drawn_up)
         assert ended.code == 0
-        assert ended.out.startswith("holds: agreement ")
+        assert ended.out.startswith("holds: signed by ")
+        assert max(map(len, ended.out.splitlines())) <= 80
         found = run("agreement", "verify", drawn_up, "--json").json
         assert found["signed_by"] == ["brand", "retailer", "courier", "coordinator"]
         assert found["agreement"] in ended.out
@@ -465,6 +468,19 @@ class TestAgreement:
         shown = run("agreement", "show", drawn_up).out
         assert "…" not in shown
         assert max(map(len, shown.splitlines())) <= 60
+
+    def test_on_a_terminal_no_key_and_no_name_is_broken(
+        self, drawn_up: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", "80")
+        shown = re.sub(r"\x1b\[[\d;]*m", "", run("agreement", "show", drawn_up).out)
+        assert max(map(len, shown.splitlines())) <= 80
+        agreement = SignedAgreement.from_json(drawn_up.read_bytes()).unverified()
+        keys = [agreement.digest]
+        for one in agreement.parties:
+            keys += [one.name, one.log_key, one.verifying_key.fingerprint]
+        assert set(keys) <= set(re.split(r"[\s.]+", shown))
 
     def test_with_a_key_that_the_contract_does_not_name(
         self, drawn_up: Path, tmp_path: Path, run: Run
@@ -567,7 +583,13 @@ class TestLog:
         assert max(map(len, whole)) > 80
         for line, told in zip(cut, whole[1:], strict=True):
             assert line == told or (len(line) <= 80 and told.startswith(line.removesuffix("…")))
-        assert "--json tells everything" in ended.err
+        assert "--full tells everything" in ended.err
+        monkeypatch.setenv("COLUMNS", "300")
+        wide = run("log", "show", finished[1] / "retailer").out
+        assert re.search(r"content_digest [0-9a-f]{12}…, ", wide)
+        full = run("log", "show", finished[1] / "retailer", "--full")
+        assert re.sub(r"\x1b\[[\d;]*m", "", full.out).splitlines()[1:] == whole[1:]
+        assert not full.err
 
     def test_what_is_no_terminal_gets_nothing_cut(
         self, finished: tuple[Path, Path], run: Run, monkeypatch: pytest.MonkeyPatch

@@ -609,6 +609,15 @@ class TestTokens:
         assert [one["name"] for one in json.loads(listed)] == ["alice"]
         assert "digest" not in listed
         assert comity("token", "revoke", "alice", *where)[0] == 0
+        file = tmp_path / "alice.token"
+        asked = ("token", "add", "alice", "--role", "viewer", "--output", str(file))
+        assert comity(*asked, "--config", str(tmp_path / "none"))[0] == 2
+        assert not file.exists()
+        code, told = comity(*asked, *where)
+        token = file.read_text().strip()
+        assert book.operator(token, now=datetime.now(UTC)) == found
+        assert (code, file.stat().st_mode & 0o777, token in told) == (0, 0o600, False)
+        assert comity("token", "revoke", "alice", *where)[0] == 0
         assert comity("token", "revoke", "alice", *where)[0] == 2
         assert comity("token", "list", *where) == (0, "nobody has a token\n")
 
@@ -1057,6 +1066,39 @@ class TestOrders:
             with pytest.raises(SystemExit) as left:
                 cli.main([*command, "--patience", wrong])
             assert left.value.code == 2
+
+    def test_a_run_whose_coordinator_died_is_said_to_have_ended(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        runs, journal = LocalRuns(folder, by="alice"), RunJournal(folder.runs)
+        number = runs.submit(Order(job=MATCH)).number
+        ended = "ended with the coordinator's process, whose next start says `stopped`"
+
+        def status() -> tuple[str, str]:
+            with pytest.raises(SystemExit):
+                cli.main(["status", "--config", str(folder.path)])
+            told = capsys.readouterr()
+            return told.out, " ".join(told.err.split())
+
+        assert all(ended not in told for told in status())
+        journal.change(number, RunState.RUNNING, by="coordinator")
+        journal.tell(number, "waits for courier")
+        out, err = status()
+        assert f"find: {ended}\n" in out
+        assert err.startswith("nobody serves this folder: ")
+        assert err.endswith(f"; run 1 {ended}")
+        with folder.served():
+            out, err = status()
+        assert ("find: waits for courier\n" in out, err) == (True, "")
+
+    def test_a_folder_in_place_of_a_number_is_told_by_which_option_it_is_named(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for command in ("status", "logs", "cancel", "resume"):
+            with pytest.raises(SystemExit) as left:
+                cli.main([command, str(folder.path)])
+            assert left.value.code == 2
+            assert "--config names a coordinator's folder" in capsys.readouterr().err
 
     def test_status_says_what_an_erasure_will_do_to_a_model_or_did(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]

@@ -363,7 +363,9 @@ class TestErasure:
         if retired:
             writer.add(records.ModelRetired, model_digest="c" * 64, reason="trained again")
         found = values(erasure_report(agreement, [writer.log], AT))
-        row = ("What was done", "Models to be trained again", "brand", "c" * 64)
+        named = f"job ({'c' * 12}…)"
+        assert (("What was done", "Models retired", "brand", named, "leaves") in found) == retired
+        row = ("What was done", "Models to be trained again", "brand", named)
         assert (found[(*row, "by")].value, found[(*row, "state")].value) == (due, state)
 
     def test_what_was_written_later_is_not_known_yet(self, agreement: Agreement) -> None:

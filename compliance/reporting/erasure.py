@@ -168,7 +168,7 @@ def _due(logs: Sequence[PartyLog], at: datetime) -> Table:
     rows = [
         (
             Fact(text=party),
-            Fact(text=digest),
+            Fact(text=_named(found)),
             Figure.of(_day, found),
             Figure.of(partial(_became, at), (*found, *ended.get((party, digest), ()))),
         )
@@ -176,6 +176,12 @@ def _due(logs: Sequence[PartyLog], at: datetime) -> Table:
     ]
     head = ("party", "model", "by", "state")
     return Table(caption="Models to be trained again", head=head, rows=tuple(rows), keys=2)
+
+
+def _named(told: Sequence[Entry[records.ModelDue]] | Sequence[Entry[records.ModelRetired]]) -> str:
+    """Return a model's name, that of its training, and the beginning of its digest."""
+    first = told[0].record
+    return f"{first.job or 'model'} ({first.model_digest[:12]}…)"
 
 
 _Due = Sequence[Entry[records.ModelDue] | Entry[records.ModelRetired]]
@@ -196,8 +202,8 @@ def _retired(logs: Sequence[PartyLog]) -> Table:
         entries_of(logs, records.ModelRetired), lambda leaf: (leaf.party, leaf.model_digest)
     )
     rows = [
-        (Fact(text=party), Fact(text=digest), Figure.of(len, found))
-        for (party, digest), found in sorted(groups.items())
+        (Fact(text=party), Fact(text=_named(found)), Figure.of(len, found))
+        for (party, _), found in sorted(groups.items())
     ]
     return Table(
         caption="Models retired", head=("party", "model", "leaves"), rows=tuple(rows), keys=2

@@ -1,6 +1,7 @@
 """`comity coordinator`: prepare a coordinator's folder, serve it, and say who may operate it.
 
-Guarantees: parses, calls, prints; a token is printed once, to standard output, and nowhere else.
+Guarantees: parses, calls, prints; a token is told once, to standard output, or in a file that is
+its owner's alone.
 
 Leaves to others: everything else (`folder`, `tokens`, `federation.apps.operating`).
 """
@@ -132,17 +133,28 @@ def add(
         int | None,
         typer.Option("--days", min=1, max=3650, help="For so long; for ever if left out."),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="File for it; printed if left out."),
+    ] = None,
     config: ConfigOption = CONFIG,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a token, and print it: it cannot be seen again.
+    """Make a token, and print it, or write it to a file: it cannot be seen again.
 
-    Example: comity coordinator token add alice --role operator --days 90
+    Example: comity coordinator token add alice --role operator --days 90 --output alice.token
     """
+    from federation.party import write_atomically
+
     now = utc_now()
     expires = None if days is None else now + timedelta(days=days)
     token = _book(config).add(name, role, now=now, expires=expires)
-    answer({"name": name, "role": role, "token": token}, token, as_json=as_json)
+    if output is None:
+        answer({"name": name, "role": role, "token": token}, token, as_json=as_json)
+        return
+    write_atomically(output, f"{token}\n".encode(), mode=0o600)
+    told = f"{output} holds {name}'s token, and nothing else does"
+    answer({"name": name, "role": role, "file": output}, told, as_json=as_json)
 
 
 @token_app.command("list")

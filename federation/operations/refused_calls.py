@@ -48,7 +48,8 @@ WORDS: Final[Mapping[RefusedFor, str]] = {
     RefusedFor.BODY: "too long, or without a length",
     RefusedFor.TOKEN: "without an operator's token that is good now",
     RefusedFor.ROLE: "of operators whose role does not reach so far",
-    RefusedFor.EXECUTOR: "of the executor's, from elsewhere or without its secret",
+    RefusedFor.EXECUTOR: "of the executor's, from elsewhere or without its secret: those that an "
+    "earlier process left behind make a few",
     RefusedFor.NODE: "of nodes whose key is not taken, or for a run that is over",
     RefusedFor.ENROLMENT: "about joining, without an open invitation or for other terms",
 }

@@ -28,6 +28,7 @@ __all__ = ["cancel", "logs", "resume", "run", "status"]
 
 _LOOK_SECONDS = 0.2
 _NOTHING = "nothing was run yet"
+_LEFT = "ended with the coordinator's process, whose next start says `stopped`"
 HERE = Path("coordinator.toml")
 
 ConfigOption = Annotated[
@@ -38,8 +39,22 @@ ConfigOption = Annotated[
         "root-certificates and token-file elsewhere.",
     ),
 ]
+
+
+def _numbered(text: str) -> int:
+    """Return the number of a run that somebody typed."""
+    if not (text.isascii() and text.isdecimal()):
+        raise typer.BadParameter(
+            f"expected a run's number, got {text!r}; --config names a coordinator's folder"
+        )
+    return int(text)
+
+
 NumberArgument = Annotated[
-    int | None, typer.Argument(metavar="[RUN]", help="The run's number; the last if left out.")
+    int | None,
+    typer.Argument(
+        metavar="[RUN]", parser=_numbered, help="The run's number; the last if left out."
+    ),
 ]
 DetachFlag = Annotated[
     bool, typer.Option("--detach", help="Leave once it waits; see it by `comity logs --follow`.")
@@ -93,7 +108,10 @@ def run(
 
 def status(
     number: Annotated[
-        int | None, typer.Argument(metavar="[RUN]", help="The run's number; all if left out.")
+        int | None,
+        typer.Argument(
+            metavar="[RUN]", parser=_numbered, help="The run's number; all if left out."
+        ),
     ] = None,
     config: ConfigOption = HERE,
     as_json: JsonFlag = False,
@@ -105,7 +123,9 @@ def status(
     with _runs(config) as runs:
         found = runs.all() if number is None else (runs.run(number),)
         at_work = {
-            one.number: _last_line(runs, one.number) for one in found if one.state.is_at_work
+            one.number: _last_line(runs, one.number) if runs.is_served else _LEFT
+            for one in found
+            if one.state.is_at_work
         }
         beside = _beside(runs) if number is None and not as_json else []
     lines = []
@@ -269,9 +289,12 @@ def _runs(config: Path) -> Iterator["Runs"]:
             yield runs
     else:
         folder = CoordinatorFolder.open(config)
-        if not folder.is_served:
-            err.print("nobody serves this folder: what is queued waits for `comity coordinator up`")
-        yield LocalRuns(folder, by="local")
+        here = LocalRuns(folder, by="local")
+        if not here.is_served:
+            told = "nobody serves this folder: what is queued waits for `comity coordinator up`"
+            left = [str(one.number) for one in here.all() if one.state.is_at_work]
+            err.print("; ".join([told, *(f"run {number} {_LEFT}" for number in left)]))
+        yield here
 
 
 def _is_remote(config: Path) -> bool:

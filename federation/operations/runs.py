@@ -60,6 +60,11 @@ class Runs(Protocol):
     CoordinatorUnreachableError.
     """
 
+    @property
+    def is_served(self) -> bool:
+        """Whether the coordinator's process is there; without it, nothing goes on."""
+        ...
+
     def submit(self, order: Order) -> Run:
         """Queue a run, or return the one of the same jobs that waits or goes on."""
         ...
@@ -119,6 +124,11 @@ class LocalRuns:
         self._folder = folder
         self._journal = RunJournal(folder.runs)
         self._by = by
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a process serves the folder; see `Runs.is_served`."""
+        return self._folder.is_served
 
     def submit(self, order: Order) -> Run:
         """Queue a run; see `Runs.submit`."""
