@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -31,6 +32,7 @@ from federation.operations.control_api import Problem
 from federation.operations.folder import Address
 from federation.operations.journal import Lines, Run
 from federation.operations.runs import Order
+from federation.specification import JobSpec
 
 __all__ = ["RemoteConfig", "RemoteRuns"]
 
@@ -39,6 +41,7 @@ _Told = TypeVar("_Told")
 _RUN: Final = TypeAdapter(Run)
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
 _MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
+_JOB: Final = TypeAdapter[JobSpec](JobSpec)
 _LINES: Final = TypeAdapter(Lines)
 _COUNTS: Final = TypeAdapter(Mapping[RefusedFor, int])
 _SECONDS: Final = 20.0
@@ -155,6 +158,10 @@ class RemoteRuns:
     def resume(self, number: int) -> Run:
         """Resume it; see `Runs.resume`."""
         return self._read(_RUN, "POST", f"/runs/{number}/resume")
+
+    def drop(self, job: str) -> JobSpec:
+        """Take a job out of the list; see `Runs.drop`."""
+        return self._read(_JOB, "POST", f"/jobs/{quote(job, safe='')}/cancel")
 
     def _read(
         self, kind: TypeAdapter[_Told], method: str, path: str, content: bytes = b""
