@@ -97,7 +97,7 @@ def control_api(folder: CoordinatorFolder) -> Starlette:
             methods=["POST"],
         ),
         Route(
-            "/jobs/{name:path}/cancel",
+            "/jobs/{name}/cancel",
             answer(lambda runs, one: _dump(runs.drop(one.path_params["name"]))),
             methods=["POST"],
         ),

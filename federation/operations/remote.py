@@ -13,7 +13,6 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self, TypeVar
-from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -32,7 +31,7 @@ from federation.operations.control_api import Problem
 from federation.operations.folder import Address
 from federation.operations.journal import Lines, Run
 from federation.operations.runs import Order
-from federation.specification import JobSpec
+from federation.specification import JobName, JobSpec
 
 __all__ = ["RemoteConfig", "RemoteRuns"]
 
@@ -41,6 +40,7 @@ _Told = TypeVar("_Told")
 _RUN: Final = TypeAdapter(Run)
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
 _MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
+_NAME: Final = TypeAdapter[str](JobName)
 _JOB: Final = TypeAdapter[JobSpec](JobSpec)
 _LINES: Final = TypeAdapter(Lines)
 _COUNTS: Final = TypeAdapter(Mapping[RefusedFor, int])
@@ -161,7 +161,11 @@ class RemoteRuns:
 
     def drop(self, job: str) -> JobSpec:
         """Take a job out of the list; see `Runs.drop`."""
-        return self._read(_JOB, "POST", f"/jobs/{quote(job, safe='')}/cancel")
+        try:
+            name = _NAME.validate_python(job)
+        except ValidationError as error:
+            raise WorkspaceError(f"{job!r} is no name of a job") from error
+        return self._read(_JOB, "POST", f"/jobs/{name}/cancel")
 
     def _read(
         self, kind: TypeAdapter[_Told], method: str, path: str, content: bytes = b""
