@@ -164,6 +164,12 @@ class Retrainings:
         if not isinstance(spec, ExpandSpec | VerticalScoreSpec):
             return None
         model = f"the model of training {spec.train!r}"
+        replaced = {one.model: one.spec.name for one in self._listed if self.has_ended(one)}
+        if (last := replaced.get(spec.train)) is not None:
+            while last in replaced:
+                last = replaced[last]
+            why = "is replaced, since somebody whom it saw was erased"
+            return "erasure", f"{model} {why}: use that of training {last!r}"
         if self._folder.retired(spec.train).exists():
             why = "is retired, since somebody whom it saw was erased: train it again"
             return "erasure", f"{model} {why}"

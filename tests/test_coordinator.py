@@ -636,6 +636,44 @@ def test_a_job_beyond_the_contract_is_refused_before_anybody_is_asked(world: Wor
     assert not [m for m in said(world) if isinstance(m.body, TrainRequest)]
 
 
+def test_a_refused_job_keeps_nothing_from_being_run_but_what_builds_on_it(world: World) -> None:
+    greedy = TRAIN.model_copy(update={"epsilon": 1.1})
+    fair = TRAIN.model_copy(update={"name": "fair", "steps": 2, "rounds": 1})
+    write_jobs(world.folder("coordinator"), (MATCH, greedy, EXPAND, fair))
+    told: list[tuple[str, str]] = []
+
+    def hear(progress: Progress) -> None:
+        if progress.party == "coordinator":
+            told.append((progress.job, progress.stage))
+
+    with listening(hear), pytest.raises(RefusedError) as refusal:
+        world.run()
+    assert refusal.value.term == "train.epsilon"
+    assert outcomes(world) == [("find", "done"), ("fair", "done")]
+    assert ("model", f"has failed: {refusal.value}") in told
+    assert ("best", "is not run: it builds on model, which has not ended") in told
+    assert told[-1] == (ROLL_CALL, "ended: find, fair; refused: model; not run: best")
+
+
+def test_a_party_that_is_silent_stops_the_run_though_a_job_was_refused(world: World) -> None:
+    world.withdraw("courier", range(20, 30))
+    again = MATCH.model_copy(update={"name": "again"})
+    write_jobs(world.folder("coordinator"), (MATCH, again, MATCH.model_copy(update={"name": "c"})))
+    told: list[str] = []
+
+    def hear(progress: Progress) -> None:
+        if (progress.party, progress.job) == ("coordinator", "find"):
+            if "has failed" in progress.stage:
+                world.unreachable.add("retailer")
+        elif (progress.party, progress.job) == ("coordinator", "again"):
+            told.append(progress.stage)
+
+    with listening(hear), pytest.raises(PartyUnreachableError, match="retailer") as error:
+        world.run()
+    assert f"has failed: {error.value}" in told
+    assert outcomes(world) == [("find", "failed"), ("again", "failed")]
+
+
 def test_jobs_are_read_as_they_were_written(world: World) -> None:
     folder = world.folder("coordinator")
     assert read_jobs(folder) == JOBS

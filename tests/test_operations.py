@@ -41,6 +41,7 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from compliance.records import JobStarted
 from compliance.terms import Role
 from federation import cli
 from federation.apps import refusals
@@ -59,6 +60,7 @@ from federation.errors import (
     VersionError,
     WorkspaceError,
 )
+from federation.gate import Gate
 from federation.observing.events import Event, Notice
 from federation.operations import run_commands
 from federation.operations.certificates import (
@@ -76,6 +78,7 @@ from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns, Order, read_order
 from federation.operations.tokens import Operator, TokenBook
 from federation.party import PartyConfig, PartyFolder
+from federation.specification import JobSpec
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
@@ -1023,6 +1026,62 @@ class TestOrders:
         assert runs.all() == ()
         runs.submit(Order(job=greedy.model_copy(update={"share": 0.2, "train": "model"})))
 
+    def test_a_job_whose_model_is_out_of_use_is_not_listed(self, folder: CoordinatorFolder) -> None:
+        runs, party = LocalRuns(folder, by="alice"), PartyFolder(folder.party)
+        write_jobs(party, [MATCH, TRAIN])
+        party.retired(TRAIN.name).parent.mkdir()
+        party.retired(TRAIN.name).touch()
+        with pytest.raises(
+            WorkspaceError, match="'best': 1 mistake, and it was not listed"
+        ) as told:
+            runs.submit(Order(job=EXPAND))
+        assert "the model of training 'model' is retired, since somebody" in str(told.value)
+        assert "train it again (erasure)" in str(told.value)
+        assert read_jobs(party) == (MATCH, TRAIN)
+
+    def test_a_job_that_charged_nothing_is_taken_out(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        runs, party = LocalRuns(folder, by="alice"), PartyFolder(folder.party)
+        write_jobs(party, [MATCH, TRAIN, EXPAND])
+
+        def begin(job: JobSpec) -> None:
+            agreement = party.agreement()
+            with party.open_log() as log:
+                gate = Gate(party, agreement, log, None, clock=lambda: NOW)
+                gate.settle()
+                gate.note(JobStarted, job.name, computation=job.kind)
+
+        with pytest.raises(WorkspaceError, match="best builds on job 'model': cancel that first"):
+            runs.drop("model")
+        runs.submit(Order(job=EXPAND))
+        with pytest.raises(RunStateError, match="run 1 is queued and may run job 'best'"):
+            runs.drop("best")
+        RunJournal(folder.runs).change(1, RunState.RUNNING, by="coordinator")
+        with pytest.raises(RunStateError, match="run 1 is running and may run job 'model'"):
+            runs.drop("model")
+        RunJournal(folder.runs).finish(1, 1, RunState.STOPPED, told="")
+        begin(EXPAND)  # which charges nobody, as no count is agreed
+        for arguments, code in (
+            (["--job", "best", "--json"], 0),
+            (["--job", "best"], 2),
+            (["1", "--job", "model"], 2),
+            (["--job", "model"], 0),
+        ):
+            with pytest.raises(SystemExit) as left:
+                cli.main(["cancel", *arguments, "--config", str(folder.path)])
+            assert left.value.code == code
+        assert EXPAND.model_dump_json() in "".join(capsys.readouterr().out.split())
+        assert read_jobs(party) == (MATCH,)
+        begin(MATCH)
+        with pytest.raises(WorkspaceError, match="'find' has begun, and parties may have been"):
+            runs.drop("find")
+        party.ended("find").parent.mkdir(parents=True)
+        party.ended("find").touch()
+        with pytest.raises(WorkspaceError, match="'find' has ended"):
+            runs.drop("find")
+        assert read_jobs(party) == (MATCH,)
+
     def test_commands_answer_programs_with_the_run(
         self, folder: CoordinatorFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -1407,6 +1466,7 @@ class TestControlApi:
         assert calls("GET", "/models") == (200, [])
         assert Run.model_validate(calls("POST", "/runs/1/cancel")[1]).state is RunState.CANCELLED
         assert Run.model_validate(calls("POST", "/runs/1/resume")[1]).state is RunState.QUEUED
+        assert calls("POST", "/jobs/best/cancel") == (200, EXPAND.model_dump(mode="json"))
 
     def test_an_order_says_how_long_to_wait(self, calls: Callable[..., tuple[int, object]]) -> None:
         order = Order(patience_seconds=5)
@@ -1423,6 +1483,7 @@ class TestControlApi:
             ("GET", "/runs/x", "", 409),
             *(("GET", f"/runs/{'9' * digits}", "", 409) for digits in (10, 300, 5000)),
             ("POST", "/runs/7/cancel", "", 409),
+            ("POST", "/jobs/nothing/cancel", "", 400),
             ("POST", "/runs", "", 400),
             ("POST", "/runs", '{"job": {"kind": "erase-everybody"}}', 400),
             ("POST", "/runs", '{"sudo": true}', 400),
@@ -1507,5 +1568,12 @@ def test_a_coordinator_of_another_version_is_said_to_be_one(
         with RemoteRuns(RemoteConfig.read(file)) as runs:
             with pytest.raises(VersionError, match="an older version"):
                 runs.refused()
+            assert runs.drop("best") == EXPAND
+            for name, why in (
+                ("best", "no job 'best' is listed"),
+                ("../x?", "is no name of a job"),
+            ):
+                with pytest.raises(WorkspaceError, match=why):
+                    runs.drop(name)
             with pytest.raises(VersionError, match="another version of Comity"):
                 runs.run(2)

@@ -207,9 +207,19 @@ def test_a_model_is_trained_again_without_who_was_erased(world: World) -> None:
     ]
     started = before_again["coordinator"].count("job.started")
     assert kinds(world, "coordinator").count("job.started") == started
-    best = EXPAND.model_copy(update={"name": "old"})
-    write_jobs(world.folder("coordinator"), (*JOBS, best))
-    with pytest.raises(RefusedError, match="use that of training 'model-2'"):
+    old, new = (
+        EXPAND.model_copy(update={"name": name, "train": train})
+        for name, train in (("old", "model"), ("new", "model-2"))
+    )
+    write_jobs(world.folder("coordinator"), (*JOBS, old, new))
+    erase(world, "courier", 65)
+    with pytest.raises(RefusedError, match="use that of training 'model-2'") as refusal:
+        world.run()
+    assert refusal.value.party == "coordinator"  # which begins no such job
+    begun = [leaf.job for leaf in world.leaves("coordinator") if leaf.kind == "job.started"]
+    assert begun == ["find", "model", "model-2", "new", "model-3"]
+    assert standings(world)["model-2"] == (ModelUse.REPLACED, "trained again as model-3")
+    with pytest.raises(RefusedError, match="use that of training 'model-3'"):
         world.run()
 
 

@@ -9,8 +9,8 @@ what they had answered, or it was kept here (`exchanges`). Whoever was not there
 published gets it at the next run. What it says itself goes through its own gate and log.
 
 `coordinator` goes through the jobs of a `job_list`; each is an `execution`, which speaks with the
-parties in a `conversation`; `owed` keeps who has yet to get a model, and whether logs have yet to
-be shown.
+parties in a `conversation`; `ends` says what became of each; `owed` keeps who has yet to get a
+model, and whether logs have yet to be shown.
 
 Leaves to others: what a job says when (`jobs`), how it travels (`channel`), who is there
 (`roll_call`).

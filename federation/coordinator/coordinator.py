@@ -12,6 +12,7 @@ from federation.artefacts import check_kept
 from federation.channel import Channel
 from federation.clock import Clock, utc_now
 from federation.coordinator.conversation import Conversation
+from federation.coordinator.ends import Ends, run_ends
 from federation.coordinator.execution import Execution
 from federation.coordinator.job_list import read_jobs
 from federation.coordinator.owed import OwedHeads, OwedModels
@@ -68,6 +69,7 @@ class Coordinator:
     ) -> None:
         """Run every listed job that has not ended yet, in order; then those of `successors`.
 
+        A job that is refused keeps no other from being run, unless that builds on it.
         Logs are shown however the jobs end, but where the run is cancelled. Where no job is left
         and the agreement is no longer in force, nothing is carried, and whatever is owed stays so.
 
@@ -80,7 +82,8 @@ class Coordinator:
         Raises:
             WorkspaceError: a job of `only` is not listed.
             RunCancelledError: the channel says that the run is no longer wanted.
-            RefusedError: a party, or the agreement, says no; the job stays open.
+            RefusedError: a party, or the agreement, said no to a job, which stays open; the first,
+                where several were refused.
             PartyUnreachableError: a party gave no answer; run again to go on.
             MessageError: a party broke the protocol.
         """
@@ -96,7 +99,7 @@ class Coordinator:
         if not jobs and not owes and not may_retrain:
             self.spread(channel, patience=patience)
             return
-        with self._conversation(channel, patience) as talk:
+        with self._conversation(channel, patience) as talk, run_ends(talk) as ends:
             if not jobs and not self._may_carry(talk):
                 return
             with self._witnessing(talk, _shortest(jobs)):
@@ -106,17 +109,12 @@ class Coordinator:
                     else:
                         self._seek_in_passing(talk)
                     heard = self._spread(talk)  # whatever keeps jobs from running
-                for spec in jobs:
-                    with self._noting(talk, spec.name):
-                        execution = self._gathered(talk, spec, listed)
-                        self._owed.hand_over(talk, listed)
-                        self._heads.owe(spec.name)
-                        execution.run()
+                self._run_each(talk, jobs, listed, ends)
                 if not jobs:
                     with self._noting(talk, ROLL_CALL):
                         self._owed.hand_over(talk, listed)
             if may_retrain:
-                self._train_again(talk, asked, heard)
+                self._train_again(talk, asked, heard, ends)
 
     def went_without(self, only: Collection[str] = ()) -> Mapping[str, frozenset[str]]:
         """Return the partners without whom jobs have ended, of those jobs that did without any.
@@ -203,8 +201,24 @@ class Coordinator:
         talk.there.gather(spec, kept.left_out | out)
         return Execution(folder, agreement, talk.of_job(spec, out), spec, kept, self._clock)
 
+    def _run_each(
+        self, talk: Conversation, jobs: Sequence[JobSpec], listed: Sequence[JobSpec], ends: Ends
+    ) -> None:
+        """Run jobs in order, but what builds on one that is refused."""
+        for spec in jobs:
+            if ends.bars(spec):
+                continue
+            try:
+                with ends.of(spec), self._noting(talk, spec.name):
+                    execution = self._gathered(talk, spec, listed)
+                    self._owed.hand_over(talk, listed)
+                    self._heads.owe(spec.name)
+                    execution.run()
+            except RefusedError as refusal:
+                ends.refuse(spec.name, refusal)
+
     def _train_again(
-        self, talk: Conversation, asked: Sequence[JobSpec], heard: frozenset[str]
+        self, talk: Conversation, asked: Sequence[JobSpec], heard: frozenset[str], ends: Ends
     ) -> None:
         """Train again what parties have to retire (see `successors`).
 
@@ -213,9 +227,9 @@ class Coordinator:
             asked: the jobs that were listed.
             heard: who knows of everybody that asked to be erased; any other would bring them, and
                 what was trained would soon be due again.
+            ends: what becomes of them; who refuses one keeps no other from being run.
 
         Raises:
-            RefusedError: somebody refuses one; the others were run.
             PartyUnreachableError: somebody who is there has not heard; run again to go on.
         """
         with self._noting(talk, ROLL_CALL):
@@ -226,7 +240,6 @@ class Coordinator:
                 heard = self._spread(talk)
             again = self._hear_of_models(talk, asked)
         listed = (*asked, *again.specs)
-        refused: RefusedError | None = None
         with self._witnessing(talk, _shortest(asked)):
             for one in again.open(self._clock()):
                 what = f"is to take the place of {one.model} by {one.due:%Y-%m-%d}"
@@ -234,7 +247,7 @@ class Coordinator:
                 try:
                     for spec in one.jobs:
                         if not self._folder.has_ended(spec.name):
-                            with self._noting(talk, spec.name):
+                            with ends.of(spec), self._noting(talk, spec.name):
                                 execution = self._gathered(talk, spec, listed)
                                 if late := self._present(talk) - heard:
                                     raise PartyUnreachableError(
@@ -245,11 +258,9 @@ class Coordinator:
                                 self._heads.owe(spec.name)
                                 execution.run()
                 except RefusedError as refusal:
-                    refused = refused or _with_day(refusal, one)
+                    ends.refuse(one.spec.name, _with_day(refusal, one))
                     if refusal.term == "consent":  # of whom it had read, somebody was erased
                         again.give_up(one, asked)
-        if refused is not None:
-            raise refused
 
     def _hear_of_models(self, talk: Conversation, listed: Sequence[JobSpec]) -> Retrainings:
         """Ask everybody who is there which models are due, or retired, and write it down."""

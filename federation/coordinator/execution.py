@@ -98,7 +98,6 @@ class Execution:
         except FederationError as error:
             how = "cancelled" if isinstance(error, RunCancelledError) else "failed"
             gate.note(records.JobEnded, spec.name, computation=spec.kind, outcome=how)
-            talk.tell(spec.name, "was cancelled" if how == "cancelled" else "has failed")
             raise
         self._keep(outcome)
 

@@ -6,6 +6,7 @@ GET  /runs/N            one run              POST /runs/N/cancel, /runs/N/resume
 POST /runs              queue one; body: an order
 GET  /refused           how many calls were refused, by the reason
 GET  /models            where the models stand that trainings left
+POST /jobs/NAME/cancel  take a job out of the list
 ```
 
 Guarantees: the answers are those of `LocalRuns`; an error answers with its kind and text, and no
@@ -93,6 +94,11 @@ def control_api(folder: CoordinatorFolder) -> Starlette:
         Route(
             "/runs/{number}/resume",
             answer(lambda runs, one: _dump(runs.resume(_number(one)))),
+            methods=["POST"],
+        ),
+        Route(
+            "/jobs/{name}/cancel",
+            answer(lambda runs, one: _dump(runs.drop(one.path_params["name"]))),
             methods=["POST"],
         ),
     ]

@@ -31,6 +31,7 @@ from federation.operations.control_api import Problem
 from federation.operations.folder import Address
 from federation.operations.journal import Lines, Run
 from federation.operations.runs import Order
+from federation.specification import JobName, JobSpec
 
 __all__ = ["RemoteConfig", "RemoteRuns"]
 
@@ -39,6 +40,8 @@ _Told = TypeVar("_Told")
 _RUN: Final = TypeAdapter(Run)
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
 _MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
+_NAME: Final = TypeAdapter[str](JobName)
+_JOB: Final = TypeAdapter[JobSpec](JobSpec)
 _LINES: Final = TypeAdapter(Lines)
 _COUNTS: Final = TypeAdapter(Mapping[RefusedFor, int])
 _SECONDS: Final = 20.0
@@ -160,6 +163,14 @@ class RemoteRuns:
     def resume(self, number: int) -> Run:
         """Resume it; see `Runs.resume`."""
         return self._read(_RUN, "POST", f"/runs/{number}/resume")
+
+    def drop(self, job: str) -> JobSpec:
+        """Take a job out of the list; see `Runs.drop`."""
+        try:
+            name = _NAME.validate_python(job)
+        except ValidationError as error:
+            raise WorkspaceError(f"{job!r} is no name of a job") from error
+        return self._read(_JOB, "POST", f"/jobs/{name}/cancel")
 
     def _read(
         self, kind: TypeAdapter[_Told], method: str, path: str, content: bytes = b""

@@ -157,9 +157,19 @@ def logs(
 
 
 def cancel(
-    number: NumberArgument = None, config: ConfigOption = HERE, as_json: JsonFlag = False
+    number: NumberArgument = None,
+    job: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Take this job out of the list instead, so that no run runs it; only one for "
+            "which nobody was charged.",
+        ),
+    ] = None,
+    config: ConfigOption = HERE,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Stop a run before its next message; what was charged stays charged.
+    """Stop a run before its next message, or take a job out; what was charged stays charged.
 
     Leaves with 0 when it is cancelled, 1 when it was done or stopped before that.
 
@@ -167,6 +177,13 @@ def cancel(
     """
     from federation.operations.journal import RunState
 
+    if job is not None:
+        if number is not None:
+            raise typer.BadParameter("name a run, or a job by --job, and not both")
+        with _runs(config) as runs:
+            dropped = runs.drop(job)
+        answer(dropped, f"job {job} is listed no more", as_json=as_json)
+        return
     with _runs(config) as runs:
         one = runs.cancel(_named(runs, number).number)
         while not one.state.is_over:

@@ -2,14 +2,15 @@
 
 Guarantees: the same calls, with the same answers and errors, here and from afar (`remote`). A job
 that is ordered is listed in the coordinator's folder before its run is queued, however many order
-at once, if the agreement and the jobs listed before it let it run; one that is listed already must
-be the same.
+at once, if the agreement, the jobs listed before it and where models stand let it run; one that is
+listed already must be the same. One that charged nothing can be taken out of the list.
 
 Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`journal`).
 """
 
 import fcntl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -17,14 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.agreement import Agreement
 from compliance.canonical import is_unsaid
-from compliance.records import RefusedFor
+from compliance.records import JobStarted, RefusedFor
 from federation.clock import utc_now
 from federation.collaboration import read_document
 from federation.collaboration.contradictions import job_contradictions
 from federation.collaboration.mistakes import explain, overlooked, to_json
 from federation.coordinator import read_jobs, write_jobs
 from federation.enrolment.store import EnrolmentStore
-from federation.errors import CollaborationError, WorkspaceError
+from federation.errors import CollaborationError, RunStateError, WorkspaceError
+from federation.log_reading import own_leaves
 from federation.model_standing import ModelStanding, model_standings
 from federation.objections import policy_objections
 from federation.observing.log_counts import LogCounts
@@ -32,7 +34,7 @@ from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Lines, Run, RunJournal
 from federation.operations.refused_calls import refused_calls
 from federation.party import PartyFolder
-from federation.specification import Deadline, JobSpec
+from federation.specification import Deadline, ExpandSpec, JobSpec, VerticalScoreSpec
 from federation.successors import Retrainings
 
 __all__ = ["LocalRuns", "Order", "Runs", "read_order"]
@@ -95,6 +97,10 @@ class Runs(Protocol):
 
     def resume(self, number: int) -> Run:
         """Queue a run again that was stopped or cancelled."""
+        ...
+
+    def drop(self, job: str) -> JobSpec:
+        """Take a job out of the list for which nobody was charged, and return it."""
         ...
 
 
@@ -175,6 +181,18 @@ class LocalRuns:
         """Resume it; see `Runs.resume`."""
         return self._journal.resume(number, by=self._by)
 
+    def drop(self, job: str) -> JobSpec:
+        """Take it out of the list; see `Runs.drop`."""
+        party = PartyFolder(self._folder.party)
+        for run in self._journal.all():
+            may_run = run.state.is_at_work or job in run.jobs
+            if may_run and not run.state.is_over:
+                raise RunStateError(
+                    f"run {run.number} is {run.state} and may run job {job!r}: wait until it "
+                    f"ends, or `comity cancel {run.number}` first"
+                )
+        return _drop(party, party.agreement(), job)
+
 
 def _check(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
     """Hold a job that is not listed yet against the agreement, and those listed before it.
@@ -190,17 +208,64 @@ def _check(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
     place = f"jobs[{len(before)}]."
     told = [one for one in job_contradictions(document) if one.startswith(place)]
     mistakes = [one.removeprefix(place) for one in told]
-    mistakes += [f"{remedy} ({term})" for term, remedy in policy_objections(job, agreement)]
+    against = [*policy_objections(job, agreement)]
+    if (out_of_use := Retrainings(party, agreement).objection(job, utc_now())) is not None:
+        against.append(out_of_use)
+    mistakes += [f"{remedy} ({term})" for term, remedy in against]
     if mistakes:
         count = f"{len(mistakes)} mistake{'' if len(mistakes) == 1 else 's'}"
         head = f"job {job.name!r}: {count}, and it was not listed"
         raise WorkspaceError("\n  ".join([head, *mistakes]))
 
 
-def _list(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
-    """Add a job to the coordinator's list, unless it is there; one order at a time does."""
+def _drop(party: PartyFolder, agreement: Agreement, name: str) -> JobSpec:
+    """Take a job out of the coordinator's list, and return it.
+
+    Raises:
+        WorkspaceError: it is not there, has ended, or may have been charged for; or another job
+            that is listed builds on it.
+    """
+    with _listing(party):
+        listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
+        job = next((one for one in listed if one.name == name), None)
+        if job is None:
+            raise WorkspaceError(f"no job {name!r} is listed in {party.path / 'jobs.json'}")
+        if party.has_ended(name):
+            raise WorkspaceError(f"job {name!r} has ended: it stays listed, and is not run again")
+        if _may_have_charged(party, agreement, job):
+            raise WorkspaceError(
+                f"job {name!r} has begun, and parties may have been charged for it: it stays "
+                "listed; run it to its end"
+            )
+        if above := [one.name for one in listed if name in one.builds_on]:
+            raise WorkspaceError(f"{', '.join(above)} builds on job {name!r}: cancel that first")
+        write_jobs(party, [one for one in listed if one.name != name])
+    return job
+
+
+def _may_have_charged(party: PartyFolder, agreement: Agreement, job: JobSpec) -> bool:
+    """Tell whether a job was begun that charges anybody; scoring does so for counts alone."""
+    if isinstance(job, ExpandSpec) and agreement.expand.count_epsilon is None:
+        return False
+    if isinstance(job, VerticalScoreSpec) or not party.log.exists():
+        return False
+    return any(
+        isinstance(leaf, JobStarted) and leaf.job == job.name
+        for leaf in own_leaves(party, agreement)
+    )
+
+
+@contextmanager
+def _listing(party: PartyFolder) -> Iterator[None]:
+    """Hold the list of jobs; one order at a time does."""
     with (party.path / "jobs.lock").open("w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _list(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
+    """Add a job to the coordinator's list, unless it is there."""
+    with _listing(party):
         _check(party, agreement, job)
         listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
         same = [one for one in listed if one.name == job.name]

@@ -69,6 +69,12 @@ class Spec(BaseModel):
         """How long its parties, and their answers, are waited for; infinite where left out."""
         return math.inf if self.deadline_seconds is None else self.deadline_seconds
 
+    @property
+    def builds_on(self) -> frozenset[str]:
+        """Names of the jobs that have to have ended before it."""
+        named = (getattr(self, key, None) for key in ("match", "align", "train", "replaces"))
+        return frozenset(name for name in named if name is not None)
+
     @model_validator(mode="after")
     def _does_not_contradict_itself(self) -> Self:
         if found := tuple(self._contradictions()):
