@@ -261,7 +261,7 @@ class TestSimulate:
         assert "3 mistakes" in ended.err
         assert not (tmp_path / "w").exists()
 
-    def test_a_refusal_is_told_by_the_party_and_once_more_at_the_end(
+    def test_a_refusal_is_told_by_the_party_where_the_job_fails_and_at_the_end(
         self, tmp_path: Path, run: Run
     ) -> None:
         content = document()
@@ -270,8 +270,9 @@ class TestSimulate:
         assert ended.code == 1
         reason = "under match.minimum_match: below the minimum of 15 matched people: bring more"
         assert re.findall(rf"courier +find +stopped: refused by courier {reason}", ended.err)
+        assert re.findall(rf"coordinator +find +has failed: refused by courier {reason}", ended.err)
         assert ended.err.splitlines()[-1].startswith(f"error refused by courier {reason}")
-        assert ended.err.count(reason) == 2
+        assert ended.err.count(reason) == 3
         assert ended.out == ""
         assert not (tmp_path / "w" / "report.json").exists()
 

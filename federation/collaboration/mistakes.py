@@ -98,12 +98,11 @@ def well_formed(model: type[Model], section: Any) -> Model | None:
             return None
     known = json.loads(to_json(section))
     for *above, name in unknown:
-        table = known
+        table: Any = known
         for part in above:
-            found = table[part] if isinstance(table, list) else table.get(part)
-            table = (
-                found if isinstance(found, dict | list) else table
-            )  # the kind of a union's member
+            found = table.get(part) if isinstance(table, dict) else table[part]
+            if isinstance(found, dict | list):  # else it is the kind of a union's member
+                table = found
         del table[name]
     return well_formed(model, known)
 
