@@ -273,8 +273,10 @@ def _located(
 def _without_log(workspace: Path) -> Iterator[Finding]:
     """Say which folders of a workspace are those of parties, and hold no log."""
     for folder in sorted(file.parent for file in workspace.glob("*/agreement.json")):
-        if (folder / "log").is_dir() or (folder / "register.json").exists():
-            continue  # the latter is where a coordinator keeps who joins: no party's
+        if (folder / "log").is_dir():
+            continue
+        if folder.name == "enrolment" and (workspace / "coordinator.toml").exists():
+            continue  # where a coordinator keeps who joins; what lies in a folder proves nothing
         try:
             name = owner_of(folder)
             role = read_versions(folder).latest.party(name).role

@@ -14,6 +14,7 @@ from federation.errors import WorkspaceError
 __all__ = ["owner_of"]
 
 _LIMIT: Final = 1 << 20
+_NOBODY: Final = "{} says no party's name: restore it"
 
 
 def owner_of(directory: Path) -> str:
@@ -29,6 +30,8 @@ def owner_of(directory: Path) -> str:
         return directory.resolve().name
     try:
         name = json.loads(read_regular(file, _LIMIT))["name"]
-        return str.encode(name).decode()  # no lone surrogate, which nothing could print
+        if str.isprintable(name):  # else it would garble what is told of it, and no party has it
+            return str(name)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WorkspaceError(f"{file} says no party's name: restore it") from error
+        raise WorkspaceError(_NOBODY.format(file)) from error
+    raise WorkspaceError(_NOBODY.format(file))

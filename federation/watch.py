@@ -86,4 +86,5 @@ def line(progress: Progress) -> str:
         parts.append(
             f"epsilon spent {progress.epsilon_spent:.3f}, left {progress.epsilon_left:.3f}"
         )
-    return f"[bold]{progress.party:<12}[/] [cyan]{progress.job:<18}[/] {' · '.join(parts)}"
+    party = escape(f"{progress.party:<12}")
+    return f"[bold]{party}[/] [cyan]{progress.job:<18}[/] {' · '.join(parts)}"

@@ -865,6 +865,7 @@ def test_a_party_without_a_log_is_found_and_one_that_is_not_there_is_named(
     workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(workspace / "courier" / "log")
+    (workspace / "courier" / "register.json").touch()  # as if it were no party's
     (found,) = of_files(workspace, scratch=tmp_path)
     assert (found.kind, found.party) == (K.FILE_MISSING, "courier")
     shutil.rmtree(workspace / "courier")
@@ -1075,13 +1076,27 @@ def test_an_address_that_says_it_is_of_another_party_hides_nothing(
         server.shutdown()
 
 
-@pytest.mark.parametrize("said", ["{}", '{"name": 1}', '{"name": "\\ud800"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "said", ["{}", '{"name": 1}', '{"name": "\\ud800"}', '{"name": "\\u001b[2J"}', "[" * 100_000]
+)
 def test_a_folder_that_says_no_name_ends_no_audit(
     said: str, workspace: Path, tmp_path: Path
 ) -> None:
     (workspace / "brand" / "party.json").write_text(said)
     (found,) = of_files(workspace, scratch=tmp_path)
     assert (found.kind, found.party) == (K.UNREADABLE, str(workspace / "brand"))
+
+
+def test_a_name_that_reads_as_markup_ends_no_verification_of_others(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / "brand" / "party.json").write_text('{"name": "[/nobody]"}')
+    with pytest.raises(SystemExit) as left:
+        main(["log", "verify", str(workspace)])
+    told = capsys.readouterr()
+    assert left.value.code == 1
+    assert "[/nobody]" in told.err
+    assert told.err.endswith("2 do not hold; these do: coordinator, courier, retailer\n")
 
 
 def test_a_log_that_no_check_can_take_stops_no_audit_of_others(

@@ -612,6 +612,10 @@ class TestTokens:
         assert [one["name"] for one in json.loads(listed)] == ["alice"]
         assert "digest" not in listed
         assert comity("token", "revoke", "alice", *where)[0] == 0
+        file = tmp_path / "tokens.json" / "alice.token"  # below what is no folder
+        lost = ("token", "add", "alice", "--role", "viewer", "--output", str(file))
+        assert comity(*lost, *where)[0] == 2
+        assert book.all() == ()
         file = tmp_path / "alice.token"
         asked = ("token", "add", "alice", "--role", "viewer", "--output", str(file))
         assert comity(*asked, "--config", str(tmp_path / "none"))[0] == 2
@@ -1080,6 +1084,30 @@ class TestOrders:
         party.ended("find").touch()
         with pytest.raises(WorkspaceError, match="'find' has ended"):
             runs.drop("find")
+        assert read_jobs(party) == (MATCH,)
+
+    def test_no_run_begins_while_a_job_is_taken_out(self, folder: CoordinatorFolder) -> None:
+        runs, party, journal = (
+            LocalRuns(folder, by="alice"),
+            PartyFolder(folder.party),
+            RunJournal(folder.runs),
+        )
+        write_jobs(party, [MATCH, TRAIN])
+        every = runs.submit(Order()).number  # which reads the list once it runs
+        with (
+            ThreadPoolExecutor(2) as pool,
+            (party.path / "jobs.lock").open("w", encoding="ascii") as file,
+        ):
+            fcntl.flock(file, fcntl.LOCK_EX)
+            dropped = pool.submit(runs.drop, "model")
+            with pytest.raises(TimeoutError):
+                dropped.result(0.5)
+            begun = pool.submit(journal.change, every, RunState.RUNNING, by="coordinator")
+            with pytest.raises(TimeoutError):
+                begun.result(0.5)
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert dropped.result() == TRAIN
+            assert begun.result().state is RunState.RUNNING
         assert read_jobs(party) == (MATCH,)
 
     def test_commands_answer_programs_with_the_run(

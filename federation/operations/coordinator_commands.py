@@ -144,15 +144,21 @@ def add(
 
     Example: comity coordinator token add alice --role operator --days 90 --output alice.token
     """
+    from federation.errors import WorkspaceError
     from federation.party import write_atomically
 
     now = utc_now()
     expires = None if days is None else now + timedelta(days=days)
-    token = _book(config).add(name, role, now=now, expires=expires)
+    book = _book(config)
+    token = book.add(name, role, now=now, expires=expires)
     if output is None:
         answer({"name": name, "role": role, "token": token}, token, as_json=as_json)
         return
-    write_atomically(output, f"{token}\n".encode(), mode=0o600)
+    try:
+        write_atomically(output, f"{token}\n".encode(), mode=0o600)
+    except (OSError, WorkspaceError):
+        book.revoke(name)  # nobody has seen it, and the name would be taken
+        raise
     told = f"{output} holds {name}'s token, and nothing else does"
     answer({"name": name, "role": role, "file": output}, told, as_json=as_json)
 

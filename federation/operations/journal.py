@@ -244,6 +244,16 @@ class RunJournal:
         """
         return tuple(self._read(file) for file in sorted(self.path.glob("*/run.json")))
 
+    @contextmanager
+    def held(self) -> Iterator[tuple[Run, ...]]:
+        """Yield every run, the oldest first; none changes its state within the block.
+
+        Raises:
+            WorkspaceError: a file of the journal is damaged.
+        """
+        with self._locked():
+            yield self.all()
+
     def run(self, number: int) -> Run:
         """Return one run.
 

@@ -184,14 +184,16 @@ class LocalRuns:
     def drop(self, job: str) -> JobSpec:
         """Take it out of the list; see `Runs.drop`."""
         party = PartyFolder(self._folder.party)
-        for run in self._journal.all():
-            may_run = run.state.is_at_work or job in run.jobs
-            if may_run and not run.state.is_over:
-                raise RunStateError(
-                    f"run {run.number} is {run.state} and may run job {job!r}: wait until it "
-                    f"ends, or `comity cancel {run.number}` first"
-                )
-        return _drop(party, party.agreement(), job)
+        agreement = party.agreement()
+        with self._journal.held() as runs:  # so that none begins before the job is out
+            for run in runs:
+                may_run = run.state.is_at_work or job in run.jobs
+                if may_run and not run.state.is_over:
+                    raise RunStateError(
+                        f"run {run.number} is {run.state} and may run job {job!r}: wait until it "
+                        f"ends, or `comity cancel {run.number}` first"
+                    )
+            return _drop(party, agreement, job)
 
 
 def _check(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
