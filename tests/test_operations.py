@@ -981,6 +981,14 @@ class TestDispatcher:
         assert journal.run(other).state is RunState.RUNNING
 
 
+def begin(party: PartyFolder, job: JobSpec) -> None:
+    """Have the coordinator's log say that a job was begun."""
+    with party.open_log() as log:
+        gate = Gate(party, party.agreement(), log, None, clock=lambda: NOW)
+        gate.settle()
+        gate.note(JobStarted, job.name, computation=job.kind)
+
+
 class TestOrders:
     @pytest.fixture
     def folder(self, tmp_path: Path) -> CoordinatorFolder:
@@ -1049,13 +1057,6 @@ class TestOrders:
         runs, party = LocalRuns(folder, by="alice"), PartyFolder(folder.party)
         write_jobs(party, [MATCH, TRAIN, EXPAND])
 
-        def begin(job: JobSpec) -> None:
-            agreement = party.agreement()
-            with party.open_log() as log:
-                gate = Gate(party, agreement, log, None, clock=lambda: NOW)
-                gate.settle()
-                gate.note(JobStarted, job.name, computation=job.kind)
-
         with pytest.raises(WorkspaceError, match="best builds on job 'model': cancel that first"):
             runs.drop("model")
         runs.submit(Order(job=EXPAND))
@@ -1065,7 +1066,7 @@ class TestOrders:
         with pytest.raises(RunStateError, match="run 1 is running and may run job 'model'"):
             runs.drop("model")
         RunJournal(folder.runs).finish(1, 1, RunState.STOPPED, told="")
-        begin(EXPAND)  # which charges nobody, as no count is agreed
+        begin(party, EXPAND)  # which charges nobody, as no count is agreed
         for arguments, code in (
             (["--job", "best", "--json"], 0),
             (["--job", "best"], 2),
@@ -1077,7 +1078,7 @@ class TestOrders:
             assert left.value.code == code
         assert EXPAND.model_dump_json() in "".join(capsys.readouterr().out.split())
         assert read_jobs(party) == (MATCH,)
-        begin(MATCH)
+        begin(party, MATCH)
         with pytest.raises(WorkspaceError, match="'find' has begun, and parties may have been"):
             runs.drop("find")
         party.ended("find").parent.mkdir(parents=True)
@@ -1085,6 +1086,22 @@ class TestOrders:
         with pytest.raises(WorkspaceError, match="'find' has ended"):
             runs.drop("find")
         assert read_jobs(party) == (MATCH,)
+
+    def test_a_scoring_that_can_end_no_more_is_taken_out_though_it_was_charged_for(
+        self, tmp_path: Path
+    ) -> None:
+        folder = CoordinatorFolder.init(tmp_path / "state", config(), now=NOW)
+        world = World.make(tmp_path / "world", expand={"count_epsilon": 0.5})
+        world.folder("coordinator").path.rename(folder.party)
+        runs, party = LocalRuns(folder, by="alice"), PartyFolder(folder.party)
+        write_jobs(party, [MATCH, TRAIN, EXPAND])
+        begin(party, EXPAND)
+        with pytest.raises(WorkspaceError, match="'best' has begun, and parties may have been"):
+            runs.drop("best")
+        party.retired(TRAIN.name).parent.mkdir()
+        party.retired(TRAIN.name).touch()
+        assert runs.drop("best") == EXPAND
+        assert read_jobs(party) == (MATCH, TRAIN)
 
     def test_no_run_begins_while_a_job_is_taken_out(self, folder: CoordinatorFolder) -> None:
         runs, party, journal = (

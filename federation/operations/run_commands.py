@@ -163,7 +163,7 @@ def cancel(
         typer.Option(
             metavar="NAME",
             help="Take this job out of the list instead, so that no run runs it; only one for "
-            "which nobody was charged.",
+            "which nobody was charged, or whose model is out of use.",
         ),
     ] = None,
     config: ConfigOption = HERE,

@@ -3,7 +3,8 @@
 Guarantees: the same calls, with the same answers and errors, here and from afar (`remote`). A job
 that is ordered is listed in the coordinator's folder before its run is queued, however many order
 at once, if the agreement, the jobs listed before it and where models stand let it run; one that is
-listed already must be the same. One that charged nothing can be taken out of the list.
+listed already must be the same. One that charged nothing can be taken out of the list; so
+can a scoring with a model that is out of use, which can end no more.
 
 Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`journal`).
 """
@@ -100,7 +101,10 @@ class Runs(Protocol):
         ...
 
     def drop(self, job: str) -> JobSpec:
-        """Take a job out of the list for which nobody was charged, and return it."""
+        """Take a job out of the list, and return it.
+
+        It is one for which nobody was charged, or which its model, out of use, keeps from ending.
+        """
         ...
 
 
@@ -224,8 +228,8 @@ def _drop(party: PartyFolder, agreement: Agreement, name: str) -> JobSpec:
     """Take a job out of the coordinator's list, and return it.
 
     Raises:
-        WorkspaceError: it is not there, has ended, or may have been charged for; or another job
-            that is listed builds on it.
+        WorkspaceError: it is not there, has ended, or may have been charged for and can still end;
+            or another job that is listed builds on it.
     """
     with _listing(party):
         listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
@@ -234,7 +238,8 @@ def _drop(party: PartyFolder, agreement: Agreement, name: str) -> JobSpec:
             raise WorkspaceError(f"no job {name!r} is listed in {party.path / 'jobs.json'}")
         if party.has_ended(name):
             raise WorkspaceError(f"job {name!r} has ended: it stays listed, and is not run again")
-        if _may_have_charged(party, agreement, job):
+        can_end = Retrainings(party, agreement).objection(job, utc_now()) is None
+        if can_end and _may_have_charged(party, agreement, job):
             raise WorkspaceError(
                 f"job {name!r} has begun, and parties may have been charged for it: it stays "
                 "listed; run it to its end"
