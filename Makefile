@@ -19,7 +19,7 @@ demo: $(VENV)/.runtime  ## run the main job on real data
 test: export TMPDIR := $(shell [ -w /dev/shm ] && [ "$$(df -Pk /dev/shm | awk 'NR == 2 { print $$4 }')" -gt 4000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 test: $(VENV)/.test  ## lint, types and every test
 	$(MAKE) --no-print-directory --jobs 2 lint compiled
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 3
 
 # While types are checked on one processor, tests are compiled on another, once for all workers.
 compiled: $(VENV)/.test
