@@ -13,7 +13,9 @@ patches a running process, and which digests are agreed (`compliance.policy`).
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +25,14 @@ from typing import Final
 
 from federation.errors import WorkspaceError
 
-__all__ = ["DISTRIBUTION", "RunningCode", "code_listing", "listing", "running_code"]
+__all__ = [
+    "DISTRIBUTION",
+    "RunningCode",
+    "code_listing",
+    "listing",
+    "looked_at_once",
+    "running_code",
+]
 
 DISTRIBUTION: Final = "comity"
 _PACKAGES: Final = ("compliance", "connectors", "federation", "privacy")
@@ -83,6 +92,20 @@ def running_code() -> RunningCode:
     Raises:
         WorkspaceError: files have changed since, or cannot be read.
     """
+    return _LOOK.get()()
+
+
+@contextmanager
+def looked_at_once() -> Iterator[None]:
+    """Have `running_code` look at the files once for all that leaves together after the block."""
+    token = _LOOK.set(cache(_look))
+    try:
+        yield
+    finally:
+        _LOOK.reset(token)
+
+
+def _look() -> RunningCode:
     try:
         tree, marks, code = _read()
         now = tree.marks()
@@ -96,6 +119,9 @@ def running_code() -> RunningCode:
             "the installed code has changed since this process read it: start the process again"
         )
     return code
+
+
+_LOOK: Final[ContextVar[Callable[[], RunningCode]]] = ContextVar("look", default=_look)
 
 
 @cache

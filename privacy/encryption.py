@@ -17,6 +17,7 @@ Sources: RFC 9180; draft-ietf-hpke-pq; draft-connolly-cfrg-xwing-kem; FIPS 203; 
 import base64
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
@@ -57,6 +58,24 @@ _PRIME: Final = 2**255 - 19
 _PROBE: Final = X25519PrivateKey.from_private_bytes(bytes([1] * 32))
 
 
+@lru_cache(maxsize=256)
+def _check_sound(raw: bytes) -> None:
+    """Return only if these bytes are a sound key, which they are whenever they are met again."""
+    if len(raw) != ENCRYPTION_KEY_BYTES:
+        raise InvalidParameterError(
+            f"an encryption key has {ENCRYPTION_KEY_BYTES} bytes, got {len(raw)}"
+        )
+    if int.from_bytes(raw[_LATTICE_BYTES:], "little") >= _PRIME:
+        raise InvalidParameterError("encryption key: its X25519 half is not canonical")
+    try:
+        MLKEM768PublicKey.from_public_bytes(raw[:_LATTICE_BYTES])
+        _PROBE.exchange(X25519PublicKey.from_public_bytes(raw[_LATTICE_BYTES:]))
+    except ValueError as error:
+        raise InvalidParameterError(
+            "encryption key: a half of it is no sound key: have its owner make a fresh one"
+        ) from error
+
+
 @dataclass(frozen=True)
 class EncryptionKey:
     """A recipient's public key.
@@ -71,19 +90,7 @@ class EncryptionKey:
     raw: bytes
 
     def __post_init__(self) -> None:
-        if len(self.raw) != ENCRYPTION_KEY_BYTES:
-            raise InvalidParameterError(
-                f"an encryption key has {ENCRYPTION_KEY_BYTES} bytes, got {len(self.raw)}"
-            )
-        if int.from_bytes(self.raw[_LATTICE_BYTES:], "little") >= _PRIME:
-            raise InvalidParameterError("encryption key: its X25519 half is not canonical")
-        try:
-            MLKEM768PublicKey.from_public_bytes(self.raw[:_LATTICE_BYTES])
-            _PROBE.exchange(X25519PublicKey.from_public_bytes(self.raw[_LATTICE_BYTES:]))
-        except ValueError as error:
-            raise InvalidParameterError(
-                "encryption key: a half of it is no sound key: have its owner make a fresh one"
-            ) from error
+        _check_sound(self.raw)
 
     @classmethod
     def from_base64(cls, text: str) -> Self:

@@ -32,7 +32,7 @@ from federation.approvals import approvals_of, job_digest, keep_approvals
 from federation.approving import encode_approvals
 from federation.cli import app
 from federation.clock import utc_now
-from federation.code import listing, running_code
+from federation.code import listing, looked_at_once, running_code
 from federation.coordinator import write_jobs
 from federation.errors import PartyUnreachableError, RefusedError, WorkspaceError
 from federation.gate import Minimum
@@ -428,6 +428,21 @@ class TestCode:
         with ThreadPoolExecutor(4) as threads:
             told = set(threads.map(lambda _: running_code(), range(200)))
         assert told == {running}
+
+    def test_what_leaves_together_is_looked_at_once_and_what_comes_after_it_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(code, "_directories", lambda: {"federation": tmp_path})
+        monkeypatch.setattr(code, "_read", cache(code._read.__wrapped__))
+        running = running_code()
+        with looked_at_once():
+            assert running_code() == running
+            (tmp_path / "a.py").touch()
+            assert running_code() == running
+        with looked_at_once(), pytest.raises(WorkspaceError, match="start the process again"):
+            running_code()
+        with pytest.raises(WorkspaceError, match="start the process again"):
+            running_code()
 
     def test_code_that_could_not_be_seen_once_has_not_changed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -147,8 +147,9 @@ def find_tiles(directory: Path) -> Iterator[tuple[str, Tile | None]]:
             raise LogError(f"{directory}: cannot list the log: {error.strerror}") from error
 
     for parent, _, names in os.walk(directory / "tile", onerror=refuse):
+        within = Path(parent).relative_to(directory).as_posix()
         for name in names:
-            path = Path(parent, name).relative_to(directory).as_posix()
+            path = f"{within}/{name}"
             yield path, Tile.from_path(path)
 
 

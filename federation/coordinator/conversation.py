@@ -18,6 +18,7 @@ from compliance.agreement import Agreement
 from compliance.terms import DATA_ROLES
 from federation.channel import Channel, Parcel
 from federation.clock import Clock, utc_now
+from federation.code import looked_at_once
 from federation.errors import (
     ForgedError,
     MessageError,
@@ -204,7 +205,8 @@ class Conversation:
         Raises:
             PartyUnreachableError, VersionError, RefusedError: as `exchange`.
         """
-        sealed = [self._seal(item) for item in outgoing]
+        with looked_at_once():  # questions to a hundred parties leave together
+            sealed = [self._seal(item) for item in outgoing]
         others = 0
 
         def note(name: str, error: VersionError | RefusedError) -> None:

@@ -6,6 +6,8 @@ Leaves to others: how long answers are kept (`artefacts`), and whether they may 
 (`charges`).
 """
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +36,7 @@ class Outbox:
 
     def kept(self, question: str) -> Path | None:
         """Return where the whole answer to a message lies; None once it is deleted."""
-        answers = self._directory.glob(f"{question}.*.json")
+        answers = self._found(f"{question}.", ".json")
         whole = (path for path in answers if path.with_suffix(".bin").exists())  # see `artefacts`
         return next(whole, None)
 
@@ -60,7 +62,7 @@ class Outbox:
 
     def has_answered(self, question: str) -> bool:
         """Tell whether a message got an answer, even if that is deleted since."""
-        return any(self._directory.glob(f"{question}.*.json"))
+        return bool(self._found(f"{question}.", ".json"))
 
     def has_sent(self, digest: str | None) -> bool:
         """Tell whether this party has sent the message of that digest."""
@@ -76,7 +78,18 @@ class Outbox:
     def has_left(self, job: str, kind: str, recipient: str) -> bool:
         """Tell whether what a job says once to a recipient has left."""
         name = release_digest(f"{job}/{kind}/{recipient}")
-        return any(self._directory.glob(f"*.{name}.json"))
+        return bool(self._found("", f".{name}.json"))
+
+    def _found(self, prefix: str, suffix: str) -> list[Path]:
+        """Return the files so called; a pattern for each question would be compiled each time."""
+        with suppress(FileNotFoundError), os.scandir(self._directory) as found:
+            names = (one.name for one in found)
+            return [
+                self._directory / name
+                for name in names
+                if name.startswith(prefix) and name.endswith(suffix)
+            ]
+        return []
 
 
 def release_digest(release_id: str) -> str:
