@@ -707,6 +707,11 @@ def test_joining_and_signing_load_no_framework() -> None:
     assert python(LOADED, f"import {modules}, federation.enrolment.store") == "[]\n"
 
 
+def test_what_has_read_no_table_yet_loads_no_framework() -> None:
+    modules = "federation.collaboration, federation.population, federation.messages"
+    assert python(LOADED, f"import {modules}") == "[]\n"
+
+
 def test_the_command_begins_with_a_single_thread() -> None:
     """A node sets the environment that keeps libraries from starting threads before they load."""
     program = "import os\nimport federation.cli\nprint(len(os.listdir('/proc/self/task')))\n"

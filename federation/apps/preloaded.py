@@ -4,6 +4,7 @@ Elsewhere these are imported where they are needed, so that no command waits for
 """
 
 import cedarpy
+import pandas as pd
 import phonenumbers
 from dp_accounting.pld import privacy_loss_distribution
 from scipy import special, stats
@@ -17,6 +18,7 @@ __all__ = [
     "cedarpy",
     "erased",
     "ledger",
+    "pd",
     "phonenumbers",
     "privacy_loss_distribution",
     "special",

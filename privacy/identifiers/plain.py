@@ -27,8 +27,6 @@ __all__ = ["plain_emails"]
 
 # Not "of either case": that would let in the Kelvin sign, which is a K elsewhere.
 _PLAIN: Final = rf"^{PLAIN_LOCAL_PART.replace('a-z', 'A-Za-z')}@[A-Za-z0-9.-]+$"
-_AT: Final = pa.scalar("@", pa.large_string())
-_GMAIL: Final = pa.scalar("gmail.com", pa.large_string())
 
 
 def plain_emails(texts: Sequence[str], rule: EmailRule) -> tuple[NDArray[np.bool_], list[bytes]]:
@@ -51,8 +49,8 @@ def plain_emails(texts: Sequence[str], rule: EmailRule) -> tuple[NDArray[np.bool
     if rule is EmailRule.PROVIDER_RULES:
         gmail = pc.is_in(domain, value_set=pa.array(sorted(GMAIL_DOMAINS), pa.large_string()))
         local = pc.replace_with_mask(local, gmail, _mailbox(local.filter(gmail)))
-        domain = pc.if_else(gmail, _GMAIL, domain)
-    address = pc.binary_join_element_wise(local, domain, _AT)
+        domain = pc.if_else(gmail, _text("gmail.com"), domain)
+    address = pc.binary_join_element_wise(local, domain, _text("@"))
     usable = pc.and_(pc.greater(pc.binary_length(local), 0), _length_fits(address))
     usable = pc.and_(usable, pc.invert(_is_among(local, PLACEHOLDER_LOCAL_PARTS)))
     usable = pc.and_(usable, pc.invert(_is_among(address, PLACEHOLDER_ADDRESSES)))
@@ -60,6 +58,10 @@ def plain_emails(texts: Sequence[str], rule: EmailRule) -> tuple[NDArray[np.bool
     plain = pc.replace_with_mask(plain, plain, usable)
     normals: list[bytes] = address.filter(usable).cast(pa.large_binary()).to_pylist()
     return plain.to_numpy(zero_copy_only=False), normals
+
+
+def _text(word: str) -> Any:
+    return pa.scalar(word, pa.large_string())  # not when this is imported: Arrow then loads pandas
 
 
 def _mailbox(local: Any) -> Any:
