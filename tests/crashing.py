@@ -400,7 +400,7 @@ class Matrix:
         erasure = {"deadline_days": 10, "retrain_days": 20}
         file = write_every_job(directory / "trial", measure=MEASURE, erasure=erasure)
         made = prepare_workspace(load_collaboration(file), file, directory / "made")
-        self._directory = directory
+        self.directory = directory
         self._made = World(made, NOW)
         coordinator = self._made.folder("coordinator")
         self.jobs: tuple[JobSpec, ...] = (*read_jobs(coordinator), COUNT)
@@ -409,7 +409,7 @@ class Matrix:
         """Run job after job in this process; once there are a model and a segment, erase too."""
         before = self._made
         for number, spec in enumerate(self.jobs):
-            after = before.copy(self._directory / f"after-{number}")
+            after = before.copy(self.directory / f"after-{number}")
             write_jobs(after.folder("coordinator"), self.jobs[: number + 1])
             after.run()
             yield Stage(spec.name, spec.kind, before, after, End.of(after))
@@ -421,24 +421,28 @@ class Matrix:
 
     def _erasure(self, trained: World) -> Stage:
         """Have somebody ask the brand to be erased everywhere, who is in all that was made."""
-        before = trained.copy(self._directory / "asked")
+        before = trained.copy(self.directory / "asked")
         with before.node("brand").desk() as desk:
             erasing = Erasing(desk.folder, desk.agreement, desk.gate, clock=before.clock)
             erasing.request("email", email(IN_ALL))
-        after = before.copy(self._directory / "erased")
+        after = before.copy(self.directory / "erased")
         after.run()
         return Stage("erase", "erase", before, after, End.of(after))
 
     def kill(self, stage: Stage, victim: str, at: int) -> list[str]:
         """Run a stage, killed at a step, and run it again; say what went wrong."""
-        world = self._begin(stage, "tried", victim, at)
+        world = self.begin(stage, "tried", victim, at)
         assert world.steps is not None
-        ended = forked(world.run, world.steps, self._directory / "steps")
+        ended = forked(world.run, world.steps, self.directory / "steps")
         # without a worker a run stops, or goes on where the job may
         if (ended == KILLED) != (victim == "coordinator") or ended not in {KILLED, STOPPED, 0}:
             return [f"ended with {ended}"]
         if victim != "coordinator" and not (world.workspace.path / f"killed-{victim}").exists():
             return ["nobody was killed"]
+        return self.again(stage, world)
+
+    def again(self, stage: Stage, world: World) -> list[str]:
+        """Run a stage again in which somebody was killed; say what went wrong."""
         # whoever asks to be erased is told of again after a day
         for later in (DAY, DAY) if stage.kind == "erase" else (HOUR,):
             world = WatchedWorld(world.workspace, world.now + later)
@@ -448,18 +452,18 @@ class Matrix:
 
     def steps(self, stage: Stage, victim: str) -> list[str]:
         """Return the steps of a party in a stage."""
-        world = self._begin(stage, "counted", victim)
+        world = self.begin(stage, "counted", victim)
         assert world.steps is not None
-        if forked(world.run, world.steps, self._directory / "steps"):
+        if forked(world.run, world.steps, self.directory / "steps"):
             raise AssertionError(f"{victim}: the steps could not be counted")
         if wrong := differences(world, stage.end):
             raise AssertionError(f"processes of their own make something else: {wrong}")
-        found: list[str] = json.loads((self._directory / "steps").read_text())
+        found: list[str] = json.loads((self.directory / "steps").read_text())
         return found
 
-    def _begin(self, stage: Stage, place: str, victim: str, at: int = 0) -> WatchedWorld:
+    def begin(self, stage: Stage, place: str, victim: str, at: int = 0) -> WatchedWorld:
         """Return a world in which a stage has yet to be run."""
-        path = self._directory / place
+        path = self.directory / place
         shutil.rmtree(path, ignore_errors=True)
         world = stage.before.copy(path)
         write_jobs(world.folder("coordinator"), read_jobs(stage.after.folder("coordinator")))
