@@ -5,8 +5,8 @@ folders find it, and, where a worker died, on the coordinator that waited for it
 still that of before the message. What was sent, charged or kept lies on the disk, in the others'
 folders and on the wire too; clocks, and what is drawn, begin anew in each process. So two kills of
 a coordinator, or two of a worker at one message, are the same where the disks are (`disk_states`).
-Most are: a flushed file is seen once it is renamed, and what is removed would have been swept. Of
-each process one step that is left out is killed at all the same, from the beginning of the stage
+Most are: a flushed file is seen once it is renamed, and what is removed would have been swept. One
+in fifty steps that are left out is killed at all the same, from the beginning of the stage
 (`Matrix.kill`), and has to come to what the one came to that it was left out for.
 
 Nor is a stage begun anew for every kill. It is run once, and waits before each step (`told_steps`).
@@ -44,6 +44,8 @@ from federation.progress import listening
 
 PR_SET_CHILD_SUBREAPER = 36
 LOCK = Path("coordinator", "lock")
+DOUBTED = 50
+"""Of so many steps that are left out one is killed at all the same."""
 
 
 def come_to(world: World) -> str:
@@ -85,7 +87,7 @@ class Group:
         self.left_out: dict[int, tuple[str, int]] = {}
 
     def run(self, *, every: int = 1, turn: int = 0) -> None:
-        """Run the stage once, and kill at every so manieth disk, and at a step that is left out.
+        """Run the stage once, and kill at every so manieth disk, and at some steps left out.
 
         Raises:
             AssertionError: undisturbed it comes to another end than where nobody looks on.
@@ -181,15 +183,14 @@ class Group:
             self._keep(kill, self._matrix.again(self._stage, self._world))
 
     def _doubt(self, turn: int) -> None:
-        """Kill at a step that was left out, and hold it against the one that it is like."""
+        """Kill at some steps that were left out, and hold each against the one that it is like."""
         ends = {kill.at: kill.end for kill in self.kills if kill.end}
-        doubted = [at for at, (_, first) in self.left_out.items() if first in ends]
-        if not doubted:
-            return
-        at = doubted[turn % len(doubted)]
-        what, first = self.left_out[at]
-        kill = self._kill(at, what, first)
-        if not self._is_done(kill):
+        left = [at for at, (_, first) in self.left_out.items() if first in ends]
+        for at in left[turn % min(len(left) or 1, DOUBTED) :: DOUBTED]:
+            what, first = self.left_out[at]
+            kill = self._kill(at, what, first)
+            if self._is_done(kill):
+                continue
             wrong = self._matrix.kill(self._stage, self._victim, at)
             if not wrong and come_to(self._world) != ends[first]:
                 wrong = [f"came to something else than when killed at {first}"]

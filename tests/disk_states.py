@@ -34,11 +34,11 @@ class Disks:
 
     def fingerprint(self, workspace: Path) -> str:
         """Return what tells a workspace from every other that would be gone on from differently."""
-        states = sorted(self._below(workspace, workspace))
+        states = sorted(self._below(workspace))
         return hashlib.sha256(json.dumps(states).encode()).hexdigest()
 
-    def _below(self, directory: Path, workspace: Path) -> Iterator[State]:
-        for one in sorted(workspace.iterdir()):
+    def _below(self, workspace: Path) -> Iterator[State]:
+        for one in workspace.iterdir():
             if not one.is_dir():
                 yield self._state(str(one), one.name, one.lstat())
                 continue

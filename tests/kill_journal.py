@@ -1,10 +1,11 @@
 """What was killed, kept so that nobody kills twice for the same code, whenever the run is cut."""
 
 import hashlib
-import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("privacy", "connectors", "compliance", "federation", "tests")
@@ -40,6 +41,9 @@ class Kill:
         return self.stage, self.victim, self.at, self.what
 
 
+KILL = TypeAdapter(Kill)
+
+
 @dataclass
 class Journal:
     """A line of JSON for each kill, written by several processes.
@@ -61,8 +65,8 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         for line in path.read_text().splitlines():
-            with suppress(json.JSONDecodeError):  # it was cut
-                read = Kill(**json.loads(line))
+            with suppress(ValidationError):  # it was cut, or is of other code
+                read = KILL.validate_json(line)
                 if read.code == found.code:
                     found.done[read.step] = read
         return found
@@ -71,7 +75,7 @@ class Journal:
         """Keep a kill."""
         self.done[kill.step] = kill
         with self.path.open("a") as file:
-            file.write(json.dumps(asdict(kill)) + "\n")
+            file.write(KILL.dump_json(kill).decode() + "\n")
 
 
 def digest_of_code() -> str:
