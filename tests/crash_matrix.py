@@ -238,15 +238,19 @@ def kill_all(directory: Path, journal: Journal, every: int, named: Collection[st
             if mine and take_on(claims / f"taken-{name.replace('/', '-')}"):
                 group = Group(matrix, stage, victim, journal, disks)
                 group.run(every=every, turn=turn * 7)
-                taken = len(list(claims.glob("taken-*")))
+                taken, passed = len(list(claims.glob("taken-*"))), time.monotonic() - begun
                 sys.stdout.write(
                     f"{name}: {group.steps} steps, {group.disks} disks, {len(group.kills)} kills; "
-                    f"process {taken} of {groups}, {len(journal.done) - earlier} kills in "
-                    f"{time.monotonic() - begun:.0f} s\n"
+                    f"{len(journal.done) - earlier} in {passed:.0f} s here, "
+                    f"some {passed * (groups - taken) / taken:.0f} s left\n"
                 )
                 sys.stdout.flush()
         if named and not left:
             return
+    if left:
+        raise ValueError(
+            f"there is no {', '.join(sorted(left))}: name a job and a party, as find/brand"
+        )
 
 
 def main(file: Path, every: int, processors: int, named: Collection[str]) -> int:
