@@ -9,14 +9,14 @@ export OPENBLAS_NUM_THREADS := 1
 # Tests start hundreds of processes, which must not compile all modules each for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo lint test compiled explore bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-consent-strings bench-policies bench-manifest bench-many bench-gigabyte docs pins clean
+.PHONY: demo lint test compiled explore crash-matrix bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-consent-strings bench-policies bench-manifest bench-many bench-gigabyte docs pins clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
 	$(BIN)/comity demo --workspace out/demo
 
 # Tests kill processes, never the power: their files need no disk where memory is at hand.
-test: export TMPDIR := $(shell [ -w /dev/shm ] && [ "$$(df -Pk /dev/shm | awk 'NR == 2 { print $$4 }')" -gt 4000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
+test crash-matrix: export TMPDIR := $(shell [ -w /dev/shm ] && [ "$$(df -Pk /dev/shm | awk 'NR == 2 { print $$4 }')" -gt 4000000 ] && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 test: $(VENV)/.test  ## lint, types and every test
 	$(MAKE) --no-print-directory --jobs 2 lint compiled
 	$(BIN)/python -m pytest -n 3
@@ -32,6 +32,9 @@ lint: $(VENV)/.test
 
 explore: $(VENV)/.test  ## everything, where the tests take a sample; properties on examples not seen before
 	$(BIN)/python -m pytest -n 2 --thorough --hypothesis-profile=explore
+
+crash-matrix: $(VENV)/.test  ## kill every process at every step that leaves another disk; goes on where it was cut
+	$(BIN)/python -m pytest -s --exhaustive tests/test_crashing.py
 
 pins: $(VENV)/.test  ## write down the versions that an image has
 	$(BIN)/python deploy/pin.py

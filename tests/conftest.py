@@ -118,12 +118,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="kill at every step and change every byte, where a sample is taken otherwise",
     )
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="kill each process of the crash matrix at every step that leaves another disk",
+    )
 
 
 @pytest.fixture
 def thorough(pytestconfig: pytest.Config) -> bool:
     """Whether all of what could be tried shall be, and not a sample."""
     return bool(pytestconfig.getoption("thorough"))
+
+
+@pytest.fixture
+def exhaustive(pytestconfig: pytest.Config) -> bool:
+    """Whether the crash matrix shall be done in full, going on where it was cut."""
+    return bool(pytestconfig.getoption("exhaustive"))
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

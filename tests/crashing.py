@@ -5,12 +5,6 @@ transaction about to be committed, an answer given. Killed is the coordinator, o
 which a party handles a message: a worker; or the node, before it has taken the message and when it
 has answered. Workers end with their node, so that a node killed in between leaves on disk what a
 killed worker leaves.
-
-As a script: `crashing.py DIRECTORY EVERY[+OFFSET] [JOB/PARTY …]`: kills at every `EVERY`-th step of
-each party in each job and in an erasure, or in those named, beginning with a different one in each,
-`OFFSET` steps later: with all offsets below `EVERY`, every step. With offset 0 it kills besides
-before the first message of each party is taken and when its last is answered. Prints a line of JSON
-for each job and party.
 """
 
 import json
@@ -22,7 +16,7 @@ import sqlite3
 import stat
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -34,8 +28,6 @@ from parties import NOW, PEOPLE, World, email
 from trials import write_every_job
 
 from compliance.errors import ComplianceError
-from compliance.log import files
-from compliance.log.files import LocalFiles
 from compliance.records import Record, Release
 from federation.auditing import audit_places
 from federation.channel import Parcel
@@ -45,7 +37,6 @@ from federation.erasing import Erasing, Kept
 from federation.errors import PartyUnreachableError
 from federation.messages import SealedMessage, unseal
 from federation.party import locked
-from federation.progress import listening
 from federation.specification import JobSpec, MeasureSpec
 from federation.trial.workspace import prepare_workspace
 
@@ -400,7 +391,7 @@ class Matrix:
         erasure = {"deadline_days": 10, "retrain_days": 20}
         file = write_every_job(directory / "trial", measure=MEASURE, erasure=erasure)
         made = prepare_workspace(load_collaboration(file), file, directory / "made")
-        self._directory = directory
+        self.directory = directory
         self._made = World(made, NOW)
         coordinator = self._made.folder("coordinator")
         self.jobs: tuple[JobSpec, ...] = (*read_jobs(coordinator), COUNT)
@@ -409,7 +400,7 @@ class Matrix:
         """Run job after job in this process; once there are a model and a segment, erase too."""
         before = self._made
         for number, spec in enumerate(self.jobs):
-            after = before.copy(self._directory / f"after-{number}")
+            after = before.copy(self.directory / f"after-{number}")
             write_jobs(after.folder("coordinator"), self.jobs[: number + 1])
             after.run()
             yield Stage(spec.name, spec.kind, before, after, End.of(after))
@@ -421,24 +412,28 @@ class Matrix:
 
     def _erasure(self, trained: World) -> Stage:
         """Have somebody ask the brand to be erased everywhere, who is in all that was made."""
-        before = trained.copy(self._directory / "asked")
+        before = trained.copy(self.directory / "asked")
         with before.node("brand").desk() as desk:
             erasing = Erasing(desk.folder, desk.agreement, desk.gate, clock=before.clock)
             erasing.request("email", email(IN_ALL))
-        after = before.copy(self._directory / "erased")
+        after = before.copy(self.directory / "erased")
         after.run()
         return Stage("erase", "erase", before, after, End.of(after))
 
     def kill(self, stage: Stage, victim: str, at: int) -> list[str]:
         """Run a stage, killed at a step, and run it again; say what went wrong."""
-        world = self._begin(stage, "tried", victim, at)
+        world = self.begin(stage, "tried", victim, at)
         assert world.steps is not None
-        ended = forked(world.run, world.steps, self._directory / "steps")
+        ended = forked(world.run, world.steps, self.directory / "steps")
         # without a worker a run stops, or goes on where the job may
         if (ended == KILLED) != (victim == "coordinator") or ended not in {KILLED, STOPPED, 0}:
             return [f"ended with {ended}"]
         if victim != "coordinator" and not (world.workspace.path / f"killed-{victim}").exists():
             return ["nobody was killed"]
+        return self.again(stage, world)
+
+    def again(self, stage: Stage, world: World) -> list[str]:
+        """Run a stage again in which somebody was killed; say what went wrong."""
         # whoever asks to be erased is told of again after a day
         for later in (DAY, DAY) if stage.kind == "erase" else (HOUR,):
             world = WatchedWorld(world.workspace, world.now + later)
@@ -446,74 +441,11 @@ class Matrix:
                 return [f"ended with {ended} when run again"]
         return differences(world, stage.end)
 
-    def steps(self, stage: Stage, victim: str) -> list[str]:
-        """Return the steps of a party in a stage."""
-        world = self._begin(stage, "counted", victim)
-        assert world.steps is not None
-        if forked(world.run, world.steps, self._directory / "steps"):
-            raise AssertionError(f"{victim}: the steps could not be counted")
-        if wrong := differences(world, stage.end):
-            raise AssertionError(f"processes of their own make something else: {wrong}")
-        found: list[str] = json.loads((self._directory / "steps").read_text())
-        return found
-
-    def _begin(self, stage: Stage, place: str, victim: str, at: int = 0) -> WatchedWorld:
+    def begin(self, stage: Stage, place: str, victim: str, at: int = 0) -> WatchedWorld:
         """Return a world in which a stage has yet to be run."""
-        path = self._directory / place
+        path = self.directory / place
         shutil.rmtree(path, ignore_errors=True)
         world = stage.before.copy(path)
         write_jobs(world.folder("coordinator"), read_jobs(stage.after.folder("coordinator")))
         (path / WIRE).touch()
         return WatchedWorld(world.workspace, world.now, steps=Steps(path, victim, at))
-
-
-def points(taken: Sequence[str], first: int, every: int, offset: int) -> list[int]:
-    """Return at which steps to kill, from 1."""
-    every = min(every, len(taken))
-    found = set(range(1 + (first + offset) % every, len(taken) + 1, every))
-    if not offset and "take" in taken:
-        found |= {taken.index("take") + 1, len(taken) - taken[::-1].index("answer")}
-    return sorted(found)
-
-
-def main(directory: Path, every: int, offset: int, named: Collection[str]) -> int:
-    """Kill, and print what was killed; return how often something was wrong."""
-    matrix = Matrix(directory)
-    wrong = 0
-    turn = 0
-    left = set(named)
-    for stage in matrix.each():
-        for victim in (*PEOPLE, "coordinator"):
-            turn += 1
-            if named and f"{stage.name}/{victim}" not in left:
-                continue
-            taken = matrix.steps(stage, victim)
-            killed = points(taken, turn * 7, every, offset)
-            for at in killed:
-                problems = matrix.kill(stage, victim, at)
-                if problems:
-                    wrong += 1
-                    where = f"{stage.name} {victim} {at} {taken[at - 1]}"
-                    sys.stderr.write(f"{where}: {problems}\n")
-                    sys.stderr.flush()
-            told = {"job": stage.name, "kind": stage.kind, "victim": victim, "steps": len(taken)}
-            told |= {"killed": len(killed), "kinds": Counter(taken[at - 1] for at in killed)}
-            sys.stdout.write(json.dumps(told) + "\n")
-            sys.stdout.flush()
-            left.discard(f"{stage.name}/{victim}")
-        if named and not left:
-            break
-    return wrong
-
-
-def sync_in_turn(_: LocalFiles, paths: Collection[Path]) -> None:
-    """Flush files one after another, so that steps come in one order."""
-    for path in paths:
-        files._sync(path)
-
-
-if __name__ == "__main__":
-    LocalFiles.sync = sync_in_turn  # type: ignore[method-assign]
-    with listening(lambda _: None):
-        each, _, later = sys.argv[2].partition("+")
-        sys.exit(min(1, main(Path(sys.argv[1]), int(each), int(later or 0), sys.argv[3:])))
