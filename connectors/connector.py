@@ -155,8 +155,14 @@ class ObjectSource(BaseModel):
     url: str
 
 
-def open_connector(source: FileSource | SqlSource | ObjectSource) -> Connector:
+def open_connector(
+    source: FileSource | SqlSource | ObjectSource, *, patient: bool = False
+) -> Connector:
     """Return the connector for a source; the source itself is first touched when it is used.
+
+    Args:
+        source: where the table is.
+        patient: whether to wait for a database that is away, a quarter of a minute.
 
     Raises:
         SourceFormatError: the file name's ending is not a known one.
@@ -169,9 +175,10 @@ def open_connector(source: FileSource | SqlSource | ObjectSource) -> Connector:
         return ObjectsConnector(source.url)
     if isinstance(source, SqlSource):
         # SQLAlchemy is loaded only for those who use it.
-        from connectors.sql import SqlConnector
+        from connectors.sql import PAUSES, SqlConnector
 
-        return SqlConnector(source.url.get_secret_value(), source.table)
+        pauses = PAUSES if patient else ()
+        return SqlConnector(source.url.get_secret_value(), source.table, pauses=pauses)
     from connectors.files import CsvConnector, ParquetConnector
 
     name = source.path.name.lower()

@@ -18,6 +18,7 @@ from federation.terminal import JsonFlag, answer, counted, err, print_json
 
 if TYPE_CHECKING:
     from compliance.consent import ConsentEvent, ConsentEventKind
+    from connectors import SqlSource
     from federation.consent_recording import ConsentRecording
     from federation.party import PartyFolder
 
@@ -143,11 +144,11 @@ def object_(
 def import_(
     directory: PartyArgument,
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="The file in use where left out.")
+        Path | None, typer.Argument(metavar="FILE", help="The file or table in use where left out.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Bring a consent file into the party's journal, which is begun where there is none.
+    """Bring consents into the party's journal, which is begun where there is none.
 
     Example: comity consent import out/demo/retailer
     """
@@ -202,11 +203,11 @@ def show(
     from federation.party import PartyFolder
 
     folder = PartyFolder(directory)
-    agreement, file = folder.agreement(), _file(folder)
+    agreement, place = folder.agreement(), _place(folder)
     if purpose not in agreement.purposes:
         raise typer.BadParameter(other_purpose(agreement))
-    reading = ConsentReading(file, agreement.purposes, agreement=agreement, party=folder.name)
-    decision = reading.said_by([subject]).decide(
+    reading = ConsentReading(place, agreement.purposes, agreement=agreement, party=folder.name)
+    decision = reading.said_by([subject], folder.path).decide(
         [subject],  # type: ignore[arg-type]
         purpose=purpose,
         at=datetime.now(UTC),
@@ -251,7 +252,7 @@ def check(
     if not leaves:
         raise ConsentError(f"the log of {folder.name} tells of no use of consents in job {job!r}")
     reading = ConsentReading(
-        _file(folder), agreement.purposes, agreement=agreement, party=folder.name
+        _place(folder), agreement.purposes, agreement=agreement, party=folder.name
     )
     people, key = load_people(folder.job(job) / "people").keys, folder.cohort_key(agreement.digest)
     for leaf in leaves:
@@ -264,12 +265,14 @@ def check(
     )
 
 
-def _file(folder: "PartyFolder") -> Path:
+def _place(folder: "PartyFolder") -> "Path | SqlSource":
     from federation.errors import WorkspaceError
 
-    if folder.config.consent is None:
-        raise WorkspaceError(f"{folder.path} keeps no consents: name a file in party.json")
-    return folder.resolve(folder.config.consent)
+    if (place := folder.consents) is None:
+        raise WorkspaceError(
+            f"{folder.path} keeps no consents: name a file or a table in party.json"
+        )
+    return place
 
 
 def _yes(

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compliance.agreement import Agreement
 from compliance.consent import ConsentEvent, ConsentJournal
-from compliance.errors import UnknownPurposeError
+from compliance.errors import ConsentError, UnknownPurposeError
 from federation.errors import WorkspaceError
 from federation.party import PartyFolder, write_atomically
 
@@ -76,9 +76,15 @@ class ConsentIntake:
             WorkspaceError: the party keeps no consents.
         """
         self.check(event.purpose for event in events)
-        if (file := self.file) is None:
+        if (file := self._folder.consents) is None:
             raise WorkspaceError(
                 f"{self._folder.path} keeps no consents: `comity consent import` begins a journal"
+            )
+        if not isinstance(file, Path):
+            raise ConsentError(
+                f"the consents of {self._folder.name} are a table, which is read and never "
+                "written: record it where the table is kept; or `comity consent import` brings it "
+                "into a journal, which counts in its place"
             )
         with self.held():
             told, journal = self.load(), self.journal(file)
@@ -88,10 +94,12 @@ class ConsentIntake:
             return journal.append(*events)
 
     @property
-    def file(self) -> Path | None:
-        """The party's consent file."""
-        consent = self._folder.config.consent
-        return None if consent is None else self._folder.resolve(consent)
+    def journal_file(self) -> Path | None:
+        """The party's journal; None where its consents are another file, or a table, or none."""
+        place = self._folder.consents
+        if not isinstance(place, Path) or place.suffix != ".csv":
+            return None
+        return place if ConsentJournal(place).begun else None
 
     def journal(self, file: Path) -> ConsentJournal:
         """Return the journal in a file."""

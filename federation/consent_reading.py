@@ -5,13 +5,15 @@ jobs/JOB/consents-read.json   that everybody asked about consented, and until wh
 jobs/JOB/consents.tmp/        while they are read: events and people, by subject (`shelves`)
 ```
 
-Guarantees: an answer is what the consent file says at that moment. One is taken from an earlier
-reading only where the file's bytes, the people and the purpose are the same, and no event of the
-purpose has become due since: whoever withdraws is heard at the next use. Only the consent of
-everybody is kept; any "no" is read anew. Memory depends on a shelf, not on people or events. A
-journal may grow while it is read (`consent_intake`): what it held at the beginning is read.
+Guarantees: an answer is what the consents say at that moment. One is taken from an earlier reading
+only where the file's bytes, the people and the purpose are the same, and no event of the purpose
+has become due since: whoever withdraws is heard at the next use. A table's bytes are those of its
+copy. Only the consent of everybody is kept; any "no" is read anew. Memory depends on a shelf, not
+on people or events. A journal may grow while it is read (`consent_intake`): what it held at the
+beginning is read.
 
-Leaves to others: who the people are (`population`), and what follows from a "no" (`gate`).
+Leaves to others: where consents are (`consent_file`), who the people are (`population`), and what
+follows from a "no" (`gate`).
 """
 
 import hashlib
@@ -19,7 +21,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -35,18 +37,19 @@ from compliance.consent import (
     ConsentDecision,
     events_schema,
     read_events,
-    size_of,
 )
 from compliance.errors import ConsentError
 from compliance.records import ConsentUsed
 from compliance.terms import Activity
+from connectors import SqlSource
 from federation.cohort_roots import root_of_shelves
+from federation.consent_file import ConsentFile, consent_file
 from federation.party import write_atomically
 from federation.references import References
 from federation.routes import ROUTES
 from federation.shelves import Shelves, read_together, scratch
 
-__all__ = ["PEOPLE", "ConsentReading", "Heard"]
+__all__ = ["PEOPLE", "ConsentReading", "Heard", "put_people"]
 
 _KINDS: Final = {
     Activity.MATCH: ("match.", "align."),
@@ -62,7 +65,6 @@ _OUTCOMES: Final = {
     Activity.MEASURE: "measure.published",
 }
 """What the coordinator makes of it, and tells on."""
-_BLOCK: Final = 1 << 20
 
 PEOPLE = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
 """How people lie on shelves: a record's reference, and the number of its row."""
@@ -70,10 +72,10 @@ PEOPLE = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
 
 @dataclass(frozen=True)
 class Heard:
-    """What a consent file said at a moment about some rows.
+    """What consents said at a moment about some rows.
 
     Attributes:
-        file: SHA-256 of the file (hex).
+        file: SHA-256 of what was read (hex).
         purpose: what it was asked about.
         at: the moment.
         decision: about rows 0 to n - 1.
@@ -109,10 +111,10 @@ class _Kept(BaseModel):
 
 
 class ConsentReading:
-    """A party's consent file at work on one message.
+    """A party's consents at work on one message.
 
     Args:
-        file: the consent file.
+        place: their file or table.
         purposes: those that the agreement declares.
         agreement: what uses need besides; nothing where left out.
         party: whose consents they are; where left out, nothing is shown to anybody.
@@ -120,13 +122,13 @@ class ConsentReading:
 
     def __init__(
         self,
-        file: Path,
+        place: Path | SqlSource,
         purposes: Collection[str],
         *,
         agreement: Agreement | None = None,
         party: str | None = None,
     ) -> None:
-        self._file = file
+        self._place = place
         self._purposes = purposes
         self._agreement = agreement
         self._party = party
@@ -205,7 +207,8 @@ class ConsentReading:
             count: how many rows there are.
             purpose: what they would be used for.
             at: the moment, with a time zone.
-            directory: where events are laid by subject; one that is not there yet.
+            directory: where events are laid by subject; one that is not there yet, in one that is
+                and may hold more.
             conditions: what the use needs besides.
             first: as of so many rows of the file; all of them where left out.
 
@@ -213,12 +216,24 @@ class ConsentReading:
             ConsentError: the file cannot be read, is malformed, or changes while it is read.
             UnknownPurposeError: it names other purposes than the agreement, which may also lack
                 the one asked about.
-            OSError: the disk is full, or cannot be written.
+            OSError, WorkspaceError: the disk is full, or cannot be written.
         """
-        digest, rows, events = self._laid_out(directory, first)
+        with consent_file(self._place, directory.parent) as file:
+            laid = self._laid_out(file, directory, first)
+        return self._heard(laid, people, count, purpose=purpose, at=at, conditions=conditions)
 
+    def _heard(
+        self,
+        laid: "_LaidOut",
+        people: Shelves,
+        count: int,
+        *,
+        purpose: str,
+        at: datetime,
+        conditions: Conditions,
+    ) -> Heard:
         def decided() -> Iterator[tuple[NDArray[np.uint32], ConsentDecision]]:
-            for asked, said in read_together(people, events):
+            for asked, said in read_together(people, laid.events):
                 book = ConsentBook.of(
                     said.to_batches(), purposes=self._purposes, recipients=self._recipients
                 )
@@ -229,35 +244,36 @@ class ConsentReading:
                 )
 
         joined = ConsentDecision.joined(decided(), count=count)
-        decision = ConsentDecision(joined.outcomes, rows, joined.next_event)
-        return Heard(digest, purpose, at, decision, conditions)
+        decision = ConsentDecision(joined.outcomes, laid.rows, joined.next_event)
+        return Heard(laid.digest, purpose, at, decision, conditions)
 
-    def _laid_out(self, directory: Path, first: int | None) -> tuple[str, int, Shelves]:
-        """Read the file onto shelves by subject: its digest, how many rows, and the events.
+    def _laid_out(self, file: ConsentFile, directory: Path, first: int | None) -> "_LaidOut":
+        """Read a file onto shelves by subject.
 
         Raises:
             ConsentError: as `decide`.
         """
-        size = size_of(self._file)
-        digest = self._digest(size)
+        digest, rows = file.digest(), 0
         with Shelves(directory, events_schema(self._recipients)) as events:
-            rows = 0
-            read = read_events(
-                self._file,
-                purposes=self._purposes,
-                recipients=self._recipients,
-                first=first,
-                size=size,
-            )
-            for batch in read:
+            for batch in self._events(file, first=first):
                 rows += len(batch)
                 events.put(batch)
-        if self._digest(size) != digest:
+        if file.digest() != digest:
             raise ConsentError(
-                f"consent file {self._file} changed while it was read: replace it by renaming "
-                "a whole one, then run again"
+                f"{file.name} changed while it was read: replace it by renaming a whole one, then "
+                "run again"
             )
-        return digest, rows, events
+        return _LaidOut(digest, rows, events)
+
+    def _events(self, file: ConsentFile, *, first: int | None = None) -> Iterator[Any]:
+        return read_events(
+            file.path,
+            purposes=self._purposes,
+            recipients=self._recipients,
+            first=first,
+            size=file.size,
+            name=file.name,
+        )
 
     def keep(
         self, heard: Heard, rows: NDArray[np.bool_], people: Sequence[References], *, kept: Path
@@ -306,21 +322,15 @@ class ConsentReading:
             UnknownPurposeError: the agreement does not declare the purpose.
             WorkspaceError: the references are damaged, or the disk is full.
         """
-        asked = _asked(self._digest(size_of(self._file)), people, purpose, conditions)
-        earlier = _load(kept)
-        if earlier is not None and earlier.answers(asked, at):
-            return earlier.log_size
         with scratch(kept.with_name("consents.tmp")) as directory:
+            with consent_file(self._place, directory) as file:
+                asked, earlier = _asked(file.digest(), people, purpose, conditions), _load(kept)
+                if earlier is not None and earlier.answers(asked, at):
+                    return earlier.log_size
+                laid = self._laid_out(file, directory / "events", None)
             with Shelves(directory / "people", PEOPLE) as shelves:
-                count = _put(shelves, people)
-            heard = self.decide(
-                shelves,
-                count,
-                purpose=purpose,
-                at=at,
-                directory=directory / "events",
-                conditions=conditions,
-            )
+                count = put_people(shelves, people)
+            heard = self._heard(laid, shelves, count, purpose=purpose, at=at, conditions=conditions)
         everybody = np.ones(count, dtype=np.bool_)
         if not heard.decision.allowed.all():
             return None
@@ -330,11 +340,12 @@ class ConsentReading:
     def check_cohort(
         self, used: ConsentUsed, people: References, key: bytes, directory: Path
     ) -> None:
-        """Return only if a leaf is true of a cohort, as the consent file was then.
+        """Return only if a leaf is true of a cohort, as the consents were then.
 
         1. The cohort has the leaf's root under the key.
         2. The first rows of the file, as many as the leaf says, allow each of them, as of its
-           moment, for its purpose.
+           moment, for its purpose. A table does not say which rows were its first: it must have as
+           many as then.
 
         Args:
             used: the leaf.
@@ -346,7 +357,7 @@ class ConsentReading:
             ConsentError: it is not, or the file cannot be read.
         """
         with Shelves(directory / "people", PEOPLE) as shelves:
-            count = _put(shelves, (people,))
+            count = put_people(shelves, (people,))
         if (
             used.cohort_root is None
             or used.as_of is None
@@ -360,50 +371,50 @@ class ConsentReading:
             at=used.as_of,
             directory=directory / "events",
             conditions=self.conditions(used.purpose),
-            first=used.consent_log_size,
+            first=used.consent_log_size if isinstance(self._place, Path) else None,
         )
-        if heard.decision.log_size != used.consent_log_size:
+        if (found := heard.decision.log_size) != used.consent_log_size:
+            what, changed = ("file", "removed")
+            if not isinstance(self._place, Path):
+                what = "table"
+                changed = "added or removed since, and it does not say which were there then"
             raise ConsentError(
-                f"the consent file has {heard.decision.log_size} rows, the leaf tells of "
-                f"{used.consent_log_size}: rows were removed"
+                f"the consent {what} has {found} rows, the leaf tells of {used.consent_log_size}: "
+                f"rows were {changed}"
             )
         if excluded := len(people) - int(np.count_nonzero(heard.decision.allowed)):
             raise ConsentError(f"{excluded} of {len(people)} people had not consented then")
 
-    def said_by(self, subjects: Collection[str]) -> ConsentBook:
+    def said_by(self, subjects: Collection[str], beside: Path) -> ConsentBook:
         """Return all that a few people said, in one pass over the file.
+
+        Args:
+            subjects: the party's own references of them.
+            beside: a directory that may hold a copy of a table.
 
         Raises:
             ConsentError: as `decide`.
             UnknownPurposeError: as `decide`.
         """
         wanted = pa.array(subjects, pa.large_string())
-        read = read_events(
-            self._file,
-            purposes=self._purposes,
-            recipients=self._recipients,
-            size=size_of(self._file),
-        )
-        return ConsentBook.of(
-            (batch.filter(pc.is_in(batch["subject"], value_set=wanted)) for batch in read),
-            purposes=self._purposes,
-            recipients=self._recipients,
-        )
+        with consent_file(self._place, beside) as file:
+            return ConsentBook.of(
+                (
+                    batch.filter(pc.is_in(batch["subject"], value_set=wanted))
+                    for batch in self._events(file)
+                ),
+                purposes=self._purposes,
+                recipients=self._recipients,
+            )
 
-    def _digest(self, size: int | None) -> str:
-        try:
-            with self._file.open("rb") as file:
-                if size is None:
-                    return hashlib.file_digest(file, "sha256").hexdigest()
-                digest, left = hashlib.sha256(), size
-                while left and (block := file.read(min(left, _BLOCK))):
-                    digest.update(block)
-                    left -= len(block)
-                return digest.hexdigest()
-        except OSError as error:
-            raise ConsentError(
-                f"consent file {self._file} cannot be read: {error.strerror}"
-            ) from error
+
+@dataclass(frozen=True)
+class _LaidOut:
+    """Events of a file by subject, how many they are, and the file's digest."""
+
+    digest: str
+    rows: int
+    events: Shelves
 
 
 def _asked(file: str, people: Sequence[References], purpose: str, conditions: Conditions) -> str:
@@ -419,7 +430,7 @@ def _load(path: Path) -> _Kept | None:
         return None
 
 
-def _put(shelves: Shelves, people: Sequence[References]) -> int:
+def put_people(shelves: Shelves, people: Sequence[References]) -> int:
     """Put people on shelves, numbered in their order, and return how many they are."""
     count = 0
     for references in people:

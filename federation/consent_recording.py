@@ -11,6 +11,7 @@ Leaves to others: holding the party's folder (whoever calls), rows while it is n
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,11 +24,11 @@ from compliance.consent import (
     commitment,
     events_of,
     read_events,
-    size_of,
 )
 from compliance.consent.record import ConsentNotice, ConsentRecord
 from compliance.errors import ConsentError, NothingSaidError, describe
 from compliance.terms import ConsentTerms
+from federation.consent_file import consent_file
 from federation.consent_intake import BEYOND, ConsentIntake, Told
 from federation.errors import WorkspaceError
 from federation.log_reading import own_leaves
@@ -67,13 +68,12 @@ class ConsentRecording:
             LogError: the log is, or the disk refused.
         """
         intake = self._intake
-        if (file := intake.file) is None:
+        if (file := intake.journal_file) is None:
             return  # 1
         with intake.held():  # nobody appends meanwhile; while the log is told, somebody may
             if (told := intake.load()) is None:
                 return  # 1
-            if file.suffix != ".csv" or not (journal := intake.journal(file)).begun:
-                return  # 1
+            journal = intake.journal(file)
             if (size := file.stat().st_size) == told.size:
                 return  # 1
             if size < told.size:
@@ -97,10 +97,10 @@ class ConsentRecording:
         return sequence
 
     def bring(self, source: Path | None) -> int:
-        """Bring a consent file into the journal, which is begun first where there is none.
+        """Bring consents into the journal, which is begun first where there is none.
 
         Args:
-            source: the file; where left out, the one that the party has used so far.
+            source: a file; where left out, the file or table that the party has used so far.
 
         Returns:
             The number of rows in the journal.
@@ -109,21 +109,22 @@ class ConsentRecording:
             ConsentError: a file is malformed, or there is none to bring.
             UnknownPurposeError: it names other purposes than the agreement.
         """
-        used = self._intake.file
-        begun = used is not None and used.suffix == ".csv" and ConsentJournal(used).begun
-        sources = [file for file in (None if begun else used, source) if file is not None]
-        if not sources:
-            raise ConsentError(f"{used or self._folder.path}: name a file to import")
-        for file in sources:
-            for _ in read_events(file, purposes=self._agreement.purposes):
-                pass  # sound as a whole, before a row of it counts
-        target = used if begun and used is not None else self._folder.path / JOURNAL
-        while True:
-            self.settle()
-            with self._intake.held():
-                if begun and not self._all_told(target):
-                    continue  # somebody said something in between: the log is told first
-                return self._bring(sources, target, begun=begun)
+        begun, folder = self._intake.journal_file, self._folder
+        places = [one for one in (None if begun else folder.consents, source) if one is not None]
+        if not places:
+            raise ConsentError(f"{begun or folder.path}: name a file to import")
+        with ExitStack() as lent:
+            files = [lent.enter_context(consent_file(one, folder.path)) for one in places]
+            for file in files:
+                for _ in read_events(file.path, purposes=self._agreement.purposes, name=file.name):
+                    pass  # sound as a whole, before a row of it counts
+            target, sources = begun or folder.path / JOURNAL, [file.path for file in files]
+            while True:
+                self.settle()
+                with self._intake.held():
+                    if begun and not self._all_told(target):
+                        continue  # somebody said something in between: the log is told first
+                    return self._bring(sources, target, begun=begun is not None)
 
     def _all_told(self, journal: Path) -> bool:
         told = self._intake.load()
@@ -221,13 +222,14 @@ class ConsentRecords:
                 f"the notice: expected purpose {purpose} and a lawful basis among "
                 f"{', '.join(bases)}, got {notice.purpose} and {notice.lawful_basis}"
             )
-        if folder.config.consent is None:
+        if (place := folder.consents) is None:
             raise ConsentError(f"{folder.path} keeps no consents")
-        file = folder.resolve(folder.config.consent)
-        size = size_of(file)  # somebody may say something meanwhile
-        for _ in read_events(file, purposes=agreement.purposes, size=size):
-            pass
-        events = events_of(file, subject, purpose, size=size)  # 2
+        with consent_file(place, folder.path) as file:  # somebody may say something meanwhile
+            for _ in read_events(
+                file.path, purposes=agreement.purposes, size=file.size, name=file.name
+            ):
+                pass
+            events = events_of(file.path, subject, purpose, size=file.size)  # 2
         if not events:
             raise NothingSaidError("the person said nothing about the purpose")
         # No key is made for looking: whose was destroyed would have one again.

@@ -109,7 +109,7 @@ class Expanding:
                 f"something lies already where the segment of job {job!r} would go: move it away, "
                 "or run the job under another name",
             )
-        suppression = Suppression(self._suppression_file())
+        suppression = Suppression(desk.folder.suppressed)
         with scratch(desk.folder.job(job) / "expanding.tmp") as beside:
             people = self._read(job, self._load_model(spec.train), suppression, beside)  # 2
             eligible = len(people.used.keys)
@@ -122,7 +122,8 @@ class Expanding:
                 told = noised_count(eligible, plan.mechanism, SecretStream(secret, "eligible"))
             rows, question = batches_of(segment), message.sealed.digest
             with delivered(desk.folder, desk.gate, job, rows, question=question):  # 4
-                suppression.require_unchanged()
+                used = people.used
+                suppression.require_none_of((used.keys, used.linked), beside / "suppressed")
                 released = desk.release(
                     message,
                     ExpandDone(eligible=told),
@@ -171,10 +172,6 @@ class Expanding:
         if expanded.missing:
             desk.tell(job, f"nothing of {', '.join(expanded.missing)}, who took no part")
         return released
-
-    def _suppression_file(self) -> Path | None:
-        file = self._desk.folder.config.suppression
-        return None if file is None else self._desk.folder.resolve(file)
 
     def _load_model(self, train: str) -> JointModel:
         desk, path = self._desk, self._desk.folder.model(train)

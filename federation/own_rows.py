@@ -79,7 +79,7 @@ class OwnRows:
         folder, agreement, match = kept.folder, kept.agreement, kept.spec.match
         config = folder.config
         check_kept(folder, match)
-        if config.data is None or config.consent is None or not folder.members(match).exists():
+        if config.data is None or folder.consents is None or not folder.members(match).exists():
             raise WorkspaceError(
                 f"{folder.path} has no rows that {kept.spec.name!r} was trained on: name the model "
                 "of a partner"
@@ -89,9 +89,7 @@ class OwnRows:
                 open_source(config.data, folder.path),
                 config.data,
                 agreement,
-                ConsentReading(
-                    folder.resolve(config.consent), agreement.purposes, agreement=agreement
-                ),
+                ConsentReading(folder.consents, agreement.purposes, agreement=agreement),
                 Use(agreement.train.purpose, clock(), with_features=True).but(
                     Erased(folder, folder.agreement()).references()  # known by today's recipe
                 ),

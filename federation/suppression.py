@@ -6,15 +6,15 @@ R#1093
 R#2210
 ```
 
-Guarantees: the list is read anew at every use, wholly or not at all; whoever is on it under one
-record is left out under every record of theirs that identifiers link (`population`).
+Guarantees: the list, a file or a table, is read anew at every use, wholly or not at all, and again
+before anything leaves; whoever is on it under one record is left out under every record of theirs
+that identifiers link (`population`).
 
 Leaves to others: who puts people on it, and why. It keeps nobody out of matches or training: that
 is what consent does.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,10 +23,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from connectors import FileSource, open_connector
+from connectors import FileSource, SqlSource, open_connector
 from connectors.errors import ConnectorError
 from connectors.schema import text_of
+from federation.consent_reading import PEOPLE, put_people
 from federation.errors import WorkspaceError
+from federation.references import References
 from federation.shelves import Shelves, read_together
 
 __all__ = ["COLUMN", "Suppression", "rows_listed"]
@@ -41,15 +43,12 @@ class Suppression:
     """A party's list as it is now.
 
     Args:
-        file: CSV or Parquet, with a column `record`; None where the party keeps none.
-
-    Raises:
-        WorkspaceError: it cannot be read.
+        place: CSV or Parquet, or a table of a database, with a column `record`; None where the
+            party keeps none.
     """
 
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-        self._digest = self._read_digest()
+    def __init__(self, place: Path | SqlSource | None) -> None:
+        self._place = place
 
     def references(self) -> Iterator[pa.Array]:
         """Read who is on it, in batches.
@@ -57,37 +56,35 @@ class Suppression:
         Raises:
             WorkspaceError: it cannot be read, or lacks the column.
         """
-        if self._file is None:
+        if (place := self._place) is None:
             return
+        source = FileSource(path=place) if isinstance(place, Path) else place
         try:
-            for batch in open_connector(FileSource(path=self._file)).scan([COLUMN]):
+            for batch in open_connector(source, patient=True).scan([COLUMN]):
                 yield text_of(batch.column(0)).drop_null().cast(pa.large_string())
         except (ConnectorError, pa.ArrowException) as error:
             reason = error if isinstance(error, ConnectorError) else "its column is no text"
             raise WorkspaceError(f"suppression list: {reason}") from None
 
-    def require_unchanged(self) -> None:
-        """Return only if the list says what it said at first.
+    def require_none_of(self, people: Sequence[References], directory: Path) -> None:
+        """Return only if nobody who is used is on the list now.
+
+        Args:
+            people: the party's own record references.
+            directory: where all are laid by subject; one that is not there yet.
 
         Raises:
-            WorkspaceError: it is another now, or cannot be read.
+            WorkspaceError: somebody is, or the list cannot be read.
+            OSError: the disk is full, or cannot be written.
         """
-        if self._read_digest() != self._digest:
+        if self._place is None:
+            return
+        with Shelves(directory / "people", PEOPLE) as shelves:
+            count = put_people(shelves, people)
+        if rows_listed(shelves, count, self.references(), directory / "listed").any():
             raise WorkspaceError(
-                f"suppression list {self._file} changed while it was used: run the job again"
+                "somebody was put on the suppression list while it was used: run the job again"
             )
-
-    def _read_digest(self) -> str | None:
-        if self._file is None:
-            return None
-        try:
-            with self._file.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise WorkspaceError(
-                f"suppression list {self._file} cannot be read: {error.strerror}; an empty one "
-                f"has the one line {COLUMN!r}"
-            ) from error
 
 
 def rows_listed(

@@ -76,14 +76,14 @@ def read_own_rows(kept: KeptPart, clock: Clock, *, with_labels: bool) -> Populat
     """
     folder, agreement, config = kept.folder, kept.agreement, kept.folder.config
     alignment = agreement.match.alignment
-    if config.data is None or config.consent is None or alignment is None:
+    if config.data is None or folder.consents is None or alignment is None:
         raise WorkspaceError(f"{folder.path} has no rows that {kept.spec.name!r} was trained on")
     with scratch(folder.job(kept.spec.name) / "own-rows.tmp") as beside:
         return read_population(
             open_source(config.data, folder.path),
             config.data,
             agreement,
-            ConsentReading(folder.resolve(config.consent), agreement.purposes),
+            ConsentReading(folder.consents, agreement.purposes),
             Use(
                 kept.terms.purpose,
                 clock(),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sqlite3
 import stat
 from collections.abc import Mapping
 from datetime import timedelta
@@ -30,7 +31,7 @@ from federation.enrolment.registration import PartyKeys, Registration, Statement
 from federation.enrolment.request import REQUEST_LIMIT, Standing
 from federation.enrolment.store import EnrolmentStore
 from federation.errors import CollaborationError, EnrolmentError, WorkspaceError
-from federation.party import PartyFolder
+from federation.party import PartyFolder, TableConfig
 from privacy.encryption import DecryptionKey
 from privacy.errors import PeerMessageError
 from privacy.randomness import Secret, seeded_secret
@@ -752,6 +753,27 @@ class TestThePartysFolder:
         file = write_means(tmp_path, "brand", **changes)
         with pytest.raises(CollaborationError, match=mistake):
             load_means(file, enrolment.store.read().terms, "brand")
+
+    def test_lists_may_be_tables_and_a_relative_database_lies_beside_the_file(
+        self, finished: Any, tmp_path: Path
+    ) -> None:
+        enrolment, members = finished
+        path = members["retailer"].folder.path / "enrolment" / "invitation.json"
+        means_of(tmp_path, "retailer", path)
+        with sqlite3.connect(tmp_path / "lists.db") as database:
+            database.execute("CREATE TABLE said (subject, purpose, event, time)")
+            database.execute("CREATE TABLE never (record)")
+        consent, listing = (
+            {"url": "sqlite:///lists.db", "table": name} for name in ("said", "never")
+        )
+        file = write_means(tmp_path, "retailer", consent=consent, suppression=listing)
+        config = load_means(file, enrolment.store.read().terms, "retailer")
+        url = f"sqlite:///{tmp_path}/lists.db"
+        assert config.consent == TableConfig(url=url, table="said")
+        assert config.suppression == TableConfig(url=url, table="never")
+        file = write_means(tmp_path, "retailer", consent=listing)
+        with pytest.raises(CollaborationError, match=r"consent: .* lacks 'subject'"):
+            load_means(file, enrolment.store.read().terms, "retailer")
 
     @pytest.mark.parametrize("content", [b"\xff", b"data = ", b""])
     def test_a_file_that_is_none_says_so(

@@ -43,6 +43,7 @@ from federation.objections import policy_objections
 from federation.party import PartyFolder, SegmentPlace, SegmentsConfig
 from federation.plan import plan
 from federation.progress import listening
+from federation.references import References
 from federation.specification import ExpandSpec
 from federation.suppression import Suppression
 from privacy.accounting.accountant import epsilon_of
@@ -266,7 +267,7 @@ def test_a_suppression_list_that_cannot_be_read_stops_the_job(
 
 def test_without_a_list_nobody_is_on_it() -> None:
     assert list(Suppression(None).references()) == []
-    Suppression(None).require_unchanged()
+    Suppression(None).require_none_of([References.of(["R1"])], Path("nowhere"))
 
 
 def test_nobody_eligible_is_below_the_minimum(later: World) -> None:

@@ -16,10 +16,12 @@ from compliance.consent.events import (
     SeparateConsent,
     events_schema,
 )
-from compliance.consent.files import read_events
+from compliance.consent.files import CONSENT_COLUMNS, REQUIRED_COLUMNS, read_events
 from compliance.consent.journal import ConsentJournal, commitment, events_of, size_of
 
 __all__ = [
+    "CONSENT_COLUMNS",
+    "REQUIRED_COLUMNS",
     "UNCONDITIONAL",
     "Conditions",
     "ConsentBook",

@@ -9,7 +9,6 @@ Leaves to others: which columns there are, and counting what could not be read (
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
@@ -61,27 +60,27 @@ class Columns:
     late: int
 
     @classmethod
-    def of(cls, batch: Any, path: Path, known: Mapping[str, int], parties: tuple[str, ...]) -> Self:
+    def of(cls, batch: Any, where: str, known: Mapping[str, int], parties: tuple[str, ...]) -> Self:
         """Read the columns of a batch.
 
         Args:
             batch: with the columns that every consent file has, and maybe others.
-            path: of the file, for messages.
+            where: what to call the file in messages.
             known: place of each declared purpose.
             parties: recipients, in sorted order.
 
         Raises:
             ConsentError: a column is of another type.
         """
-        expires, late = expiries_in(batch, path)
+        expires, late = expiries_in(batch, where)
         return cls(
-            subject=text_in(batch, "subject", path),
-            rank=_coded(batch, "event", path, _RANKS.get),
-            number=_coded(batch, "purpose", path, known.get),
-            time=microseconds_in(batch, "time", path),
-            separate=_coded(batch, "separate", path, _separate, absent=0),
+            subject=text_in(batch, "subject", where),
+            rank=_coded(batch, "event", where, _RANKS.get),
+            number=_coded(batch, "purpose", where, known.get),
+            time=microseconds_in(batch, "time", where),
+            separate=_coded(batch, "separate", where, _separate, absent=0),
             named=[
-                _coded(batch, "recipients", path, partial(_named, known=some), absent=ANYBODY)
+                _coded(batch, "recipients", where, partial(_named, known=some), absent=ANYBODY)
                 for some in recipient_columns(parties).values()
             ],
             expires=expires,
@@ -102,7 +101,7 @@ def rfc_3339(microseconds: Any) -> Any:
     return pc.replace_substring(pc.binary_join_element_wise(time, "Z", ""), " ", "T")
 
 
-def text_in(table: Any, name: str, path: Path) -> Any:
+def text_in(table: Any, name: str, where: str) -> Any:
     """Return a column as text, empty where there is none.
 
     Raises:
@@ -113,9 +112,7 @@ def text_in(table: Any, name: str, path: Path) -> Any:
     if not (
         pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
     ):
-        raise ConsentError(
-            f"consent file {path}: expected text in column {name}, got {column.type}"
-        )
+        raise ConsentError(f"{where}: expected text in column {name}, got {column.type}")
     return pc.fill_null(column.cast(pa.string()), "")
 
 
@@ -129,14 +126,14 @@ def _named(text: str, known: tuple[str, ...]) -> int | None:
 
 
 def _coded(
-    batch: Any, name: str, path: Path, read: Callable[[str], int | None], *, absent: int = 0
+    batch: Any, name: str, where: str, read: Callable[[str], int | None], *, absent: int = 0
 ) -> Any:
     """Return what a column of few different texts says, null where it cannot be read."""
     if name not in batch.schema.names:
         return pa.array(np.full(len(batch), absent, dtype=np.int32))
     column = batch[name]
     if not (pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)):
-        column = text_in(batch, name, path).dictionary_encode()
+        column = text_in(batch, name, where).dictionary_encode()
     values = [None if text is None else read(text) for text in column.dictionary.to_pylist()]
     nothing = read("")
     return pa.array([*values, nothing], pa.int32()).take(
@@ -144,7 +141,7 @@ def _coded(
     )
 
 
-def expiries_in(batch: Any, path: Path) -> tuple[Any, int]:
+def expiries_in(batch: Any, where: str) -> tuple[Any, int]:
     """Return when consents end, and how many rows do not say so as they must."""
     if "expires" not in batch.schema.names:
         return pa.array(np.full(len(batch), NEVER)), 0
@@ -152,13 +149,13 @@ def expiries_in(batch: Any, path: Path) -> tuple[Any, int]:
     empty = (
         pc.is_null(column)
         if pa.types.is_timestamp(column.type)
-        else pc.equal(text_in(batch, "expires", path), "")
+        else pc.equal(text_in(batch, "expires", where), "")
     )
-    found = pc.if_else(empty, NEVER, microseconds_in(batch, "expires", path))
+    found = pc.if_else(empty, NEVER, microseconds_in(batch, "expires", where))
     return found, found.null_count
 
 
-def microseconds_in(table: Any, name: str, path: Path) -> Any:
+def microseconds_in(table: Any, name: str, where: str) -> Any:
     """Return microseconds since 1970, null where the time is malformed or out of range.
 
     Raises:
@@ -167,12 +164,10 @@ def microseconds_in(table: Any, name: str, path: Path) -> Any:
     column = table[name]
     if pa.types.is_timestamp(column.type):
         if column.type.tz is None:
-            raise ConsentError(
-                f"consent file {path}: column {name} has no time zone: write it as UTC"
-            )
+            raise ConsentError(f"{where}: column {name} has no time zone: write it as UTC")
         time = column.cast(_INSTANT, safe=False)
     else:
-        time = _instants(text_in(table, name, path))
+        time = _instants(text_in(table, name, where))
     in_range = pc.and_(pc.greater_equal(time, EPOCH), pc.less(time, END))
     return pc.if_else(in_range, time, None).cast(pa.int64())
 

@@ -33,11 +33,14 @@ from compliance.consent.columns import Columns, expiries_in, microseconds_in, rf
 from compliance.consent.events import KINDS, NEVER, events_schema
 from compliance.errors import ConsentError, UnknownPurposeError
 
-__all__ = ["JOURNAL", "read_events", "read_rows"]
+__all__ = ["CONSENT_COLUMNS", "JOURNAL", "REQUIRED_COLUMNS", "read_events", "read_rows"]
 
-_COLUMNS: Final = ("subject", "purpose", "event", "time")
+REQUIRED_COLUMNS: Final = ("subject", "purpose", "event", "time")
+"""Columns that each consent file has."""
 _OPTIONAL: Final = ("separate", "recipients", "expires")
 _FEW: Final = ("purpose", "event", "separate", "recipients")  # different texts in a column
+CONSENT_COLUMNS: Final = (*REQUIRED_COLUMNS, *_OPTIONAL)
+"""Columns of a consent file that are read; the last three may be absent."""
 JOURNAL: Final = ("subject", "purpose", "event", "separate", "recipients", "expires", "time")
 """Columns of a journal, in their order: `time` ends a row."""
 _ENDINGS: Final = (".csv", ".csv.gz", ".parquet")
@@ -62,6 +65,7 @@ def read_events(
     recipients: Collection[str] = (),
     first: int | None = None,
     size: int | None = None,
+    name: str | None = None,
 ) -> Iterator[Any]:
     """Read a consent file in batches, each in bounded memory.
 
@@ -75,6 +79,7 @@ def read_events(
         first: only so many rows from the start, as the file was when it had so many; all of them
             where left out.
         size: only so many bytes of a journal, which grows while it is read; all where left out.
+        name: what to call it in messages; by its path where left out.
 
     Yields:
         Record batches as `events_schema` says, purposes and recipients by their place in sorted
@@ -89,24 +94,25 @@ def read_events(
     parties = tuple(sorted(set(recipients)))
     schema = events_schema(parties)
     known = {purpose: place for place, purpose in enumerate(sorted(set(purposes)))}
-    seen = _Seen(path)
-    for whole in _read(path, torn, size):
+    where = name or f"consent file {path}"
+    seen = _Seen(where)
+    for whole in _read(path, where, torn, size):
         batch = whole if first is None else whole.slice(0, first - seen.rows)
         if not len(batch):
             break
-        columns = Columns.of(batch, path, known, parties)
+        columns = Columns.of(batch, where, known, parties)
         seen.take(batch, columns)
         if seen.all_sound:
             yield columns.events(schema)
     seen.refuse_mistakes(len(torn))
-    refuse_purposes(seen.foreign, purposes, f"consent file {path}")
+    refuse_purposes(seen.foreign, purposes, where)
 
 
 class _Seen:
     """What was read of a file so far, and everything that is wrong with it."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, where: str) -> None:
+        self._where = where
         self._wrong = Counter(dict.fromkeys(_MISTAKES, 0))
         self.rows = 0
         self.foreign: Counter[str] = Counter()
@@ -123,7 +129,7 @@ class _Seen:
         self._wrong[_NO_TIME] += columns.time.null_count
         self._wrong[_NO_SCOPE] += columns.separate.null_count + columns.late
         if columns.number.null_count:
-            told = text_in(batch, "purpose", self._path)
+            told = text_in(batch, "purpose", self._where)
             counts = pc.value_counts(told.filter(pc.is_null(columns.number))).to_pylist()
             self.foreign.update({pair["values"]: pair["counts"] for pair in counts})
 
@@ -132,8 +138,7 @@ class _Seen:
         self._wrong[_TORN] = torn
         if found := [f"{count} {what}" for what, count in self._wrong.items() if count]:
             raise ConsentError(
-                f"consent file {self._path}: of {self.rows + torn} rows {'; '.join(found)}: "
-                "correct them"
+                f"{self._where}: of {self.rows + torn} rows {'; '.join(found)}: correct them"
             )
 
 
@@ -146,15 +151,16 @@ def read_rows(path: Path, *, size: int | None = None) -> Iterator[Any]:
     Raises:
         ConsentError: it cannot be read, or changed meanwhile.
     """
-    for batch in _read(path, [], size):
+    where = f"consent file {path}"
+    for batch in _read(path, where, [], size):
         empty = pa.array([""] * len(batch), pa.string())
-        told = {name: text_in(batch, name, path) for name in JOURNAL[:3]}
+        told = {name: text_in(batch, name, where) for name in JOURNAL[:3]}
         for name in JOURNAL[3:5]:
-            told[name] = text_in(batch, name, path) if name in batch.schema.names else empty
-        expires, _ = expiries_in(batch, path)
+            told[name] = text_in(batch, name, where) if name in batch.schema.names else empty
+        expires, _ = expiries_in(batch, where)
         unlimited = pc.equal(expires, NEVER)
         told["expires"] = pc.fill_null(rfc_3339(pc.if_else(unlimited, None, expires)), "")
-        told["time"] = rfc_3339(microseconds_in(batch, "time", path))
+        told["time"] = rfc_3339(microseconds_in(batch, "time", where))
         yield pa.record_batch(told)
 
 
@@ -173,30 +179,30 @@ def refuse_purposes(foreign: Counter[str], allowed: Collection[str], where: str)
     )
 
 
-def _read(path: Path, torn: list[int], size: int | None = None) -> Iterator[Any]:
+def _read(path: Path, where: str, torn: list[int], size: int | None) -> Iterator[Any]:
     """Yield the columns, batch by batch; note rows with too many or too few fields."""
     try:
         if _ending(path) == ".parquet":
             names = parquet.read_schema(path).names
-            _require_columns(names, path)
-            wanted = _wanted(names, path)
+            _require_columns(names, where)
+            wanted = _wanted(names, where)
             encoded = [name for name in wanted if name in _FEW]
             with parquet.ParquetFile(path, read_dictionary=encoded) as file:
                 batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=wanted)
                 yield from map(_sound, batches)
         else:
             with _csv(path, None, [], size) as reader:
-                _require_columns(reader.schema.names, path)
-                wanted = _wanted(reader.schema.names, path)
+                _require_columns(reader.schema.names, where)
+                wanted = _wanted(reader.schema.names, where)
             with _csv(path, wanted, torn, size) as reader:
                 yield from map(_sound, reader)
     except (pa.ArrowException, UnicodeError):
         # Arrow quotes the row it stumbled over: its error must not travel with ours.
         raise ConsentError(
-            f"consent file {path} is damaged: expected UTF-8 text with a header line, or Parquet"
+            f"{where} is damaged: expected UTF-8 text with a header line, or Parquet"
         ) from None
     except OSError as error:
-        raise ConsentError(f"consent file {path} cannot be read: {reason_of(error)}") from error
+        raise ConsentError(f"{where} cannot be read: {reason_of(error)}") from error
 
 
 def _csv(
@@ -213,25 +219,25 @@ def _csv(
         parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=csv.ConvertOptions(
             include_columns=columns,
-            column_types=dict.fromkeys((*_COLUMNS, *_OPTIONAL), pa.string()),
+            column_types=dict.fromkeys(CONSENT_COLUMNS, pa.string()),
             strings_can_be_null=False,
         ),
     )
 
 
-def _require_columns(found: Sequence[str], path: Path) -> None:
-    if amiss := [name for name in _COLUMNS if found.count(name) != 1]:
+def _require_columns(found: Sequence[str], where: str) -> None:
+    if amiss := [name for name in REQUIRED_COLUMNS if found.count(name) != 1]:
         # What was found is not shown: in a file without a header it is the first person's row.
         raise ConsentError(
-            f"consent file {path}: expected each of the columns {_join(_COLUMNS)} once in its "
+            f"{where}: expected each of the columns {_join(REQUIRED_COLUMNS)} once in its "
             f"header, not so {_join(amiss)}"
         )
 
 
-def _wanted(found: Sequence[str], path: Path) -> list[str]:
+def _wanted(found: Sequence[str], where: str) -> list[str]:
     if twice := [name for name in _OPTIONAL if found.count(name) > 1]:
-        raise ConsentError(f"consent file {path}: {_join(twice)} stands twice in its header")
-    return [*_COLUMNS, *(name for name in _OPTIONAL if name in found)]
+        raise ConsentError(f"{where}: {_join(twice)} stands twice in its header")
+    return [*REQUIRED_COLUMNS, *(name for name in _OPTIONAL if name in found)]
 
 
 def _sound(batch: Any) -> Any:

@@ -232,7 +232,7 @@ def _open_routes(directory: Path, deletions: Deletions, calls: Calls) -> APIRout
         """Say that what people say can be recorded."""
         folder = PartyFolder(directory)
         intake = ConsentIntake(folder, folder.agreement())
-        if (file := intake.file) is None or file.suffix != ".csv" or not intake.journal(file).begun:
+        if intake.journal_file is None:
             raise ProblemError(problems.UNAVAILABLE, "expected a journal: `comity consent import`")
         return bodies.Health()
 

@@ -27,6 +27,7 @@ from compliance.consent_strings import (
     decode_tcf,
 )
 from compliance.consent_strings.us_privacy import Processing
+from connectors import SqlSource
 from federation.api import bodies, problems
 from federation.api.configuration import ConsentStringsConfig
 from federation.api.problems import ProblemError
@@ -178,13 +179,12 @@ class Consents:
         folder = PartyFolder(self._directory)
         agreement = folder.agreement()
         purposes = agreement.purposes if asked.purpose is None else (asked.purpose,)
-        intake = ConsentIntake(folder, agreement)
-        intake.check(purposes)
-        if (file := intake.file) is None:
+        ConsentIntake(folder, agreement).check(purposes)
+        if (place := folder.consents) is None:
             raise ProblemError(problems.UNAVAILABLE, "expected a party that keeps consents")
-        reading = ConsentReading(file, agreement.purposes, agreement=agreement, party=folder.name)
+        reading = ConsentReading(place, agreement.purposes, agreement=agreement, party=folder.name)
         named = references(folder, agreement, asked.subject)
-        book = reading.said_by(named)
+        book = reading.said_by(named, folder.path)
         found = []
         for purpose in purposes:
             decision = book.decide(
@@ -238,7 +238,8 @@ class Consents:
 
         Whoever may not see who is known gets the same answer whoever is:
 
-        1. All that can be wrong with the events themselves was found before anybody is looked for.
+        1. All that can be wrong with the events themselves, and with where they go, is found before
+           anybody is looked for.
         2. Who is nobody is passed over, and the journal is written to in any case.
         3. Nothing is counted.
         """
@@ -246,6 +247,8 @@ class Consents:
         agreement = folder.agreement()
         intake = ConsentIntake(folder, agreement)
         intake.check(event.purpose for _, event in said)  # 1
+        if isinstance(folder.consents, SqlSource):
+            raise ProblemError(problems.UNAVAILABLE, "expected a journal, and consents are a table")
         people = _references(folder, agreement, [named for named, _ in said])
         if seeing and not all(people.values()):
             raise ProblemError(problems.NOBODY)

@@ -7,15 +7,16 @@ Leaves to others: the form of keys and values (`mistakes`), contradictions betwe
 own terms (`compliance.agreement`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from compliance.consent import REQUIRED_COLUMNS
 from compliance.terms import MatchTerms, Role
 from connectors import FileSource, open_connector
 from connectors.errors import ConnectorError, other_spelling
 from federation.collaboration.mistakes import either, well_formed
-from federation.party import DataConfig
+from federation.party import DataConfig, TableConfig
 from federation.population import open_source
 from federation.suppression import COLUMN
 
@@ -99,6 +100,7 @@ def source_contradictions(document: Document, directory: Path) -> Iterator[str]:
                 f"{place}.consent: there is no file {directory / consent}: name the CSV or Parquet "
                 "file of the party's consent events"
             )
+        yield from _table_mistakes(f"{place}.consent", consent, REQUIRED_COLUMNS, directory)
         yield from _suppression_mistakes(f"{place}.suppression", party, directory)
         data = well_formed(DataConfig, party.get("data"))
         if data is None:
@@ -113,8 +115,20 @@ def source_contradictions(document: Document, directory: Path) -> Iterator[str]:
         yield from _column_mistakes(f"{place}.data", data, agreed, found)
 
 
+def _table_mistakes(
+    place: str, named: object, columns: Sequence[str], directory: Path
+) -> Iterator[str]:
+    if not isinstance(named, Mapping) or (config := well_formed(TableConfig, named)) is None:
+        return
+    try:
+        open_connector(config.source(directory)).scan(columns)
+    except ConnectorError as error:
+        yield f"{place}: {error}"
+
+
 def _suppression_mistakes(place: str, party: Mapping[str, Any], directory: Path) -> Iterator[str]:
     if not isinstance(file := party.get("suppression"), str):
+        yield from _table_mistakes(place, file, [COLUMN], directory)
         return
     try:
         found = open_connector(FileSource(path=directory / file)).columns()

@@ -65,7 +65,7 @@ from federation.collaboration.contradictions import (
 from federation.collaboration.mistakes import explain, overlooked, to_json, well_formed
 from federation.errors import CollaborationError
 from federation.objections import policy_objections
-from federation.party import DataConfig, SegmentsConfig
+from federation.party import DataConfig, FileOrTable, SegmentsConfig, TableConfig
 from federation.population import recipe_for
 from federation.rr22.configuration import Rr22Config
 from federation.specification import JobSpec
@@ -100,7 +100,7 @@ class _Closed(BaseModel):
 
 
 _Means = TypeVar("_Means", WorkersConfig, Rr22Config)
-_Segments = TypeVar("_Segments", Path, SegmentsConfig)
+_Segments = TypeVar("_Segments", Path | TableConfig, SegmentsConfig)
 
 
 class PartySection(_Closed):
@@ -110,8 +110,8 @@ class PartySection(_Closed):
         name: lower-case letters, digits, hyphens.
         role: brand, partner, coordinator or auditor.
         data: the party's table; brand and partners only.
-        consent: its consent events, CSV or Parquet; brand and partners only.
-        suppression: who must never be in its segments, CSV or Parquet; partners only.
+        consent: its consent events, CSV, Parquet or a table; brand and partners only.
+        suppression: who must never be in its segments, likewise; partners only.
         segments: where its segments go; partners only.
         declared_rows: a public round figure near the number of its people, and not below it.
         workers: who does its arithmetic; brand and partners only.
@@ -121,8 +121,8 @@ class PartySection(_Closed):
     name: Name
     role: Role
     data: DataConfig | None = None
-    consent: Path | None = None
-    suppression: Path | None = None
+    consent: FileOrTable | None = None
+    suppression: FileOrTable | None = None
     segments: SegmentsConfig | None = None
     declared_rows: Count | None = None
     workers: WorkersConfig | None = None

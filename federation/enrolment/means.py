@@ -9,6 +9,8 @@ key = "record"
 identifiers = { email = "email" }
 ```
 
+`consent` and `suppression` are files, or tables: `{ url = "postgresql://…", table = "…" }`.
+
 Guarantees: what the file says fits the draft that the party accepts, and the files, tables and
 columns that it names exist at that moment; all mistakes are reported at once. Nothing of it leaves.
 
@@ -27,7 +29,7 @@ from compliance.terms import DATA_ROLES
 from federation.collaboration.contradictions import party_contradictions, source_contradictions
 from federation.collaboration.mistakes import explain, to_json
 from federation.errors import CollaborationError
-from federation.party import DataConfig, PartyConfig, SegmentsConfig
+from federation.party import DataConfig, FileOrTable, PartyConfig, SegmentsConfig
 from federation.rr22.configuration import Rr22Config
 from federation.workers import WorkersConfig
 
@@ -46,8 +48,8 @@ class PartyMeans(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     data: DataConfig | None = None
-    consent: Path | None = None
-    suppression: Path | None = None
+    consent: FileOrTable | None = None
+    suppression: FileOrTable | None = None
     segments: SegmentsConfig | None = None
     workers: WorkersConfig | None = None
     ledger: str | None = None
@@ -80,13 +82,17 @@ def load_means(file: Path, draft: Draft, party: str) -> PartyConfig:
         name=party,
         role=draft.party(party).role,
         data=means.data and means.data.within(place),
-        consent=means.consent and place / means.consent,
-        suppression=means.suppression and place / means.suppression,
+        consent=_within(means.consent, place),
+        suppression=_within(means.suppression, place),
         segments=means.segments and means.segments.within(place),
         workers=means.workers,
         ledger=means.ledger,
         rr22=means.rr22,
     )
+
+
+def _within(named: FileOrTable | None, place: Path) -> FileOrTable | None:
+    return place / named if isinstance(named, Path) else named and named.within(place)
 
 
 def _mistakes(

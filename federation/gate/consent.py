@@ -31,13 +31,11 @@ class ConsentCheck:
         self._folder = folder
         self._agreement = agreement
         self._log = log
-        path = folder.config.consent
+        place = folder.consents
         self.reading = (
             None
-            if path is None
-            else ConsentReading(
-                folder.resolve(path), agreement.purposes, agreement=agreement, party=folder.name
-            )
+            if place is None
+            else ConsentReading(place, agreement.purposes, agreement=agreement, party=folder.name)
         )
 
     def check(self, departure: Departure, now: datetime) -> list[records.Record]:

@@ -7,7 +7,7 @@ PARTY/
   agreements/ notices/   its earlier versions; notices that end it
   keys/            identity, log, cosigning, encryption: seeds, readable by their owner only, and
                    sealed where there is an unsealing key (see `safe`)
-  data/            tables and consents (or a database elsewhere)
+  data/            tables and consents (or databases elsewhere)
   log/             the append-only log (C2SP tlog-tiles), and what witnesses cosigned
   shown/           its head on the way to them
   ledger.sqlite    the privacy budget (or a database elsewhere)
@@ -34,12 +34,14 @@ Leaves to others: what is written (`node`, `gate`), what an agreement means (`co
 from federation.party.configuration import (
     JOURNAL,
     DataConfig,
+    FileOrTable,
     KeyColumns,
     LabelRule,
     PartyConfig,
     SeedRule,
     SegmentPlace,
     SegmentsConfig,
+    TableConfig,
 )
 from federation.party.contract import read_agreement, verified_agreement
 from federation.party.damage import undamaged
@@ -50,6 +52,7 @@ from federation.party.writing import make_private, write_atomically
 __all__ = [
     "JOURNAL",
     "DataConfig",
+    "FileOrTable",
     "KeyColumns",
     "LabelRule",
     "PartyConfig",
@@ -57,6 +60,7 @@ __all__ = [
     "SeedRule",
     "SegmentPlace",
     "SegmentsConfig",
+    "TableConfig",
     "locked",
     "make_private",
     "read_agreement",

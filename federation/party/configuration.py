@@ -28,12 +28,14 @@ from federation.workers import WorkersConfig
 __all__ = [
     "JOURNAL",
     "DataConfig",
+    "FileOrTable",
     "KeyColumns",
     "LabelRule",
     "PartyConfig",
     "SeedRule",
     "SegmentPlace",
     "SegmentsConfig",
+    "TableConfig",
 ]
 
 _SQLITE: Final = "sqlite:///"
@@ -159,6 +161,48 @@ class DataConfig(_Closed):
         return self.model_copy(update={"url": _sqlite_within(self.url or "", directory)})
 
 
+class TableConfig(_Closed):
+    """A table of a database.
+
+    Attributes:
+        url: of the database (SQLAlchemy).
+        table: one of its tables or views.
+    """
+
+    url: str
+    table: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _of_a_database(self) -> Self:
+        if _in_objects(self.url):
+            raise ValueError("a store of objects has no tables")
+        return self
+
+    def within(self, directory: Path) -> Self:
+        """Return the same table with a relative SQLite file taken from `directory`."""
+        return self.model_copy(update={"url": _sqlite_within(self.url, directory)})
+
+    def source(self, directory: Path) -> SqlSource:
+        """Return where it is; a relative SQLite file is taken from `directory`."""
+        return SqlSource(url=SecretStr(self.within(directory).url), table=self.table)
+
+
+def _file_or_table(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """Read where a list is, and say in one sentence what could stand there."""
+    try:
+        return read(value)
+    except ValidationError as error:
+        raise PydanticCustomError(
+            "terms",
+            "{error}",
+            {"error": "name a file, or a database's table with its url and table"},
+        ) from error
+
+
+FileOrTable = Annotated[Path | TableConfig, WrapValidator(_file_or_table)]
+"""A CSV or Parquet file, or a table of a database."""
+
+
 class SegmentPlace(StrEnum):
     """What a party's segments become."""
 
@@ -241,8 +285,8 @@ class PartyConfig(_Closed):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
     role: Role
     data: DataConfig | None = None
-    consent: Path | None = None
-    suppression: Path | None = None
+    consent: FileOrTable | None = None
+    suppression: FileOrTable | None = None
     segments: SegmentsConfig | None = None
     workers: WorkersConfig | None = None
     ledger: str | None = None

@@ -11,8 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compliance.errors import describe
+from connectors import SqlSource
 from federation.errors import WorkspaceError
-from federation.party.configuration import PartyConfig, SegmentsConfig
+from federation.party.configuration import FileOrTable, PartyConfig, SegmentsConfig
 
 __all__ = ["PartyPlaces"]
 
@@ -77,6 +78,21 @@ class PartyPlaces:
     def resolve(self, path: Path) -> Path:
         """Return a configured path, relative ones taken from the party's folder."""
         return self.path / path
+
+    @property
+    def consents(self) -> Path | SqlSource | None:
+        """Where the party's consent events are, if it keeps any."""
+        return self._named(self.config.consent)
+
+    @property
+    def suppressed(self) -> Path | SqlSource | None:
+        """Where the list of who is in no segment is, if the party keeps one."""
+        return self._named(self.config.suppression)
+
+    def _named(self, place: FileOrTable | None) -> Path | SqlSource | None:
+        if place is None:
+            return None
+        return self.resolve(place) if isinstance(place, Path) else place.source(self.path)
 
     def job(self, job: str) -> Path:
         """Directory of what a job must remember."""

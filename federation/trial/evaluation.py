@@ -244,7 +244,7 @@ def _rows(
     clock: Clock,
 ) -> _Rows:
     agreement, config = workspace.agreement, folder.config
-    if config.data is None or config.consent is None:
+    if config.data is None or folder.consents is None:
         raise RuntimeError(f"partner {folder.name} has no data")
     check_kept(folder, spec.match)
     with scratch(folder.job(spec.name) / "evaluation.tmp") as beside:
@@ -252,7 +252,7 @@ def _rows(
             open_source(config.data, folder.path),
             config.data,
             agreement,
-            ConsentReading(folder.resolve(config.consent), agreement.purposes),
+            ConsentReading(folder.consents, agreement.purposes),
             Use(agreement.train.purpose, clock(), with_features=True),
             scratch=beside,
         )

@@ -17,10 +17,11 @@ from contextlib import suppress
 from typing import Final
 
 from compliance import records
-from compliance.consent import ConsentEvent, ConsentEventKind, ConsentJournal
+from compliance.consent import ConsentEvent, ConsentEventKind
 from compliance.errors import ErasureError
 from federation.audit import verify_party
 from federation.clock import Clock
+from federation.consent_intake import ConsentIntake
 from federation.consent_recording import ConsentRecording
 from federation.coordinator import write_jobs
 from federation.embedded import run_embedded
@@ -60,14 +61,11 @@ def play(prepared: Workspace, jobs: Sequence[JobSpec], *, clock: Clock) -> None:
 
 
 def _begin_journal(folder: PartyFolder, clock: Clock) -> None:
-    consent = PartyFolder(folder.path).config.consent
-    if consent is None:
-        return
-    file = folder.resolve(consent)
-    if file.suffix == ".csv" and ConsentJournal(file).begun:
+    if PartyFolder(folder.path).consents is None:
         return
     with held(folder.path, clock=clock) as at:
-        ConsentRecording(at.folder, at.agreement, at.gate.note).bring(None)
+        if ConsentIntake(at.folder, at.agreement).journal_file is None:
+            ConsentRecording(at.folder, at.agreement, at.gate.note).bring(None)
 
 
 def _withdraw(folder: PartyFolder, match: MatchSpec, clock: Clock) -> None:

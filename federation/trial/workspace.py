@@ -32,6 +32,7 @@ from federation.collaboration import (
 from federation.coordinator import read_jobs, write_jobs
 from federation.errors import WorkspaceError
 from federation.party import (
+    FileOrTable,
     PartyConfig,
     PartyFolder,
     locked,
@@ -174,28 +175,19 @@ def _check_same(found: Agreement, expected: Agreement, file: Path) -> None:
 def _prepare_party(
     collaboration: Collaboration, party: PartySection, source: Path, path: Path
 ) -> PartyFolder:
-    data, consent, suppression = party.data, party.consent, party.suppression
-    copies: dict[Path, Path] = {}
+    data, copies = party.data, dict[Path, Path]()
     if data is not None and data.path is not None:
         inside = Path("data") / data.path.name
         copies[inside] = source / data.path
         data = data.model_copy(update={"path": inside})
     elif data is not None:
         data = data.within(source)
-    if consent is not None:
-        inside = Path("data") / "consents" / consent.name
-        copies[inside] = source / consent
-        consent = inside
-    if suppression is not None:
-        inside = Path("data") / "suppression" / suppression.name
-        copies[inside] = source / suppression
-        suppression = inside
     config = PartyConfig(
         name=party.name,
         role=party.role,
         data=data,
-        consent=consent,
-        suppression=suppression,
+        consent=_named(party.consent, source, "consents", copies),
+        suppression=_named(party.suppression, source, "suppression", copies),
         segments=party.segments and party.segments.within(source),
         workers=party.workers,
         rr22=party.rr22,
@@ -207,6 +199,17 @@ def _prepare_party(
         for inside, original in copies.items():
             _copy(original, folder, inside)
     return folder
+
+
+def _named(
+    named: FileOrTable | None, source: Path, place: str, copies: dict[Path, Path]
+) -> FileOrTable | None:
+    """Return what a party calls a list: a file, to be copied, or a table, where it is."""
+    if not isinstance(named, Path):
+        return named and named.within(source)
+    inside = Path("data") / place / named.name
+    copies[inside] = source / named
+    return inside
 
 
 def _copy(source: Path, folder: PartyFolder, inside: Path) -> None:
