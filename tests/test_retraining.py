@@ -560,6 +560,18 @@ def test_another_job_does_not_take_a_models_place(world: World) -> None:
         world.run()
 
 
+def test_one_match_serves_all_models_that_are_due(world: World) -> None:
+    other = QUICK.model_copy(update={"name": "other"})
+    write_jobs(world.folder("coordinator"), (*JOBS, other))
+    world.run()
+    erase(world, "brand", 25)
+    world.run()
+    retrained = {"model": (S.REPLACED, "model-2"), "other": (S.REPLACED, "other-2")}
+    assert queue(world, "brand") == retrained
+    begun = [leaf.job for leaf in world.leaves("coordinator") if leaf.kind == "job.started"]
+    assert begun == ["find", "model", "other", "find-2", "model-2", "other-2"]
+
+
 class TestSuccessors:
     def heard(self, world: World, *told: tuple[str, str, int]) -> Retrainings:
         made = Retrainings(world.folder("coordinator"), world.agreement)
@@ -592,6 +604,27 @@ class TestSuccessors:
         assert [spec.name for spec in again.jobs] == ["find-3", "model-3"]
         assert again.given_up == ("find-2", "model-2")
         assert again.spec.replaces == "model"
+
+    def test_a_match_that_has_begun_serves_no_other(self, world: World) -> None:
+        coordinator = world.folder("coordinator")
+        other = QUICK.model_copy(update={"name": "other"})
+        jobs = (*JOBS, other)
+        coordinator.job("other").mkdir()
+        coordinator.ended("other").touch()
+        made = Retrainings(coordinator, world.agreement)
+
+        def hear(model: str) -> list[list[str]]:
+            made.hear(
+                {"brand": (DueModel(model=model, model_digest="a" * 64, due=NOW + DAY),)}, jobs
+            )
+            return [[spec.name for spec in one.jobs] for one in made.listed]
+
+        assert hear("model") == [["find-2", "model-2"]]
+        coordinator.job("find-2").mkdir()  # may tell of whom the brand has erased since
+        assert hear("other") == [["find-2", "model-2"], ["find-3", "other-2"]]
+        made.give_up(made.listed[0], jobs)
+        assert hear("other") == [["find-3", "model-2"], ["find-3", "other-2"]]
+        assert [spec.name for spec in made.specs] == ["find-3", "model-2", "other-2"]
 
     def test_a_damaged_list_is_said_to_be(self, world: World) -> None:
         (world.folder("coordinator").path / "retrainings.json").write_text("[{}]")
