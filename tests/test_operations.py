@@ -76,6 +76,7 @@ from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState
 from federation.operations.remote import RemoteConfig, RemoteRuns
 from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns, Order, read_order
+from federation.operations.taken_out import TakenOut
 from federation.operations.tokens import Operator, TokenBook
 from federation.party import PartyConfig, PartyFolder
 from federation.specification import JobSpec
@@ -1078,6 +1079,9 @@ class TestOrders:
             assert left.value.code == code
         assert EXPAND.model_dump_json() in "".join(capsys.readouterr().out.split())
         assert read_jobs(party) == (MATCH,)
+        best, model = map(TakenOut.model_validate_json, folder.taken_out.read_text().splitlines())
+        assert (best.job, best.by, best.why) == ("best", "local", "nobody was charged for it")
+        assert best.at <= model.at <= utc_now()
         begin(party, MATCH)
         with pytest.raises(WorkspaceError, match="'find' has begun, and parties may have been"):
             runs.drop("find")
@@ -1102,6 +1106,19 @@ class TestOrders:
         party.retired(TRAIN.name).touch()
         assert runs.drop("best") == EXPAND
         assert read_jobs(party) == (MATCH, TRAIN)
+        taken = TakenOut.model_validate_json(folder.taken_out.read_text())
+        assert (taken.job, taken.by) == ("best", "alice")
+        assert taken.why.startswith("the model of training 'model' is retired")
+
+    def test_a_job_stays_listed_if_nobody_can_be_told_who_took_it_out(
+        self, folder: CoordinatorFolder
+    ) -> None:
+        party = PartyFolder(folder.party)
+        write_jobs(party, [MATCH])
+        folder.taken_out.mkdir()
+        with pytest.raises(WorkspaceError, match="'find' stays listed"):
+            LocalRuns(folder, by="alice").drop("find")
+        assert read_jobs(party) == (MATCH,)
 
     def test_no_run_begins_while_a_job_is_taken_out(self, folder: CoordinatorFolder) -> None:
         runs, party, journal = (

@@ -10,6 +10,7 @@ FOLDER/                 readable by its owner only
   runs/                 the journal of runs
   audit.jsonl           calls that were refused
   refused.json          how many of them no leaf tells of yet
+  taken-out.jsonl       jobs that operators took out of the list
   flower/               Flower's home, made anew at each start
   enrolment/            who is invited, and who has joined
   party/                the coordinator's folder as a party
@@ -383,6 +384,11 @@ class CoordinatorFolder:
     def refused(self) -> Path:
         """How many calls were refused that no leaf tells of yet."""
         return self.path / "refused.json"
+
+    @property
+    def taken_out(self) -> Path:
+        """Jobs that operators took out of the list."""
+        return self.path / "taken-out.jsonl"
 
     @contextmanager
     def served(self) -> Iterator[None]:
