@@ -102,7 +102,7 @@ class Coordinator:
         with self._conversation(channel, patience) as talk, run_ends(talk) as ends:
             if not jobs and not self._may_carry(talk):
                 return
-            with self._witnessing(talk, _shortest(jobs)):
+            with self._witnessing(talk, _shortest(jobs), ends):
                 with self._noting(talk, ROLL_CALL):
                     if jobs:
                         talk.there.seek(talk.people, patience_seconds=_shortest(jobs))
@@ -240,7 +240,7 @@ class Coordinator:
                 heard = self._spread(talk)
             again = self._hear_of_models(talk, asked)
         listed = (*asked, *again.specs)
-        with self._witnessing(talk, _shortest(asked)):
+        with self._witnessing(talk, _shortest(asked), ends):
             for one in again.open(self._clock()):
                 what = f"is to take the place of {one.model} by {one.due:%Y-%m-%d}"
                 talk.tell(one.spec.name, what)
@@ -298,8 +298,11 @@ class Coordinator:
         return talk.people & talk.nodes.keys()
 
     @contextmanager
-    def _witnessing(self, talk: Conversation, patience: float) -> Iterator[None]:
-        """Show logs after what is done within, however that ends: they tell of a refusal too."""
+    def _witnessing(self, talk: Conversation, patience: float, ends: Ends) -> Iterator[None]:
+        """Show logs after what is done within, however that ends: they tell of a refusal too.
+
+        Where a job was refused, that is what the run ends by, whatever goes wrong in showing.
+        """
         try:
             yield
         except RunCancelledError:
@@ -310,7 +313,15 @@ class Coordinator:
             except (FederationError, ComplianceError) as error:  # the other error ends the run
                 talk.tell(ROLL_CALL, f"logs were not shown: {error}")
             raise
-        self._witness(talk, patience)
+        try:
+            self._witness(talk, patience)
+        except RunCancelledError:
+            raise
+        except (FederationError, ComplianceError) as error:
+            if (first := ends.first) is None:
+                raise
+            remedy = f"{first.remedy}. Logs were not shown: {error}"
+            raise RefusedError(party=first.party, term=first.term, remedy=remedy) from error
 
     def _witness(self, talk: Conversation, patience: float) -> None:
         """Show every party's log to every other, filed under the last job, if that is owed.
