@@ -639,11 +639,16 @@ def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixtur
         return int(left.value.code or 0), capsys.readouterr().out
 
     retailer, coordinator = (str(world.folder(one).path) for one in ("retailer", "coordinator"))
+    trained = f"trained {world.now:%Y-%m-%d %H:%M:%S} UTC"
+    for folder in (retailer, coordinator):
+        assert comity("model", "list", folder) == (0, f"model: in use, {trained}\n")
     assert comity("retrain", "list", retailer) == (0, "nothing has to be trained again\n")
     erase(world, "retailer", 40)
     (request,) = (path.stem for path in world.folder("retailer").erasures.glob("*.json"))
     code, told = comity("retrain", "list", retailer, "--json")
     assert (code, json.loads(told)[0]["standing"]) == (0, "overdue")  # by the clock on the wall
+    late = f"model: retired, {trained}: somebody whom it saw was erased, and it was to be trained"
+    assert comity("model", "list", retailer)[1].startswith(late)
     world.run()
     listed = comity("retrain", "list", coordinator)
     assert "model: replaced, model-2, due 2026-03-21" in listed[1]
@@ -651,6 +656,11 @@ def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixtur
     made = CoordinatorFolder.init(tmp_path / "operated", config, now=world.now)
     made.party.symlink_to(coordinator)
     assert comity("retrain", "list", str(made.path)) == listed
+    for folder in (retailer, coordinator, str(made.path)):
+        former, latter = json.loads(comity("model", "list", folder, "--json")[1])
+        assert former["use"] == "replaced"
+        assert former["why"] == "trained again as model-2"
+        assert (latter["model"], latter["use"], latter["why"]) == ("model-2", "in use", "")
     code, told = comity("model", "manifest", retailer, "model", "--request", request)
     assert (code, "WAS in it, not known as erased" in told) == (1, True)
     code, told = comity("model", "manifest", retailer, "model-2", "--request", request, "--json")

@@ -431,3 +431,10 @@ def _to_toml(config: CoordinatorConfig) -> bytes:
     written = config.model_dump(mode="json", by_alias=True, exclude_none=True)
     lines = [f"{key} = {json.dumps(value)}" for key, value in written.items()]
     return ("\n".join(lines) + "\n").encode()
+
+
+def party_in(directory: Path) -> Path:
+    """Return a party's folder: a coordinator's folder has its own in it."""
+    if (directory / "party.json").exists() or not (directory / "coordinator.toml").exists():
+        return directory
+    return CoordinatorFolder.open(directory).party

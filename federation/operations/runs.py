@@ -98,8 +98,11 @@ class Runs(Protocol):
         """Have a run stop before its next message."""
         ...
 
-    def resume(self, number: int) -> Run:
-        """Queue a run again that was stopped or cancelled."""
+    def resume(self, number: int, *, patience_seconds: int | None = None) -> Run:
+        """Queue a run again that was stopped or cancelled; it waits as long as before, or as said.
+
+        A coordinator of an earlier version has it wait as long as before: what is returned tells.
+        """
         ...
 
     def drop(self, job: str) -> JobSpec:
@@ -183,9 +186,9 @@ class LocalRuns:
         """Cancel it; see `Runs.cancel`."""
         return self._journal.cancel(number, by=self._by)
 
-    def resume(self, number: int) -> Run:
+    def resume(self, number: int, *, patience_seconds: int | None = None) -> Run:
         """Resume it; see `Runs.resume`."""
-        return self._journal.resume(number, by=self._by)
+        return self._journal.resume(number, by=self._by, patience_seconds=patience_seconds)
 
     def drop(self, job: str) -> JobSpec:
         """Take it out of the list; see `Runs.drop`."""
