@@ -264,7 +264,8 @@ def adopt(
             "agreement": agreement.digest,
             "obeys": named,
         },
-        f"{folder.name} {does} version {agreement.number}, {agreement.digest}",
+        f"{folder.name} {does} version {agreement.number}",
+        f"agreement {agreement.digest}",
         as_json=as_json,
     )
 

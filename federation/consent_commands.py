@@ -240,7 +240,7 @@ def check(
     from federation.log_reading import own_leaves
     from federation.members import load_people
     from federation.party import PartyFolder
-    from federation.shelves import scratch
+    from federation.shelves import scratch_of_several
 
     folder = PartyFolder(directory)
     agreement = folder.agreement()
@@ -256,7 +256,7 @@ def check(
     )
     people, key = load_people(folder.job(job) / "people").keys, folder.cohort_key(agreement.digest)
     for leaf in leaves:
-        with scratch(folder.job(job) / "check.tmp") as beside:
+        with scratch_of_several(folder.job(job) / "check.tmp") as beside:
             reading.check_cohort(leaf, people, key, beside)
     answer(
         {"job": job, "leaves": len(leaves), "people": len(people)},

@@ -96,6 +96,10 @@ class VersionError(MessageError):
         self.party = party
         super().__init__(told)
 
+    def with_remedy(self, more: str) -> "VersionError":
+        """Return it with more to say of what is to be done, which begins with a mark."""
+        return VersionError(f"{self}{more}", party=self.party)
+
 
 class StrangerError(MessageError):
     """A message is of somebody who is no party of the agreement."""
@@ -119,6 +123,10 @@ class RefusedError(FederationError):
         self.term = term
         self.remedy = remedy
         super().__init__(f"refused by {party} under {term}: {remedy}")
+
+    def with_remedy(self, more: str) -> "RefusedError":
+        """Return it with more to say of what is to be done, which begins with a mark."""
+        return RefusedError(party=self.party, term=self.term, remedy=f"{self.remedy}{more}")
 
 
 class PartyUnreachableError(FederationError):

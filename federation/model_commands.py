@@ -1,7 +1,7 @@
-"""`comity model`: who was in the training of a model, in numbers that stand for them.
+"""`comity model`: which there are, and who was in the training of one, in numbers for them.
 
 Guarantees: parses, calls, prints; no reference of a record is printed. Leaves to others: everything
-else (`training.manifests`).
+else (`trained_models`, `training.manifests`).
 """
 
 from pathlib import Path
@@ -29,6 +29,34 @@ PartyFolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A part
 @model_app.callback()
 def _group() -> None:
     """Models that a party keeps."""
+
+
+@model_app.command("list")
+def list_command(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A party's folder, or the coordinator's.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """List models: the training that made each, when, and whether people are scored with it.
+
+    Example: comity model list out/demo/retailer
+    """
+    from federation.clock import utc_now
+    from federation.operations.folder import party_in
+    from federation.party import PartyFolder, locked
+    from federation.trained_models import trained_models
+
+    folder = PartyFolder(party_in(directory))
+    with locked(folder):
+        found = trained_models(folder, folder.agreement(), utc_now())
+    lines = [
+        f"{one.model}: {one.use}"
+        + (f", trained {one.trained:%Y-%m-%d %H:%M:%S} UTC" if one.trained else "")
+        + (f": {one.why}" if one.why else "")
+        for one in found
+    ]
+    answer(found, *(lines or ["no model was trained yet"]), as_json=as_json)
 
 
 @model_app.command("manifest")

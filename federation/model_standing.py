@@ -31,6 +31,8 @@ class ModelUse(StrEnum):
     """They are, until it is trained again, or its day comes."""
     REPLACED = "replaced"
     RETIRED = "retired"
+    DELETED = "deleted"
+    """Its file is gone, as its time was over."""
 
 
 class ModelStanding(BaseModel):

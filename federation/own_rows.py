@@ -24,7 +24,7 @@ from federation.members import Members, load_people
 from federation.party import PartyFolder
 from federation.population import Population, Use, encoder_for, open_source, read_population
 from federation.published import Published
-from federation.shelves import scratch
+from federation.shelves import scratch_of_several
 from federation.specification import TrainSpec
 
 __all__ = ["KeptModel", "OwnRows"]
@@ -84,7 +84,7 @@ class OwnRows:
                 f"{folder.path} has no rows that {kept.spec.name!r} was trained on: name the model "
                 "of a partner"
             )
-        with scratch(folder.job(kept.spec.name) / "own-rows.tmp") as beside:
+        with scratch_of_several(folder.job(kept.spec.name) / "own-rows.tmp") as beside:
             people = read_population(
                 open_source(config.data, folder.path),
                 config.data,

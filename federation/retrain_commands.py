@@ -44,9 +44,10 @@ def list_command(directory: PartyFolderArgument, as_json: JsonFlag = False) -> N
     """
     from compliance.terms import Role
     from federation.clock import utc_now
+    from federation.operations.folder import party_in
     from federation.party import PartyFolder, locked
 
-    folder, now = PartyFolder(_party(directory)), utc_now()
+    folder, now = PartyFolder(party_in(directory)), utc_now()
     with locked(folder):
         of = _at_coordinator if folder.config.role is Role.COORDINATOR else _at_party
         told = list(of(folder, now))
@@ -57,15 +58,6 @@ def list_command(directory: PartyFolderArgument, as_json: JsonFlag = False) -> N
         for one in told
     ]
     answer(told, *(lines or ["nothing has to be trained again"]), as_json=as_json)
-
-
-def _party(directory: Path) -> Path:
-    """Return the party's folder: a coordinator's folder has its own in it."""
-    if (directory / "party.json").exists() or not (directory / "coordinator.toml").exists():
-        return directory
-    from federation.operations.folder import CoordinatorFolder
-
-    return CoordinatorFolder.open(directory).party
 
 
 def _at_party(folder: "PartyFolder", now: "datetime") -> Iterator[dict[str, object]]:

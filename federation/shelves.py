@@ -14,6 +14,7 @@ Leaves to others: what the rows say, and removing the directory. Nothing here ou
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -26,10 +27,10 @@ import pyarrow as pa
 
 from connectors import fingerprints
 from federation.errors import WorkspaceError
-from federation.party.abandoned import in_use
+from federation.party.abandoned import in_use, remove_unless_in_use
 from federation.references import owners_file
 
-__all__ = ["SHELVES", "Shelves", "read_together", "scratch"]
+__all__ = ["SHELVES", "Shelves", "read_together", "scratch", "scratch_of_several"]
 
 SHELVES: Final = 256
 _TOGETHER: Final = 1 << 16
@@ -146,15 +147,49 @@ def scratch(directory: Path) -> Iterator[Path]:
     Raises:
         WorkspaceError: the disk is full, or cannot be written, by whoever it is lent to.
     """
+    with _told_of(directory):
+        try:
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True, mode=0o700)
+            with in_use(directory):
+                yield directory
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def scratch_of_several(directory: Path) -> Iterator[Path]:
+    """Lend as `scratch` does, where processes may be lent one at once: each has a name of its own.
+
+    What a crash left under such a name is removed. The directory bears its name once it is in use:
+    nobody takes it for one that was left.
+
+    Args:
+        directory: what the names begin with; none has this one.
+
+    Raises:
+        WorkspaceError: as `scratch`.
+    """
+    with _told_of(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        for left in directory.parent.glob(f"{directory.stem}*.tmp"):
+            remove_unless_in_use(left)
+        lent = Path(tempfile.mkdtemp(prefix=f"{directory.stem}-", dir=directory.parent))
+        try:
+            with in_use(lent):
+                lent = lent.rename(lent.with_suffix(".tmp"))
+                yield lent
+        finally:
+            shutil.rmtree(lent, ignore_errors=True)
+
+
+@contextmanager
+def _told_of(directory: Path) -> Iterator[None]:
+    """Say which directory it is that cannot be written."""
     try:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True, mode=0o700)
-        with in_use(directory):
-            yield directory
+        yield
     except OSError as error:
         raise WorkspaceError(
             f"{directory} cannot hold what is read of the people: "
             f"{error.strerror or 'it cannot be written'}: make room, then run the job again"
         ) from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)

@@ -15,7 +15,8 @@ Where the agreement gives days to train again:
 
 2. what they say is written down, each model with a training under the next name (`march-2` of
    `march`) that asks for the same, and so costs the budget anew; where the brand erased somebody,
-   whose label partners have from a match, with a match of its own before it;
+   whose label partners have from a match, with another match before it. One that has yet to begin
+   serves all trainings that were made on alike ones;
 3. after all other jobs, these trainings are run. Who refuses stops that one alone: its model is
    retired on its day. Where somebody was erased while it ran, the next run takes the next name.
 
@@ -114,7 +115,7 @@ class Retrainings:
     @property
     def specs(self) -> tuple[JobSpec, ...]:
         """The trainings that take a model's place, and their matches."""
-        return tuple(spec for one in self._listed for spec in one.jobs)
+        return tuple(dict.fromkeys(spec for one in self._listed for spec in one.jobs))
 
     def open(self, now: datetime) -> tuple[Retraining, ...]:
         """Return those that are to be run: not ended, and begun, or before their day."""
@@ -224,7 +225,7 @@ class Retrainings:
         )
 
     def _match_for(self, model: str, jobs: Sequence[JobSpec], taken: Collection[str]) -> MatchSpec:
-        """Return a match like the one that a model was trained on."""
+        """Return a match like the one that a model was trained on: another's, if not begun yet."""
         known = self._known(jobs)
         first = known[self._first(model, jobs)]
         found = known.get(first.match) if isinstance(first, TrainSpec) else None
@@ -232,6 +233,11 @@ class Retrainings:
             raise WorkspaceError(
                 f"{self._folder.path / 'jobs.json'} has no match of training {model!r}: put it back"
             )
+        others = [one.match for one in self._listed if one.match and one.model != model]
+        for other in others:
+            alike = other == found.model_copy(update={"name": other.name})
+            if alike and not self._folder.job(other.name).exists():
+                return other
         return found.model_copy(update={"name": next_name(found.name, taken)})
 
     def _put(self, one: Retraining) -> None:

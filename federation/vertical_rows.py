@@ -24,7 +24,7 @@ from federation.jobs.assist import HeldPart
 from federation.party import LabelRule, PartyFolder
 from federation.population import Population, Use, open_source, read_population
 from federation.published import Published
-from federation.shelves import scratch
+from federation.shelves import scratch_of_several
 from federation.specification import VerticalTrainSpec
 
 __all__ = ["KeptPart", "is_part", "labels_of", "read_own_rows"]
@@ -78,7 +78,7 @@ def read_own_rows(kept: KeptPart, clock: Clock, *, with_labels: bool) -> Populat
     alignment = agreement.match.alignment
     if config.data is None or folder.consents is None or alignment is None:
         raise WorkspaceError(f"{folder.path} has no rows that {kept.spec.name!r} was trained on")
-    with scratch(folder.job(kept.spec.name) / "own-rows.tmp") as beside:
+    with scratch_of_several(folder.job(kept.spec.name) / "own-rows.tmp") as beside:
         return read_population(
             open_source(config.data, folder.path),
             config.data,

@@ -112,7 +112,6 @@ WITHOUT_JSON = {
     "subject export": "prints JSON, or CSV where it is asked for",
     "log policy": "prints a file of C2SP's",
     "policy show": "prints Cedar",
-    "logs": "prints lines as a run told them",
 }
 """Commands without --json, and why."""
 

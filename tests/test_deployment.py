@@ -342,6 +342,7 @@ class TestDeployment:
         assert node.wait(STOP_SECONDS) == 0
         assert not Path(f"/proc/{zygote}").exists()
         told = deployed.processes.told("supernode-brand")
+        assert "brand ends, as it was told to: it was at no message" in told
         (number,) = re.findall(r"is connected to \S+ as node (\d+)", told)
         deployed.processes.wait_until_told(
             "superlink", f"Deactivated node_id={number}", seconds=STOP_SECONDS

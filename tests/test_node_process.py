@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import signal
 import socket
 import ssl
@@ -304,8 +305,8 @@ with Zygote.started(work, prepare=bool) as zygote:
 """
 
 
-def run(program: str, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", program]
+def run(program: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, *arguments]
     return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT, **options)
 
 
@@ -339,6 +340,56 @@ class TestWorkers:
         while any(is_alive(pid) for pid in pids):
             assert time.monotonic() < end
             time.sleep(0.01)
+
+
+ENDED = """
+import os, signal, sys, time
+from federation.apps.zygote import Zygote, set_environment
+set_environment()
+from flwr.app import Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from federation.apps import launchers
+from federation.apps.carriage import CarriedMessage
+from federation.observing.json_lines import JsonLines
+
+node = os.getpid()
+
+def work(rows):
+    os.kill(node, signal.SIGTERM)
+    time.sleep(600)
+
+class Line:
+    "To a coordinator that has one message, or tells the node to end before it has one."
+    def pull(self):
+        if sys.argv[1] == "idle":
+            os.kill(node, signal.SIGTERM)
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 7
+        return CarriedMessage.take_apart(Message(RecordDict(), 5, "query"))
+    def bundle_of(self, run):
+        return b""
+    def push(self, answer):
+        sys.exit("answered")
+
+signal.signal(signal.SIGTERM, launchers._end)
+allowed = frozenset({launchers.hashlib.sha256(b"").hexdigest()})
+tell = JsonLines(sys.stderr).tell
+with Zygote.started(work, prepare=bool) as zygote:
+    launchers._MessageLoop("courier", Line(), zygote, allowed, tell, None).run()
+"""
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_a_node_that_is_told_to_end_says_what_it_was_at(is_idle: bool) -> None:
+    node = run(ENDED, "idle" if is_idle else "asked")
+    _, told = node.communicate(timeout=60)
+    assert node.returncode == 0
+    line = json.loads(told)
+    assert (line["event"], line["party"]) == ("node.ended", "courier")
+    if is_idle:
+        assert line["told"] == "courier ends, as it was told to: it was at no message"
+    else:
+        assert (line["run"], line["seconds"] >= 0) == (7, True)
+        assert "in the middle of a message of run 7: what was charged is kept" in line["told"]
 
 
 # --------------------------------------------------------------------------------- configuration

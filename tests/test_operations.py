@@ -76,6 +76,7 @@ from federation.operations.journal import NEXT_STATES, Run, RunJournal, RunState
 from federation.operations.remote import RemoteConfig, RemoteRuns
 from federation.operations.roles import OperatorRole
 from federation.operations.runs import LocalRuns, Order, read_order
+from federation.operations.taken_out import TakenOut
 from federation.operations.tokens import Operator, TokenBook
 from federation.party import PartyConfig, PartyFolder
 from federation.specification import JobSpec
@@ -624,6 +625,9 @@ class TestTokens:
         token = file.read_text().strip()
         assert book.operator(token, now=datetime.now(UTC)) == found
         assert (code, file.stat().st_mode & 0o777, token in told) == (0, 0o600, False)
+        other = ("token", "add", "bob", "--role", "viewer", "--output", str(file))
+        assert comity(*other, *where)[0] == 2  # alice's token is in it, and nowhere else
+        assert (file.read_text().strip(), len(book.all())) == (token, 1)
         assert comity("token", "revoke", "alice", *where)[0] == 0
         assert comity("token", "revoke", "alice", *where)[0] == 2
         assert comity("token", "list", *where) == (0, "nobody has a token\n")
@@ -1078,6 +1082,9 @@ class TestOrders:
             assert left.value.code == code
         assert EXPAND.model_dump_json() in "".join(capsys.readouterr().out.split())
         assert read_jobs(party) == (MATCH,)
+        best, model = map(TakenOut.model_validate_json, folder.taken_out.read_text().splitlines())
+        assert (best.job, best.by, best.why) == ("best", "local", "nobody was charged for it")
+        assert best.at <= model.at <= utc_now()
         begin(party, MATCH)
         with pytest.raises(WorkspaceError, match="'find' has begun, and parties may have been"):
             runs.drop("find")
@@ -1102,6 +1109,19 @@ class TestOrders:
         party.retired(TRAIN.name).touch()
         assert runs.drop("best") == EXPAND
         assert read_jobs(party) == (MATCH, TRAIN)
+        taken = TakenOut.model_validate_json(folder.taken_out.read_text())
+        assert (taken.job, taken.by) == ("best", "alice")
+        assert taken.why.startswith("the model of training 'model' is retired")
+
+    def test_a_job_stays_listed_if_nobody_can_be_told_who_took_it_out(
+        self, folder: CoordinatorFolder
+    ) -> None:
+        party = PartyFolder(folder.party)
+        write_jobs(party, [MATCH])
+        folder.taken_out.mkdir()
+        with pytest.raises(WorkspaceError, match="'find' stays listed"):
+            LocalRuns(folder, by="alice").drop("find")
+        assert read_jobs(party) == (MATCH,)
 
     def test_no_run_begins_while_a_job_is_taken_out(self, folder: CoordinatorFolder) -> None:
         runs, party, journal = (
@@ -1144,7 +1164,19 @@ class TestOrders:
             assert (run.number, run.state) == (1, state)
         with pytest.raises(SystemExit):
             cli.main(["status", "--json", "--config", str(folder.path)])
-        assert json.loads(capsys.readouterr().out) == [run.model_dump(mode="json")]
+        assert json.loads(capsys.readouterr().out) == {
+            "runs": [run.model_dump(mode="json")],
+            "models": [],
+            "refused": {},
+        }
+        with pytest.raises(SystemExit):
+            cli.main(["status", "1", "--json", "--config", str(folder.path)])
+        assert json.loads(capsys.readouterr().out) == {"runs": [run.model_dump(mode="json")]}
+        with pytest.raises(SystemExit):
+            cli.main(["logs", "--json", "--config", str(folder.path)])
+        cancelled, resumed = json.loads(capsys.readouterr().out)
+        assert cancelled.startswith("cancelled by local, ")
+        assert resumed.startswith("resumed by local, ")
 
     def test_before_any_run_there_is_nothing_to_tell(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
@@ -1166,10 +1198,30 @@ class TestOrders:
         assert left.value.code == 0
         assert "run 2 waits until run 1 is over" in capsys.readouterr().err
         assert LocalRuns(folder, by="alice").run(2).patience_seconds == 5
+        where = ["--config", str(folder.path)]
+        for told, seconds in (([], 5), (["--patience", "9"], 9), ([], 9)):
+            for arguments in (["cancel", "2"], ["resume", "2", "--detach", *told]):
+                with pytest.raises(SystemExit) as left:
+                    cli.main([*arguments, *where])
+                assert left.value.code == 0
+            assert LocalRuns(folder, by="alice").run(2).patience_seconds == seconds
         for wrong in ("0", "604801", "1.5", "nan"):
             with pytest.raises(SystemExit) as left:
                 cli.main([*command, "--patience", wrong])
             assert left.value.code == 2
+
+    def test_a_run_whose_coordinator_died_is_cancelled_when_that_starts_again(
+        self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        journal = RunJournal(folder.runs)
+        LocalRuns(folder, by="alice").submit(Order(job=MATCH))
+        journal.change(1, RunState.RUNNING, by="coordinator")
+        for _ in range(2):  # it waits for nobody, however often it is asked
+            with pytest.raises(SystemExit) as left:
+                cli.main(["cancel", "--config", str(folder.path)])
+            assert left.value.code == 1
+            told = "run 1 is cancelling: `comity coordinator up` cancels it when it starts\n"
+            assert capsys.readouterr().out == told
 
     def test_a_run_whose_coordinator_died_is_said_to_have_ended(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
@@ -1244,9 +1296,9 @@ class TestOrders:
         for arguments in (["status"], ["status", "--json"]):
             with pytest.raises(SystemExit):
                 cli.main([*arguments, "--config", str(folder.path)])
-        human, _, document = capsys.readouterr().out.partition("[\n")
+        human, _, document = capsys.readouterr().out.partition("{\n")
         assert human.splitlines()[-1] == "      takes courier for absent: update it"
-        (one,) = json.loads(f"[{document}")
+        (one,) = json.loads(f"{{{document}")["runs"]
         told = {"attempt": 1, "party": "courier", "told": "takes courier for absent: update it"}
         assert one["absent"] == [told]
 
@@ -1510,7 +1562,8 @@ class TestControlApi:
             assert told == (200, {"lines": [], "after": after})
         assert calls("GET", "/models") == (200, [])
         assert Run.model_validate(calls("POST", "/runs/1/cancel")[1]).state is RunState.CANCELLED
-        assert Run.model_validate(calls("POST", "/runs/1/resume")[1]).state is RunState.QUEUED
+        resumed = Run.model_validate(calls("POST", "/runs/1/resume?patience=7")[1])
+        assert (resumed.state, resumed.patience_seconds) == (RunState.QUEUED, 7)
         assert calls("POST", "/jobs/best/cancel") == (200, EXPAND.model_dump(mode="json"))
 
     def test_an_order_says_how_long_to_wait(self, calls: Callable[..., tuple[int, object]]) -> None:
@@ -1528,6 +1581,7 @@ class TestControlApi:
             ("GET", "/runs/x", "", 409),
             *(("GET", f"/runs/{'9' * digits}", "", 409) for digits in (10, 300, 5000)),
             ("POST", "/runs/7/cancel", "", 409),
+            *(("POST", f"/runs/1/resume?patience={one}", "", 400) for one in ("0", "x", "9" * 9)),
             ("POST", "/jobs/nothing/cancel", "", 400),
             ("POST", "/runs", "", 400),
             ("POST", "/runs", '{"job": {"kind": "erase-everybody"}}', 400),

@@ -20,6 +20,7 @@ from federation.errors import (
     PartyUnreachableError,
     RefusedError,
     VersionError,
+    WorkspaceError,
 )
 from federation.jobs.model import JointModel
 from federation.messages import SealedMessage, unseal_header
@@ -244,6 +245,18 @@ def test_however_it_shows_it_is_absent_where_that_will_do_and_else_stops_the_run
     assert "goes on without courier" in [one.stage for one in stages]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_however_it_shows_a_job_that_can_do_without_it_is_run_after_one_that_cannot(
+    world: World, way: str
+) -> None:
+    turn, error, words = WAYS[way]
+    turn(world)
+    with pytest.raises(error) as raised:
+        run(world, MATCH, AGAIN)
+    assert words in str(raised.value)
+    assert ends(world) == {"find-again": (("courier",), ("courier",))}
+
+
 @pytest.mark.parametrize("jobs", [(), (MATCH,)])
 def test_a_request_of_anybody_else_reaches_the_others_and_it_once_it_is_updated(
     world: World, jobs: tuple[JobSpec, ...]
@@ -327,6 +340,24 @@ def test_who_is_updated_within_a_job_is_out_of_it_and_stays_so_with_the_reason_a
         world.folder("brand").model("model").read_bytes()
     ).making
     assert (making.parties, making.missing) == (("retailer",), ("courier",))
+
+
+def test_what_was_answered_before_and_is_damaged_is_said_to_be_of_no_use(
+    matched: World, tmp_path: Path
+) -> None:
+    world = matched.copy(tmp_path / "workspace")
+    spec = TRAIN_WITHOUT.model_copy(update={"rounds": 4})
+    update_after(world, "courier", "train.update", crash=True)
+    with pytest.raises(CrashError):
+        run(world, MATCH, spec)
+    file, *_ = sorted(world.folder("coordinator").job("model").glob("exchange-*.json"))
+    had = json.loads(file.read_bytes())
+    had["answers"][0]["payload"] = ""
+    file.write_text(json.dumps(had))
+    world.listener = World.listener
+    words = r"'model' before is of no use any more: .* has 0 payload bytes; .* or a file is damaged"
+    with pytest.raises(WorkspaceError, match=words):
+        run(world, MATCH, spec)
 
 
 def test_who_is_updated_within_a_job_that_needs_it_ends_it_by_what_is_to_be_done(

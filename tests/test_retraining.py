@@ -560,6 +560,18 @@ def test_another_job_does_not_take_a_models_place(world: World) -> None:
         world.run()
 
 
+def test_one_match_serves_all_models_that_are_due(world: World) -> None:
+    other = QUICK.model_copy(update={"name": "other"})
+    write_jobs(world.folder("coordinator"), (*JOBS, other))
+    world.run()
+    erase(world, "brand", 25)
+    world.run()
+    retrained = {"model": (S.REPLACED, "model-2"), "other": (S.REPLACED, "other-2")}
+    assert queue(world, "brand") == retrained
+    begun = [leaf.job for leaf in world.leaves("coordinator") if leaf.kind == "job.started"]
+    assert begun == ["find", "model", "other", "find-2", "model-2", "other-2"]
+
+
 class TestSuccessors:
     def heard(self, world: World, *told: tuple[str, str, int]) -> Retrainings:
         made = Retrainings(world.folder("coordinator"), world.agreement)
@@ -593,6 +605,27 @@ class TestSuccessors:
         assert again.given_up == ("find-2", "model-2")
         assert again.spec.replaces == "model"
 
+    def test_a_match_that_has_begun_serves_no_other(self, world: World) -> None:
+        coordinator = world.folder("coordinator")
+        other = QUICK.model_copy(update={"name": "other"})
+        jobs = (*JOBS, other)
+        coordinator.job("other").mkdir()
+        coordinator.ended("other").touch()
+        made = Retrainings(coordinator, world.agreement)
+
+        def hear(model: str) -> list[list[str]]:
+            made.hear(
+                {"brand": (DueModel(model=model, model_digest="a" * 64, due=NOW + DAY),)}, jobs
+            )
+            return [[spec.name for spec in one.jobs] for one in made.listed]
+
+        assert hear("model") == [["find-2", "model-2"]]
+        coordinator.job("find-2").mkdir()  # may tell of whom the brand has erased since
+        assert hear("other") == [["find-2", "model-2"], ["find-3", "other-2"]]
+        made.give_up(made.listed[0], jobs)
+        assert hear("other") == [["find-3", "model-2"], ["find-3", "other-2"]]
+        assert [spec.name for spec in made.specs] == ["find-3", "model-2", "other-2"]
+
     def test_a_damaged_list_is_said_to_be(self, world: World) -> None:
         (world.folder("coordinator").path / "retrainings.json").write_text("[{}]")
         with pytest.raises(WorkspaceError, match=r"retrainings\.json is damaged"):
@@ -606,11 +639,16 @@ def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixtur
         return int(left.value.code or 0), capsys.readouterr().out
 
     retailer, coordinator = (str(world.folder(one).path) for one in ("retailer", "coordinator"))
+    trained = f"trained {world.now:%Y-%m-%d %H:%M:%S} UTC"
+    for folder in (retailer, coordinator):
+        assert comity("model", "list", folder) == (0, f"model: in use, {trained}\n")
     assert comity("retrain", "list", retailer) == (0, "nothing has to be trained again\n")
     erase(world, "retailer", 40)
     (request,) = (path.stem for path in world.folder("retailer").erasures.glob("*.json"))
     code, told = comity("retrain", "list", retailer, "--json")
     assert (code, json.loads(told)[0]["standing"]) == (0, "overdue")  # by the clock on the wall
+    late = f"model: retired, {trained}: somebody whom it saw was erased, and it was to be trained"
+    assert comity("model", "list", retailer)[1].startswith(late)
     world.run()
     listed = comity("retrain", "list", coordinator)
     assert "model: replaced, model-2, due 2026-03-21" in listed[1]
@@ -618,6 +656,11 @@ def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixtur
     made = CoordinatorFolder.init(tmp_path / "operated", config, now=world.now)
     made.party.symlink_to(coordinator)
     assert comity("retrain", "list", str(made.path)) == listed
+    for folder in (retailer, coordinator, str(made.path)):
+        former, latter = json.loads(comity("model", "list", folder, "--json")[1])
+        assert former["use"] == "replaced"
+        assert former["why"] == "trained again as model-2"
+        assert (latter["model"], latter["use"], latter["why"]) == ("model-2", "in use", "")
     code, told = comity("model", "manifest", retailer, "model", "--request", request)
     assert (code, "WAS in it, not known as erased" in told) == (1, True)
     code, told = comity("model", "manifest", retailer, "model-2", "--request", request, "--json")

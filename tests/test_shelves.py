@@ -2,6 +2,8 @@
 
 import errno
 import itertools
+import os
+import signal
 import stat
 from collections import defaultdict
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from connectors import fingerprints
 from federation.errors import WorkspaceError
-from federation.shelves import SHELVES, Shelves, read_together, scratch
+from federation.shelves import SHELVES, Shelves, read_together, scratch, scratch_of_several
 
 ROWS = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
 TEXTS = st.lists(
@@ -135,6 +137,25 @@ class TestScratch:
         with pytest.raises(RuntimeError), scratch(directory):
             raise RuntimeError
         assert not directory.exists()
+
+    def test_several_are_lent_one_each_and_what_a_crash_left_goes(self, tmp_path: Path) -> None:
+        name = tmp_path / "job" / "own-rows.tmp"
+        child = os.fork()
+        if child == 0:
+            with scratch_of_several(name) as lent:
+                (lent / "people").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        (left,) = name.parent.iterdir()
+        with scratch_of_several(name) as first:
+            (first / "people").touch()
+            assert not left.exists()
+            with scratch_of_several(name) as second:
+                assert list(second.iterdir()) == []
+                assert stat.S_IMODE(second.stat().st_mode) == 0o700
+                assert {first.suffix, second.suffix} == {".tmp"}, "or it is not found to be left"
+            assert list(name.parent.rglob("*")) == [first, first / "people"]
+        assert list(name.parent.iterdir()) == []
 
     def test_a_full_disk_is_told_as_such(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from federation.audit import verify_all, verify_party
 from federation.coordinator import write_jobs
 from federation.coordinator.owed import OwedHeads
 from federation.errors import RefusedError
-from federation.jobs.witness import Answer
+from federation.jobs.witness import Answer, Request
 from federation.log_sharing import check_receipt, make_receipt, make_server
 from federation.messages import SealedMessage
 from federation.progress import listening
@@ -117,6 +117,36 @@ def test_logs_are_shown_where_a_job_is_refused_in_every_run(world: World) -> Non
         assert shown[-1].job == job.name
         assert grown(world, before) == set(ROLES)
     assert OwedHeads(world.folder("coordinator")).job is None
+
+
+def test_a_refused_job_is_why_the_run_ends_though_logs_are_not_shown_either(world: World) -> None:
+    write_jobs(world.folder("coordinator"), (TRAIN.model_copy(update={"name": "more"}),))
+    (world.folder("retailer").shown / "seen.json").write_text("damaged")
+    with pytest.raises(RefusedError) as refusal:
+        world.run()
+    assert refusal.value.term == "budget.epsilon"
+    assert ". Logs were not shown: refused by retailer under " in str(refusal.value)
+
+
+def test_where_the_coordinator_cosigns_nothing_others_still_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator, cosign = world.folder("coordinator"), LogWitnessing.cosign
+
+    def refuse(log: LogWitnessing, requests: Sequence[Request]) -> tuple[Answer, ...]:
+        if any(one.witness == "coordinator" for one in requests):
+            raise coordinator.refusal("log", "it cannot be cosigned")
+        return cosign(log, requests)
+
+    monkeypatch.setattr(LogWitnessing, "cosign", refuse)
+    OwedHeads(coordinator).owe(MATCH.name)
+    with pytest.raises(RefusedError, match="refused by coordinator under log"):
+        world.run()
+    for name in PEOPLE:
+        head = Note.parse((world.folder(name).shown / "head").read_bytes())
+        cosigners = {one.name.removeprefix("comity/") for one in head.signatures}
+        assert cosigners == {*PEOPLE}, "which it signed, and all others but the coordinator"
+    assert [leaf.kind for leaf in world.leaves("coordinator")][-1] == "refusal"
 
 
 def test_a_party_that_refuses_to_show_its_log_hinders_no_other_and_is_asked_again(

@@ -188,7 +188,7 @@ def _models(logs: Sequence[PartyLog]) -> Table:
     rows: list[tuple[Cell, ...]] = [
         (
             Fact(text=found[0].record.job or "none"),
-            Fact(text=digest),
+            Fact(text=_short(digest)),
             Figure.of(_promised, found),
             Figure.of(lambda told: len({one.record.party for one in told}), found, "parties"),
         )
@@ -196,6 +196,11 @@ def _models(logs: Sequence[PartyLog]) -> Table:
     ]
     head = ("job", "model (SHA-256)", "promised per person", "held by")
     return Table(caption="Models", head=head, rows=tuple(rows), keys=2)
+
+
+def _short(digest: str) -> str:
+    """Return the beginning of a digest, as it stands in reports; the leaf cited has all of it."""
+    return f"{digest[:12]}…"
 
 
 def _promised(told: Sequence[Entry[records.ModelTrained]]) -> str:
@@ -212,7 +217,7 @@ def _measurements(logs: Sequence[PartyLog]) -> Table:
     rows = [
         (
             Fact(text=found[0].record.job or "none"),
-            Fact(text=digest),
+            Fact(text=_short(digest)),
             Figure.of(lambda told: max(one.record.epsilon for one in told), found, "ε"),
         )
         for digest, found in groups.items()

@@ -263,13 +263,37 @@ class _MessageLoop:
         self._tell = tell
         self._allowed_run: int | None = None
         self._watch = watch
+        self._at: tuple[int, float] | None = None
+        """The run whose message is being answered, and since when."""
 
     def run(self) -> NoReturn:
-        """Answer every message that comes."""
+        """Answer every message that comes; say so when the process is told to end."""
+        try:
+            self._run()
+        except (SystemExit, KeyboardInterrupt):
+            self._tell(self._end_told())
+            raise
+
+    def _end_told(self) -> Notice:
+        told, fields = f"{self._party} ends, as it was told to", dict[str, object]()
+        if self._at is None:
+            told += ": it was at no message"
+        else:
+            run, since = self._at
+            fields = {"run": run, "seconds": round(time.monotonic() - since, 3)}
+            told += (
+                f", in the middle of a message of run {run}: what was charged is kept, and a run "
+                "that needs the answer asks again once this node is back"
+            )
+        return Notice(Event.NODE_ENDED, told, party=self._party, **fields)
+
+    def _run(self) -> NoReturn:
         last = time.monotonic()
         while True:
             looked = time.monotonic()
-            if self._answered_one():
+            has_answered = self._answered_one()
+            self._at = None
+            if has_answered:
                 last = time.monotonic()
             else:
                 pause = min(max(_PATIENCE * (looked - last), _SHORTEST_PAUSE), _LONGEST_PAUSE)
@@ -279,6 +303,7 @@ class _MessageLoop:
         try:
             question = self._link.pull()
             if question is not None:
+                self._at = (question.head.metadata.run_id, time.monotonic())
                 self._link.push(self._answer_to(question))
         except RunOverError:
             told = "a run has ended before its message was answered"

@@ -264,7 +264,7 @@ class Conversation:
         """Return what was answered in an exchange that was had, verified.
 
         Raises:
-            WorkspaceError: it is not what is asked now: the agreement was amended since.
+            WorkspaceError: one answers nothing asked now, is damaged, or of another version.
         """
         found = []
         for item in exchange.outgoing:
@@ -275,9 +275,9 @@ class Conversation:
                 found.append(self._verified(name, question, answer, item.job))
             except MessageError as error:
                 raise WorkspaceError(
-                    f"what {name} answered in job {item.job!r} before answers nothing that is "
-                    "asked now: a job that began before the agreement was amended is run under "
-                    "another name"
+                    f"what {name} answered in job {item.job!r} before is of no use any more: "
+                    f"{error}. Where the agreement was amended since, Comity was updated, or a "
+                    "file is damaged, run the job under another name"
                 ) from error
         return found
 

@@ -21,6 +21,7 @@ from federation.errors import (
     PartyUnreachableError,
     RefusedError,
     RunCancelledError,
+    VersionError,
     WorkspaceError,
 )
 from federation.exchanges import KeptExchanges
@@ -32,7 +33,7 @@ from federation.messages import RetrainAsk, RetrainTold
 from federation.party import PartyFolder, locked
 from federation.roll_call import ROLL_CALL, Patience
 from federation.specification import JobSpec
-from federation.successors import Retraining, Retrainings, are_agreed
+from federation.successors import Retrainings, are_agreed
 from federation.unmatched import missing_from, unmatched
 from federation.witnessing import LogWitnessing
 from privacy.errors import PrivacyError
@@ -82,8 +83,8 @@ class Coordinator:
         Raises:
             WorkspaceError: a job of `only` is not listed.
             RunCancelledError: the channel says that the run is no longer wanted.
-            RefusedError: a party, or the agreement, said no to a job, which stays open; the first,
-                where several were refused.
+            RefusedError, VersionError: a party, or the agreement, said no to a job, or a party that
+                it needs runs another version; it stays open; the first, where there are several.
             PartyUnreachableError: a party gave no answer; run again to go on.
             MessageError: a party broke the protocol.
         """
@@ -102,7 +103,7 @@ class Coordinator:
         with self._conversation(channel, patience) as talk, run_ends(talk) as ends:
             if not jobs and not self._may_carry(talk):
                 return
-            with self._witnessing(talk, _shortest(jobs)):
+            with self._witnessing(talk, _shortest(jobs), ends):
                 with self._noting(talk, ROLL_CALL):
                     if jobs:
                         talk.there.seek(talk.people, patience_seconds=_shortest(jobs))
@@ -214,7 +215,7 @@ class Coordinator:
                     self._owed.hand_over(talk, listed)
                     self._heads.owe(spec.name)
                     execution.run()
-            except RefusedError as refusal:
+            except (RefusedError, VersionError) as refusal:
                 ends.refuse(spec.name, refusal)
 
     def _train_again(
@@ -240,7 +241,7 @@ class Coordinator:
                 heard = self._spread(talk)
             again = self._hear_of_models(talk, asked)
         listed = (*asked, *again.specs)
-        with self._witnessing(talk, _shortest(asked)):
+        with self._witnessing(talk, _shortest(asked), ends):
             for one in again.open(self._clock()):
                 what = f"is to take the place of {one.model} by {one.due:%Y-%m-%d}"
                 talk.tell(one.spec.name, what)
@@ -257,9 +258,11 @@ class Coordinator:
                                     )
                                 self._heads.owe(spec.name)
                                 execution.run()
-                except RefusedError as refusal:
-                    ends.refuse(one.spec.name, _with_day(refusal, one))
-                    if refusal.term == "consent":  # of whom it had read, somebody was erased
+                except (RefusedError, VersionError) as refusal:
+                    day = f"; else model {one.model!r} is retired on {one.due:%Y-%m-%d}"
+                    ends.refuse(one.spec.name, refusal.with_remedy(day))
+                    has_read_one = isinstance(refusal, RefusedError) and refusal.term == "consent"
+                    if has_read_one:  # who was erased
                         again.give_up(one, asked)
 
     def _hear_of_models(self, talk: Conversation, listed: Sequence[JobSpec]) -> Retrainings:
@@ -298,8 +301,11 @@ class Coordinator:
         return talk.people & talk.nodes.keys()
 
     @contextmanager
-    def _witnessing(self, talk: Conversation, patience: float) -> Iterator[None]:
-        """Show logs after what is done within, however that ends: they tell of a refusal too."""
+    def _witnessing(self, talk: Conversation, patience: float, ends: Ends) -> Iterator[None]:
+        """Show logs after what is done within, however that ends: they tell of a refusal too.
+
+        Where a job was refused, that is what the run ends by, whatever goes wrong in showing.
+        """
         try:
             yield
         except RunCancelledError:
@@ -310,7 +316,14 @@ class Coordinator:
             except (FederationError, ComplianceError) as error:  # the other error ends the run
                 talk.tell(ROLL_CALL, f"logs were not shown: {error}")
             raise
-        self._witness(talk, patience)
+        try:
+            self._witness(talk, patience)
+        except RunCancelledError:
+            raise
+        except (FederationError, ComplianceError) as error:
+            if (first := ends.first) is None:
+                raise
+            raise first.with_remedy(f". Logs were not shown: {error}") from error
 
     def _witness(self, talk: Conversation, patience: float) -> None:
         """Show every party's log to every other, filed under the last job, if that is owed.
@@ -340,9 +353,3 @@ class Coordinator:
 def _shortest(specs: Sequence[JobSpec]) -> float:
     """Return how long parties are waited for that are to be told something before these jobs."""
     return min((spec.patience_seconds for spec in specs), default=math.inf)
-
-
-def _with_day(refusal: RefusedError, one: Retraining) -> RefusedError:
-    """Say of a training that was refused what comes of the model whose place it was to take."""
-    remedy = f"{refusal.remedy}; else model {one.model!r} is retired on {one.due:%Y-%m-%d}"
-    return RefusedError(party=refusal.party, term=refusal.term, remedy=remedy)

@@ -1,8 +1,8 @@
 """What became of the jobs of one run.
 
-Guarantees: a job that is refused keeps nothing from being run but what builds on it; each failure
-is told with its reason where it happens, and at the end which jobs ended all the same; then the
-first refusal is raised, unless something else stopped the run.
+Guarantees: a job that is refused, or needs a party of another version, keeps nothing from being run
+but what builds on it; each failure is told with its reason where it happens, and at the end which
+jobs ended all the same; then the first refusal is raised, unless something else stopped the run.
 
 Leaves to others: running them (`coordinator`), and what an error says.
 """
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from federation.coordinator.conversation import Conversation
-from federation.errors import FederationError, RefusedError, RunCancelledError
+from federation.errors import FederationError, RefusedError, RunCancelledError, VersionError
 from federation.messages import printable
 from federation.roll_call import ROLL_CALL
 from federation.specification import JobSpec
@@ -28,11 +28,11 @@ class Ends:
     def __init__(self, talk: Conversation) -> None:
         self._talk = talk
         self._ended: list[str] = []
-        self._refused: dict[str, RefusedError] = {}
+        self._refused: dict[str, RefusedError | VersionError] = {}
         self._barred: list[str] = []
 
     @property
-    def first(self) -> RefusedError | None:
+    def first(self) -> RefusedError | VersionError | None:
         """The first refusal."""
         return next(iter(self._refused.values()), None)
 
@@ -44,14 +44,14 @@ class Ends:
         except RunCancelledError:
             self._talk.tell(spec.name, "was cancelled")
             raise
-        except RefusedError:
+        except (RefusedError, VersionError):
             raise
         except FederationError as error:
             self._talk.tell(spec.name, printable(f"has failed: {error}"))
             raise
         self._ended.append(spec.name)
 
-    def refuse(self, job: str, refusal: RefusedError) -> None:
+    def refuse(self, job: str, refusal: RefusedError | VersionError) -> None:
         """Note that a job was refused, and tell why."""
         self._refused[job] = refusal
         self._talk.tell(job, printable(f"has failed: {refusal}"))
@@ -78,7 +78,7 @@ def run_ends(talk: Conversation) -> Iterator[Ends]:
     """Yield what becomes of a run's jobs, and say it where the run does not end well.
 
     Raises:
-        RefusedError: the first refusal of a job.
+        RefusedError, VersionError: the first refusal of a job.
     """
     ends = Ends(talk)
     try:

@@ -158,7 +158,8 @@ def coordinate_witnessing(
         Who was there, and gave no answer: they have yet to be shown.
 
     Raises:
-        RefusedError: a party refuses, such as one that found a split view; the others were shown.
+        RefusedError: a party refuses, such as one that found a split view, or the coordinator does;
+            the others were shown.
         MessageError: a party broke the protocol.
     """
     if sum(party.cosigning_key is not None for party in agreement.parties) < 2:
@@ -190,7 +191,10 @@ def coordinate_witnessing(
             for answer in decode_answers(message.payload)
             if answer.witness == message.header.sender
         ]
-        answers += own.cosign([one for one in requests if one.witness == operator])
+        try:
+            answers += own.cosign([one for one in requests if one.witness == operator])
+        except RefusedError as refusal:
+            refusals.insert(0, refusal)  # the first: whose own it is logs it
         told = {
             name: encode_answers([one for one in answers if one.log == name]) for name in present
         }

@@ -47,7 +47,13 @@ def forget_tokens(directory: Path, tokens: NDArray[np.uint8]) -> None:
     """
     gone = np.ascontiguousarray(tokens[:, -8:]).view("<u8").ravel()
     for file in sorted(directory.glob("last-set*.bin")):
-        hashes = _hashes_in(file)
+        try:
+            hashes = _hashes_in(file)
+        except WorkspaceError as error:
+            raise WorkspaceError(
+                f"{error}, then requests to erase are completed; where there is none, remove it: "
+                "they are completed too, and this party can match no more"
+            ) from error
         stay = ~np.isin(hashes, gone)
         if not stay.all():
             write_atomically(file, hashes[stay].tobytes(), mode=0o600)

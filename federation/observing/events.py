@@ -28,6 +28,8 @@ class Event(StrEnum):
     LOGGED = "logged"
     """A library, or a module of ours, wrote into Python's log."""
     NODE_CONNECTED = "node.connected"
+    NODE_ENDED = "node.ended"
+    """It was told to end; `run` is that of the message it was at, if there was one."""
     SUPERLINK_AWAY = "superlink.away"
     SUPERLINK_BACK = "superlink.back"
     CLOCKS_DIFFER = "clocks.differ"

@@ -2,7 +2,7 @@
 
 ```
 GET  /runs              every run            GET  /runs/N/lines?after=M   what it told
-GET  /runs/N            one run              POST /runs/N/cancel, /runs/N/resume
+GET  /runs/N            one run              POST /runs/N/cancel, /runs/N/resume?patience=SECONDS
 POST /runs              queue one; body: an order
 GET  /refused           how many calls were refused, by the reason
 GET  /models            where the models stand that trainings left
@@ -33,6 +33,7 @@ from federation.model_standing import ModelStanding
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Run
 from federation.operations.runs import LocalRuns, Order, Runs
+from federation.specification import Deadline
 
 __all__ = ["Problem", "control_api"]
 
@@ -49,6 +50,7 @@ class Problem(BaseModel):
     told: str
 
 
+_SECONDS: Final = TypeAdapter(Deadline)
 _RUNS: Final = TypeAdapter(tuple[Run, ...])
 _MODELS: Final = TypeAdapter(tuple[ModelStanding, ...])
 _REFUSED: Final = TypeAdapter(Mapping[RefusedFor, int])
@@ -93,7 +95,9 @@ def control_api(folder: CoordinatorFolder) -> Starlette:
         ),
         Route(
             "/runs/{number}/resume",
-            answer(lambda runs, one: _dump(runs.resume(_number(one)))),
+            answer(
+                lambda runs, one: _dump(runs.resume(_number(one), patience_seconds=_patience(one)))
+            ),
             methods=["POST"],
         ),
         Route(
@@ -122,6 +126,14 @@ def _after(request: Request) -> int:
     if not given.isascii() or not given.isdigit() or len(given) > 18:
         raise WorkspaceError("after: expected a number, as an earlier answer gave it")
     return int(given)
+
+
+def _patience(request: Request) -> int | None:
+    given = request.query_params.get("patience")
+    try:
+        return None if given is None else _SECONDS.validate_strings(given)
+    except ValidationError as error:
+        raise WorkspaceError(f"patience: {describe(error)}") from error
 
 
 def _problem(_: Request, error: Exception) -> Response:

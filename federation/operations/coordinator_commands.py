@@ -135,7 +135,7 @@ def add(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="File for it; printed if left out."),
+        typer.Option("--output", metavar="FILE", help="A new file for it; printed if left out."),
     ] = None,
     config: ConfigOption = CONFIG,
     as_json: JsonFlag = False,
@@ -147,6 +147,11 @@ def add(
     from federation.errors import WorkspaceError
     from federation.party import write_atomically
 
+    if output is not None and (output.exists() or output.is_symlink()):
+        raise WorkspaceError(
+            f"{output} is there already, perhaps with a token that is good: remove it, or name "
+            "another file; no token was made"
+        )
     now = utc_now()
     expires = None if days is None else now + timedelta(days=days)
     book = _book(config)

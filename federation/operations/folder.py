@@ -10,6 +10,7 @@ FOLDER/                 readable by its owner only
   runs/                 the journal of runs
   audit.jsonl           calls that were refused
   refused.json          how many of them no leaf tells of yet
+  taken-out.jsonl       jobs that operators took out of the list
   flower/               Flower's home, made anew at each start
   enrolment/            who is invited, and who has joined
   party/                the coordinator's folder as a party
@@ -384,6 +385,11 @@ class CoordinatorFolder:
         """How many calls were refused that no leaf tells of yet."""
         return self.path / "refused.json"
 
+    @property
+    def taken_out(self) -> Path:
+        """Jobs that operators took out of the list."""
+        return self.path / "taken-out.jsonl"
+
     @contextmanager
     def served(self) -> Iterator[None]:
         """Be the one process that serves this folder, for the length of the block.
@@ -425,3 +431,10 @@ def _to_toml(config: CoordinatorConfig) -> bytes:
     written = config.model_dump(mode="json", by_alias=True, exclude_none=True)
     lines = [f"{key} = {json.dumps(value)}" for key, value in written.items()]
     return ("\n".join(lines) + "\n").encode()
+
+
+def party_in(directory: Path) -> Path:
+    """Return a party's folder: a coordinator's folder has its own in it."""
+    if (directory / "party.json").exists() or not (directory / "coordinator.toml").exists():
+        return directory
+    return CoordinatorFolder.open(directory).party

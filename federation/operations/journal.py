@@ -269,8 +269,16 @@ class RunJournal:
         """Return the folder of a run."""
         return self.path / f"{number:06}"
 
-    def change(self, number: int, state: RunState, *, by: str, told: str = "") -> Run:
-        """Have a run take its next state.
+    def change(
+        self,
+        number: int,
+        state: RunState,
+        *,
+        by: str,
+        told: str = "",
+        patience_seconds: int | None = None,
+    ) -> Run:
+        """Have a run take its next state, and wait as long from then on, if somebody says so.
 
         Raises:
             RunStateError: there is no such run, or that state cannot follow.
@@ -278,6 +286,8 @@ class RunJournal:
         with self._locked():
             step = RunStep(state=state, at=self._clock(), by=by, told=told)
             run = self.run(number).after(step)
+            if patience_seconds is not None:
+                run = run.model_copy(update={"patience_seconds": patience_seconds})
             self._tell_step(number, step)
             self._write(run)
             return run
@@ -300,13 +310,13 @@ class RunJournal:
             self._write(run)
             return run
 
-    def resume(self, number: int, *, by: str) -> Run:
-        """Queue a run again that was stopped or cancelled.
+    def resume(self, number: int, *, by: str, patience_seconds: int | None = None) -> Run:
+        """Queue a run again that was stopped or cancelled; it waits as long as before, or as said.
 
         Raises:
             RunStateError: there is no such run, or it is neither.
         """
-        return self.change(number, RunState.QUEUED, by=by)
+        return self.change(number, RunState.QUEUED, by=by, patience_seconds=patience_seconds)
 
     def check_wanted(self, number: int, attempt: int) -> None:
         """Return only if an attempt at a run is still wanted.

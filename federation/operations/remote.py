@@ -160,9 +160,10 @@ class RemoteRuns:
         """Cancel it; see `Runs.cancel`."""
         return self._read(_RUN, "POST", f"/runs/{number}/cancel")
 
-    def resume(self, number: int) -> Run:
+    def resume(self, number: int, *, patience_seconds: int | None = None) -> Run:
         """Resume it; see `Runs.resume`."""
-        return self._read(_RUN, "POST", f"/runs/{number}/resume")
+        how = "" if patience_seconds is None else f"?patience={patience_seconds}"
+        return self._read(_RUN, "POST", f"/runs/{number}/resume{how}")
 
     def drop(self, job: str) -> JobSpec:
         """Take a job out of the list; see `Runs.drop`."""

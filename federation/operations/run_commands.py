@@ -8,10 +8,11 @@ Leaves to others: everything else (`runs`, `remote`, `journal`).
 
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -20,6 +21,8 @@ from federation.terminal import JsonFlag, answer, err, out, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from compliance.records import RefusedFor
+    from federation.model_standing import ModelStanding
     from federation.operations.journal import Run
     from federation.operations.runs import Runs
 
@@ -61,6 +64,16 @@ DetachFlag = Annotated[
 ]
 
 
+def _patience_option(left_out: str) -> Any:
+    return typer.Option(
+        "--patience",
+        metavar="SECONDS",
+        min=1,
+        max=604_800,
+        help=f"Wait so long for nodes that are away; left out, {left_out}.",
+    )
+
+
 def run(
     job: Annotated[
         Path | None,
@@ -72,13 +85,8 @@ def run(
     detach: DetachFlag = False,
     patience: Annotated[
         int | None,
-        typer.Option(
-            "--patience",
-            metavar="SECONDS",
-            min=1,
-            max=604_800,
-            help="Wait so long for nodes that are away; left out, as long as the coordinator's "
-            "settings say, and 30 seconds where no job is due.",
+        _patience_option(
+            "as long as the coordinator's settings say, and 30 seconds where no job is due"
         ),
     ] = None,
     config: ConfigOption = HERE,
@@ -127,7 +135,7 @@ def status(
             for one in found
             if one.state.is_at_work
         }
-        beside = _beside(runs) if number is None and not as_json else []
+        beside = _Beside.of(runs) if number is None else None
     lines = []
     for one in found:
         jobs = ", ".join(one.jobs) or "every job"
@@ -137,13 +145,17 @@ def status(
             f"{one.number:>4}  {one.state:<10}  {at}  {jobs}" + (f": {why}" if why else "")
         )
         lines += [f"      {absent.told}" for absent in one.absent_now]
-    answer(found, *(lines or [_NOTHING]), *beside, as_json=as_json)
+    document: dict[str, object] = {"runs": found}
+    if beside is not None:
+        document |= {"models": beside.models, "refused": beside.refused}
+    answer(document, *(lines or [_NOTHING]), *(beside.lines if beside else ()), as_json=as_json)
 
 
 def logs(
     number: NumberArgument = None,
     follow: Annotated[bool, typer.Option("--follow", help="Stay until the run is over.")] = False,
     config: ConfigOption = HERE,
+    as_json: JsonFlag = False,
 ) -> None:
     """Print what a run told.
 
@@ -151,9 +163,14 @@ def logs(
     """
     with _runs(config) as runs:
         if number is None and not runs.all():
-            out.print(_NOTHING)
+            answer(None, _NOTHING, as_json=as_json)
             return
-        _print_lines(runs, _named(runs, number).number, out, follow=follow)
+        told = _lines(runs, _named(runs, number).number, follow=follow)
+        if as_json:
+            print_json([*told])
+        else:
+            for one in told:
+                out.print(one, markup=False)
 
 
 def cancel(
@@ -171,7 +188,8 @@ def cancel(
 ) -> None:
     """Stop a run before its next message, or take a job out; what was charged stays charged.
 
-    Leaves with 0 when it is cancelled, 1 when it was done or stopped before that.
+    Leaves with 0 when it is cancelled, 1 when it was done or stopped before that, or nobody serves
+    the coordinator's folder: its next start cancels it.
 
     Example: comity cancel --config /srv/comity/coordinator
     """
@@ -186,10 +204,11 @@ def cancel(
         return
     with _runs(config) as runs:
         one = runs.cancel(_named(runs, number).number)
-        while not one.state.is_over:
+        while not one.state.is_over and runs.is_served:
             time.sleep(_LOOK_SECONDS)
             one = runs.run(one.number)
-    answer(one, f"run {one.number} is {one.state}", as_json=as_json)
+    told = "" if one.state.is_over else ": `comity coordinator up` cancels it when it starts"
+    answer(one, f"run {one.number} is {one.state}{told}", as_json=as_json)
     if one.state is not RunState.CANCELLED:
         raise typer.Exit(1)
 
@@ -197,6 +216,7 @@ def cancel(
 def resume(
     number: NumberArgument = None,
     detach: DetachFlag = False,
+    patience: Annotated[int | None, _patience_option("as long as before")] = None,
     config: ConfigOption = HERE,
     as_json: JsonFlag = False,
 ) -> None:
@@ -209,7 +229,9 @@ def resume(
         told = runs.lines(one.number)
         while told.lines:
             told = runs.lines(one.number, after=told.after)
-        resumed = runs.resume(one.number)
+        resumed = runs.resume(one.number, patience_seconds=patience)
+        if patience not in {None, resumed.patience_seconds}:
+            err.print("it waits as long as before: the coordinator runs an older version of Comity")
         _finish(runs, resumed, detach=detach, after=told.after, as_json=as_json)
 
 
@@ -242,36 +264,59 @@ def _print_lines(
 ) -> str:
     """Print what a run tells from a place on, and return its last line."""
     last = ""
+    for last in _lines(runs, number, follow=follow, after=after):
+        console.print(last, markup=False)
+    return last
+
+
+def _lines(runs: "Runs", number: int, *, follow: bool, after: int = 0) -> Iterator[str]:
+    """Yield what a run tells from a place on; to its end, where it is followed."""
     while True:
         over = runs.run(number).state.is_over
         told = runs.lines(number, after=after)
-        for last in told.lines:
-            console.print(last, markup=False)
+        yield from told.lines
         if told.after == after:
             if over or not follow:
-                return last
+                return
             time.sleep(_LOOK_SECONDS)
         after = told.after
 
 
-def _beside(runs: "Runs") -> list[str]:
-    """Say where models stand, and which calls were refused."""
-    from compliance.errors import ComplianceError
-    from federation.errors import VersionError, WorkspaceError
-    from federation.operations.refused_calls import WORDS
+@dataclass(frozen=True)
+class _Beside:
+    """What a coordinator tells beside its runs.
 
-    untold = "where models stand and which calls were refused is not told"
-    try:
-        models, refused = runs.models(), runs.refused()
-    except VersionError:  # it has told of its runs: it is a coordinator
-        return [f"{untold}: the coordinator runs an older version of Comity"]
-    except (WorkspaceError, ComplianceError) as error:  # which hides nothing of the runs
-        return [f"{untold}: {error}"]
-    lines = [f"model {one.model} is {one.use}: {one.why or one.erasure}" for one in models]
-    if refused:
-        lines.append("calls refused so far; audit.jsonl in the coordinator's folder says whence:")
-        lines += [f"{count:>6}  {why:<10}  {WORDS[why]}" for why, count in sorted(refused.items())]
-    return lines
+    Attributes:
+        models: where they stand; None where that is not told.
+        refused: how many calls were refused, by the reason; likewise.
+        lines: the same in words, or why it is not told.
+    """
+
+    models: "Sequence[ModelStanding] | None"
+    refused: "Mapping[RefusedFor, int] | None"
+    lines: Sequence[str]
+
+    @classmethod
+    def of(cls, runs: "Runs") -> Self:
+        """Ask for it."""
+        from compliance.errors import ComplianceError
+        from federation.errors import VersionError, WorkspaceError
+        from federation.operations.refused_calls import WORDS
+
+        untold = "where models stand and which calls were refused is not told"
+        try:
+            models, refused = runs.models(), runs.refused()
+        except VersionError:  # it has told of its runs: it is a coordinator
+            why = "the coordinator runs an older version of Comity"
+            return cls(None, None, [f"{untold}: {why}"])
+        except (WorkspaceError, ComplianceError) as error:  # which hides nothing of the runs
+            return cls(None, None, [f"{untold}: {error}"])
+        lines = [f"model {one.model} is {one.use}: {one.why or one.erasure}" for one in models]
+        if refused:
+            told = "calls refused so far; audit.jsonl in the coordinator's folder says whence:"
+            counts = sorted(refused.items())
+            lines += [told, *(f"{count:>6}  {why:<10}  {WORDS[why]}" for why, count in counts)]
+        return cls(models, refused, lines)
 
 
 def _last_line(runs: "Runs", number: int) -> str:

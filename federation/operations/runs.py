@@ -4,7 +4,8 @@ Guarantees: the same calls, with the same answers and errors, here and from afar
 that is ordered is listed in the coordinator's folder before its run is queued, however many order
 at once, if the agreement, the jobs listed before it and where models stand let it run; one that is
 listed already must be the same. One that charged nothing can be taken out of the list; so
-can a scoring with a model that is out of use, which can end no more.
+can a scoring with a model that is out of use, which can end no more. Who took it out is told
+(`taken_out`).
 
 Leaves to others: who may ask (`tokens`), running (the dispatcher), states (`journal`).
 """
@@ -34,6 +35,7 @@ from federation.observing.log_counts import LogCounts
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import Lines, Run, RunJournal
 from federation.operations.refused_calls import refused_calls
+from federation.operations.taken_out import TakenOut, note_taken_out
 from federation.party import PartyFolder
 from federation.specification import Deadline, ExpandSpec, JobSpec, VerticalScoreSpec
 from federation.successors import Retrainings
@@ -96,8 +98,11 @@ class Runs(Protocol):
         """Have a run stop before its next message."""
         ...
 
-    def resume(self, number: int) -> Run:
-        """Queue a run again that was stopped or cancelled."""
+    def resume(self, number: int, *, patience_seconds: int | None = None) -> Run:
+        """Queue a run again that was stopped or cancelled; it waits as long as before, or as said.
+
+        A coordinator of an earlier version has it wait as long as before: what is returned tells.
+        """
         ...
 
     def drop(self, job: str) -> JobSpec:
@@ -181,9 +186,9 @@ class LocalRuns:
         """Cancel it; see `Runs.cancel`."""
         return self._journal.cancel(number, by=self._by)
 
-    def resume(self, number: int) -> Run:
+    def resume(self, number: int, *, patience_seconds: int | None = None) -> Run:
         """Resume it; see `Runs.resume`."""
-        return self._journal.resume(number, by=self._by)
+        return self._journal.resume(number, by=self._by, patience_seconds=patience_seconds)
 
     def drop(self, job: str) -> JobSpec:
         """Take it out of the list; see `Runs.drop`."""
@@ -197,7 +202,12 @@ class LocalRuns:
                         f"run {run.number} is {run.state} and may run job {job!r}: wait until it "
                         f"ends, or `comity cancel {run.number}` first"
                     )
-            return _drop(party, agreement, job)
+            with _listing(party):
+                dropped, why = _droppable(party, agreement, job)
+                taken = TakenOut(job=job, at=utc_now(), by=self._by, why=why)
+                note_taken_out(self._folder, taken)
+                write_jobs(party, [one for one in read_jobs(party) if one.name != job])
+            return dropped
 
 
 def _check(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
@@ -224,30 +234,28 @@ def _check(party: PartyFolder, agreement: Agreement, job: JobSpec) -> None:
         raise WorkspaceError("\n  ".join([head, *mistakes]))
 
 
-def _drop(party: PartyFolder, agreement: Agreement, name: str) -> JobSpec:
-    """Take a job out of the coordinator's list, and return it.
+def _droppable(party: PartyFolder, agreement: Agreement, name: str) -> tuple[JobSpec, str]:
+    """Return a job that may be taken out of the coordinator's list, and why it may.
 
     Raises:
         WorkspaceError: it is not there, has ended, or may have been charged for and can still end;
             or another job that is listed builds on it.
     """
-    with _listing(party):
-        listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
-        job = next((one for one in listed if one.name == name), None)
-        if job is None:
-            raise WorkspaceError(f"no job {name!r} is listed in {party.path / 'jobs.json'}")
-        if party.has_ended(name):
-            raise WorkspaceError(f"job {name!r} has ended: it stays listed, and is not run again")
-        can_end = Retrainings(party, agreement).objection(job, utc_now()) is None
-        if can_end and _may_have_charged(party, agreement, job):
-            raise WorkspaceError(
-                f"job {name!r} has begun, and parties may have been charged for it: it stays "
-                "listed; run it to its end"
-            )
-        if above := [one.name for one in listed if name in one.builds_on]:
-            raise WorkspaceError(f"{', '.join(above)} builds on job {name!r}: cancel that first")
-        write_jobs(party, [one for one in listed if one.name != name])
-    return job
+    listed = read_jobs(party) if (party.path / "jobs.json").exists() else ()
+    job = next((one for one in listed if one.name == name), None)
+    if job is None:
+        raise WorkspaceError(f"no job {name!r} is listed in {party.path / 'jobs.json'}")
+    if party.has_ended(name):
+        raise WorkspaceError(f"job {name!r} has ended: it stays listed, and is not run again")
+    out_of_use = Retrainings(party, agreement).objection(job, utc_now())
+    if out_of_use is None and _may_have_charged(party, agreement, job):
+        raise WorkspaceError(
+            f"job {name!r} has begun, and parties may have been charged for it: it stays "
+            "listed; run it to its end"
+        )
+    if above := [one.name for one in listed if name in one.builds_on]:
+        raise WorkspaceError(f"{', '.join(above)} builds on job {name!r}: cancel that first")
+    return job, "nobody was charged for it" if out_of_use is None else out_of_use[1]
 
 
 def _may_have_charged(party: PartyFolder, agreement: Agreement, job: JobSpec) -> bool:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["in_use", "remove_abandoned"]
+__all__ = ["in_use", "remove_abandoned", "remove_unless_in_use"]
 
 _PLACES: Final = ("*.tmp", "jobs/*/*.tmp", "erasures/showing/*.tmp")
 
@@ -36,8 +36,14 @@ def remove_abandoned(folder: Path) -> None:
     """Remove from a party's folder what nobody who lives works in."""
     for pattern in _PLACES:
         for directory in folder.glob(pattern):
-            if directory.is_dir() and not _is_in_use(directory):
-                shutil.rmtree(directory, ignore_errors=True)
+            if directory.is_dir():
+                remove_unless_in_use(directory)
+
+
+def remove_unless_in_use(directory: Path) -> None:
+    """Remove a directory in which nobody who lives works."""
+    if not _is_in_use(directory):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _is_in_use(directory: Path) -> bool:
