@@ -93,6 +93,14 @@ class ConsentIntake:
         consent = self._folder.config.consent
         return None if consent is None else self._folder.resolve(consent)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a copy of the folder calls the files in which events are taken."""
+        consent, root = self.file, self._folder.path
+        inside = consent is not None and consent.is_relative_to(root)
+        journal = consent.relative_to(root).as_posix() if consent and inside else "/consent"
+        return (journal, self._told.name)
+
     def journal(self, file: Path) -> ConsentJournal:
         """Return the journal in a file."""
         told = self.load()

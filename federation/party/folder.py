@@ -171,6 +171,11 @@ class PartyFolder(PartyKeys):
         if self.replica is not None:
             self.replica.synchronise(*within)
 
+    @property
+    def shown_log(self) -> Path:
+        """Directory of the log's head that others may be shown: no later than any copy has."""
+        return self.log if self.replica is None else self.replica.shown
+
     def sink(self, job: str) -> Sink:
         """Return where the segment of an expansion job goes.
 

@@ -75,6 +75,8 @@ def _snapshot(root: Path, place: Path, tables: list[Table]) -> Iterator[Path | N
                 closing(sqlite3.connect(path)) as copy,
             ):
                 copy.execute("PRAGMA synchronous = OFF")
+                one.execute("BEGIN")
+                one.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # waits for a writer
                 one.backup(copy)
                 in_clear = any(_lies_in_clear(copy, table) for table in tables)
         except sqlite3.Error as error:

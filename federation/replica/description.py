@@ -81,7 +81,7 @@ def _bare(url: str) -> str:
     hidden = [name for name in parsed.query if "pass" in name.lower()]
     if parsed.password is None and not hidden:
         return url
-    bare = parsed.set(password=None).difference_update_query(hidden)
+    bare = parsed._replace(password=None).difference_update_query(hidden)
     return bare.render_as_string(hide_password=False)
 
 

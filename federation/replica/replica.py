@@ -82,6 +82,11 @@ class Replica:
         self._clock = clock
         self._known: tuple[int, dict[str, KeptFile]] | None = None
 
+    @property
+    def shown(self) -> Path:
+        """Directory of the log's head that may be shown: the one that the copy has."""
+        return head_file(self._scope.root).parent
+
     def check(self) -> None:
         """Return only if the database takes this folder for the party's; the first one is.
 
@@ -221,6 +226,8 @@ class _Copying:
         if before is not None and found.mode == before.mode and _is_same(found, before):
             return before
         if found.is_directory:
+            if before is not None:  # which may have been a file
+                self._kept.cut(self._party, found.path, 0)
             after = KeptFile(found.path, found.mode, 0, 0, "", "")
         else:
             try:
