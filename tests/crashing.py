@@ -6,7 +6,10 @@ which a party handles a message: a worker; or the node, before it has taken the 
 has answered. Workers end with their node, so that a node killed in between leaves on disk what a
 killed worker leaves.
 
-As a script: `crashing.py DIRECTORY EVERY[+OFFSET] [JOB/PARTY …]`: kills at every `EVERY`-th step of
+Or lose its machine: then all parties' secrets are sealed, the victim keeps a copy of its folder in a
+database, and is killed with its folder gone; it goes on from that copy.
+
+As a script: `crashing.py [--lose] DIRECTORY EVERY[+OFFSET] [JOB/PARTY …]`: kills at every `EVERY`-th step of
 each party in each job and in an erasure, or in those named, beginning with a different one in each,
 `OFFSET` steps later: with all offsets below `EVERY`, every step. With offset 0 it kills besides
 before the first message of each party is taken and when its last is answered. Prints a line of JSON
@@ -24,7 +27,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,10 +47,12 @@ from federation.coordinator import read_jobs, write_jobs
 from federation.erasing import Erasing, Kept
 from federation.errors import PartyUnreachableError
 from federation.messages import SealedMessage, unseal
-from federation.party import locked
+from federation.party import PartyFolder, locked
 from federation.progress import listening
+from federation.replica import ReplicaStore
+from federation.replica.restoring import restore
 from federation.specification import JobSpec, MeasureSpec
-from federation.trial.workspace import prepare_workspace
+from federation.trial.workspace import Workspace, prepare_workspace
 
 KILLED = -signal.SIGKILL
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -112,7 +117,7 @@ class Steps:
             return connection
 
         os.fsync = fsync
-        sqlite3.connect = connected
+        sqlite3.connect = sqlite3.dbapi2.connect = connected
         sys.addaudithook(self._heard)
 
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -374,6 +379,12 @@ def differences(world: World, whole: End) -> list[str]:
     return wrong + [f"{one} is left" for one in left]
 
 
+def reopened(world: World) -> Workspace:
+    """The workspace of a world, as its folders describe themselves now."""
+    folders = tuple(PartyFolder(folder.path) for folder in world.workspace.folders)
+    return replace(world.workspace, folders=folders)
+
+
 @dataclass(frozen=True)
 class Stage:
     """A job, or an erasure: a run leads from one world to another.
@@ -396,7 +407,8 @@ class Stage:
 class Matrix:
     """All of one collaboration, run undisturbed once, and as often again as there are kills."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, lose: bool = False) -> None:
+        self._lose = lose
         erasure = {"deadline_days": 10, "retrain_days": 20}
         file = write_every_job(directory / "trial", measure=MEASURE, erasure=erasure)
         made = prepare_workspace(load_collaboration(file), file, directory / "made")
@@ -439,9 +451,11 @@ class Matrix:
             return [f"ended with {ended}"]
         if victim != "coordinator" and not (world.workspace.path / f"killed-{victim}").exists():
             return ["nobody was killed"]
+        if self._lose:
+            self._move(world, victim)
         # whoever asks to be erased is told of again after a day
         for later in (DAY, DAY) if stage.kind == "erase" else (HOUR,):
-            world = WatchedWorld(world.workspace, world.now + later)
+            world = WatchedWorld(reopened(world), world.now + later)
             if ended := forked(world.run):
                 return [f"ended with {ended} when run again"]
         return differences(world, stage.end)
@@ -464,7 +478,29 @@ class Matrix:
         world = stage.before.copy(path)
         write_jobs(world.folder("coordinator"), read_jobs(stage.after.folder("coordinator")))
         (path / WIRE).touch()
-        return WatchedWorld(world.workspace, world.now, steps=Steps(path, victim, at))
+        if self._lose:
+            self._copied(path / victim)
+        return WatchedWorld(reopened(world), world.now, steps=Steps(path, victim, at))
+
+    @property
+    def _database(self) -> str:
+        return f"sqlite:///{self._directory}/elsewhere.sqlite"
+
+    def _copied(self, party: Path) -> None:
+        """Have a party keep a copy of its folder in a database from here on."""
+        (self._directory / "elsewhere.sqlite").unlink(missing_ok=True)
+        file = party / "party.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"database": self._database}))
+        with locked(PartyFolder(party)):
+            pass
+
+    def _move(self, world: World, victim: str) -> None:
+        """Lose a party's folder, and go on from its copy."""
+        target = world.workspace.path / victim
+        shutil.rmtree(target)
+        restored = restore(ReplicaStore(self._database), target, database=self._database)
+        if restored.in_clear:
+            raise AssertionError(f"{restored.in_clear} lay in clear")
 
 
 def points(taken: Sequence[str], first: int, every: int, offset: int) -> list[int]:
@@ -476,9 +512,11 @@ def points(taken: Sequence[str], first: int, every: int, offset: int) -> list[in
     return sorted(found)
 
 
-def main(directory: Path, every: int, offset: int, named: Collection[str]) -> int:
+def main(
+    directory: Path, every: int, offset: int, named: Collection[str], *, lose: bool = False
+) -> int:
     """Kill, and print what was killed; return how often something was wrong."""
-    matrix = Matrix(directory)
+    matrix = Matrix(directory, lose=lose)
     wrong = 0
     turn = 0
     left = set(named)
@@ -515,5 +553,8 @@ def sync_in_turn(_: LocalFiles, paths: Collection[Path]) -> None:
 if __name__ == "__main__":
     LocalFiles.sync = sync_in_turn  # type: ignore[method-assign]
     with listening(lambda _: None):
-        each, _, later = sys.argv[2].partition("+")
-        sys.exit(min(1, main(Path(sys.argv[1]), int(each), int(later or 0), sys.argv[3:])))
+        given = [one for one in sys.argv[1:] if one != "--lose"]
+        each, _, later = given[1].partition("+")
+        lost = len(given) < len(sys.argv) - 1
+        wrongs = main(Path(given[0]), int(each), int(later or 0), given[2:], lose=lost)
+        sys.exit(min(1, wrongs))

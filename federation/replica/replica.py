@@ -167,6 +167,18 @@ class Replica:
             self._check_holder(standing, self._own_holder())
         return standing
 
+    def extent(self) -> tuple[Standing | None, int, int]:
+        """Return where the copy stands, how many files it has, and of how many bytes.
+
+        Raises:
+            TakenOverError, ReplicaError: as `standing`.
+        """
+        if (standing := self.standing()) is None:
+            return None, 0, 0
+        with self._store.transaction() as kept:
+            files = [one for one in kept.files(self._party).values() if not one.is_directory]
+        return standing, len(files), sum(one.size for one in files)
+
     def _files(self, kept: ReplicaTransaction, standing: Standing) -> Mapping[str, KeptFile]:
         if self._known is not None and self._known[0] == standing.sequence:
             return self._known[1]
