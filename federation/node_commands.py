@@ -177,7 +177,7 @@ def node_replica(
 ) -> None:
     """Say where the copy of a party's folder stands, and whether it is of this folder.
 
-    Leaves with 1 if it is of another, or the database is out of reach.
+    Fails if it is of another, or the database is out of reach.
 
     Example: comity node replica /srv/comity/retailer
     """
