@@ -9,9 +9,8 @@ Leaves to others: reading (`contents`), where it is kept (`replica`).
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +25,8 @@ _RACY_NANOSECONDS: Final = 50_000_000
 """Two changes within this time may bear one stamp."""
 _RACY: Final = "?"
 _LEFT_OUT: Final = (OWN, "lock", "consents.lock")
-_SCRATCH: Final = ("*.tmp", "*-journal", "*-wal", "*-shm")
+_SCRATCH: Final = (".tmp", "-journal", "-wal", "-shm")
+"""How names end of what is worked in."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,22 @@ class Found:
 
     Attributes:
         path: its name in the copy.
-        place: where it lies.
+        lies: where.
         mode, size, modified: as in `KeptFile`.
         stamp: as in `KeptFile`.
     """
 
     path: str
-    place: Path
+    lies: Path | str
     mode: int
     size: int
     modified: int
     stamp: str
+
+    @property
+    def place(self) -> Path:
+        """Where it lies."""
+        return Path(self.lies)
 
     @property
     def is_directory(self) -> bool:
@@ -99,27 +104,28 @@ def scan(scope: Scope, within: Collection[str] = ()) -> dict[str, Found]:
         if path:
             found[path] = _found(path, place, status, now)
         if stat.S_ISDIR(status.st_mode):
-            for one in _below(scope, path, place, now):
-                found[one.path] = one
+            _find_below(scope, path, place, now, found)
     return found
 
 
-def _below(scope: Scope, within: str, directory: Path, now: int) -> Iterator[Found]:
+def _find_below(
+    scope: Scope, within: str, directory: Path | str, now: int, found: dict[str, Found]
+) -> None:
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda one: one.name):
             path = f"{within}/{entry.name}" if within else entry.name
-            if path in _LEFT_OUT or path in scope.left_out or _is_scratch(entry.name):
+            if path in _LEFT_OUT or path in scope.left_out or entry.name.endswith(_SCRATCH):
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue  # removed meanwhile
-            yield _found(path, Path(entry.path), status, now)
+            found[path] = _found(path, entry.path, status, now)
             if stat.S_ISDIR(status.st_mode):
-                yield from _below(scope, path, Path(entry.path), now)
+                _find_below(scope, path, entry.path, now, found)
 
 
-def _found(path: str, place: Path, status: os.stat_result, now: int) -> Found:
+def _found(path: str, place: Path | str, status: os.stat_result, now: int) -> Found:
     if stat.S_ISDIR(status.st_mode):
         return Found(path, place, status.st_mode, 0, 0, "")
     if not stat.S_ISREG(status.st_mode):
@@ -158,7 +164,3 @@ def is_same_inode(stamp: str, before: str) -> bool:
     """Tell whether a file may be the one that had another stamp, written on."""
     inodes = (one.removeprefix(_RACY).split(":")[0] for one in (stamp, before))
     return len(set(inodes)) == 1
-
-
-def _is_scratch(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in _SCRATCH)
