@@ -151,6 +151,7 @@ def adopt(folder: PartyFolder, file: Path, *, now: datetime) -> Agreement:
         with _open_log(folder, agreement) as log:
             _check_ledger(folder, log, agreement)  # 3
             _tell(folder, log, succession, agreement, now)
+        folder.synchronise()  # the ledger may lie elsewhere: it hears of nothing that could be lost
         _amend_ledger(folder, before, agreement)  # 4
         kept = folder.path / "agreements" / f"{before.number}.json"
         write_atomically(kept, place.read_bytes())  # 5

@@ -101,6 +101,15 @@ class ConsentIntake:
             return None
         return place if ConsentJournal(place).begun else None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a copy of the folder calls the files in which events are taken."""
+        place, root = self._folder.consents, self._folder.path
+        if not isinstance(place, Path):
+            return (self._told.name,)
+        journal = place.relative_to(root).as_posix() if place.is_relative_to(root) else "/consent"
+        return (journal, self._told.name)
+
     def journal(self, file: Path) -> ConsentJournal:
         """Return the journal in a file."""
         told = self.load()

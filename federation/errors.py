@@ -6,6 +6,8 @@ FederationError
 ├── UnsealingError       a secret does not open, or lies in clear: whoever keeps the unsealing key
 ├── WorkspaceError       the workspace holds something else: name another, or finish the old one
 ├── PartyBusyError       a job holds the party's folder: ask again a little later
+├── ReplicaError         the database that keeps a copy of the folder is away: run again with it
+│   └── TakenOverError   ... or another machine went on from that copy: stop this one
 ├── MessageError         bytes from another party break the protocol: nothing of them was used
 │   ├── VersionError     ... or are of another version of Comity: install the same on both sides
 │   ├── StrangerError    ... or are of nobody who signed the agreement
@@ -36,10 +38,12 @@ __all__ = [
     "PartyBusyError",
     "PartyUnreachableError",
     "RefusedError",
+    "ReplicaError",
     "RunCancelledError",
     "RunStateError",
     "StrangerError",
     "SuperLinkError",
+    "TakenOverError",
     "UnsealingError",
     "VersionError",
     "WorkspaceError",
@@ -79,6 +83,14 @@ class WorkspaceError(FederationError):
 
 class PartyBusyError(FederationError):
     """A job is at work in a party's folder, and will be for a while; nothing was done."""
+
+
+class ReplicaError(FederationError):
+    """The copy of a party's folder cannot be kept up to date or had; nothing left the party."""
+
+
+class TakenOverError(ReplicaError):
+    """Another machine has restored a party's folder and goes on from there; this one must not."""
 
 
 class MessageError(FederationError):

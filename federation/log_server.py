@@ -62,6 +62,7 @@ class LogServer(ThreadingHTTPServer):
     Args:
         address: host and port; port 0 takes a free one.
         log: the log's directory.
+        shown: directory of its head, where that is another.
         witness: the party as a witness; None if it witnesses nobody.
         now: POSIX seconds.
         version: returns a version of the agreement by its number, as signed; None where there is
@@ -75,11 +76,13 @@ class LogServer(ThreadingHTTPServer):
         address: tuple[str, int],
         log: Path,
         *,
+        shown: Path | None = None,
         witness: _Witnessing | None,
         now: Callable[[], int],
         version: Callable[[int], bytes | None] = lambda _: None,
     ) -> None:
         self.log = log
+        self.shown = shown or log
         self.witness = witness
         self.now = now
         self.version = version
@@ -106,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Return what the path stands for, its type, and how it may be cached."""
         log = self.server.log
         if self.path == "/checkpoint":
-            return read_checkpoint(log), _TEXT, _NEVER
+            return read_checkpoint(self.server.shown), _TEXT, _NEVER
         if self.path == "/public-checkpoint":
             return read_public(log), _TEXT, _NEVER
         if _WITNESSED.fullmatch(self.path):

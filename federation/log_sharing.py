@@ -18,7 +18,7 @@ from compliance.log.policy import Policy, PublicCheckpoint, open_by_any
 from compliance.log.proving import TiledTree
 from compliance.log.receipt import Receipt
 from compliance.log.verifier import read_checkpoint, read_regular
-from federation.errors import WorkspaceError
+from federation.errors import ReplicaError, WorkspaceError
 from federation.log_server import LogServer
 from federation.ownership import owner_of
 from federation.party import PartyFolder, verified_agreement
@@ -28,6 +28,8 @@ from federation.witnesses import log_keys, policy_for, read_optional, witness_of
 __all__ = ["check_receipt", "make_receipt", "make_server", "policy_file"]
 
 _LARGEST_FILE = 1 << 20
+WITNESSED = "log/witness"
+"""What is kept of others' logs, within a party's folder."""
 
 
 class _FolderWitness:
@@ -42,7 +44,12 @@ class _FolderWitness:
             witness = witness_of(self._folder, self._folder.agreement())
         except (WorkspaceError, InvalidAgreementError) as error:
             raise LogError(f"nothing was cosigned: {error}") from error
-        return witness.add_checkpoint(body, now=now)
+        line = witness.add_checkpoint(body, now=now)
+        try:
+            self._folder.synchronise(WITNESSED)  # or another machine would cosign otherwise
+        except ReplicaError as error:
+            raise LogError(f"nothing was cosigned: {error}") from error
+        return line
 
 
 def _version(directory: Path, number: int) -> bytes | None:
@@ -68,6 +75,7 @@ def make_server(directory: Path, host: str, port: int) -> LogServer:
         return LogServer(
             (host, port),
             folder.log,
+            shown=folder.shown_log,
             witness=witness,
             now=lambda: int(time.time()),
             version=lambda number: _version(directory, number),
@@ -95,7 +103,7 @@ def make_receipt(directory: Path, index: int) -> tuple[Receipt, Agreement | None
     keys = [log_keys(one.party(name)) for one in versions]
     log = directory / "log"
     public = read_optional(log / "witness" / "public")
-    signed = read_checkpoint(log)
+    signed = read_checkpoint(PartyFolder(directory).shown_log)
     if public is not None:
         head, *_ = open_by_any(public, keys)
         signed = public if index < head.tree_size else signed

@@ -21,7 +21,13 @@ from connectors.errors import ConnectorError
 from federation.clock import Clock, utc_now
 from federation.desk import Desk
 from federation.enclosure import decrypt
-from federation.errors import FederationError, MessageError, RefusedError, VersionError
+from federation.errors import (
+    FederationError,
+    MessageError,
+    RefusedError,
+    ReplicaError,
+    VersionError,
+)
 from federation.gate import Gate, Released
 from federation.messages import Identify, SealedMessage, unseal
 from federation.party import PartyFolder, locked
@@ -97,6 +103,8 @@ class Node:
                     raise MessageError(f"{asker}: {problem}")
                 opened = decrypt(message, self._folder.decryption_key())
                 return work.answer(opened)  # 4
+            except ReplicaError:
+                raise  # nothing may leave, and no refusal either: the next run asks again
             except (FederationError, PrivacyError, ConnectorError, ComplianceError) as error:  # 5
                 refusal = self._refusal(job, error)
             return desk.gate.refuse(refusal, job=job, recipient=asker, answers=sealed.digest)

@@ -4,14 +4,16 @@ Guarantees: parses, calls, prints. Leaves to others: everything else (`federatio
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compliance.agreement import iso
 from federation.observing.formats import LogFormat
 from federation.progress import Progress
-from federation.terminal import err
+from federation.terminal import JsonFlag, answer, counted, err
 
 if TYPE_CHECKING:
     from federation.apps.launchers import NodeConfig
@@ -97,6 +99,127 @@ def node_up(
         "traces": traces,
     }
     _run(NodeConfig.of(config, given), log_format)
+
+
+@node_app.command("restore")
+def node_restore(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The node's file (TOML), with `database`.")
+    ] = None,
+    party: Annotated[
+        Path | None, typer.Option("--party", help="Where the party's folder is to be.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option("--database", metavar="URL", help="Where its copy is.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The party's, where there are copies of several.")
+    ] = None,
+    if_there: Annotated[
+        bool,
+        typer.Option("--if-there", help="Do nothing where the folder is, or there is no copy."),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Bring a party's folder back from its copy in a database, after its machine was lost.
+
+    From then on the folder that it was copied from is refused. Nothing is overwritten.
+
+    Example: comity node restore --config /etc/comity/node.toml
+    """
+    from federation.replica.restore_place import RestorePlace
+    from federation.replica.restoring import restore
+    from federation.replica.store import ReplicaStore
+
+    place = RestorePlace.of(config, {"party": party, "database": database})
+    store = ReplicaStore(place.database.get_secret_value())
+    if if_there and (reason := place.reason_to_leave(store)) is not None:
+        answer({"restored": False}, reason, as_json=as_json)
+        return
+    found = restore(
+        store,
+        place.party,
+        database=place.database.get_secret_value(),
+        party=name,
+        tell=_every_tenth(lambda done: _tell(f"{done} % of the folder is there")),
+    )
+    when = iso(found.standing.synchronised)
+    document = {
+        "restored": True,
+        "party": found.standing.party,
+        "sequence": found.standing.sequence,
+        "synchronised": when,
+        "files": found.files,
+        "bytes": found.size,
+        "missing": found.in_clear,
+        "passwords": found.lacking,
+    }
+    much = f"{counted(found.files, 'file')}, {found.size} bytes"
+    lines = [
+        f"{place.party} is the folder of {found.standing.party}, as of {when}: {much}",
+        "where it was before, it is refused from now on",
+    ]
+    lines += [
+        f"{one} lay in clear and is not kept: put it back from where you keep it"
+        for one in found.in_clear
+    ]
+    lines += [
+        f"the password of {one} in party.json is not kept: put it back, or give it by PGPASSWORD"
+        for one in found.lacking
+    ]
+    answer(document, *lines, as_json=as_json)
+
+
+@node_app.command("replica")
+def node_replica(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The party's folder.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Say where the copy of a party's folder stands, and whether it is of this folder.
+
+    Fails if it is of another, or the database is out of reach.
+
+    Example: comity node replica /srv/comity/retailer
+    """
+    from federation.party import PartyFolder
+
+    folder = PartyFolder(directory)
+    if folder.replica is None:
+        answer({"kept": False}, "party.json names no `database`: no copy is kept", as_json=as_json)
+        return
+    standing, files, size = folder.replica.extent()
+    if standing is None:
+        told = "no copy yet: the first use of the folder makes one"
+        answer({"kept": False}, told, as_json=as_json)
+        return
+    document = {
+        "kept": True,
+        "party": standing.party,
+        "sequence": standing.sequence,
+        "synchronised": iso(standing.synchronised),
+        "held_since": iso(standing.held_since),
+        "files": files,
+        "bytes": size,
+    }
+    told = (
+        f"{standing.party}: changed {standing.sequence} times, last at "
+        f"{iso(standing.synchronised)}; {counted(files, 'file')}, {size} bytes; of this folder "
+        f"since {iso(standing.held_since)}"
+    )
+    answer(document, told, as_json=as_json)
+
+
+def _every_tenth(tell: Callable[[int], None]) -> Callable[[int, int], None]:
+    """Return what is told of bytes, and tells of each tenth part of them once."""
+    last = [0]
+
+    def told(done: int, total: int) -> None:
+        tenth = 10 * (10 * done // max(total, 1))
+        if tenth > last[0]:
+            last[0] = tenth
+            tell(tenth)
+
+    return told
 
 
 def _run(node: "NodeConfig", log_format: LogFormat) -> None:

@@ -103,7 +103,7 @@ class Steps:
             return connection
 
         os.fsync = fsync
-        sqlite3.connect = connected
+        sqlite3.connect = sqlite3.dbapi2.connect = connected
         sys.addaudithook(self._heard)
 
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:

@@ -1,5 +1,6 @@
 """Whoever is killed at whatever step of a job: run again, it ends as if nothing had been."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from kill_journal import ROOT, Journal, Kill
 from parties import PEOPLE
 
 MATRIX = Path(__file__).with_name("crash_matrix.py")
+LOSING = Path(__file__).with_name("losing.py")
+LOST = ("find/brand", "model/retailer")
 SAMPLE = ("model/retailer", "erase/coordinator")
 STAGES = (
     *("find", "model", "best", "erase", "everybody", "summed", "trees", "exact-trees"),
@@ -40,3 +43,18 @@ def test_killed_at_a_step_a_job_goes_on_pays_once_and_comes_to_the_same_end(
     assert killed.keys() == (named if exhaustive or thorough else {*SAMPLE})
     # of the steps that leave the same disk some are killed at, and come to the same
     assert any(kill.like is not None for kills in killed.values() for kill in kills)
+
+
+@pytest.mark.timeout(14400)
+def test_whose_machine_is_lost_at_a_step_goes_on_from_the_copy_and_comes_to_the_same_end(
+    tmp_path: Path, thorough: bool
+) -> None:
+    which = ["41"] if thorough else ["60+20", *LOST]
+    command = [sys.executable, str(LOSING), str(tmp_path), *which]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "COMITY_UNSEALING_KEY": "5a" * 32}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    lost = {f"{one['job']}/{one['victim']}": one["lost"] for one in told}
+    assert lost.keys() >= {*LOST}
+    assert all(lost.values())

@@ -125,6 +125,16 @@ class TestChart:
         (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
         assert container["envFrom"] == [{"secretRef": {"name": "ledger"}}]
 
+    def test_a_folder_without_a_claim_comes_back_from_its_copy(self) -> None:
+        url = "postgresql://retailer@db.example/comity"
+        found = rendered({"database": {"url": url}, "persistence": {"enabled": False}})
+        assert "PersistentVolumeClaim" not in found
+        pod = found["Deployment"]["spec"]["template"]["spec"]
+        assert pod["initContainers"][0]["args"] == [
+            *("node", "restore", "--if-there", "--party", "/srv/comity/party", "--database", url)
+        ]
+        assert "emptyDir" in next(one for one in pod["volumes"] if one["name"] == "data")
+
     def test_an_object_stores_place_and_keys_are_in_every_container(self) -> None:
         store = {"endpoint": "https://objects.example", "region": "eu-1", "existingSecret": "keys"}
         pod = rendered({"objectStorage": store})["Deployment"]["spec"]["template"]["spec"]

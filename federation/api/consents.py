@@ -254,6 +254,7 @@ class Consents:
             raise ProblemError(problems.NOBODY)
         events = [event.said_by(reference) for named, event in said for reference in people[named]]
         sequence = intake.take(*events)  # 2
+        folder.synchronise(*intake.names)
         if not seeing:
             return bodies.Recorded(events=None, sequence=None, time=now)  # 3
         return bodies.Recorded(events=len(events), sequence=sequence, time=now)

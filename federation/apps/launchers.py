@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, Self
 
 from flwr.app import Context, RecordDict
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from compliance.errors import PolicyError, describe
 from compliance.terms import Role
@@ -78,6 +78,8 @@ class NodeConfig(BaseModel):
             one.
         observe: host:port at which health and figures are told; nowhere where left out.
         traces: URL of the party's own collector of OpenTelemetry; none where left out.
+        database: URL of the database from which `comity node restore` brings the folder back; it
+            is what `party.json` names.
     """
 
     model_config = ConfigDict(
@@ -94,6 +96,7 @@ class NodeConfig(BaseModel):
     allow_bundles: tuple[Digest, ...] = ()
     observe: Annotated[str, AfterValidator(_address)] | None = None
     traces: Collector | None = None
+    database: SecretStr | None = None
 
     @classmethod
     def of(cls, file: Path | None, given: Mapping[str, Any]) -> Self:
@@ -168,6 +171,11 @@ def run_node(
     """
     signal.signal(signal.SIGTERM, _end)
     folder = PartyFolder(config.party)  # 1
+    if config.database is not None and folder.config.database is None:
+        raise WorkspaceError(
+            f"a database is named for this node, and {folder.path / 'party.json'} names none, so "
+            "that nothing would be copied: name it there too"
+        )
     if folder.config.role not in {Role.BRAND, Role.PARTNER}:
         raise WorkspaceError(f"{folder.path} is a {folder.config.role}'s: it has no node")
     watch = _Watch(config, observers)

@@ -42,7 +42,7 @@ class PartyMeans(BaseModel):
     Attributes:
         data, consent: its people and their consent events; of the brand and partners.
         suppression, segments: who is in no segment, and where segments go; of partners.
-        workers, ledger, rr22: as in `PartyConfig`.
+        workers, ledger, database, rr22: as in `PartyConfig`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -53,6 +53,7 @@ class PartyMeans(BaseModel):
     segments: SegmentsConfig | None = None
     workers: WorkersConfig | None = None
     ledger: str | None = None
+    database: str | None = None
     rr22: Rr22Config | None = None
 
 
@@ -87,6 +88,7 @@ def load_means(file: Path, draft: Draft, party: str) -> PartyConfig:
         segments=means.segments and means.segments.within(place),
         workers=means.workers,
         ledger=means.ledger,
+        database=means.database,
         rr22=means.rr22,
     )
 

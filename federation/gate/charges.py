@@ -104,11 +104,15 @@ class Charges:
         ]
 
     def commit(self, charge_id: str, job: str, *, tell: bool = True) -> None:
-        """Commit a charge: in the log first, so that the ledger still shows what a crash cut."""
+        """Commit a charge: in the log first, so that the ledger still shows what a crash cut.
+
+        The ledger may lie elsewhere than the folder: it hears of nothing that could be lost.
+        """
         ledger = self._required_ledger()
         if tell:
             spent = ledger.statement().epsilon_spent
             self._log.note(records.BudgetCommitted, job, charge_id=charge_id, epsilon_spent=spent)
+        self._folder.synchronise()
         ledger.commit(charge_id)
 
     def renew_answer(self, path: Path) -> None:
@@ -160,6 +164,7 @@ class Charges:
             if charge_id in untold:
                 reason = "interrupted before anything left"
                 self._log.note(records.BudgetRefunded, job, charge_id=charge_id, reason=reason)
+                self._folder.synchronise()
             self._ledger.refund(charge_id)
 
     def _open_in_log(self) -> set[str]:

@@ -96,6 +96,7 @@ class Gate:
         Raises:
             RefusedError: a term says no; nothing was charged. The caller answers with `refuse`,
                 which logs it.
+            ReplicaError: the database that keeps a copy of the folder cannot be reached.
         """
         header = self._header(departure)
         key = departure.answers or content_digest(header.model_dump_json().encode())
@@ -127,9 +128,11 @@ class Gate:
         )
         leaves += [self.log.leaf(kind, departure.job, **told) for kind, told in departure.results]
         self.log.record(*leaves)  # 6: a crash before the outbox leaves a leaf, and no bytes out
-        # 7: a crash from here on repeats these very bytes
+        # 7: a crash from here on repeats these very bytes, and so does the loss of the folder
         self.outbox.keep(key, release_id, departure.paid_by, sealed)
-        if departure.charge is not None:
+        if departure.charge is None:
+            self._folder.synchronise()
+        else:
             self.charges.commit(release_id, departure.job)
         return Released(sealed, key=_KEY)  # 8
 
@@ -145,11 +148,13 @@ class Gate:
 
         Raises:
             LogError: the log cannot be written; then nothing is said.
+            ReplicaError: as `release`.
         """
         remedy = messages.printable(refusal.remedy)[:500]
         body = messages.Refused(term=refusal.term, remedy=remedy)
         header = self._header(Departure(job, recipient, body, answers=answers))
         self.note_refusal(refusal, job, release_id=_release_id(header))
+        self._folder.synchronise()
         return Released(self._seal(header, b""), key=_KEY)
 
     def recall(self, answers: str) -> Released | None:
@@ -159,10 +164,12 @@ class Gate:
 
         Raises:
             RefusedError: it cost, and does not fit what has left within the period by now.
+            ReplicaError: as `release`.
         """
         if (path := self.outbox.kept(answers)) is None:
             return None
         self.charges.renew_answer(path)
+        self._folder.synchronise()  # a crash may have come between the outbox and that
         return Released(SealedMessage(*self.outbox.read(path)), key=_KEY)
 
     def note(self, kind: Leaf, job: str | None, **fields: object) -> None:

@@ -24,7 +24,7 @@ from compliance.log.note import Note
 from compliance.log.verifier import FileMissingError, read_public
 from federation.budgets import budget_of
 from federation.clock import Clock
-from federation.errors import FederationError
+from federation.errors import FederationError, ReplicaError, WorkspaceError
 from federation.observing.log_counts import LogCounts
 from federation.party import PartyFolder
 from federation.versions import ending_notice
@@ -37,6 +37,7 @@ __all__ = ["Budget", "Figures", "Obstacle", "PartyFigures", "WitnessedHead"]
 CONTACT_SECONDS: Final = 60.0
 """So recently a node must have heard from its SuperLink to be called connected."""
 _PRICED_SECONDS: Final = 60.0
+_COPY_SECONDS: Final = 5.0
 _ERRORS: Final = (FederationError, ComplianceError, PrivacyError, OSError)
 
 
@@ -49,6 +50,8 @@ class Obstacle(StrEnum):
     """None is signed by all, or it is not in force today."""
     FOLDER = "folder"
     """The party's folder cannot be written."""
+    DATABASE = "database"
+    """That with the folder's copy is out of reach, or the folder was restored elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class PartyFigures:
         self._monotonic = monotonic
         self._log = LogCounts(path / "log")
         self._priced: tuple[int, float, Budget | None] | None = None
+        self._copied: tuple[float, bool] | None = None
 
     def read(self) -> Figures:
         """Return the figures as of now."""
@@ -137,7 +141,24 @@ class PartyFigures:
             found.add(Obstacle.AGREEMENT)
         if not _is_writable(self._path):
             found.add(Obstacle.FOLDER)
+        if not self._has_copy():
+            found.add(Obstacle.DATABASE)
         return frozenset(found)
+
+    def _has_copy(self) -> bool:
+        """Tell whether the folder can be copied, as of a few seconds ago at most."""
+        now = self._monotonic()
+        if self._copied is None or now - self._copied[0] >= _COPY_SECONDS:
+            try:
+                replica = PartyFolder(self._path).replica
+                if replica is not None:
+                    replica.standing()
+                self._copied = now, True
+            except WorkspaceError:  # no folder: another obstacle
+                self._copied = now, True
+            except ReplicaError:
+                self._copied = now, False
+        return self._copied[1]
 
     def _is_in_force(self) -> bool:
         now = self._clock()

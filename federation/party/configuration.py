@@ -276,8 +276,10 @@ class PartyConfig(_Closed):
         suppression: who must never be in a segment; nobody where left out.
         segments: where segments go; CSV files in its folder where left out.
         workers: who does its arithmetic; two threads where left out.
-        ledger: URL of the PostgreSQL database that keeps its privacy budget; a file in its folder
-            where left out.
+        ledger: URL of the PostgreSQL database that keeps its privacy budget; where left out, that
+            of `database`, or a file in its folder.
+        database: URL of the database that keeps a copy of all that must not be lost; none where
+            left out.
         rr22: what it needs for matches over a direct link; it takes part in none where left out.
         unsafe_seed: makes every secret of this party predictable, for reproducible trials only.
     """
@@ -290,5 +292,6 @@ class PartyConfig(_Closed):
     segments: SegmentsConfig | None = None
     workers: WorkersConfig | None = None
     ledger: str | None = None
+    database: str | None = None
     rr22: Rr22Config | None = None
     unsafe_seed: int | None = None

@@ -1,6 +1,7 @@
 """A party's folder: what is in it, opened, and the agreement it is under."""
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,7 +17,7 @@ from federation.party.configuration import JOURNAL, PartyConfig, SegmentsConfig
 from federation.party.contract import verified_agreement, verified_in
 from federation.party.keys import PartyKeys
 from federation.party.writing import make_private, write_atomically
-from federation.safe import SafeRows
+from federation.safe import PARTY_SECRETS, SafeRows
 from privacy.accounting.store import LedgerStore
 from privacy.accounting.stores import ledger_store
 from privacy.randomness import new_secret
@@ -24,6 +25,7 @@ from privacy.randomness import new_secret
 if TYPE_CHECKING:
     from compliance.log.writer import LogWriter
     from compliance.subject_keys import SubjectKeys
+    from federation.replica import Replica
     from privacy.accounting.ledger import Ledger
 
 __all__ = ["PartyFolder"]
@@ -37,7 +39,8 @@ class PartyFolder(PartyKeys):
         """Write a new party's folder, or open the one that is there if it says the same.
 
         Its workers and its environment for direct matches may be others than before, as they change
-        no result; where its ledger is kept, and a journal of consents, are its own matter and stay.
+        no result; where its ledger and its copy are kept, and a journal of consents, are its own
+        matter and stay.
 
         Raises:
             WorkspaceError: the folder belongs to a party configured otherwise, or is another
@@ -46,7 +49,8 @@ class PartyFolder(PartyKeys):
         file = path / "party.json"
         if file.exists():
             found = cls(path).config
-            config = config.model_copy(update={"ledger": found.ledger})
+            kept = {"ledger": found.ledger, "database": found.database}
+            config = config.model_copy(update=kept)
             if config.consent is not None and found.consent == Path(JOURNAL):
                 config = config.model_copy(update={"consent": found.consent})
             free = {"workers": config.workers, "rr22": config.rr22}
@@ -84,8 +88,41 @@ class PartyFolder(PartyKeys):
         Raises:
             LedgerError: the configured URL is malformed, or its driver is not installed.
         """
-        place = self.config.ledger or self.ledger
+        place = self._ledger_database or self.ledger
         return ledger_store(place, party=self.name, agreement=agreement.lineage)
+
+    @property
+    def _ledger_database(self) -> str | None:
+        """URL of the database that keeps the ledger; None where a file of the folder does."""
+        url = self.config.database
+        if self.config.ledger is not None or url is None or self.ledger.exists():
+            return self.config.ledger
+        return url if url.startswith("postgresql") else None
+
+    @cached_property
+    def replica(self) -> "Replica | None":
+        """The folder's copy in a database, where there is to be one.
+
+        Raises:
+            ReplicaError: the configured URL is malformed, or its driver is not installed.
+        """
+        if self.config.database is None:
+            return None
+        from federation.replica import Replica, ReplicaStore, Scope
+        from federation.replica.description import outside_of
+
+        outside = outside_of(self.config.model_dump_json().encode(), self.path)
+        scope = Scope(
+            self.path,
+            PARTY_SECRETS,
+            left_out=frozenset()
+            if self._ledger_database is None
+            else frozenset([self.ledger.name]),
+            outside=outside,
+            appended=frozenset([JOURNAL, "/consent"]),
+        )
+        store = ReplicaStore(self.config.database)
+        return Replica(self.name, scope, store, write=write_atomically)
 
     def open_ledger(self, agreement: Agreement, *, begun: bool, clock: Clock = utc_now) -> "Ledger":
         """Open the privacy ledger under an agreement; it is made where the log has not begun.
@@ -120,6 +157,24 @@ class PartyFolder(PartyKeys):
                 "a new one would prove nothing of them"
             )
         return ledger
+
+    def synchronise(self, *within: str) -> None:
+        """Have the database that keeps a copy of the folder, if any, know of what is here.
+
+        Args:
+            within: names of files and directories of which none hangs together with what else is
+                here; everything where left out.
+
+        Raises:
+            ReplicaError: the folder was restored elsewhere, or the database cannot be reached.
+        """
+        if self.replica is not None:
+            self.replica.synchronise(*within)
+
+    @property
+    def shown_log(self) -> Path:
+        """Directory of the log's head that others may be shown: no later than any copy has."""
+        return self.log if self.replica is None else self.replica.shown
 
     def sink(self, job: str) -> Sink:
         """Return where the segment of an expansion job goes.

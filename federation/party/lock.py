@@ -1,6 +1,8 @@
 """Holding a party's folder, one thread at a time.
 
-Guarantees: what a killed holder had not put in its place is gone before the next one begins.
+Guarantees: what a killed holder had not put in its place is gone before the next one begins. Where
+a database keeps a copy of the folder, nobody holds one that was restored elsewhere, and whoever has
+held one returns once the copy is as the folder is.
 """
 
 import fcntl
@@ -34,6 +36,8 @@ def locked(folder: PartyFolder, *, patience: float | None = None) -> Iterator[No
 
     Raises:
         PartyBusyError: the folder was not free in time.
+        ReplicaError: the folder was restored elsewhere, or the database that keeps a copy of it
+            cannot be reached.
     """
     with (folder.path / "lock").open("a", encoding="ascii") as file:
         if patience is None:
@@ -42,8 +46,11 @@ def locked(folder: PartyFolder, *, patience: float | None = None) -> Iterator[No
             _acquire(file.fileno(), time.monotonic() + patience)
         if os.fstat(file.fileno()).st_size:
             _sweep(folder.path)
+        if folder.replica is not None:
+            folder.replica.check()
         file.truncate(1)
         yield
+        folder.synchronise()
         file.truncate(0)
 
 

@@ -16,14 +16,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from privacy.accounting.migrations import NUMBER_TABLE, PRESENT, format_of, migrate
+from privacy.accounting.postgresql import postgresql_engine, reached, shown
 from privacy.accounting.store import BUSY_SECONDS, LedgerTerms, LedgerTransaction, StoredCharge
 from privacy.errors import LedgerError
 
 __all__ = ["PostgresqlStore"]
-
-_CONNECT_SECONDS: Final = 10
-_PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between two attempts to reach a database."""
 
 
 class PostgresqlStore:
@@ -69,13 +66,7 @@ class PostgresqlStore:
                 "leave it out to keep the ledger in a file"
             )
         try:
-            self._engine = sa.create_engine(
-                parsed.set(drivername="postgresql+psycopg"),
-                poolclass=sa.NullPool,
-                isolation_level="READ COMMITTED",  # or what is read after a wait is from before it
-                hide_parameters=True,
-                connect_args={"connect_timeout": _CONNECT_SECONDS},
-            )
+            self._engine = postgresql_engine(parsed)
         except ImportError as error:
             raise LedgerError(
                 "no driver for PostgreSQL is installed: pip install 'psycopg[binary]'"
@@ -88,8 +79,7 @@ class PostgresqlStore:
     @property
     def name(self) -> str:
         """The URL without password and query, and whose ledger it is."""
-        url = self._engine.url.set(drivername="postgresql", query={})
-        return f"of {self._party} in {url.render_as_string(hide_password=True)}"
+        return f"of {self._party} in {shown(self._engine.url)}"
 
     def exists(self) -> bool:
         """Tell whether the party's ledger under the agreement has been started."""
@@ -170,7 +160,10 @@ class PostgresqlStore:
         import sqlalchemy as sa
 
         try:
-            with self._glimpsed() if looks else self._reached() as connection, connection.begin():
+            with (
+                self._glimpsed() if looks else reached(self._engine, self._pause) as connection,
+                connection.begin(),
+            ):
                 yield connection
         except sa.exc.SQLAlchemyError as error:
             reason = type(getattr(error, "orig", None) or error).__name__
@@ -179,17 +172,6 @@ class PostgresqlStore:
                 "check the URL, that the database is up, that the party may write there, and that "
                 "no other session keeps the ledger locked"
             ) from None  # the error's own text may quote the URL, which holds a password
-
-    def _reached(self) -> Any:
-        """Return a connection; if the database is away, try again a few times."""
-        import sqlalchemy as sa
-
-        for seconds in _PAUSES:
-            try:
-                return self._engine.connect()
-            except sa.exc.OperationalError:
-                self._pause(seconds)
-        return self._engine.connect()
 
     def _glimpsed(self) -> Any:
         """Return a connection whose transaction reads as of one moment; try once."""

@@ -17,9 +17,9 @@ Leaves to others: holding the tables for itself alone, beginning the transaction
 """
 
 from datetime import datetime
-from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from privacy.accounting.upgrading import upgrade
 from privacy.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ PRESENT: Final = 2
 """The format that this version of the project reads and writes."""
 NUMBER_TABLE: Final = "comity_ledger_format"
 """The table that bears the number, in Alembic's shape: one row, its column `version_num`."""
-
-_ALONE: Final = Lock()
-"""Alembic has one migration under way in a process."""
 
 
 def format_of(number: str | None, *, name: str) -> int:
@@ -69,11 +66,4 @@ def migrate(connection: "Connection", *, moment: datetime) -> None:
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the database refuses; roll back.
     """
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config(attributes={"connection": connection, "moment": moment})
-    config.set_main_option("script_location", "privacy.accounting:migrations")
-    config.set_main_option("path_separator", "os")
-    with _ALONE:
-        command.upgrade(config, str(PRESENT))
+    upgrade(connection, scripts="privacy.accounting:migrations", number=PRESENT, moment=moment)

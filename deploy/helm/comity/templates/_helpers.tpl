@@ -114,8 +114,12 @@ affinity:
 {{- end }}
 volumes:
   - name: data
+    {{- if .Values.persistence.enabled }}
     persistentVolumeClaim:
       claimName: {{ include "comity.claim" . }}
+    {{- else }}
+    emptyDir: {sizeLimit: {{ .Values.persistence.size }}}
+    {{- end }}
   - name: temporary
     emptyDir: {sizeLimit: 10Gi}
   - name: memory

@@ -1,0 +1,1 @@
+"""One module for each format: how there come to be tables, or how those before become it."""
