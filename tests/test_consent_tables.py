@@ -42,11 +42,10 @@ from federation.consent_file import consent_file
 from federation.consent_reading import ConsentReading
 from federation.errors import CollaborationError, RefusedError, WorkspaceError
 from federation.party import PartyFolder
+from federation.party.abandoned import in_use
 from federation.references import References
 from federation.suppression import Suppression
 from federation.trial.simulation import simulate
-
-pytestmark = pytest.mark.xdist_group("consent-tables")  # its tests share one server
 
 Row = Mapping[str, str | None]
 PURPOSES = (PURPOSE, "newsletter")
@@ -540,6 +539,17 @@ class TestParty:
         assert "where the table is kept" in told
         assert someone not in told
         assert command(retailer.path, "show", someone, PURPOSE) == 0
+
+    def test_what_a_killed_reader_left_is_gone_after_the_next_reading_and_no_others(
+        self, retailer: PartyFolder
+    ) -> None:
+        left, others = (retailer.path / f"consents-{name}.tmp" for name in ("0a1b", "2c3d"))
+        for directory in (left, others):
+            directory.mkdir()
+            (directory / "table.csv").write_text("subject\n")
+        with in_use(others):
+            assert command(retailer.path, "show", record("retailer", 20), PURPOSE) == 0
+        assert list(retailer.path.glob("*.tmp")) == [others]
 
     def test_the_api_takes_nothing_for_a_table_whoever_is_named(
         self, retailer: PartyFolder
