@@ -128,7 +128,6 @@ def files_and_tables(directory: Path) -> None:
             raise SystemExit(f"{name}: other people are allowed than consented")
         print(f"{spent:8.2f} s  {worked:8.2f} CPU-s  ten million from {name}, people on disk")
     server.cleanup()
-    print(f"{peak():8.2f} GiB at most so far")
 
 
 def _table(url: str) -> SqlSource:
@@ -182,8 +181,8 @@ def withdrawal(directory: Path) -> None:
 def main() -> None:
     """Run everything."""
     with tempfile.TemporaryDirectory() as name:
-        files_and_tables(Path(name))
         ten_million(Path(name))
+        files_and_tables(Path(name))
         withdrawal(Path(name))
     interleavings()
 

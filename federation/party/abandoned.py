@@ -10,7 +10,7 @@ is looked for what was left (`lock`, `erasure_places`).
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -32,9 +32,9 @@ def in_use(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Remove from a party's folder what nobody who lives works in."""
-    for pattern in _PLACES:
+def remove_abandoned(folder: Path, places: Sequence[str] = _PLACES) -> None:
+    """Remove from a party's folder, or from some places in it, what nobody who lives works in."""
+    for pattern in places:
         for directory in folder.glob(pattern):
             if directory.is_dir():
                 remove_unless_in_use(directory)
