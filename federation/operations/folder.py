@@ -438,3 +438,9 @@ def party_in(directory: Path) -> Path:
     if (directory / "party.json").exists() or not (directory / "coordinator.toml").exists():
         return directory
     return CoordinatorFolder.open(directory).party
+
+
+def authority_in(directory: Path) -> bytes | None:
+    """Return the certificate by which parties believe a coordinator; None before there is one."""
+    file = directory / "certificates" / "ca.pem"
+    return file.read_bytes() if file.exists() else None
