@@ -7,6 +7,7 @@ FOLDER/                 readable by its owner only
                         are sealed where there is an unsealing key (see `safe`)
   tokens.json           operators' tokens, as hashes; likewise
   nodes/NAME.pub        the key of party NAME's node: who may connect
+  nodes.json            which node has which of these keys
   runs/                 the journal of runs
   audit.jsonl           calls that were refused
   refused.json          how many of them no leaf tells of yet
@@ -369,6 +370,11 @@ class CoordinatorFolder:
     def nodes(self) -> Path:
         """Keys of the parties' nodes, NAME.pub each."""
         return self.path / "nodes"
+
+    @property
+    def registered_nodes(self) -> Path:
+        """Which node has which of these keys."""
+        return self.path / "nodes.json"
 
     @property
     def runs(self) -> Path:
