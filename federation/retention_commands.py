@@ -3,16 +3,17 @@
 Guarantees: parses, calls, prints. Leaves to others: everything else (`retaining`).
 """
 
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from compliance.agreement import iso
 from compliance.terms import Artefact
-from federation.terminal import JsonFlag, answer
+from federation.terminal import JsonFlag, answer, err
 
 if TYPE_CHECKING:
     from compliance.retention import Standing
@@ -62,6 +63,7 @@ def run(
     from federation.clock import utc_now
     from federation.party import PartyFolder
 
+    signal.signal(signal.SIGTERM, _end)
     folder = PartyFolder(directory)
     while True:
         done = retaining.run(folder, now=utc_now())
@@ -72,6 +74,11 @@ def run(
         time.sleep(60 * every)
     if done.mark.claimed is not None:
         raise typer.Exit(1)
+
+
+def _end(*_: object) -> NoReturn:
+    err.print("retention ends, as it was told to: what is due goes at the next run")
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 @retention_app.command("hold")

@@ -5,8 +5,9 @@ before each job after that it is looked who has come meanwhile. Whoever a job ca
 is not there then is named. Whom it waits for, and until when, is told at once. Parties that a job
 can do without are as many partners as it says itself (`absent_partners`), and in a training by
 secure sums as many as the agreement says. Who speaks another version is absent, told at once, and
-waited for by nobody; it is asked again before each job, in passing: there a node's own word, which
-is not signed, counts for whose it is. Any other node of nobody who signed is let be, whatever it
+waited for by nobody; it is asked again before each job, in passing: there whoever has registered a
+node's key counts for whose it is, and the node's own word, which is not signed, only where nothing
+tells that. Any other node of nobody who signed is let be, whatever it
 answers: also in a party's name.
 
 Leaves to others: asking a node which party it is, and believing it (`coordinator`).
@@ -41,7 +42,15 @@ from federation.specification import (
     VerticalScoreSpec,
 )
 
-__all__ = ["ROLL_CALL", "OtherVersion", "Patience", "RollCall", "spare"]
+__all__ = [
+    "ROLL_CALL",
+    "OtherVersion",
+    "Patience",
+    "Registered",
+    "RollCall",
+    "spare",
+    "unregistered",
+]
 
 ROLL_CALL = "roll-call"
 """What the question to all nodes is filed under, which belongs to no job."""
@@ -55,6 +64,15 @@ Identify = Callable[[Sequence[int], int, float], Sequence[Message | None]]
 The second argument is how many may give no answer, the third for how many seconds one is waited for
 at most. Nodes of other versions, and strangers', are noted and give none.
 """
+
+
+Registered = Callable[[int], str | None]
+"""Tells under whose name the key of a node is registered; None where that is not known."""
+
+
+def unregistered(_: int) -> str | None:
+    """Tell of no node whose key it has, where nobody registers keys."""
+    return None
 
 
 NOTHING_DUE_SECONDS: Final = 30.0
@@ -92,7 +110,7 @@ class OtherVersion:
     """A node that does not speak with the version here.
 
     Attributes:
-        party: whose it is, perhaps by its own account alone; None where it gives none.
+        party: whose it is, by its key, or else by its own account alone; None where it gives none.
         error: what it is told by, where somebody cannot do without it.
     """
 
@@ -109,6 +127,7 @@ class RollCall:
         identify: asks them.
         patience: how long anybody is waited for.
         clock: tells until when that is.
+        registered: tells whose the key of a node is.
     """
 
     def __init__(
@@ -119,7 +138,9 @@ class RollCall:
         *,
         patience: Patience | None = None,
         clock: Clock = utc_now,
+        registered: Registered = unregistered,
     ) -> None:
+        self._registered = registered
         self.patience = patience or Patience()
         self._clock = clock
         self._agreement = agreement
@@ -143,14 +164,19 @@ class RollCall:
     def note_other(self, node: int, other: OtherVersion, job: str) -> None:
         """Take a node for absent that speaks another version, and tell of it once.
 
-        Whose it is, it may have said in another's name: only who was there by it is named as such.
+        Whose it is, it may have said in another's name: only who was there by it, or has registered
+        its key, is named as such.
         """
-        known, self._others[node] = self._others.get(node), other
         names = [name for name, one in self._nodes.items() if one == node]
+        registered = None if names else self._registered(node)
+        if registered is not None:
+            other = OtherVersion(registered, other.error)
+        known, self._others[node] = self._others.get(node), other
         for name in names:
             del self._nodes[name]
         if known is None or str(known.error) != str(other.error):
-            claimed = f", {other.party}'s by its own account," if other.party else ""
+            account = "its key" if registered else "its own account"
+            claimed = f", {other.party}'s by {account}," if other.party else ""
             who = names[0] if names else f"node {node}{claimed}"
             told = f"takes {who} for absent: {other.error}"
             report(Progress(self._name, job, told, absent=other.party or f"node {node}"))

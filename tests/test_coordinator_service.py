@@ -289,6 +289,8 @@ class TestSeenFromOutside:
             assert client.get(f"{base}/health").text == "healthy\n"
             assert client.get(f"{base}/ready").text == "ready\n"
             figures = client.get(f"{base}/metrics").text
+        names = json.loads((coordinated.party.path.parent / "nodes.json").read_bytes())
+        assert sorted(names.values()) == sorted(one.name for one in coordinated.workspace.people)
         assert 'comity_ready{without="connection"} 1.0' in figures
         assert "comity_figures_readable 1.0" in figures
         lines = told.told("node-retailer").splitlines()

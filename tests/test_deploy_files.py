@@ -246,13 +246,17 @@ class TestChart:
         if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
             pytest.skip("processes cannot be numbered anew here")
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-        waiting = subprocess.Popen([*apart, *command], env=os.environ | {"PATH": path})
+        waiting = subprocess.Popen(
+            [*apart, *command], env=os.environ | {"PATH": path}, stderr=subprocess.PIPE, text=True
+        )
         try:
             while len(shell := children(waiting.pid)) != 1 or not children(shell[0]):
                 assert waiting.poll() is None
                 time.sleep(0.01)
             os.kill(shell[0], signal.SIGTERM)
-            assert waiting.wait(timeout=20) == 143
+            _, told = waiting.communicate(timeout=20)
+            assert waiting.returncode == 143
+            assert ("as it was told to" in told) is ("retention run" in command[-1])
         finally:
             waiting.kill()
 

@@ -34,6 +34,7 @@ from federation.apps import launchers, superlink
 from federation.apps.carriage import CarriedMessage, Failure
 from federation.apps.credential import read_node_key
 from federation.apps.launchers import NodeConfig
+from federation.apps.roots import warn_of_end
 from federation.apps.superlink import SuperLink
 from federation.channel import INLINE_BYTES, from_record, to_record
 from federation.clock import utc_now
@@ -423,17 +424,33 @@ def test_root_certificates_that_are_none_are_named(content: bytes, tmp_path: Pat
         raise AssertionError
 
 
+@pytest.mark.parametrize(("days", "is_told"), [(3540, False), (3600, True)])
+def test_a_node_is_told_for_three_months_that_what_it_believes_the_coordinator_by_ends(
+    days: int, is_told: bool, tmp_path: Path
+) -> None:
+    now, file = utc_now(), tmp_path / "ca.pem"
+    made = issue_authority(now - timedelta(days=days))
+    file.write_bytes(issue_authority(now - timedelta(days=3649)).certificate_pem)
+    with file.open("ab") as more:
+        more.write(made.certificate_pem)  # which lasts longer
+    told: list[str] = []
+    warn_of_end(file.read_bytes(), file, told.append, now)
+    ends = [f"{file} ends on {made.ends:%Y-%m-%d}"]
+    assert [one.partition(",")[0] for one in told] == (ends if is_told else [])
+
+
 def test_a_certificate_that_has_expired_is_refused_and_nothing_is_said_to_its_owner(
     tmp_path: Path,
 ) -> None:
-    began = utc_now() - timedelta(days=398)  # of which its authority's ten years are not over
-    authority = issue_authority(began)
+    began = utc_now() - timedelta(days=398)
+    authority = issue_authority(began - timedelta(days=3200))  # whose ten years end soon
     issued = issue_server(authority, ["127.0.0.1"], began, key=new_key())
     (tmp_path / "ca.pem").write_bytes(authority.certificate_pem)
     (tmp_path / "server.pem").write_bytes(issued.certificate_pem + issued.key_pem)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server.pem")
     heard: list[bytes] = []
+    told: list[str] = []
 
     def serve() -> None:
         with suppress(OSError), listening.accept()[0] as line:
@@ -450,12 +467,13 @@ def test_a_certificate_that_has_expired_is_refused_and_nothing_is_said_to_its_ow
                 f"127.0.0.1:{listening.getsockname()[1]}",
                 root_certificates=tmp_path / "ca.pem",
                 key=CURVE,
-                tell=print,
+                tell=told.append,
             ),
         ):
             raise AssertionError("it is believed")
         serving.join()
     assert not any(heard)
+    assert f"ca.pem ends on {authority.ends:%Y-%m-%d}, and then" in told[0]
 
 
 def test_a_file_configures_a_node_and_options_come_before_it(tmp_path: Path) -> None:

@@ -285,6 +285,27 @@ class TestFolder:
         folder, _ = give(60, later)  # an older copy changes nothing
         assert folder.authority_ends == new.ends
 
+    def test_whoever_gives_an_authority_anew_is_told_that_parties_need_it(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        key, told = ec.generate_private_key(ec.SECP256R1()), []
+        for days in (60, 400, 400):
+            made = company_authority(key=key, begins=utc_now() - timedelta(days=1), days=days)
+            (tmp_path / "tls.crt").write_bytes(made.certificate_pem)
+            (tmp_path / "tls.key").write_bytes(made.key_pem)
+            where = [
+                str(tmp_path / "state"),
+                "--address",
+                "a.example",
+                "--authority",
+                str(tmp_path),
+            ]
+            with pytest.raises(SystemExit) as left:
+                cli.main(["coordinator", "init", *where])
+            assert left.value.code == 0
+            told.append("anew, in place of the former" in capsys.readouterr().out)
+        assert told == [False, True, False]
+
     def test_an_authority_that_has_ended_is_called_so(self, tmp_path: Path) -> None:
         made = company_authority(days=100)
         (tmp_path / "tls.crt").write_bytes(made.certificate_pem)

@@ -25,7 +25,7 @@ from federation.errors import (
 from federation.jobs.model import JointModel
 from federation.messages import SealedMessage, unseal_header
 from federation.progress import Progress, listening
-from federation.roll_call import PASSING_SECONDS
+from federation.roll_call import PASSING_SECONDS, Registered, unregistered
 from federation.specification import JobSpec, MeasureSpec
 from federation.wire import installed, other_bundle
 
@@ -114,11 +114,14 @@ def run(
     *jobs: JobSpec,
     channel: Nodes | World | None = None,
     told: list[Progress] | None = None,
+    registered: Registered = unregistered,
 ) -> list[Progress]:
     """Run jobs; return what was told, or add to what was told before."""
     write_jobs(world.folder("coordinator"), jobs)
     told = [] if told is None else told
-    coordinator = Coordinator.open(world.folder("coordinator").path, clock=world.clock)
+    coordinator = Coordinator.open(
+        world.folder("coordinator").path, clock=world.clock, registered=registered
+    )
     with listening(told.append):
         coordinator.run(channel or world)
     return told
@@ -463,3 +466,18 @@ def test_a_bystander_takes_the_place_of_nobody_but_whom_it_says_or_may_be(
     stages = begin(world, MATCH_WITHOUT, channel)
     assert "goes on without courier" in [one.stage for one in stages]
     assert channel.waits == waits
+
+
+@pytest.mark.parametrize("owner", ["stranger", "retailer"])
+def test_whose_a_node_is_its_key_says_whatever_it_says_itself(world: World, owner: str) -> None:
+    world.away = {"courier"}
+    channel = Nodes(world, lambda parcel: of_a_bundle("courier runs Comity 9.0")(world, parcel))
+    told = run(
+        world, MATCH_WITHOUT, channel=channel, registered=lambda node: owner if node == 3 else None
+    )
+    assert channel.waits == 1  # the courier may come
+    ((name, words),) = absent(told)
+    assert (name, f"takes node 3, {owner}'s by its key, for absent" in words) == (owner, True)
+    needed = MATCH.model_copy(update={"name": "find-again"})
+    with pytest.raises(PartyUnreachableError, match="no node of courier is connected"):
+        run(world, needed, channel=channel, registered=lambda _: owner)

@@ -440,6 +440,20 @@ class TestCommand:
         told = capsys.readouterr()
         return ended.value.code, told.out, told.err
 
+    def test_what_goes_on_by_itself_says_that_it_was_told_to_end(
+        self,
+        retailer: PartyFolder,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr("time.sleep", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        try:
+            code, _, told = self.call(capsys, "run", retailer.path, "--every", "60")
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert (code, "retention ends, as it was told to" in told) == (143, True)
+
     def test_status_run_hold_and_lift(
         self, retailer: PartyFolder, capsys: pytest.CaptureFixture[str]
     ) -> None:

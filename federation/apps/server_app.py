@@ -33,6 +33,7 @@ from federation.observing.spans import TracedChannel
 from federation.observing.traces import traced
 from federation.operations.folder import CoordinatorFolder
 from federation.operations.journal import RunJournal, RunState
+from federation.operations.registered_nodes import registered_name
 from federation.party import PartyFolder
 from federation.progress import Progress, listener, listening, report
 from federation.roll_call import ROLL_CALL, Patience
@@ -101,6 +102,13 @@ class _JournalledRun:
             return None
         return CoordinatorFolder.open(folder).config.traces
 
+    def name_of(self, node: int) -> str | None:
+        """Return under whose name the key of a node is taken, where that is known."""
+        folder = self._journal.path.parent
+        if not (folder / "coordinator.toml").exists():
+            return None
+        return registered_name(CoordinatorFolder.open(folder).registered_nodes, node)
+
     def check_wanted(self) -> None:
         self._journal.check_wanted(self._number, self._attempt)
 
@@ -161,7 +169,9 @@ def _run(grid: Grid, context: Context, journalled: _JournalledRun | None = None)
     deadline = float(context.run_config.get("deadline-seconds", 600.0))
     wished = None if journalled is None else journalled.patience_seconds
     patience = Patience.of(deadline, wished)
-    coordinator, name = Coordinator.open(Path(folder)), PartyFolder(Path(folder)).name
+    registered = (lambda _: None) if journalled is None else journalled.name_of
+    coordinator = Coordinator.open(Path(folder), registered=registered)
+    name = PartyFolder(Path(folder)).name
     channel = GridChannel(
         carrier,
         deadline_seconds=deadline,

@@ -46,6 +46,7 @@ from federation.apps.bounded import bound_answers
 from federation.apps.carriage import CarriedMessage
 from federation.apps.credential import MOST_APART, Credential, apart
 from federation.apps.piggyback import RIDING_BYTES, riders, with_riders, with_wish
+from federation.apps.roots import warn_of_end
 from federation.clock import Clock, utc_now
 from federation.errors import SuperLinkError, WorkspaceError
 from federation.messages import MAX_PAYLOAD_BYTES
@@ -156,6 +157,8 @@ class SuperLink:
                 root_certificates=roots,
                 interceptors=[version, Credential(key, tell=tell, clock=clock)],
             )
+            if roots is not None and root_certificates is not None:
+                warn_of_end(roots, root_certificates, tell, clock())
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             raise WorkspaceError(f"{root_certificates} holds no certificates in PEM") from error
         with client:

@@ -44,7 +44,14 @@ from federation.messages import (
     unseal,
 )
 from federation.progress import Progress, report
-from federation.roll_call import ROLL_CALL, OtherVersion, Patience, RollCall
+from federation.roll_call import (
+    ROLL_CALL,
+    OtherVersion,
+    Patience,
+    Registered,
+    RollCall,
+    unregistered,
+)
 from federation.routes import off_route
 from federation.specification import JobSpec
 from federation.wire import VERSION_TERM
@@ -73,6 +80,7 @@ class Conversation:
         name: str,
         patience: Patience | None = None,
         clock: Clock = utc_now,
+        registered: Registered = unregistered,
     ) -> None:
         """Begin one.
 
@@ -83,6 +91,7 @@ class Conversation:
             name: the coordinator's.
             patience: how long parties that are away are waited for.
             clock: tells until when that is.
+            registered: tells whose the key of a node is.
         """
         self._agreement = agreement
         self._channel = channel
@@ -90,7 +99,14 @@ class Conversation:
         self._out = _NOBODY
         self._patience_seconds = math.inf
         self.gate = gate
-        self.there = RollCall(agreement, channel, self._identify, patience=patience, clock=clock)
+        self.there = RollCall(
+            agreement,
+            channel,
+            self._identify,
+            patience=patience,
+            clock=clock,
+            registered=registered,
+        )
 
     def of_job(self, spec: JobSpec, out: frozenset[str]) -> Self:
         """Return the part of this conversation that is about one job.

@@ -31,7 +31,7 @@ from federation.jobs.spread import ERASING, coordinate_spreading, parts_of
 from federation.jobs.witness import coordinate_witnessing
 from federation.messages import RetrainAsk, RetrainTold
 from federation.party import PartyFolder, locked
-from federation.roll_call import ROLL_CALL, Patience
+from federation.roll_call import ROLL_CALL, Patience, Registered, unregistered
 from federation.specification import JobSpec
 from federation.successors import Retrainings, are_agreed
 from federation.unmatched import missing_from, unmatched
@@ -47,23 +47,38 @@ _FAILED_PATIENCE_SECONDS: Final = 60.0
 class Coordinator:
     """Runs an agreement's jobs from the coordinator's folder."""
 
-    def __init__(self, folder: PartyFolder, agreement: Agreement, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: PartyFolder,
+        agreement: Agreement,
+        *,
+        clock: Clock,
+        registered: Registered = unregistered,
+    ) -> None:
         self._folder = folder
         self._agreement = agreement
         self._clock = clock
+        self._registered = registered
         self._owed = OwedModels(folder)
         self._heads = OwedHeads(folder)
 
     @classmethod
-    def open(cls, path: Path, *, clock: Clock = utc_now) -> Self:
+    def open(
+        cls, path: Path, *, clock: Clock = utc_now, registered: Registered = unregistered
+    ) -> Self:
         """Open a coordinator's folder.
+
+        Args:
+            path: the folder.
+            clock: tells when now is.
+            registered: tells whose the key of a node is.
 
         Raises:
             WorkspaceError: it is none.
             InvalidAgreementError: its agreement is unsigned by somebody, or altered.
         """
         folder = PartyFolder(path)
-        return cls(folder, folder.agreement(), clock=clock)
+        return cls(folder, folder.agreement(), clock=clock, registered=registered)
 
     def run(
         self, channel: Channel, *, only: Collection[str] = (), patience: Patience | None = None
@@ -171,6 +186,7 @@ class Coordinator:
                 name=folder.name,
                 patience=patience,
                 clock=self._clock,
+                registered=self._registered,
             )
 
     @staticmethod

@@ -76,10 +76,11 @@ def init(
 
     Example: comity coordinator init /srv/comity/coordinator --address coordinator.example
     """
-    from federation.operations.folder import CoordinatorConfig, CoordinatorFolder
+    from federation.operations.folder import CoordinatorConfig, CoordinatorFolder, authority_in
     from federation.secrets_commands import warn_of_clear_secrets
 
     config = CoordinatorConfig.for_address(address, listen=listen, control=control)
+    former = authority_in(folder)
     made = CoordinatorFolder.init(folder, config, now=utc_now(), authority=authority)
     warn_of_clear_secrets(made.path)
     facts = {
@@ -89,10 +90,12 @@ def init(
         "listen": config.listen,
         "control": config.control,
     }
+    is_other = former is not None and former != authority_in(folder)
+    again = "anew, in place of the former, which its node believes until that ends: "
     answer(
         facts,
         f"{made.path} is a coordinator's folder for {config.address}",
-        f"every party is given {made.ca_certificate}",
+        f"every party is given {again if is_other else ''}{made.ca_certificate}",
         as_json=as_json,
     )
 

@@ -7,6 +7,7 @@ FOLDER/                 readable by its owner only
                         are sealed where there is an unsealing key (see `safe`)
   tokens.json           operators' tokens, as hashes; likewise
   nodes/NAME.pub        the key of party NAME's node: who may connect
+  nodes.json            which node has which of these keys
   runs/                 the journal of runs
   audit.jsonl           calls that were refused
   refused.json          how many of them no leaf tells of yet
@@ -371,6 +372,11 @@ class CoordinatorFolder:
         return self.path / "nodes"
 
     @property
+    def registered_nodes(self) -> Path:
+        """Which node has which of these keys."""
+        return self.path / "nodes.json"
+
+    @property
     def runs(self) -> Path:
         """The journal of runs."""
         return self.path / "runs"
@@ -438,3 +444,9 @@ def party_in(directory: Path) -> Path:
     if (directory / "party.json").exists() or not (directory / "coordinator.toml").exists():
         return directory
     return CoordinatorFolder.open(directory).party
+
+
+def authority_in(directory: Path) -> bytes | None:
+    """Return the certificate by which parties believe a coordinator; None before there is one."""
+    file = directory / "certificates" / "ca.pem"
+    return file.read_bytes() if file.exists() else None

@@ -67,6 +67,7 @@ from federation.operations.control_api import control_api
 from federation.operations.folder import CoordinatorFolder, host_of, port_of
 from federation.operations.journal import RunJournal
 from federation.operations.refused_calls import RefusalTally
+from federation.operations.registered_nodes import keep_registered
 from privacy.randomness import new_secret
 
 __all__ = ["check_scripts", "serve"]
@@ -363,6 +364,8 @@ class _Service:
                 else:
                     self._tell(Notice(Event.NODE_TAKEN, f"{name}'s node may connect", party=name))
         self._taken = frozenset(wanted)
+        taken = {node: wanted[key] for key, node in self._nodes.known().items() if key in wanted}
+        keep_registered(self._folder.registered_nodes, taken)
         for told in sorted(set(refused) - self._refused_keys):
             self._tell(told)
         self._refused_keys = frozenset(refused)
