@@ -98,7 +98,7 @@ def running_code() -> RunningCode:
 @contextmanager
 def looked_at_once() -> Iterator[None]:
     """Have `running_code` look at the files once for all that leaves together after the block."""
-    token = _LOOK.set(cache(_look))
+    token = _LOOK.set(cache(_LOOK.get()))
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from compliance.log import files
 from compliance.log.files import LocalFiles
+from federation.code import looked_at_once
 
 # Whether a change lands depends on the change: examples are the same in every run. `make explore`
 # draws others. No example has a deadline: how long one takes depends on the machine.
@@ -123,6 +124,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="kill each process of the crash matrix at every step that leaves another disk",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unchanged_code() -> Iterator[None]:
+    """Look at the code once for all that tests say in this thread: nobody changes it meanwhile.
+
+    Processes and threads that they start look for themselves, for every message.
+    """
+    with looked_at_once():
+        yield
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parties import EXPAND, MATCH, PURPOSE, TRAIN, Parties, World
+from parties import EXPAND, MATCH, PURPOSE, ROLES, TRAIN, Parties, World
 from test_gate import BODIES, NOISE, departure, opened, people, update
 from typer.testing import CliRunner
 
@@ -336,6 +337,12 @@ class TestRegions:
 
 
 class TestCode:
+    @pytest.fixture(autouse=True)
+    def looked_at_each_time(self) -> Iterator[None]:
+        token = code._LOOK.set(code._look)
+        yield
+        code._LOOK.reset(token)
+
     def test_code_that_is_not_agreed_says_nothing(self, tmp_path: Path) -> None:
         world = with_terms(World.make(tmp_path), code_digests=[OTHER_CODE])
         with opened(world) as gate, pytest.raises(RefusedError, match="digest") as refusal:
@@ -443,6 +450,14 @@ class TestCode:
             running_code()
         with pytest.raises(WorkspaceError, match="start the process again"):
             running_code()
+
+    def test_questions_that_leave_together_are_one_look(self, tmp_path: Path) -> None:
+        looks, world = [], World.make(tmp_path)
+        code._LOOK.set(lambda: looks.append(code._look()) or looks[-1])
+        world.run()
+        told = {name: [leaf.kind for leaf in world.leaves(name)] for name in ROLES}
+        said = {name: kinds.count("release") for name, kinds in told.items()}
+        assert 0 < len(looks) < sum(said.values()) - said["coordinator"] / 2
 
     def test_code_that_could_not_be_seen_once_has_not_changed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,11 +20,13 @@ from pydantic import ValidationError
 
 from compliance.agreement import SignedAgreement
 from compliance.errors import ComplianceError, UnsignedAgreementError
+from compliance.signing import SigningKey
 from compliance.terms import Role
 from federation.errors import WorkspaceError
 from federation.party import DataConfig, PartyConfig, PartyFolder, locked, write_atomically
 from federation.party.abandoned import remove_abandoned
 from federation.shelves import scratch
+from privacy.randomness import seeded_secret
 
 CONFIG = PartyConfig(name="retailer", role=Role.PARTNER)
 
@@ -225,6 +227,16 @@ def test_keys_are_made_once_and_are_their_owners_alone(folder: PartyFolder) -> N
     assert len(set(contents)) == len(KEYS)
     for name in KEYS:
         assert mode(folder.path / "keys" / name) == 0o600
+
+
+def test_a_key_that_is_put_in_anothers_place_counts_at_once(folder: PartyFolder) -> None:
+    before = folder.identity_key().public, folder.cosigning_key().public
+    for name in ("identity", "cosigning"):
+        folder.keep_secret(folder.path / "keys" / name, seeded_secret(9, name).hex().encode())
+    assert folder.identity_key() is folder.identity_key()
+    assert folder.identity_key().public == SigningKey.from_seed(seeded_secret(9, "identity")).public
+    assert folder.cosigning_key().public != before[1]
+    assert folder.identity_key().public != before[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"00", b"zz" * 32, b"\xff" * 64, b"00" * 33])

@@ -3,7 +3,10 @@
 Guarantees: secrets are created with mode 0600; no key is made anew once there is an agreement.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from compliance.log.cosignature import CosigningKey
 from compliance.signing import SigningKey
@@ -17,9 +20,15 @@ from privacy.randomness import SECRET_BYTES, Secret, derive_secret, new_secret, 
 
 __all__ = ["PartyKeys"]
 
+DerivedKey = TypeVar("DerivedKey")
+
 
 class PartyKeys(PartyPlaces):
     """The keys of one party, in its folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._keys: dict[Path, tuple[Secret, Any]] = {}
 
     @property
     def safe(self) -> Safe:
@@ -75,13 +84,23 @@ class PartyKeys(PartyPlaces):
         self.keep_secret(path, secret.hex().encode())
         return secret
 
+    def _derived(
+        self, path: Path, label: str, derive: Callable[[Secret], DerivedKey]
+    ) -> DerivedKey:
+        """Return what follows from a secret, which is read each time and derived from once."""
+        secret = self._secret(path, label)
+        if path not in self._keys or self._keys[path][0] != secret:
+            self._keys[path] = (secret, derive(secret))
+        key: DerivedKey = self._keys[path][1]
+        return key
+
     def identity_key(self) -> SigningKey:
         """Return the key that signs agreements and messages; made at first use.
 
         Raises:
             WorkspaceError: it is damaged, or is missing though there is an agreement.
         """
-        return SigningKey.from_seed(self._secret(self.path / "keys" / "identity", "identity"))
+        return self._derived(self.path / "keys" / "identity", "identity", SigningKey.from_seed)
 
     def log_key(self) -> SigningKey:
         """Return the key that signs the log's checkpoints; made at first use.
@@ -89,7 +108,7 @@ class PartyKeys(PartyPlaces):
         Raises:
             WorkspaceError: it is damaged, or is missing though there is an agreement.
         """
-        return SigningKey.from_seed(self._secret(self.path / "keys" / "log", "log"))
+        return self._derived(self.path / "keys" / "log", "log", SigningKey.from_seed)
 
     def cosigning_key(self) -> CosigningKey:
         """Return the key that cosigns logs, this party's own too; made at first use.
@@ -97,8 +116,8 @@ class PartyKeys(PartyPlaces):
         Raises:
             WorkspaceError: it is damaged, or is missing though there is an agreement.
         """
-        seed = self._secret(self.path / "keys" / "cosigning", "cosigning")
-        return CosigningKey.from_seed(self.log_origin, seed)
+        derive = partial(CosigningKey.from_seed, self.log_origin)
+        return self._derived(self.path / "keys" / "cosigning", "cosigning", derive)
 
     def decryption_key(self) -> DecryptionKey:
         """Return the key that opens what other parties encrypt to this one; made at first use.
@@ -106,7 +125,7 @@ class PartyKeys(PartyPlaces):
         Raises:
             WorkspaceError: it is damaged, or is missing though there is an agreement.
         """
-        return DecryptionKey(self._secret(self.path / "keys" / "encryption", "encryption"))
+        return self._derived(self.path / "keys" / "encryption", "encryption", DecryptionKey)
 
     def cohort_key(self, agreement: str) -> Secret:
         """Return the key under which cohorts are told in the log; an auditor may be given it.

@@ -159,7 +159,7 @@ def _search(price: Callable[[int], float], target: float, first: float) -> int:
     """Find the least number of units whose price is at most `target`, where more units cost less.
 
     Prices fall almost like a power of the noise, so a straight line through the logarithms of a
-    bracket's ends lands close; every fourth turn halves the bracket, whatever the prices do.
+    bracket's ends lands close; every sixth turn halves the bracket, whatever the prices do.
     """
     failed, failed_price = 0, math.inf
     passed, passed_price = _LARGEST + 1, 0.0
@@ -172,7 +172,7 @@ def _search(price: Callable[[int], float], target: float, first: float) -> int:
             failed, failed_price = guess, cost
         if passed - failed == 1:
             break
-        if turn % 4 and passed_price > 0.0 and failed_price < math.inf:
+        if turn % 6 and passed_price > 0.0 and failed_price < math.inf:
             share = math.log(failed_price / target) / math.log(failed_price / passed_price)
             aim = failed * (passed / failed) ** share
         elif passed > _LARGEST:

@@ -11,6 +11,7 @@ Leaves to others: a difference in a spelling that is no probe.
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 
 from privacy.identifiers.fields import FieldRule
 from privacy.identifiers.kinds import IdentifierKind
@@ -171,6 +172,7 @@ _PROBES: dict[str, tuple[str, ...]] = {
 }
 
 
+@lru_cache(maxsize=16)
 def recipe_fingerprint(recipe: Recipe) -> str:
     """Return SHA-256, as 64 hexadecimal digits, of a recipe and of what becomes of probes.
 
