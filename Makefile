@@ -9,7 +9,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Tests start hundreds of processes, which must not compile all modules each for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo lint test compiled explore crash-matrix bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-consent-strings bench-policies bench-manifest bench-many bench-gigabyte docs pins clean
+.PHONY: demo lint test compiled explore crash-matrix bench bench-psi bench-match bench-secagg bench-training bench-expand bench-log bench-deploy bench-consent bench-replica bench-consent-strings bench-policies bench-manifest bench-many bench-gigabyte docs pins clean
 
 demo: $(VENV)/.runtime  ## run the main job on real data
 	rm -rf out/demo
@@ -67,6 +67,9 @@ bench-log: $(VENV)/.test  ## measure the log on this folder's disk, beside a pla
 
 bench-consent: $(VENV)/.test  ## measure ten million consents, withdrawals between uses, and a cohort's root
 	$(BIN)/python benchmarks/consent.py
+
+bench-replica: $(VENV)/.test  ## measure a copy of a folder in the PostgreSQL database of URL=postgresql://…
+	$(BIN)/python benchmarks/replica.py $(URL)
 
 bench-consent-strings: $(VENV)/.test  ## measure reading consent strings, and damage a million of them
 	$(BIN)/python benchmarks/consent_strings.py

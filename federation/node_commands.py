@@ -17,6 +17,7 @@ from federation.terminal import JsonFlag, answer, counted, err
 
 if TYPE_CHECKING:
     from federation.apps.launchers import NodeConfig
+    from federation.replica.restoring import Restored
 
 __all__ = ["node_app"]
 
@@ -143,31 +144,7 @@ def node_restore(
         party=name,
         tell=_every_tenth(lambda done: _tell(f"{done} % of the folder is there")),
     )
-    when = iso(found.standing.synchronised)
-    document = {
-        "restored": True,
-        "party": found.standing.party,
-        "sequence": found.standing.sequence,
-        "synchronised": when,
-        "files": found.files,
-        "bytes": found.size,
-        "missing": found.in_clear,
-        "passwords": found.lacking,
-    }
-    much = f"{counted(found.files, 'file')}, {found.size} bytes"
-    lines = [
-        f"{place.party} is the folder of {found.standing.party}, as of {when}: {much}",
-        "where it was before, it is refused from now on",
-    ]
-    lines += [
-        f"{one} lay in clear and is not kept: put it back from where you keep it"
-        for one in found.in_clear
-    ]
-    lines += [
-        f"the password of {one} in party.json is not kept: put it back, or give it by PGPASSWORD"
-        for one in found.lacking
-    ]
-    answer(document, *lines, as_json=as_json)
+    _tell_restored(found, place.party, as_json=as_json)
 
 
 @node_app.command("replica")
@@ -207,6 +184,34 @@ def node_replica(
         f"since {iso(standing.held_since)}"
     )
     answer(document, told, as_json=as_json)
+
+
+def _tell_restored(found: "Restored", folder: Path, *, as_json: bool) -> None:
+    when = iso(found.standing.synchronised)
+    document = {
+        "restored": True,
+        "party": found.standing.party,
+        "sequence": found.standing.sequence,
+        "synchronised": when,
+        "files": found.files,
+        "bytes": found.size,
+        "missing": found.in_clear,
+        "passwords": found.lacking,
+    }
+    much = f"{counted(found.files, 'file')}, {found.size} bytes"
+    lines = [
+        f"{folder} is the folder of {found.standing.party}, as of {when}: {much}",
+        "where it was before, it is refused from now on",
+    ]
+    lines += [
+        f"{one} lay in clear and is not kept: put it back from where you keep it"
+        for one in found.in_clear
+    ]
+    lines += [
+        f"the password of {one} in party.json is not kept: put it back, or give it by PGPASSWORD"
+        for one in found.lacking
+    ]
+    answer(document, *lines, as_json=as_json)
 
 
 def _every_tenth(tell: Callable[[int], None]) -> Callable[[int, int], None]:
