@@ -653,7 +653,7 @@ class TestAttacks:
         places = {file: file.relative_to(folder.path).parts[0] for file in files}
         assert set(places.values()) == {
             *("coordinator.toml", "certificates", "tokens.json", ".tokens.json.lock", "nodes"),
-            *("runs", "audit.jsonl", "refused.json", "flower", "party", "lock"),
+            *("runs", "audit.jsonl", "refused.json", "nodes.json", "flower", "party", "lock"),
         }
         flowers = {file.name: file.read_bytes() for file in files if places[file] == "flower"}
         UUID(flowers.pop("source").decode())  # by which telemetry would know it

@@ -839,7 +839,7 @@ def test_people_are_found_in_spite_of_mistakes_by_keys_that_nobody_sees(tmp_path
 def test_parties_that_normalise_otherwise_are_told_before_a_point_travels(
     world: Worlds, monkeypatch: pytest.MonkeyPatch, reveal: Reveal, odd: str
 ) -> None:
-    from privacy.identifiers import readers
+    from privacy.identifiers import probes, readers
 
     one, learner, peer = world(reveal), *sides(reveal)
     strange = {"learner": learner, "peer": peer}[odd]
@@ -851,10 +851,12 @@ def test_parties_that_normalise_otherwise_are_told_before_a_point_travels(
                 patch.setattr(
                     readers, "normalise_email", lambda text, rule: real(text.upper(), rule)
                 )
+            probes.recipe_fingerprint.cache_clear()  # parties are processes, elsewhere
             return handle(self, name, message)
 
     monkeypatch.setattr(World, "handle", handled)
     steps = list(carry(one, learner, peer))
+    probes.recipe_fingerprint.cache_clear()
     answer = one.read(steps[-1].answer)
     assert isinstance(answer.body, Refused)
     assert answer.body.term == "match.recipe"
