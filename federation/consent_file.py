@@ -7,7 +7,8 @@ PARTY/consents-table-XXXXXXXX.tmp/table.csv   what a table held, while it is rea
 Guarantees: what is read does not change within a reading, or the reading ends in an error: a file
 is held against its digest, a journal is read to where it ended, and a table is copied within one
 transaction. A copy is gone when the reading is over; a killed reader's is at the next reading, at
-the latest. A database that is away is waited for, a quarter of a minute.
+the latest. A database that is away is waited for, a quarter of a minute, and a minute
+more where nothing answers at all.
 
 Leaves to others: what the rows mean (`compliance.consent`), and whom they are about
 (`consent_reading`).

@@ -1223,6 +1223,9 @@ class TestOrders:
             assert left.value.code == code
             said = capsys.readouterr()
             assert "nothing was run yet" in (said.err if code else said.out)
+        with pytest.raises(SystemExit):
+            cli.main(["logs", "--json", "--config", str(folder.path)])
+        assert json.loads(capsys.readouterr().out) == []
 
     def test_a_run_may_wait_as_long_as_somebody_says_and_for_the_run_before(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]
