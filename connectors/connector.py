@@ -162,7 +162,8 @@ def open_connector(
 
     Args:
         source: where the table is.
-        patient: whether to wait for a database that is away, a quarter of a minute.
+        patient: whether to wait for a database that is away, a quarter of a minute, and a
+            minute more where nothing answers at all.
 
     Raises:
         SourceFormatError: the file name's ending is not a known one.

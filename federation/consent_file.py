@@ -1,13 +1,14 @@
 """A party's consents as one file to read: their own, or a copy of their table for one reading.
 
 ```
-PARTY/consents-XXXXXXXX.tmp/table.csv   what a table held, while it is read
+PARTY/consents-table-XXXXXXXX.tmp/table.csv   what a table held, while it is read
 ```
 
 Guarantees: what is read does not change within a reading, or the reading ends in an error: a file
 is held against its digest, a journal is read to where it ended, and a table is copied within one
 transaction. A copy is gone when the reading is over; a killed reader's is at the next reading, at
-the latest. A database that is away is waited for, a quarter of a minute.
+the latest. A database that is away is waited for, a quarter of a minute, and a minute
+more where nothing answers at all.
 
 Leaves to others: what the rows mean (`compliance.consent`), and whom they are about
 (`consent_reading`).
@@ -23,13 +24,11 @@ from typing import Final
 from compliance.consent import CONSENT_COLUMNS, size_of
 from compliance.errors import ConsentError
 from connectors import ConnectorError, SqlSource
-from federation.party.abandoned import remove_abandoned
-from federation.shelves import scratch
-from privacy.randomness import new_secret
+from federation.shelves import scratch_of_several
 
 __all__ = ["ConsentFile", "consent_file"]
 
-_COPIES: Final = "consents-{}.tmp"
+_COPIES: Final = "consents-table.tmp"
 _BLOCK: Final = 1 << 20
 
 
@@ -81,8 +80,7 @@ def consent_file(place: Path | SqlSource, beside: Path) -> Iterator[ConsentFile]
     if isinstance(place, Path):
         yield ConsentFile(place, f"consent file {place}", size_of(place))
         return
-    remove_abandoned(beside, [_COPIES.format("*")])
-    with scratch(beside / _COPIES.format(new_secret().hex()[:16])) as directory:
+    with scratch_of_several(beside / _COPIES) as directory:
         copy = directory / "table.csv"
         yield ConsentFile(copy, f"consent table {_copied(place, copy)}")
 

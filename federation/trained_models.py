@@ -1,7 +1,7 @@
 """The models in a party's folder, or the coordinator's: trained when, and whether they are used.
 
-Guarantees: a model is listed if the log tells that it was trained, or its file is there; nothing
-tells who was erased.
+Guarantees: a model is listed if the log tells that it was trained, or its file is there; a file
+that bears no job's name is none. Nothing tells who was erased.
 
 Leaves to others: what becomes of a model (`retraining`, `model_standing`), and of its file
 (`retaining`).
@@ -9,8 +9,9 @@ Leaves to others: what becomes of a model (`retraining`, `model_standing`), and 
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from compliance.agreement import Agreement
 from compliance.records import ModelTrained
@@ -23,6 +24,8 @@ from federation.retraining import RetrainingQueue
 from federation.specification import JobName
 
 __all__ = ["TrainedModel", "trained_models"]
+
+_NAME: Final[TypeAdapter[str]] = TypeAdapter(JobName)
 
 
 class TrainedModel(BaseModel):
@@ -62,8 +65,8 @@ def trained_models(
         for leaf in (own_leaves(folder, agreement) if folder.log.exists() else ())
         if isinstance(leaf, ModelTrained) and leaf.job is not None
     }
-    files = (path.stem for path in sorted(folder.model("x").parent.glob("[!.]*.json")))
-    named = dict.fromkeys((*trained, *(name for name in files if "." not in name)))
+    files = (path.stem for path in sorted(folder.model("x").parent.glob("*.json")))
+    named = dict.fromkeys((*trained, *filter(_is_job, files)))
     told = _told_at_coordinator(folder, agreement, now)
     queue = RetrainingQueue(folder, agreement)
     found = {name: told.get(name) or _use_at(folder, queue, name, now) for name in named}
@@ -71,6 +74,14 @@ def trained_models(
         TrainedModel(model=name, trained=trained.get(name), use=use, why=why)
         for name, (use, why) in found.items()
     )
+
+
+def _is_job(name: str) -> bool:
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        return False
+    return True
 
 
 def _told_at_coordinator(

@@ -130,7 +130,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def unchanged_code() -> Iterator[None]:
     """Look at the code once for all that tests say in this thread: nobody changes it meanwhile.
 
-    Processes and threads that they start look for themselves, for every message.
+    Threads, and processes that are not forked from this one, look for themselves, for every message.
     """
     with looked_at_once():
         yield

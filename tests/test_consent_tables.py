@@ -5,6 +5,7 @@ import json
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -42,7 +43,7 @@ from federation.consent_file import consent_file
 from federation.consent_reading import ConsentReading
 from federation.errors import CollaborationError, RefusedError, WorkspaceError
 from federation.party import PartyFolder
-from federation.party.abandoned import in_use
+from federation.party.abandoned import in_use, remove_abandoned
 from federation.references import References
 from federation.suppression import Suppression
 from federation.trial.simulation import simulate
@@ -543,13 +544,26 @@ class TestParty:
     def test_what_a_killed_reader_left_is_gone_after_the_next_reading_and_no_others(
         self, retailer: PartyFolder
     ) -> None:
-        left, others = (retailer.path / f"consents-{name}.tmp" for name in ("0a1b", "2c3d"))
+        left, others = (retailer.path / f"consents-{name}.tmp" for name in ("table-0a", "table-2c"))
         for directory in (left, others):
             directory.mkdir()
             (directory / "table.csv").write_text("subject\n")
         with in_use(others):
             assert command(retailer.path, "show", record("retailer", 20), PURPOSE) == 0
         assert list(retailer.path.glob("*.tmp")) == [others]
+
+    def test_whoever_sweeps_while_a_copy_begins_leaves_it(
+        self, retailer: PartyFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        @contextmanager
+        def swept(directory: Path) -> Iterator[None]:
+            remove_abandoned(retailer.path)  # before it is marked as worked in
+            with in_use(directory):
+                remove_abandoned(retailer.path)
+                yield
+
+        monkeypatch.setattr("federation.shelves.in_use", swept)
+        assert command(retailer.path, "show", record("retailer", 20), PURPOSE) == 0
 
     def test_the_api_takes_nothing_for_a_table_whoever_is_named(
         self, retailer: PartyFolder

@@ -69,6 +69,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "mode of a directory": lambda path: (path / PARTY / "jobs").chmod(0o700),
     "name": lambda path: (path / PARTY / "head").rename(path / PARTY / "tail"),
     "second name": lambda path: (path / PARTY / "tail").hardlink_to(path / PARTY / "head"),
+    "second name elsewhere": lambda path: (path.parent / "x").hardlink_to(path / PARTY / "head"),
     "directory": lambda path: (path / PARTY / "jobs" / "model").mkdir(),
     "loss": lambda path: (path / PARTY / "head").unlink(),
     "wire": lambda path: (path / "wire").write_bytes(b"brand"),

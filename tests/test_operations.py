@@ -1144,6 +1144,21 @@ class TestOrders:
             LocalRuns(folder, by="alice").drop("find")
         assert read_jobs(party) == (MATCH,)
 
+    def test_who_took_a_job_out_is_on_disk_before_it_goes(
+        self, folder: CoordinatorFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        flushed, flush, party = [], os.fsync, PartyFolder(folder.party)
+        write_jobs(party, [MATCH])
+
+        def fsync(descriptor: int) -> None:
+            flushed.append(os.fstat(descriptor).st_ino)
+            flush(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        LocalRuns(folder, by="alice").drop("find")
+        at = [flushed.index(one.stat().st_ino) for one in (folder.taken_out, folder.path)]
+        assert at[0] < at[1] < flushed.index(party.path.stat().st_ino)
+
     def test_no_run_begins_while_a_job_is_taken_out(self, folder: CoordinatorFolder) -> None:
         runs, party, journal = (
             LocalRuns(folder, by="alice"),
@@ -1208,6 +1223,9 @@ class TestOrders:
             assert left.value.code == code
             said = capsys.readouterr()
             assert "nothing was run yet" in (said.err if code else said.out)
+        with pytest.raises(SystemExit):
+            cli.main(["logs", "--json", "--config", str(folder.path)])
+        assert json.loads(capsys.readouterr().out) == []
 
     def test_a_run_may_wait_as_long_as_somebody_says_and_for_the_run_before(
         self, folder: CoordinatorFolder, capsys: pytest.CaptureFixture[str]

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from datetime import timedelta
@@ -641,7 +642,10 @@ def test_the_commands(world: World, tmp_path: Path, capsys: pytest.CaptureFixtur
     retailer, coordinator = (str(world.folder(one).path) for one in ("retailer", "coordinator"))
     trained = f"trained {world.now:%Y-%m-%d %H:%M:%S} UTC"
     for folder in (retailer, coordinator):
+        model = world.folder(Path(folder).name).model("model")
+        other = shutil.copy(model, model.with_name("Copy of model.json"))
         assert comity("model", "list", folder) == (0, f"model: in use, {trained}\n")
+        other.unlink()
     assert comity("retrain", "list", retailer) == (0, "nothing has to be trained again\n")
     erase(world, "retailer", 40)
     (request,) = (path.stem for path in world.folder("retailer").erasures.glob("*.json"))

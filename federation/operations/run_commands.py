@@ -163,7 +163,7 @@ def logs(
     """
     with _runs(config) as runs:
         if number is None and not runs.all():
-            answer(None, _NOTHING, as_json=as_json)
+            answer([], _NOTHING, as_json=as_json)
             return
         told = _lines(runs, _named(runs, number).number, follow=follow)
         if as_json:

@@ -10,12 +10,11 @@ still was cut: it tells who tried.
 Leaves to others: which job may go (`runs`).
 """
 
-import os
-
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from federation.errors import WorkspaceError
 from federation.operations.folder import CoordinatorFolder
+from federation.party import write_atomically
 from federation.specification import JobName
 
 __all__ = ["TakenOut", "note_taken_out"]
@@ -40,18 +39,16 @@ class TakenOut(BaseModel):
 
 
 def note_taken_out(folder: CoordinatorFolder, one: TakenOut) -> None:
-    """Add a line.
+    """Add a line; nobody else adds one meanwhile.
 
     Raises:
         WorkspaceError: it cannot be written.
     """
+    file = folder.taken_out
     try:
-        folder.taken_out.touch(mode=0o600)
-        with folder.taken_out.open("a", encoding="utf-8") as file:
-            file.write(f"{one.model_dump_json()}\n")
-            file.flush()
-            os.fsync(file.fileno())
+        before = file.read_bytes() if file.exists() else b""
+        write_atomically(file, before + f"{one.model_dump_json()}\n".encode(), mode=0o600)
     except OSError as error:
         raise WorkspaceError(
-            f"{folder.taken_out} cannot be written: {error.strerror}: job {one.job!r} stays listed"
+            f"{file} cannot be written: {error.strerror}: job {one.job!r} stays listed"
         ) from error
