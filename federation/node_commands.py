@@ -153,6 +153,7 @@ def node_restore(
         "bytes": found.size,
         "missing": found.in_clear,
         "passwords": found.lacking,
+        "left": found.left,
     }
     much = f"{counted(found.files, 'file')}, {found.size} bytes"
     lines = [
@@ -167,6 +168,7 @@ def node_restore(
         f"the password of {one} in party.json is not kept: put it back, or give it by PGPASSWORD"
         for one in found.lacking
     ]
+    lines += [f"{one} was there, later than what is kept, and was left" for one in found.left]
     answer(document, *lines, as_json=as_json)
 
 
