@@ -117,7 +117,9 @@ def node_restore(
     ] = None,
     if_there: Annotated[
         bool,
-        typer.Option("--if-there", help="Do nothing where the folder is, or there is no copy."),
+        typer.Option(
+            "--if-there", help="Do nothing where the folder is, or there is no copy; with --name."
+        ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -133,7 +135,7 @@ def node_restore(
 
     place = RestorePlace.of(config, {"party": party, "database": database})
     store = ReplicaStore(place.database.get_secret_value())
-    if if_there and (reason := place.reason_to_leave(store)) is not None:
+    if if_there and (reason := place.reason_to_leave(store, name)) is not None:
         answer({"restored": False}, reason, as_json=as_json)
         return
     found = restore(
