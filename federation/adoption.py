@@ -30,7 +30,7 @@ from compliance.terms import DATA_ROLES, PartyTerm
 from federation.budgets import budget_of
 from federation.errors import WorkspaceError
 from federation.log_reading import leaves_left
-from federation.party import PartyFolder, locked, read_agreement, write_atomically
+from federation.party import PartyFolder, copied, locked, read_agreement, write_atomically
 from federation.versions import notices_in, signed_versions_in, versions_of
 from privacy.accounting.ledger import Ledger
 from privacy.encryption import DecryptionKey
@@ -103,6 +103,7 @@ def sign(folder: PartyFolder, file: Path) -> SignedAgreement:
     else:
         signed = signed.sign(folder.name, key)
         folder.check_named(agreement, file)
+    copied(folder)  # nobody hears of keys that could be lost
     if agreement.amends is not None and (folder.path / "agreement.json").exists():
         held = versions_of(folder.path)
         if agreement not in held.versions:

@@ -13,6 +13,7 @@ Leaves to others: the leaf of the event, which `consent_recording` tells when th
 """
 
 import fcntl
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +108,7 @@ class ConsentIntake:
         place, root = self._folder.consents, self._folder.path
         if not isinstance(place, Path):
             return (self._told.name,)
+        place = Path(os.path.normpath(place))
         journal = place.relative_to(root).as_posix() if place.is_relative_to(root) else "/consent"
         return (journal, self._told.name)
 

@@ -55,7 +55,8 @@ def request(
     if not value.strip():
         raise typer.BadParameter(f"nothing came on standard input: expected one {kind}")
     with _erasing(directory) as (erasing, followed):
-        _print([erasing.request(kind, value)], followed, as_json)
+        told = _told([erasing.request(kind, value)], followed)
+    _write(told, as_json)  # once the folder's copy, if any, has it
 
 
 @erase_app.command("status")
@@ -65,7 +66,8 @@ def status(directory: PartyFolderArgument, as_json: JsonFlag = False) -> None:
     Example: comity erase status out/demo/retailer
     """
     with _erasing(directory) as (erasing, followed):
-        _print(erasing.status(), followed, as_json)
+        told = _told(erasing.status(), followed)
+    _write(told, as_json)
 
 
 @erase_app.command("run")
@@ -86,7 +88,8 @@ def _run(directory: Path, as_json: bool) -> None:
     with _erasing(directory) as (erasing, followed):
         done = erasing.run()
         followed.settle(done)
-        _print(done, followed, as_json)
+        told = _told(done, followed)
+    _write(told, as_json)
 
 
 @erase_app.command("spread")
@@ -157,10 +160,6 @@ def _erasing(directory: Path) -> "Iterator[tuple[Erasing, Followed]]":
     with held(directory) as at:
         known = at.folder, at.agreement, at.gate
         yield Erasing(*known, clock=utc_now), Followed(*known, clock=utc_now)
-
-
-def _print(kept: "Sequence[Kept]", followed: "Followed", as_json: bool) -> None:
-    _write(_told(kept, followed), as_json)
 
 
 def _told(kept: "Sequence[Kept]", followed: "Followed") -> list[dict[str, object]]:

@@ -118,7 +118,9 @@ def node_restore(
     ] = None,
     if_there: Annotated[
         bool,
-        typer.Option("--if-there", help="Do nothing where the folder is, or there is no copy."),
+        typer.Option(
+            "--if-there", help="Do nothing where the folder is, or there is no copy; with --name."
+        ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -134,7 +136,7 @@ def node_restore(
 
     place = RestorePlace.of(config, {"party": party, "database": database})
     store = ReplicaStore(place.database.get_secret_value())
-    if if_there and (reason := place.reason_to_leave(store)) is not None:
+    if if_there and (reason := place.reason_to_leave(store, name)) is not None:
         answer({"restored": False}, reason, as_json=as_json)
         return
     found = restore(
@@ -197,6 +199,7 @@ def _tell_restored(found: "Restored", folder: Path, *, as_json: bool) -> None:
         "bytes": found.size,
         "missing": found.in_clear,
         "passwords": found.lacking,
+        "left": found.left,
     }
     much = f"{counted(found.files, 'file')}, {found.size} bytes"
     lines = [
@@ -211,6 +214,7 @@ def _tell_restored(found: "Restored", folder: Path, *, as_json: bool) -> None:
         f"the password of {one} in party.json is not kept: put it back, or give it by PGPASSWORD"
         for one in found.lacking
     ]
+    lines += [f"{one} was there, later than what is kept, and was left" for one in found.left]
     answer(document, *lines, as_json=as_json)
 
 

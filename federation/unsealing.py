@@ -24,7 +24,7 @@ from typing import Final
 from compliance.sealing import UNSEALING_KEY_BYTES, UnsealingKey
 from federation.errors import UnsealingError
 
-__all__ = ["SOURCES", "read_key_file", "unsealing_key"]
+__all__ = ["SOURCES", "key_file", "read_key_file", "unsealing_key"]
 
 _VALUE: Final = "COMITY_UNSEALING_KEY"
 _FILE: Final = "COMITY_UNSEALING_KEY_FILE"
@@ -60,6 +60,12 @@ def unsealing_key(environment: Mapping[str, str] | None = None) -> UnsealingKey 
     if name == _VALUE:
         return _parsed(value, name)
     return read_key_file(Path(value)) if name == _FILE else _from_keyring(value)
+
+
+def key_file(environment: Mapping[str, str] | None = None) -> Path | None:
+    """Return the file that holds the key that this process was given, if one does."""
+    named = (os.environ if environment is None else environment).get(_FILE, "").strip()
+    return Path(named).resolve() if named else None
 
 
 def read_key_file(file: Path) -> UnsealingKey:

@@ -127,13 +127,16 @@ class TestChart:
 
     def test_a_folder_without_a_claim_comes_back_from_its_copy(self) -> None:
         url = "postgresql://retailer@db.example/comity"
-        found = rendered({"database": {"url": url}, "persistence": {"enabled": False}})
+        database = {"url": url, "party": "retailer"}
+        found = rendered({"database": database, "persistence": {"enabled": False}})
         assert "PersistentVolumeClaim" not in found
         pod = found["Deployment"]["spec"]["template"]["spec"]
         assert pod["initContainers"][0]["args"] == [
-            *("node", "restore", "--if-there", "--party", "/srv/comity/party", "--database", url)
+            *("node", "restore", "--if-there", "--party", "/srv/comity/party", "--database", url),
+            *("--name", "retailer"),
         ]
         assert "emptyDir" in next(one for one in pod["volumes"] if one["name"] == "data")
+        assert helm({"database": {"url": url}}).returncode != 0
 
     def test_an_object_stores_place_and_keys_are_in_every_container(self) -> None:
         store = {"endpoint": "https://objects.example", "region": "eu-1", "existingSecret": "keys"}

@@ -46,6 +46,7 @@ from federation.messages import (
     unseal,
 )
 from federation.objections import policy_objections
+from federation.party import PartyFolder
 from federation.rr22.link import DirectLink
 from federation.specification import MatchSpec
 from privacy.errors import PeerMessageError
@@ -393,8 +394,19 @@ def test_a_bucket_is_not_linked_for_ever(tmp_path: Path, monkeypatch: pytest.Mon
         tried.append(1)
         raise MessageError("the link broke")
 
-    monkeypatch.setattr(DirectLink, "match", fails)
+    kept = []
+
+    def synchronise(folder: PartyFolder, *_: str) -> None:
+        if folder.name == "brand" and (folder.path / "jobs").exists():
+            kept.append(state(world, "brand", "retailer").links)
+
+    def links(*_: object) -> None:
+        assert kept[-1] == state(world, "brand", "retailer").links  # or a lost machine forgets it
+        fails()
+
     opened(world)
+    monkeypatch.setattr(PartyFolder, "synchronise", synchronise)
+    monkeypatch.setattr(DirectLink, "match", links)
     for attempt in "34567":
         asked(world, "brand", "retailer", attempt=attempt * 64)
         body = MatchOpen(spec=DIRECT, bucket=0, attempt=attempt * 64)

@@ -170,7 +170,7 @@ class TestBothDatabases:
         replica = copied(root, url)
         for table in ("replica_parts", "replica_files", "replicas"):
             execute(url, f"DELETE FROM comity_{table}")
-        with pytest.raises(ReplicaError, match="run again to make one"):
+        with pytest.raises(ReplicaError, match="has no copy of retailer yet"):
             replica.synchronise()
         copied(root, url)
         brought_back(url, tmp_path / "new")
@@ -210,6 +210,31 @@ class TestBothDatabases:
         outside.write_text("later")
         brought_back(url, tmp_path / "again")
         assert outside.read_text() == "later"
+
+    def test_a_file_elsewhere_that_is_older_than_what_is_kept_is_not_gone_on_with(
+        self, url: str, tmp_path: Path
+    ) -> None:
+        """What people said since it was written would be forgotten."""
+        root, outside = begun(tmp_path / "party"), tmp_path / "elsewhere" / "consents.csv"
+        described = {"name": PARTY, "consent": "../elsewhere/consents.csv"}
+        (root / "party.json").write_text(json.dumps(described))
+        write_atomically(outside, b"given")
+        copied(root, url, outside={"/consent": outside})
+        early = outside.stat().st_mtime_ns
+        write_atomically(outside, b"given, withdrawn")
+        copied(root, url, outside={"/consent": outside})
+        shutil.rmtree(root)
+        outside.write_bytes(b"given")
+        os.utime(outside, ns=(early, early))
+        with pytest.raises(ReplicaError, match="older than what is kept"):
+            brought_back(url, root)
+        assert not root.exists()
+        assert not (tmp_path / ".party.restoring").exists()
+        shutil.rmtree(outside.parent)
+        assert brought_back(url, root).left == ()
+        assert outside.read_bytes() == b"given, withdrawn"
+        outside.write_bytes(b"written by others since")
+        assert brought_back(url, tmp_path / "again").left == (outside,)
 
     def test_what_grows_is_read_from_its_last_part(
         self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -355,6 +380,22 @@ class TestBothDatabases:
         restored = json.loads((tmp_path / "new" / "party.json").read_text())
         assert restored["database"] == ELSEWHERE
 
+    def test_a_nodes_file_is_kept_without_its_password(self, url: str, tmp_path: Path) -> None:
+        root = begun(tmp_path / "party")
+        content = (
+            'party = "."\ndatabase = "postgresql://ann:hunt/er2@db:5/x?a=b&sslpassword=hunter3"\n'
+        )
+        (root / "node.toml").write_text(content)
+        write_atomically(root / "keys" / "somebodys", b"treasure-in-clear")
+        copied(root, url)
+        kept = execute(url, "SELECT content FROM comity_replica_parts")
+        everything = b"".join(bytes(one) for (one,) in kept)
+        assert not any(word in everything for word in (b"hunt", b"treasure"))
+        assert brought_back(url, tmp_path / "new").in_clear == ("keys/somebodys",)
+        assert (tmp_path / "new" / "node.toml").read_text() == (
+            'party = "."\ndatabase = "postgresql://ann@db:5/x?a=b&sslpassword="\n'
+        )
+
     def test_a_table_is_read_as_its_last_transaction_left_it(
         self, url: str, tmp_path: Path
     ) -> None:
@@ -482,6 +523,52 @@ class TestWhatIsRefused:
         (root / "log").symlink_to(tmp_path)
         with pytest.raises(ReplicaError, match="no file and no directory"):
             copied(root, f"sqlite:///{tmp_path}/elsewhere.sqlite")
+
+    def test_a_name_that_no_database_takes_is_told(self, tmp_path: Path) -> None:
+        root = begun(tmp_path / "party")
+        (root / os.fsdecode(b"caf\xe9")).write_bytes(b"")
+        with pytest.raises(ReplicaError, match=r"caf\\udce9' has a name that is not UTF-8"):
+            copied(root, f"sqlite:///{tmp_path}/elsewhere.sqlite")
+
+    def test_a_part_of_a_folder_is_no_copy(self, tmp_path: Path) -> None:
+        """A part alone could not be brought back."""
+        root = begun(tmp_path / "party")
+        replica = replica_of(root, f"sqlite:///{tmp_path}/elsewhere.sqlite")
+        for _ in range(2):
+            with pytest.raises(ReplicaError, match="has no copy of retailer yet"):
+                replica.synchronise("consents.csv")
+            replica.check()
+        replica.synchronise()
+        replica.synchronise("consents.csv")
+
+    def test_a_job_may_be_called_as_what_sqlite_writes_beside_a_file(self, tmp_path: Path) -> None:
+        root, url = begun(tmp_path / "party"), f"sqlite:///{tmp_path}/elsewhere.sqlite"
+        for job in ("spring-journal", "spring-wal", "spring-shm"):
+            write_atomically(root / "jobs" / job / "state.json", b"{}")
+        write_atomically(root / "answers.sqlite", b"no matter what")
+        write_atomically(root / "answers.sqlite-journal", b"at work")
+        copied(root, url)
+        brought_back(url, tmp_path / "new")
+        found, here = tree(tmp_path / "new"), tree(root)
+        del here["answers.sqlite-journal"]
+        assert found == here
+
+    def test_what_is_not_yet_in_a_table_itself_is_kept(self, tmp_path: Path) -> None:
+        """With a write-ahead log the file itself stays as it was."""
+        root, url = begun(tmp_path / "party"), f"sqlite:///{tmp_path}/elsewhere.sqlite"
+        table = sqlite3.connect(root / "people.sqlite", isolation_level=None)
+        table.execute("PRAGMA journal_mode = WAL")
+        table.execute("CREATE TABLE person (name)")
+        table.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        table.execute("INSERT INTO person VALUES ('ann')")
+        time.sleep(0.1)
+        replica = copied(root, url)
+        table.execute("DELETE FROM person")
+        replica.synchronise()
+        brought_back(url, tmp_path / "new")
+        with sqlite3.connect(tmp_path / "new" / "people.sqlite") as kept:
+            assert kept.execute("SELECT count(*) FROM person").fetchone() == (0,)
+        table.close()
 
     def test_what_killed_processes_leave_is_left_out(self, tmp_path: Path) -> None:
         root, url = begun(tmp_path / "party"), f"sqlite:///{tmp_path}/elsewhere.sqlite"

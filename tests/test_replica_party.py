@@ -1,6 +1,7 @@
 """A party whose folder has a copy in a database: what it lets out, shows, takes, and comes back to."""
 
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -19,8 +20,11 @@ from test_witnessing import fetch
 
 from compliance.log.verifier import read_checkpoint
 from federation import cli
+from federation.adoption import sign
 from federation.api.bodies import Event
+from federation.api.clients import Clients
 from federation.api.consents import Consents
+from federation.api.scopes import Scope
 from federation.consent_recording import ConsentRecording
 from federation.errors import ReplicaError, TakenOverError
 from federation.holding import held
@@ -264,6 +268,81 @@ def test_what_people_say_during_a_job_is_in_the_copy_when_it_is_taken(
     assert (tmp_path / "new" / "consents.csv").read_bytes() == journal
 
 
+@pytest.mark.parametrize("named", ["../said.csv", "said/../consents.csv"])
+def test_a_journal_is_called_one_thing_in_the_copy_however_it_is_named(
+    world: World, elsewhere: str, tmp_path: Path, named: str
+) -> None:
+    path = world.folder(WHO).path
+    with held(path) as at:
+        ConsentRecording(at.folder, at.agreement, at.gate.note).bring(None)
+    file = path / "party.json"
+    journal = Path(os.path.normpath(path / named))
+    journal.write_bytes((path / "consents.csv").read_bytes())
+    (path / "said").mkdir()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"consent": named}))
+    with locked(PartyFolder(path)):
+        pass
+    said = {"subject": {"reference": "R#711"}, "purpose": PURPOSE, "event": "withdrawn"}
+    Consents(path, {}, None).record([Event.model_validate(said)], NOW, seeing=True)
+    expected = journal.read_bytes()
+    shutil.rmtree(path)
+    journal.unlink(missing_ok=True)
+    brought_back(elsewhere, path)
+    assert journal.read_bytes() == expected
+
+
+def test_a_client_that_was_revoked_does_not_come_back(
+    world: World, elsewhere: str, tmp_path: Path
+) -> None:
+    path = world.folder(WHO).path
+    clients = Clients(path)
+    with pytest.raises(ReplicaError, match="no copy of retailer yet"):
+        clients.add("shop", [Scope.CONSENT_WRITE], now=NOW)
+    with locked(world.folder(WHO)):
+        pass
+    clients.revoke("shop")
+    clients.add("till", [Scope.CONSENT_WRITE], now=NOW)
+    brought_back(elsewhere, tmp_path / "new")
+    assert [one.name for one in Clients(tmp_path / "new").listed()] == ["till"]
+
+
+def test_nobody_hears_of_a_key_or_a_signature_that_could_be_lost(
+    world: World, elsewhere: str, tmp_path: Path
+) -> None:
+    folder = world.folder(WHO)
+    sign(folder, folder.path / "agreement.json")
+    brought_back(elsewhere, tmp_path / "new")
+    key = Path("keys") / "identity"
+    assert (tmp_path / "new" / key).read_bytes() == (folder.path / key).read_bytes()
+
+
+def test_the_key_that_opens_all_others_is_not_kept(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = world.folder(WHO).path / "unsealing-key"
+    key.write_text("5a" * 32)
+    key.chmod(0o600)
+    monkeypatch.delenv("COMITY_UNSEALING_KEY")
+    monkeypatch.setenv("COMITY_UNSEALING_KEY_FILE", str(key))
+    world = reopened(world)
+    with locked(world.folder(WHO)):
+        pass
+    assert b"5a" * 32 not in (tmp_path / "elsewhere.sqlite").read_bytes()
+
+
+def test_an_erasure_is_told_once_the_copy_knows(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(self: Replica, *within: str) -> None:
+        raise ReplicaError("away")
+
+    world.run()
+    monkeypatch.setattr(Replica, "synchronise", away)
+    code, told, wrong = comity(capsys, "erase", "run", world.folder(WHO).path)
+    assert (code, told) == (2, "")
+    assert "away" in wrong
+
+
 def test_the_node_is_not_ready_without_its_database(world: World, elsewhere: str) -> None:
     path = world.folder(WHO).path
     watched = Observed(path)
@@ -300,6 +379,11 @@ def test_a_folder_comes_back_by_a_command(
     assert (code, "is there already" in wrong) == (2, True)
     code, told, _ = comity(capsys, "node", "restore", "--config", config, "--if-there")
     assert (code, "nothing was restored" in told) == (0, True)
+    new = ("--party", tmp_path / "new", "--database", elsewhere, "--if-there")
+    code, _, wrong = comity(capsys, "node", "restore", *new)
+    assert (code, "give --name" in wrong) == (2, True)
+    code, told, _ = comity(capsys, "node", "restore", *new, "--name", "brand")
+    assert (code, "no copy of brand yet" in told) == (0, True)
     shutil.rmtree(folder.path)
     code, told, _ = comity(capsys, "node", "restore", "--config", config, "--json")
     assert (code, json.loads(told)["restored"], json.loads(told)["missing"]) == (0, True, [])

@@ -166,6 +166,8 @@ class Clients:
     def _write(self, clients: tuple[Client, ...]) -> None:
         content = _File(clients=clients).model_dump_json(indent=2).encode() + b"\n"
         self._folder.keep_secret(self._path, content)
+        # or a client that was revoked would come back with a folder that is brought back
+        self._folder.synchronise(self._path.relative_to(self._folder.path).as_posix())
 
 
 def _digest(key: str) -> str:

@@ -47,7 +47,7 @@ from federation.enrolment.registration import (
 )
 from federation.enrolment.request import Standing, Submission, read_request
 from federation.errors import EnrolmentError, WorkspaceError
-from federation.party import PartyConfig, PartyFolder, read_agreement, write_atomically
+from federation.party import PartyConfig, PartyFolder, copied, read_agreement, write_atomically
 from privacy.errors import PeerMessageError
 from privacy.randomness import SecretStream
 
@@ -123,6 +123,7 @@ def join(
             token=invitation.token_key,
         )
         write_atomically(kept, Registration.make(statement, keys).model_dump_json().encode())
+    copied(folder)  # nobody hears of keys that could be lost
     return Membership(folder, invitation)
 
 

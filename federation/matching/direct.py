@@ -134,6 +134,7 @@ class DirectMatching:
         pair.state.check(body.attempt, body.bucket)
         if not pair.found(body.bucket).exists() if self._learns(pair) else body.needed:
             opened = self._pairs.save(pair, pair.state.open(body.bucket))
+            self._desk.folder.synchronise()  # or a lost machine would let it be opened twice
             self._link(opened, body.bucket, body.attempt)
         return self._desk.release(
             message,

@@ -46,7 +46,7 @@ from federation.party.configuration import (
 from federation.party.contract import read_agreement, verified_agreement
 from federation.party.damage import undamaged
 from federation.party.folder import PartyFolder
-from federation.party.lock import locked
+from federation.party.lock import copied, locked
 from federation.party.writing import make_private, write_atomically
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "SegmentPlace",
     "SegmentsConfig",
     "TableConfig",
+    "copied",
     "locked",
     "make_private",
     "read_agreement",

@@ -18,6 +18,7 @@ from federation.party.contract import verified_agreement, verified_in
 from federation.party.keys import PartyKeys
 from federation.party.writing import make_private, write_atomically
 from federation.safe import PARTY_SECRETS, SafeRows
+from federation.unsealing import key_file
 from privacy.accounting.store import LedgerStore
 from privacy.accounting.stores import ledger_store
 from privacy.randomness import new_secret
@@ -111,15 +112,16 @@ class PartyFolder(PartyKeys):
         from federation.replica import Replica, ReplicaStore, Scope
         from federation.replica.description import outside_of
 
+        left_out = set() if self._ledger_database is None else {self.ledger.name}
+        if (key := key_file()) is not None and key.is_relative_to(self.path):
+            left_out.add(key.relative_to(self.path).as_posix())  # it opens all that is sealed
         outside = outside_of(self.config.model_dump_json().encode(), self.path)
         scope = Scope(
             self.path,
             PARTY_SECRETS,
-            left_out=frozenset()
-            if self._ledger_database is None
-            else frozenset([self.ledger.name]),
+            left_out=frozenset(left_out),
             outside=outside,
-            appended=frozenset([JOURNAL, "/consent"]),
+            appended=frozenset([JOURNAL]),  # a file elsewhere may be written otherwise by others
         )
         store = ReplicaStore(self.config.database)
         return Replica(self.name, scope, store, write=write_atomically)

@@ -17,7 +17,7 @@ from federation.errors import PartyBusyError
 from federation.party.abandoned import remove_abandoned
 from federation.party.folder import PartyFolder
 
-__all__ = ["locked"]
+__all__ = ["copied", "locked"]
 
 _LOCK_POLL_SECONDS: Final = 0.02
 
@@ -52,6 +52,17 @@ def locked(folder: PartyFolder, *, patience: float | None = None) -> Iterator[No
         yield
         folder.synchronise()
         file.truncate(0)
+
+
+def copied(folder: PartyFolder) -> None:
+    """Return once the folder's copy, where there is to be one, is as the folder is.
+
+    Raises:
+        ReplicaError: as `locked`.
+    """
+    if folder.replica is not None:
+        with locked(folder):
+            pass
 
 
 def _acquire(descriptor: int, until: float) -> None:

@@ -1,7 +1,7 @@
 """What of a file is kept: its content in parts, read so that it is of one moment.
 
 Guarantees: a file of SQLite is read as its last transaction left it; no secret that lies in clear
-is read out, nor a password in `party.json`; memory is bounded by a part.
+is read out, nor a password in `party.json` and `node.toml`; memory is bounded by a part.
 
 Leaves to others: which files (`scan`), where the parts go (`replica`).
 """
@@ -16,7 +16,12 @@ from typing import BinaryIO, Final
 
 from compliance.sealing import is_sealed
 from federation.errors import ReplicaError
-from federation.replica.description import DESCRIPTION, without_passwords
+from federation.replica.description import (
+    DESCRIPTION,
+    NODE_FILE,
+    without_passwords,
+    without_passwords_in_text,
+)
 from federation.replica.scan import Found, Scope
 from federation.safe import Table
 
@@ -25,6 +30,8 @@ __all__ = ["PART_BYTES", "opened", "parts_of"]
 PART_BYTES: Final = 1 << 20
 _SQLITE: Final = b"SQLite format 3\0"
 _HEAD_BYTES: Final = 64
+_KEYS: Final = "keys/"
+"""Where nothing lies that may be told, whoever put it there."""
 
 
 @contextmanager
@@ -38,12 +45,15 @@ def opened(scope: Scope, found: Found) -> Iterator[BinaryIO | None]:
     if found.path == DESCRIPTION:
         yield BytesIO(without_passwords(found.place.read_bytes()))
         return
+    if found.path == NODE_FILE:
+        yield BytesIO(without_passwords_in_text(found.place.read_bytes()))
+        return
     with found.place.open("rb") as file:
         head = file.read(_HEAD_BYTES)
         is_database = head.startswith(_SQLITE)
         if not is_database:
             file.seek(0)
-            is_secret = scope.secrets.has(found.path)
+            is_secret = scope.secrets.has(found.path) or found.path.startswith(_KEYS)
             yield None if is_secret and found.size and not is_sealed(head) else file
             return
     tables = [one for one in scope.secrets.tables if one.file == found.path]

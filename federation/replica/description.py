@@ -1,4 +1,4 @@
-"""A party's description of itself, `party.json`, as it is kept: without a password in it.
+"""What a folder says of itself and its node, as it is kept: without a password in it.
 
 Guarantees: no URL is kept with a password, be it the user's or in the query; all else is kept as
 it is.
@@ -8,15 +8,28 @@ Leaves to others: what it means (`federation.party.configuration`), which import
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from federation.errors import ReplicaError
 
-__all__ = ["DESCRIPTION", "outside_of", "with_database", "without_passwords"]
+__all__ = [
+    "DESCRIPTION",
+    "NODE_FILE",
+    "outside_of",
+    "with_database",
+    "without_passwords",
+    "without_passwords_in_text",
+]
 
 DESCRIPTION: Final = "party.json"
+NODE_FILE: Final = "node.toml"
+"""What a party that has joined finds in its folder; it may name the folder's database."""
+_PASSWORD: Final = re.compile(
+    rb"(://[^\s/?#'\"]*?):[^\s'\"]*(?=@)|([?&][a-z]*pass[a-z]*=)[^\s&'\"]*", re.IGNORECASE
+)
 _FILES: Final = ("consent", "suppression")  # or tables
 _URLS: Final = (
     *(("ledger",), ("database",), ("data", "url"), ("segments", "url")),
@@ -53,6 +66,11 @@ def with_database(content: bytes, database: str) -> tuple[bytes, Sequence[str]]:
         return url
 
     return _changed(content, change), tuple(lacking)
+
+
+def without_passwords_in_text(content: bytes) -> bytes:
+    """Return text, such as a node's file, of which no URL has a password."""
+    return _PASSWORD.sub(rb"\1\2", content)
 
 
 def _changed(content: bytes, change: Callable[[tuple[str, ...], str], str]) -> bytes:

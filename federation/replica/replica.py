@@ -23,6 +23,7 @@ from compliance.log.verifier import read_checkpoint
 from federation.clock import Clock, utc_now
 from federation.errors import ReplicaError, TakenOverError
 from federation.replica.contents import PART_BYTES, opened, parts_of
+from federation.replica.description import DESCRIPTION
 from federation.replica.kept import KeptFile, Part, Standing, digest_of
 from federation.replica.scan import OWN, Found, Scope, is_same, is_same_inode, scan
 from federation.replica.store import ReplicaStore, ReplicaTransaction
@@ -132,11 +133,11 @@ class Replica:
         with self._store.transaction() as kept:
             standing = kept.standing(self._party, lock=True)
             if standing is None:
-                raise ReplicaError(
-                    f"{self._store.name} has lost its copy of {self._party}: run again to make one"
-                )
+                raise self._not_begun()
             self._check_holder(standing, self._own_holder())
             known = self._files(kept, standing)
+            if within and DESCRIPTION not in known:
+                raise self._not_begun()
             found = scan(self._scope, within)
             copying = _Copying(self._party, self._scope, kept)
             after = dict(known)
@@ -183,6 +184,12 @@ class Replica:
         if self._known is not None and self._known[0] == standing.sequence:
             return self._known[1]
         return kept.files(self._party)
+
+    def _not_begun(self) -> ReplicaError:
+        return ReplicaError(
+            f"{self._store.name} has no copy of {self._party} yet: whatever holds its folder makes "
+            "one, such as `comity secrets seal DIR`, `comity retention run DIR`, or a job"
+        )
 
     def _own_holder(self) -> str | None:
         try:

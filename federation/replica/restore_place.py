@@ -55,15 +55,24 @@ class RestorePlace(BaseModel):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ReplicaError(f"{file} is no file of a node: {error}") from error
 
-    def reason_to_leave(self, store: ReplicaStore) -> str | None:
+    def reason_to_leave(self, store: ReplicaStore, party: str | None) -> str | None:
         """Say why there is nothing to restore, if so: the folder is there, or no copy is.
 
+        Args:
+            store: where the copy is.
+            party: whose; where nobody looks, the only copy there is may be another's.
+
         Raises:
-            ReplicaError: the database cannot be reached.
+            ReplicaError: the party is not named, or the database cannot be reached.
         """
         if (self.party / "party.json").exists():
             return f"{self.party} is there: nothing was restored"
+        if party is None:
+            raise ReplicaError(
+                "with --if-there, give --name: the only copy in the database may be of another "
+                "party, which would be refused from then on"
+            )
         with store.transaction() as kept:
-            if not kept.parties():
-                return f"{store.name} keeps no copy yet: nothing was restored"
+            if party not in kept.parties():
+                return f"{store.name} keeps no copy of {party} yet: nothing was restored"
         return None

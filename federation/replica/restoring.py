@@ -10,13 +10,15 @@ Leaves to others: the copy (`replica`); what files say, which is verified where 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from federation.clock import Clock, utc_now
 from federation.errors import ReplicaError
+from federation.replica.contents import parts_of
 from federation.replica.description import DESCRIPTION, outside_of, with_database
 from federation.replica.kept import KeptFile, Standing, digest_of
 from federation.replica.replica import head_file, holder_file, new_holder
@@ -41,6 +43,7 @@ class Restored:
         size: of all of them, in bytes.
         in_clear: names of secrets of which no content is kept, as they lay in clear.
         lacking: keys of `party.json` whose URL may need a password.
+        left: files outside of the folder that were there, and later than what was kept of them.
     """
 
     standing: Standing
@@ -48,6 +51,7 @@ class Restored:
     size: int
     in_clear: tuple[str, ...]
     lacking: tuple[str, ...]
+    left: tuple[Path, ...] = ()
 
 
 def restore(
@@ -88,10 +92,11 @@ def restore(
             shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
             beside.mkdir(mode=0o700, parents=True)
             restoring = _Restoring(standing.party, kept, beside, target)
-            restored = restoring.run(standing, database, tell)  # 2
-            holder = new_holder()
-            _mark(beside, holder)
-            os.sync()
+            with _removed_unless_whole(beside):
+                restored = restoring.run(standing, database, tell)  # 2
+                holder = new_holder()
+                _mark(beside, holder)
+                os.sync()
             kept.take_over(standing.party, holder, clock())  # 3
         beside.rename(target)  # 4
         _flush(target.parent)
@@ -118,7 +123,19 @@ def _standing(store: ReplicaStore, kept: ReplicaTransaction, party: str | None) 
     return standing
 
 
+@contextmanager
+def _removed_unless_whole(directory: Path) -> Iterator[None]:
+    """Leave nothing of people where nobody would look for it, should it not become whole."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
 def _check_absent(target: Path) -> None:
+    if target.is_mount():
+        raise ReplicaError(f"{target} is itself a mount: name a folder within it")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ReplicaError(
             f"{target} is there already, and is not overwritten: if it is the party's, it may be "
@@ -141,6 +158,7 @@ class _Restoring:
         self._kept = kept
         self._root = root
         self._target = target
+        self._left: list[Path] = []
 
     def run(self, standing: Standing, database: str, tell: Tell) -> Restored:
         """Write everything."""
@@ -163,12 +181,14 @@ class _Restoring:
             if one.is_directory:
                 self._place(one.path).chmod(one.mode & _PERMISSIONS)
         count = 1 + sum(not one.is_directory for one in whole)
-        return Restored(standing, count, described.size + size, in_clear, tuple(lacking))
+        size += described.size
+        return Restored(standing, count, size, in_clear, tuple(lacking), tuple(self._left))
 
     def _bring(self, one: KeptFile, outside: dict[str, Path]) -> None:
         if one.path.startswith("/"):
             place = outside.get(one.path)
-            if place is not None and not place.exists():
+            if place is not None and not self._is_left(one, place):
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 beside = place.with_name(f".{place.name}.restoring")
                 beside.unlink(missing_ok=True)
                 self._write(one, beside, self._contents(one))
@@ -177,6 +197,27 @@ class _Restoring:
             self._place(one.path).mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
             self._write(one, self._place(one.path), self._contents(one))
+
+    def _is_left(self, one: KeptFile, place: Path) -> bool:
+        """Tell whether a file elsewhere is there: what is kept, or what somebody wrote since.
+
+        Raises:
+            ReplicaError: it is what it was before: people may have said otherwise since.
+        """
+        if not place.exists():
+            return False
+        found = place.stat()
+        with place.open("rb") as file:
+            digests = [hashlib.sha256(part).hexdigest() for part in parts_of(file)]
+        if digest_of(digests) == one.digest:
+            return True
+        if found.st_mtime_ns <= one.modified:
+            raise ReplicaError(
+                f"{place} is there, and older than what is kept of it: what people said since "
+                "would be forgotten; move it away, then restore again"
+            )
+        self._left.append(place)
+        return True
 
     def _place(self, path: str) -> Path:
         """Return where a file is written; none lies outside of the folder, or is another's.

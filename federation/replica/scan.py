@@ -25,8 +25,10 @@ _RACY_NANOSECONDS: Final = 50_000_000
 """Two changes within this time may bear one stamp."""
 _RACY: Final = "?"
 _LEFT_OUT: Final = (OWN, "lock", "consents.lock")
-_SCRATCH: Final = (".tmp", "-journal", "-wal", "-shm")
-"""How names end of what is worked in."""
+_SCRATCH: Final = ".tmp"
+"""How the name of what is worked in ends."""
+_BESIDE: Final = ("-journal", "-wal", "-shm")
+"""How names go on of what SQLite writes beside a file."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,32 @@ def _find_below(
     scope: Scope, within: str, directory: Path | str, now: int, found: dict[str, Found]
 ) -> None:
     with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda one: one.name):
+        listed = sorted(entries, key=lambda one: one.name)
+        names = {one.name for one in listed}
+        for entry in listed:
             path = f"{within}/{entry.name}" if within else entry.name
             if path in _LEFT_OUT or path in scope.left_out or entry.name.endswith(_SCRATCH):
                 continue
+            if any(entry.name.removesuffix(end) in names - {entry.name} for end in _BESIDE):
+                continue
+            _check_name(entry)
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue  # removed meanwhile
-            found[path] = _found(path, entry.path, status, now)
+            written_beside = f"{entry.name}-wal" in names  # and not yet in the file itself
+            found[path] = _found(path, entry.path, status, 0 if written_beside else now)
             if stat.S_ISDIR(status.st_mode):
                 _find_below(scope, path, entry.path, now, found)
+
+
+def _check_name(entry: os.DirEntry[str]) -> None:
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        raise ReplicaError(
+            f"{entry.path!a} has a name that is not UTF-8, and no copy of it can be kept: rename it"
+        ) from None
 
 
 def _found(path: str, place: Path | str, status: os.stat_result, now: int) -> Found:
