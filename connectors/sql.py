@@ -273,7 +273,8 @@ class SqlConnector:
                 ) from None
             reason = type(getattr(error, "orig", error)).__name__
             raise SourceUnavailableError(
-                f"{self.name}: the database refuses ({reason}); its own log says why"
+                f"{self.name}: the database refuses ({reason}), or none is there: its own log says "
+                "which"
             ) from None
 
     def _reached(self) -> sa.Connection:
@@ -314,8 +315,9 @@ def database_engine(url: str, table: str) -> sa.Engine:
             "postgresql://user:password@host/database or sqlite:////path/to/file"
         ) from None
     except ImportError as error:  # NoSuchModuleError, for an unknown dialect, is not one
+        package = "'psycopg[binary]'" if error.name == "psycopg" else error.name
         raise SourceUnavailableError(
-            f"no driver for {parsed.drivername} is installed: install {error.name}"
+            f"no driver for {parsed.drivername} is installed: pip install {package}"
         ) from error
 
 

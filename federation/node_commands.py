@@ -166,7 +166,7 @@ def node_replica(
     if folder.replica is None:
         answer({"kept": False}, "party.json names no `database`: no copy is kept", as_json=as_json)
         return
-    standing, files, size = folder.replica.extent()
+    standing, extent = folder.replica.extent()
     if standing is None:
         told = "no copy yet: the first use of the folder makes one"
         answer({"kept": False}, told, as_json=as_json)
@@ -177,15 +177,22 @@ def node_replica(
         "sequence": standing.sequence,
         "synchronised": iso(standing.synchronised),
         "held_since": iso(standing.held_since),
-        "files": files,
-        "bytes": size,
+        "files": extent.files,
+        "bytes": extent.size,
+        "in_clear": extent.in_clear,
     }
     told = (
         f"{standing.party}: changed {standing.sequence} times, last at "
-        f"{iso(standing.synchronised)}; {counted(files, 'file')}, {size} bytes; of this folder "
-        f"since {iso(standing.held_since)}"
+        f"{iso(standing.synchronised)}; {counted(extent.files, 'file')}, {extent.size} bytes; of "
+        f"this folder since {iso(standing.held_since)}"
     )
-    answer(document, told, as_json=as_json)
+    lines = [told]
+    if extent.in_clear:
+        lines.append(
+            f"{counted(extent.in_clear, 'file')} of secrets in clear not in it: "
+            f"`comity secrets seal {directory}`, or a lost machine takes them along"
+        )
+    answer(document, *lines, as_json=as_json)
 
 
 def _tell_restored(found: "Restored", folder: Path, *, as_json: bool) -> None:

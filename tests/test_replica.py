@@ -360,7 +360,7 @@ class TestBothDatabases:
         people = "postgresql://ann:hunter2@db/people?sslpassword=hunter3&options=-csearch_path=x"
         document = {"name": PARTY, "database": url, "data": {"url": people, "table": "t"}}
         document["consent"] = {"url": "postgresql://ann:hunter4@db/said", "table": "said"}
-        document["suppression"] = "never.csv"
+        document["suppression"] = {"url": "postgresql://db/never", "table": "never"}  # had none
         (root / "party.json").write_text(json.dumps(document))
         write_atomically(root / "keys" / "identity", b"treasure-in-clear")
         write_atomically(root / "keys" / "log", b"comity-sealed-1\nsealed")

@@ -25,6 +25,7 @@ from federation.api.bodies import Event
 from federation.api.clients import Clients
 from federation.api.consents import Consents
 from federation.api.scopes import Scope
+from federation.apps.launchers import _check_copy
 from federation.consent_recording import ConsentRecording
 from federation.errors import ReplicaError, TakenOverError
 from federation.holding import held
@@ -372,6 +373,7 @@ def test_a_folder_comes_back_by_a_command(
         pass
     code, told, _ = comity(capsys, "node", "replica", folder.path, "--json")
     assert (code, json.loads(told)["kept"], json.loads(told)["sequence"]) == (0, True, 1)
+    assert json.loads(told)["in_clear"] == 0
     config = tmp_path / "etc" / "node.toml"
     config.parent.mkdir()
     config.write_text(f'party = "../world/{WHO}"\ndatabase = "{elsewhere}"\n')
@@ -400,3 +402,21 @@ def test_a_folder_comes_back_by_a_command(
     assert (code, "--database" in wrong) == (2, True)
     code, told, _ = comity(capsys, "node", "replica", world.folder("brand").path)
     assert (code, "no copy is kept" in told) == (0, True)
+
+
+def test_a_node_says_what_the_copy_lacks_and_does_not_start_once_it_is_elsewhere(
+    world: World, elsewhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, told = world.folder(WHO), list[str]()
+    with locked(folder):
+        pass
+    _check_copy(folder, told.append)
+    assert told == []
+    monkeypatch.delenv("COMITY_UNSEALING_KEY")
+    _check_copy(folder, told.append)
+    assert [one.split(":")[0] for one in told] == [
+        f"secrets of {WHO} lie in clear, and are not in the copy of its folder"
+    ]
+    brought_back(elsewhere, tmp_path / "new")
+    with pytest.raises(TakenOverError, match="was restored elsewhere"):
+        _check_copy(folder, told.append)

@@ -34,7 +34,7 @@ from federation.apps.superlink import MessageTooLargeError, RunOverError, SuperL
 from federation.apps.zygote import WorkerEndedError, Zygote
 from federation.channel import ENVELOPE
 from federation.enrolment.waiting import wait_until_signed
-from federation.errors import WorkspaceError
+from federation.errors import ReplicaError, TakenOverError, WorkspaceError
 from federation.observing.answered import Answered, Exchange, Observer, exchange_of
 from federation.observing.events import Event, Notice
 from federation.observing.listener import observed
@@ -165,6 +165,7 @@ def run_node(
 
     Raises:
         WorkspaceError: folder, certificate or key are not what they must be.
+        TakenOverError: the folder was restored elsewhere, and goes on there.
         InvalidAgreementError: the agreement is unsigned by somebody, or altered.
         SuperLinkError: it does not take this node.
         FederationError: the zygote has ended.
@@ -178,6 +179,7 @@ def run_node(
         )
     if folder.config.role not in {Role.BRAND, Role.PARTNER}:
         raise WorkspaceError(f"{folder.path} is a {folder.config.role}'s: it has no node")
+    _check_copy(folder, tell)
     watch = _Watch(config, observers)
     with watch.listening():
         wait_until_signed(folder, tell)
@@ -200,6 +202,23 @@ def run_node(
         told = f"{folder.name} is connected to {config.superlink} as node {link.node_id}"
         tell(Notice(Event.NODE_CONNECTED, told, party=folder.name, node=link.node_id))
         _MessageLoop(folder.name, link, zygote, allowed, tell, watch).run()  # 4
+
+
+def _check_copy(folder: PartyFolder, tell: Tell) -> None:
+    """Return only if the folder was not restored elsewhere, as far as can be known by now."""
+    if folder.replica is None:
+        return
+    try:
+        folder.replica.check()
+    except TakenOverError:
+        raise
+    except ReplicaError as error:  # it may be back before a message comes
+        tell(str(error))
+    if folder.safe.key is None:
+        tell(
+            f"secrets of {folder.name} lie in clear, and are not in the copy of its folder: "
+            f"`comity secrets seal {folder.path}`, or a lost machine takes them along"
+        )
 
 
 def _end(*_: object) -> NoReturn:

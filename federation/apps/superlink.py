@@ -357,7 +357,8 @@ class SuperLink:
             )
         return SuperLinkError(
             f"{told}: its operator registers the node's public key, or reads why in its log, such "
-            "as that another node is connected by that key; then start the node again"
+            "as that another node is connected by that key, as one that was killed is for another "
+            f"{_TAKEN_SECONDS:.0f} seconds; then start the node again"
         )
 
     def _returns(self, number: int) -> bool:

@@ -1,7 +1,7 @@
 """What a folder says of itself and its node, as it is kept: without a password in it.
 
-Guarantees: no URL is kept with a password, be it the user's or in the query; all else is kept as
-it is.
+Guarantees: no URL is kept with a password, be it the user's or in the query: three stars stand in
+its place, and go when the folder is restored; all else is kept as it is.
 
 Leaves to others: what it means (`federation.party.configuration`), which imports this package.
 """
@@ -30,6 +30,7 @@ NODE_FILE: Final = "node.toml"
 _PASSWORD: Final = re.compile(
     rb"(://[^\s/?#'\"]*?):[^\s'\"]*(?=@)|([?&][a-z]*pass[a-z]*=)[^\s&'\"]*", re.IGNORECASE
 )
+_STARS: Final = "***"
 _FILES: Final = ("consent", "suppression")  # or tables
 _URLS: Final = (
     *(("ledger",), ("database",), ("data", "url"), ("segments", "url")),
@@ -43,11 +44,11 @@ def without_passwords(content: bytes) -> bytes:
     Raises:
         ReplicaError: it is none.
     """
-    return _changed(content, lambda _, url: _bare(url))
+    return _changed(content, lambda _, url: _with_passwords(url, _STARS))
 
 
 def with_database(content: bytes, database: str) -> tuple[bytes, Sequence[str]]:
-    """Return a description that names its database, and which of its URLs may lack a password.
+    """Return a description that names its database, and which of its URLs lost a password.
 
     Args:
         content: as it was kept.
@@ -61,9 +62,9 @@ def with_database(content: bytes, database: str) -> tuple[bytes, Sequence[str]]:
     def change(key: tuple[str, ...], url: str) -> str:
         if key == ("database",):
             return database
-        if url.startswith(("postgresql", "mysql", "mariadb")):
+        if (bare := _with_passwords(url, None)) != url:
             lacking.append(".".join(key))
-        return url
+        return bare
 
     return _changed(content, change), tuple(lacking)
 
@@ -92,7 +93,8 @@ def _changed(content: bytes, change: Callable[[tuple[str, ...], str], str]) -> b
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def _bare(url: str) -> str:
+def _with_passwords(url: str, password: str | None) -> str:
+    """Return a URL in which each password that it has is another, or is gone."""
     import sqlalchemy as sa
 
     try:
@@ -104,8 +106,12 @@ def _bare(url: str) -> str:
     hidden = [name for name in parsed.query if "pass" in name.lower()]
     if parsed.password is None and not hidden:
         return url
-    bare = parsed._replace(password=None).difference_update_query(hidden)
-    return bare.render_as_string(hide_password=False)
+    other = parsed.difference_update_query(hidden)
+    if parsed.password is not None:
+        other = other._replace(password=password)
+    if password is not None:
+        other = other.update_query_dict(dict.fromkeys(hidden, password))
+    return other.render_as_string(hide_password=False)
 
 
 def outside_of(content: bytes, root: Path) -> dict[str, Path]:

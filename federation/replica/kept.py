@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-__all__ = ["KeptFile", "Part", "Standing", "digest_of", "microseconds", "moment"]
+__all__ = ["Extent", "KeptFile", "Part", "Standing", "digest_of", "microseconds", "moment"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -81,6 +81,21 @@ class Standing:
     held_since: datetime
     sequence: int
     synchronised: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is in a copy.
+
+    Attributes:
+        files: how many it has.
+        size: of all of them, in bytes.
+        in_clear: how many files of secrets in clear the folder has, which are not in it.
+    """
+
+    files: int
+    size: int
+    in_clear: int
 
 
 def digest_of(parts: Iterable[str]) -> str:

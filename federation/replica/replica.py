@@ -24,7 +24,7 @@ from federation.clock import Clock, utc_now
 from federation.errors import ReplicaError, TakenOverError
 from federation.replica.contents import PART_BYTES, opened, parts_of
 from federation.replica.description import DESCRIPTION
-from federation.replica.kept import KeptFile, Part, Standing, digest_of
+from federation.replica.kept import Extent, KeptFile, Part, Standing, digest_of
 from federation.replica.scan import OWN, Found, Scope, is_same, is_same_inode, scan
 from federation.replica.store import ReplicaStore, ReplicaTransaction
 from privacy.randomness import new_secret
@@ -168,17 +168,19 @@ class Replica:
             self._check_holder(standing, self._own_holder())
         return standing
 
-    def extent(self) -> tuple[Standing | None, int, int]:
-        """Return where the copy stands, how many files it has, and of how many bytes.
+    def extent(self) -> tuple[Standing | None, Extent]:
+        """Return where the copy stands, and what is in it.
 
         Raises:
             TakenOverError, ReplicaError: as `standing`.
         """
         if (standing := self.standing()) is None:
-            return None, 0, 0
+            return None, Extent(0, 0, 0)
         with self._store.transaction() as kept:
             files = [one for one in kept.files(self._party).values() if not one.is_directory]
-        return standing, len(files), sum(one.size for one in files)
+        whole = [one for one in files if one.digest is not None]
+        size = sum(one.size for one in whole)
+        return standing, Extent(len(whole), size, len(files) - len(whole))
 
     def _files(self, kept: ReplicaTransaction, standing: Standing) -> Mapping[str, KeptFile]:
         if self._known is not None and self._known[0] == standing.sequence:

@@ -116,9 +116,10 @@ class ReplicaStore:
         except sa.exc.SQLAlchemyError as error:
             reason = type(getattr(error, "orig", None) or error).__name__
             raise ReplicaError(
-                f"{self.name} cannot be used ({reason}; its own log says why), and nothing leaves "
-                "the party that is not kept there: check the URL, that the database is up and has "
-                "room, and that the party may make tables and write there; then run again"
+                f"{self.name} cannot be used ({reason}: none is there, or its own log says why), "
+                "and nothing leaves the party that is not kept there: check the URL, that the "
+                "database is up and has room, and that the party may make tables and write there; "
+                "then run again"
             ) from None  # the error's own text may quote the URL, which holds a password
 
     def _prepare(self, connection: "Connection") -> None:

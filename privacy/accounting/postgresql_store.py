@@ -168,9 +168,9 @@ class PostgresqlStore:
         except sa.exc.SQLAlchemyError as error:
             reason = type(getattr(error, "orig", None) or error).__name__
             raise LedgerError(
-                f"ledger {self.name} cannot be used ({reason}; the database's own log says why): "
-                "check the URL, that the database is up, that the party may write there, and that "
-                "no other session keeps the ledger locked"
+                f"ledger {self.name} cannot be used ({reason}: none is there, or its own log says "
+                "why): check the URL, that the database is up, that the party may write there, and "
+                "that no other session keeps the ledger locked"
             ) from None  # the error's own text may quote the URL, which holds a password
 
     def _glimpsed(self) -> Any:
