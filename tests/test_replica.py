@@ -543,7 +543,7 @@ class TestWhatIsRefused:
 
     def test_a_job_may_be_called_as_what_sqlite_writes_beside_a_file(self, tmp_path: Path) -> None:
         root, url = begun(tmp_path / "party"), f"sqlite:///{tmp_path}/elsewhere.sqlite"
-        for job in ("spring-journal", "spring-wal", "spring-shm"):
+        for job in ("spring", "spring-journal", "spring-wal", "spring-shm"):
             write_atomically(root / "jobs" / job / "state.json", b"{}")
         write_atomically(root / "answers.sqlite", b"no matter what")
         write_atomically(root / "answers.sqlite-journal", b"at work")

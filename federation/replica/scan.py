@@ -120,7 +120,7 @@ def _find_below(
             path = f"{within}/{entry.name}" if within else entry.name
             if path in _LEFT_OUT or path in scope.left_out or entry.name.endswith(_SCRATCH):
                 continue
-            if any(entry.name.removesuffix(end) in names - {entry.name} for end in _BESIDE):
+            if entry.is_file(follow_symlinks=False) and _is_beside(entry.name, names):
                 continue
             _check_name(entry)
             try:
@@ -131,6 +131,10 @@ def _find_below(
             found[path] = _found(path, entry.path, status, 0 if written_beside else now)
             if stat.S_ISDIR(status.st_mode):
                 _find_below(scope, path, entry.path, now, found)
+
+
+def _is_beside(name: str, names: Collection[str]) -> bool:
+    return any(name.endswith(end) and name.removesuffix(end) in names for end in _BESIDE)
 
 
 def _check_name(entry: os.DirEntry[str]) -> None:
